@@ -1,0 +1,46 @@
+# Every target makes its own environment in .venv; no activated environment is assumed.
+PYTHON ?= python3
+VENV ?= .venv
+# Where torch comes from. The pin is a CPU build where the index offers one, a CUDA build on most machines; for a small
+# CPU build anywhere: make demo TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+TORCH ?= torch==2.13.0
+PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+BIN := $(VENV)/bin
+
+.PHONY: demo demo-parsing test check environment test-environment clean
+
+demo: environment
+	$(BIN)/deepspeed --quiet launch/train.py --config configs/demo_translation.yaml $(SET)
+	@$(BIN)/dstrain card runs/demo-translation
+
+demo-parsing: environment
+	$(BIN)/deepspeed --quiet launch/train.py --config configs/demo_parsing.yaml $(SET)
+	@$(BIN)/dstrain card runs/demo-parsing
+
+test: test-environment
+	$(BIN)/python -m pytest $(ARGS)
+
+check: test-environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_architecture.py
+
+environment: $(VENV)/installed
+test-environment: $(VENV)/installed-test
+
+$(VENV)/torch-installed:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install --quiet $(TORCH)
+	@touch $@
+
+$(VENV)/installed: $(VENV)/torch-installed pyproject.toml constraints.txt
+	$(PIP) install --quiet --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/installed-test: $(VENV)/installed
+	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,tensorboard]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs

@@ -1,0 +1,97 @@
+"""Who this process is among its peers, read from a mapping of the environment. Knows nothing of torch.
+
+Four ways of starting are told apart: the `deepspeed` launcher, `torchrun`, `srun` (SLURM_* alone) and plain `python`.
+"""
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from dstrain.cluster.nodes import first_node
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One process of a run. Ranks are 0-based; `world_size` counts processes over all nodes."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+    master_address: str
+    master_port: int
+    launcher: str
+
+    def as_environment(self) -> dict[str, str]:
+        """The variables that torch.distributed and DeepSpeed read."""
+        return {
+            "RANK": str(self.rank),
+            "LOCAL_RANK": str(self.local_rank),
+            "WORLD_SIZE": str(self.world_size),
+            "MASTER_ADDR": self.master_address,
+            "MASTER_PORT": str(self.master_port),
+        }
+
+
+def discover_place(environment: Mapping[str, str]) -> Place:
+    """This process's place in the run.
+
+    Raises:
+        ValueError: variables of a launcher are there in part, or are not numbers.
+    """
+    if "RANK" in environment and "WORLD_SIZE" in environment:
+        return _launched_place(environment)
+    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+        return _slurm_place(environment)
+    return Place(
+        rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
+    )
+
+
+def _launched_place(environment: Mapping[str, str]) -> Place:
+    missing = [key for key in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if key not in environment]
+    if missing:
+        raise ValueError(
+            f"environment: RANK and WORLD_SIZE are set but {', '.join(missing)} is not; start with deepspeed, torchrun or "
+            "srun, or unset RANK and WORLD_SIZE for a single process"
+        )
+    return Place(
+        rank=_number(environment, "RANK"),
+        local_rank=_number(environment, "LOCAL_RANK"),
+        world_size=_number(environment, "WORLD_SIZE"),
+        master_address=environment["MASTER_ADDR"],
+        master_port=_number(environment, "MASTER_PORT"),
+        launcher=_launcher(environment),
+    )
+
+
+def _launcher(environment: Mapping[str, str]) -> str:
+    if "TORCHELASTIC_RUN_ID" in environment:
+        return "torchrun"
+    return "deepspeed" if "CROSS_RANK" in environment else "environment"
+
+
+def _slurm_place(environment: Mapping[str, str]) -> Place:
+    # below the ephemeral range, where a job-id formula would meet ports in use (NVIDIA/enroot#243)
+    job_port = 20000 + _number(environment, "SLURM_JOB_ID") % 12000
+    return Place(
+        rank=_number(environment, "SLURM_PROCID"),
+        local_rank=_number(environment, "SLURM_LOCALID"),
+        world_size=_number(environment, "SLURM_NTASKS"),
+        master_address=environment.get("MASTER_ADDR") or first_node(environment["SLURM_JOB_NODELIST"]),
+        master_port=int(environment.get("MASTER_PORT", job_port)),
+        launcher="srun",
+    )
+
+
+def _number(environment: Mapping[str, str], key: str) -> int:
+    value = environment.get(key, "")
+    if not value.isdigit():
+        raise ValueError(f"environment: {key} must be a whole number, found {value!r}; start through a launcher")
+    return int(value)
+
+
+def free_port() -> int:
+    """A TCP port on this host that is free at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,48 @@
+"""Notices that the launcher of this rank has died. `deepspeed` and torchrun leave their ranks behind when signalled."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+CHECK_SECONDS = 1.0
+LAUNCHERS = ("deepspeed", "torchrun")
+
+
+def parent_of(pid: int) -> int:
+    """Process id of a process's parent, 0 when the process is gone (Linux: /proc/PID/stat, fourth field)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[1])
+
+
+def ancestors(pid: int, *, depth: int) -> list[int]:
+    """Process ids of up to `depth` ancestors, nearest first; ends at init."""
+    chain: list[int] = []
+    while len(chain) < depth and pid > 1:
+        pid = parent_of(pid)
+        if pid > 1:
+            chain.append(pid)
+    return chain
+
+
+def watch_launcher(launcher: str, *, on_death: Callable[[], None]) -> None:
+    """Call `on_death` once, from a background thread, when a process that started this rank is gone.
+
+    Only for launchers that outlive their ranks; a shell may end before a `python` it started in the background. The
+    deepspeed command starts an inner launcher, which starts the ranks: both are watched.
+    """
+    if launcher not in LAUNCHERS:
+        return
+    depth = 2 if launcher == "deepspeed" else 1
+    born_under = ancestors(os.getpid(), depth=depth)
+    pause = threading.Event()
+
+    def watch() -> None:
+        while ancestors(os.getpid(), depth=depth)[: len(born_under)] == born_under:
+            pause.wait(CHECK_SECONDS)
+        on_death()
+
+    threading.Thread(target=watch, name="launcher-watch", daemon=True).start()

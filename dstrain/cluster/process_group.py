@@ -1,0 +1,98 @@
+"""The process group and the few exchanges between ranks that are not part of a training step.
+
+They run over gloo on the CPU, beside the device's own backend, so that asking a question costs no device synchronisation.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from dstrain.cluster.environment import Place
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among its peers, with its device."""
+
+    place: Place
+    device: torch.device
+    group: dist.ProcessGroup | None
+    """The gloo group; None is the default group, which is gloo already on CPU."""
+
+    @property
+    def rank(self) -> int:
+        return self.place.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.place.world_size
+
+    def gather(self, value: Any) -> list[Any] | None:
+        """Every rank's value in the order of ranks on rank 0, None elsewhere."""
+        if self.world_size == 1:
+            return [value]
+        received: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+        dist.gather_object(value, received, dst=0, group=self.group)
+        return received
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if self.world_size == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, group=self.group)
+        return box[0]
+
+    def max(self, values: Sequence[int]) -> list[int]:
+        """The largest of every rank's values, item by item."""
+        return [int(value) for value in self._reduce(torch.tensor(values, dtype=torch.int64), dist.ReduceOp.MAX)]
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """The sum of every rank's values, item by item, in float64."""
+        return [float(value) for value in self._reduce(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.SUM)]
+
+    def barrier(self) -> None:
+        """Wait for every rank."""
+        if self.world_size > 1:
+            dist.barrier(group=self.group)
+
+    def _reduce(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
+        if self.world_size > 1:
+            dist.all_reduce(values, op=operation, group=self.group)
+        return values
+
+
+def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
+    """Start the process group; with several GPUs on a node, each rank takes the one of its local rank.
+
+    Raises:
+        ValueError: more ranks on this node than GPUs.
+    """
+    os.environ.update(place.as_environment())
+    # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
+    os.environ.setdefault("DEEPSPEED_TIMEOUT", str(timeout_minutes))
+    device = choose_device(place.local_rank)
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    timeout = timedelta(minutes=timeout_minutes)
+    dist.init_process_group(backend, timeout=timeout, rank=place.rank, world_size=place.world_size)
+    group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
+    return Ranks(place=place, device=device, group=group)
+
+
+def choose_device(local_rank: int) -> torch.device:
+    """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only."""
+    count = torch.cuda.device_count()
+    if count == 0:
+        return torch.device("cpu")
+    if count > 1 and local_rank >= count:
+        raise ValueError(
+            f"LOCAL_RANK {local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
+        )
+    device = torch.device("cuda", local_rank if count > 1 else 0)
+    torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,174 @@
+"""DeepSpeed's own configuration keys, as data, and which of them dstrain lets through. Imports no DeepSpeed.
+
+DeepSpeed 0.19 ignores unknown top-level keys in silence (`gradient_cliping`), so they are caught here. The lists are those
+of 0.19.8; a test asks the installed DeepSpeed which keys it reads.
+"""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+_NOT_SUPPORTED = "not supported: dstrain distributes with ZeRO only; remove it"
+_PRECISION = "set `precision` instead"
+_MASTER = "would change what is learned: master weights, gradients and optimizer state stay fp32; remove it"
+_LOSSY = "would change what is learned (lossy compression); remove it"
+_OWN_CHECKPOINT = "has no effect: dstrain writes its own checkpoints; use the `checkpoint` section"
+_OWN_LOADER = "has no effect: dstrain plans and loads the data itself; remove it"
+
+ALLOWED_KEYS = frozenset({
+    "activation_checkpointing", "aio", "bf16", "comet", "comms_logger", "communication_data_type", "compile", "csv_monitor",
+    "data_types", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler", "fp16",
+    "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients", "steps_per_print", "tensorboard",
+    "timers", "vocabulary_size", "wall_clock_breakdown", "wandb", "zero_optimization",
+})  # fmt: skip
+"""Top-level keys that only decide how a step is computed or what DeepSpeed prints."""
+
+REFUSED_KEYS: Mapping[str, str] = {
+    "train_batch_size": "set `training.batch_size` instead",
+    "train_micro_batch_size_per_gpu": "set `machine.micro_batch_size` or `machine.micro_batch_tokens` instead",
+    "gradient_accumulation_steps": "follows from `training.batch_size` and `machine.micro_batch_tokens`; set those instead",
+    "managed_gradient_accumulation": "dstrain marks the end of every step itself; remove it",
+    "optimizer": "set `training.optimizer`, `training.learning_rate`, `training.betas` … instead",
+    "scheduler": "set `training.schedule` and `training.warmup_steps` instead",
+    "gradient_clipping": "set `training.max_grad_norm` instead",
+    "gradient_allreduce_op": "would scale the gradient by the number of ranks; remove it",
+    "zero_allow_untested_optimizer": "dstrain sets it for `training.optimizer`; remove it",
+    "zero_force_ds_cpu_optimizer": "dstrain sets it for `training.optimizer`; remove it",
+    "bfloat16": _PRECISION,
+    "torch_autocast": _PRECISION,
+    "data_efficiency": "would change the order of the data or leave out tokens; the recipe decides that; remove it",
+    "dataloader_drop_last": _OWN_LOADER,
+    "checkpoint": _OWN_CHECKPOINT,
+    "datastates_ckpt": _OWN_CHECKPOINT,
+    "autotuning": "would change batch sizes; set `machine.micro_batch_tokens` instead",
+    "expert_parallel": _NOT_SUPPORTED,
+    "hybrid_engine": _NOT_SUPPORTED,
+    "pipeline": _NOT_SUPPORTED,
+    "tensor_parallel": _NOT_SUPPORTED,
+    "sequence_parallel_size": _NOT_SUPPORTED,
+    "data_parallel_size": _NOT_SUPPORTED,
+    "seq_parallel_communication_data_type": _NOT_SUPPORTED,
+    "use_data_before_expert_parallelism": _NOT_SUPPORTED,
+    "weight_quantization": _LOSSY,
+    "zero_optimization.stage": "set `machine.zero_stage` instead",
+    "zero_optimization.offload_optimizer.device": "set `machine.offload_optimizer` instead",
+    "zero_optimization.offload_param.device": "set `machine.offload_parameters` instead",
+    "zero_optimization.cpu_offload": "set `machine.offload_optimizer` instead",
+    "zero_optimization.cpu_offload_param": "set `machine.offload_parameters` instead",
+    "zero_optimization.compute_grad_norm": "dstrain logs and clips the gradient norm; remove it",
+    "zero_optimization.zenflow": "would change what is learned (delayed updates); remove it",
+    "zero_optimization.zero_quantized_weights": _LOSSY,
+    "zero_optimization.zero_quantized_nontrainable_weights": _LOSSY,
+    "zero_optimization.zero_quantized_gradients": _LOSSY,
+    "fp16.enabled": _PRECISION,
+    "fp16.auto_cast": _PRECISION,
+    "fp16.fp16_master_weights_and_grads": _MASTER,
+    "bf16.enabled": _PRECISION,
+    "bf16.bf16_master_weights_and_grads": _MASTER,
+    "bf16.bf16_optimizer_states": _MASTER,
+    "data_types.param_dtype": _PRECISION,
+    "data_types.buffer_dtype": _PRECISION,
+}
+"""Keys, dotted, that decide what is learned, that dstrain sets itself, or that would be ignored; each with the way out."""
+
+REMOVED_KEYS = frozenset({
+    "amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula",
+    "progressive_layer_drop", "quantize_training", "sparse_attention", "sparse_gradients",
+})  # fmt: skip
+"""Top-level keys that older releases had and 0.19.8 refuses."""
+
+NESTED_KEYS: Mapping[str, frozenset[str]] = {
+    "zero_optimization": frozenset({
+        "allgather_bucket_size", "allgather_partitions", "allgather_sequential", "compute_grad_norm",
+        "contiguous_gradients", "cpu_offload", "cpu_offload_param", "cpu_offload_use_pin_memory", "elastic_checkpoint",
+        "enable_sanity_checks", "gather_16bit_weights_on_model_save", "ignore_unused_parameters", "leaf_module",
+        "legacy_stage1", "load_from_fp32_weights", "log_trace_cache_warnings", "max_live_parameters",
+        "max_reuse_distance", "memory_efficient_linear", "model_persistence_threshold", "module_granularity_threshold",
+        "offload_optimizer", "offload_param", "overlap_comm", "override_module_apply", "param_persistence_threshold",
+        "parameter_alignment", "pipeline_loading_checkpoint", "prefetch_bucket_size", "reduce_bucket_size",
+        "reduce_scatter", "round_robin_gradients", "save_muon_momentum_buffer_in_memory", "stage",
+        "stage3_allgather_sequential", "stage3_gather_16bit_weights_on_model_save",
+        "stage3_gather_fp16_weights_on_model_save", "stage3_max_live_parameters", "stage3_max_reuse_distance",
+        "stage3_model_persistence_threshold", "stage3_module_granularity_threshold",
+        "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size", "stage3_use_all_reduce_for_fetch_params",
+        "sub_group_size", "use_all_reduce_for_fetch_params", "use_multi_rank_bucket_allreduce",
+        "zenflow", "zero_hpz_partition_size", "zero_quantized_gradients", "zero_quantized_nontrainable_weights",
+        "zero_quantized_weights",
+    }),
+    "zero_optimization.offload_optimizer": frozenset({
+        "buffer_count", "cpuadam_cores_perc", "device", "fast_init", "nvme_path", "pin_memory", "pipeline_read",
+        "pipeline_write", "ratio", "super_offload",
+    }),
+    "zero_optimization.offload_param": frozenset({
+        "buffer_count", "buffer_size", "device", "max_in_cpu", "nvme_path", "pin_memory",
+    }),
+    "zero_optimization.leaf_module": frozenset({"classes", "name_suffixes", "names"}),
+    "fp16": frozenset({
+        "auto_cast", "consecutive_hysteresis", "enabled", "fp16_master_weights_and_grads", "hysteresis",
+        "initial_scale_power", "loss_scale", "loss_scale_window", "min_loss_scale",
+    }),
+    "bf16": frozenset({
+        "bf16_master_weights_and_grads", "bf16_optimizer_states", "check_grad_overflow", "enabled",
+        "immediate_grad_update",
+    }),
+    "data_types": frozenset({"buffer_dtype", "grad_accum_dtype", "keep_in_fp32_modules", "param_dtype"}),
+    "activation_checkpointing": frozenset({
+        "contiguous_memory_optimization", "cpu_checkpointing", "number_checkpoints", "partition_activations", "profile",
+        "synchronize_checkpoint_boundary",
+    }),
+    "comms_logger": frozenset({"debug", "enabled", "prof_all", "prof_ops", "verbose"}),
+    "flops_profiler": frozenset({
+        "detailed", "enabled", "module_depth", "output_file", "profile_step", "recompute_fwd_factor", "top_modules",
+    }),
+    "aio": frozenset({
+        "block_size", "intra_op_parallelism", "overlap_events", "queue_depth", "single_submit", "use_gds",
+    }),
+    "timers": frozenset({"throughput"}),
+    "timers.throughput": frozenset({"enabled", "synchronized"}),
+    "tensorboard": frozenset({"enabled", "job_name", "output_path"}),
+    "wandb": frozenset({"enabled", "group", "project", "team"}),
+    "csv_monitor": frozenset({"enabled", "job_name", "output_path"}),
+    "comet": frozenset({
+        "api_key", "enabled", "experiment_key", "experiment_name", "mode", "online", "project", "samples_log_interval",
+        "workspace",
+    }),
+    "compile": frozenset({
+        "autoep_non_moe", "debug_log", "deepcompile", "double_buffer", "free_activation", "free_activation_threshold",
+        "keep_all_input_tensors", "keep_int_input_tensors", "offload_activation", "offload_activation_pin_memory",
+        "offload_opt_states", "offload_parameters", "passes", "symmetric_memory", "sync_after_allgather",
+        "sync_after_reduce", "sync_before_allgather", "sync_before_reduce",
+    }),
+}  # fmt: skip
+"""Keys of the sections that are mappings, by the section's dotted key."""
+
+TOP_LEVEL_KEYS = ALLOWED_KEYS | {key for key in REFUSED_KEYS if "." not in key}
+"""Every top-level key that DeepSpeed 0.19.8 understands."""
+
+
+def deepspeed_problems(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(dotted key, what is wrong and the way out) for every key of `settings` that cannot be passed to DeepSpeed."""
+    return list(_problems(settings, known=TOP_LEVEL_KEYS, section=""))
+
+
+def _problems(settings: Mapping[str, Any], *, known: frozenset[str], section: str) -> Iterable[tuple[str, str]]:
+    for key, value in settings.items():
+        name = f"{section}.{key}" if section else key
+        if name in REFUSED_KEYS:
+            yield name, REFUSED_KEYS[name]
+        elif not section and key in REMOVED_KEYS:
+            yield name, "was removed from DeepSpeed; remove it"
+        elif key not in known:
+            yield name, f"unknown to DeepSpeed 0.19.8; {_suggestion(key, known=known, section=section)}"
+        elif name in NESTED_KEYS and not isinstance(value, Mapping):
+            if value is not None:
+                yield name, "must be a section of keys"
+        elif name in NESTED_KEYS:
+            yield from _problems(value, known=NESTED_KEYS[name], section=name)
+
+
+def _suggestion(key: str, *, known: frozenset[str], section: str) -> str:
+    close = get_close_matches(key, known, n=1)
+    if not close:
+        return "remove it"
+    refused = REFUSED_KEYS.get(f"{section}.{close[0]}" if section else close[0])
+    return f"did you mean `{close[0]}`?" + (f" It is refused here: {refused}" if refused else "")

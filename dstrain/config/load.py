@@ -1,0 +1,166 @@
+"""A configuration file, with `extends` and overrides, as a RunConfig; and back to text and hashes. Imports no torch.
+
+Relative data and model paths in a configuration stay relative to the directory in which the command is started, not to the
+configuration file, so that a recipe run by name from the installed package finds the user's data.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dstrain.config.problems import find_problems
+from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.yaml_source import (
+    Document,
+    Dumper,
+    KeyPath,
+    Problem,
+    Where,
+    apply_override,
+    dotted,
+    merge_documents,
+    read_document,
+    shown,
+)
+
+
+class ConfigError(ValueError):
+    """Everything that is wrong with a configuration; prints one problem a line."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+
+def load_config(path_or_name: str, *, overrides: Sequence[str] = (), check_files: bool = False) -> RunConfig:
+    """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides applied.
+
+    A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced, and
+    `key: null` unsets a key of the base. With `check_files`, data files and model folders that do not exist are problems too.
+
+    Raises ConfigError with all problems at once, each with its file and line.
+    """
+    document = _read_with_base(find_config(path_or_name))
+    if not document.value and document.problems:
+        raise ConfigError(document.problems)
+    for text in overrides:
+        apply_override(document, text=text)
+    config, problems = find_problems(document)
+    if check_files:
+        problems += _missing_files(document)
+    if config is None or problems:
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.where.line == 0, problem.where)))
+    return config
+
+
+def find_config(path_or_name: str) -> Path:
+    """The file that `path_or_name` means: an existing file, else a shipped recipe. Raises ConfigError if there is neither."""
+    path = Path(path_or_name)
+    if path.is_file():
+        return path
+    recipes = recipes_folder()
+    shipped = recipes / f"{path_or_name}.yaml"
+    if path.name == path_or_name and shipped.is_file():
+        return shipped
+    names = ", ".join(sorted(recipe.stem for recipe in recipes.glob("*.yaml"))) or "none"
+    rule = "neither a file nor a shipped recipe"
+    raise ConfigError([Problem(Where(path_or_name, 0), (), rule, way_out=f"shipped recipes: {names}")])
+
+
+def recipes_folder() -> Path:
+    """Where the shipped recipes lie: in the installed package, else beside it in a clone."""
+    package = Path(__file__).parent.parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "configs"
+
+
+def dump_config(config: RunConfig) -> str:
+    """Canonical YAML of `config`, every default written out; loads back to an equal configuration."""
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
+
+
+def recipe_hash(config: RunConfig) -> str:
+    """SHA-256 of the recipe half: equal for two runs that learn the same."""
+    dump = config.model_dump(mode="json")
+    return _hash({key: dump[key] for key in RECIPE_KEYS})
+
+
+def config_hash(config: RunConfig) -> str:
+    """SHA-256 of the whole configuration."""
+    return _hash(config.model_dump(mode="json"))
+
+
+def _hash(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _read_with_base(path: Path) -> Document:
+    document = _read(path)
+    if "extends" not in document.value:
+        return document
+    where = document.place(("extends",))
+    base_name = document.value.pop("extends")
+    base, problem = _read_base(base_name, child=path, where=where)
+    if problem:
+        base.problems.append(problem)
+    return merge_documents(base, child=document) if base.value else base
+
+
+def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, Problem | None]:
+    key: KeyPath = ("extends",)
+    nothing = Document({}, {(): where})
+    if not isinstance(base_name, str):
+        return nothing, Problem(where, key, "must be the name of another file", shown(base_name))
+    path = child.parent / base_name
+    if not path.is_file():
+        way_out = "the path is relative to the file that says `extends`"
+        return nothing, Problem(where, key, "no such file", str(path), way_out)
+    base = _read(path)
+    if "extends" in base.value:
+        rule = f"{path} extends another file itself; only one level is allowed"
+        del base.value["extends"]
+        return base, Problem(where, key, rule, way_out="extend that other file, or copy its keys")
+    return base, None
+
+
+def _read(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        where = Where(str(path), line)
+        return Document({}, {(): where}, [Problem(where, (), "not UTF-8", shown(error.object[error.start]))])
+    return read_document(text, file=str(path))
+
+
+def _missing_files(document: Document) -> Iterator[Problem]:
+    """A problem for every data file, and every model name that is a folder path, that does not exist here."""
+    for path, written in _local_paths(document.value):
+        if not isinstance(written, str):
+            continue
+        target = Path(written)
+        wanted = "folder" if path[0] == "model" else "file"
+        if not (target.is_dir() if wanted == "folder" else target.is_file()):
+            way_out = "`~` is not expanded: write the whole path" if written.startswith("~") else None
+            if way_out is None and not target.is_absolute():
+                way_out = f"relative to {Path.cwd()}; correct it or override `{dotted(path)}=…`"
+            yield Problem(document.place(path), path, f"no such {wanted}", shown(written), way_out)
+
+
+def _local_paths(value: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
+    model = value.get("model")
+    name = model.get("name") if isinstance(model, dict) else None
+    if isinstance(name, str) and (name.startswith(("/", "./", "../", "~")) or name.count("/") > 1):
+        yield ("model", "name"), name
+    data = value.get("data")
+    for side in ("train", "eval"):
+        sources = data.get(side) if isinstance(data, dict) else None
+        for number, source in enumerate(sources if isinstance(sources, list) else []):
+            for key in ("path", "target_path"):
+                if isinstance(source, dict) and source.get(key) is not None:
+                    yield ("data", side, number, key), source[key]

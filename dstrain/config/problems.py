@@ -1,0 +1,266 @@
+"""What is wrong with a document, all of it at once and each with its place. Reads no files and raises nothing.
+
+Pydantic stops before the cross-field checks when a field is wrong. So wrong values are replaced by harmless ones and the
+document is validated again, until nothing new turns up; conflicts with a replaced value are not reported.
+"""
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from copy import deepcopy
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dstrain.config.deepspeed_keys import REFUSED_KEYS
+from dstrain.config.schema import Conflict, RunConfig
+from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, dotted, shown
+
+_MAX_ROUNDS = 20
+_ROW = {"demo": "translation"}
+_HARMLESS: Mapping[KeyPath, Any] = {
+    ("name",): "x",
+    ("model",): {"name": "x"},
+    ("model", "name"): "x",
+    ("model", "scratch", "architecture"): "marian",
+    ("task",): {"kind": "translation"},
+    ("task", "kind"): "translation",
+    ("data",): {"train": [_ROW], "eval": [_ROW]},
+    ("data", "train"): [_ROW],
+    ("data", "eval"): [_ROW],
+    ("data", "train", 0): _ROW,
+    ("data", "eval", 0): _ROW,
+    ("data", "train", 0, "demo"): "translation",
+    ("data", "eval", 0, "demo"): "translation",
+    ("training",): {"batch_size": 1, "max_steps": 1, "learning_rate": 1.0},
+    ("training", "batch_size"): 1,
+    ("training", "max_steps"): 1,
+    ("training", "learning_rate"): 1.0,
+    ("training", "early_stopping", "patience"): 1,
+}
+"""Stands in for wrong or missing values that have no default; list items all look like item 0."""
+
+_WANTED = {
+    "string_type": "must be text",
+    "int_type": "must be a whole number",
+    "float_type": "must be a number",
+    "bool_type": "must be true or false",
+    "tuple_type": "must be a list",
+    "dict_type": "must be a section of keys",
+    "model_type": "must be a section of keys",
+    "greater_than_equal": "must be at least {ge:g}",
+    "greater_than": "must be greater than {gt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "less_than": "must be less than {lt:g}",
+    "string_pattern_mismatch": "must match {pattern}",
+    "literal_error": "must be {expected}",
+    "too_short": "must have at least {min_length} items",
+    "too_long": "must have at most {max_length} items",
+}
+
+
+def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
+    """The configuration in `document`, or None and everything that is wrong with it."""
+    problems = list(document.problems)
+    value = deepcopy(document.value)
+    replaced: set[KeyPath] = set()
+    for path in document.broken:
+        _replace(value, path=path, replaced=replaced)
+    for _ in range(_MAX_ROUNDS):
+        try:
+            config = RunConfig.model_validate(value)
+        except ValidationError as error:
+            before = len(replaced)
+            found = list(_from_pydantic(error, document=document, value=value))
+            problems += [
+                problem
+                for involved, problem in found
+                if not any(_is_within(path, other) for path in involved for other in replaced)
+            ]
+            for involved, _ in found:
+                for path in involved:
+                    _replace(value, path=path, replaced=replaced)
+            if len(replaced) == before:
+                break
+        else:
+            if not problems:
+                return config, []
+            break
+    return None, problems
+
+
+def _from_pydantic(
+    error: ValidationError, *, document: Document, value: Any
+) -> Iterator[tuple[tuple[KeyPath, ...], Problem]]:
+    """(key paths involved, problem) for each of pydantic's errors; the members of a union are joined."""
+    by_path: dict[KeyPath, list[ErrorDetails]] = {}
+    for detail in error.errors():
+        by_path.setdefault(_real_path(detail, value=value), []).append(detail)
+    for path, details in by_path.items():
+        conflict = details[0].get("ctx", {}).get("error")
+        if isinstance(conflict, Conflict):
+            for keys, message in conflict.items:
+                involved = tuple(path + _key_path(key) for key in keys)
+                yield involved, Problem(_first_place(document, involved=involved), involved[0], message)
+        elif not (details[0]["type"] == "too_short" and any(_is_within(other, path) for other in set(by_path) - {path})):
+            yield (path,), _problem(details, path=path, document=document)
+
+
+def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) -> Problem:
+    where = document.place(path)
+    kind, found = details[0]["type"], details[0]["input"]
+    siblings = _fields(path[:-1])
+    if kind == "extra_forbidden":
+        return Problem(where, path, "unknown key", shown(found), _suggestion(str(path[-1]), siblings=siblings))
+    if kind == "missing" and isinstance(path[-1], int):
+        return Problem(where, path[:-1], f"must have an item {path[-1]}", shown(_at(document.value, path=path[:-1])))
+    if kind == "missing":
+        way_out = _about(path) or "add it"
+        return Problem(where, path, "is required", "nothing", way_out)
+    rule = " or ".join(dict.fromkeys(_rule(detail) for detail in details)).replace(" or must be", " or")
+    return Problem(where, path, rule, shown(found), _way_out(kind, found=found, path=path))
+
+
+def _rule(detail: ErrorDetails) -> str:
+    template = _WANTED.get(detail["type"])
+    if template is None:
+        return detail["msg"]
+    return template.format(**detail.get("ctx", {}))
+
+
+def _way_out(kind: str, *, found: Any, path: KeyPath) -> str | None:
+    if kind == "string_type" and isinstance(found, bool | int | float):
+        return "quote it"
+    if kind == "int_type" and isinstance(found, float) and found.is_integer():
+        return f"write {int(found)}"
+    if kind in ("int_type", "float_type", "bool_type") and isinstance(found, str):
+        return "remove the quotes" if _is_number(found) else _about(path)
+    if kind == "literal_error" and isinstance(found, str):
+        close = get_close_matches(found, [str(choice) for choice in _choices(path)], n=1)
+        return f"did you mean `{close[0]}`?" if close else _about(path)
+    return _about(path)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _suggestion(key: str, *, siblings: Mapping[str, Any]) -> str:
+    close = get_close_matches(key, siblings, n=1)
+    if close:
+        return f"did you mean `{close[0]}`?"
+    if key in REFUSED_KEYS:
+        return REFUSED_KEYS[key]
+    known = list(_all_keys(RunConfig, path=()))
+    close = get_close_matches(key, {path[-1] for path in known}, n=1, cutoff=0.8)
+    elsewhere = [dotted(path) for path in known if [path[-1]] == close]
+    if elsewhere:
+        return f"did you mean `{'` or `'.join(elsewhere)}`?"
+    return f"known here: {', '.join(siblings)}" if siblings else "remove it"
+
+
+def _about(path: KeyPath) -> str | None:
+    """The first sentence of the documentation of the key at `path`."""
+    field = _fields(path[:-1]).get(str(path[-1])) if path else None
+    if field is None or not field.description:
+        return None
+    sentence = " ".join(field.description.split()).partition(". ")[0]
+    return str(sentence.rstrip("."))
+
+
+def _choices(path: KeyPath) -> Iterator[Any]:
+    annotation = _fields(path[:-1])[str(path[-1])].annotation
+    for member in (annotation, *typing.get_args(annotation)):
+        if typing.get_origin(member) is typing.Literal:
+            yield from typing.get_args(member)
+
+
+def _fields(path: KeyPath) -> Mapping[str, Any]:
+    """The known keys of the section at `path`; empty where there is no section."""
+    model: type[BaseModel] | None = RunConfig
+    for key in path:
+        if model is None:
+            return {}
+        if isinstance(key, str):
+            field = model.model_fields.get(key)
+            model = _section(field.annotation) if field else None
+    return model.model_fields if model else {}
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    """The section inside `annotation`: itself, an optional one, or the item of a list."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union, tuple):
+        found = [_section(member) for member in typing.get_args(annotation)]
+        return next((section for section in found if section), None)
+    return None
+
+
+def _all_keys(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    for name, field in model.model_fields.items():
+        yield (*path, name)
+        section = _section(field.annotation)
+        if section:
+            yield from _all_keys(section, path=(*path, name))
+
+
+def _real_path(detail: ErrorDetails, *, value: Any) -> KeyPath:
+    """Pydantic's location without the names of union members, which are no keys."""
+    path: KeyPath = ()
+    for key in detail["loc"]:
+        if not isinstance(value, dict | list):
+            break
+        path = (*path, key)
+        present = key in value if isinstance(value, dict) else isinstance(key, int) and key < len(value)
+        value = value[key] if present else None
+    return path
+
+
+def _key_path(key: str) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
+def _first_place(document: Document, *, involved: tuple[KeyPath, ...]) -> Where:
+    """Where the first of the `involved` keys that was written stands; else the section around them."""
+    written = [path for path in involved if path in document.where]
+    return document.place(written[0] if written else involved[0])
+
+
+def _is_within(path: KeyPath, section: KeyPath) -> bool:
+    return path[: len(section)] == section
+
+
+def _at(value: Any, *, path: KeyPath) -> Any:
+    for key in path:
+        value = value[key]
+    return value
+
+
+def _replace(value: Any, *, path: KeyPath, replaced: set[KeyPath]) -> None:
+    """Puts a harmless value at `path`, or removes the key so that its default holds; list items without either take the
+    whole list with them."""
+    if not path:
+        return
+    replaced.add(path)
+    harmless = _HARMLESS.get(tuple(0 if isinstance(key, int) else key for key in path))
+    if harmless is None and isinstance(path[-1], int):
+        _replace(value, path=path[:-1], replaced=replaced)
+        return
+    for key in path[:-1]:
+        if isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        elif isinstance(value, dict) and isinstance(value.get(key), dict | list):
+            value = value[key]
+        else:
+            return
+    if harmless is not None and (isinstance(value, dict) or (isinstance(value, list) and path[-1] < len(value))):
+        value[path[-1]] = deepcopy(harmless)
+    elif isinstance(value, dict):
+        value.pop(path[-1], None)

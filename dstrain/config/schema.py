@@ -1,0 +1,423 @@
+"""The whole vocabulary of a run, one section a topic. Knows types, bounds and impossible combinations; reads no files.
+
+A run has two halves. The *recipe* (RECIPE_KEYS) decides what is learned; the *machine* half decides how it is computed and
+never changes what is learned, beyond rounding.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dstrain.config.deepspeed_keys import deepspeed_problems
+
+RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")
+"""Top-level keys of the recipe half; the rest is the machine half (`name` and `output_dir` name the run, no more)."""
+
+T5_ARCHITECTURES = ("t5", "mt5", "umt5")
+"""Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class Conflict(ValueError):
+    """Settings that exclude each other: (dotted keys inside the section that raises, message), reported at the first key."""
+
+    def __init__(self, *items: tuple[tuple[str, ...], str]) -> None:
+        self.items = items
+        super().__init__("; ".join(message for _, message in items))
+
+
+class Section(BaseModel):
+    """A part of the configuration: immutable, every key known, no silent type conversion."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class Scratch(Section):
+    """A model without pretrained weights; its tokenizer is trained on the training text with sentencepiece."""
+
+    architecture: Literal["m2m100", "nllb", "mbart", "marian", "t5", "mt5"]
+    """Which family's architecture and tokenizer format to build."""
+    vocabulary_size: PositiveInt = 4000
+    """Sentencepiece pieces, before language codes and task tokens."""
+    hidden_size: PositiveInt = 128
+    """Width of the model; a multiple of num_heads."""
+    feed_forward_size: PositiveInt = 512
+    """Width inside the feed-forward layers."""
+    num_layers: PositiveInt = 2
+    """Layers of the encoder, and as many of the decoder."""
+    num_heads: PositiveInt = 4
+    """Attention heads."""
+    max_positions: PositiveInt = 512
+    """Longest sequence, in tokens, of families with a fixed table of positions."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Scratch":
+        if self.hidden_size % self.num_heads:
+            message = f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: change one of them"
+            raise Conflict((("hidden_size", "num_heads"), message))
+        return self
+
+
+class Model(Section):
+    """Where the model comes from: a hub name, a local folder, or `scratch`."""
+
+    name: str | None = None
+    """Hub name (`facebook/m2m100_418M`) or local folder in the Hugging Face layout."""
+    revision: str | None = None
+    """Commit, tag or branch on the hub; a commit makes the run repeatable."""
+    scratch: Scratch | None = None
+    """Build from random weights instead of `name`."""
+    dropout: Probability | None = None
+    """Dropout of all layers; null keeps the model's own."""
+    layerdrop: Probability = 0.0
+    """Probability of leaving out a layer. 0 on every ZeRO stage, because ZeRO-3 cannot run it and a recipe must not
+    depend on the stage; where the model's own value differs, the run says so."""
+    allow_fp16_t5: bool = False
+    """Train T5 or mT5 in fp16 all the same. Their activations overflow fp16, and the run is likely to end in NaN."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if (self.name is None) == (self.scratch is None):
+            given = "none" if self.name is None else "both"
+            message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
+            raise Conflict((("name", "scratch"), message))
+        return self
+
+
+class Task(Section):
+    """What a row means."""
+
+    kind: Literal["translation", "parsing"]
+    """`translation` between languages, or `parsing` of utterances into bracketed parses."""
+    source_language: str | None = None
+    """The tokenizer's own code (`ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for mBART). Needed by these families."""
+    target_language: str | None = None
+    """As source_language; decides the forced first token of every hypothesis."""
+    form: Literal["pointer", "plain"] = "pointer"
+    """Parsing: words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), or as they are."""
+    source_prefix: str = ""
+    """Put before every source; `parse: ` in the pointer form of t5-small-pointer-mtop, `translate Korean to English: ` for T5."""
+    max_source_tokens: PositiveInt = 256
+    """Longest source, in tokens with special tokens; longer rows follow `data.rules.too_long`."""
+    max_target_tokens: PositiveInt = 256
+    """Longest target, in tokens with special tokens; longer rows follow `data.rules.too_long`."""
+
+
+class Source(Section):
+    """One place rows come from: exactly one of `path`, `hub` and `demo`."""
+
+    path: str | None = None
+    """Local file; with `target_path` the source side of two line-aligned text files."""
+    target_path: str | None = None
+    """The target side of two line-aligned text files."""
+    format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
+    """Format of `path`; null takes it from the suffix (`text` when target_path is given)."""
+    hub: str | None = None
+    """Name of a dataset on the Hugging Face hub."""
+    revision: str | None = None
+    """Commit, tag or branch of `hub`."""
+    subset: str | None = None
+    """Configuration name of `hub`, for example `ko-en`."""
+    split: str = "train"
+    """Split of `hub` or `demo`: `train`, `validation`, `eval` …"""
+    demo: Literal["translation", "parsing"] | None = None
+    """Built-in generated data that needs no download."""
+    source_column: str | int = 0
+    """Column name (dotted for nested fields: `translation.ko`) or 0-based number for files without a header."""
+    target_column: str | int = 1
+    """As source_column, for the target side."""
+    group_column: str | int | None = None
+    """Column that names a row's group; scores are given for each group as well."""
+    source_language: str | None = None
+    """Overrides `task.source_language` for these rows."""
+    target_language: str | None = None
+    """Overrides `task.target_language` for these rows."""
+    repeat: PositiveInt = 1
+    """How often these rows appear in an epoch: the mixing weight against other sources."""
+    max_rows: PositiveInt | None = None
+    """Take only the first rows."""
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Source":
+        places = ("path", "hub", "demo")
+        given = [key for key in places if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise Conflict((places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one"))
+        if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
+            message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
+            raise Conflict((("target_path", "path", "format"), message))
+        if self.format == "text" and self.target_path is None:
+            message = "format `text` needs `target_path`, the other of two line-aligned files"
+            raise Conflict((("format", "target_path"), message))
+        return self
+
+
+class Rules(Section):
+    """What happens to a row that cannot be used as it is. Every such row is counted and listed with file:line."""
+
+    empty: Literal["error", "skip"] = "skip"
+    """A side is empty after stripping white space."""
+    undecodable: Literal["error", "skip"] = "error"
+    """Bytes that are not UTF-8, or a line that does not parse."""
+    unpointable: Literal["error", "skip"] = "error"
+    """A word of the parse that is not in the utterance (pointer form)."""
+    too_long: Literal["error", "skip", "truncate"] = "truncate"
+    """Over max_source_tokens or max_target_tokens. In evaluation sets targets are never cut: they are the reference."""
+    unknown_token: Literal["error", "skip", "keep"] | None = None
+    """A target that tokenises to unk. Null is `error` for parsing, where vanished brackets would match, and `keep` for
+    translation, where the score compares with the reference text itself."""
+
+
+class Data(Section):
+    """Training and evaluation rows."""
+
+    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
+    """Sources of the training rows, mixed by `repeat`."""
+    eval: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
+    """Sources of the evaluation rows; `repeat` stays 1."""
+    rules: Rules = Rules()
+    """What happens to unusable rows."""
+
+    @model_validator(mode="after")
+    def _evaluation_counts_once(self) -> "Data":
+        message = "evaluation rows cannot be repeated: a score counts every row once; remove `repeat`"
+        repeated = [number for number, source in enumerate(self.eval) if source.repeat != 1]
+        if repeated:
+            raise Conflict(*(((f"eval.{number}.repeat",), message) for number in repeated))
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when the recipe's metric (`evaluation.best_metric`) no longer improves."""
+
+    patience: PositiveInt
+    """Evaluations without improvement before the run ends."""
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    """Smallest change that counts as improvement, in the metric's own unit."""
+
+
+class Training(Section):
+    """How the weights change."""
+
+    batch_size: PositiveInt
+    """Size of an optimizer step over all ranks and micro-batches, in `batch_unit`."""
+    batch_unit: Literal["sequences", "target_tokens"] = "sequences"
+    """Unit of batch_size."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Passes over the training rows; give this or max_steps."""
+    max_steps: PositiveInt | None = None
+    """Optimizer steps; give this or epochs."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    """Shape after warm-up; linear and cosine end at 0 on the last step."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of linear warm-up from 0."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """`adam` adds weight decay to the gradient, `adamw` decouples it (Loshchilov & Hutter 2019)."""
+    betas: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.9, 0.999)
+    """Adam's decay rates; for sgd the first is the momentum."""
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    """Adam's epsilon."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decay of weight matrices; biases and normalisation weights are not decayed."""
+    max_grad_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Clip the gradient's norm to this; 0 switches clipping off."""
+    label_smoothing: Probability = 0.0
+    """Probability mass spread over the vocabulary (Szegedy et al. 2016)."""
+    early_stopping: EarlyStopping | None = None
+    """Stop before the end when the metric no longer improves."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if (self.epochs is None) == (self.max_steps is None):
+            found = "none" if self.epochs is None else "both"
+            message = f"give exactly one of `epochs` and `max_steps`; found {found}; null unsets one"
+            raise Conflict((("max_steps", "epochs"), message))
+        return self
+
+
+class Evaluation(Section):
+    """When and how the model is scored on the evaluation rows."""
+
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between evaluations; the end of training is always evaluated."""
+    every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Epochs between evaluations, fractions allowed; instead of every_steps."""
+    batch_size: PositiveInt = 16
+    """Sequences generated together."""
+    num_beams: PositiveInt = 1
+    """Beam size; 1 is greedy search."""
+    length_penalty: float = 1.0
+    """Exponent of the length in beam scores."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest hypothesis, in tokens. Null takes it from the longest reference plus a margin, so that no hypothesis is cut
+    before a reference could be reached; transformers' own default, 20, cuts most."""
+    best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
+    """Chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    max_rows: PositiveInt | None = None
+    """Score only the first rows; the card says so."""
+    rehearsal: bool = True
+    """Evaluate two batches before step 1, so that a fault in evaluation costs no training time."""
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> "Evaluation":
+        if self.every_steps is not None and self.every_epochs is not None:
+            message = "give only one of `every_steps` and `every_epochs`; null unsets one"
+            raise Conflict((("every_steps", "every_epochs"), message))
+        return self
+
+
+class Machine(Section):
+    """How the recipe is computed. Nothing here changes what is learned, beyond rounding."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
+    0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
+    micro_batch_tokens: PositiveInt = 8192
+    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding."""
+    micro_batch_size: PositiveInt | None = None
+    """Pins the micro-batch to this many sequences instead of the token budget."""
+    min_micro_batches: PositiveInt = 1
+    """Cut every step into at least this many micro-batches: set it to the largest number of ranks the recipe will use.
+    The cut never follows the actual number of ranks, because dropout belongs to a micro-batch."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    offload_optimizer: bool = False
+    """Keep optimizer state in host memory (ZeRO 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep weights in host memory (ZeRO 3)."""
+    collective_timeout_minutes: PositiveInt = 30
+    """How long a rank waits for the others in a collective operation."""
+    prefetch_steps: PositiveInt = 2
+    """Steps collated ahead in the background."""
+    cache_dir: str | None = None
+    """Where tokenised data are kept, on a file system that all ranks share; null is `~/.cache/dstrain`."""
+    deepspeed: dict[str, Any] = {}
+    """DeepSpeed's own JSON, merged over what dstrain makes; keys that would change what is learned are refused."""
+
+    @model_validator(mode="after")
+    def _fits_deepspeed(self) -> "Machine":
+        items: list[tuple[tuple[str, ...], str]] = []
+        if self.offload_optimizer and self.zero_stage == 0:
+            items.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
+        if self.offload_parameters and self.zero_stage != 3:
+            message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
+            items.append((("offload_parameters", "zero_stage"), message))
+        items += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
+        if items:
+            raise Conflict(*items)
+        return self
+
+
+class Checkpoint(Section):
+    """When the full state of a run is saved, and how much is kept."""
+
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between checkpoints; null saves after every evaluation. The end is always saved."""
+    keep_last: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints kept; the best is kept besides. Never below two, because the newest may prove unreadable."""
+
+
+class Logging(Section):
+    """What is written while training."""
+
+    every_steps: PositiveInt = 50
+    """Optimizer steps between rows of metrics.jsonl: one host-device synchronisation each."""
+    tensorboard: bool | None = None
+    """Write TensorBoard event files; null does so where tensorboard is installed."""
+
+
+class RunConfig(Section):
+    """One run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    """Names the run folder and the model card: letters, digits, `.`, `_` and `-`."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    """Decides initial weights, data order and dropout."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of the forward and backward pass; master weights and optimizer state are always fp32."""
+    model: Model
+    task: Task
+    data: Data
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    machine: Machine = Machine()
+    checkpoint: Checkpoint = Checkpoint()
+    logging: Logging = Logging()
+    output_dir: str | None = None
+    """The run folder; null is `runs/<name>`."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> "RunConfig":
+        items = [*_evaluation_conflicts(self), *_task_conflicts(self), *_precision_conflicts(self)]
+        if items:
+            raise Conflict(*items)
+        return self
+
+    @property
+    def best_metric(self) -> str:
+        """The metric that chooses the best checkpoint, task default applied."""
+        default = "bleu" if self.task.kind == "translation" else "exact_match"
+        return self.evaluation.best_metric or default
+
+    @property
+    def run_dir(self) -> str:
+        """The run folder, default applied."""
+        return self.output_dir or f"runs/{self.name}"
+
+    @property
+    def unknown_token_rule(self) -> str:
+        """`data.rules.unknown_token`, task default applied."""
+        default = "error" if self.task.kind == "parsing" else "keep"
+        return self.data.rules.unknown_token or default
+
+
+def _evaluation_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    metric = config.evaluation.best_metric
+    scored = {"translation": ("bleu", "chrf", "loss"), "parsing": ("exact_match", "loss")}[config.task.kind]
+    if metric is not None and metric not in scored:
+        message = f"`{metric}` is not computed for task.kind `{config.task.kind}`: take one of {', '.join(scored)}"
+        yield ("evaluation.best_metric", "task.kind"), message
+    if config.training.early_stopping and not (config.evaluation.every_steps or config.evaluation.every_epochs):
+        keys = ("training.early_stopping", "evaluation.every_steps", "evaluation.every_epochs")
+        yield keys, "needs evaluation.every_steps or evaluation.every_epochs"
+
+
+def _task_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    for side in ("train", "eval"):
+        for number, source in enumerate(getattr(config.data, side)):
+            if source.demo not in (None, config.task.kind):
+                message = f"demo `{source.demo}` has no rows for task.kind `{config.task.kind}`: make them equal"
+                yield (f"data.{side}.{number}.demo", "task.kind"), message
+    scratch = config.model.scratch
+    if scratch and scratch.architecture in ("m2m100", "nllb", "mbart") and config.task.kind == "translation":
+        for key in ("source_language", "target_language"):
+            if getattr(config.task, key) is None:
+                yield (f"task.{key}", "model.scratch.architecture", "task.kind"), f"is needed by architecture `{scratch.architecture}`"
+
+
+def _precision_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
+    model = config.model
+    if config.precision != "fp16" or model.allow_fp16_t5:
+        return
+    if model.scratch:
+        architecture = model.scratch.architecture if model.scratch.architecture in T5_ARCHITECTURES else None
+    else:
+        named = re.search(r"(?:^|[/_-])((?:m|um|by|flan-)?t5)(?:[-_.]|$)", model.name or "", flags=re.IGNORECASE)
+        architecture = named[1].lower() if named else None
+    if architecture:
+        yield ("precision", "model.name", "model.scratch.architecture", "model.allow_fp16_t5"), fp16_refusal(architecture)
+
+
+def fp16_refusal(architecture: str) -> str:
+    """Why fp16 is refused for the T5 family, and the way out."""
+    return (
+        f"precision `fp16` overflows in `{architecture}` (activations exceed 65,504; transformers#9295): use bf16 or fp32, "
+        "or set model.allow_fp16_t5=true to try all the same"
+    )

@@ -1,0 +1,71 @@
+"""RunConfig and world size to DeepSpeed's own configuration, one function a block. Pure; imports no DeepSpeed.
+
+Batch sizes in it are formalities: dstrain plans the micro-batches, scales the loss and sets the accumulation boundary
+itself, because DeepSpeed's mean of micro-batch means is not the mean over tokens.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from dstrain.config.schema import RunConfig
+
+
+def build_ds_config(config: RunConfig, *, world_size: int) -> dict[str, Any]:
+    """DeepSpeed's configuration of a run, with `machine.deepspeed` merged over it."""
+    settings = {
+        **_batch_block(config, world_size=world_size),
+        **_precision_block(config),
+        "zero_optimization": _zero_block(config),
+    }
+    return merge(settings, config.machine.deepspeed)
+
+
+def effective_zero_stage(config: RunConfig) -> int:
+    """The stage that runs: 16-bit precision needs at least 1, since stage 0 hides skipped steps and differs visibly."""
+    stage = config.machine.zero_stage
+    return max(1, stage) if config.precision != "fp32" else stage
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid on top, mapping by mapping."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _batch_block(config: RunConfig, *, world_size: int) -> dict[str, Any]:
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": 1,
+        "train_batch_size": world_size,
+        "gradient_clipping": config.training.max_grad_norm,
+        "steps_per_print": None,
+        "zero_allow_untested_optimizer": True,
+        # a torch optimizer serves offload too; DeepSpeed's own compiles C++ for minutes at the first start
+        "zero_force_ds_cpu_optimizer": False,
+    }
+
+
+def _precision_block(config: RunConfig) -> dict[str, Any]:
+    if config.precision == "fp32":
+        return {}
+    # M2M100 and NLLB keep sinusoidal positions in a buffer, which DeepSpeed would leave in fp32
+    block: dict[str, Any] = {"data_types": {"buffer_dtype": config.precision}}
+    if config.precision == "bf16":
+        return block | {"bf16": {"enabled": True}}
+    return block | {"fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16}}
+
+
+def _zero_block(config: RunConfig) -> dict[str, Any]:
+    stage = effective_zero_stage(config)
+    block: dict[str, Any] = {"stage": stage}
+    if config.machine.offload_optimizer:
+        block["offload_optimizer"] = {"device": "cpu", "pin_memory": True}
+    if config.machine.offload_parameters:
+        block["offload_param"] = {"device": "cpu", "pin_memory": True}
+    if stage == 3:
+        # lengths differ from step to step, which invalidates the prefetch trace; saying so every time is noise
+        block["log_trace_cache_warnings"] = False
+    return block

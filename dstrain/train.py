@@ -1,0 +1,113 @@
+"""What deepspeed, torchrun, srun and python start. Checks the configuration before torch or a model class is imported.
+
+Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=value ...]`.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from dstrain.cluster.environment import Place, discover_place
+from dstrain.config.load import ConfigError, load_config
+from dstrain.config.schema import RunConfig
+from dstrain.debug import shrink_config
+
+EXIT_USAGE = 2
+PEER_SECONDS = 5.0
+"""How long a rank whose exchange broke waits for the report of the rank that broke it."""
+
+log = logging.getLogger("dstrain")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one rank of a training run; gives the exit code: 0 finished, 85 saved and to be started again, else failed."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    options = _parse(arguments)
+    try:
+        place = discover_place(os.environ)
+        config = load_config(options.config, overrides=options.overrides)
+        if options.debug or options.overfit:
+            config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
+    except (ConfigError, ValueError) as error:
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            print(f"{error}", file=sys.stderr)
+        return EXIT_USAGE
+    _prepare_process(place)
+    command = shlex.join([_shown_launcher(place), *arguments])
+    try:
+        from dstrain.run import run  # imports torch and DeepSpeed for seconds: only for a configuration that can run
+
+        return run(config, place=place, command=command, debug=bool(options.debug or options.overfit))
+    except Exception as error:
+        _report_failure(error, config=config, place=place)
+        # the interpreter's own ending would wait for peers in destructors of the process group
+        os._exit(1)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
+    parser.add_argument("--config", required=True, help="a recipe file, or the name of a shipped recipe")
+    parser.add_argument("--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection")
+    parser.add_argument("--overfit", type=int, metavar="N", help="debug: learn N rows by heart, to prove the model can")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
+    return parser.parse_args(arguments)
+
+
+def _prepare_process(place: Place) -> None:
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
+        stream=sys.stderr,
+    )
+    log.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+    # without an activated environment DeepSpeed would not find ninja beside this interpreter
+    tools = str(Path(sys.executable).parent)
+    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _shown_launcher(place: Place) -> str:
+    return {"deepspeed": "deepspeed", "torchrun": "torchrun", "srun": "srun python"}.get(place.launcher, "python") + " launch/train.py"
+
+
+def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> None:
+    """Print this rank's traceback, or one line if another rank failed first and this one merely lost its peer."""
+    reports = Path(config.run_dir) / "failures"
+    if _lost_peer(error) and (culprit := _first_report(reports, since=time.time() - PEER_SECONDS)):
+        print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
+        return
+    user_error = isinstance(error, ValueError)
+    text = f"error: {error}" if user_error else "".join(traceback.format_exception(error))
+    report = reports / f"rank-{place.rank}.txt"
+    reports.mkdir(parents=True, exist_ok=True)
+    report.write_text(text)
+    print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+
+
+def _lost_peer(error: BaseException | None) -> bool:
+    while error is not None:
+        if any(sign in str(error) for sign in ("closed by peer", "Connection reset", "gloo", "NCCL")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _first_report(reports: Path, *, since: float) -> str | None:
+    deadline = time.monotonic() + PEER_SECONDS
+    while time.monotonic() < deadline:
+        for report in reports.glob("rank-*.txt"):
+            if report.stat().st_mtime >= since:
+                return report.stem.replace("-", " ")
+        time.sleep(0.1)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""When to score the model, which scores were best, and when they stopped improving. How to score is a callable's business."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import RunConfig
+from dstrain.evaluation.evaluate import EvaluationResult, write_evaluation
+from dstrain.training.meters import LossMeter
+from dstrain.training.state import Control, Hook, Progress, StepInfo
+
+REHEARSAL_BATCHES = 2
+
+log = logging.getLogger(__name__)
+
+
+class EvaluateHook(Hook):
+    """Evaluates at the recipe's cadence and at the end, keeps the best model, stops early."""
+
+    name = "evaluate"
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        ranks: Ranks,
+        evaluate: Callable[[int | None], EvaluationResult | None],
+        export_best: Callable[[], None],
+    ) -> None:
+        """`evaluate(max_batches)` gives a result on rank 0 and None elsewhere; `export_best()` is entered by all ranks."""
+        self._config = config
+        self._ranks = ranks
+        self._evaluate = evaluate
+        self._export_best = export_best
+        self._loss = LossMeter(ranks)
+        self._epoch = 0.0
+        self.best: dict[str, float] | None = None
+        """`{"step", "value"}` of the best evaluation by the recipe's metric; ties keep the older."""
+        self._num_worse = 0
+
+    def on_start(self, progress: Progress, control: Control) -> None:
+        if self._config.evaluation.rehearsal and progress.step == 0:
+            self._evaluate(REHEARSAL_BATCHES)
+            log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
+        due = self._is_due(info)
+        self._epoch = info.epoch
+        if control.stop_reason is None and (due or info.is_last):
+            self._score(info, control)
+
+    def state(self) -> dict[str, Any]:
+        return {
+            "best": self.best,
+            "num_worse": self._num_worse,
+            "epoch": self._epoch,
+            "loss": self._loss.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.best = state["best"]
+        self._num_worse = state["num_worse"]
+        self._epoch = state["epoch"]
+        self._loss.load_state(state["loss"])
+
+    def _is_due(self, info: StepInfo) -> bool:
+        settings = self._config.evaluation
+        if settings.every_steps is not None:
+            return info.step % settings.every_steps == 0
+        if settings.every_epochs is not None:
+            rounding = 1e-9  # an epoch's end is a quotient of whole numbers
+            return math.floor(info.epoch / settings.every_epochs + rounding) > math.floor(
+                self._epoch / settings.every_epochs + rounding
+            )
+        return False
+
+    def _score(self, info: StepInfo, control: Control) -> None:
+        started = time.perf_counter()
+        train_loss = self._loss.mean()
+        self._loss.reset()
+        result = self._evaluate(None)
+        if result is not None:
+            self._record(result, info, control, train_loss=train_loss, seconds=time.perf_counter() - started)
+        scores = self._ranks.broadcast(result.scores if result is not None else None)
+        self._judge(scores[self._config.best_metric], info.step, control)
+        if self._config.checkpoint.every_steps is None:
+            control.request_checkpoint()
+
+    def _record(
+        self, result: EvaluationResult, info: StepInfo, control: Control, *, train_loss: float, seconds: float
+    ) -> None:
+        folder = write_evaluation(result, run_dir=Path(self._config.run_dir), step=info.step)
+        row = {
+            "kind": "eval",
+            "step": info.step,
+            "epoch": info.epoch,
+            "train_loss": train_loss,
+            "scores": result.scores,
+            "groups": result.groups,
+            "signatures": result.signatures,
+            "generation": result.generation,
+            "num_rows": result.num_rows,
+            "hypotheses": folder,
+            "seconds": seconds,
+        }
+        control.record(row)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+        log.info("evaluation at step %d (%.0f s): %s", info.step, seconds, shown)
+        for warning in result.warnings:
+            log.warning("evaluation at step %d: %s", info.step, warning)
+
+    def _judge(self, value: float, step: int, control: Control) -> None:
+        stopping = self._config.training.early_stopping
+        min_delta = stopping.min_delta if stopping else 0.0
+        if self.best is None or self._gain(value) > 0.0:
+            improved = self.best is None or self._gain(value) > min_delta
+            self.best = {"step": step, "value": value}
+            self._export_best()
+        else:
+            improved = False
+        self._num_worse = 0 if improved else self._num_worse + 1
+        if stopping and self._num_worse >= stopping.patience:
+            metric = self._config.best_metric
+            control.request_stop(f"early stopping: {metric} has not improved in {self._num_worse} evaluations")
+
+    def _gain(self, value: float) -> float:
+        assert self.best is not None
+        gain = value - self.best["value"]
+        return -gain if self._config.best_metric == "loss" else gain

@@ -1,0 +1,149 @@
+"""One row a logging interval in metrics.jsonl, a progress bar on a terminal, plain lines elsewhere, TensorBoard if there."""
+
+import importlib.util
+import logging
+import time
+from collections import Counter
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress as ProgressBar, TextColumn, TimeRemainingColumn
+
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import RunConfig
+from dstrain.engine.engine import peak_memory_mb
+from dstrain.training.meters import LossMeter
+from dstrain.training.state import Control, Hook, Progress, StepInfo
+
+SUMMED = (
+    "source_tokens",
+    "target_tokens",
+    "padded_source_tokens",
+    "padded_target_tokens",
+    "data_seconds",
+    "seconds",
+)
+"""Fields of StepInfo that a row gives as sums over its interval."""
+
+log = logging.getLogger(__name__)
+
+
+class LogHook(Hook):
+    """Writes what happened since the last row; the only place where a training step's tensors are read."""
+
+    name = "log"
+
+    def __init__(self, *, config: RunConfig, ranks: Ranks, total_steps: int, console: Console) -> None:
+        self._config = config
+        self._ranks = ranks
+        self._loss = LossMeter(ranks)
+        self._sums: Counter[str] = Counter()
+        self._trained_seconds = 0.0
+        self._total_steps = total_steps
+        self._bar = _build_bar(console, total_steps=total_steps) if ranks.rank == 0 and console.is_terminal else None
+        self._board = _build_board(config) if ranks.rank == 0 else None
+
+    def on_start(self, progress: Progress, control: Control) -> None:
+        self._started, self._first_step = time.monotonic(), progress.step
+        if self._bar is not None:
+            self._bar.start()
+            self._bar.update(self._bar.task_ids[0], completed=progress.step)
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
+        self._sums.update({name: getattr(info, name) for name in SUMMED})
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=info.step)
+        if info.step % self._config.logging.every_steps == 0 or info.is_last:
+            self._emit(info, control)
+
+    def on_stop(self, progress: Progress, control: Control) -> None:
+        self._close()
+
+    def on_error(self, error: BaseException) -> None:
+        self._close()
+
+    def state(self) -> dict[str, Any]:
+        return {"loss": self._loss.state(), "sums": dict(self._sums), "trained_seconds": self._trained_seconds}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._loss.load_state(state["loss"])
+        self._sums = Counter(state["sums"])
+        self._trained_seconds = state["trained_seconds"]
+
+    def _emit(self, info: StepInfo, control: Control) -> None:
+        loss = self._loss.mean()
+        self._trained_seconds += self._sums["seconds"]
+        row = {
+            "kind": "train",
+            "step": info.step,
+            "epoch": info.epoch,
+            "loss": loss,
+            "learning_rate": info.result.learning_rate,
+            "grad_norm": float(info.result.grad_norm),
+            "loss_scale": info.loss_scale,
+            "skipped_steps": info.skipped_steps,
+            **{name: self._sums[name] for name in SUMMED if name != "seconds"},
+            "target_tokens_per_second": self._sums["target_tokens"] / max(self._sums["seconds"], 1e-9),
+            "peak_memory_mb": peak_memory_mb(self._ranks.device),
+            "elapsed_seconds": self._trained_seconds,
+        }
+        self._loss.reset()
+        self._sums.clear()
+        control.record(row)
+        if self._ranks.rank == 0:
+            self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
+        if self._board is not None:
+            for name in ("loss", "learning_rate", "grad_norm", "target_tokens_per_second"):
+                self._board.add_scalar(f"train/{name}", row[name], row["step"])
+        text = (
+            f"loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  grad {row['grad_norm']:.3f}  "
+            f"{row['target_tokens_per_second']:,.0f} target tokens/s"
+        )
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], numbers=text)
+        else:
+            log.info("step %d/%d  epoch %.2f  %s%s", row["step"], self._total_steps, row["epoch"], text, self._eta(row["step"]))
+
+    def _eta(self, step: int) -> str:
+        done = step - self._first_step
+        if done == 0 or step >= self._total_steps:
+            return ""
+        seconds = (time.monotonic() - self._started) / done * (self._total_steps - step)
+        return f"  ETA {timedelta(seconds=round(seconds))}"
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        if self._board is not None:
+            self._board.close()
+
+
+def _build_bar(console: Console, *, total_steps: int) -> ProgressBar:
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[numbers]}"),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+    )
+    bar = ProgressBar(*columns, console=console)
+    bar.add_task("training", total=total_steps, numbers="")
+    return bar
+
+
+def _build_board(config: RunConfig) -> Any:
+    wanted = config.logging.tensorboard
+    installed = importlib.util.find_spec("tensorboard") is not None
+    if wanted and not installed:
+        log.warning("logging.tensorboard is true but tensorboard is not installed; pip install 'dstrain[tensorboard]'")
+    if not installed or wanted is False:
+        return None
+    from torch.utils.tensorboard import SummaryWriter  # imports for a second, and only where it is installed
+
+    return SummaryWriter(str(Path(config.run_dir) / "tensorboard"))  # type: ignore[no-untyped-call]

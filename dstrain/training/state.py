@@ -1,0 +1,91 @@
+"""The values that pass between the loop and its hooks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from dstrain.data.plan import Position
+from dstrain.engine.engine import StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands between two steps: steps trained, not steps fetched."""
+
+    step: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One optimizer step, as hooks see it. Token counts are those of the whole step, over all ranks."""
+
+    progress: Progress
+    """After the step."""
+    total_steps: int
+    epoch: float
+    result: StepResult
+    loss_scale: float | None
+    skipped_steps: int
+    target_tokens: int
+    source_tokens: int
+    padded_source_tokens: int
+    padded_target_tokens: int
+    data_seconds: float
+    """Time this rank waited for its batch."""
+    seconds: float
+    """Time of the step with the wait, without hooks."""
+
+    @property
+    def step(self) -> int:
+        return self.progress.step
+
+    @property
+    def is_last(self) -> bool:
+        return self.step >= self.total_steps
+
+
+@dataclass
+class Control:
+    """What hooks may ask of the loop."""
+
+    record: Callable[[dict[str, Any]], None]
+    """Appends a row to metrics.jsonl (rank 0; nothing elsewhere)."""
+    stop_reason: str | None = None
+    preempted: bool = False
+    checkpoint_requested: bool = field(default=False)
+
+    def request_checkpoint(self) -> None:
+        """Save at this step."""
+        self.checkpoint_requested = True
+
+    def request_stop(self, reason: str, *, preempted: bool = False) -> None:
+        """End after this step, with a checkpoint. Must be asked for on every rank alike."""
+        self.stop_reason = self.stop_reason or reason
+        self.preempted = self.preempted or preempted
+
+
+class Hook:
+    """What the loop calls. All ranks call all hooks in the same order, so a hook may use collective operations."""
+
+    name: str = ""
+    """Key of the hook's state in a checkpoint."""
+
+    def on_start(self, progress: Progress, control: Control) -> None:
+        """Before the first step of this process."""
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        """After every optimizer step."""
+
+    def on_stop(self, progress: Progress, control: Control) -> None:
+        """After the last step, whatever ended the run but an error."""
+
+    def on_error(self, error: BaseException) -> None:
+        """On the rank that failed; no collective operations, since the others may be gone."""
+
+    def state(self) -> dict[str, Any]:
+        """What must survive a restart, as JSON values. Called on all ranks alike."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take up `state()` of an earlier process."""

@@ -1,0 +1,9 @@
+"""Imported once by the server that test ranks are forked from: a rank's own import would take ten seconds."""
+
+import deepspeed  # noqa: F401
+import torch
+import transformers.models.m2m_100.modeling_m2m_100
+import transformers.models.mt5.modeling_mt5
+import transformers.models.t5.modeling_t5  # noqa: F401
+
+torch.set_num_threads(1)

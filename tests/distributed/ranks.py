@@ -1,0 +1,75 @@
+"""Runs a function on real gloo ranks: processes forked from one server that has imported torch and DeepSpeed already."""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from dstrain.cluster.environment import Place, free_port
+
+SPAWN = multiprocessing.get_context("forkserver")
+SPAWN.set_forkserver_preload(["tests.distributed.preload"])
+RANK_SECONDS = 300
+
+
+class RankFailed(AssertionError):
+    """A rank raised; the message holds its traceback."""
+
+
+def run_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
+    """What `function(ranks, *arguments)` gives on every rank, in the order of ranks."""
+    port = free_port()
+    children = []
+    for rank in range(world_size):
+        place = Place(
+            rank=rank,
+            local_rank=rank,
+            world_size=world_size,
+            master_address="127.0.0.1",
+            master_port=port,
+            launcher="environment",
+        )
+        here, there = SPAWN.Pipe()
+        child = SPAWN.Process(target=_run_rank, args=(there, place, function, arguments), daemon=True)
+        child.start()
+        there.close()
+        children.append((child, here))
+    try:
+        return [_receive(here, rank=rank) for rank, (_, here) in enumerate(children)]
+    finally:
+        for child, _ in children:
+            child.join(timeout=5)
+            child.kill()
+
+
+def _receive(pipe: Connection, *, rank: int) -> Any:
+    if not pipe.poll(RANK_SECONDS):
+        raise RankFailed(f"rank {rank} gave no result in {RANK_SECONDS} s")
+    try:
+        kind, value = pipe.recv()
+    except EOFError:
+        raise RankFailed(f"rank {rank} died") from None
+    if kind == "error":
+        raise RankFailed(f"rank {rank}:\n{value}")
+    return value
+
+
+def _run_rank(pipe: Connection, place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    from dstrain.cluster.process_group import join_ranks
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    try:
+        ranks = join_ranks(place, timeout_minutes=2)
+        value = function(ranks, *arguments)
+        ranks.barrier()
+        pipe.send(("value", value))
+    except BaseException:
+        pipe.send(("error", traceback.format_exc()))
+    finally:
+        pipe.close()
+        os._exit(0)  # destructors of the process group would wait for peers that are gone

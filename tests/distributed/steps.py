@@ -1,0 +1,128 @@
+"""Small real models and steps for the tests of engine and checkpoint, and a plain PyTorch loop to compare them with."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import M2M100Config, M2M100ForConditionalGeneration, MT5Config, MT5ForConditionalGeneration, PreTrainedModel
+
+from dstrain.config.schema import RunConfig
+from dstrain.data.collate import collate
+from dstrain.data.loader import StepBatch
+from dstrain.data.plan import FILLER, Position, StepPlan, deal
+from dstrain.engine.engine import micro_batch_seed
+from dstrain.engine.schedule import learning_rate_at
+from dstrain.models.loss import Seq2SeqLoss
+
+VOCABULARY = 96
+PAD, EOS = 1, 2
+TOTAL_STEPS = 12
+
+
+def build_config(**changes: Any) -> RunConfig:
+    """A configuration with the given dotted changes, `training__learning_rate=1e-3` for training.learning_rate."""
+    values: dict[str, Any] = {
+        "name": "test",
+        "model": {"scratch": {"architecture": "m2m100"}},
+        "task": {"kind": "translation", "source_language": "ko", "target_language": "en"},
+        "data": {"train": [{"demo": "translation"}], "eval": [{"demo": "translation", "split": "eval"}]},
+        "training": {"batch_size": 16, "max_steps": TOTAL_STEPS, "learning_rate": 1e-3, "warmup_steps": 2},
+    }
+    for dotted, value in changes.items():
+        *path, key = dotted.split("__")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[key] = value
+    return RunConfig.model_validate(values)
+
+
+def build_model(kind: str, *, dropout: float) -> PreTrainedModel:
+    """A random model of two layers, the same on every call."""
+    torch.manual_seed(0)
+    if kind == "mt5":
+        return MT5ForConditionalGeneration(
+            MT5Config(
+                vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout,
+                pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
+            )
+        )  # fmt: skip
+    return M2M100ForConditionalGeneration(
+        M2M100Config(
+            vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+            dropout=dropout, attention_dropout=0.0, activation_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+            pad_token_id=PAD, eos_token_id=EOS, bos_token_id=0, decoder_start_token_id=EOS,
+        )
+    )  # fmt: skip
+
+
+def build_rows(*, num_rows: int = 16, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of random token ids of very different lengths."""
+    random = np.random.default_rng(seed)
+
+    def ids(longest: int) -> np.ndarray:
+        return np.append(random.integers(3, VOCABULARY, random.integers(1, longest)), EOS).astype(np.int32)
+
+    return [(ids(14), ids(20)) for _ in range(num_rows)]
+
+
+def build_batch(
+    rows: Sequence[tuple[np.ndarray, np.ndarray]], *, sizes: Sequence[int], rank: int, world_size: int, start: int = EOS
+) -> StepBatch:
+    """One step of these rows, cut into micro-batches of the given sizes and dealt to a rank."""
+    bounds = np.cumsum([0, *sizes])
+    parts = [np.arange(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    num_tokens = sum(len(target) for _, target in rows)
+    mine = deal(list(sizes), world_size=world_size)[rank]
+
+    def micro_batch(index: int) -> Any:
+        number = len(parts) - 1 if index == FILLER else index
+        chosen = parts[number][-1:] if index == FILLER else parts[number]
+        sources, targets = [rows[i][0] for i in chosen], [rows[i][1] for i in chosen]
+        weight = 0.0 if index == FILLER else 1.0
+        return collate(sources, targets, pad_id=PAD, decoder_start_id=start, weight=weight, index=number)
+
+    plan = StepPlan(Position(0, 0), Position(0, 1), np.arange(len(rows)), tuple(parts), num_tokens)
+    return StepBatch(plan, tuple(map(micro_batch, mine)), num_tokens, 0, num_tokens, 0, 0)
+
+
+def plain_loop(
+    model: PreTrainedModel, *, rows: Sequence[Any], sizes: Sequence[int], config: RunConfig, steps: int, start: int
+) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
+    """Losses a token, gradient norms and parameters of ordinary PyTorch: the stock model's own loss, torch's AdamW.
+
+    Dropout draws from the same seeds a micro-batch, so that even its results must agree.
+    """
+    settings = config.training
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=settings.betas, eps=settings.epsilon, weight_decay=0.0)
+    losses, norms = [], []
+    batch = build_batch(rows, sizes=sizes, rank=0, world_size=1, start=start)
+    model.train()
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        total = 0.0
+        for part in batch.micro_batches:
+            torch.manual_seed(micro_batch_seed(config.seed, step=step, index=part.index))
+            output = model(
+                input_ids=part.source_ids,
+                attention_mask=part.source_mask,
+                decoder_input_ids=part.decoder_ids,
+                labels=part.labels,
+                use_cache=False,
+            )
+            loss = output.loss * int((part.labels != -100).sum())
+            (loss / batch.num_target_tokens).backward()
+            total += float(loss)
+        norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate_at(step, training=settings, total_steps=TOTAL_STEPS)
+        optimizer.step()
+        losses.append(total / batch.num_target_tokens)
+    return losses, norms, {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def build_loss(kind: str, *, dropout: float) -> Seq2SeqLoss:
+    """The loss module around `build_model`."""
+    return Seq2SeqLoss(build_model(kind, dropout=dropout), label_smoothing=0.0)
