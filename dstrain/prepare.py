@@ -1,22 +1,24 @@
 """Rows to a tokenizer and token sets: made once by rank 0, while the others wait without a collective operation.
 
-A wait inside a collective would run into its time limit on large data; the others look at a file instead.
+A wait inside a collective would run into its time limit on large data; the others look for a file instead.
 """
 
+import hashlib
 import json
 import logging
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import RunConfig, Source
+from dstrain.config.schema import RunConfig
+from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example, build_examples
-from dstrain.data.sources import BadRow, fingerprint_sources, read_rows
-from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
+from dstrain.data.sources import fingerprint_sources, read_rows
+from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.tasks.parsing import task_tokens
@@ -34,15 +36,99 @@ class Prepared:
     train: TokenSet
     eval: TokenSet
 
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Content of both token sets: a run may only go on with the same."""
+        return {"train": self.train.fingerprint, "eval": self.eval.fingerprint}
+
 
 def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
     Raises:
-        ValueError: data or tokenizer cannot be used; on every rank, so that all of them end.
+        ValueError: data or tokenizer cannot be used; the message comes from rank 0, the others end with it.
     """
-    folders = _made_by_rank_0(lambda: _make(config), run_dir=Path(config.run_dir), ranks=ranks)
-    tokenizer = load_tokenizer(folders["tokenizer"], revision=None, added_tokens=())
-    train = load_token_set(Path(folders["train"]))
-    evaluation = load_token_set(Path(folders["eval"]))
-    return Prepared(tokenizer, train, evaluation)
+    run_dir = Path(config.run_dir)
+    tokenizer_dir = run_dir / "tokenizer"
+    folders = _made_by_rank_0(lambda: _make(config, tokenizer_dir=tokenizer_dir), run_dir=run_dir, ranks=ranks)
+    train, evaluation = (load_token_set(Path(folder)) for folder in folders)
+    return Prepared(load_tokenizer(str(tokenizer_dir)), train, evaluation)
+
+
+def cache_dir(config: RunConfig) -> Path:
+    """Where token sets and scratch tokenizers are kept."""
+    return Path(config.machine.cache_dir or "~/.cache/dstrain").expanduser()
+
+
+def _make(config: RunConfig, *, tokenizer_dir: Path) -> list[str]:
+    rules = config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
+    tokenizer = _make_tokenizer(config, folder=tokenizer_dir)
+    folders = []
+    for sources, for_evaluation in ((config.data.train, False), (config.data.eval, True)):
+        folder = prepare_token_set(
+            sources,
+            task=config.task,
+            rules=rules,
+            encoder=tokenizer,
+            cache_dir=cache_dir(config) / "tokens",
+            for_evaluation=for_evaluation,
+        )
+        name = "eval" if for_evaluation else "train"
+        report = load_token_set(folder).report
+        log.info("%s data: %s rows of %s read", name, f"{report['rows']:,}", f"{report['rows_read']:,}")
+        shutil.copyfile(folder / "bad_rows.jsonl", tokenizer_dir.parent / f"bad_rows.{name}.jsonl")
+        folders.append(str(folder))
+    return folders
+
+
+def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
+    """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
+    task = config.task
+    languages = [code for code in (task.source_language, task.target_language) if code is not None]
+    added = _task_tokens(config) if task.kind == "parsing" else []
+    if config.model.scratch is None:
+        assert config.model.name is not None
+        tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
+        first, last = (languages[0], languages[-1]) if languages else (None, None)
+        tokenizer.save(folder, source_language=first, target_language=last)
+        return load_tokenizer(str(folder))
+    settings = [config.model.scratch.model_dump(), task.model_dump(), config.data.rules.model_dump(), added]
+    key = hashlib.sha256(json.dumps([fingerprint_sources(config.data.train), settings]).encode()).hexdigest()
+    cached = cache_dir(config) / "tokenizers" / key[:32]
+    if not cached.exists():
+        log.info("training a tokenizer of %d pieces on the training text", config.model.scratch.vocabulary_size)
+        parts = cached.with_name(f"{cached.name}.tmp-{secrets.token_hex(8)}")
+        texts = (text for example in _train_examples(config) for text in (example.source, example.target))
+        train_tokenizer(config.model.scratch, texts=texts, languages=languages, task_tokens=added, folder=parts)
+        parts.rename(cached)
+    shutil.copytree(cached, folder, dirs_exist_ok=True)
+    return load_tokenizer(str(folder))
+
+
+def _task_tokens(config: RunConfig) -> list[str]:
+    return task_tokens(example.target for example in _train_examples(config))
+
+
+def _train_examples(config: RunConfig) -> Iterator[Example]:
+    # bad rows are counted and listed where the token set is made, from the same rows
+    ignored = BadRowLog()
+    rows = read_rows(config.data.train, task=config.task, rules=config.data.rules, on_bad=ignored)
+    return build_examples(rows, task=config.task, rules=config.data.rules, on_bad=ignored)
+
+
+def _made_by_rank_0(make: Callable[[], list[str]], *, run_dir: Path, ranks: Ranks) -> list[str]:
+    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8))}"
+    if ranks.rank == 0:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        made = make()
+        parts = report.with_suffix(".tmp")
+        parts.write_text(json.dumps(made))
+        parts.rename(report)
+    else:
+        # rank 0's failure needs no message here: it ends the run, and the launcher ends this rank
+        while not report.exists():
+            time.sleep(POLL_SECONDS)
+        made = json.loads(report.read_text())
+    ranks.barrier()
+    report.unlink(missing_ok=True)
+    return made

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         place = discover_place(os.environ)
-        config = load_config(options.config, overrides=options.overrides)
+        config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
     except (ConfigError, ValueError) as error:
@@ -39,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{error}", file=sys.stderr)
         return EXIT_USAGE
     _prepare_process(place)
-    command = shlex.join([_shown_launcher(place), *arguments])
+    command = show_command(place, script=sys.argv[0], arguments=arguments)
     try:
         from dstrain.run import run  # imports torch and DeepSpeed for seconds: only for a configuration that can run
 
@@ -53,11 +54,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
     parser.add_argument("--config", required=True, help="a recipe file, or the name of a shipped recipe")
-    parser.add_argument("--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection")
+    parser.add_argument(
+        "--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection"
+    )
     parser.add_argument("--overfit", type=int, metavar="N", help="debug: learn N rows by heart, to prove the model can")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 
 
 def _prepare_process(place: Place) -> None:
@@ -67,14 +70,26 @@ def _prepare_process(place: Place) -> None:
         stream=sys.stderr,
     )
     log.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+    # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
+    logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     # without an activated environment DeepSpeed would not find ninja beside this interpreter
     tools = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _shown_launcher(place: Place) -> str:
-    return {"deepspeed": "deepspeed", "torchrun": "torchrun", "srun": "srun python"}.get(place.launcher, "python") + " launch/train.py"
+def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
+    """The command that starts this run again on as many ranks, as one would type it."""
+    launcher = {
+        "deepspeed": ["deepspeed", "--num_gpus", str(place.world_size)],
+        "torchrun": ["torchrun", "--nproc-per-node", str(place.world_size)],
+        "srun": ["srun", "--ntasks", str(place.world_size), "python"],
+    }.get(place.launcher, ["python"])
+    module = "--module" if place.launcher in ("deepspeed", "torchrun") else "-m"
+    program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
+    given = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    return shlex.join([*launcher, *program, *given])
 
 
 def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> None:

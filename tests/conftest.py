@@ -4,6 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# No test asserts on wall-clock time, and every run looks at the same cases.
+settings.register_profile("dstrain", deadline=None, derandomize=True)
+settings.load_profile("dstrain")
 
 
 @pytest.fixture(scope="session")

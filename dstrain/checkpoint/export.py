@@ -17,9 +17,7 @@ class ExportError(RuntimeError):
     """An exported folder does not hold the model that was trained."""
 
 
-def export_model(
-    model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any]
-) -> None:
+def export_model(model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any]) -> None:
     """Write model, tokenizer and generation settings as a Hugging Face folder, replacing an older one only when complete.
 
     `generation` are GenerationConfig's own fields, the forced first token among them. The weights must be whole

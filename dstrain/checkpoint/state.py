@@ -151,9 +151,9 @@ def open_pieces(directory: Path) -> Iterator[SavedPieces]:
 
 
 def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Piece]:
-    for piece in owned_pieces(engine.wrapped, moments=engine.moments):
-        if engine.zero_stage == 0:
-            piece = share_of(piece, rank=ranks.rank, world_size=ranks.world_size)
+    for owned in owned_pieces(engine.wrapped, moments=engine.moments):
+        everywhere = engine.zero_stage == 0
+        piece = share_of(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
         if piece.numel:
             yield piece
 

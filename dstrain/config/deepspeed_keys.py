@@ -1,7 +1,7 @@
 """DeepSpeed's own configuration keys, as data, and which of them dstrain lets through. Imports no DeepSpeed.
 
-DeepSpeed 0.19 ignores unknown top-level keys in silence (`gradient_cliping`), so they are caught here. The lists are those
-of 0.19.8; a test asks the installed DeepSpeed which keys it reads.
+DeepSpeed 0.19 ignores unknown top-level keys in silence (`gradient_cliping`), so they are caught here. The lists are
+those of 0.19.8; a test asks the installed DeepSpeed which keys it reads.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,17 +16,17 @@ _OWN_CHECKPOINT = "has no effect: dstrain writes its own checkpoints; use the `c
 _OWN_LOADER = "has no effect: dstrain plans and loads the data itself; remove it"
 
 ALLOWED_KEYS = frozenset({
-    "activation_checkpointing", "aio", "bf16", "comet", "comms_logger", "communication_data_type", "compile", "csv_monitor",
-    "data_types", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler", "fp16",
-    "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients", "steps_per_print", "tensorboard",
-    "timers", "vocabulary_size", "wall_clock_breakdown", "wandb", "zero_optimization",
+    "activation_checkpointing", "aio", "bf16", "comet", "comms_logger", "communication_data_type", "compile",
+    "csv_monitor", "data_types", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler", "fp16",
+    "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients", "steps_per_print",
+    "tensorboard", "timers", "vocabulary_size", "wall_clock_breakdown", "wandb", "zero_optimization",
 })  # fmt: skip
 """Top-level keys that only decide how a step is computed or what DeepSpeed prints."""
 
 REFUSED_KEYS: Mapping[str, str] = {
     "train_batch_size": "set `training.batch_size` instead",
     "train_micro_batch_size_per_gpu": "set `machine.micro_batch_size` or `machine.micro_batch_tokens` instead",
-    "gradient_accumulation_steps": "follows from `training.batch_size` and `machine.micro_batch_tokens`; set those instead",
+    "gradient_accumulation_steps": "set `training.batch_size` and `machine.micro_batch_tokens` instead",
     "managed_gradient_accumulation": "dstrain marks the end of every step itself; remove it",
     "optimizer": "set `training.optimizer`, `training.learning_rate`, `training.betas` … instead",
     "scheduler": "set `training.schedule` and `training.warmup_steps` instead",
@@ -69,7 +69,7 @@ REFUSED_KEYS: Mapping[str, str] = {
     "data_types.param_dtype": _PRECISION,
     "data_types.buffer_dtype": _PRECISION,
 }
-"""Keys, dotted, that decide what is learned, that dstrain sets itself, or that would be ignored; each with the way out."""
+"""Dotted keys that decide what is learned, that dstrain sets itself, or that would be ignored; with the way out."""
 
 REMOVED_KEYS = frozenset({
     "amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula",

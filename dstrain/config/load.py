@@ -1,7 +1,7 @@
 """A configuration file, with `extends` and overrides, as a RunConfig; and back to text and hashes. Imports no torch.
 
-Relative data and model paths in a configuration stay relative to the directory in which the command is started, not to the
-configuration file, so that a recipe run by name from the installed package finds the user's data.
+Relative data and model paths in a configuration stay relative to the directory in which the command is started, not to
+the configuration file, so that a recipe run by name from the installed package finds the user's data.
 """
 
 import hashlib
@@ -37,10 +37,10 @@ class ConfigError(ValueError):
 
 
 def load_config(path_or_name: str, *, overrides: Sequence[str] = (), check_files: bool = False) -> RunConfig:
-    """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides applied.
+    """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
-    A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced, and
-    `key: null` unsets a key of the base. With `check_files`, data files and model folders that do not exist are problems too.
+    A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced,
+    and `key: null` unsets a key of the base. With `check_files`, missing data files and model folders are problems too.
 
     Raises ConfigError with all problems at once, each with its file and line.
     """
@@ -58,7 +58,7 @@ def load_config(path_or_name: str, *, overrides: Sequence[str] = (), check_files
 
 
 def find_config(path_or_name: str) -> Path:
-    """The file that `path_or_name` means: an existing file, else a shipped recipe. Raises ConfigError if there is neither."""
+    """The file that `path_or_name` means: an existing file, else a shipped recipe. Raises ConfigError if neither."""
     path = Path(path_or_name)
     if path.is_file():
         return path

@@ -1,7 +1,7 @@
 """What is wrong with a document, all of it at once and each with its place. Reads no files and raises nothing.
 
-Pydantic stops before the cross-field checks when a field is wrong. So wrong values are replaced by harmless ones and the
-document is validated again, until nothing new turns up; conflicts with a replaced value are not reported.
+Pydantic stops before the cross-field checks when a field is wrong. So wrong values are replaced by harmless ones and
+the document is validated again, until nothing new turns up; conflicts with a replaced value are not reported.
 """
 
 import types
@@ -14,8 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dstrain.config.conflicts import ConflictError
 from dstrain.config.deepspeed_keys import REFUSED_KEYS
-from dstrain.config.schema import Conflict, RunConfig
+from dstrain.config.schema import RunConfig
 from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
@@ -99,12 +100,13 @@ def _from_pydantic(
     for detail in error.errors():
         by_path.setdefault(_real_path(detail, value=value), []).append(detail)
     for path, details in by_path.items():
-        conflict = details[0].get("ctx", {}).get("error")
-        if isinstance(conflict, Conflict):
-            for keys, message in conflict.items:
+        error_raised = details[0].get("ctx", {}).get("error")
+        if isinstance(error_raised, ConflictError):
+            for keys, message in error_raised.conflicts:
                 involved = tuple(path + _key_path(key) for key in keys)
                 yield involved, Problem(_first_place(document, involved=involved), involved[0], message)
-        elif not (details[0]["type"] == "too_short" and any(_is_within(other, path) for other in set(by_path) - {path})):
+        elif details[0]["type"] != "too_short" or not any(_is_within(other, path) for other in set(by_path) - {path}):
+            # a list whose items are wrong counts as empty: the items are reported already
             yield (path,), _problem(details, path=path, document=document)
 
 
@@ -115,7 +117,10 @@ def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) 
     if kind == "extra_forbidden":
         return Problem(where, path, "unknown key", shown(found), _suggestion(str(path[-1]), siblings=siblings))
     if kind == "missing" and isinstance(path[-1], int):
-        return Problem(where, path[:-1], f"must have an item {path[-1]}", shown(_at(document.value, path=path[:-1])))
+        written: Any = document.value
+        for key in path[:-1]:
+            written = _child(written, key=key)
+        return Problem(where, path[:-1], f"must have at least {path[-1] + 1} items", shown(written))
     if kind == "missing":
         way_out = _about(path) or "add it"
         return Problem(where, path, "is required", "nothing", way_out)
@@ -218,8 +223,7 @@ def _real_path(detail: ErrorDetails, *, value: Any) -> KeyPath:
         if not isinstance(value, dict | list):
             break
         path = (*path, key)
-        present = key in value if isinstance(value, dict) else isinstance(key, int) and key < len(value)
-        value = value[key] if present else None
+        value = _child(value, key=key)
     return path
 
 
@@ -228,24 +232,28 @@ def _key_path(key: str) -> KeyPath:
 
 
 def _first_place(document: Document, *, involved: tuple[KeyPath, ...]) -> Where:
-    """Where the first of the `involved` keys that was written stands; else the section around them."""
-    written = [path for path in involved if path in document.where]
-    return document.place(written[0] if written else involved[0])
+    """Where one of the `involved` keys was written, an override before a file; else the section around them."""
+    written = [document.where[path] for path in involved if path in document.where]
+    return min(written, key=lambda where: where.line > 0, default=document.place(involved[0]))
 
 
 def _is_within(path: KeyPath, section: KeyPath) -> bool:
     return path[: len(section)] == section
 
 
-def _at(value: Any, *, path: KeyPath) -> Any:
-    for key in path:
-        value = value[key]
-    return value
+def _child(value: Any, *, key: str | int) -> Any:
+    """`value[key]`, or None where there is no such key or item."""
+    if isinstance(value, dict):
+        return value.get(key)
+    is_item = isinstance(value, list) and isinstance(key, int) and key < len(value)
+    return value[key] if is_item else None
 
 
 def _replace(value: Any, *, path: KeyPath, replaced: set[KeyPath]) -> None:
-    """Puts a harmless value at `path`, or removes the key so that its default holds; list items without either take the
-    whole list with them."""
+    """Puts a harmless value at `path`, or removes the key so that its default holds.
+
+    An item of a list that has no harmless value takes the whole list with it.
+    """
     if not path:
         return
     replaced.add(path)
@@ -254,13 +262,8 @@ def _replace(value: Any, *, path: KeyPath, replaced: set[KeyPath]) -> None:
         _replace(value, path=path[:-1], replaced=replaced)
         return
     for key in path[:-1]:
-        if isinstance(value, list) and isinstance(key, int) and key < len(value):
-            value = value[key]
-        elif isinstance(value, dict) and isinstance(value.get(key), dict | list):
-            value = value[key]
-        else:
-            return
-    if harmless is not None and (isinstance(value, dict) or (isinstance(value, list) and path[-1] < len(value))):
-        value[path[-1]] = deepcopy(harmless)
-    elif isinstance(value, dict):
+        value = _child(value, key=key)
+    if isinstance(value, dict):
         value.pop(path[-1], None)
+    if harmless is not None and (isinstance(value, dict) or isinstance(path[-1], int)):
+        value[path[-1]] = deepcopy(harmless)

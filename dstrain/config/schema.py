@@ -1,15 +1,15 @@
 """The whole vocabulary of a run, one section a topic. Knows types, bounds and impossible combinations; reads no files.
 
-A run has two halves. The *recipe* (RECIPE_KEYS) decides what is learned; the *machine* half decides how it is computed and
-never changes what is learned, beyond rounding.
+A run has two halves. The *recipe* (RECIPE_KEYS) decides what is learned; the *machine* half decides how it is computed
+and never changes what is learned, beyond rounding.
 """
 
-import re
-from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from dstrain.config import conflicts
+from dstrain.config.conflicts import ConflictError
 from dstrain.config.deepspeed_keys import deepspeed_problems
 
 RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")
@@ -20,14 +20,6 @@ T5_ARCHITECTURES = ("t5", "mt5", "umt5")
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Conflict(ValueError):
-    """Settings that exclude each other: (dotted keys inside the section that raises, message), reported at the first key."""
-
-    def __init__(self, *items: tuple[tuple[str, ...], str]) -> None:
-        self.items = items
-        super().__init__("; ".join(message for _, message in items))
 
 
 class Section(BaseModel):
@@ -57,8 +49,8 @@ class Scratch(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "Scratch":
         if self.hidden_size % self.num_heads:
-            message = f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: change one of them"
-            raise Conflict((("hidden_size", "num_heads"), message))
+            message = f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: change one"
+            raise ConflictError((("hidden_size", "num_heads"), message))
         return self
 
 
@@ -84,7 +76,7 @@ class Model(Section):
         if (self.name is None) == (self.scratch is None):
             given = "none" if self.name is None else "both"
             message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
-            raise Conflict((("name", "scratch"), message))
+            raise ConflictError((("name", "scratch"), message))
         return self
 
 
@@ -100,7 +92,8 @@ class Task(Section):
     form: Literal["pointer", "plain"] = "pointer"
     """Parsing: words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), or as they are."""
     source_prefix: str = ""
-    """Put before every source; `parse: ` in the pointer form of t5-small-pointer-mtop, `translate Korean to English: ` for T5."""
+    """Put before every source: `parse: ` in the pointer form of t5-small-pointer-mtop, `translate Korean to English: `
+    for T5."""
     max_source_tokens: PositiveInt = 256
     """Longest source, in tokens with special tokens; longer rows follow `data.rules.too_long`."""
     max_target_tokens: PositiveInt = 256
@@ -147,13 +140,15 @@ class Source(Section):
         given = [key for key in places if getattr(self, key) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none"
-            raise Conflict((places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one"))
+            raise ConflictError(
+                (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
+            )
         if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
             message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
-            raise Conflict((("target_path", "path", "format"), message))
+            raise ConflictError((("target_path", "path", "format"), message))
         if self.format == "text" and self.target_path is None:
             message = "format `text` needs `target_path`, the other of two line-aligned files"
-            raise Conflict((("format", "target_path"), message))
+            raise ConflictError((("format", "target_path"), message))
         return self
 
 
@@ -188,7 +183,7 @@ class Data(Section):
         message = "evaluation rows cannot be repeated: a score counts every row once; remove `repeat`"
         repeated = [number for number, source in enumerate(self.eval) if source.repeat != 1]
         if repeated:
-            raise Conflict(*(((f"eval.{number}.repeat",), message) for number in repeated))
+            raise ConflictError(*(((f"eval.{number}.repeat",), message) for number in repeated))
         return self
 
 
@@ -238,7 +233,7 @@ class Training(Section):
         if (self.epochs is None) == (self.max_steps is None):
             found = "none" if self.epochs is None else "both"
             message = f"give exactly one of `epochs` and `max_steps`; found {found}; null unsets one"
-            raise Conflict((("max_steps", "epochs"), message))
+            raise ConflictError((("max_steps", "epochs"), message))
         return self
 
 
@@ -256,8 +251,8 @@ class Evaluation(Section):
     length_penalty: float = 1.0
     """Exponent of the length in beam scores."""
     max_new_tokens: PositiveInt | None = None
-    """Longest hypothesis, in tokens. Null takes it from the longest reference plus a margin, so that no hypothesis is cut
-    before a reference could be reached; transformers' own default, 20, cuts most."""
+    """Longest hypothesis, in tokens. Null takes it from the longest reference plus a margin, so that no hypothesis is
+    cut before a reference could be reached; transformers' own default, 20, cuts most."""
     best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
     """Chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
     max_rows: PositiveInt | None = None
@@ -269,7 +264,7 @@ class Evaluation(Section):
     def _one_cadence(self) -> "Evaluation":
         if self.every_steps is not None and self.every_epochs is not None:
             message = "give only one of `every_steps` and `every_epochs`; null unsets one"
-            raise Conflict((("every_steps", "every_epochs"), message))
+            raise ConflictError((("every_steps", "every_epochs"), message))
         return self
 
 
@@ -303,15 +298,15 @@ class Machine(Section):
 
     @model_validator(mode="after")
     def _fits_deepspeed(self) -> "Machine":
-        items: list[tuple[tuple[str, ...], str]] = []
+        found: list[conflicts.Conflict] = []
         if self.offload_optimizer and self.zero_stage == 0:
-            items.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
+            found.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
         if self.offload_parameters and self.zero_stage != 3:
             message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
-            items.append((("offload_parameters", "zero_stage"), message))
-        items += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
-        if items:
-            raise Conflict(*items)
+            found.append((("offload_parameters", "zero_stage"), message))
+        found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
+        if found:
+            raise ConflictError(*found)
         return self
 
 
@@ -355,9 +350,28 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> "RunConfig":
-        items = [*_evaluation_conflicts(self), *_task_conflicts(self), *_precision_conflicts(self)]
-        if items:
-            raise Conflict(*items)
+        evaluation = self.evaluation
+        architecture = self.model.scratch.architecture if self.model.scratch else None
+        sides = (("train", self.data.train), ("eval", self.data.eval))
+        found = [
+            *conflicts.evaluation_conflicts(
+                kind=self.task.kind,
+                metric=evaluation.best_metric,
+                early_stopping=self.training.early_stopping is not None,
+                is_periodic=evaluation.every_steps is not None or evaluation.every_epochs is not None,
+            ),
+            *conflicts.task_conflicts(
+                kind=self.task.kind,
+                demos={f"data.{side}.{n}.demo": row.demo for side, rows in sides for n, row in enumerate(rows)},
+                architecture=architecture,
+                languages={key: getattr(self.task, key) for key in ("source_language", "target_language")},
+            ),
+        ]
+        t5 = architecture or conflicts.named_architecture(self.model.name or "", known=T5_ARCHITECTURES)
+        if self.precision == "fp16" and t5 in T5_ARCHITECTURES and not self.model.allow_fp16_t5:
+            found.append((("precision", "model.name", "model.scratch.architecture"), fp16_refusal(t5)))
+        if found:
+            raise ConflictError(*found)
         return self
 
     @property
@@ -378,46 +392,9 @@ class RunConfig(Section):
         return self.data.rules.unknown_token or default
 
 
-def _evaluation_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    metric = config.evaluation.best_metric
-    scored = {"translation": ("bleu", "chrf", "loss"), "parsing": ("exact_match", "loss")}[config.task.kind]
-    if metric is not None and metric not in scored:
-        message = f"`{metric}` is not computed for task.kind `{config.task.kind}`: take one of {', '.join(scored)}"
-        yield ("evaluation.best_metric", "task.kind"), message
-    if config.training.early_stopping and not (config.evaluation.every_steps or config.evaluation.every_epochs):
-        keys = ("training.early_stopping", "evaluation.every_steps", "evaluation.every_epochs")
-        yield keys, "needs evaluation.every_steps or evaluation.every_epochs"
-
-
-def _task_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    for side in ("train", "eval"):
-        for number, source in enumerate(getattr(config.data, side)):
-            if source.demo not in (None, config.task.kind):
-                message = f"demo `{source.demo}` has no rows for task.kind `{config.task.kind}`: make them equal"
-                yield (f"data.{side}.{number}.demo", "task.kind"), message
-    scratch = config.model.scratch
-    if scratch and scratch.architecture in ("m2m100", "nllb", "mbart") and config.task.kind == "translation":
-        for key in ("source_language", "target_language"):
-            if getattr(config.task, key) is None:
-                yield (f"task.{key}", "model.scratch.architecture", "task.kind"), f"is needed by architecture `{scratch.architecture}`"
-
-
-def _precision_conflicts(config: RunConfig) -> Iterator[tuple[tuple[str, ...], str]]:
-    model = config.model
-    if config.precision != "fp16" or model.allow_fp16_t5:
-        return
-    if model.scratch:
-        architecture = model.scratch.architecture if model.scratch.architecture in T5_ARCHITECTURES else None
-    else:
-        named = re.search(r"(?:^|[/_-])((?:m|um|by|flan-)?t5)(?:[-_.]|$)", model.name or "", flags=re.IGNORECASE)
-        architecture = named[1].lower() if named else None
-    if architecture:
-        yield ("precision", "model.name", "model.scratch.architecture", "model.allow_fp16_t5"), fp16_refusal(architecture)
-
-
 def fp16_refusal(architecture: str) -> str:
     """Why fp16 is refused for the T5 family, and the way out."""
     return (
-        f"precision `fp16` overflows in `{architecture}` (activations exceed 65,504; transformers#9295): use bf16 or fp32, "
-        "or set model.allow_fp16_t5=true to try all the same"
+        f"`fp16` overflows in `{architecture}` (activations over 65,504; transformers#9295): use bf16 or fp32, or set "
+        "model.allow_fp16_t5=true to try all the same"
     )

@@ -5,6 +5,7 @@ ranks is undone by the world size, and its mean over micro-batches is switched o
 """
 
 import hashlib
+import importlib
 import resource
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -12,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import deepspeed
-import deepspeed.comm.torch
 import torch
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
@@ -23,7 +23,7 @@ from dstrain.data.loader import StepBatch
 from dstrain.engine.ds_config import build_ds_config, effective_zero_stage
 from dstrain.engine.pieces import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.engine.schedule import learning_rate_at
-
+from dstrain.models.loss import ProjectionLoss
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """What DeepSpeed's DynamicLossScaler changes as it runs."""
@@ -105,11 +105,16 @@ class Engine:
         last = len(batch.micro_batches) - 1
         scale = self._ranks.world_size / batch.num_target_tokens
         for number, host_batch in enumerate(batch.micro_batches):
+            num_positions = int((host_batch.labels != -100).sum())  # counted on the host: the device is not asked
             micro_batch = host_batch.to(self._ranks.device)
             torch.manual_seed(micro_batch_seed(self._config.seed, step=step, index=micro_batch.index))
             self.wrapped.set_gradient_accumulation_boundary(number == last)
             loss = self.wrapped(
-                micro_batch.source_ids, micro_batch.source_mask, micro_batch.decoder_ids, micro_batch.labels
+                micro_batch.source_ids,
+                micro_batch.source_mask,
+                micro_batch.decoder_ids,
+                micro_batch.labels,
+                num_positions,
             )
             weighted = loss * micro_batch.weight
             loss_sum += weighted.detach()
@@ -161,6 +166,9 @@ def build_engine(config: RunConfig, *, module: nn.Module, ranks: Ranks, total_st
     """
     check_device_precision(config)
     _skip_shared_memory_build()
+    if effective_zero_stage(config) == 3:
+        # its weights are gathered once a micro-batch, however many chunks a rank's positions need
+        deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
     optimizer = build_optimizer(module, training=config.training)
     wrapped, *_ = deepspeed.initialize(
         model=module,
@@ -214,4 +222,4 @@ def peak_memory_mb(device: torch.device) -> float:
 def _skip_shared_memory_build() -> None:
     # On CPU DeepSpeed compiles a shared-memory collective at every first start (84 s here), and fails without ninja;
     # gloo serves. There is no setting for it.
-    deepspeed.comm.torch.build_shm_op = lambda: None
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]

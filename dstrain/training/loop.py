@@ -31,7 +31,9 @@ def train(
             progress = Progress(progress.step + 1, batch.plan.next_position)
             seconds = time.perf_counter() - started
             epoch = epoch_at(progress.position)
-            info = _describe_step(batch, result, engine, progress, total_steps=total_steps, epoch=epoch, seconds=seconds)
+            info = _describe_step(
+                batch, result, engine, progress, total_steps=total_steps, epoch=epoch, seconds=seconds
+            )
             for hook in hooks:
                 hook.on_step(info, control)
         steps.close()

@@ -5,7 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import M2M100Config, M2M100ForConditionalGeneration, MT5Config, MT5ForConditionalGeneration, PreTrainedModel
+from transformers import (
+    M2M100Config,
+    M2M100ForConditionalGeneration,
+    MT5Config,
+    MT5ForConditionalGeneration,
+    PreTrainedModel,
+)
 
 from dstrain.config.schema import RunConfig
 from dstrain.data.collate import collate
@@ -85,7 +91,14 @@ def build_batch(
         return collate(sources, targets, pad_id=PAD, decoder_start_id=start, weight=weight, index=number)
 
     plan = StepPlan(Position(0, 0), Position(0, 1), np.arange(len(rows)), tuple(parts), num_tokens)
-    return StepBatch(plan, tuple(map(micro_batch, mine)), num_tokens, 0, num_tokens, 0, 0)
+    return StepBatch(
+        plan=plan,
+        micro_batches=tuple(map(micro_batch, mine)),
+        num_target_tokens=num_tokens,
+        source_tokens=0,
+        padded_source_tokens=0,
+        padded_target_tokens=0,
+    )
 
 
 def plain_loop(
@@ -96,7 +109,9 @@ def plain_loop(
     Dropout draws from the same seeds a micro-batch, so that even its results must agree.
     """
     settings = config.training
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=settings.betas, eps=settings.epsilon, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=0.0, betas=settings.betas, eps=settings.epsilon, weight_decay=0.0
+    )
     losses, norms = [], []
     batch = build_batch(rows, sizes=sizes, rank=0, world_size=1, start=start)
     model.train()
@@ -114,7 +129,7 @@ def plain_loop(
             )
             loss = output.loss * int((part.labels != -100).sum())
             (loss / batch.num_target_tokens).backward()
-            total += float(loss)
+            total += float(loss.detach())
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, training=settings, total_steps=TOTAL_STEPS)

@@ -106,6 +106,7 @@ class EvaluateHook(Hook):
             "generation": result.generation,
             "num_rows": result.num_rows,
             "hypotheses": folder,
+            "warnings": result.warnings,
             "seconds": seconds,
         }
         control.record(row)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress as ProgressBar, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as ProgressBar
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
@@ -107,7 +108,14 @@ class LogHook(Hook):
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], numbers=text)
         else:
-            log.info("step %d/%d  epoch %.2f  %s%s", row["step"], self._total_steps, row["epoch"], text, self._eta(row["step"]))
+            log.info(
+                "step %d/%d  epoch %.2f  %s%s",
+                row["step"],
+                self._total_steps,
+                row["epoch"],
+                text,
+                self._eta(row["step"]),
+            )
 
     def _eta(self, step: int) -> str:
         done = step - self._first_step

@@ -1,0 +1,154 @@
+"""The command line: train, check, evaluate, card. Reads arguments and prints; imports torch only to compute."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import dstrain
+from dstrain.config.load import ConfigError, load_config, recipe_hash
+from dstrain.config.schema import RunConfig
+
+app = typer.Typer(
+    help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.learning_rate=1e-4 …")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")]
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Distributed training of sequence-to-sequence models: one recipe, any machine."""
+    if version:
+        typer.echo(f"dstrain {dstrain.__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def check(
+    arguments: Annotated[list[str], typer.Argument(metavar="CONFIG... [KEY=VALUE]...", help="Files or recipe names.")],
+    settings: Set = None,
+) -> None:
+    """Report everything that is wrong with configurations, each with file and line, without importing torch."""
+    configs = [argument for argument in arguments if not _is_override(argument)]
+    overrides = [argument for argument in arguments if _is_override(argument)] + (settings or [])
+    if not configs:
+        raise typer.BadParameter("name at least one configuration", param_hint="CONFIG")
+    failed = False
+    for name in configs:
+        try:
+            config = load_config(name, overrides=overrides, check_files=True)
+        except ConfigError as error:
+            typer.echo(str(error), err=True)
+            failed = True
+        else:
+            typer.echo(f"{name}: ok\n{summary(config)}")
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Option("--config", help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    debug: Annotated[bool, typer.Option("--debug", help="One process, a few rows, deterministic.")] = False,
+    overfit: Annotated[int | None, typer.Option("--overfit", help="Debug: learn this many rows by heart.")] = None,
+) -> None:
+    """Train in this process; start several ranks with `deepspeed --module dstrain.train --config …` instead."""
+    from dstrain.train import main as train_main
+
+    argv = ["--config", config, *(overrides or [])]
+    argv += ["--debug"] if debug else []
+    argv += ["--overfit", str(overfit)] if overfit is not None else []
+    raise typer.Exit(train_main(argv))
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder (its best model is taken), a model folder or a hub name.")],
+    overrides: Overrides = None,
+    config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="Where the scores are written.")] = None,
+) -> None:
+    """Score a model on the evaluation rows of a recipe."""
+    run_dir = Path(model) if (Path(model) / "config.yaml").is_file() else None
+    with _clean_errors():
+        if config is None and run_dir is None:
+            raise ValueError(f"{model} is no run folder with a config.yaml: say which recipe with --config")
+        loaded = load_config(config or f"{model}/config.yaml", overrides=overrides or (), check_files=True)
+        scored = model if run_dir is None else str(_best_model(run_dir))
+        from dstrain.score import evaluate_saved  # imports torch: only for a configuration that can run
+
+        folder = output or (run_dir / "evaluate" if run_dir else Path("evaluate") / loaded.name)
+        result = evaluate_saved(scored, config=loaded, output=folder)
+        for name, value in result.scores.items():
+            typer.echo(f"{name:<26} {value:.4f}")
+        for name, signature in result.signatures.items():
+            typer.echo(f"{name} signature: {signature}")
+        for warning in result.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"scores and hypotheses of {result.num_rows:,} rows: {folder}")
+
+
+@app.command()
+def card(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write the model card of a run again from the run's files."""
+    with _clean_errors():
+        from dstrain.reporting.card import write_card  # imports matplotlib, which the other commands do not need
+
+        typer.echo(write_card(run))
+
+
+def summary(config: RunConfig) -> str:
+    """What a configuration amounts to, one aligned line a topic."""
+    training, model = config.training, config.model
+    scratch = model.scratch
+    length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epochs"
+    unit = training.batch_unit.replace("_", " ")
+    rows = {
+        "name": config.name,
+        "model": f"scratch: {scratch.architecture}" if scratch else f"{model.name}",
+        "task": config.task.kind,
+        "length": length,
+        "step": f"{training.batch_size} {unit} over all ranks",
+        "precision": config.precision,
+        "best by": config.best_metric,
+        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}",
+        "run folder": config.run_dir,
+        "recipe": recipe_hash(config)[:16],
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"  {topic:<{width}}  {value}" for topic, value in rows.items())
+
+
+def _micro_batch(config: RunConfig) -> str:
+    machine = config.machine
+    if machine.micro_batch_size is not None:
+        return f"{machine.micro_batch_size} sequences"
+    return f"at most {machine.micro_batch_tokens} tokens"
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not Path(argument).exists()
+
+
+def _best_model(run_dir: Path) -> Path:
+    for folder in (run_dir / "best", run_dir / "final"):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f"{run_dir} holds no model yet: neither best/ nor final/ exists")
+
+
+@contextmanager
+def _clean_errors() -> Iterator[None]:
+    """A user's mistake ends in its message and exit code 1, without a traceback."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error

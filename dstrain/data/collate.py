@@ -1,0 +1,81 @@
+"""Token ids in, padded tensors out. Knows nothing of files, plans or ranks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+IGNORED = -100
+"""Label at padded places: the value that torch's cross-entropy leaves out."""
+
+Ids = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The tensors of one forward pass, all int64.
+
+    source_ids and source_mask are `[batch, source]`, decoder_ids and labels `[batch, target]`; labels are IGNORED at
+    padding. weight is 0.0 for a filler, which takes part in collective operations and not in learning. index is the
+    number of the micro-batch in its step, which decides its random numbers; a filler carries that of the one it copies.
+    """
+
+    source_ids: torch.Tensor
+    source_mask: torch.Tensor
+    decoder_ids: torch.Tensor
+    labels: torch.Tensor
+    weight: float
+    index: int
+
+    def to(self, device: torch.device | str) -> "MicroBatch":
+        """The same micro-batch with its tensors on device."""
+        return MicroBatch(
+            source_ids=self.source_ids.to(device, non_blocking=True),
+            source_mask=self.source_mask.to(device, non_blocking=True),
+            decoder_ids=self.decoder_ids.to(device, non_blocking=True),
+            labels=self.labels.to(device, non_blocking=True),
+            weight=self.weight,
+            index=self.index,
+        )
+
+
+def collate(
+    sources: Sequence[Ids],
+    targets: Sequence[Ids],
+    *,
+    pad_id: int,
+    decoder_start_id: int | None,
+    weight: float = 1.0,
+    index: int = 0,
+) -> MicroBatch:
+    """The micro-batch of the given rows, padded on the right to the longest of each side.
+
+    The decoder reads the labels shifted by one behind decoder_start_id. None puts each row's last label in front
+    instead, as mBART-cc25 does (`shift_tokens_right` of transformers' modeling_mbart.py).
+    """
+    source_ids, source_mask = _pad(sources, value=pad_id)
+    labels, target_mask = _pad(targets, value=IGNORED)
+    decoder_ids = np.full_like(labels, pad_id)
+    # Only real labels move, so that IGNORED never reaches an embedding.
+    decoder_ids[:, 1:][target_mask[:, 1:]] = labels[:, :-1][target_mask[:, 1:]]
+    last_labels = [target[-1] for target in targets]
+    decoder_ids[:, 0] = last_labels if decoder_start_id is None else decoder_start_id
+    return MicroBatch(
+        source_ids=torch.from_numpy(source_ids),
+        source_mask=torch.from_numpy(source_mask.astype(np.int64)),
+        decoder_ids=torch.from_numpy(decoder_ids),
+        labels=torch.from_numpy(labels),
+        weight=weight,
+        index=index,
+    )
+
+
+def _pad(rows: Sequence[Ids], *, value: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    lengths = np.asarray([len(row) for row in rows])
+    assert lengths.min() > 0, "a row without tokens has no end-of-sequence token either"
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    padded = np.full(mask.shape, value, dtype=np.int64)
+    padded[mask] = np.concatenate(rows)
+    return padded, mask

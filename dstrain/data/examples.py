@@ -1,0 +1,61 @@
+"""Rows in, the texts that the tokenizer reads out. Knows nothing of files or tokens; the forms are defined in tasks."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from dstrain.config.schema import Rules, Task
+from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.sources import Row
+from dstrain.tasks.parsing import PointerPair, UnpointableWord, to_pointer
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as the model meets it.
+
+    source and target are the tokenizer's text, with the prefix and in the task's form; raw_source and raw_target stand
+    in the data. repeat is how often the row appears in an epoch.
+    """
+
+    source: str
+    target: str
+    raw_source: str
+    raw_target: str
+    source_language: str | None
+    target_language: str | None
+    group: str | None
+    where: str
+    repeat: int = 1
+
+
+def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
+    """The rows in the task's form, in their order. Raises UnusableRowError where a rule is `error`."""
+    for row in rows:
+        pair: PointerPair | None = PointerPair(row.source, row.target)
+        if task.kind == "parsing" and task.form == "pointer":
+            pair = _point(row, rules=rules, on_bad=on_bad)
+        if pair is not None:
+            yield Example(
+                source=task.source_prefix + pair.source,
+                target=pair.target,
+                raw_source=row.source,
+                raw_target=row.target,
+                source_language=row.source_language,
+                target_language=row.target_language,
+                group=row.group,
+                where=row.where,
+                repeat=row.repeat,
+            )
+
+
+def _point(row: Row, *, rules: Rules, on_bad: OnBad) -> PointerPair | None:
+    text = f"{row.source}\t{row.target}"
+    try:
+        return to_pointer(row.source, parse=row.target)
+    except UnpointableWord as error:
+        rule, problem = rules.unpointable, str(error)
+        apply_rule(rule, where=row.where, reason="unpointable", problem=problem, text=text, on_bad=on_bad)
+    except ValueError as error:
+        rule, problem = rules.undecodable, str(error)
+        apply_rule(rule, where=row.where, reason="undecodable", problem=problem, text=text, on_bad=on_bad)
+    return None

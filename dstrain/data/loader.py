@@ -1,0 +1,144 @@
+"""Plans and token ids in, this rank's tensors out, some steps ahead in a background thread.
+
+Knows nothing of the engine, of devices or of how rows became tokens.
+"""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass, replace
+
+from dstrain.data.collate import MicroBatch, collate
+from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, padded_tokens
+from dstrain.data.tokens import TokenSet
+
+POLL_SECONDS = 0.1
+"""How often a waiting thread looks whether it is still wanted."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepBatch:
+    """What one rank computes in one optimizer step, and the size of the whole step.
+
+    micro_batches are this rank's, fillers included, equally many on every rank. The counts of tokens are those of all
+    ranks together, without fillers; the padded ones count places of the padded tensors. seconds is how long the
+    consumer waited for this step.
+    """
+
+    plan: StepPlan
+    micro_batches: tuple[MicroBatch, ...]
+    num_target_tokens: int
+    source_tokens: int
+    padded_source_tokens: int
+    padded_target_tokens: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    error: BaseException
+
+
+class Loader:
+    """Endless steps for one rank, from any position."""
+
+    def __init__(
+        self,
+        tokens: TokenSet,
+        plan: Plan,
+        *,
+        rank: int,
+        world_size: int,
+        pad_id: int,
+        decoder_start_id: int | None,
+        prefetch_steps: int,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._tokens = tokens
+        self._plan = plan
+        self._rank = rank
+        self._world_size = world_size
+        self._pad_id = pad_id
+        self._decoder_start_id = decoder_start_id
+        self._prefetch_steps = prefetch_steps
+        self._clock = clock
+
+    def iterate_from(self, position: Position) -> Generator[StepBatch, None, None]:
+        """The steps from position on, over all epochs without an end; close the iterator to stop its thread.
+
+        What fails in the thread is raised here, with the traceback of the thread. Raises ValueError if the epoch has no
+        such position.
+        """
+        ready: queue.Queue[StepBatch | _Failure] = queue.Queue(maxsize=self._prefetch_steps)
+        stop = threading.Event()
+        thread = threading.Thread(
+            target=self._prefetch, args=(position, ready, stop), name="dstrain-loader", daemon=True
+        )
+        thread.start()
+        try:
+            while True:
+                before = self._clock()
+                item = ready.get()
+                if isinstance(item, _Failure):
+                    raise item.error
+                yield replace(item, seconds=self._clock() - before)
+        finally:
+            stop.set()
+            thread.join()
+
+    def load_step(self, position: Position) -> StepBatch:
+        """The step at position, collated for this rank.
+
+        Raises ValueError if the epoch has no such position.
+        """
+        plan = self._plan.step(position)
+        source_lengths, target_lengths = self._plan.source_lengths, self._plan.target_lengths
+        pieces = plan.micro_batches
+        costs = [padded_tokens(source_lengths[piece], target_lengths[piece]) for piece in pieces]
+        mine = deal(costs, world_size=self._world_size)[self._rank]
+        return StepBatch(
+            plan=plan,
+            micro_batches=tuple(
+                self._filler(pieces) if i == FILLER else self._collate(pieces[i], index=i) for i in mine
+            ),
+            num_target_tokens=plan.num_target_tokens,
+            source_tokens=int(source_lengths[plan.rows].sum()),
+            padded_source_tokens=sum(len(piece) * int(source_lengths[piece].max()) for piece in pieces),
+            padded_target_tokens=sum(len(piece) * int(target_lengths[piece].max()) for piece in pieces),
+        )
+
+    def _filler(self, pieces: tuple[Rows, ...]) -> MicroBatch:
+        # A real row, because 0 × inf is NaN; the shortest, because its result is thrown away.
+        return self._collate(pieces[-1][-1:], index=len(pieces) - 1, weight=0.0)
+
+    def _collate(self, rows: Rows, *, index: int, weight: float = 1.0) -> MicroBatch:
+        return collate(
+            [self._tokens.source(int(row)) for row in rows],
+            [self._tokens.target(int(row)) for row in rows],
+            pad_id=self._pad_id,
+            decoder_start_id=self._decoder_start_id,
+            weight=weight,
+            index=index,
+        )
+
+    def _prefetch(self, position: Position, ready: "queue.Queue[StepBatch | _Failure]", stop: threading.Event) -> None:
+        item: StepBatch | _Failure
+        while not stop.is_set():
+            try:
+                item = self.load_step(position)
+                position = item.plan.next_position
+            # Whatever it is, the consumer must hear of it: a thread that dies in silence leaves the consumer waiting.
+            except BaseException as error:
+                item = _Failure(error)
+            _put(item, ready=ready, stop=stop)
+            if isinstance(item, _Failure):
+                return
+
+
+def _put(item: StepBatch | _Failure, *, ready: "queue.Queue[StepBatch | _Failure]", stop: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            return ready.put(item, timeout=POLL_SECONDS)
+        except queue.Full:
+            continue

@@ -1,0 +1,76 @@
+"""What run.json says of a run: machine, versions, data, model, how steps are cut. Reads values, changes none."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import RunConfig
+from dstrain.data.plan import Plan, Position
+
+PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
+NUM_SAMPLED_STEPS = 200
+"""Steps of the first epoch that the statistics of micro-batches are taken from."""
+
+
+def list_versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def describe_run(
+    config: RunConfig,
+    *,
+    ranks: Ranks,
+    data: dict[str, dict[str, Any]],
+    model: nn.Module,
+    plan: Plan,
+    total_steps: int,
+    warnings: list[str],
+    command: str,
+) -> dict[str, Any]:
+    """The content of run.json; `data` holds the reports of the token sets by split."""
+    scratch = config.model.scratch
+    return {
+        "versions": list_versions(),
+        "command": command,
+        "world_size": ranks.world_size,
+        "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
+        "launcher": ranks.place.launcher,
+        "data": data,
+        "model": {
+            "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",
+            "origin": _origin(config.model.name),
+            "architecture": type(model).__name__,
+            # under ZeRO-3 a parameter's own size is that of this rank's part
+            "num_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
+        },
+        "total_steps": total_steps,
+        "steps_per_epoch": plan.num_steps(0),
+        "micro_batches": count_micro_batches(plan, num_steps=min(NUM_SAMPLED_STEPS, plan.num_steps(0))),
+        "warnings": warnings,
+    }
+
+
+def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
+    """Micro-batches a step and the most rows of one, over the first steps."""
+    steps = [plan.step(Position(0, step)).micro_batches for step in range(num_steps)]
+    counts = [len(parts) for parts in steps]
+    return {
+        "min": min(counts),
+        "max": max(counts),
+        "mean": float(np.mean(counts)),
+        "num_steps": num_steps,
+        "largest_rows": max(len(part) for parts in steps for part in parts),
+    }
+
+
+def _origin(name: str | None) -> str:
+    if name is None:
+        return "scratch"
+    return "folder" if Path(name).is_dir() else "hub"

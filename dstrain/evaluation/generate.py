@@ -1,0 +1,201 @@
+"""Evaluation batches to hypotheses. Owns which rows form a batch, who computes it and how tokens are generated; refuses
+to know what a score is.
+
+Batches are planned over all rows before any is dealt to a rank, so that the same rows are padded together, and the same
+numbers come out, on any number of ranks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import GenerationConfig, PreTrainedModel
+
+from dstrain.config.schema import Evaluation
+from dstrain.data.collate import collate
+from dstrain.data.plan import deal
+from dstrain.data.tokens import TokenSet
+from dstrain.models.families import KEPT_GENERATION_FIELDS
+
+MIN_CAP_MARGIN = 8
+"""Tokens that a hypothesis may at least be longer than the longest reference; above 80 tokens it is a tenth."""
+
+Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""(source_ids, source_mask, decoder_ids, labels) -> sum of token cross-entropies."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are padded and generated together."""
+
+    index: int
+    rows: tuple[int, ...]
+    target_language: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """What was generated for one row."""
+
+    row: int
+    token_ids: tuple[int, ...]
+    """Without the decoder's start token, up to and with the end token: comparable with the ids of a reference."""
+    num_tokens: int
+    """Tokens of the generated sequence that are not padding, a start token included."""
+    was_cut: bool
+    """The length cap ended it: no end token."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a rank hands over for one batch; plain numbers, no tensors."""
+
+    index: int
+    loss_sum: float
+    num_target_tokens: int
+    hypotheses: tuple[Hypothesis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """Longest hypothesis in tokens, and why that many."""
+
+    max_new_tokens: int
+    reason: str
+
+
+def plan_batches(
+    source_lengths: Sequence[int] | npt.NDArray[np.int32], *, languages: Sequence[str | None], batch_size: int
+) -> list[Batch]:
+    """Every row in exactly one batch: one target language a batch, longest sources first, `batch_size` rows at most.
+
+    A pure function of its arguments: the number of ranks has no part in it.
+    """
+    if len(source_lengths) != len(languages):
+        raise ValueError(f"every row needs a language: found {len(source_lengths)} rows and {len(languages)} languages")
+    order = sorted(range(len(languages)), key=lambda row: (languages[row] or "", -int(source_lengths[row]), row))
+    chunks: list[list[int]] = []
+    for row in order:
+        if not chunks or len(chunks[-1]) == batch_size or languages[chunks[-1][0]] != languages[row]:
+            chunks.append([])
+        chunks[-1].append(row)
+    return [Batch(index, tuple(rows), languages[rows[0]]) for index, rows in enumerate(chunks)]
+
+
+def deal_batches(
+    batches: Sequence[Batch], *, source_lengths: npt.NDArray[np.int32], world_size: int
+) -> list[list[Batch]]:
+    """Each rank's batches, about the same work for each: hypotheses are about as long as their sources."""
+    costs = [len(batch.rows) * max(int(source_lengths[row]) for row in batch.rows) for batch in batches]
+    shares = deal(costs, world_size=world_size)
+    return [[batches[position] for position in share if position >= 0] for share in shares]
+
+
+def plan_cap(evaluation: Evaluation, *, longest_reference: int, max_positions: int | None) -> Cap:
+    """The longest hypothesis allowed: the recipe's, or the longest reference and a margin; within the positions.
+
+    Lengths are in tokens, with end token and language code.
+    """
+    if evaluation.max_new_tokens is not None:
+        cap = Cap(evaluation.max_new_tokens, "evaluation.max_new_tokens")
+    else:
+        margin = max(MIN_CAP_MARGIN, -(-longest_reference // 10))
+        cap = Cap(longest_reference + margin, f"longest reference, {longest_reference} tokens, and {margin} more")
+    limit = None if max_positions is None else max_positions - 1  # the start token takes a position as well
+    if limit is not None and cap.max_new_tokens > limit:
+        return Cap(limit, f"the model's {max_positions} positions, below {cap.max_new_tokens} ({cap.reason})")
+    return cap
+
+
+def build_generation_config(
+    model: PreTrainedModel, *, evaluation: Evaluation, max_new_tokens: int, arguments: Mapping[str, Any]
+) -> GenerationConfig:
+    """The recipe's settings, with the token ids that the model's family needs and `arguments` over both.
+
+    `arguments` are the family's for one target language, for example `forced_bos_token_id`. Nothing else of the model's
+    own generation config counts; a forced last token above all would disguise a hypothesis that was cut.
+    """
+    own = model.generation_config
+    settings = {field: getattr(own, field) for field in KEPT_GENERATION_FIELDS if getattr(own, field) is not None}
+    settings |= {"do_sample": False, "num_beams": evaluation.num_beams, "max_new_tokens": max_new_tokens}
+    if evaluation.num_beams > 1:  # transformers warns of both under greedy search
+        settings |= {"length_penalty": evaluation.length_penalty, "early_stopping": False}
+    return GenerationConfig(**(settings | dict(arguments)))
+
+
+@contextmanager
+def evaluation_mode(model: PreTrainedModel, *, loss_module: torch.nn.Module) -> Iterator[None]:
+    """Dropout off and no gradients inside; modes of modules and the model's generation config restored afterwards."""
+    modes = [(module, module.training) for root in (model, loss_module) for module in root.modules()]
+    own = model.generation_config
+    model.eval()
+    loss_module.eval()
+    # generate() fills every unset field from the model's own config; an empty one keeps stale fields out
+    model.generation_config = GenerationConfig()
+    try:
+        with torch.no_grad():  # not inference_mode, whose tensors ZeRO-3 cannot gather into
+            yield
+    finally:
+        model.generation_config = own
+        for module, training in modes:
+            module.training = training
+
+
+def evaluate_batch(
+    batch: Batch,
+    *,
+    model: PreTrainedModel,
+    loss: Loss,
+    tokens: TokenSet,
+    pad_id: int,
+    decoder_start_id: int | None,
+    generation: GenerationConfig,
+    device: torch.device,
+) -> BatchResult:
+    """Teacher-forced loss and hypotheses of one batch, on the CPU. Call it inside `evaluation_mode`."""
+    targets = [tokens.target(row) for row in batch.rows]
+    micro_batch = collate(
+        [tokens.source(row) for row in batch.rows],
+        targets,
+        pad_id=pad_id,
+        decoder_start_id=decoder_start_id,
+        weight=1.0,
+        index=batch.index,
+    ).to(device)
+    loss_sum = loss(micro_batch.source_ids, micro_batch.source_mask, micro_batch.decoder_ids, micro_batch.labels)
+    sequences = model.generate(
+        input_ids=micro_batch.source_ids,
+        attention_mask=micro_batch.source_mask,
+        generation_config=generation,
+        synced_gpus=False,  # under ZeRO-3 the caller has gathered the weights: ranks need not keep step
+    )
+    rows = sequences.to("cpu", torch.int64).numpy()
+    return BatchResult(
+        index=batch.index,
+        loss_sum=float(loss_sum),
+        num_target_tokens=sum(len(target) for target in targets),
+        hypotheses=tuple(
+            read_sequence(sequence, row=row, pad_id=pad_id, generation=generation)
+            for row, sequence in zip(batch.rows, rows, strict=True)
+        ),
+    )
+
+
+def read_sequence(
+    sequence: npt.NDArray[np.int64], *, row: int, pad_id: int, generation: GenerationConfig
+) -> Hypothesis:
+    """A row of generate()'s answer, [1 + generated]: start token, tokens, end token, padding."""
+    generated = sequence[1:]
+    ends = np.flatnonzero(np.isin(generated, generation.eos_token_id))
+    if len(ends):
+        generated = generated[: ends[0] + 1]
+    return Hypothesis(
+        row=row,
+        token_ids=tuple(generated.tolist()),
+        num_tokens=int(np.count_nonzero(sequence != pad_id)),
+        was_cut=not len(ends),
+    )

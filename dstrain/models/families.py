@@ -1,0 +1,156 @@
+"""The supported families: which one a model belongs to, and what each does its own way. Loads nothing, trains nothing.
+
+Six families are supported, because each is held by tests against its own stock loss: M2M100, NLLB (M2M100's
+architecture), mBART (cc25 and 50), Marian, T5 and mT5.
+"""
+
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from dstrain.config.schema import T5_ARCHITECTURES, fp16_refusal
+from dstrain.models.tokenizer import Seq2SeqTokenizer
+
+FAMILY_OF_MODEL_TYPE = {"m2m_100": "m2m100", "mbart": "mbart", "marian": "marian", "t5": "t5", "mt5": "mt5"}
+"""`model_type` of a Hugging Face config -> family; NLLB shares M2M100's model type."""
+
+DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "dropout_rate")
+LAYERDROP_FIELDS = ("encoder_layerdrop", "decoder_layerdrop")
+
+KEPT_GENERATION_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
+"""What a checkpoint's generation config may decide: its token ids, and the words it must not say (Marian's padding)."""
+
+HARMLESS_GENERATION_FIELDS = (
+    "use_cache",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict_in_generate",
+    "transformers_version",
+    "_from_model_config",
+)
+"""What may be dropped without a word, because no hypothesis depends on it."""
+
+
+def family_of(model_config: PreTrainedConfig) -> str:
+    """The family: `m2m100`, `nllb`, `mbart`, `marian`, `t5` or `mt5`.
+
+    Raises ValueError for any other architecture, decoder-only ones among them, and for Marian with two vocabularies.
+    """
+    family = FAMILY_OF_MODEL_TYPE.get(model_config.model_type)
+    if family is None:
+        raise ValueError(
+            f"model.name: architecture `{model_config.model_type}` is not supported; take an encoder-decoder model of "
+            "the families M2M100, NLLB, mBART, Marian, T5 or mT5"
+        )
+    if family == "marian" and not model_config.share_encoder_decoder_embeddings:
+        raise ValueError(
+            "model.name: Marian models with separate source and target vocabularies are not supported; take one whose "
+            "config has share_encoder_decoder_embeddings=true"
+        )
+    is_nllb = str(getattr(model_config, "tokenizer_class", None)).startswith("Nllb")
+    return "nllb" if family == "m2m100" and is_nllb else family
+
+
+def check_precision(model_config: PreTrainedConfig, *, precision: str, allow_fp16_t5: bool) -> None:
+    """Refuse fp16 for the T5 family with ValueError, unless it is asked for by name."""
+    if precision == "fp16" and model_config.model_type in T5_ARCHITECTURES and not allow_fp16_t5:
+        raise ValueError(fp16_refusal(model_config.model_type))
+
+
+def max_positions(model_config: PreTrainedConfig) -> int | None:
+    """Longest sequence the model can take, in tokens; None where nothing limits it.
+
+    M2M100's sinusoids are extended on demand and T5's positions are relative; mBART's and Marian's are fixed tables.
+    """
+    if model_config.model_type in ("mbart", "marian"):
+        return int(model_config.max_position_embeddings)
+    return None
+
+
+def set_dropout(model_config: PreTrainedConfig, *, dropout: float) -> None:
+    """Set every dropout probability that the family has, in place."""
+    for field in DROPOUT_FIELDS:
+        if hasattr(model_config, field):
+            setattr(model_config, field, dropout)
+
+
+def set_layerdrop(model_config: PreTrainedConfig, *, layerdrop: float) -> list[str]:
+    """Set the probability of leaving out a layer, in place; a sentence for every value that this changes."""
+    changes = []
+    for field in LAYERDROP_FIELDS:
+        stored = getattr(model_config, field, layerdrop)
+        if stored != layerdrop:
+            setattr(model_config, field, layerdrop)
+            changes.append(f"{field} {stored:g} of the model's config is set to {layerdrop:g}")
+    return changes
+
+
+def decoder_start_id(model: PreTrainedModel) -> int | None:
+    """The token that begins every decoder input; None for mBART, which moves the last label to the front.
+
+    The rotation gives `[language, x…, </s>]` for mBART-cc25's labels `[x…, </s>, language]`, and
+    `[</s>, language, x…]` for mBART-50's `[language, x…, </s>]` (`shift_tokens_right` in transformers' modeling_mbart).
+    Raises ValueError if the model's config does not say.
+    """
+    if model.config.model_type == "mbart":
+        return None
+    start = model.config.decoder_start_token_id
+    if start is None:
+        raise ValueError(
+            f"the config of `{model.config.name_or_path}` has no decoder_start_token_id: add it to its config.json "
+            "(M2M100: the id of </s>; Marian, T5 and mT5: the id of <pad>)"
+        )
+    return int(start)
+
+
+def generation_arguments(
+    model: PreTrainedModel, tokenizer: Seq2SeqTokenizer, *, target_language: str | None
+) -> dict[str, Any]:
+    """The arguments of `generate` that the family needs for this target language, and no others.
+
+    M2M100, NLLB and mBART-50 force the language as the first token; mBART-cc25 starts from it; Marian and T5 need
+    nothing. Without a target language the tokenizer's own default is taken, as in `Seq2SeqTokenizer.encode`. Beams,
+    length penalty and the cap are the caller's: `load_model` has removed the checkpoint's stale ones
+    (`reset_generation_config`). Raises ValueError for unknown language codes.
+    """
+    if not tokenizer.languages:
+        return {}
+    language = tokenizer.language_id(target_language or tokenizer.default_language)
+    if model.config.model_type == "mbart" and tokenizer.ends_with_language:
+        return {"decoder_start_token_id": language, "forced_bos_token_id": None}
+    start = model.config.decoder_start_token_id
+    eos = tokenizer.tokenizer.eos_token_id
+    return {"decoder_start_token_id": eos if start is None else start, "forced_bos_token_id": language}
+
+
+def reset_generation_config(model: PreTrainedModel) -> list[str]:
+    """Replace the checkpoint's generation defaults, in place; the sentences that say what was dropped.
+
+    A stale `max_length=200`, `num_beams=5` or forced last token would otherwise decide every hypothesis that the recipe
+    does not speak of. Token ids and forbidden words stay.
+    """
+    stored = model.generation_config.to_diff_dict()
+    kept = {key: stored[key] for key in KEPT_GENERATION_FIELDS if stored.get(key) is not None}
+    config_start = getattr(model.config, "decoder_start_token_id", None)
+    if config_start is not None:
+        kept.setdefault("decoder_start_token_id", config_start)
+    model.generation_config = type(model.generation_config)(**kept)
+    unspoken = (*KEPT_GENERATION_FIELDS, *HARMLESS_GENERATION_FIELDS)
+    dropped = [(key, value) for key, value in stored.items() if key not in unspoken and value is not None]
+    return [f"generation default {key}={value} of the model is dropped: the recipe decides" for key, value in dropped]
+
+
+def output_head(model: PreTrainedModel) -> nn.Module:
+    """The model's projection from hidden states `[..., hidden]` to logits `[..., vocabulary]`, without bias."""
+    head: nn.Module = model.get_output_embeddings()
+    return head
+
+
+def hidden_scale(model: PreTrainedModel) -> float:
+    """The factor on hidden states before the head: hidden ** -0.5 for the first T5 with its tied head, else 1.
+
+    As in `T5ForConditionalGeneration.forward`; mT5 and T5 1.1 do not scale.
+    """
+    scaled = model.config.model_type == "t5" and model.config.scale_decoder_outputs
+    return float(model.config.d_model) ** -0.5 if scaled else 1.0

@@ -1,0 +1,101 @@
+"""A model ready to train: from the hub, a local folder or random weights. Knows nothing of engines or devices.
+
+Whatever differs from the stored model (layerdrop, dropout, new embedding rows) is said through `report`. No code from
+the hub is run, and `.bin` weights are read as tensors only, never as pickled objects.
+"""
+
+import warnings
+from collections.abc import Callable
+
+import torch
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+
+from dstrain.config.schema import Model
+from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
+from dstrain.models.scratch import build_scratch_model
+from dstrain.models.tokenizer import Seq2SeqTokenizer
+
+
+def _ignore(sentence: str) -> None:
+    pass
+
+
+def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
+    """The config of a hub name or local folder. Raises ValueError if its family is not supported."""
+    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    family_of(config)
+    return config
+
+
+def load_model(
+    section: Model, *, tokenizer: Seq2SeqTokenizer, seed: int, report: Callable[[str], None] = _ignore
+) -> PreTrainedModel:
+    """The model that the config section describes, in fp32 on the CPU; the same weights for the same seed.
+
+    `report` gets a sentence for everything that differs from the stored model. Raises ValueError for an unsupported
+    architecture and for weights that do not fill the model.
+    """
+    if section.scratch is not None:
+        return build_scratch_model(
+            section.scratch, tokenizer=tokenizer, seed=seed, dropout=section.dropout, layerdrop=section.layerdrop
+        )
+    assert section.name is not None  # the schema gives exactly one of name and scratch
+    config = load_config(section.name, revision=section.revision)
+    for sentence in set_layerdrop(config, layerdrop=section.layerdrop):
+        report(sentence)
+    if section.dropout is not None:
+        set_dropout(config, dropout=section.dropout)
+        report(f"all dropout of the model's config is set to {section.dropout:g}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _read_weights(section.name, revision=section.revision, config=config)
+        grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
+    for sentence in reset_generation_config(model):
+        report(sentence)
+    return model
+
+
+def enable_activation_checkpointing(model: PreTrainedModel) -> None:
+    """Recompute each layer in the backward pass instead of keeping its activations; the gradient is unchanged."""
+    with warnings.catch_warnings():
+        # The method's new name is missing from the oldest supported transformers.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable.* is deprecated")
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[str], None] = _ignore) -> None:
+    """Give the embeddings and the head at least num_rows rows; never fewer than they have.
+
+    New rows are drawn around the mean of the old ones (Hewitt 2021, "Initializing new word embeddings").
+    """
+    num_before = model.get_input_embeddings().weight.shape[0]
+    if num_rows <= num_before:
+        return
+    untied_head = output_head(model).weight is not model.get_input_embeddings().weight
+    tied_in_config = model.config.tie_word_embeddings
+    # transformers ties whatever the config calls tied, and forces T5 and mT5 to say so. Left alone, resizing would
+    # overwrite the trained head of every T5 1.1 and mT5 checkpoint with the input embeddings.
+    model.config.tie_word_embeddings = tied_in_config and not untied_head
+    model.resize_token_embeddings(num_rows)
+    model.config.tie_word_embeddings = tied_in_config
+    report(f"the embeddings grow from {num_before} to {num_rows} rows for added tokens")
+
+
+def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) -> PreTrainedModel:
+    model, info = AutoModelForSeq2SeqLM.from_pretrained(
+        name,
+        config=config,
+        revision=revision,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        weights_only=True,
+        output_loading_info=True,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(
+            f"model.name `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: the "
+            "folder is incomplete or of another architecture"
+        )
+    loaded: PreTrainedModel = model
+    return loaded

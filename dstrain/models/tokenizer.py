@@ -1,0 +1,195 @@
+"""Text to token ids and back, for every family's own tokenizer class. Knows nothing of models or rows."""
+
+import difflib
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
+"""Arguments of a tokenizer call: plain lists of ids, and no warning about lengths, which are the caller's business."""
+
+
+class Seq2SeqTokenizer:
+    """A family's tokenizer with one way of being asked. Holds the current languages of the wrapped tokenizer.
+
+    Raises ValueError when two tokens share an id, because training one would train the other.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.languages = _language_ids(tokenizer)
+        """Language code -> token id; empty for families without language tokens (T5, mT5, Marian)."""
+        self.default_language: str | None = tokenizer.src_lang if self.languages else None
+        self.pad_token_id: int = tokenizer.pad_token_id
+        self.unk_token_id: int | None = tokenizer.unk_token_id
+        vocabulary = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
+        _check_distinct(vocabulary, languages=self.languages, name=tokenizer.name_or_path)
+        self.vocabulary_size: int = 1 + max(*vocabulary.values(), *self.languages.values(), self.pad_token_id)
+        """Highest id + 1: the rows an embedding needs. `len()` counts tokens and can be smaller."""
+        self._special = frozenset({*tokenizer.all_special_ids, *self.languages.values()} - {self.unk_token_id})
+
+    @property
+    def ends_with_language(self) -> bool:
+        """Whether sequences end `</s> language` (mBART-cc25) rather than begin with the language."""
+        return type(self.tokenizer).__name__.startswith("MBartTokenizer")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of everything that decides ids: the same in every process, whatever languages are set."""
+        content = {
+            "class": type(self.tokenizer).__name__,
+            "vocabulary": sorted(self.tokenizer.get_vocab().items()),
+            "added": sorted((i, repr(token)) for i, token in self.tokenizer.added_tokens_decoder.items()),
+            "languages": sorted(self.languages.items()),
+            "special": sorted(self._special),
+            "rules": _rules(self.tokenizer),
+        }
+        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+
+    def language_id(self, code: str | None) -> int | None:
+        """Token id of a language code; None for families without language tokens. Raises ValueError if unknown."""
+        if not self.languages:
+            return None
+        if code not in self.languages:
+            name = type(self.tokenizer).__name__
+            raise ValueError(f"language `{code}` is none of {name}'s codes; take for example {self._examples(code)}")
+        return self.languages[code]
+
+    def encode(
+        self, sources: list[str], targets: list[str], *, source_language: str | None, target_language: str | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of the sources and of the targets, special tokens included, untruncated.
+
+        A language left out is the tokenizer's default; families without language tokens ignore both. Raises ValueError
+        for unknown language codes.
+        """
+        self._set_languages(source_language, target_language)
+        source_ids = self.tokenizer(sources, **QUIET)["input_ids"] if sources else []
+        target_ids = self.tokenizer(text_target=targets, **QUIET)["input_ids"] if targets else []
+        return source_ids, target_ids
+
+    def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
+        """The first tokens of the text, with the special tokens at both ends kept; at most max_tokens in all.
+
+        Raises ValueError when max_tokens leaves no room for the special tokens.
+        """
+        if len(ids) <= max_tokens:
+            return list(ids)
+        head = _count_leading(ids, members=self._special)
+        tail = _count_leading(reversed(ids[head:]), members=self._special)
+        room = max_tokens - head - tail
+        if room < 0:
+            raise ValueError(f"max tokens {max_tokens} leave no room for {head + tail} special tokens: raise the limit")
+        return [*ids[: head + room], *ids[len(ids) - tail :]]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; padding (-100 too), end and language tokens are dropped, task tokens and `<unk>` stay.
+
+        `<unk>` stays visible because a vanished unknown could make a wrong parse equal to its reference. Most families
+        decode added tokens without spaces around them.
+        """
+        unknown = self.unk_token_id if self.unk_token_id is not None else self.pad_token_id
+        within = (i if i < self.vocabulary_size else unknown for i in map(int, ids) if i >= 0)
+        kept = [i for i in within if i not in self._special]
+        text: str = self.tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text.strip()
+
+    def save(self, folder: Path, *, source_language: str | None = None, target_language: str | None = None) -> None:
+        """Write the tokenizer's folder, with these languages as its defaults, for whoever loads it next."""
+        self._set_languages(source_language, target_language)
+        self.tokenizer.save_pretrained(str(folder))
+
+    def _set_languages(self, source: str | None, target: str | None) -> None:
+        if not self.languages:
+            return
+        for key, code in (("src_lang", source or self.default_language), ("tgt_lang", target or self.default_language)):
+            self.language_id(code)
+            setattr(self.tokenizer, key, code)
+            self.tokenizer.init_kwargs[key] = code
+
+    def _examples(self, code: str | None) -> str:
+        codes = list(self.languages)
+        prefix = (code or "")[:2].lower()
+        near = [c for c in codes if prefix and c.lower().startswith(prefix)]
+        near += difflib.get_close_matches(code or "", codes, n=3)
+        return ", ".join(f"`{c}`" for c in dict.fromkeys([*near[:5], *codes[:3]]))
+
+
+def load_tokenizer(
+    name_or_folder: str, *, revision: str | None = None, added_tokens: Sequence[str] = ()
+) -> Seq2SeqTokenizer:
+    """The tokenizer of a hub name or local folder, with these tokens added (those already there are left alone)."""
+    with warnings.catch_warnings():
+        # Marian asks for sacremoses, but this version of its tokenizer never calls the normalizer that needs it.
+        warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
+    if getattr(tokenizer, "legacy_behaviour", False):
+        # The old NLLB form put the language last, against the paper and against the forced first token of hypotheses.
+        tokenizer.legacy_behaviour = False
+        tokenizer.init_kwargs["legacy_behaviour"] = False
+    register_languages(tokenizer)
+    known = tokenizer.get_vocab()
+    tokenizer.add_tokens([token for token in added_tokens if token not in known])
+    return Seq2SeqTokenizer(tokenizer)
+
+
+def register_languages(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make M2M100's language tokens known as tokens, in place; a no-op for other families.
+
+    Published folders list them; the class alone gives them ids but does not count them, and the next added token would
+    take the first language's id.
+    """
+    if type(tokenizer).__name__.startswith("M2M100"):
+        known = tokenizer.get_added_vocab()
+        missing = [token for token in tokenizer.lang_token_to_id if token not in known]
+        tokenizer.add_tokens(missing, special_tokens=True)
+
+
+def _language_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    name = type(tokenizer).__name__
+    if name.startswith("M2M100"):
+        return dict(tokenizer.lang_code_to_id)
+    if name.startswith("MBart"):
+        return {code: tokenizer.convert_tokens_to_ids(code) for code in tokenizer.lang_code_to_id}
+    if name.startswith("Nllb"):
+        codes = [token for token in tokenizer.all_special_tokens if NLLB_CODE.fullmatch(token)]
+        return {code: tokenizer.convert_tokens_to_ids(code) for code in codes}
+    return {}
+
+
+def _check_distinct(vocabulary: dict[str, int], *, languages: dict[str, int], name: str) -> None:
+    owner = {i: token for token, i in vocabulary.items()}
+    shared = [(token, owner[i], i) for token, i in vocabulary.items() if owner[i] != token]
+    shared += [(code, owner[i], i) for code, i in languages.items() if i in owner and code not in owner[i]]
+    if shared:
+        raise ValueError(
+            f"tokenizer `{name}`: tokens `{shared[0][0]}` and `{shared[0][1]}` share id {shared[0][2]}, so that they "
+            "would be trained as one: its files are inconsistent; take them from where the model was published"
+        )
+
+
+def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:
+    """What turns text into pieces: sentencepiece models as digests, or the fast tokenizer's pipeline."""
+    if tokenizer.is_fast:
+        pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
+        # The post-processor holds the language that happens to be set, the others the last call's arguments.
+        return {k: v for k, v in pipeline.items() if k not in ("post_processor", "padding", "truncation")}
+    models = [getattr(tokenizer, name, None) for name in ("sp_model", "spm_source", "spm_target")]
+    return [hashlib.sha256(m.serialized_model_proto()).hexdigest() for m in models if m is not None]
+
+
+def _count_leading(ids: Iterable[int], *, members: frozenset[int]) -> int:
+    count = 0
+    for i in ids:
+        if i not in members:
+            break
+        count += 1
+    return count

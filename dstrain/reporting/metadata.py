@@ -1,0 +1,103 @@
+"""The front matter of a card, which machines read: names, languages, metrics and the model index.
+
+Owns how data and models are named; knows nothing of the card's text.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from dstrain.config.schema import RunConfig, Source, Task
+from dstrain.reporting.markdown import one_line
+from dstrain.reporting.records import EvalRow, RunRecord
+
+METRICS = {"translation": ["bleu", "chrf"], "parsing": ["exact_match"]}
+LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}
+"""Names of scores on the card where they are not the words of the key."""
+
+
+def label(metric: str) -> str:
+    """The name of a score on the card."""
+    return LABELS.get(metric, metric.replace("_", " ").title())
+
+
+def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardData:
+    """Front matter: what the Hub's vocabulary has a word for. No licence, because no recipe states one."""
+    config = record.config
+    return ModelCardData(
+        language=language_codes(config) or None,
+        library_name="transformers",
+        tags=["generated_from_trainer", "dstrain"],
+        datasets=[one_line(name) for name in hub_datasets(config)] or None,
+        metrics=METRICS[config.task.kind],
+        base_model=hub_model(record),
+        pipeline_tag="translation" if config.task.kind == "translation" else None,
+        model_name=config.name,
+        eval_results=build_results(record, headline=headline) if headline else None,
+    )
+
+
+def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
+    """The model index: every finite score of the headline, each with its signature."""
+    sources = record.config.data.eval
+    only = sources[0] if len(sources) == 1 and sources[0].hub else None
+    return [
+        EvalResult(
+            task_type="translation" if record.config.task.kind == "translation" else "text2text-generation",
+            task_name=record.config.task.kind.capitalize(),
+            dataset_type=one_line(only.hub or "") if only else "local",
+            dataset_name=dataset_name(sources),
+            dataset_config=only.subset if only else None,
+            dataset_split=only.split if only else None,
+            dataset_revision=only.revision if only else None,
+            metric_type=one_line(metric),
+            metric_name=one_line(label(metric)),
+            metric_value=round(value, 4),
+            metric_args={"signature": headline.signatures[metric]} if metric in headline.signatures else None,
+        )
+        for metric, value in headline.scores.items()
+        if math.isfinite(value)
+    ]
+
+
+def language_codes(config: RunConfig) -> list[str]:
+    """ISO 639 codes of the recipe's languages: `ko_KR` and `kor_Hang` are `ko` and `kor`."""
+    places: tuple[Task | Source, ...] = (config.task, *config.data.train, *config.data.eval)
+    named = [code for place in places for code in (place.source_language, place.target_language)]
+    codes = [re.split(r"[_-]", code)[0].lower() for code in named if code]
+    return _distinct(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code))
+
+
+def hub_datasets(config: RunConfig) -> list[str]:
+    """Names of the data sets that come from the Hub, training before evaluation."""
+    return _distinct(source.hub for source in (*config.data.train, *config.data.eval) if source.hub)
+
+
+def hub_model(record: RunRecord) -> str | None:
+    """The base model's name on the Hub; None for a folder and for a model from scratch."""
+    name = record.config.model.name
+    origin = record.info.model.origin or ("hub" if name and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "folder")
+    is_on_hub = name is not None and origin == "hub" and not name.startswith((".", "~", "/"))
+    return name if is_on_hub else None
+
+
+def dataset_name(sources: Sequence[Source]) -> str:
+    """What the sources are called in a sentence: `mtop`, `tatoeba/train.tsv + docs/train.tsv`."""
+    return one_line(" + ".join(_distinct(source_name(source) for source in sources)))
+
+
+def source_name(source: Source) -> str:
+    """Hub name, the last two parts of a path, or the built-in demo."""
+    if source.hub is not None:
+        return f"{source.hub} ({source.subset})" if source.subset else source.hub
+    if source.demo is not None:
+        return f"built-in {source.demo} demo"
+    parts = [part for part in PurePath(source.path or "").parts if part not in ("/", "..", ".")]
+    return "/".join(parts[-2:])
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

@@ -1,0 +1,130 @@
+"""The two pictures of a card: the losses and the scores over optimizer steps.
+
+Knows a RunRecord and files; nothing of the card's text. Draws through the object interface: no display, no globals.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from dstrain.reporting.records import EvalRow, RunRecord
+
+LOSS_PLOT = "plots/loss.png"
+SCORE_PLOT = "plots/score.png"
+
+TITLES = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match", "loss": "validation loss"}
+UNITS = {"bleu": "score, 0 to 100", "exact_match": "share of evaluation rows, 0 to 1"}
+SCORES = {"translation": ("bleu", "chrf"), "parsing": ("exact_match",)}
+
+LOG_SCALE_FROM = 10
+"""Ratio of the highest loss to the lowest above which a linear axis would hide the end of training."""
+
+BLUE, ORANGE, GREY = "#2f6fb2", "#d9722e", "#6b7280"
+
+
+def has_losses(record: RunRecord) -> bool:
+    """Whether there is a finite loss to draw."""
+    return bool(_finite_losses(record))
+
+
+def _finite_losses(record: RunRecord) -> list[float]:
+    losses = [row.loss for row in record.train_rows] + [row.scores.get("loss", math.nan) for row in record.eval_rows]
+    return list(filter(math.isfinite, losses))
+
+
+def has_scores(record: RunRecord) -> bool:
+    """Whether there is a finite score of the task to draw."""
+    metric = SCORES[record.config.task.kind][0]
+    return any(math.isfinite(row.scores.get(metric, math.nan)) for row in record.eval_rows)
+
+
+def write_plots(record: RunRecord, *, run_dir: Path) -> list[Path]:
+    """Draw what the record holds into `run_dir`/plots and return the paths, the losses first."""
+    drawn = []
+    for path, present, draw in ((LOSS_PLOT, has_losses, draw_losses), (SCORE_PLOT, has_scores, draw_scores)):
+        target = run_dir / path
+        if not present(record):
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draw(record).savefig(
+            target, dpi=144, metadata={"Software": None}
+        )  # so that the same record gives the same bytes
+        drawn.append(target)
+    return drawn
+
+
+def draw_losses(record: RunRecord) -> Figure:
+    """Training loss a logging interval and validation loss an evaluation, nats a target token."""
+    figure, axes = _canvas(f"{record.config.name}: loss")
+    smoothing = record.config.training.label_smoothing
+    label = f"training (label smoothing {smoothing:g})" if smoothing else "training"
+    axes.plot(
+        [row.step for row in record.train_rows],
+        [row.loss for row in record.train_rows],
+        color=BLUE,
+        lw=1.2,
+        label=label,
+    )
+    _line(axes, record.eval_rows, metric="loss", color=ORANGE, label="validation")
+    _mark_resumes(axes, record)
+    axes.set_ylabel("cross-entropy (nats per target token)")
+    losses = _finite_losses(record)
+    if 0 < LOG_SCALE_FROM * min(losses) < max(losses):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda loss, _: f"{loss:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
+    axes.legend(frameon=False)
+    return figure
+
+
+def draw_scores(record: RunRecord) -> Figure:
+    """The task's scores an evaluation, with the evaluation marked that the recipe's metric chose."""
+    metrics = SCORES[record.config.task.kind]
+    main = metrics[0]
+    figure, axes = _canvas(f"{record.config.name}: {TITLES[main]} on the evaluation set")
+    for metric, color in zip(metrics, (BLUE, GREY), strict=False):
+        if any(metric in row.scores for row in record.eval_rows):
+            _line(axes, record.eval_rows, metric=metric, color=color, label=TITLES[metric])
+    _mark_resumes(axes, record)
+    best = record.best
+    if best is not None and math.isfinite(best.scores.get(main, math.nan)):
+        _mark_best(axes, best, metric=main, chosen_by=record.config.best_metric)
+    axes.set_ylabel(f"{TITLES[main] if len(metrics) == 1 else 'BLEU, chrF'} ({UNITS[main]})")
+    axes.legend(frameon=False, loc="best")
+    return figure
+
+
+def _canvas(title: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", fontsize=11, fontweight="bold")
+    axes.set_xlabel("optimizer step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
+    axes.grid(axis="y", color="#e5e7eb", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _line(axes: Axes, rows: Sequence[EvalRow], *, metric: str, color: str, label: str) -> None:
+    steps = [row.step for row in rows]
+    values = [row.scores.get(metric, math.nan) for row in rows]  # matplotlib leaves a gap at NaN
+    axes.plot(steps, values, color=color, lw=1.6, marker="o", ms=3.5, label=label)
+
+
+def _mark_resumes(axes: Axes, record: RunRecord) -> None:
+    steps = sorted({event.step for event in record.events if event.event == "resume"})
+    for number, step in enumerate(steps):
+        axes.axvline(step, color=GREY, lw=0.8, ls=":", label="resumed" if number == 0 else None)
+
+
+def _mark_best(axes: Axes, best: EvalRow, *, metric: str, chosen_by: str) -> None:
+    value = best.scores[metric]
+    label = f"best by {TITLES[chosen_by]}: {TITLES[metric]} {value:.4f} at step {best.step:,}"
+    axes.plot([best.step], [value], ls="", marker="*", ms=14, color=ORANGE, zorder=5, label=label)

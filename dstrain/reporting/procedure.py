@@ -1,0 +1,258 @@
+"""How a run was trained, in the words of the seeds' cards: hyperparameters, machine, restarts, versions.
+
+Pure functions of a RunRecord. A value that depends on the cut into micro-batches is printed as one number only where it
+is exact, and as a range where micro-batches vary.
+"""
+
+import json
+import shlex
+from datetime import timedelta
+from statistics import median
+
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
+from dstrain.reporting.records import RunRecord
+
+Line = tuple[str, object]
+
+PRECISIONS = {"fp32": "none (fp32)", "bf16": "bf16 (DeepSpeed)", "fp16": "fp16 (DeepSpeed, dynamic loss scaling)"}
+FRAMEWORKS = {
+    "transformers": "Transformers",
+    "torch": "Pytorch",
+    "datasets": "Datasets",
+    "tokenizers": "Tokenizers",
+    "deepspeed": "DeepSpeed",
+    "dstrain": "dstrain",
+    "python": "Python",
+}
+
+
+def describe_procedure(record: RunRecord) -> list[str]:
+    """How the loss is normalised and the data are ordered."""
+    smoothing = record.config.training.label_smoothing
+    smoothed = f" with label smoothing {smoothing:g} (not in the validation loss)" if smoothing else ""
+    return [
+        f"The loss of an optimizer step is the sum of the token cross-entropies{smoothed}, divided by the number of"
+        " target tokens of the whole step over ranks and micro-batches: loss and gradient do not depend on the cut.",
+        "The order of the rows is a function of the data's fingerprint, the seed and the epoch; an epoch's last step"
+        " holds the rows that remain.",
+    ]
+
+
+def describe_hyperparameters(record: RunRecord) -> list[Line]:
+    """The recipe's numbers under the names that Hugging Face's cards give them."""
+    config = record.config
+    training = config.training
+    pinned = pinned_accumulation(record)
+    lines: list[Line] = [
+        ("learning_rate", repr(training.learning_rate)),
+        ("train_batch_size", _micro_batch_size(record)),
+        ("eval_batch_size", str(config.evaluation.batch_size)),
+        ("seed", str(config.seed)),
+        ("gradient_accumulation_steps", _accumulation(record) if pinned is None else str(pinned)),
+        ("total_train_batch_size", _total_batch_size(config)),
+        ("optimizer", _optimizer(config)),
+        ("lr_scheduler_type", training.schedule),
+    ]
+    if training.warmup_steps:
+        lines.append(("lr_scheduler_warmup_steps", str(training.warmup_steps)))
+    if training.epochs is not None:
+        lines.append(("num_epochs", f"{training.epochs:g}"))
+    else:
+        lines.append(("training_steps", str(training.max_steps)))
+    lines.append(("mixed_precision_training", _precision(record)))
+    lines.append(("max_grad_norm", f"{training.max_grad_norm:g}" if training.max_grad_norm else "none (no clipping)"))
+    lines.append(("label_smoothing_factor", f"{training.label_smoothing:g}"))
+    if training.early_stopping:
+        stopping = training.early_stopping
+        lines.append(("early_stopping", f"patience {stopping.patience} evaluations, min_delta {stopping.min_delta:g}"))
+    return lines
+
+
+def pinned_accumulation(record: RunRecord) -> int | None:
+    """Micro-batches a rank and full step where every micro-batch is equally large; None where they vary."""
+    machine, training, world_size = record.config.machine, record.config.training, record.info.world_size
+    size = machine.micro_batch_size
+    if (
+        size is None
+        or world_size is None
+        or training.batch_unit != "sequences"
+        or training.batch_size % (size * world_size)
+    ):
+        return None
+    micro_batches = training.batch_size // size
+    return micro_batches // world_size if micro_batches >= machine.min_micro_batches else None
+
+
+def _micro_batch_size(record: RunRecord) -> str:
+    machine, largest = record.config.machine, record.info.micro_batches.largest_rows
+    if pinned_accumulation(record) is not None:
+        return str(machine.micro_batch_size)
+    if machine.micro_batch_size is not None:
+        return f"{machine.micro_batch_size} sequences at most per micro-batch (pinned; the step does not divide evenly)"
+    cut = f"varies: cut under a budget of {machine.micro_batch_tokens} tokens with padding"
+    if largest is None:
+        return f"number of sequences per micro-batch not recorded ({cut})"
+    return f"{largest} sequences at most per micro-batch{_sample(record)} ({cut})"
+
+
+def _sample(record: RunRecord) -> str:
+    """Which steps the numbers of micro-batches were counted on, where these are not all."""
+    counted, total = record.info.micro_batches.num_steps, record.info.total_steps
+    return f" in the first {count(counted)} steps" if counted is not None and counted != total else ""
+
+
+def _accumulation(record: RunRecord) -> str:
+    cut, world_size = record.info.micro_batches, record.info.world_size
+    if cut.min is None or cut.max is None:
+        return "varies; number of micro-batches per step not recorded"
+    spread = str(cut.min) if cut.min == cut.max else f"{cut.min} to {cut.max}"
+    mean = "" if cut.mean is None or cut.min == cut.max else f" (mean {number(cut.mean, decimals=2)})"
+    return f"{spread} micro-batches per step over all ranks{_sample(record)}{mean}, dealt to {_ranks(world_size)}"
+
+
+def _ranks(world_size: int | None) -> str:
+    if world_size is None:
+        return "a number of ranks that was not recorded"
+    return "1 rank" if world_size == 1 else f"{world_size} ranks"
+
+
+def _total_batch_size(config: RunConfig) -> str:
+    size = config.training.batch_size
+    if config.training.batch_unit == "sequences":
+        return str(size)
+    return f"{size} target tokens at most (the number of sequences varies)"
+
+
+def _optimizer(config: RunConfig) -> str:
+    training = config.training
+    first, second = training.betas
+    if training.optimizer == "sgd":
+        text = f"SGD with momentum={first:g}"
+    else:
+        name = "Adam" if training.optimizer == "adam" else "AdamW"
+        text = f"{name} with betas=({first:g},{second:g}) and epsilon={training.epsilon!r}"
+    return f"{text} and weight_decay={training.weight_decay:g}" if training.weight_decay else text
+
+
+def _precision(record: RunRecord) -> Markdown:
+    given = [code(override) for override in command_overrides(record.info.command) if override.startswith("precision=")]
+    precision = PRECISIONS[record.config.precision]
+    if not given:
+        return phrase("{}", precision)
+    return phrase("{}; **set on the command line** in place of the recipe's ({})", precision, given[-1])
+
+
+def command_overrides(command: str | None) -> list[str]:
+    """The `dotted.key=value` arguments of a command, in order."""
+    try:
+        words = shlex.split(command or "")
+    except ValueError:  # an unclosed quote: the words are for reading, not for running
+        words = (command or "").split()
+    return [word for word in words if "=" in word and word.split("=")[0].split(".")[0] in RunConfig.model_fields]
+
+
+def describe_machine(record: RunRecord) -> list[Line]:
+    """The machine half: what computed the recipe, and how well it was used."""
+    machine, info = record.config.machine, record.info
+    pinned = machine.micro_batch_size
+    budget = f"{machine.micro_batch_tokens} tokens with padding" if pinned is None else f"pinned to {pinned} sequences"
+    if machine.min_micro_batches > 1:
+        budget += f"; at least {machine.min_micro_batches} micro-batches per step"
+    lines: list[Line] = [
+        ("Device", info.device or NOT_RECORDED),
+        ("Ranks (world size)", NOT_RECORDED if info.world_size is None else str(info.world_size)),
+        ("Launcher", info.launcher or NOT_RECORDED),
+        ("ZeRO stage", _zero_stage(record.config)),
+        ("Micro-batch budget", budget),
+        ("Micro-batches", _accumulation(record)),
+        ("Activation checkpointing", _on(machine.activation_checkpointing)),
+        ("Offload of optimizer state", _on(machine.offload_optimizer)),
+        ("Offload of weights", _on(machine.offload_parameters)),
+    ]
+    if machine.deepspeed:
+        lines.append(("DeepSpeed keys passed through", code(json.dumps(machine.deepspeed))))
+    return [*lines, *_describe_steps(record), *_describe_use(record)]
+
+
+def _on(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _zero_stage(config: RunConfig) -> str:
+    stage = config.machine.zero_stage
+    if stage == 0 and config.precision != "fp32":
+        return f"1 (0 in the recipe; with {config.precision} that would hide skipped steps)"
+    return str(stage)
+
+
+def _describe_steps(record: RunRecord) -> list[Line]:
+    total, per_epoch = record.info.total_steps, record.info.steps_per_epoch
+    steps = f"{count(record.last_step)} of {count(total)} optimizer steps done, {count(per_epoch)} an epoch"
+    return [("Steps", steps), ("Skipped steps and loss scale", describe_scaling(record))]
+
+
+def describe_scaling(record: RunRecord) -> str:
+    """Steps that fp16 skipped, and the way of the loss scale."""
+    if not record.train_rows:
+        return NOT_RECORDED
+    skipped = f"{count(record.train_rows[-1].skipped_steps)} of {count(record.train_rows[-1].step)} steps skipped"
+    scales = [row.loss_scale for row in record.train_rows if row.loss_scale is not None]
+    if not scales:
+        return f"{skipped}; no loss scaling"
+    first, last, lowest = (f"{scale:,.0f}" for scale in (scales[0], scales[-1], min(scales)))
+    return f"{skipped}; loss scale {first} at the first logged step, {last} at the last, never below {lowest}"
+
+
+def _describe_use(record: RunRecord) -> list[Line]:
+    rows = record.train_rows
+    lines: list[Line] = []
+    speeds = [row.target_tokens_per_second for row in rows if row.target_tokens_per_second is not None]
+    if speeds:
+        lines.append(("Speed", f"{median(speeds):,.0f} real target tokens per second (median of the logged intervals)"))
+    padded = [sum(row.padded_source_tokens for row in rows), sum(row.padded_target_tokens for row in rows)]
+    if all(padded):
+        real = [sum(row.source_tokens for row in rows) / padded[0], sum(row.target_tokens for row in rows) / padded[1]]
+        lines.append(
+            ("Real tokens in the batches", f"{percent(real[0])} of source, {percent(real[1])} of target positions")
+        )
+    memory = [row.peak_memory_mb for row in rows if row.peak_memory_mb is not None]
+    if memory:
+        lines.append(("Peak memory", f"{max(memory):,.0f} MB (highest logged value)"))
+    if rows and rows[-1].elapsed_seconds is not None:
+        lines.append(
+            ("Time", f"{timedelta(seconds=round(rows[-1].elapsed_seconds))} of training (hours:minutes:seconds)")
+        )
+    return lines
+
+
+def describe_restarts(record: RunRecord) -> list[Markdown]:
+    """Every start, resume, stop and finish in order, with what was said at it."""
+    resumes = sum(event.event == "resume" for event in record.events)
+    lines = [phrase("Resumed: {}", "once" if resumes == 1 else f"{resumes} times" if resumes else "never")]
+    for event in record.events:
+        detail = join([part for part in (event.time, event.message) if part], separator=": ")
+        lines.append(
+            phrase("{} at step {}{}", event.event, count(event.step), Markdown(f" ({detail})" if detail else ""))
+        )
+    return lines
+
+
+def describe_repeating(record: RunRecord) -> Markdown:
+    """What repeats the run."""
+    overrides = command_overrides(record.info.command)
+    listed = join([code(override) for override in overrides], separator=", ")
+    given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
+    start = (
+        "The command above started it last." if record.info.command else "The command that started it was not recorded."
+    )
+    return phrase(
+        "{} The resolved recipe, overrides included, is {} in this folder.{}", start, code("config.yaml"), given
+    )
+
+
+def describe_versions(record: RunRecord) -> list[Line]:
+    """Framework versions under the names that Hugging Face's cards give them, and any others recorded."""
+    versions = record.info.versions
+    named: list[Line] = [(name, versions.get(key) or NOT_RECORDED) for key, name in FRAMEWORKS.items()]
+    return [*named, *((key, value or NOT_RECORDED) for key, value in versions.items() if key not in FRAMEWORKS)]

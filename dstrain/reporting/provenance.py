@@ -1,0 +1,239 @@
+"""What went into a run and what is known against it: model, data, rules, counts, checks and warnings.
+
+Pure functions of a RunRecord. Where a file states nothing, that is what is said.
+"""
+
+import math
+from collections.abc import Mapping
+from urllib.parse import quote
+
+from dstrain.config.schema import RunConfig, Source
+from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table
+from dstrain.reporting.metadata import hub_model, language_codes
+from dstrain.reporting.procedure import command_overrides, describe_scaling
+from dstrain.reporting.records import DataReport, RunRecord
+from dstrain.reporting.results import describe_cut_hypotheses, headline_row
+
+Line = tuple[str, object]
+
+NOT_CHECKED = "not checked in this version"
+SETS = {"train": "training", "eval": "evaluation"}
+
+
+def describe_origin(record: RunRecord) -> Markdown:
+    """The first sentence up to the data set: what the model was made from."""
+    name = record.config.model.name
+    if name is None:
+        scratch = record.config.model.scratch
+        assert scratch is not None
+        return phrase("was trained from scratch ({} architecture, random initial weights)", code(scratch.architecture))
+    return phrase("is a fine-tuned version of {}", _model_link(record, name=name))
+
+
+def _model_link(record: RunRecord, *, name: str) -> Markdown:
+    if hub_model(record) is None:
+        return phrase("{} (a local folder)", code(name))
+    return Markdown(f"[{name}](https://huggingface.co/{quote(name, safe='/')})")
+
+
+def describe_model(record: RunRecord) -> list[Line]:
+    """Base model, architecture, task and what the recipe changes in the model."""
+    config, info = record.config, record.info.model
+    lines: list[Line] = [("Base model", _base_model(record)), ("Architecture", _architecture(record))]
+    lines.append(("Task", describe_task(config)))
+    if config.task.source_prefix:
+        lines.append(("Source prefix", code(repr(config.task.source_prefix))))
+    if not language_codes(config):
+        lines.append(("Languages", "not stated in the recipe"))
+    dropout = "the model's own" if config.model.dropout is None else f"{config.model.dropout:g}"
+    lines.append(("Dropout", f"{dropout}; layerdrop {config.model.layerdrop:g}"))
+    licence = "not stated in the recipe, and left out of the front matter"
+    origin = "the base model and the data" if config.model.name else "the data"
+    lines.append(("License", f"{licence}; look at those of {origin} before passing the model on"))
+    if info.base is not None and config.model.name is not None and info.base != config.model.name:
+        lines.append(("Loaded as", code(info.base)))
+    return lines
+
+
+def _base_model(record: RunRecord) -> Markdown:
+    model = record.config.model
+    if model.scratch is not None:
+        sizes = ", ".join(f"{key} {value}" for key, value in model.scratch.model_dump().items())
+        return phrase("none; built from random weights ({})", sizes)
+    assert model.name is not None
+    link = _model_link(record, name=model.name)
+    if hub_model(record) is None:
+        return link
+    revision = (
+        phrase("revision {}", code(model.revision)) if model.revision else Markdown("revision not pinned in the recipe")
+    )
+    return phrase("{}, {}", link, revision)
+
+
+def _architecture(record: RunRecord) -> str:
+    info = record.info.model
+    return f"{info.architecture or NOT_RECORDED}, number of parameters: {count(info.num_parameters)}"
+
+
+def describe_task(config: RunConfig) -> Markdown:
+    """The task in a phrase, with languages or form."""
+    task = config.task
+    if task.kind == "parsing":
+        form = "pointer form (words of the utterance as `<pt-N>`)" if task.form == "pointer" else "plain form"
+        return Markdown(f"parsing of utterances into bracketed parses, {form}")
+    languages = [
+        code(language) if language else Markdown("a language stated per source or not at all")
+        for language in (task.source_language, task.target_language)
+    ]
+    return phrase("translation from {} to {}", *languages)
+
+
+def describe_limits(record: RunRecord) -> list[Line]:
+    """What a user of the model has to know, as far as the run knows it."""
+    task = record.config.task
+    lengths = (
+        f"{task.max_source_tokens} source and {task.max_target_tokens} target tokens at most, special tokens included"
+    )
+    return [
+        ("Intended use", "not stated in the recipe; the model was trained for the task above and for nothing else"),
+        ("Measured on", "the evaluation set below and nothing else; other domains, languages and lengths are untested"),
+        ("Trained on", f"{lengths}; rule for longer rows: {record.config.data.rules.too_long}"),
+        ("Length of hypotheses", describe_cut_hypotheses(record)),
+        ("Bias and safety", "not examined"),
+    ]
+
+
+def build_sources_table(config: RunConfig) -> Markdown:
+    """Where the rows come from, a row a source."""
+    rows = [
+        [name, _place(source), _columns(source), _share(source)]
+        for name, sources in (("training", config.data.train), ("evaluation", config.data.eval))
+        for source in sources
+    ]
+    return table(["Set", "Source", "Columns", "Part"], rows)
+
+
+def _place(source: Source) -> Markdown:
+    if source.hub is not None:
+        revision = (
+            phrase(" at revision {}", code(source.revision)) if source.revision else Markdown(", revision not pinned")
+        )
+        subset = phrase(", subset {}", code(source.subset)) if source.subset else Markdown()
+        return phrase("hub: {}{}, split {}{}", code(source.hub), subset, code(source.split), revision)
+    if source.demo is not None:
+        return phrase("built-in demo data: {}, split {}", source.demo, code(source.split))
+    paths = [code(path) for path in (source.path, source.target_path) if path is not None]
+    return join(paths, separator=" with ")
+
+
+def _columns(source: Source) -> Markdown:
+    if source.demo is not None or source.target_path is not None:
+        return Markdown("none")
+    columns = [source.source_column, source.target_column, source.group_column]
+    return join([code(str(column)) for column in columns if column is not None], separator=", ")
+
+
+def _share(source: Source) -> str:
+    part = "all rows" if source.max_rows is None else f"the first {count(source.max_rows)} rows"
+    return part if source.repeat == 1 else f"{part}, {source.repeat} times an epoch"
+
+
+def build_counts_table(record: RunRecord) -> Markdown:
+    """What became of the rows: read, used, skipped by reason, truncated; with the content's fingerprint."""
+    header = [
+        "Set",
+        "Rows read",
+        "Rows used",
+        "Skipped",
+        "Truncated",
+        "Kept with unk",
+        "Source tokens",
+        "Target tokens",
+        "Fingerprint",
+    ]
+    return table(header, [_counts(title, record.info.data.get(name, DataReport())) for name, title in SETS.items()])
+
+
+def _counts(title: str, report: DataReport) -> list[object]:
+    numbers = (report.truncated, report.kept_with_unknown, report.source_tokens, report.target_tokens)
+    fingerprint = code(report.fingerprint) if report.fingerprint else NOT_RECORDED
+    skipped = NOT_RECORDED if report.rows_read is None else _by_reason(report.skipped)
+    return [title, count(report.rows_read), count(report.rows), skipped, *map(count, numbers), fingerprint]
+
+
+def _by_reason(skipped: Mapping[str, int]) -> str:
+    counted = [f"{number_of_rows:,} {reason}" for reason, number_of_rows in skipped.items() if number_of_rows]
+    return ", ".join(counted) or "0"
+
+
+def describe_rules(record: RunRecord) -> list[Line]:
+    """The recipe's rules for rows that cannot be used as they are."""
+    rules = record.config.data.rules.model_dump() | {"unknown_token": record.config.unknown_token_rule}
+    listed = ", ".join(f"{reason}: {rule}" for reason, rule in rules.items())
+    note = "Every row that was skipped or changed is listed with its file and line in"
+    return [
+        ("Rules for unusable rows", listed),
+        ("Rows in full", phrase("{} {} beside the cached tokens", note, code("bad_rows.jsonl"))),
+    ]
+
+
+def build_checks_table(record: RunRecord) -> Markdown:
+    """What was looked at, and what was not."""
+    checks: list[tuple[str, object]] = [
+        ("Hypotheses cut by the length cap", describe_cut_hypotheses(record)),
+        ("Steps skipped by fp16", describe_scaling(record)),
+        ("Losses and scores that are no finite numbers", _not_finite(record) or "none"),
+        ("Train/evaluation overlap", NOT_CHECKED),
+        ("Language check of data and hypotheses", NOT_CHECKED),
+    ]
+    return table(["Check", "Result"], checks)
+
+
+def _not_finite(record: RunRecord) -> str | None:
+    train = sum(not math.isfinite(row.loss) for row in record.train_rows)
+    scored = sum(not all(map(math.isfinite, row.scores.values())) for row in record.eval_rows)
+    if not train and not scored:
+        return None
+    return f"{count(train)} logged training losses, scores of {count(scored)} evaluations"
+
+
+def collect_warnings(record: RunRecord) -> list[object]:
+    """Warnings of the run and of the headline, then what the record itself shows, each once."""
+    headline = headline_row(record)
+    told: list[object] = [*record.info.warnings, *(headline.warnings if headline else ())]
+    seen = list(dict.fromkeys([*told, *_shown_by_data(record), *_shown_by_training(record)]))
+    return seen or ["None recorded."]
+
+
+def _shown_by_data(record: RunRecord) -> list[str]:
+    found = []
+    for name, title in SETS.items():
+        report = record.info.data.get(name, DataReport())
+        if sum(report.skipped.values()):
+            found.append(
+                f"{count(sum(report.skipped.values()))} {title} rows were skipped ({_by_reason(report.skipped)})"
+            )
+        if report.truncated:
+            found.append(f"{count(report.truncated)} {title} rows were truncated")
+        if report.kept_with_unknown:
+            found.append(f"{count(report.kept_with_unknown)} {title} rows with unknown tokens in the target were kept")
+    return found
+
+
+def _shown_by_training(record: RunRecord) -> list[str]:
+    config, headline = record.config, headline_row(record)
+    found = []
+    if headline and headline.scores.get("hit_cap_rate"):
+        found.append(
+            f"hypotheses were cut: hit_cap_rate {number(headline.scores['hit_cap_rate'])} at the headline's step"
+        )
+    if record.train_rows and record.train_rows[-1].skipped_steps:
+        found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
+    not_finite = _not_finite(record)
+    if not_finite:
+        found.append(f"losses and scores that are no finite numbers: {not_finite}")
+    if config.evaluation.max_rows is not None:
+        found.append(f"only the first {count(config.evaluation.max_rows)} evaluation rows were scored")
+    if any(override.startswith("precision=") for override in command_overrides(record.info.command)):
+        found.append(f"the precision was overridden on the command line: {config.precision}")
+    return found

@@ -1,0 +1,262 @@
+"""The house rules, as data: who may import whom, what stays free of torch, and how large things may grow."""
+
+import ast
+import graphlib
+import json
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "dstrain"
+
+LEFT = ("config", "cluster", "tasks")
+ROOMS: dict[str, frozenset[str]] = {
+    "config": frozenset(),
+    "cluster": frozenset({"config"}),
+    "tasks": frozenset({"config"}),
+    "data": frozenset(LEFT),
+    "models": frozenset({"config", "tasks"}),
+    "engine": frozenset({*LEFT, "data", "models"}),
+    "checkpoint": frozenset({*LEFT, "data", "models", "engine"}),
+    "evaluation": frozenset({*LEFT, "data", "models"}),
+    "training": frozenset({*LEFT, "data", "models", "engine", "checkpoint", "evaluation"}),
+    "reporting": frozenset({"config"}),
+}
+"""Room to the rooms it may import, besides itself."""
+
+TOP_LEVEL: dict[str, frozenset[str]] = {
+    "debug": frozenset({"config"}),
+    "describe": frozenset({*LEFT, "data", "models", "engine"}),
+    "prepare": frozenset({*LEFT, "data", "models"}),
+    "run": frozenset({*ROOMS, "debug", "describe", "prepare"}),
+    "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
+    "train": frozenset({"config", "cluster", "debug", "run"}),
+    "cli": frozenset({"config", "reporting", "score", "train"}),
+}
+"""Top-level module to the rooms and top-level modules it may import."""
+
+TORCH_FREE = (
+    "dstrain.config",
+    "dstrain.cluster",
+    "dstrain.tasks",
+    "dstrain.reporting",
+    "dstrain.checkpoint.manifest",
+    "dstrain.checkpoint.store",
+    "dstrain.data.plan",
+    "dstrain.data.permutation",
+    "dstrain.engine.ds_config",
+    "dstrain.engine.schedule",
+    "dstrain.cli",
+    "dstrain.train",
+    "dstrain.debug",
+)
+"""Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
+
+NEEDS_TORCH = frozenset({"dstrain.cluster.process_group"})
+"""The exceptions inside TORCH_FREE."""
+
+HEAVY = ("torch", "deepspeed", "transformers")
+
+ONLY_IN: dict[str, frozenset[str]] = {
+    "deepspeed": frozenset({"engine"}),
+    "datasets": frozenset({"data"}),
+    "sacrebleu": frozenset({"evaluation"}),
+    "matplotlib": frozenset({"reporting"}),
+    "typer": frozenset({"cli"}),
+}
+"""Library to the only rooms that import it."""
+
+MAX_FILE_LINES = 400
+MAX_FUNCTION_LINES = 60
+UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"})
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+LAUNCHERS = sorted((ROOT / "launch").glob("*.py"))
+MODULES = {module_name(path): path for path in FILES}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in MODULES.items()}
+
+every_module = pytest.mark.parametrize("module", sorted(MODULES))
+
+
+def imported_modules(module: str) -> Iterator[str]:
+    """Full names of everything `module` imports, lazily or not; names of dstrain resolve to modules."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: relative import"
+            base = node.module or ""
+            submodules = {f"{base}.{alias.name}" for alias in node.names} & MODULES.keys()
+            yield from submodules or {base}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
+def own_imports(module: str) -> set[str]:
+    return {name for name in imported_modules(module) if name.split(".")[0] == "dstrain"}
+
+
+def where(module: str, node: ast.AST) -> str:
+    return f"{MODULES[module].relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def test_every_room_has_its_line_in_the_table() -> None:
+    found = {room_of(module) for module in MODULES} - {""}
+    assert found <= ROOMS.keys() | TOP_LEVEL.keys()
+
+
+def test_the_table_itself_has_no_cycle() -> None:
+    graphlib.TopologicalSorter(ROOMS | TOP_LEVEL).prepare()
+
+
+@every_module
+def test_imports_follow_the_table(module: str) -> None:
+    room = room_of(module)
+    allowed = {room, ""} | (ROOMS | TOP_LEVEL).get(room, frozenset())
+    assert {name for name in own_imports(module) if room_of(name) not in allowed} == set()
+
+
+@every_module
+def test_own_imports_exist(module: str) -> None:
+    assert own_imports(module) <= MODULES.keys()
+
+
+def test_modules_do_not_import_in_circles() -> None:
+    graphlib.TopologicalSorter({module: own_imports(module) for module in MODULES}).prepare()
+
+
+@every_module
+def test_libraries_stay_in_their_rooms(module: str) -> None:
+    libraries = {name.split(".")[0] for name in imported_modules(module)}
+    assert {name for name in libraries & ONLY_IN.keys() if room_of(module) not in ONLY_IN[name]} == set()
+
+
+def test_the_torch_free_modules_import_nothing_heavy() -> None:
+    wanted = [
+        module
+        for module in sorted(MODULES)
+        if module not in NEEDS_TORCH and any(module == name or module.startswith(f"{name}.") for name in TORCH_FREE)
+    ]
+    code = """
+import importlib, json, sys
+heavy, brought = json.loads(sys.argv[1]), {}
+for module in sys.argv[2:]:
+    before = {name for name in heavy if name in sys.modules}
+    importlib.import_module(module)
+    new = [name for name in heavy if name in sys.modules and name not in before]
+    if new:
+        brought[module] = new
+print(json.dumps(brought))
+"""
+    command = [sys.executable, "-c", code, json.dumps(HEAVY), *wanted]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {}
+
+
+@every_module
+def test_a_module_opens_with_what_it_owns(module: str) -> None:
+    path = MODULES[module]
+    if path.name == "__init__.py" and path.parent != PACKAGE:
+        assert path.read_text() == "", "a room's __init__.py exports nothing"
+    else:
+        assert ast.get_docstring(TREES[module])
+
+
+def test_the_package_itself_holds_its_docstring_and_version_only() -> None:
+    docstring, version = TREES["dstrain"].body
+    assert isinstance(docstring, ast.Expr)
+    assert isinstance(version, ast.Assign)
+    assert ast.unparse(version.targets[0]) == "__version__"
+
+
+@every_module
+def test_files_and_functions_stay_small(module: str) -> None:
+    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= MAX_FILE_LINES
+    too_long = [
+        f"{where(module, node)}: {node.name}"
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.end_lineno is not None
+        and node.end_lineno - node.lineno + 1 > MAX_FUNCTION_LINES
+    ]
+    assert too_long == []
+
+
+@every_module
+def test_nothing_is_imported_by_star(module: str) -> None:
+    stars = [
+        where(module, node)
+        for node in ast.walk(TREES[module])
+        if isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+    ]
+    assert stars == []
+
+
+@pytest.mark.parametrize("path", [*FILES, *LAUNCHERS], ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_work_is_left_as_a_note(path: Path) -> None:
+    with path.open("rb") as file:
+        comments = [token.string for token in tokenize.tokenize(file.readline) if token.type == tokenize.COMMENT]
+    assert [comment for comment in comments if re.search(r"\b(?:TODO|FIXME|XXX|HACK)\b", comment)] == []
+
+
+def keywords_of(call: ast.Call) -> dict[str | None, object]:
+    return {key.arg: key.value.value for key in call.keywords if isinstance(key.value, ast.Constant)}
+
+
+def unsafe_calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
+    """Calls that run what they read: a shell, remote code, YAML objects, pickles."""
+    for call in ast.walk(tree):
+        if not isinstance(call, ast.Call):
+            continue
+        name, given = ast.unparse(call.func), keywords_of(call)
+        if given.get("shell") is True or name in ("os.system", "os.popen"):
+            yield call, "runs a shell"
+        elif given.get("trust_remote_code") is True:
+            yield call, "runs code of strangers"
+        elif name in ("yaml.load", "yaml.load_all", "yaml.unsafe_load", "yaml.full_load"):
+            yield call, "makes objects from YAML"
+        elif name == "torch.load" and given.get("weights_only") is not True:
+            yield call, "reads a pickle"
+        elif name in ("eval", "exec"):
+            yield call, "runs text"
+
+
+@every_module
+def test_nothing_runs_what_it_reads(module: str) -> None:
+    assert UNSAFE_MODULES & set(imported_modules(module)) == set()
+    assert [f"{where(module, call)} {reason}" for call, reason in unsafe_calls(TREES[module])] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "subprocess.run('x', shell=True)",
+        "AutoModel.from_pretrained(x, trust_remote_code=True)",
+        "yaml.load(x)",
+        "torch.load(x)",
+        "torch.load(x, weights_only=False)",
+        "os.system('x')",
+    ],
+)
+def test_the_search_for_unsafe_calls_finds_them(line: str) -> None:
+    assert len(list(unsafe_calls(ast.parse(line)))) == 1
+
+
+@pytest.mark.parametrize("line", ["subprocess.run(['x'])", "yaml.safe_load(x)", "torch.load(x, weights_only=True)"])
+def test_the_search_for_unsafe_calls_leaves_others_alone(line: str) -> None:
+    assert list(unsafe_calls(ast.parse(line))) == []

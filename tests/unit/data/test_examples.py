@@ -1,0 +1,82 @@
+"""Examples: the text that the tokenizer reads, beside the text as it stands in the data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.config.schema import Rules, Source, Task
+from dstrain.data.bad_rows import BadRow, UnusableRowError
+from dstrain.data.examples import Example, build_examples
+from dstrain.data.sources import Row, read_rows
+from dstrain.tasks.parsing import from_pointer
+
+PARSING = Task(kind="parsing", source_prefix="parse: ")
+
+
+def _row(source: str, target: str, *, where: str = "a.tsv:1", repeat: int = 1) -> Row:
+    return Row(source, target, None, None, "group", where, repeat)
+
+
+def _build(*rows: Row, task: Task = PARSING, **rules: Any) -> tuple[list[Example], list[BadRow]]:
+    bad: list[BadRow] = []
+    return list(build_examples(rows, task=task, rules=Rules(**rules), on_bad=bad.append)), bad
+
+
+def test_the_pointer_form_stands_beside_the_words() -> None:
+    row = _row("call Nicholas now", "[IN:CREATE_CALL [SL:CONTACT Nicholas ] ]", repeat=2)
+    assert _build(row)[0] == [
+        Example(
+            source="parse: call Nicholas now",
+            target="[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]",
+            raw_source=row.source,
+            raw_target=row.target,
+            source_language=None,
+            target_language=None,
+            group="group",
+            where="a.tsv:1",
+            repeat=2,
+        )
+    ]
+
+
+def test_the_plain_form_and_translation_keep_the_words() -> None:
+    row = _row("call Nicholas", "[IN:CREATE_CALL [SL:CONTACT Nicholas ] ]")
+    plain, _ = _build(row, task=Task(kind="parsing", form="plain"))
+    translated, _ = _build(row, task=Task(kind="translation", source_prefix="translate: "))
+    assert (plain[0].source, plain[0].target) == (row.source, row.target)
+    assert (translated[0].source, translated[0].target) == ("translate: call Nicholas", row.target)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("[IN:CREATE_CALL [SL:CONTACT Natasha ] ]", "unpointable"), ("[IN:CREATE_CALL [SL:CONTACT call ]", "undecodable")],
+)
+def test_a_parse_that_cannot_be_pointed_follows_its_rule(target: str, reason: str) -> None:
+    good, bad_row = _row("call me", "[IN:CREATE_CALL ]"), _row("call me", target, where="a.tsv:7")
+    with pytest.raises(UnusableRowError, match=rf"a\.tsv:7: .*data\.rules\.{reason}=skip"):
+        _build(good, bad_row)
+    examples, bad = _build(good, bad_row, good, **{reason: "skip"})
+    assert len(examples) == 2
+    assert bad == [BadRow("a.tsv:7", reason, f"call me\t{target}", "skip")]  # type: ignore[arg-type]
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize("name", ["mtop/train.tsv", "mtop/eval.tsv"])
+def test_every_real_parse_is_pointed_and_comes_back(real_data: Path, name: str) -> None:
+    bad: list[BadRow] = []
+    rows = read_rows([Source(path=str(real_data / name))], task=PARSING, rules=Rules(), on_bad=bad.append)
+    examples = list(build_examples(rows, task=PARSING, rules=Rules(), on_bad=bad.append))
+    assert bad == []
+    for example in examples:
+        source = example.source.removeprefix(PARSING.source_prefix)
+        assert from_pointer(example.target, source=source) == example.raw_target
+
+
+@pytest.mark.real_data
+def test_the_first_real_rows_equal_those_of_the_published_model(real_data: Path) -> None:
+    expected = (real_data / "mtop/eval.pointer.first400.tsv").read_text(encoding="utf-8").split("\n")[:-1]
+    source = Source(path=str(real_data / "mtop/eval.tsv"), max_rows=len(expected))
+    rows = read_rows([source], task=PARSING, rules=Rules(), on_bad=print)
+    examples = build_examples(rows, task=PARSING, rules=Rules(), on_bad=print)
+    assert [f"{example.source}\t{example.target}" for example in examples] == expected

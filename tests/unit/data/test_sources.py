@@ -1,0 +1,221 @@
+"""Sources: rows with their languages and places, and what the rules make of rows that cannot be used."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.config.schema import Rules, Source, Task
+from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
+from dstrain.data.sources import Row, fingerprint_sources, read_rows
+from dstrain.tasks.synthetic import demo_rows
+
+TRANSLATION = Task(kind="translation", source_language="ko", target_language="en")
+NAMED: dict[str, Any] = {"source_column": "ko", "target_column": "en"}
+
+
+def _write(path: Path, content: str | bytes) -> str:
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def _read(*sources: Source, task: Task = TRANSLATION, **rules: Any) -> tuple[list[Row], list[BadRow]]:
+    bad: list[BadRow] = []
+    rows = list(read_rows(sources, task=task, rules=Rules(**rules), on_bad=bad.append))
+    return rows, bad
+
+
+def _texts(rows: list[Row]) -> list[tuple[str, str]]:
+    return [(row.source, row.target) for row in rows]
+
+
+def test_the_format_comes_from_the_suffix_or_from_the_recipe(tmp_path: Path) -> None:
+    tsv = Source(path=_write(tmp_path / "a.TSV", "하나\tone\n"))
+    told = Source(path=_write(tmp_path / "a.txt", "둘,two\n"), format="csv")
+    jsonl = Source(path=_write(tmp_path / "a.jsonl", '{"ko": "셋", "en": "three"}\n'), **NAMED)
+    pair = Source(path=_write(tmp_path / "a.ko", "넷\n"), target_path=_write(tmp_path / "a.en", "four\n"))
+    rows, bad = _read(tsv, told, jsonl, pair)
+    assert _texts(rows) == [("하나", "one"), ("둘", "two"), ("셋", "three"), ("넷", "four")]
+    assert bad == []
+
+
+def test_an_unknown_suffix_asks_for_the_format(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"a\.dat: format not known .* jsonl, tsv, csv, parquet"):
+        _read(Source(path=_write(tmp_path / "a.dat", "1\t2\n")))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"nowhere\.tsv` is no file"):
+        _read(Source(path=str(tmp_path / "nowhere.tsv")))
+    with pytest.raises(ValueError, match=r"nowhere\.tsv` is no file"):
+        fingerprint_sources([Source(path=str(tmp_path / "nowhere.tsv"))])
+
+
+def test_a_row_carries_languages_group_place_and_weight(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "하나\tone\tnumber\n")
+    rows, _ = _read(
+        Source(path=path, group_column=2, repeat=3), Source(path=path, source_language="de", target_language="ko")
+    )
+    assert rows == [
+        Row("하나", "one", "ko", "en", "number", f"{path}:1", repeat=3),
+        Row("하나", "one", "de", "ko", None, f"{path}:1"),
+    ]
+
+
+def test_max_rows_takes_the_first_rows_of_its_source(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "".join(f"s{row}\tt{row}\n" for row in range(9)))
+    rows, _ = _read(Source(path=path, max_rows=2), Source(path=path, max_rows=1))
+    assert [row.source for row in rows] == ["s0", "s1", "s0"]
+
+
+def test_text_is_kept_as_it_stands(tmp_path: Path) -> None:
+    rows, _ = _read(Source(path=_write(tmp_path / "a.tsv", ' two  spaces \t"quoted"\u2028end\n')))
+    assert _texts(rows) == [(" two  spaces ", '"quoted"\u2028end')]
+
+
+def test_empty_sides_are_skipped_and_listed(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "1\t2\n \t2\n1\t\u3000\n\n1\t2\n")
+    rows, bad = _read(Source(path=path))
+    assert [row.where for row in rows] == [f"{path}:1", f"{path}:5"]
+    assert [(row.where, row.reason, row.text, row.action) for row in bad] == [
+        (f"{path}:2", "empty", " \t2", "skip"),
+        (f"{path}:3", "empty", "1\t\u3000", "skip"),
+        (f"{path}:4", "empty", "\t", "skip"),
+    ]
+
+
+def test_a_null_is_an_empty_side_and_a_number_is_no_text(tmp_path: Path) -> None:
+    lines = [{"ko": None, "en": "x"}, {"ko": "x", "en": 7}, {"ko": "x", "en": "y"}]
+    path = _write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    rows, bad = _read(Source(path=path, **NAMED), undecodable="skip")
+    assert len(rows) == 1
+    assert [(row.where, row.reason) for row in bad] == [(f"{path}:1", "empty"), (f"{path}:2", "undecodable")]
+
+
+@pytest.mark.parametrize(
+    ("content", "rule", "message"),
+    [
+        (b"1\t2\n\xff\t2\n", "undecodable", r"a\.tsv:2: not UTF-8 .*xff.*data\.rules\.undecodable=skip"),
+        (b"1\t2\nonly one\n", "undecodable", r"a\.tsv:2: 1 columns.*only one.*data\.rules\.undecodable=skip"),
+        (b"1\t2\n1\t\n", "empty", r"a\.tsv:2: the target is empty.*data\.rules\.empty=skip"),
+        (b"1\t2\n\t2\n", "empty", r"a\.tsv:2: the source is empty.*data\.rules\.empty=skip"),
+    ],
+)
+def test_the_rule_error_names_the_line_the_value_and_the_way_out(
+    tmp_path: Path, content: bytes, rule: str, message: str
+) -> None:
+    source = Source(path=_write(tmp_path / "a.tsv", content))
+    with pytest.raises(UnusableRowError, match=message):
+        _read(source, **{rule: "error"})
+    rows, bad = _read(source, **{rule: "skip"})
+    assert (len(rows), [row.reason for row in bad]) == (1, [rule])
+
+
+def test_a_long_text_is_shortened_in_the_message(tmp_path: Path) -> None:
+    source = Source(path=_write(tmp_path / "a.tsv", "x" * 5000 + "\n"))
+    with pytest.raises(UnusableRowError) as caught:
+        _read(source)
+    assert len(str(caught.value)) < 700
+
+
+def test_aligned_files_have_no_groups(tmp_path: Path) -> None:
+    paths = {"path": _write(tmp_path / "a.ko", "1\n"), "target_path": _write(tmp_path / "a.en", "1\n")}
+    with pytest.raises(ValueError, match="group_column `2`, but aligned text files have no columns"):
+        _read(Source(**paths, group_column=2))
+
+
+def test_demo_rows_come_with_their_groups() -> None:
+    rows, bad = _read(Source(demo="translation", split="eval", max_rows=5))
+    expected = demo_rows("translation", split="eval")[:5]
+    assert [(row.source, row.target, row.group) for row in rows] == [
+        (row.source, row.target, row.group) for row in expected
+    ]
+    assert rows[4].where == "demo/translation/eval:4"
+    assert bad == []
+
+
+def test_a_demo_split_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(ValueError, match="train or eval"):
+        _read(Source(demo="translation", split="test"))
+
+
+def test_the_fingerprint_follows_content_and_reading_but_not_the_place(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "1\t2\n")
+    moved = _write(tmp_path / "b.tsv", "1\t2\n")
+    other = _write(tmp_path / "c.tsv", "1\t3\n")
+    first = fingerprint_sources([Source(path=path)])
+    assert fingerprint_sources([Source(path=moved)]) == first
+    different = [
+        [Source(path=other)],
+        [Source(path=path), Source(path=path)],
+        [Source(path=path, repeat=2)],
+        [Source(path=path, source_language="ko", target_language="en")],
+        [Source(path=path, source_column=1, target_column=0)],
+        [Source(demo="translation")],
+        [Source(demo="translation", split="eval")],
+    ]
+    assert len({first, *(fingerprint_sources(sources) for sources in different)}) == 8
+
+
+@pytest.fixture
+def datasets_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The `datasets` library without the network and with an empty cache."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    return tmp_path
+
+
+def test_a_hub_dataset_out_of_reach_names_the_way_out(datasets_cache: Path) -> None:
+    source = Source(hub="nobody/nothing", **NAMED)
+    with pytest.raises(ValueError, match=r"hub `nobody/nothing` is not in the local cache.*HF_HUB_OFFLINE=1.*`path`"):
+        _read(source)
+    with pytest.raises(ValueError, match=r"hub `nobody/nothing` is not in the local cache"):
+        fingerprint_sources([source])
+
+
+def test_a_hub_dataset_is_read_by_nested_names(datasets_cache: Path) -> None:
+    folder = datasets_cache / "opus"
+    folder.mkdir()
+    lines = [{"translation": {"ko": f"k{row}", "en": f"e{row}"}} for row in range(3)]
+    _write(folder / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    source = Source(hub=str(folder), source_column="translation.ko", target_column="translation.en")
+    rows, _ = _read(source)
+    assert _texts(rows) == [("k0", "e0"), ("k1", "e1"), ("k2", "e2")]
+    assert rows[2].where == f"{folder}/train:2"
+    assert fingerprint_sources([source]) == fingerprint_sources([source])
+    with pytest.raises(ValueError, match=r"no column `ko`; the columns are `translation`"):
+        _read(Source(hub=str(folder), **NAMED))
+    with pytest.raises(ValueError, match="column 0 is a number"):
+        _read(Source(hub=str(folder)))
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(
+    ("name", "num_rows"),
+    [
+        ("mtop/train.tsv", 15_667),
+        ("mtop/eval.tsv", 2_235),
+        ("ko_en/tatoeba.tsv", 3_853),
+        ("ko_en/python_docs.train.tsv", 21_217),
+        ("ko_en/park_news.dev.tsv", 1_000),
+    ],
+)
+def test_every_row_of_the_real_files_is_read(real_data: Path, name: str, num_rows: int) -> None:
+    rows, bad = _read(Source(path=str(real_data / name)))
+    assert (len(rows), bad) == (num_rows, [])
+    lines = (real_data / name).read_bytes().decode().split("\n")
+    assert [f"{row.source}\t{row.target}" for row in rows] == lines[:-1]
+
+
+def test_a_bad_row_with_half_a_character_is_listed_all_the_same(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", r'{"ko": "\ud83d"}' + "\n")
+    log = BadRowLog()
+    rows = read_rows([Source(path=path, **NAMED)], task=TRANSLATION, rules=Rules(undecodable="skip"), on_bad=log)
+    assert list(rows) == []
+    log.save(tmp_path / "bad_rows.jsonl")
+    listed = json.loads((tmp_path / "bad_rows.jsonl").read_text(encoding="utf-8"))
+    assert json.loads(listed["text"]) == {"ko": "\ud83d"}
+    assert log.count("skip") == {"undecodable": 1}

@@ -1,0 +1,322 @@
+"""Token sets: every id where it belongs, every lost row counted, and a folder that is whole or not there."""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from word_encoder import WordEncoder, make_example
+
+from dstrain.config.schema import Rules, Source, Task
+from dstrain.data import tokens as tokens_module
+from dstrain.data.bad_rows import UnusableRowError
+from dstrain.data.examples import Example
+from dstrain.data.tokens import TokenSet, build_token_set, load_token_set, prepare_token_set
+
+TASK = Task(kind="translation", max_source_tokens=5, max_target_tokens=4)
+
+
+def _build(
+    examples: Sequence[Example],
+    folder: Path,
+    *,
+    for_evaluation: bool = False,
+    encoder: WordEncoder | None = None,
+    **rules: Any,
+) -> TokenSet:
+    build_token_set(
+        examples,
+        encoder=encoder or WordEncoder("a b c d e f g"),
+        task=TASK,
+        rules=Rules(**{"unknown_token": "keep", **rules}),
+        folder=folder,
+        for_evaluation=for_evaluation,
+    )
+    return load_token_set(folder)
+
+
+def _bad_rows(tokens: TokenSet) -> list[dict[str, str]]:
+    lines = (tokens.folder / "bad_rows.jsonl").read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
+
+
+def _pairs(tokens: TokenSet) -> list[tuple[list[int], list[int]]]:
+    return [(tokens.source(row).tolist(), tokens.target(row).tolist()) for row in range(tokens.num_rows)]
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
+    tokens = _build([make_example("a b", "c"), make_example("g", "f e d"), make_example("a", "a")], tmp_path / "set")
+    assert _pairs(tokens) == [([10, 11, 2], [12, 2]), ([16, 2], [15, 14, 13, 2]), ([10, 2], [10, 2])]
+    assert tokens.source_lengths.tolist() == [3, 2, 2]
+    assert tokens.target_lengths.tolist() == [2, 4, 2]
+    assert tokens.source(0).dtype == tokens.source_lengths.dtype == np.int32
+    assert tokens.report == {
+        "rows_read": 3,
+        "distinct_rows": 3,
+        "rows": 3,
+        "skipped": {},
+        "truncated": 0,
+        "kept_with_unknown": 0,
+        "kept_too_long": 0,
+        "source_tokens": 7,
+        "target_tokens": 8,
+        "fingerprint": tokens.fingerprint,
+    }
+
+
+def test_rows_of_mixed_languages_keep_their_order_and_get_their_own_codes(tmp_path: Path) -> None:
+    languages = ["ko", "en", "ko", None, "de", "en"]
+    encoder = WordEncoder("a")
+    tokens = _build([make_example("a", "a", language=code) for code in languages], tmp_path / "set", encoder=encoder)
+    codes = [target[0] for _, target in _pairs(tokens)]
+    assert codes == [3, 4, 3, 10, 5, 4]
+    assert encoder.num_calls == 4
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=25), st.integers(1, 9))
+def test_the_size_of_the_batches_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, sizes: list[tuple[int, int]], batch_examples: int
+) -> None:
+    examples = [make_example("a " * source, "b " * target) for source, target in sizes]
+    folder = tmp_path_factory.mktemp("sets")
+    whole = _build(examples, folder / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens_module, "BATCH_EXAMPLES", batch_examples)
+        parts = _build(examples, folder / "parts")
+    assert _pairs(whole) == _pairs(parts)
+    assert whole.fingerprint == parts.fingerprint
+
+
+def test_no_more_than_a_batch_of_examples_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens_module, "BATCH_EXAMPLES", 10)
+    encoder = WordEncoder("a")
+    ahead: list[int] = []
+
+    def examples() -> Iterator[Example]:
+        for number in range(100):
+            ahead.append(number - 10 * encoder.num_calls)
+            yield make_example("a", "a")
+
+    _build(examples(), tmp_path / "set", encoder=encoder)  # type: ignore[arg-type]
+    assert max(ahead) < 10
+
+
+def test_a_repeated_row_is_stored_once_and_counted_as_often_as_it_appears(tmp_path: Path) -> None:
+    tokens = _build([make_example("a b", "c", repeat=3), make_example("d", "e")], tmp_path / "set")
+    assert _pairs(tokens) == [([10, 11, 2], [12, 2])] * 3 + [([13, 2], [14, 2])]
+    assert (tmp_path / "set" / "source_ids.bin").stat().st_size == 4 * 5
+    assert (tokens.report["distinct_rows"], tokens.report["rows"]) == (2, 4)
+    assert (tokens.report["source_tokens"], tokens.report["target_tokens"]) == (11, 8)
+
+
+def test_the_fingerprint_follows_the_ids_their_order_and_their_division(tmp_path: Path) -> None:
+    sets = [
+        [make_example("a b", "c"), make_example("d", "e")],
+        [make_example("d", "e"), make_example("a b", "c")],
+        [make_example("a", "c"), make_example("b d", "e")],
+        [make_example("a b", "c"), make_example("d", "e", repeat=2)],
+        [make_example("a b", "c"), make_example("d", "f")],
+    ]
+    fingerprints = [_build(examples, tmp_path / str(number)).fingerprint for number, examples in enumerate(sets)]
+    again = [make_example("a b", "c", where="elsewhere:9"), make_example("d", "e")]
+    assert len(set(fingerprints)) == len(sets)
+    assert _build(again, tmp_path / "again").fingerprint == fingerprints[0]
+
+
+LONG_SOURCE = make_example("a b c d e f", "a", where="f:1")
+LONG_TARGET = make_example("a", "a b c d e", where="f:2")
+LONG_BOTH = make_example("a b c d e f", "a b c d e", where="f:3")
+FITS = make_example("a b c d", "a b c", where="f:4")
+
+
+def test_training_rows_over_the_limits_are_cut_with_their_ends_kept(tmp_path: Path) -> None:
+    tokens = _build([LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS], tmp_path / "set")
+    assert tokens.source_lengths.tolist() == [5, 2, 5, 5]
+    assert tokens.target_lengths.tolist() == [2, 4, 4, 4]
+    assert all(source[-1] == target[-1] == 2 for source, target in _pairs(tokens))
+    assert tokens.report["truncated"] == 3
+    assert [(row["where"], row["action"]) for row in _bad_rows(tokens)] == [(f"f:{n}", "truncate") for n in (1, 2, 3)]
+    assert _bad_rows(tokens)[1] == {"where": "f:2", "reason": "too_long", "text": "a b c d e", "action": "truncate"}
+
+
+def test_references_are_never_cut_but_their_sources_are(tmp_path: Path) -> None:
+    tokens = _build([LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS], tmp_path / "set", for_evaluation=True)
+    assert tokens.source_lengths.tolist() == [5, 2, 5, 5]
+    assert tokens.target_lengths.tolist() == [2, 6, 6, 4]
+    assert tokens.examples == [LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS]
+    assert (tokens.report["truncated"], tokens.report["kept_too_long"]) == (2, 1)
+    assert [row["action"] for row in _bad_rows(tokens)] == ["truncate", "keep", "truncate"]
+
+
+@pytest.mark.parametrize("for_evaluation", [False, True])
+def test_rows_over_the_limits_can_be_skipped(tmp_path: Path, for_evaluation: bool) -> None:
+    examples = [LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS]
+    tokens = _build(examples, tmp_path / "set", for_evaluation=for_evaluation, too_long="skip")
+    assert tokens.num_rows == 1
+    assert tokens.report["skipped"] == {"too_long": 3}
+    assert tokens.report["rows_read"] == 4
+
+
+@pytest.mark.parametrize("example", [LONG_SOURCE, LONG_TARGET])
+def test_rows_over_the_limits_can_be_refused(tmp_path: Path, example: Example) -> None:
+    with pytest.raises(
+        UnusableRowError, match=rf"{example.where}: .* tokens of at most .*data\.rules\.too_long to skip"
+    ):
+        _build([FITS, example], tmp_path / "set", too_long="error")
+    assert _names(tmp_path) == []
+
+
+def test_targets_that_the_vocabulary_does_not_cover_follow_their_rule(tmp_path: Path) -> None:
+    examples = [make_example("a", "a"), make_example("a", "a ?", where="f:2"), make_example("?", "a")]
+    with pytest.raises(UnusableRowError, match=r"f:2: .*'a \?'.*data\.rules\.unknown_token to skip or keep"):
+        _build(examples, tmp_path / "error", unknown_token="error")
+    kept = _build(examples, tmp_path / "keep", unknown_token="keep")
+    skipped = _build(examples, tmp_path / "skip", unknown_token="skip")
+    assert (kept.num_rows, kept.report["kept_with_unknown"]) == (3, 1)
+    assert (skipped.num_rows, skipped.report["skipped"]) == (2, {"unknown_token": 1})
+
+
+def test_a_tokenizer_without_an_unknown_token_covers_everything(tmp_path: Path) -> None:
+    encoder = WordEncoder("a")
+    encoder.unk_token_id = None
+    assert _build([make_example("a", "?")], tmp_path / "set", encoder=encoder, unknown_token="error").num_rows == 1
+
+
+def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> None:
+    example = make_example('a "b" \\n \u2028 \x85 한국어 \U0001f600', "a\tb", language="ko")
+    tokens = _build([example, example], tmp_path / "set", for_evaluation=True)
+    assert tokens.examples == [example, example]
+
+
+def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 were read.*'too_long': 1"):
+        _build([LONG_SOURCE], tmp_path / "set", too_long="skip")
+    with pytest.raises(ValueError, match=r"data\.eval has no usable row: 0 were read"):
+        _build([], tmp_path / "set", for_evaluation=True)
+    assert _names(tmp_path) == []
+
+
+def test_a_failure_half_way_leaves_nothing_behind(tmp_path: Path) -> None:
+    def examples() -> Iterator[Example]:
+        yield FITS
+        raise OSError("cable pulled")
+
+    with pytest.raises(OSError, match="cable pulled"):
+        _build(examples(), tmp_path / "set")  # type: ignore[arg-type]
+    assert _names(tmp_path) == []
+
+
+def test_the_first_of_two_processes_wins(tmp_path: Path) -> None:
+    def examples() -> Iterator[Example]:
+        yield FITS
+        _build([FITS], tmp_path / "set")  # the other process finishes first
+
+    tokens = _build(examples(), tmp_path / "set")  # type: ignore[arg-type]
+    assert tokens.num_rows == 1
+    assert _names(tmp_path) == ["set"]
+
+
+def test_everything_is_on_disk_before_the_folder_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def record_sync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        fsync(descriptor)
+
+    def record_rename(self: Path, target: Path) -> Path:
+        assert {*_names(self), self.name} <= set(synced)
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(Path, "rename", record_rename)
+    _build([FITS], tmp_path / "set", for_evaluation=True)
+    assert len(synced) >= 10
+
+
+def test_a_damaged_folder_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
+    tokens = _build([FITS], tmp_path / "set")
+    (tokens.folder / "target_ids.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"target_ids\.bin: 16 bytes were written, found 0: delete .*set"):
+        load_token_set(tokens.folder)
+    (tokens.folder / "target_ids.bin").unlink()
+    with pytest.raises(ValueError, match=r"target_ids\.bin: 16 bytes were written, found None"):
+        load_token_set(tokens.folder)
+
+
+def _prepare(path: Path, cache_dir: Path, *, encoder: WordEncoder, **changes: Any) -> TokenSet:
+    arguments: dict[str, Any] = {
+        "task": TASK,
+        "rules": Rules(unknown_token="keep", undecodable="skip"),
+        "for_evaluation": False,
+        **changes,
+    }
+    return load_token_set(
+        prepare_token_set([Source(path=str(path))], encoder=encoder, cache_dir=cache_dir, **arguments)
+    )
+
+
+def test_every_lost_row_is_counted_and_listed_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.tsv"
+    path.write_bytes(b"a\ta\n\xff\ta\n\ta\na\t?\na b c d e f\ta\na\tb\nno tab\n")
+    tokens = _prepare(path, tmp_path / "cache", encoder=WordEncoder("a b c d e f"))
+    listed = [(row["where"].removeprefix(f"{path}:"), row["reason"], row["action"]) for row in _bad_rows(tokens)]
+    assert sorted(listed) == [
+        ("2", "undecodable", "skip"),
+        ("3", "empty", "skip"),
+        ("4", "unknown_token", "keep"),
+        ("5", "too_long", "truncate"),
+        ("7", "undecodable", "skip"),
+    ]
+    report = tokens.report
+    assert report["skipped"] == {"empty": 1, "undecodable": 2}
+    assert report["skipped"] == Counter(reason for _, reason, action in listed if action == "skip")
+    assert (report["rows_read"], report["rows"], report["truncated"], report["kept_with_unknown"]) == (7, 4, 1, 1)
+
+
+def test_the_cache_is_used_until_something_that_decides_the_ids_changes(tmp_path: Path) -> None:
+    path, cache_dir = tmp_path / "a.tsv", tmp_path / "cache"
+    path.write_text("a\tb\n")
+    encoder = WordEncoder("a b")
+    _prepare(path, cache_dir, encoder=encoder)
+    calls = encoder.num_calls
+    _prepare(path, cache_dir, encoder=encoder)
+    assert (encoder.num_calls, len(_names(cache_dir))) == (calls, 1)
+    _prepare(path, cache_dir, encoder=WordEncoder("b a"))
+    _prepare(path, cache_dir, encoder=encoder, for_evaluation=True)
+    _prepare(path, cache_dir, encoder=encoder, task=Task(kind="translation", source_prefix="a "))
+    _prepare(path, cache_dir, encoder=encoder, rules=Rules(unknown_token="skip"))
+    path.write_text("a\ta\n")
+    _prepare(path, cache_dir, encoder=encoder)
+    assert len(_names(cache_dir)) == 6
+
+
+def test_what_a_killed_process_leaves_is_no_token_set(tmp_path: Path) -> None:
+    path, cache_dir = tmp_path / "a.tsv", tmp_path / "cache"
+    path.write_text("a\tb\n")
+    encoder = WordEncoder("a b")
+    folder = _prepare(path, cache_dir, encoder=encoder).folder
+    folder.rename(folder.with_name(f"{folder.name}.tmp-0123"))
+    assert _prepare(path, cache_dir, encoder=encoder).folder == folder
+
+
+@pytest.mark.real_data
+def test_real_rows_keep_their_texts_and_their_number(real_data: Path, tmp_path: Path) -> None:
+    path = real_data / "ko_en/tatoeba.tsv"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1]
+    encoder = WordEncoder(" ".join({word for line in lines for word in line.split()}))
+    tokens = _prepare(path, tmp_path / "cache", encoder=encoder, for_evaluation=True, task=Task(kind="translation"))
+    assert tokens.num_rows == tokens.report["rows_read"] == 3_853
+    assert [f"{example.raw_source}\t{example.raw_target}" for example in tokens.examples] == lines
+    assert tokens.target_lengths.tolist() == [len(line.split("\t")[1].split()) + 1 for line in lines]

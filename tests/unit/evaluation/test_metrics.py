@@ -1,0 +1,215 @@
+"""Scores against hand-computed tables and against sacreBLEU itself."""
+
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import sacrebleu
+
+from dstrain.evaluation.metrics import (
+    Score,
+    bleu_tokenizer,
+    length_scores,
+    one_line,
+    parsing_scores,
+    translation_scores,
+)
+from dstrain.tasks.parsing import to_pointer
+
+HYPOTHESES = ["the cat sat on the mat .", "two cups of coffee", "half past three in the afternoon"]
+REFERENCES = ["the cat sat on a mat.", "two cups of coffee", "half past three in the morning"]
+
+
+def values(scores: list[Score]) -> dict[str, float]:
+    return {score.name: score.value for score in scores}
+
+
+def test_bleu_and_chrf_equal_sacrebleu_and_are_not_rounded() -> None:
+    scores = values(translation_scores(HYPOTHESES, REFERENCES, target_language="en"))
+    assert scores["bleu"] == sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score
+    assert scores["chrf"] == sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score
+    assert scores["bleu"] != round(scores["bleu"], 4)
+
+
+def test_scores_carry_the_full_signature() -> None:
+    signatures = {score.name: score.signature for score in translation_scores(["a b"], ["a b"], target_language="en")}
+    version = sacrebleu.__version__
+    assert signatures["bleu"] == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
+    assert signatures["chrf"] == f"nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:{version}"
+
+
+def test_a_corpus_score_is_not_the_mean_of_its_parts() -> None:
+    whole = values(translation_scores(HYPOTHESES, REFERENCES, target_language="en"))["bleu"]
+    parts = [
+        values(translation_scores([hypothesis], [reference], target_language="en"))["bleu"]
+        for hypothesis, reference in zip(HYPOTHESES, REFERENCES, strict=True)
+    ]
+    assert whole != pytest.approx(sum(parts) / len(parts), abs=1.0)
+
+
+@pytest.mark.parametrize("code", ["zh", "zh_CN", "zho_Hans", "zho_Hant", "yue_Hant"])
+def test_chinese_gets_its_tokenizer_from_every_familys_code(code: str) -> None:
+    assert bleu_tokenizer(code) == ("zh", None)
+    score = translation_scores(["我喝兩杯咖啡"], ["我喝兩杯咖啡"], target_language=code)[0]
+    assert score.value == pytest.approx(100.0)
+    assert score.signature is not None
+    assert "tok:zh" in score.signature
+
+
+@pytest.mark.parametrize("code", [None, "en", "en_XX", "eng_Latn", "de", "kon", "zul_Latn"])
+def test_other_languages_get_13a_without_a_warning(code: str | None) -> None:
+    assert bleu_tokenizer(code) == ("13a", None)
+
+
+@pytest.mark.parametrize(
+    ("codes", "module", "tokenizer", "fallback", "extra"),
+    [
+        (("ja", "ja_XX", "jpn_Jpan"), "MeCab", "ja-mecab", "char", "sacrebleu[ja]"),
+        (("ko", "ko_KR", "kor_Hang"), "mecab_ko", "ko-mecab", "13a", "sacrebleu[ko]"),
+    ],
+)
+def test_japanese_and_korean_without_their_extra_fall_back_with_a_warning(
+    codes: tuple[str, ...], module: str, tokenizer: str, fallback: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstrain.evaluation.metrics.find_spec", lambda name: None if name == module else object())
+    for code in codes:
+        chosen, warning = bleu_tokenizer(code)
+        assert chosen == fallback
+        assert warning is not None
+        assert code in warning
+        assert tokenizer in warning
+        assert extra in warning
+
+
+@pytest.mark.skipif(find_spec("mecab_ko") is not None, reason="needs sacrebleu without its extra ko")
+def test_a_score_into_korean_without_the_extra_says_its_tokenizer() -> None:
+    score = translation_scores(["커피 두 잔"], ["커피 두 잔"], target_language="kor_Hang")[0]
+    assert score.signature is not None
+    assert "tok:13a" in score.signature
+
+
+@pytest.mark.parametrize("score", [translation_scores, None])
+def test_an_empty_corpus_and_uneven_sides_are_refused(score: object) -> None:
+    def call(hypotheses: list[str], references: list[str]) -> None:
+        if score is None:
+            parsing_scores(hypotheses, references, hypothesis_ids=[], reference_ids=[])
+        else:
+            translation_scores(hypotheses, references, target_language=None)
+
+    with pytest.raises(ValueError, match=r"data\.eval"):
+        call([], [])
+    with pytest.raises(ValueError, match="found 2 and 1"):
+        call(["a", "b"], ["a"])
+
+
+def test_a_text_is_one_line_whatever_breaks_it() -> None:
+    assert one_line("  a\r\nb\u2028c\x85d\n") == "a b c d"
+    assert one_line("\n") == ""
+    assert len(one_line("".join(map(chr, range(0x3100)))).splitlines()) == 1
+
+
+def test_exact_match_of_a_hand_computed_table() -> None:
+    sources = ["call Ann now", "call Ann now", "wake me at seven", "wake me at seven", "call Ann now"]
+    parses = [
+        "[IN:CREATE_CALL [SL:CONTACT Ann ] ]",
+        "[IN:CREATE_CALL [SL:CONTACT Ann ] ]",
+        "[IN:CREATE_ALARM [SL:DATE_TIME at seven ] ]",
+        "[IN:CREATE_ALARM [SL:DATE_TIME at seven ] ]",
+        "[IN:CREATE_CALL [SL:CONTACT Ann ] ]",
+    ]
+    references = [
+        "[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]",
+        "[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]",
+        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-2> <pt-3> ] ]",
+        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-2> <pt-3> ] ]",
+        "[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]",
+    ]
+    hypotheses = [
+        "[IN:CREATE_CALL[SL:CONTACT<pt-1> ] ]",  # right, decoded without spaces
+        "[IN:CREATE_CALL [SL:CONTACT <pt-0> ] ]",  # another word
+        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-2> <pt-3> ]",  # a bracket too few
+        "[IN:CREATE_ALARM [SL:DATE_TIME at seven ] ]",  # words in place of pointers: right once undone
+        "[IN:CREATE_CALL [SL:CONTACT <pt-9> ] ]",  # beyond the utterance
+    ]
+    ids = [[1, 2, 3, 4, 4], [1, 2, 3, 4, 4], [5, 6, 7, 8, 4, 4], [5, 6, 7, 8, 4, 4], [1, 2, 3, 4, 4]]
+    hypothesis_ids = [[1, 2, 3, 4, 4], [1, 2, 9, 4, 4], [5, 6, 7, 8, 4], [5, 6, 10, 11, 4, 4], [1, 2, 12, 4, 4]]
+    scores = parsing_scores(
+        hypotheses, references, hypothesis_ids=hypothesis_ids, reference_ids=ids, sources=sources, parses=parses
+    )
+    assert values(scores) == {
+        "exact_match": 1 / 5,
+        "exact_match_tokens": 1 / 5,
+        "exact_match_disagreements": 0,
+        "exact_match_parse": 2 / 5,
+        "valid_brackets": 4 / 5,
+    }
+    assert all(score.signature is None for score in scores)
+
+
+def test_rows_on_which_text_and_tokens_disagree_are_counted() -> None:
+    parse = "[IN:GET_WEATHER ]"
+    scores = parsing_scores(
+        [parse, "[IN:GET_WEATHER]", parse],
+        [parse, parse, "[IN:GET_INFO ]"],
+        hypothesis_ids=[[1, 2], [1, 3], [1, 2]],  # the second spells the bracket with another piece
+        reference_ids=[[1, 2], [1, 2], [1, 2]],
+    )
+    assert values(scores)["exact_match_disagreements"] == 2
+    assert values(scores)["exact_match"] == values(scores)["exact_match_tokens"] == 2 / 3
+
+
+def test_the_plain_form_has_no_pointers_to_undo() -> None:
+    scores = parsing_scores(["[IN:A ]"], ["[IN:A ]"], hypothesis_ids=[[1]], reference_ids=[[1]])
+    assert "exact_match_parse" not in values(scores)
+
+
+def test_lengths_and_the_share_of_cut_hypotheses_are_means_over_rows() -> None:
+    scores = length_scores([3, 5, 10, 10], was_cut=[False, False, False, True])
+    assert values(scores) == {"gen_len": 7.0, "hit_cap_rate": 0.25}
+    with pytest.raises(ValueError, match=r"data\.eval"):
+        length_scores([], was_cut=[])
+
+
+def test_a_real_references_exact_match_is_one_against_itself() -> None:
+    parse = "[IN:GET_MESSAGE [SL:CONTACT <pt-1> <pt-2> ] [SL:TYPE_CONTENT <pt-3> ] [SL:RECIPIENT <pt-4> ] ]"
+    source = "Has Angelika Kratzer video me ssaged me?"
+    scores = parsing_scores(
+        [parse],
+        [parse],
+        hypothesis_ids=[[1]],
+        reference_ids=[[1]],
+        sources=[source],
+        parses=["[IN:GET_MESSAGE [SL:CONTACT Angelika Kratzer ] [SL:TYPE_CONTENT video ] [SL:RECIPIENT me ] ]"],
+    )
+    assert values(scores)["exact_match_parse"] == values(scores)["valid_brackets"] == 1.0
+
+
+@pytest.mark.real_data
+def test_every_real_parse_matches_itself_though_decoding_ate_its_spaces(real_data: Path) -> None:
+    rows = [line.split("\t") for line in (real_data / "mtop" / "eval.tsv").read_text(encoding="utf-8").splitlines()]
+    pairs = [to_pointer(utterance, parse=parse) for utterance, parse in rows]
+    ids = [[number] for number in range(len(rows))]
+    scores = parsing_scores(
+        [re.sub(r" (?=[\[<])|(?<=>) ", "", pair.target) for pair in pairs],
+        [pair.target for pair in pairs],
+        hypothesis_ids=ids,
+        reference_ids=ids,
+        sources=[pair.source for pair in pairs],
+        parses=[parse for _, parse in rows],
+    )
+    assert len(rows) == 2235
+    assert values(scores) == {
+        "exact_match": 1.0,
+        "exact_match_tokens": 1.0,
+        "exact_match_disagreements": 0.0,
+        "exact_match_parse": 1.0,
+        "valid_brackets": 1.0,
+    }
+
+
+def test_metrics_need_no_torch() -> None:
+    code = "import sys, dstrain.evaluation.metrics; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

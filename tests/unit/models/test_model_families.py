@@ -1,0 +1,113 @@
+"""What each family does its own way: names, start tokens, forced languages, precision."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import BartConfig, LlamaConfig, MarianConfig, MT5Config, T5Config
+
+from dstrain.models.families import (
+    check_precision,
+    decoder_start_id,
+    family_of,
+    generation_arguments,
+    hidden_scale,
+    max_positions,
+)
+from dstrain.models.load import load_config
+
+FolderOf = Callable[[str], Path]
+
+
+def test_the_family_is_found_from_a_stored_config(tiny: Any, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(tmp_path)
+    assert family_of(load_config(str(tmp_path))) == ("mbart" if tiny.family == "mbart50" else tiny.family)
+
+
+@pytest.mark.parametrize("config", [BartConfig(), LlamaConfig()])
+def test_other_architectures_are_refused_naming_the_supported(config: Any) -> None:
+    with pytest.raises(ValueError, match="M2M100, NLLB, mBART, Marian, T5 or mT5"):
+        family_of(config)
+
+
+def test_marian_with_two_vocabularies_is_refused() -> None:
+    with pytest.raises(ValueError, match="separate source and target vocabularies"):
+        family_of(MarianConfig(share_encoder_decoder_embeddings=False))
+
+
+def test_fp16_is_refused_for_the_t5_family_unless_asked_for(tiny: Any) -> None:
+    config = tiny.model.config
+    check_precision(config, precision="bf16", allow_fp16_t5=False)
+    check_precision(config, precision="fp16", allow_fp16_t5=True)
+    if tiny.family in ("t5", "mt5"):
+        with pytest.raises(ValueError, match="allow_fp16_t5"):
+            check_precision(config, precision="fp16", allow_fp16_t5=False)
+    else:
+        check_precision(config, precision="fp16", allow_fp16_t5=False)
+
+
+def test_hypotheses_begin_as_references_do(tiny: Any) -> None:
+    """The decoder input of generation, as far as it is forced, is the decoder input of training."""
+    source, target = tiny.languages
+    _, ((*labels,),) = tiny.tokenizer.encode(["네"], ["yes"], source_language=source, target_language=target)
+    start = decoder_start_id(tiny.model)
+    trained = [labels[-1] if start is None else start, *labels[:-1]]
+    arguments = generation_arguments(tiny.model, tiny.tokenizer, target_language=target)
+    first = arguments.get("decoder_start_token_id", tiny.model.generation_config.decoder_start_token_id)
+    forced = arguments.get("forced_bos_token_id")
+    begun = [first] if forced is None else [first, forced]
+    assert trained[: len(begun)] == begun
+    inputs = tiny.tokenizer.tokenizer("네", return_tensors="pt")
+    hypothesis = tiny.model.eval().generate(
+        inputs["input_ids"], attention_mask=inputs["attention_mask"], max_new_tokens=3, do_sample=False, **arguments
+    )
+    assert hypothesis[0, : len(begun)].tolist() == begun
+
+
+def test_the_target_language_decides_the_forced_token(tiny: Any) -> None:
+    if tiny.languages[0] is None:
+        assert generation_arguments(tiny.model, tiny.tokenizer, target_language=None) == {}
+        return
+    source, target = tiny.languages
+    key = "decoder_start_token_id" if tiny.family == "mbart" else "forced_bos_token_id"
+    for language in (source, target):
+        arguments = generation_arguments(tiny.model, tiny.tokenizer, target_language=language)
+        assert arguments[key] == tiny.tokenizer.language_id(language)
+    with pytest.raises(ValueError, match="language `xx`"):
+        generation_arguments(tiny.model, tiny.tokenizer, target_language="xx")
+
+
+def test_without_a_language_references_and_hypotheses_take_the_same_default(tiny: Any) -> None:
+    if tiny.languages[0] is None:
+        pytest.skip("a family without language tokens")
+    _, (labels,) = tiny.tokenizer.encode(["네"], ["yes"], source_language=None, target_language=None)
+    arguments = generation_arguments(tiny.model, tiny.tokenizer, target_language=None)
+    assert tiny.tokenizer.language_id(tiny.tokenizer.default_language) in labels
+    assert tiny.tokenizer.language_id(tiny.tokenizer.default_language) in arguments.values()
+
+
+def test_a_config_without_a_start_token_is_refused(tiny: Any) -> None:
+    if tiny.family in ("mbart", "mbart50"):
+        assert decoder_start_id(tiny.model) is None
+        return
+    if tiny.family == "marian":
+        pytest.skip("Marian's config class takes no other value than a number")
+    tiny.model.config.decoder_start_token_id = None
+    with pytest.raises(ValueError, match="decoder_start_token_id"):
+        decoder_start_id(tiny.model)
+
+
+def test_only_fixed_position_tables_limit_the_length(tiny: Any) -> None:
+    limited = tiny.family in ("mbart", "mbart50", "marian")
+    assert max_positions(tiny.model.config) == (512 if limited else None)
+
+
+def test_only_the_first_t5_scales_before_its_head() -> None:
+    class Shell:
+        def __init__(self, config: Any) -> None:
+            self.config = config
+
+    assert hidden_scale(Shell(T5Config(d_model=64))) == 0.125  # type: ignore[arg-type]
+    assert hidden_scale(Shell(T5Config(d_model=64, tie_word_embeddings=False))) == 1.0  # type: ignore[arg-type]
+    assert hidden_scale(Shell(MT5Config(d_model=64))) == 1.0  # type: ignore[arg-type]

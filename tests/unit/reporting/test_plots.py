@@ -1,0 +1,62 @@
+"""The plots show what the record holds: every finite point, the best evaluation, and units on the axes."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from reporting_cases import (
+    parsing_config,
+    parsing_record,
+    run_info,
+    train_row,
+    translation_config,
+    translation_record,
+    translation_row,
+)
+
+from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
+from dstrain.reporting.records import EventRow, Row, RunRecord, build_record
+
+
+@pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])
+def test_both_plots_are_png_files_and_the_same_each_time(record: RunRecord, tmp_path: Path) -> None:
+    paths = write_plots(record, run_dir=tmp_path)
+    assert paths == [tmp_path / "plots" / "loss.png", tmp_path / "plots" / "score.png"]
+    first = [path.read_bytes() for path in paths]
+    assert all(content.startswith(b"\x89PNG") for content in first)
+    assert [path.read_bytes() for path in write_plots(record, run_dir=tmp_path)] == first
+
+
+def test_the_loss_plot_holds_training_and_validation_loss_with_units() -> None:
+    record = translation_record()
+    axes = draw_losses(record).axes[0]
+    training, validation = axes.get_lines()
+    assert np.asarray(training.get_ydata()).tolist() == [row.loss for row in record.train_rows]
+    assert np.asarray(validation.get_xdata()).tolist() == [5000, 50000, 95000]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("optimizer step", "cross-entropy (nats per target token)")
+
+
+def test_a_loss_that_falls_far_is_drawn_on_a_logarithmic_axis() -> None:
+    assert draw_losses(parsing_record()).axes[0].get_yscale() == "log"
+    assert draw_losses(translation_record()).axes[0].get_yscale() == "linear"
+
+
+def test_the_score_plot_marks_the_evaluation_that_the_recipe_chose() -> None:
+    by_loss = parsing_record(parsing_config(evaluation={"best_metric": "loss"}))
+    mark = draw_scores(by_loss).axes[0].get_lines()[-1]
+    assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([1200], [0.5365])
+    assert mark.get_label() == "best by validation loss: exact match 0.5365 at step 1,200"
+
+
+def test_label_smoothing_and_resumes_are_in_the_legend() -> None:
+    training = {"batch_size": 16, "epochs": 6.0, "learning_rate": 3e-4, "label_smoothing": 0.1}
+    rows: list[Row] = [train_row(50), EventRow("resume", 50), train_row(100), EventRow("resume", 100)]
+    axes = draw_losses(build_record(translation_config(training=training), info=run_info(), rows=rows)).axes[0]
+    assert axes.get_legend_handles_labels()[1] == ["training (label smoothing 0.1)", "validation", "resumed"]
+
+
+def test_nothing_is_drawn_of_a_run_without_finite_numbers(tmp_path: Path) -> None:
+    rows: list[Row] = [train_row(50, loss=math.nan), translation_row(50, bleu=math.nan, loss=math.inf)]
+    assert write_plots(build_record(translation_config(), info=run_info(), rows=rows), run_dir=tmp_path) == []
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,26 @@
+"""Which languages a row is in."""
+
+import pytest
+
+from dstrain.config.schema import Task
+from dstrain.tasks.translation import Languages, choose_languages
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "chosen"),
+    [
+        (None, None, Languages("ko", "en")),
+        ("ja", None, Languages("ja", "en")),
+        (None, "fr", Languages("ko", "fr")),
+        ("ja", "fr", Languages("ja", "fr")),
+    ],
+)
+def test_a_row_overrides_the_task_on_each_side_by_itself(
+    source: str | None, target: str | None, chosen: Languages
+) -> None:
+    task = Task(kind="translation", source_language="ko", target_language="en")
+    assert choose_languages(task, source=source, target=target) == chosen
+
+
+def test_families_without_language_codes_get_none() -> None:
+    assert choose_languages(Task(kind="translation"), source=None, target=None) == Languages(None, None)

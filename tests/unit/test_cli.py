@@ -1,0 +1,153 @@
+"""The command line: what it prints, its exit codes, and what it leaves unimported."""
+
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dstrain.cli import app
+from dstrain.config.load import dump_config, load_config, recipe_hash
+
+RUNNER = CliRunner()
+
+
+def test_check_says_ok_with_a_summary() -> None:
+    result = RUNNER.invoke(app, ["check", "demo_translation"])
+    assert result.exit_code == 0
+    config = load_config("demo_translation")
+    assert "demo_translation: ok" in result.stdout
+    for part in ("scratch: m2m100", f"{config.training.max_steps} steps", "fp32", recipe_hash(config)[:16]):
+        assert part in result.stdout
+
+
+def test_check_applies_overrides_of_both_spellings_to_every_file() -> None:
+    result = RUNNER.invoke(
+        app, ["check", "demo_translation", "demo_parsing", "training.max_steps=7", "--set", "name=x"]
+    )
+    assert result.exit_code == 0
+    assert result.stdout.count("7 steps") == 2
+    assert result.stdout.count("runs/x") == 2
+
+
+def test_check_reports_the_faults_of_all_files_and_fails(tmp_path: Path) -> None:
+    (tmp_path / "one.yaml").write_text("name: one\nsead: 1\n")
+    (tmp_path / "two.yaml").write_text("name: [\n")
+    result = RUNNER.invoke(app, ["check", str(tmp_path / "one.yaml"), "debug", str(tmp_path / "two.yaml"), "nowhere"])
+    assert result.exit_code == 1
+    assert "one.yaml:2: sead: unknown key; found 1; did you mean `seed`?" in result.stderr
+    assert "two.yaml:2: not valid YAML" in result.stderr
+    assert "nowhere: neither a file nor a shipped recipe" in result.stderr
+    assert "debug: ok" in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_check_reports_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = RUNNER.invoke(app, ["check", "mtop_pointer_scratch"])
+    assert result.exit_code == 1
+    assert result.stderr.count("no such file") == 2
+
+
+def test_check_wants_a_configuration() -> None:
+    result = RUNNER.invoke(app, ["check", "seed=1"])
+    assert result.exit_code == 2
+    assert "name at least one configuration" in result.stderr
+
+
+def test_version_is_printed() -> None:
+    assert RUNNER.invoke(app, ["--version"]).stdout.startswith("dstrain 0.")
+
+
+def install_module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
+    module = types.ModuleType(name)
+    vars(module).update(contents)
+    monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_train_passes_its_arguments_on_and_ends_with_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[list[str]] = []
+
+    def main(argv: list[str]) -> int:
+        seen.append(argv)
+        return 85
+
+    install_module(monkeypatch, "dstrain.train", main=main)
+    result = RUNNER.invoke(app, ["train", "--config", "debug", "seed=1", "--debug", "--overfit", "8"])
+    assert result.exit_code == 85
+    assert seen == [["--config", "debug", "seed=1", "--debug", "--overfit", "8"]]
+
+
+def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_card(run_dir: Path) -> Path:
+        if not run_dir.is_dir():
+            raise ValueError(f"{run_dir} is no run folder")
+        return run_dir / "README.md"
+
+    install_module(monkeypatch, "dstrain.reporting.card", write_card=write_card)
+    assert RUNNER.invoke(app, ["card", str(tmp_path)]).stdout.strip() == f"{tmp_path}/README.md"
+    result = RUNNER.invoke(app, ["card", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert result.stderr.strip() == f"{tmp_path}/nowhere is no run folder"
+
+
+@pytest.fixture
+def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Path]]:
+    seen: list[tuple[str, str, Path]] = []
+
+    def evaluate_saved(model: str, *, config: Any, output: Path) -> None:
+        seen.append((model, config.name, output))
+
+    install_module(monkeypatch, "dstrain.run", evaluate_saved=evaluate_saved)
+    return seen
+
+
+@pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
+def test_evaluate_takes_a_run_folders_own_recipe_and_its_best_model(
+    tmp_path: Path, evaluated: list[tuple[str, str, Path]], folders: list[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(load_config("debug")))
+    for folder in folders:
+        (tmp_path / folder).mkdir()
+    result = RUNNER.invoke(app, ["evaluate", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert evaluated == [(str(tmp_path / folders[0]), "debug", tmp_path / "evaluate")]
+
+
+def test_evaluate_takes_a_model_with_a_recipe(tmp_path: Path, evaluated: list[tuple[str, str, Path]]) -> None:
+    arguments = ["evaluate", "some/model", "name=mine", "--config", "debug", "--output", str(tmp_path)]
+    assert RUNNER.invoke(app, arguments).exit_code == 0
+    assert evaluated == [("some/model", "mine", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["some/model"], "say which recipe with --config"),
+        (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
+        (["{run}"], "holds no model yet"),
+    ],
+)
+def test_evaluate_says_what_is_missing(
+    tmp_path: Path, evaluated: list[tuple[str, str, Path]], arguments: list[str], message: str
+) -> None:
+    (tmp_path / "config.yaml").write_text(dump_config(load_config("debug")))
+    result = RUNNER.invoke(app, ["evaluate", *[argument.format(run=tmp_path) for argument in arguments]])
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert evaluated == []
+
+
+def test_check_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom dstrain.cli import app\n"
+        "try: app(['check', 'debug'])\nexcept SystemExit as end: assert end.code == 0\n"
+        "print([m for m in ('torch', 'deepspeed', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
