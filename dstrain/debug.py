@@ -21,8 +21,9 @@ def shrink_config(config: RunConfig, *, overfit: int | None, world_size: int) ->
     if world_size > 1:
         raise ValueError(f"--debug runs one process, found {world_size}: start it with python, without a launcher")
     values = config.model_dump()
-    name = f"{config.name}-overfit{overfit}" if overfit else f"{config.name}-debug"
-    values |= {"name": name, "output_dir": None if config.output_dir is None else f"{config.output_dir}-debug"}
+    suffix = f"-overfit{overfit}" if overfit else "-debug"
+    output_dir = None if config.output_dir is None else config.output_dir.rstrip("/") + suffix
+    values |= {"name": config.name + suffix, "output_dir": output_dir}
     steps = OVERFIT_STEPS if overfit else DEBUG_STEPS
     train = _first_rows(values["data"]["train"], max_rows=overfit or TRAIN_ROWS)
     evaluated = train if overfit else _first_rows(values["data"]["eval"], max_rows=EVAL_ROWS)

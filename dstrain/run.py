@@ -240,7 +240,8 @@ def _evaluate(built: Built, *, max_batches: int | None) -> EvaluationResult | No
         assert isinstance(model, PreTrainedModel)
         return evaluate(
             model,
-            loss_module=built.engine.module,
+            # not the engine's own: under ZeRO-3 its forward is a collective call, and ranks have unequal numbers of batches
+            loss_module=Seq2SeqLoss(model),
             tokenizer=built.prepared.tokenizer,
             tokens=built.prepared.eval,
             config=built.config,

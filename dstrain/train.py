@@ -57,10 +57,16 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection"
     )
-    parser.add_argument("--overfit", type=int, metavar="N", help="debug: learn N rows by heart, to prove the model can")
+    parser.add_argument("--overfit", type=_row_count, metavar="N", help="debug: learn N rows by heart, to prove the model can")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
     return parser.parse_intermixed_args(arguments)
+
+
+def _row_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is a number of rows, 1 or more; found {text!r}")
+    return int(text)
 
 
 def _prepare_process(place: Place) -> None:
@@ -88,7 +94,7 @@ def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
     }.get(place.launcher, ["python"])
     module = "--module" if place.launcher in ("deepspeed", "torchrun") else "-m"
     program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
-    given = [argument for argument in arguments if not argument.startswith("--local_rank")]
+    given = [argument for argument in arguments if not argument.startswith(("--local_rank", "--local-rank"))]
     return shlex.join([*launcher, *program, *given])
 
 

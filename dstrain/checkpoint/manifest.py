@@ -75,15 +75,17 @@ def load_manifest(directory: Path) -> Manifest:
         if path.stat().st_size > MAX_MANIFEST_BYTES:
             raise CheckpointError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, so not a manifest")
         values = json.loads(path.read_bytes())
-        files = tuple(FileEntry(**entry) for entry in values.pop("files"))
-        manifest = Manifest(files=files, **values)
+        # asked first: another format may have other keys
+        if values["format"] != FORMAT:
+            raise CheckpointError(f"{path}: format {values['format']!r}, this version reads {FORMAT}")
+        files = tuple(_file_entry(**entry) for entry in values.pop("files"))
+        return Manifest(files=files, **values)
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror}; the save was not finished") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path}: malformed ({error})") from error
-    if manifest.format != FORMAT:
-        raise CheckpointError(f"{path}: format {manifest.format}, this version reads {FORMAT}")
-    return manifest
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: malformed ({type(error).__name__}: {error})") from error
 
 
 def verify_checkpoint(directory: Path) -> Manifest:
@@ -98,15 +100,27 @@ def verify_checkpoint(directory: Path) -> Manifest:
     return manifest
 
 
+def _file_entry(path: str, size: int, sha256: str) -> FileEntry:
+    if not (isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str)):
+        raise TypeError(f"no file entry: {path!r}, {size!r}, {sha256!r}")
+    return FileEntry(path, size, sha256)
+
+
 def _verify_file(entry: FileEntry, *, directory: Path) -> None:
     relative = PurePosixPath(entry.path)
     path = directory / relative
-    if relative.is_absolute() or ".." in relative.parts or path.is_symlink():
+    leaves = relative.is_absolute() or ".." in relative.parts or not entry.path.isprintable()
+    # a link anywhere on the way may lead outside
+    if leaves or os.path.realpath(path) != os.path.join(os.path.realpath(directory), relative):
         raise CheckpointError(f"{directory / MANIFEST}: the path {entry.path!r} leaves the checkpoint directory")
     if not path.is_file():
         raise CheckpointError(f"{path}: missing")
-    size = path.stat().st_size
+    try:
+        size = path.stat().st_size
+        sha256 = hash_file(path) if size == entry.size else ""
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if size != entry.size:
         raise CheckpointError(f"{path}: {size} bytes, the manifest says {entry.size}")
-    if hash_file(path) != entry.sha256:
+    if sha256 != entry.sha256:
         raise CheckpointError(f"{path}: its content does not match the manifest's sha256")

@@ -92,6 +92,7 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
     """
     with open_pieces(directory) as pieces, torch.no_grad():
         for name, parameter in trained_parameters(module):
+            pieces.check_numel(name, numel=parameter.numel())
             flat = torch.empty(parameter.numel(), dtype=torch.float32)
             pieces.fill(flat, kind=MASTER, name=name, start=0)
             parameter.copy_(flat.view_as(parameter))
@@ -121,6 +122,19 @@ class SavedPieces:
                 self._index.setdefault((kind, name), []).append((start, numel, opened, key))
         for found in self._index.values():
             found.sort(key=lambda piece: piece[0])
+
+    def check_numel(self, name: str, *, numel: int) -> None:
+        """Whether a parameter was saved with this many elements.
+
+        Raises:
+            CheckpointError: with more; with fewer, `fill` raises.
+        """
+        saved = max((start + length for start, length, *_ in self._index.get((MASTER, name), [])), default=0)
+        if saved > numel:
+            raise CheckpointError(
+                f"the checkpoint has {saved} elements of parameter {name}, the model {numel}: it was saved with another "
+                "model; start a new run with another output_dir"
+            )
 
     def fill(self, flat: Tensor, *, kind: str, name: str, start: int) -> None:
         """Copy elements `start` onwards of a parameter's saved tensor into `flat` ([numel] float32).

@@ -24,9 +24,11 @@ def step_dir(root: Path, *, step: int) -> Path:
 
 
 def begin_save(root: Path, *, step: int) -> Path:
-    """An empty directory to write the parts of a checkpoint into; what an interrupted save left there is removed."""
+    """An empty directory to write the parts of a checkpoint into; what interrupted saves left under `root` is removed."""
+    # a save cut short at one step would otherwise fill the disk for good, unless the run saves at that step again
+    for leftover in root.glob("step-*.tmp"):
+        shutil.rmtree(leftover, ignore_errors=True)
     parts = step_dir(root, step=step).with_suffix(".tmp")
-    shutil.rmtree(parts, ignore_errors=True)
     parts.mkdir(parents=True)
     return parts
 
@@ -74,13 +76,18 @@ def newest_valid(root: Path, *, on_broken: Callable[[str], None]) -> tuple[Path,
 def prune(root: Path, *, keep_last: int, keep_steps: frozenset[int]) -> list[Path]:
     """Remove checkpoints but the newest `keep_last` and those of `keep_steps`; gives what was removed.
 
-    Nothing is removed unless the newest verifies.
+    Nothing is removed unless the newest verifies. One that does not, because it was passed over by a resume, is
+    replaced when the run reaches its step again.
     """
     assert keep_last >= 2, keep_last
     directories = checkpoint_dirs(root)
     doomed = [path for path in directories[keep_last:] if step_of(path) not in keep_steps]
-    if doomed:
-        verify_checkpoint(directories[0])
+    try:
+        if doomed:
+            verify_checkpoint(directories[0])
+    except CheckpointError as error:
+        log.warning("no checkpoint is pruned, because the newest is not valid: %s", error)
+        return []
     for directory in doomed:
         _remove(directory)
     return doomed

@@ -38,9 +38,9 @@ def discover_place(environment: Mapping[str, str]) -> Place:
     Raises:
         ValueError: variables of a launcher are there in part, or are not numbers.
     """
-    if "RANK" in environment and "WORLD_SIZE" in environment:
+    if "RANK" in environment or "WORLD_SIZE" in environment:
         return _launched_place(environment)
-    if int(environment.get("SLURM_NTASKS", "1")) > 1 and "SLURM_PROCID" in environment:
+    if "SLURM_PROCID" in environment and _number(environment, "SLURM_NTASKS") > 1:
         return _slurm_place(environment)
     return Place(
         rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
@@ -48,11 +48,13 @@ def discover_place(environment: Mapping[str, str]) -> Place:
 
 
 def _launched_place(environment: Mapping[str, str]) -> Place:
-    missing = [key for key in ("LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if key not in environment]
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    missing = [key for key in needed if key not in environment]
     if missing:
+        given = " and ".join(key for key in ("RANK", "WORLD_SIZE") if key in environment)
         raise ValueError(
-            f"environment: RANK and WORLD_SIZE are set but {', '.join(missing)} is not; start with deepspeed, torchrun or "
-            "srun, or unset RANK and WORLD_SIZE for a single process"
+            f"environment: {given} set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
+            f"{given} for a single process"
         )
     return Place(
         rank=_number(environment, "RANK"),
@@ -73,19 +75,21 @@ def _launcher(environment: Mapping[str, str]) -> str:
 def _slurm_place(environment: Mapping[str, str]) -> Place:
     # below the ephemeral range, where a job-id formula would meet ports in use (NVIDIA/enroot#243)
     job_port = 20000 + _number(environment, "SLURM_JOB_ID") % 12000
+    # rank 0 runs on the first node of the step, which may be smaller than the job
+    nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     return Place(
         rank=_number(environment, "SLURM_PROCID"),
         local_rank=_number(environment, "SLURM_LOCALID"),
         world_size=_number(environment, "SLURM_NTASKS"),
-        master_address=environment.get("MASTER_ADDR") or first_node(environment["SLURM_JOB_NODELIST"]),
-        master_port=int(environment.get("MASTER_PORT", job_port)),
+        master_address=environment.get("MASTER_ADDR") or first_node(nodes),
+        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else job_port,
         launcher="srun",
     )
 
 
 def _number(environment: Mapping[str, str], key: str) -> int:
     value = environment.get(key, "")
-    if not value.isdigit():
+    if not value.isdecimal():
         raise ValueError(f"environment: {key} must be a whole number, found {value!r}; start through a launcher")
     return int(value)
 

@@ -2,7 +2,8 @@
 
 import re
 
-_NODE = re.compile(r"(?P<prefix>[^\[,]+)(?:\[(?P<ranges>[^\]]+)\])?(?P<suffix>[^,\[]*)")
+_RANGES = r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]"
+_NODES = re.compile(rf"[^\[\],\s]+(?:{_RANGES}[^\[\],\s]*)*(?=,|$)")
 
 
 def first_node(node_list: str) -> str:
@@ -11,10 +12,7 @@ def first_node(node_list: str) -> str:
     Raises:
         ValueError: the list is empty or malformed.
     """
-    match = _NODE.match(node_list.strip())
+    match = _NODES.match(node_list.strip())
     if match is None:
-        raise ValueError(f"SLURM_JOB_NODELIST: not a Slurm node list: {node_list!r}")
-    ranges = match["ranges"]
-    if ranges is None:
-        return match["prefix"]
-    return match["prefix"] + re.split(r"[-,]", ranges)[0] + match["suffix"]
+        raise ValueError(f"SLURM_JOB_NODELIST: not a Slurm node list: {node_list!r}; set MASTER_ADDR to the first node")
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", match[0])

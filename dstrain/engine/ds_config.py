@@ -27,10 +27,12 @@ def effective_zero_stage(config: RunConfig) -> int:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on top, mapping by mapping."""
+    """`base` with `over` laid on top, mapping by mapping; an empty section (null) changes nothing."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
+        if isinstance(below, Mapping) and value is None:
+            continue
         merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
     return merged
 

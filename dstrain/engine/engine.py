@@ -26,7 +26,7 @@ from dstrain.engine.schedule import learning_rate_at
 from dstrain.models.loss import ProjectionLoss
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's DynamicLossScaler changes as it runs."""
+"""What DeepSpeed's DynamicLossScaler changes as it runs; its static scaler, which the user may ask for, has the first."""
 
 
 class TrainingFault(RuntimeError):
@@ -83,7 +83,7 @@ class Engine:
         if self._config.precision != "fp16":
             return {}
         scaler = self.wrapped.optimizer.loss_scaler
-        return {name: getattr(scaler, name) for name in SCALER_COUNTERS}
+        return {name: getattr(scaler, name) for name in SCALER_COUNTERS if hasattr(scaler, name)}
 
     def restore_counters(self, *, loss_scaler: Mapping[str, Any], skipped_steps: int) -> None:
         """Take up the counters of the process that saved them."""
@@ -134,11 +134,8 @@ class Engine:
         """
         model = self.module.model
         assert isinstance(model, nn.Module)
-        whole = nullcontext()
-        if self.zero_stage == 3:
-            whole = deepspeed.zero.GatheredParameters(list(model.parameters()))
         self.module.eval()
-        with whole, torch.no_grad():
+        with torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
             yield model
 
     def _update(self) -> None:
@@ -217,6 +214,21 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+@contextmanager
+def _gather(model: nn.Module) -> Iterator[None]:
+    parameters = list(model.parameters())
+    with deepspeed.zero.GatheredParameters(parameters):
+        # GatheredParameters alone does not hold: after every module's forward DeepSpeed shards its weights again,
+        # unless somebody else still uses them
+        for parameter in parameters:
+            parameter.ds_active_sub_modules.add(_gather)  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            for parameter in parameters:
+                parameter.ds_active_sub_modules.discard(_gather)  # type: ignore[attr-defined]
 
 
 def _skip_shared_memory_build() -> None:

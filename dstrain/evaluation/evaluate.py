@@ -89,7 +89,8 @@ def evaluate(
 
     `loss_module` returns the sum of token cross-entropies of a batch; `gather` brings each rank's list to rank 0.
     `max_rows` (None: the recipe's `evaluation.max_rows`) takes the first rows, `max_batches` the batches with the
-    longest sources. Under ZeRO-3 the caller gathers the weights around the call. Raises IncompleteEvaluationError if a
+    longest sources. Under ZeRO-3 the caller gathers the weights around the call, and `loss_module` is not the one that the
+    engine wraps: its forward waits for the other ranks, who have other batches. Raises IncompleteEvaluationError if a
     row is missing or came twice.
     """
     plan = plan_evaluation(

@@ -98,7 +98,7 @@ def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: T
     if model.config.model_type in ("t5", "mt5"):
         encoded = model.encoder(input_ids=source_ids, attention_mask=source_mask).last_hidden_state
         decoded = model.decoder(
-            input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=None, use_cache=False
+            input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=source_mask, use_cache=False
         )
     else:
         decoded = model.model(

@@ -15,6 +15,7 @@ _BELOW_TWENTY = (
     "eighteen nineteen"
 ).split()
 _TENS = ("", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
+_ENGLISH_UNITS = ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred"))
 _IRREGULAR_ORDINALS = {
     "one": "first", "two": "second", "three": "third", "five": "fifth", "eight": "eighth", "nine": "ninth", "twelve": "twelfth",
 }  # fmt: skip
@@ -94,9 +95,7 @@ def cardinal(number: int) -> str:
     if number < 100:
         tens, ones = divmod(number, 10)
         return f"{_TENS[tens]}-{_BELOW_TWENTY[ones]}" if ones else _TENS[tens]
-    for size, name in ((1_000_000, "million"), (1_000, "thousand"), (100, "hundred")):
-        if number >= size:
-            break
+    size, name = next(unit for unit in _ENGLISH_UNITS if unit[0] <= number)
     above, rest = divmod(number, size)
     spelled = f"{cardinal(above)} {name}"
     return f"{spelled} {cardinal(rest)}" if rest else spelled

@@ -11,6 +11,7 @@ from typing import Literal
 
 from dstrain.tasks import phrases
 from dstrain.tasks.utterances import draw_utterance
+from dstrain.tasks.vocabulary import Phrase
 
 GENERATOR_VERSION = 1
 """Goes up whenever the same seed would give other rows, so that cached tokens are made anew."""
@@ -57,7 +58,7 @@ def demo_rows(task: Literal["translation", "parsing"], *, split: str, seed: int 
     return sorted(rows.values(), key=lambda _: rng.random())
 
 
-_DRAW: Mapping[str, Callable[..., phrases.Phrase]] = {
+_DRAW: Mapping[str, Callable[..., Phrase]] = {
     "number": phrases.draw_number,
     "date": phrases.draw_date,
     "time": phrases.draw_time,

@@ -176,7 +176,8 @@ def draw_utterance(rng: Random, group: str, *, held_back: bool) -> tuple[str, st
 
 
 def _draw_intent(rng: Random, intent: str, template: str) -> _Part:
-    words, slots, fillers = "", "", ()
+    words, slots = "", ""
+    fillers: tuple[str, ...] = ()
     for before, label, inside in _split(template):
         parts = [_draw_filler(rng, word) for word in inside]
         words += before + " ".join(part.words for part in parts)

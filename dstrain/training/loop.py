@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from dstrain.data.loader import Loader, StepBatch
 from dstrain.data.plan import Position
@@ -23,20 +24,19 @@ def train(
     try:
         for hook in hooks:
             hook.on_start(progress, control)
-        steps = loader.iterate_from(progress.position)
-        while progress.step < total_steps and control.stop_reason is None:
-            started = time.perf_counter()
-            batch = next(steps)
-            result = engine.step(batch, step=progress.step + 1)
-            progress = Progress(progress.step + 1, batch.plan.next_position)
-            seconds = time.perf_counter() - started
-            epoch = epoch_at(progress.position)
-            info = _describe_step(
-                batch, result, engine, progress, total_steps=total_steps, epoch=epoch, seconds=seconds
-            )
-            for hook in hooks:
-                hook.on_step(info, control)
-        steps.close()
+        with closing(loader.iterate_from(progress.position)) as steps:
+            while progress.step < total_steps and control.stop_reason is None:
+                started = time.perf_counter()
+                batch = next(steps)
+                result = engine.step(batch, step=progress.step + 1)
+                progress = Progress(progress.step + 1, batch.plan.next_position)
+                seconds = time.perf_counter() - started
+                epoch = epoch_at(progress.position)
+                info = _describe_step(
+                    batch, result, engine, progress, total_steps=total_steps, epoch=epoch, seconds=seconds
+                )
+                for hook in hooks:
+                    hook.on_step(info, control)
         for hook in hooks:
             hook.on_stop(progress, control)
     except BaseException as error:

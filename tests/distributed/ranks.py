@@ -19,7 +19,12 @@ class RankFailed(AssertionError):
 
 
 def run_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
-    """What `function(ranks, *arguments)` gives on every rank, in the order of ranks."""
+    """What `function(ranks, *arguments)` gives on every rank of a process group, in the order of ranks."""
+    return start_ranks(_join_and_call, function, arguments, world_size=world_size)
+
+
+def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
+    """What `function(place, *arguments)` gives in each of `world_size` processes, in the order of ranks."""
     port = free_port()
     children = []
     for rank in range(world_size):
@@ -59,17 +64,21 @@ def _receive(pipe: Connection, *, rank: int) -> Any:
 def _run_rank(pipe: Connection, place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     import torch
 
-    from dstrain.cluster.process_group import join_ranks
-
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(1)
     try:
-        ranks = join_ranks(place, timeout_minutes=2)
-        value = function(ranks, *arguments)
-        ranks.barrier()
-        pipe.send(("value", value))
+        pipe.send(("value", function(place, *arguments)))
     except BaseException:
         pipe.send(("error", traceback.format_exc()))
     finally:
         pipe.close()
         os._exit(0)  # destructors of the process group would wait for peers that are gone
+
+
+def _join_and_call(place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+    from dstrain.cluster.process_group import join_ranks
+
+    ranks = join_ranks(place, timeout_minutes=2)
+    value = function(ranks, *arguments)
+    ranks.barrier()
+    return value

@@ -1,6 +1,7 @@
 """Small real models and steps for the tests of engine and checkpoint, and a plain PyTorch loop to compare them with."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,7 @@ def build_batch(
 ) -> StepBatch:
     """One step of these rows, cut into micro-batches of the given sizes and dealt to a rank."""
     bounds = np.cumsum([0, *sizes])
-    parts = [np.arange(low, high) for low, high in zip(bounds, bounds[1:], strict=False)]
+    parts = [np.arange(low, high) for low, high in pairwise(bounds)]
     num_tokens = sum(len(target) for _, target in rows)
     mine = deal(list(sizes), world_size=world_size)[rank]
 

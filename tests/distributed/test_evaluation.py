@@ -54,7 +54,7 @@ class Tokens:
 
 
 def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> Any:
-    """The result on rank 0 before and after a step, with batches that do not go evenly among two ranks."""
+    """The results on rank 0 before and after a step; three batches do not go evenly among two ranks."""
     from dstrain.engine.engine import build_engine
     from dstrain.evaluation.evaluate import evaluate
     from dstrain.models.loss import Seq2SeqLoss
@@ -67,9 +67,10 @@ def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> A
                 parameter.normal_(std=0.5)
     config = build_config(
         machine__zero_stage=stage,
+        training__warmup_steps=0,
         evaluation__batch_size=5,
         evaluation__num_beams=num_beams,
-        training__learning_rate=1e-6,
+        training__learning_rate=1e-3,
     )
     if stage == 3:  # weights as small as these would otherwise stay whole all the time
         config = config.model_copy(update={"machine": config.machine.model_copy(update={"deepspeed": SHARD_ALL})})
@@ -97,15 +98,12 @@ def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> A
     return results
 
 
-@pytest.mark.parametrize("kind", ["m2m100", "mt5"])
-@pytest.mark.parametrize(("world_size", "stage", "num_beams"), [(2, 2, 1), (2, 3, 1), (2, 3, 3)])
-def test_scores_on_sharded_ranks_equal_those_of_one_rank(
-    kind: str, world_size: int, stage: int, num_beams: int
-) -> None:
+@pytest.mark.parametrize(("kind", "stage", "num_beams"), [("m2m100", 2, 1), ("m2m100", 3, 1), ("mt5", 3, 3)])
+def test_scores_on_two_sharded_ranks_equal_those_of_one_rank(kind: str, stage: int, num_beams: int) -> None:
     alone = run_ranks(train_and_evaluate, kind, 0, num_beams, world_size=1)[0]
-    ranks = run_ranks(train_and_evaluate, kind, stage, num_beams, world_size=world_size)
+    ranks = run_ranks(train_and_evaluate, kind, stage, num_beams, world_size=2)
     assert ranks[1] == [None, None]
     assert len(set(alone[0].hypotheses)) > 5
     assert ranks[0][0] == alone[0]
-    assert ranks[0][1].hypotheses == alone[1].hypotheses
-    assert ranks[0][1].scores == pytest.approx(alone[1].scores, rel=1e-5)
+    assert ranks[0][1].scores["loss"] == pytest.approx(alone[1].scores["loss"], rel=1e-4)
+    assert alone[1].scores["loss"] != alone[0].scores["loss"]

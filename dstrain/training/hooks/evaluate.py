@@ -41,23 +41,29 @@ class EvaluateHook(Hook):
         self.best: dict[str, float] | None = None
         """`{"step", "value"}` of the best evaluation by the recipe's metric; ties keep the older."""
         self._num_worse = 0
+        self._is_owed = False
 
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
             self._evaluate(REHEARSAL_BATCHES)
             log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
+        if self._is_owed:  # the run was told to stop at the very step of an evaluation
+            self._score(progress.step, self._epoch, control)
+        self._stop_early(control)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
         due = self._is_due(info)
         self._epoch = info.epoch
-        if control.stop_reason is None and (due or info.is_last):
-            self._score(info, control)
+        self._is_owed = due or info.is_last
+        if control.stop_reason is None and self._is_owed:
+            self._score(info.step, info.epoch, control)
 
     def state(self) -> dict[str, Any]:
         return {
             "best": self.best,
             "num_worse": self._num_worse,
+            "is_owed": self._is_owed,
             "epoch": self._epoch,
             "loss": self._loss.state(),
         }
@@ -65,6 +71,7 @@ class EvaluateHook(Hook):
     def load_state(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
         self._num_worse = state["num_worse"]
+        self._is_owed = state.get("is_owed", False)
         self._epoch = state["epoch"]
         self._loss.load_state(state["loss"])
 
@@ -79,26 +86,36 @@ class EvaluateHook(Hook):
             )
         return False
 
-    def _score(self, info: StepInfo, control: Control) -> None:
+    def _score(self, step: int, epoch: float, control: Control) -> None:
         started = time.perf_counter()
+        self._is_owed = False
         train_loss = self._loss.mean()
         self._loss.reset()
         result = self._evaluate(None)
         if result is not None:
-            self._record(result, info, control, train_loss=train_loss, seconds=time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._record(result, control, step=step, epoch=epoch, train_loss=train_loss, seconds=seconds)
         scores = self._ranks.broadcast(result.scores if result is not None else None)
-        self._judge(scores[self._config.best_metric], info.step, control)
+        self._judge(scores[self._config.best_metric], step)
+        self._stop_early(control)
         if self._config.checkpoint.every_steps is None:
             control.request_checkpoint()
 
     def _record(
-        self, result: EvaluationResult, info: StepInfo, control: Control, *, train_loss: float, seconds: float
+        self,
+        result: EvaluationResult,
+        control: Control,
+        *,
+        step: int,
+        epoch: float,
+        train_loss: float,
+        seconds: float,
     ) -> None:
-        folder = write_evaluation(result, run_dir=Path(self._config.run_dir), step=info.step)
+        folder = write_evaluation(result, run_dir=Path(self._config.run_dir), step=step)
         row = {
             "kind": "eval",
-            "step": info.step,
-            "epoch": info.epoch,
+            "step": step,
+            "epoch": epoch,
             "train_loss": train_loss,
             "scores": result.scores,
             "groups": result.groups,
@@ -111,11 +128,11 @@ class EvaluateHook(Hook):
         }
         control.record(row)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
-        log.info("evaluation at step %d (%.0f s): %s", info.step, seconds, shown)
+        log.info("evaluation at step %d (%.0f s): %s", step, seconds, shown)
         for warning in result.warnings:
-            log.warning("evaluation at step %d: %s", info.step, warning)
+            log.warning("evaluation at step %d: %s", step, warning)
 
-    def _judge(self, value: float, step: int, control: Control) -> None:
+    def _judge(self, value: float, step: int) -> None:
         stopping = self._config.training.early_stopping
         min_delta = stopping.min_delta if stopping else 0.0
         if self.best is None or self._gain(value) > 0.0:
@@ -125,11 +142,16 @@ class EvaluateHook(Hook):
         else:
             improved = False
         self._num_worse = 0 if improved else self._num_worse + 1
+
+    def _stop_early(self, control: Control) -> None:
+        stopping = self._config.training.early_stopping
         if stopping and self._num_worse >= stopping.patience:
             metric = self._config.best_metric
             control.request_stop(f"early stopping: {metric} has not improved in {self._num_worse} evaluations")
 
     def _gain(self, value: float) -> float:
         assert self.best is not None
+        if math.isnan(self.best["value"]):
+            return math.inf if not math.isnan(value) else 0.0
         gain = value - self.best["value"]
         return -gain if self._config.best_metric == "loss" else gain

@@ -154,4 +154,4 @@ def _build_board(config: RunConfig) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter  # imports for a second, and only where it is installed
 
-    return SummaryWriter(str(Path(config.run_dir) / "tensorboard"))  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(Path(config.run_dir) / "tensorboard"))

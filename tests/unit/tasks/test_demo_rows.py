@@ -22,8 +22,8 @@ TASKS: tuple[Task, ...] = ("translation", "parsing")
 
 # Pinned so that a change of the generator is noticed: raise GENERATOR_VERSION together with these.
 CHECKSUMS = (
-    ("translation", "train", "e230820b2dd24379"),
-    ("translation", "eval", "4c8b60c6cd2af8bf"),
+    ("translation", "train", "65b4a2e5b5847a03"),
+    ("translation", "eval", "c02107a27269b7b9"),
     ("parsing", "train", "22aa62525d60033c"),
     ("parsing", "eval", "e1300bb007e4f88c"),
 )
@@ -157,7 +157,62 @@ def test_a_translation_says_the_number_that_the_korean_says() -> None:
             assert read_sino(row.source) == read_english(row.target)
 
 
+EXAMPLES = {
+    "삼백이십일": "three hundred twenty-one",
+    "오후 세 시 반": "half past three in the afternoon",
+    "밤 열한 시 오 분 전": "five to eleven at night",
+    "열한 시간 삼십 분": "eleven hours and thirty minutes",
+    "유월 육 일": "June sixth",
+    "시월 삼 일": "October third",
+    "육 개월": "six months",
+    "커피 두 잔": "two cups of coffee",
+    "차 네 잔": "four cups of tea",
+    "자동차 네 대": "four cars",
+    "학생 스무 명": "twenty students",
+    "스물한 살": "twenty-one years old",
+    "십이 번 버스": "bus number twelve",
+    "세 번": "three times",
+    "만 원": "ten thousand won",
+    "오만 원": "fifty thousand won",
+    "커피 두 잔 주세요.": "Please give me two cups of coffee.",
+    "제 동생은 스무 살이에요.": "My younger sibling is twenty years old.",
+    "사흘 동안 서울에 있었어요.": "I was in Seoul for three days.",
+}
+
+
+def test_rows_translated_by_hand_are_among_the_generated_ones() -> None:
+    generated = {row.source: row.target for split in ("train", "eval") for row in rows_of("translation", split)}
+    assert {korean: generated.get(korean) for korean in EXAMPLES} == EXAMPLES
+
+
 # Parsing
+
+UTTERANCES = {
+    "set an alarm for 4pm and another for 5pm": (
+        "[IN:CREATE_ALARM [SL:DATE_TIME for 4 pm ] [SL:DATE_TIME for 5 pm ] ]",
+        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-3> <pt-4> <pt-5> ] [SL:DATE_TIME <pt-8> <pt-9> <pt-10> ] ]",
+    ),
+    "please call my sister on whatsapp": (
+        "[IN:CREATE_CALL [SL:CONTACT [IN:GET_CONTACT [SL:CONTACT_RELATED my ] [SL:TYPE_RELATION sister ] ] ] "
+        "[SL:NAME_APP whatsapp ] ]",
+        "[IN:CREATE_CALL [SL:CONTACT [IN:GET_CONTACT [SL:CONTACT_RELATED <pt-2> ] [SL:TYPE_RELATION <pt-3> ] ] ] "
+        "[SL:NAME_APP <pt-5> ] ]",
+    ),
+    "is it sunny in San Diego?": (
+        "[IN:GET_WEATHER [SL:WEATHER_ATTRIBUTE sunny ] [SL:LOCATION San Diego ] ]",
+        "[IN:GET_WEATHER [SL:WEATHER_ATTRIBUTE <pt-2> ] [SL:LOCATION <pt-4> <pt-5> ] ]",
+    ),
+}
+
+
+def test_utterances_parsed_by_hand_are_among_the_generated_ones() -> None:
+    generated = {row.source: row.target for split in ("train", "eval") for row in rows_of("parsing", split)}
+    assert {utterance: generated.get(utterance) for utterance in UTTERANCES} == {
+        utterance: parse for utterance, (parse, _) in UTTERANCES.items()
+    }
+    assert [to_pointer(utterance, parse=generated[utterance]).target for utterance in UTTERANCES] == [
+        pointers for _, pointers in UTTERANCES.values()
+    ]
 
 
 def leaves_of(parse: str) -> list[tuple[str, str]]:
@@ -187,7 +242,7 @@ def test_the_pointer_form_is_exercised() -> None:
 def test_utterances_are_short_and_labels_few() -> None:
     rows = rows_of("parsing", "train")
     assert max(len(row.source.split()) for row in rows) <= 16
-    assert len([token for token in task_tokens(row.target for row in rows)]) < 50
+    assert len(task_tokens(row.target for row in rows)) < 50
 
 
 def test_intents_nest_in_the_groups_that_say_so() -> None:

@@ -1,0 +1,87 @@
+"""Whole training runs on small real text, started in processes that have imported everything already."""
+
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from dstrain.cluster.environment import Place
+from dstrain.config.schema import RunConfig
+from dstrain.tasks.synthetic import demo_rows
+from tests.distributed.ranks import start_ranks
+
+NUM_TRAIN, NUM_EVAL = 120, 21
+
+
+def write_pairs(folder: Path) -> tuple[str, str]:
+    """Training and evaluation pairs of the translation demo as TSV files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for split, number in (("train", NUM_TRAIN), ("eval", NUM_EVAL)):
+        rows = demo_rows("translation", split=split)[:number]  # type: ignore[arg-type]
+        path = folder / f"{split}.tsv"
+        path.write_text("".join(f"{row.source}\t{row.target}\n" for row in rows))
+        paths.append(str(path))
+    return paths[0], paths[1]
+
+
+def build_run(folder: Path, **changes: Any) -> RunConfig:
+    """A tiny translation run in `folder`; changes are dotted with `__`."""
+    train, evaluation = write_pairs(folder)
+    values: dict[str, Any] = {
+        "name": "tiny",
+        "output_dir": str(folder / "run"),
+        "model": {
+            "scratch": {"architecture": "m2m100", "vocabulary_size": 600, "hidden_size": 32, "feed_forward_size": 64},
+            "dropout": 0.1,
+        },
+        "task": {"kind": "translation", "source_language": "ko", "target_language": "en"},
+        "data": {"train": [{"path": train}], "eval": [{"path": evaluation}]},
+        "training": {"batch_size": 16, "max_steps": 12, "learning_rate": 1e-3, "warmup_steps": 2},
+        "evaluation": {"every_steps": 5, "max_new_tokens": 12},
+        "machine": {"min_micro_batches": 3, "cache_dir": str(folder / "cache")},
+        "checkpoint": {"every_steps": 4},
+        "logging": {"every_steps": 1, "tensorboard": False},
+    }
+    for dotted, value in changes.items():
+        *path, key = dotted.split("__")
+        section = values
+        for part in path:
+            section = section.setdefault(part, {})
+        section[key] = value
+    return RunConfig.model_validate(values)
+
+
+def train(config: RunConfig, *, world_size: int = 1, stop_after: int | None = None) -> list[int]:
+    """Exit codes of the ranks; with `stop_after` rank 0 sends itself SIGTERM once that step was logged."""
+    return start_ranks(_train, config.model_dump(mode="json"), stop_after, world_size=world_size)
+
+
+def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
+    """Rows of metrics.jsonl, of one step the last."""
+    lines = (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()
+    rows = [row for row in map(json.loads, lines) if row["kind"] == kind]
+    if kind == "event":
+        return rows
+    return list({row["step"]: row for row in rows}.values())
+
+
+def _train(place: Place, values: dict[str, Any], stop_after: int | None) -> int:
+    from dstrain.run import run
+
+    logging.getLogger("dstrain").setLevel(logging.WARNING)
+    config = RunConfig.model_validate(values)
+    if stop_after is not None and place.rank == 0:
+        threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
+    return run(config, place=place, command="python -m dstrain.train")
+
+
+def _stop_later(run_dir: Path, step: int) -> None:
+    metrics = run_dir / "metrics.jsonl"
+    while not metrics.exists() or f'"kind": "train", "step": {step},' not in metrics.read_text():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGTERM)

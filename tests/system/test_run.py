@@ -1,0 +1,124 @@
+"""The whole way, from a recipe to a card: the same on any ranks, interrupted or not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from dstrain.checkpoint.manifest import verify_checkpoint
+from dstrain.reporting.records import load_record
+from dstrain.training.hooks.preempt import EXIT_PREEMPTED
+from tests.system.runs import NUM_EVAL, build_run, read_rows, train
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on two ranks with ZeRO-2."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert train(build_run(folder, machine__zero_stage=2), world_size=2) == [0, 0]
+    return folder
+
+
+def losses(folder: Path) -> list[float]:
+    rows = read_rows(build_run(folder), kind="train")
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    return [row["loss"] for row in rows]
+
+
+def scores(folder: Path) -> dict[int, dict[str, float]]:
+    return {row["step"]: row["scores"] for row in read_rows(build_run(folder), kind="eval")}
+
+
+def test_a_run_leaves_checkpoints_models_and_a_card_that_loads(straight: Path) -> None:
+    run = straight / "run"
+    assert sorted(path.name for path in (run / "checkpoints").iterdir())[-2:] == ["step-00000008", "step-00000012"]
+    verify_checkpoint(run / "checkpoints" / "step-00000012")
+    for folder in (run / "best", run / "final"):
+        model = AutoModelForSeq2SeqLM.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        assert model.generation_config.forced_bos_token_id == tokenizer.get_lang_id("en")
+    card = ModelCard.load(run / "README.md")
+    assert card.data.eval_results is not None
+    record = load_record(run)
+    assert record.status == "finished"
+    assert record.final is not None
+    assert record.final.num_rows == NUM_EVAL
+
+
+def test_the_sacrebleu_command_gives_the_number_of_the_card(straight: Path) -> None:
+    record = load_record(straight / "run")
+    assert record.final is not None
+    assert record.final.hypotheses is not None
+    folder = straight / "run" / record.final.hypotheses
+    command = [sys.executable, "-m", "sacrebleu", "references.txt", "-i", "hypotheses.txt", "-w", "4", "-b"]
+    printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert float(printed) == pytest.approx(record.final.scores["bleu"], abs=5e-5)
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (3, 1), (2, 3)])
+def test_losses_and_scores_are_those_of_any_other_ranks(
+    straight: Path, tmp_path: Path, world_size: int, stage: int
+) -> None:
+    assert train(build_run(tmp_path, machine__zero_stage=stage), world_size=world_size) == [0] * world_size
+    assert losses(tmp_path) == pytest.approx(losses(straight), rel=1e-5)
+    for step, given in scores(tmp_path).items():
+        assert given == pytest.approx(scores(straight)[step], rel=1e-5)
+
+
+@pytest.mark.parametrize("stop_after", [3, 6])
+def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened(
+    straight: Path, tmp_path: Path, stop_after: int
+) -> None:
+    config = build_run(tmp_path, machine__zero_stage=2)
+    assert train(config, world_size=2, stop_after=stop_after) == [EXIT_PREEMPTED] * 2
+    assert read_rows(config, kind="event")[-1]["event"] == "stop"
+    assert train(config, world_size=2) == [0, 0]
+    assert losses(tmp_path) == losses(straight)
+    assert scores(tmp_path) == scores(straight)
+    evaluations = read_rows(config, kind="eval")
+    assert [row["train_loss"] for row in evaluations] == [
+        row["train_loss"] for row in read_rows(build_run(straight), kind="eval")
+    ]
+
+
+def test_a_stopped_run_goes_on_with_fewer_ranks_within_rounding(straight: Path, tmp_path: Path) -> None:
+    assert train(build_run(tmp_path, machine__zero_stage=2), world_size=2, stop_after=5) == [EXIT_PREEMPTED] * 2
+    config = build_run(tmp_path, machine__zero_stage=1, machine__min_micro_batches=1)
+    assert train(config, world_size=1) == [0]
+    assert losses(tmp_path) == pytest.approx(losses(straight), rel=1e-5)
+    warnings = load_record(tmp_path / "run").info.warnings
+    assert any("the cut it began with" in warning for warning in warnings)
+
+
+def test_a_changed_recipe_is_refused_by_name(straight: Path) -> None:
+    config = build_run(straight, training__learning_rate=5e-4)
+    with pytest.raises(AssertionError, match=r"training\.learning_rate: 0\.001 in the checkpoint, 0\.0005 now"):
+        train(config)
+
+
+def test_a_finished_run_is_not_trained_again(straight: Path) -> None:
+    before = losses(straight)
+    assert train(build_run(straight, machine__zero_stage=2), world_size=2) == [0, 0]
+    assert losses(straight) == before
+
+
+@pytest.mark.parametrize("unit", ["sequences", "target_tokens"])
+@pytest.mark.parametrize("epochs", [1.5])
+def test_the_number_of_steps_is_known_before_training(tmp_path: Path, unit: str, epochs: float) -> None:
+    size = 16 if unit == "sequences" else 150
+    config = build_run(
+        tmp_path,
+        training__max_steps=None,
+        training__epochs=epochs,
+        training__batch_unit=unit,
+        training__batch_size=size,
+        evaluation__every_steps=None,
+        evaluation__every_epochs=0.5,
+    )
+    assert train(config) == [0]
+    record = load_record(tmp_path / "run")
+    assert record.last_step == record.info.total_steps
+    assert [round(row.epoch, 1) for row in record.eval_rows] == pytest.approx([0.5, 1.0, 1.5], abs=0.11)

@@ -1,0 +1,120 @@
+"""Pieces of parameters from files of any number of ranks: what they cover is read, what they do not is refused."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dstrain.checkpoint.manifest import CheckpointError
+from dstrain.checkpoint.state import MASTER, SavedPieces, load_weights, open_pieces
+
+WHOLE = torch.arange(10, dtype=torch.float32)
+
+
+def write(folder: Path, *ranks: dict[str, Tensor]) -> Path:
+    for rank, tensors in enumerate(ranks):
+        save_file(tensors, folder / f"rank-{rank:05d}.safetensors")
+    return folder
+
+
+def part(low: int, high: int) -> Tensor:
+    return WHOLE[low:high].clone()
+
+
+def read(folder: Path, *, start: int, numel: int, kind: str = MASTER, name: str = "w") -> list[float]:
+    flat = torch.full((numel,), -1.0)
+    with open_pieces(folder) as pieces:
+        pieces.fill(flat, kind=kind, name=name, start=start)
+    return flat.tolist()
+
+
+@pytest.mark.parametrize(("start", "numel"), [(0, 10), (0, 3), (2, 5), (9, 1), (3, 0), (4, 4)])
+def test_any_part_is_put_together_from_pieces_of_other_bounds(start: int, numel: int, tmp_path: Path) -> None:
+    write(
+        tmp_path, {"master/w@0": part(0, 4), "master/w@7": part(7, 10)}, {"master/w@4": part(4, 5), "master/w@5": part(5, 7)}
+    )
+    assert read(tmp_path, start=start, numel=numel) == WHOLE[start : start + numel].tolist()
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
+@given(
+    bounds=st.lists(st.integers(0, 10), max_size=6),
+    window=st.tuples(st.integers(0, 10), st.integers(0, 10)).map(sorted),
+)
+def test_every_tiling_gives_back_the_parameter(bounds: list[int], window: list[int], tmp_path: Path) -> None:
+    for path in tmp_path.iterdir():
+        path.unlink()
+    edges = sorted({0, 10, *bounds})
+    write(
+        tmp_path, *({f"master/w@{low}": part(low, high)} for low, high in zip(edges, edges[1:], strict=False))
+    )
+    low, high = window
+    assert read(tmp_path, start=low, numel=high - low) == WHOLE[low:high].tolist()
+
+
+def test_overlapping_pieces_are_read_once(tmp_path: Path) -> None:
+    write(tmp_path, {"master/w@0": part(0, 6)}, {"master/w@2": part(2, 4)}, {"master/w@3": part(3, 10)})
+    assert read(tmp_path, start=0, numel=10) == WHOLE.tolist()
+    assert read(tmp_path, start=3, numel=6) == WHOLE[3:9].tolist()
+
+
+@pytest.mark.parametrize(
+    ("pieces", "start", "missing"),
+    [
+        ([(0, 4), (5, 10)], 0, "4 to 10"),
+        ([(1, 10)], 0, "0 to 10"),
+        ([(0, 9)], 0, "9 to 10"),
+        ([(0, 3)], 4, "4 to 10"),
+        ([], 0, "0 to 10"),
+    ],
+)
+def test_a_gap_is_refused_by_name(pieces: list[tuple[int, int]], start: int, missing: str, tmp_path: Path) -> None:
+    write(tmp_path, {"master/other@0": part(0, 10)}, {f"master/w@{low}": part(low, high) for low, high in pieces})
+    with pytest.raises(CheckpointError, match=f"no master for elements {missing} of parameter w"):
+        read(tmp_path, start=start, numel=10 - start)
+
+
+def test_kinds_and_names_are_kept_apart(tmp_path: Path) -> None:
+    names = ("w", "w.w", "encoder/w@x")
+    tensors = {f"{kind}/{name}@0": torch.tensor([float(len(kind + name))]) for kind in ("master", "exp_avg") for name in names}
+    write(tmp_path, tensors)
+    for kind in ("master", "exp_avg"):
+        for name in names:
+            assert read(tmp_path, start=0, numel=1, kind=kind, name=name) == [len(kind + name)]
+
+
+def test_a_missing_moment_is_refused_by_kind(tmp_path: Path) -> None:
+    write(tmp_path, {"master/w@0": part(0, 10)})
+    with pytest.raises(CheckpointError, match="no exp_avg for elements 0 to 10 of parameter w"):
+        read(tmp_path, start=0, numel=10, kind="exp_avg")
+
+
+def test_other_files_of_the_directory_are_not_opened(tmp_path: Path) -> None:
+    write(tmp_path, {"master/w@0": part(0, 10)})
+    (tmp_path / "state.json").write_text("{}")
+    assert read(tmp_path, start=0, numel=10) == WHOLE.tolist()
+
+
+def test_a_checkpoint_without_files_holds_nothing() -> None:
+    with ExitStack() as stack, pytest.raises(CheckpointError, match="parameter w"):
+        SavedPieces([], stack=stack).fill(torch.empty(1), kind=MASTER, name="w", start=0)
+
+
+def test_weights_are_loaded_in_their_shape(tmp_path: Path) -> None:
+    write(tmp_path, {"master/weight@0": part(0, 4), "master/bias@0": part(8, 10)}, {"master/weight@4": part(4, 6)})
+    module = nn.Linear(3, 2)
+    load_weights(tmp_path, module=module)
+    assert module.weight.tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
+    assert module.bias.tolist() == [8.0, 9.0]
+
+
+@pytest.mark.parametrize(("width", "message"), [(4, "elements 6 to 8 of parameter weight"), (2, "6 elements of parameter weight")])
+def test_weights_of_another_size_are_refused(width: int, message: str, tmp_path: Path) -> None:
+    write(tmp_path, {"master/weight@0": part(0, 6), "master/bias@0": part(8, 10)})
+    with pytest.raises(CheckpointError, match=message):
+        load_weights(tmp_path, module=nn.Linear(width, 2))

@@ -1,0 +1,100 @@
+"""Who a process is, from the environment of every launcher; and the refusal of half an environment."""
+
+import socket
+
+import pytest
+
+from dstrain.cluster.environment import Place, discover_place, free_port
+
+LAUNCHED = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "8",
+    "SLURM_JOB_ID": "12345",
+    "SLURM_JOB_NODELIST": "gpu[07-08]",
+}
+
+
+def without(environment: dict[str, str], *keys: str) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key not in keys}
+
+
+@pytest.mark.parametrize(
+    ("extra", "launcher"),
+    [({"CROSS_RANK": "0"}, "deepspeed"), ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun"), ({}, "environment")],
+)
+def test_a_launcher_is_known_by_its_variables(extra: dict[str, str], launcher: str) -> None:
+    place = discover_place(LAUNCHED | extra)
+    assert place == Place(
+        rank=3, local_rank=1, world_size=4, master_address="node1", master_port=29500, launcher=launcher
+    )
+
+
+def test_a_launcher_inside_a_slurm_job_wins_over_slurm() -> None:
+    assert discover_place(SLURM | LAUNCHED | {"TORCHELASTIC_RUN_ID": "1"}).rank == 3
+
+
+def test_srun_gives_ranks_the_first_node_and_a_port_of_the_job() -> None:
+    place = discover_place(SLURM)
+    assert (place.rank, place.local_rank, place.world_size) == (5, 1, 8)
+    assert (place.master_address, place.launcher) == ("gpu07", "srun")
+    assert place.master_port == 20000 + 345
+    assert discover_place(SLURM | {"SLURM_PROCID": "0"}).master_port == place.master_port
+
+
+@pytest.mark.parametrize("job", ["0", "1", "11999", "12000", "4294967295"])
+def test_the_port_of_a_slurm_job_lies_between_the_privileged_and_the_ephemeral_ports(job: str) -> None:
+    assert 20000 <= discover_place(SLURM | {"SLURM_JOB_ID": job}).master_port < 32000
+
+
+def test_srun_on_a_part_of_the_job_meets_on_the_first_node_of_the_step() -> None:
+    assert discover_place(SLURM | {"SLURM_STEP_NODELIST": "gpu08"}).master_address == "gpu08"
+
+
+def test_the_users_own_address_and_port_win_over_slurms() -> None:
+    place = discover_place(SLURM | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"})
+    assert (place.master_address, place.master_port) == ("10.0.0.1", 1234)
+
+
+@pytest.mark.parametrize(
+    "environment", [{}, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {"SLURM_NTASKS": "8"}, {"MASTER_PORT": "1"}]
+)
+def test_a_process_without_peers_is_alone_on_a_free_port(environment: dict[str, str]) -> None:
+    place = discover_place(environment)
+    assert (place.rank, place.local_rank, place.world_size) == (0, 0, 1)
+    assert (place.master_address, place.launcher) == ("127.0.0.1", "python")
+    assert place.master_port > 0
+
+
+def test_a_free_port_can_be_bound() -> None:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", free_port()))
+
+
+@pytest.mark.parametrize("missing", sorted(LAUNCHED))
+def test_half_a_launchers_environment_is_refused_by_name(missing: str) -> None:
+    with pytest.raises(ValueError, match=rf"not {missing}\b.*unset"):
+        discover_place(without(LAUNCHED, missing))
+
+
+@pytest.mark.parametrize("key", sorted(set(LAUNCHED) - {"MASTER_ADDR"}))
+@pytest.mark.parametrize("value", ["", "two", "-1", "1.0", "²"])
+def test_a_launchers_number_that_is_none_is_refused_by_name(key: str, value: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} must be a whole number"):
+        discover_place(LAUNCHED | {key: value})
+
+
+@pytest.mark.parametrize("key", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_JOB_ID", "MASTER_PORT"])
+def test_a_slurm_number_that_is_none_is_refused_by_name(key: str) -> None:
+    with pytest.raises(ValueError, match=f"{key} must be a whole number"):
+        discover_place(SLURM | {key: "x"})
+
+
+def test_slurm_without_a_node_list_is_refused() -> None:
+    with pytest.raises(ValueError, match="SLURM_JOB_NODELIST.*MASTER_ADDR"):
+        discover_place(without(SLURM, "SLURM_JOB_NODELIST"))
+
+
+def test_a_place_goes_back_into_the_environment_it_came_from() -> None:
+    assert discover_place(LAUNCHED).as_environment() == LAUNCHED
