@@ -57,7 +57,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection"
     )
-    parser.add_argument("--overfit", type=_row_count, metavar="N", help="debug: learn N rows by heart, to prove the model can")
+    parser.add_argument(
+        "--overfit", type=_row_count, metavar="N", help="debug: learn N rows by heart, to prove the model can"
+    )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
     return parser.parse_intermixed_args(arguments)

@@ -210,7 +210,7 @@ class Training(Section):
     learning_rate: Annotated[float, Field(gt=0.0)]
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
-    """Shape after warm-up; linear and cosine end at 0 on the last step."""
+    """Shape after warm-up; linear and cosine reach 0 one step after the last."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Optimizer steps of linear warm-up from 0."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"

@@ -230,11 +230,12 @@ def _several(number: int, one: str, many: str) -> str:
 
 
 def draw_ordinal(rng: Random, *, held_back: bool) -> Phrase:
-    """The rare kind: 첫 번째 질문, 스물한 번째 손님."""
+    """The rare kind: 첫 번째 질문입니다. Whole sentences, because BLEU is 0 where no text has four words."""
     while True:
         thing, number = pick(rng, RANKED), pick(rng, range(1, MAX_RANK + 1))
         if is_held_back(thing.english, "rank", number) == held_back:
-            return Phrase(f"{native_ordinal(number)} 번째 {thing.korean}", f"the {ordinal(number)} {thing.english}")
+            korean = f"{native_ordinal(number)} 번째 {thing.korean}입니다."
+            return Phrase(korean, f"This is the {ordinal(number)} {thing.english}.")
 
 
 def draw_sentence(rng: Random, *, held_back: bool) -> Phrase:

@@ -6,7 +6,11 @@ from typing import Any
 from dstrain.checkpoint.manifest import Manifest, describe_file
 from dstrain.checkpoint.store import begin_save, commit_save
 
-RECIPE: dict[str, Any] = {"seed": 1, "training": {"learning_rate": 1e-3, "betas": [0.9, 0.999]}, "model": {"name": None}}
+RECIPE: dict[str, Any] = {
+    "seed": 1,
+    "training": {"learning_rate": 1e-3, "betas": [0.9, 0.999]},
+    "model": {"name": None},
+}
 
 
 def build_manifest(parts: Path, *, step: int = 7, recipe: dict[str, Any] | None = None) -> Manifest:

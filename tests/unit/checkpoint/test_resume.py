@@ -79,7 +79,7 @@ def test_a_changed_recipe_is_refused_with_key_and_both_values(
     directory = save_run(tmp_path)
     with pytest.raises(ResumeRefused) as refusal:
         find_resume(tmp_path, identity=identify(override), data=DATA)
-    before = dict((path, value) for path, value, _ in differences(identify().recipe, identify(override).recipe))
+    before = {path: value for path, value, _ in differences(identify().recipe, identify(override).recipe)}
     line = f"{key}: {old or repr(before[key])} in the checkpoint, {new} now"
     assert line in str(refusal.value)
     assert str(directory) in str(refusal.value)
@@ -89,7 +89,7 @@ def test_a_changed_recipe_is_refused_with_key_and_both_values(
 def test_every_change_is_listed_at_once(tmp_path: Path) -> None:
     save_run(tmp_path)
     identity = identify("seed=7", "precision=bf16")
-    with pytest.raises(ResumeRefused, match="(?s)precision.*seed.*eval data: fingerprint ba4.*00b now"):
+    with pytest.raises(ResumeRefused, match=r"(?s)precision.*seed.*eval data: fingerprint ba4.*00b now"):
         find_resume(tmp_path, identity=identity, data=DATA | {"eval": "00b"})
 
 

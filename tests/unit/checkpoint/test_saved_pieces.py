@@ -1,6 +1,7 @@
 """Pieces of parameters from files of any number of ranks: what they cover is read, what they do not is refused."""
 
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,9 @@ def read(folder: Path, *, start: int, numel: int, kind: str = MASTER, name: str 
 @pytest.mark.parametrize(("start", "numel"), [(0, 10), (0, 3), (2, 5), (9, 1), (3, 0), (4, 4)])
 def test_any_part_is_put_together_from_pieces_of_other_bounds(start: int, numel: int, tmp_path: Path) -> None:
     write(
-        tmp_path, {"master/w@0": part(0, 4), "master/w@7": part(7, 10)}, {"master/w@4": part(4, 5), "master/w@5": part(5, 7)}
+        tmp_path,
+        {"master/w@0": part(0, 4), "master/w@7": part(7, 10)},
+        {"master/w@4": part(4, 5), "master/w@5": part(5, 7)},
     )
     assert read(tmp_path, start=start, numel=numel) == WHOLE[start : start + numel].tolist()
 
@@ -50,9 +53,7 @@ def test_every_tiling_gives_back_the_parameter(bounds: list[int], window: list[i
     for path in tmp_path.iterdir():
         path.unlink()
     edges = sorted({0, 10, *bounds})
-    write(
-        tmp_path, *({f"master/w@{low}": part(low, high)} for low, high in zip(edges, edges[1:], strict=False))
-    )
+    write(tmp_path, *({f"master/w@{low}": part(low, high)} for low, high in pairwise(edges)))
     low, high = window
     assert read(tmp_path, start=low, numel=high - low) == WHOLE[low:high].tolist()
 
@@ -81,7 +82,9 @@ def test_a_gap_is_refused_by_name(pieces: list[tuple[int, int]], start: int, mis
 
 def test_kinds_and_names_are_kept_apart(tmp_path: Path) -> None:
     names = ("w", "w.w", "encoder/w@x")
-    tensors = {f"{kind}/{name}@0": torch.tensor([float(len(kind + name))]) for kind in ("master", "exp_avg") for name in names}
+    tensors = {
+        f"{kind}/{name}@0": torch.tensor([float(len(kind + name))]) for kind in ("master", "exp_avg") for name in names
+    }
     write(tmp_path, tensors)
     for kind in ("master", "exp_avg"):
         for name in names:
@@ -113,7 +116,9 @@ def test_weights_are_loaded_in_their_shape(tmp_path: Path) -> None:
     assert module.bias.tolist() == [8.0, 9.0]
 
 
-@pytest.mark.parametrize(("width", "message"), [(4, "elements 6 to 8 of parameter weight"), (2, "6 elements of parameter weight")])
+@pytest.mark.parametrize(
+    ("width", "message"), [(4, "elements 6 to 8 of parameter weight"), (2, "6 elements of parameter weight")]
+)
 def test_weights_of_another_size_are_refused(width: int, message: str, tmp_path: Path) -> None:
     write(tmp_path, {"master/weight@0": part(0, 6), "master/bias@0": part(8, 10)})
     with pytest.raises(CheckpointError, match=message):

@@ -142,7 +142,9 @@ def test_prune_removes_nothing_unless_the_newest_verifies_and_says_why(
     assert str(broken) in caplog.text
 
 
-def test_a_run_that_goes_on_from_before_a_broken_checkpoint_prunes_again_once_it_has_replaced_it(tmp_path: Path) -> None:
+def test_a_run_that_goes_on_from_before_a_broken_checkpoint_prunes_again_once_it_has_replaced_it(
+    tmp_path: Path,
+) -> None:
     save(tmp_path, step=10)
     break_file(save(tmp_path, step=20))
     save(tmp_path, step=15)

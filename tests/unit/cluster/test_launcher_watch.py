@@ -56,7 +56,9 @@ def started(tmp_path: Path) -> Iterator[list[int]]:
             continue
 
 
-@pytest.mark.parametrize(("launcher", "depth", "killed"), [("torchrun", 1, 0), ("deepspeed", 2, 0), ("deepspeed", 2, 1)])
+@pytest.mark.parametrize(
+    ("launcher", "depth", "killed"), [("torchrun", 1, 0), ("deepspeed", 2, 0), ("deepspeed", 2, 1)]
+)
 def test_the_death_of_a_launcher_is_noticed(
     launcher: str, depth: int, killed: int, tmp_path: Path, started: list[int]
 ) -> None:

@@ -29,7 +29,21 @@ def test_the_first_host_is_found(node_list: str, first: str) -> None:
 
 @pytest.mark.parametrize(
     "node_list",
-    ["", "  ", ",", "[1-2]", "gpu[", "gpu[1-2", "gpu[]", "gpu[a-b]", "gpu[1-]", "gpu]1", "gpu[1,,2]", "a b", "(null)x ["],
+    [
+        "",
+        "  ",
+        ",",
+        "[1-2]",
+        "gpu[",
+        "gpu[1-2",
+        "gpu[]",
+        "gpu[a-b]",
+        "gpu[1-]",
+        "gpu]1",
+        "gpu[1,,2]",
+        "a b",
+        "(null)x [",
+    ],
 )
 def test_anything_else_is_refused(node_list: str) -> None:
     with pytest.raises(ValueError, match="not a Slurm node list"):

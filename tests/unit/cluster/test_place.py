@@ -92,7 +92,7 @@ def test_a_slurm_number_that_is_none_is_refused_by_name(key: str) -> None:
 
 
 def test_slurm_without_a_node_list_is_refused() -> None:
-    with pytest.raises(ValueError, match="SLURM_JOB_NODELIST.*MASTER_ADDR"):
+    with pytest.raises(ValueError, match=r"SLURM_JOB_NODELIST.*MASTER_ADDR"):
         discover_place(without(SLURM, "SLURM_JOB_NODELIST"))
 
 

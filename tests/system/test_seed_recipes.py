@@ -1,0 +1,111 @@
+"""The recipes of the two published model cards, run for a few steps on tiny local models: cards like theirs, but complete."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+from transformers import PreTrainedModel
+
+from dstrain.config.load import load_config
+from dstrain.config.schema import RunConfig, Scratch
+from dstrain.models.scratch import build_scratch_model, train_tokenizer
+from dstrain.models.tokenizer import load_tokenizer
+from dstrain.tasks.synthetic import demo_rows
+from tests.system.runs import train, write_pairs
+
+SECTIONS = [
+    "## Model description",
+    "## Intended uses & limitations",
+    "## Training and evaluation data",
+    "## Training procedure",
+    "### Training hyperparameters",
+    "### Training results",
+    "### Framework versions",
+]
+KO_EN_NAMES = (
+    "learning_rate train_batch_size eval_batch_size seed optimizer lr_scheduler_type num_epochs mixed_precision_training"
+).split()
+MTOP_NAMES = (
+    "learning_rate train_batch_size eval_batch_size seed gradient_accumulation_steps total_train_batch_size optimizer "
+    "lr_scheduler_type training_steps"
+).split()
+
+
+def build_folder(folder: Path, *, architecture: str, texts: list[str], languages: list[str]) -> str:
+    """A random model of a family in the Hugging Face layout, in place of the hub's."""
+    scratch = Scratch.model_validate(
+        {"architecture": architecture, "vocabulary_size": 700, "hidden_size": 32, "feed_forward_size": 64, "num_layers": 1}
+    )
+    train_tokenizer(scratch, texts=texts, languages=languages, task_tokens=[], folder=folder)
+    model: PreTrainedModel = build_scratch_model(scratch, tokenizer=load_tokenizer(str(folder)), seed=1)
+    model.save_pretrained(folder)
+    return str(folder)
+
+
+def run_recipe(name: str, *, overrides: list[str], folder: Path) -> str:
+    """The card of a recipe run on two ranks."""
+    common = [f"output_dir={folder / 'run'}", f"machine.cache_dir={folder / 'cache'}", "logging.tensorboard=false"]
+    config: RunConfig = load_config(name, overrides=[*overrides, *common])
+    assert train(config, world_size=2) == [0, 0]
+    text = (folder / "run" / "README.md").read_text()
+    assert ModelCard.load(folder / "run" / "README.md").data.eval_results
+    return text
+
+
+def assert_like_the_seed(card: str, *, names: list[str], columns: list[str]) -> None:
+    for section in SECTIONS:
+        assert section in card
+    for name in names:
+        assert f"- {name}: " in card
+    header = next(line for line in card.splitlines() if line.startswith("| Training Loss"))
+    assert [cell.strip() for cell in header.split("|")[1 : len(columns) + 1]] == columns
+    for library in ("Transformers", "Pytorch", "Datasets", "Tokenizers"):
+        assert f"- {library} " in card
+
+
+def test_ko_en_m2m(tmp_path: Path) -> None:
+    train_path, eval_path = write_pairs(tmp_path)
+    texts = Path(train_path).read_text().splitlines()
+    model = build_folder(tmp_path / "model", architecture="m2m100", texts=texts, languages=["ko", "en"])
+    overrides = [
+        f"model.name={model}",
+        "model.revision=null",
+        "precision=fp32",
+        f"data.train.0.path={train_path}",
+        f"data.eval.0.path={eval_path}",
+        "training.epochs=0.5",
+        "evaluation.every_steps=2",
+    ]
+    card = run_recipe("ko_en_m2m", overrides=overrides, folder=tmp_path)
+    columns = ["Training Loss", "Epoch", "Step", "Validation Loss", "Bleu", "Gen Len"]
+    assert_like_the_seed(card, names=KO_EN_NAMES, columns=columns)
+    assert "- learning_rate: 0.0003" in card
+    assert "precision=fp32" in card
+
+
+def test_mt5_pointer_mtop(tmp_path: Path) -> None:
+    paths = []
+    for split, number in (("train", 600), ("eval", 12)):
+        rows: list[Any] = demo_rows("parsing", split=split)[:number]  # type: ignore[arg-type]
+        path = tmp_path / f"{split}.tsv"
+        path.write_text("".join(f"{row.source}\t{row.target}\n" for row in rows))
+        paths.append(path)
+    texts = paths[0].read_text().splitlines() + ["parse: [ ] <>"]
+    model = build_folder(tmp_path / "model", architecture="mt5", texts=texts, languages=[])
+    overrides = [
+        f"model.name={model}",
+        "model.revision=null",
+        "precision=fp32",
+        f"data.train.0.path={paths[0]}",
+        f"data.eval.0.path={paths[1]}",
+        "training.max_steps=2",
+        "evaluation.every_steps=1",
+    ]
+    card = run_recipe("mt5_pointer_mtop", overrides=overrides, folder=tmp_path)
+    columns = ["Training Loss", "Epoch", "Step", "Validation Loss", "Exact Match"]
+    assert_like_the_seed(card, names=MTOP_NAMES, columns=columns)
+    assert "- total_train_batch_size: 512" in card
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if row["kind"] == "eval"] == [1, 2]

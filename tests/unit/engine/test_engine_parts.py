@@ -1,0 +1,143 @@
+"""The parts of the engine that need no DeepSpeed engine: seeds, the optimizer's groups, a refused precision."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.fp16 import loss_scaler
+from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
+from torch import nn
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import Training
+from dstrain.engine.engine import Engine, build_engine, build_optimizer, check_device_precision, micro_batch_seed
+from tests.distributed.steps import build_config
+
+
+def build_training(**changes: Any) -> Training:
+    return Training.model_validate({"batch_size": 1, "max_steps": 1, "learning_rate": 0.25, **changes})
+
+
+def build_module() -> nn.Module:
+    module = nn.Sequential(nn.Embedding(5, 4), nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 5, bias=False))
+    module[3].weight = module[0].weight
+    module[1].bias.requires_grad_(False)  # type: ignore[union-attr]
+    return module
+
+
+@pytest.mark.parametrize(
+    ("seed", "step", "index", "expected"),
+    [
+        (42, 1, 0, 1923461445351437774),
+        (42, 1, 1, 6257108568069917539),
+        (42, 2, 0, 6114920977317368801),
+        (0, 1, 0, 2994300784048610342),
+    ],
+)
+def test_the_seed_of_a_micro_batch_never_changes(seed: int, step: int, index: int, expected: int) -> None:
+    assert micro_batch_seed(seed, step=step, index=index) == expected
+
+
+def test_every_micro_batch_has_a_seed_of_its_own_that_torch_takes() -> None:
+    seeds = {
+        micro_batch_seed(seed, step=step, index=index)
+        for seed in (0, 1, 11, 2**32 - 1)
+        for step in range(1, 60)
+        for index in range(30)
+    }
+    assert len(seeds) == 4 * 59 * 30
+    assert min(seeds) >= 0
+    assert max(seeds) < 2**63
+    torch.Generator().manual_seed(max(seeds))
+
+
+@pytest.mark.parametrize("kind", ["adamw", "adam", "sgd"])
+def test_biases_and_normalisation_weights_are_not_decayed(kind: str) -> None:
+    module = build_module()
+    optimizer = build_optimizer(module, training=build_training(optimizer=kind, weight_decay=0.1))
+    decayed, plain = optimizer.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert [id(p) for p in decayed["params"]] == [id(module[0].weight), id(module[1].weight)]
+    assert [id(p) for p in plain["params"]] == [id(module[2].weight), id(module[2].bias)]
+
+
+def test_without_weight_decay_there_is_one_group_of_all_trained_parameters_each_once() -> None:
+    optimizer = build_optimizer(build_module(), training=build_training())
+    (group,) = optimizer.param_groups
+    assert group["weight_decay"] == 0.0
+    assert len(group["params"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"), [("adamw", torch.optim.AdamW), ("adam", torch.optim.Adam), ("sgd", torch.optim.SGD)]
+)
+def test_the_recipes_settings_reach_the_optimizer(kind: str, expected: type) -> None:
+    training = build_training(optimizer=kind, betas=(0.8, 0.95), epsilon=1e-6)
+    optimizer = build_optimizer(build_module(), training=training)
+    assert type(optimizer) is expected
+    assert optimizer.defaults["lr"] == 0.25
+    if kind == "sgd":
+        assert optimizer.defaults["momentum"] == 0.8
+    else:
+        assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.8, 0.95), 1e-6)
+
+
+def show_fp16(monkeypatch: pytest.MonkeyPatch, *, supported: bool) -> None:
+    monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: supported)
+
+
+def test_fp16_is_refused_where_deepspeed_does_not_train_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    show_fp16(monkeypatch, supported=False)
+    config = build_config(precision="fp16")
+    with pytest.raises(ValueError, match=r"precision: .*fp16.*override precision=fp32"):
+        check_device_precision(config)
+    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    with pytest.raises(ValueError, match="precision: "):
+        build_engine(config, module=build_module(), ranks=ranks, total_steps=1)
+
+
+@pytest.mark.parametrize(("precision", "supported"), [("fp32", False), ("bf16", False), ("fp16", True)])
+def test_other_precisions_pass(precision: str, supported: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    show_fp16(monkeypatch, supported=supported)
+    check_device_precision(build_config(precision=precision))
+
+
+def build_fp16_engine(scaler: Any) -> Engine:
+    """An engine around a DeepSpeed engine's few attributes that its counters need."""
+    parameter = torch.zeros(2, requires_grad=True)
+    torch_optimizer = torch.optim.AdamW([parameter])
+    wrapped = SimpleNamespace(
+        optimizer=SimpleNamespace(
+            optimizer=torch_optimizer, loss_scaler=scaler, single_partition_of_fp32_groups=[parameter]
+        ),
+        zero_optimization_stage=lambda: 1,
+        skipped_steps=0,
+    )
+    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    return Engine(wrapped, config=build_config(precision="fp16"), ranks=ranks, total_steps=1)
+
+
+def build_dynamic_scaler() -> DynamicLossScaler:
+    return DynamicLossScaler(
+        init_scale=2**16, scale_window=1000, min_scale=1.0, delayed_shift=2, consecutive_hysteresis=False
+    )
+
+
+def test_the_counters_of_a_dynamic_loss_scale_survive_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loss_scaler.dist, "get_rank", lambda: 0)
+    old = build_fp16_engine(build_dynamic_scaler())
+    for overflow in (True, True, False, True, False):
+        old.wrapped.optimizer.loss_scaler.update_scale(overflow)
+    new = build_fp16_engine(build_dynamic_scaler())
+    new.restore_counters(loss_scaler=old.loss_scaler_state(), skipped_steps=3)
+    assert vars(new.wrapped.optimizer.loss_scaler) == vars(old.wrapped.optimizer.loss_scaler)
+    assert new.wrapped.optimizer.loss_scaler.cur_scale < 2**16
+    assert new.skipped_steps == 3
+
+
+def test_a_static_loss_scale_can_be_saved_too() -> None:
+    engine = build_fp16_engine(LossScaler(128.0))
+    assert engine.loss_scaler_state() == {"cur_scale": 128.0}

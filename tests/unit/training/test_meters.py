@@ -1,0 +1,73 @@
+"""The token-weighted mean of the loss over steps, ranks and a restart."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+from training_cases import alone
+
+from dstrain.training.meters import LossMeter
+
+STEPS = [(30.0, 10), (5.0, 40), (1.5, 1)]
+
+
+@dataclass
+class Peers:
+    """The exchange of one of two ranks, whose peer has summed `theirs`."""
+
+    rank: int
+    theirs: float = 0.0
+
+    def sum(self, values: list[float]) -> list[float]:
+        return [values[0] + self.theirs]
+
+
+def add(meter: LossMeter, steps: list[tuple[float, int]]) -> LossMeter:
+    for loss_sum, num_tokens in steps:
+        meter.add(torch.tensor(loss_sum), num_tokens=num_tokens)
+    return meter
+
+
+def test_the_mean_is_that_of_a_token_not_of_a_step() -> None:
+    assert add(LossMeter(alone()), STEPS).mean() == pytest.approx(36.5 / 51)
+
+
+def test_an_empty_meter_gives_zero() -> None:
+    assert LossMeter(alone()).mean() == 0.0
+
+
+def test_reset_forgets() -> None:
+    meter = add(LossMeter(alone()), STEPS)
+    meter.reset()
+    assert add(meter, [(4.0, 2)]).mean() == 2.0
+
+
+def test_the_sums_of_all_ranks_are_divided_by_the_tokens_of_the_whole_step() -> None:
+    meter = LossMeter(Peers(rank=0, theirs=7.0))  # type: ignore[arg-type]
+    meter.add(torch.tensor(3.0), num_tokens=5)
+    assert meter.mean() == 2.0
+
+
+def test_small_losses_are_not_lost_beside_a_large_sum() -> None:
+    meter = add(LossMeter(alone()), [(2.0**25, 1)] + [(1.0, 0)] * 100)
+    assert meter.mean() == 2.0**25 + 100
+
+
+@pytest.mark.parametrize("cut", range(len(STEPS) + 1))
+def test_a_restart_anywhere_keeps_the_mean(cut: int) -> None:
+    saved = json.loads(json.dumps(add(LossMeter(alone()), STEPS[:cut]).state()))
+    restarted = LossMeter(alone())
+    restarted.load_state(saved)
+    assert add(restarted, STEPS[cut:]).mean() == add(LossMeter(alone()), STEPS).mean()
+
+
+def test_after_a_restart_only_one_rank_brings_the_sum_so_far() -> None:
+    saved = {"loss_sum": 12.0, "num_tokens": 6}
+    local = []
+    for rank in (0, 1):
+        meter = LossMeter(Peers(rank))  # type: ignore[arg-type]
+        meter.load_state(saved)
+        assert meter.num_tokens == 6
+        local.append(meter.state()["loss_sum"])
+    assert local == [12.0, 0.0]

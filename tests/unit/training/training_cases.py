@@ -1,0 +1,43 @@
+"""Steps and configurations without an engine; the tests of this folder import it by name."""
+
+from typing import Any
+
+import torch
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import Ranks
+from dstrain.data.plan import Position
+from dstrain.engine.engine import StepResult
+from dstrain.training.state import Control, Progress, StepInfo
+
+
+def alone() -> Ranks:
+    """The one rank of a run."""
+    return Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+
+
+def build_step(step: int, *, total_steps: int = 100, loss_sum: float = 0.0, **changes: Any) -> StepInfo:
+    """A step of 10 target tokens and a tenth of an epoch."""
+    values: dict[str, Any] = {
+        "progress": Progress(step, Position(0, step)),
+        "total_steps": total_steps,
+        "epoch": step / 10,
+        "result": StepResult(torch.tensor(loss_sum), 0.5, 1e-3, True),
+        "loss_scale": None,
+        "skipped_steps": 0,
+        "target_tokens": 10,
+        "source_tokens": 8,
+        "padded_source_tokens": 16,
+        "padded_target_tokens": 12,
+        "data_seconds": 0.25,
+        "seconds": 2.0,
+    }
+    return StepInfo(**values | changes)
+
+
+class Recorder:
+    """A control that keeps what is recorded."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.control = Control(record=self.rows.append)
