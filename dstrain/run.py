@@ -1,6 +1,7 @@
 """The one place that builds everything: ranks, data, model, engine, hooks; then trains, and leaves a model and a card."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -78,6 +79,9 @@ def run(config: RunConfig, *, place: Place, command: str, debug: bool = False) -
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
     ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes)
+    preempt = PreemptHook(ranks=ranks)
+    if debug:
+        shutil.rmtree(config.run_dir, ignore_errors=True)  # a debug run begins anew, and is alone in its folder
     built = _build(config, ranks=ranks)
     record = _recorder(built)
     if ranks.rank == 0:
@@ -87,7 +91,7 @@ def run(config: RunConfig, *, place: Place, command: str, debug: bool = False) -
     for warning in built.warnings:
         log.warning("%s", warning)
     control = Control(record=record)
-    hooks = _build_hooks(built)
+    hooks = _build_hooks(built, preempt=preempt)
     progress = train(
         built.engine,
         loader=_build_loader(built),
@@ -183,7 +187,7 @@ def _build_loader(built: Built) -> Loader:
     )
 
 
-def _build_hooks(built: Built) -> list[Hook]:
+def _build_hooks(built: Built, *, preempt: PreemptHook) -> list[Hook]:
     """In the order in which they are called after every step.
 
     Whoever may stop the run comes first; the checkpoint comes last, because it claims everything up to its step, the log's
@@ -191,7 +195,7 @@ def _build_hooks(built: Built) -> list[Hook]:
     """
     config, ranks = built.config, built.ranks
     hooks: list[Hook] = [
-        PreemptHook(ranks=ranks),
+        preempt,
         EvaluateHook(
             config=config,
             ranks=ranks,

@@ -31,7 +31,7 @@ def evaluate_saved(model: str, *, config: RunConfig, output: Path) -> Evaluation
     place = discover_place(os.environ)
     if place.world_size > 1:
         raise ValueError(f"evaluate runs one process, found {place.world_size}: start it without a launcher")
-    device = choose_device(place.local_rank)
+    device = choose_device(place)
     tokenizer = load_tokenizer(model)
     rules = config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
     folder = prepare_token_set(

@@ -90,8 +90,8 @@ def _prepare_process(place: Place) -> None:
 def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
     """The command that starts this run again on as many ranks, as one would type it."""
     launcher = {
-        "deepspeed": ["deepspeed", "--num_gpus", str(place.world_size)],
-        "torchrun": ["torchrun", "--nproc-per-node", str(place.world_size)],
+        "deepspeed": ["deepspeed", "--num_gpus", str(place.local_world_size)],
+        "torchrun": ["torchrun", "--nproc-per-node", str(place.local_world_size)],
         "srun": ["srun", "--ntasks", str(place.world_size), "python"],
     }.get(place.launcher, ["python"])
     module = "--module" if place.launcher in ("deepspeed", "torchrun") else "-m"
@@ -106,12 +106,17 @@ def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> Non
     if _lost_peer(error) and (culprit := _first_report(reports, since=time.time() - PEER_SECONDS)):
         print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
         return
-    user_error = isinstance(error, ValueError)
-    text = f"error: {error}" if user_error else "".join(traceback.format_exception(error))
-    report = reports / f"rank-{place.rank}.txt"
+    full = "".join(traceback.format_exception(error))
     reports.mkdir(parents=True, exist_ok=True)
-    report.write_text(text)
+    (reports / f"rank-{place.rank}.txt").write_text(full)
+    text = f"error: {error}" if _is_explained(error) else full
     print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+
+
+def _is_explained(error: Exception) -> bool:
+    """Whether the message alone tells a user what to do: it was written here, and not raised by a library."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return isinstance(error, ValueError) and Path(__file__).parent in Path(frames[-1].filename).parents
 
 
 def _lost_peer(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 Four ways of starting are told apart: the `deepspeed` launcher, `torchrun`, `srun` (SLURM_* alone) and plain `python`.
 """
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ class Place:
     master_address: str
     master_port: int
     launcher: str
+    local_world_size: int = 1
+    """Processes on this node, as far as the launcher says."""
 
     def as_environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""
@@ -40,7 +43,8 @@ def discover_place(environment: Mapping[str, str]) -> Place:
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _launched_place(environment)
-    if "SLURM_PROCID" in environment and _number(environment, "SLURM_NTASKS") > 1:
+    # a batch script has SLURM_PROCID and SLURM_NTASKS too, but only srun starts a step of several tasks
+    if "SLURM_STEP_ID" in environment and _number(environment, "SLURM_NTASKS") > 1:
         return _slurm_place(environment)
     return Place(
         rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
@@ -63,6 +67,7 @@ def _launched_place(environment: Mapping[str, str]) -> Place:
         master_address=environment["MASTER_ADDR"],
         master_port=_number(environment, "MASTER_PORT"),
         launcher=_launcher(environment),
+        local_world_size=_local_world_size(environment),
     )
 
 
@@ -84,7 +89,16 @@ def _slurm_place(environment: Mapping[str, str]) -> Place:
         master_address=environment.get("MASTER_ADDR") or first_node(nodes),
         master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else job_port,
         launcher="srun",
+        local_world_size=_local_world_size(environment),
     )
+
+
+def _local_world_size(environment: Mapping[str, str]) -> int:
+    # torchrun's name, DeepSpeed's, and Slurm's, which looks like 4(x2),3
+    for key in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
+        if leading := re.match(r"\d+", environment.get(key, "")):
+            return int(leading[0])
+    return 1
 
 
 def _number(environment: Mapping[str, str], key: str) -> int:

@@ -76,7 +76,10 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
     os.environ.update(place.as_environment())
     # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
     os.environ.setdefault("DEEPSPEED_TIMEOUT", str(timeout_minutes))
-    device = choose_device(place.local_rank)
+    device = choose_device(place)
+    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        # ranks that each take every core slow each other down
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.local_world_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     dist.init_process_group(backend, timeout=timeout, rank=place.rank, world_size=place.world_size)
@@ -84,15 +87,20 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
     return Ranks(place=place, device=device, group=group)
 
 
-def choose_device(local_rank: int) -> torch.device:
-    """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only."""
+def choose_device(place: Place) -> torch.device:
+    """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only.
+
+    Raises:
+        ValueError: more ranks on this node than GPUs.
+    """
     count = torch.cuda.device_count()
     if count == 0:
         return torch.device("cpu")
-    if count > 1 and local_rank >= count:
+    own_gpu_only = count == 1 and place.launcher == "srun"
+    if place.local_rank >= count and not own_gpu_only:
         raise ValueError(
-            f"LOCAL_RANK {local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
+            f"LOCAL_RANK {place.local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
         )
-    device = torch.device("cuda", local_rank if count > 1 else 0)
+    device = torch.device("cuda", 0 if own_gpu_only else place.local_rank)
     torch.cuda.set_device(device)
     return device

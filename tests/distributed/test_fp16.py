@@ -28,7 +28,14 @@ def train_half(ranks: Ranks, stage: int, root: str, saved_at: int | None, first:
     """One record a step; saves after step `saved_at`, goes on from the checkpoint before step `first`."""
     from deepspeed.accelerator import get_accelerator
 
-    from dstrain.checkpoint.state import RunIdentity, RunState, load_optimizer, load_state, load_weights, save_checkpoint
+    from dstrain.checkpoint.state import (
+        RunIdentity,
+        RunState,
+        load_optimizer,
+        load_state,
+        load_weights,
+        save_checkpoint,
+    )
     from dstrain.checkpoint.store import step_dir
     from dstrain.engine.engine import build_engine
 

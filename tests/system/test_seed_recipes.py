@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
@@ -36,7 +35,13 @@ MTOP_NAMES = (
 def build_folder(folder: Path, *, architecture: str, texts: list[str], languages: list[str]) -> str:
     """A random model of a family in the Hugging Face layout, in place of the hub's."""
     scratch = Scratch.model_validate(
-        {"architecture": architecture, "vocabulary_size": 700, "hidden_size": 32, "feed_forward_size": 64, "num_layers": 1}
+        {
+            "architecture": architecture,
+            "vocabulary_size": 700,
+            "hidden_size": 32,
+            "feed_forward_size": 64,
+            "num_layers": 1,
+        }
     )
     train_tokenizer(scratch, texts=texts, languages=languages, task_tokens=[], folder=folder)
     model: PreTrainedModel = build_scratch_model(scratch, tokenizer=load_tokenizer(str(folder)), seed=1)

@@ -1,6 +1,5 @@
 """What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
 
-import json
 import os
 import subprocess
 import sys
@@ -30,7 +29,13 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:
     return Place(
-        rank=rank, local_rank=rank, world_size=world_size, master_address="127.0.0.1", master_port=1, launcher=launcher
+        rank=rank,
+        local_rank=rank,
+        world_size=world_size,
+        master_address="127.0.0.1",
+        master_port=1,
+        launcher=launcher,
+        local_world_size=world_size,
     )
 
 
@@ -209,7 +214,8 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(config: RunConfig, **given: Any) -> int:
-        raise ValueError("precision: change it")
+        load_config("no-such-recipe")
+        return 0
 
     def end(code: int) -> None:
         raise SystemExit(code)
@@ -220,7 +226,10 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
     with pytest.raises(SystemExit) as ended:
         main(["--config", "debug", f"output_dir={tmp_path}"])
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "error: precision: change it\n"
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "no-such-recipe" in printed
+    assert "Traceback" not in printed
 
 
 def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2) -> None:
@@ -290,6 +299,13 @@ def test_a_lost_peer_is_known_by_its_words_anywhere_in_the_chain(error: Exceptio
 def test_an_error_that_the_user_can_mend_is_printed_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report(raised(ValueError("model.name: no such model")), tmp_path, rank=0, world_size=1)
-    assert capsys.readouterr().err == "error: model.name: no such model\n"
-    assert json.dumps((tmp_path / "failures" / "rank-0.txt").read_text()) == '"error: model.name: no such model"'
+    with pytest.raises(ValueError, match="no-such-recipe") as caught:
+        load_config("no-such-recipe")
+    report(caught.value, tmp_path, rank=0, world_size=1)
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
+    assert "Traceback" in (tmp_path / "failures" / "rank-0.txt").read_text()
+
+
+def test_a_value_error_of_a_library_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(raised(ValueError("too many values to unpack")), tmp_path, rank=0, world_size=1)
+    assert "Traceback" in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import time
 from collections import Counter
 from datetime import timedelta
@@ -14,7 +15,7 @@ from rich.progress import Progress as ProgressBar
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
-from dstrain.engine.engine import peak_memory_mb
+from dstrain.engine.engine import TrainingFault, peak_memory_mb
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
@@ -76,6 +77,12 @@ class LogHook(Hook):
 
     def _emit(self, info: StepInfo, control: Control) -> None:
         loss = self._loss.mean()
+        if not math.isfinite(loss) and self._config.precision != "fp16":  # fp16 skips such a step and goes on
+            first = info.step - self._config.logging.every_steps + 1
+            raise TrainingFault(
+                f"the training loss is {loss} at a step from {max(1, first)} to {info.step}: lower training.learning_rate, "
+                "add training.warmup_steps or look at these rows, remove checkpoints from these steps and start again"
+            )
         self._trained_seconds += self._sums["seconds"]
         row = {
             "kind": "train",

@@ -32,11 +32,12 @@ class PreemptHook(Hook):
     def __init__(self, *, ranks: Ranks) -> None:
         self._ranks = ranks
         self._flag = 0
+        # watched from here on, since a launcher may die while data and model are made ready
+        watch_launcher(ranks.place.launcher, on_death=self._on_orphaned)
 
     def on_start(self, progress: Progress, control: Control) -> None:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
-        watch_launcher(self._ranks.place.launcher, on_death=self._on_orphaned)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         (agreed,) = self._ranks.max([self._flag])

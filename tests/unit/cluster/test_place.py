@@ -8,6 +8,7 @@ from dstrain.cluster.environment import Place, discover_place, free_port
 
 LAUNCHED = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 SLURM = {
+    "SLURM_STEP_ID": "0",
     "SLURM_PROCID": "5",
     "SLURM_LOCALID": "1",
     "SLURM_NTASKS": "8",
@@ -58,7 +59,8 @@ def test_the_users_own_address_and_port_win_over_slurms() -> None:
 
 
 @pytest.mark.parametrize(
-    "environment", [{}, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {"SLURM_NTASKS": "8"}, {"MASTER_PORT": "1"}]
+    "environment",
+    [{}, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, {"MASTER_PORT": "1"}],
 )
 def test_a_process_without_peers_is_alone_on_a_free_port(environment: dict[str, str]) -> None:
     place = discover_place(environment)
