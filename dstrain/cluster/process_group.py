@@ -71,7 +71,7 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
     """Start the process group; with several GPUs on a node, each rank takes the one of its local rank.
 
     Raises:
-        ValueError: more ranks on this node than GPUs.
+        ValueError: more ranks on this node than GPUs, or the port is in use.
     """
     os.environ.update(place.as_environment())
     # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
@@ -82,7 +82,15 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.local_world_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
-    dist.init_process_group(backend, timeout=timeout, rank=place.rank, world_size=place.world_size)
+    try:
+        dist.init_process_group(backend, timeout=timeout, rank=place.rank, world_size=place.world_size)
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise ValueError(
+            f"port {place.master_port} of this machine is in use, probably by another run: start with another one "
+            "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
+        ) from error
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
     return Ranks(place=place, device=device, group=group)
 
