@@ -6,16 +6,17 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
+# DeepSpeed's fixed port 29500 may belong to another run on this machine
+FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
+LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 
 .PHONY: demo demo-parsing test check environment test-environment clean
 
 demo: environment
-	$(BIN)/deepspeed --quiet launch/train.py --config configs/demo_translation.yaml $(SET)
-	@$(BIN)/dstrain card runs/demo-translation
+	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
 
 demo-parsing: environment
-	$(BIN)/deepspeed --quiet launch/train.py --config configs/demo_parsing.yaml $(SET)
-	@$(BIN)/dstrain card runs/demo-parsing
+	$(LAUNCH) launch/train.py --config configs/demo_parsing.yaml $(SET)
 
 test: test-environment
 	$(BIN)/python -m pytest $(ARGS)
