@@ -53,8 +53,9 @@ def wait_for_step(folder: Path, *, step: int) -> None:
         [*DEEPSPEED, "--module", "dstrain.train"],
         [str(TOOLS / "torchrun"), "--nproc-per-node", "2", *PORT, *TRAIN],
         [sys.executable, *TRAIN],
+        ["env", f"PATH={TOOLS}:/usr/bin:/bin", str(ROOT / "launch" / "single_node.sh")],
     ],
-    ids=["deepspeed", "deepspeed --module", "torchrun", "python"],
+    ids=["deepspeed", "deepspeed --module", "torchrun", "python", "single_node.sh"],
 )
 def test_every_launcher_takes_the_same_arguments_and_finishes(command: list[str], tmp_path: Path) -> None:
     process = start(command, folder=tmp_path)
@@ -110,7 +111,8 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None
 
 
 def test_debug_learns_a_few_rows_by_heart(tmp_path: Path) -> None:
-    process = start([sys.executable, *TRAIN, "--overfit", "4"], folder=tmp_path)
+    command = ["env", f"PATH={TOOLS}:/usr/bin:/bin", str(ROOT / "launch" / "debug.sh"), "--overfit", "4"]
+    process = start(command, folder=tmp_path)
     printed, _ = process.communicate(timeout=400)
     assert process.returncode == 0, printed
     losses = [row["loss"] for row in read_overfit(tmp_path)]

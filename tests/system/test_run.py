@@ -105,6 +105,29 @@ def test_a_finished_run_is_not_trained_again(straight: Path) -> None:
     assert losses(straight) == before
 
 
+def test_a_pinned_micro_batch_learns_what_an_unpinned_one_learns(tmp_path: Path) -> None:
+    unpinned = build_run(tmp_path / "a", model__dropout=0.0, machine__min_micro_batches=1)
+    pinned = build_run(tmp_path / "b", model__dropout=0.0, machine__min_micro_batches=1, machine__micro_batch_size=2)
+    assert train(unpinned) == train(pinned) == [0]
+    assert losses(tmp_path / "b") == pytest.approx(losses(tmp_path / "a"), rel=1e-5)
+    card = (tmp_path / "b" / "run" / "README.md").read_text()
+    for line in ("- train_batch_size: 2\n", "- gradient_accumulation_steps: 8\n", "- total_train_batch_size: 16\n"):
+        assert line in card
+
+
+def test_early_stopping_ends_a_run_with_its_reason_on_the_card(tmp_path: Path) -> None:
+    config = build_run(
+        tmp_path,
+        training__early_stopping={"patience": 1, "min_delta": 100.0},
+        evaluation__every_steps=3,
+        evaluation__best_metric="bleu",
+    )
+    assert train(config) == [0]
+    record = load_record(tmp_path / "run")
+    assert record.last_step == 6
+    assert "early stopping" in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("unit", ["sequences", "target_tokens"])
 @pytest.mark.parametrize("epochs", [1.5])
 def test_the_number_of_steps_is_known_before_training(tmp_path: Path, unit: str, epochs: float) -> None:
