@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from dstrain.checkpoint.store import sync_directory
+from dstrain.checkpoint.store import sync_path
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 
@@ -36,7 +36,7 @@ def export_model(model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path,
     tokenizer.tokenizer.save_pretrained(parts)
     shutil.rmtree(folder, ignore_errors=True)
     parts.rename(folder)
-    sync_directory(folder.parent)
+    sync_path(folder.parent)
 
 
 def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[int]], pad_token_id: int) -> None:

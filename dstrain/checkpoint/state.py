@@ -5,7 +5,6 @@ ranks on any ZeRO stage can go on from what any other saved. Knows not when to s
 """
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dstrain.checkpoint.manifest import CheckpointError, Manifest, describe_file
-from dstrain.checkpoint.store import begin_save, commit_save
+from dstrain.checkpoint.store import begin_save, commit_save, sync_path
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 from dstrain.engine.pieces import Piece, applied_steps, owned_pieces, set_applied_steps, share_of, trained_parameters
@@ -178,7 +177,7 @@ def _write_pieces(pieces: Iterable[Piece], *, path: Path) -> None:
         for kind, tensor in {MASTER: piece.master, **piece.moments}.items():
             tensors[f"{kind}/{piece.name}@{piece.start}"] = tensor.detach().to("cpu", copy=True)
     save_file(tensors, path)
-    _sync_file(path)
+    sync_path(path)
 
 
 def _split_key(key: str) -> tuple[str, str, int]:
@@ -194,12 +193,4 @@ def _write_state(state: RunState, *, engine: Engine, path: Path) -> None:
         "loss_scaler": engine.loss_scaler_state(),
     }
     path.write_text(json.dumps(values, indent=1))
-    _sync_file(path)
-
-
-def _sync_file(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(path)

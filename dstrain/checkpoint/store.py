@@ -39,12 +39,12 @@ def commit_save(parts: Path, *, manifest: Manifest) -> Path:
     A checkpoint of the same step, from before a resume, is replaced.
     """
     save_manifest(manifest, directory=parts)
-    sync_directory(parts)
+    sync_path(parts)
     final = parts.with_suffix("")
     if final.exists():
         _remove(final)
     parts.rename(final)
-    sync_directory(final.parent)
+    sync_path(final.parent)
     return final
 
 
@@ -93,9 +93,9 @@ def prune(root: Path, *, keep_last: int, keep_steps: frozenset[int]) -> list[Pat
     return doomed
 
 
-def sync_directory(directory: Path) -> None:
-    """Make the names in a directory survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def sync_path(path: Path) -> None:
+    """Make a file's content, or the names in a directory, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

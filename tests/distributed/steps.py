@@ -36,6 +36,11 @@ def build_config(**changes: Any) -> RunConfig:
         "data": {"train": [{"demo": "translation"}], "eval": [{"demo": "translation", "split": "eval"}]},
         "training": {"batch_size": 16, "max_steps": TOTAL_STEPS, "learning_rate": 1e-3, "warmup_steps": 2},
     }
+    return change(values, changes)
+
+
+def change(values: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
+    """The configuration of `values` with changes, `training__learning_rate` for training.learning_rate."""
     for dotted, value in changes.items():
         *path, key = dotted.split("__")
         section = values

@@ -13,6 +13,7 @@ from dstrain.cluster.environment import Place
 from dstrain.config.schema import RunConfig
 from dstrain.tasks.synthetic import demo_rows
 from tests.distributed.ranks import start_ranks
+from tests.distributed.steps import change
 
 NUM_TRAIN, NUM_EVAL = 120, 21
 
@@ -47,13 +48,7 @@ def build_run(folder: Path, **changes: Any) -> RunConfig:
         "checkpoint": {"every_steps": 4},
         "logging": {"every_steps": 1, "tensorboard": False},
     }
-    for dotted, value in changes.items():
-        *path, key = dotted.split("__")
-        section = values
-        for part in path:
-            section = section.setdefault(part, {})
-        section[key] = value
-    return RunConfig.model_validate(values)
+    return change(values, changes)
 
 
 def train(config: RunConfig, *, world_size: int = 1, stop_after: int | None = None) -> list[int]:
