@@ -1,5 +1,6 @@
 """The whole way, from a recipe to a card: the same on any ranks, interrupted or not."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from typer.testing import CliRunner
 
 from dstrain.checkpoint.manifest import verify_checkpoint
+from dstrain.cli import app
 from dstrain.reporting.records import load_record
 from dstrain.training.hooks.preempt import EXIT_PREEMPTED
 from tests.system.runs import NUM_EVAL, build_run, read_rows, train
@@ -56,6 +59,16 @@ def test_the_sacrebleu_command_gives_the_number_of_the_card(straight: Path) -> N
     command = [sys.executable, "-m", "sacrebleu", "references.txt", "-i", "hypotheses.txt", "-w", "4", "-b"]
     printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
     assert float(printed) == pytest.approx(record.final.scores["bleu"], abs=5e-5)
+
+
+def test_the_exported_best_model_scores_what_its_card_says(straight: Path) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(straight / "run")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    scores = json.loads((straight / "run" / "evaluate" / "scores" / "step-00000000.json").read_text())["scores"]
+    best = load_record(straight / "run").best
+    assert best is not None
+    assert scores == pytest.approx(best.scores, rel=1e-6)
+    assert f"bleu{'':<22} {best.scores['bleu']:.4f}" in result.output
 
 
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (3, 1), (2, 3)])

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -41,6 +42,7 @@ class EvaluateHook(Hook):
         self.best: dict[str, float] | None = None
         """`{"step", "value"}` of the best evaluation by the recipe's metric; ties keep the older."""
         self._num_worse = 0
+        self._warned: set[str] = set()
         self._is_owed = False
 
     def on_start(self, progress: Progress, control: Control) -> None:
@@ -130,7 +132,12 @@ class EvaluateHook(Hook):
         shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         log.info("evaluation at step %d (%.0f s): %s", step, seconds, shown)
         for warning in result.warnings:
-            log.warning("evaluation at step %d: %s", step, warning)
+            kind = re.sub(r"[\d.]+", "", warning)  # the same sentence with other numbers is no news
+            if kind not in self._warned:
+                self._warned.add(kind)
+                log.warning(
+                    "evaluation at step %d: %s (said once; every evaluation's is in metrics.jsonl)", step, warning
+                )
 
     def _judge(self, value: float, step: int) -> None:
         stopping = self._config.training.early_stopping

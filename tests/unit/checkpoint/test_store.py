@@ -170,7 +170,7 @@ def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(
     assert not (left / MANIFEST).exists()
 
 
-@pytest.mark.parametrize("stage", ["save_manifest", "sync_directory", "_remove"])
+@pytest.mark.parametrize("stage", ["save_manifest", "sync_path", "_remove"])
 def test_a_commit_cut_short_leaves_the_older_checkpoint_to_be_found(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
