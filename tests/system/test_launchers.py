@@ -53,7 +53,7 @@ def wait_for_step(folder: Path, *, step: int) -> None:
         [*DEEPSPEED, "--module", "dstrain.train"],
         [str(TOOLS / "torchrun"), "--nproc-per-node", "2", *PORT, *TRAIN],
         [sys.executable, *TRAIN],
-        ["env", f"PATH={TOOLS}:/usr/bin:/bin", str(ROOT / "launch" / "single_node.sh")],
+        ["env", f"PATH={TOOLS}:/usr/bin:/bin", f"MASTER_PORT={PORT[1]}", str(ROOT / "launch" / "single_node.sh")],
     ],
     ids=["deepspeed", "deepspeed --module", "torchrun", "python", "single_node.sh"],
 )
