@@ -17,7 +17,7 @@ from dstrain.checkpoint.export import check_export, export_model
 from dstrain.checkpoint.resume import Resume, find_resume
 from dstrain.checkpoint.state import RunIdentity, RunState, load_optimizer, load_weights, save_checkpoint
 from dstrain.checkpoint.store import prune
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.load import dump_config, recipe_hash
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
@@ -26,16 +26,17 @@ from dstrain.data.plan import Cut, Plan, Position
 from dstrain.describe import describe_run, list_versions
 from dstrain.engine.engine import Engine, build_engine, check_device_precision
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
-from dstrain.models.families import check_precision, decoder_start_id, generation_arguments
+from dstrain.evaluation.generate import plan_cap
+from dstrain.models.families import check_precision, decoder_start_id, generation_arguments, max_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.prepare import Prepared, prepare
 from dstrain.reporting.card import write_card
-from dstrain.reporting.records import append_row, write_run_info
+from dstrain.reporting.records import EventRow, append_row, read_rows, write_run_info
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.log import LogHook
-from dstrain.training.hooks.preempt import EXIT_PREEMPTED, PreemptHook
+from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.loop import train
 from dstrain.training.state import Control, Hook, Progress
 
@@ -83,13 +84,18 @@ def run(config: RunConfig, *, place: Place, command: str, debug: bool = False) -
     if debug:
         shutil.rmtree(config.run_dir, ignore_errors=True)  # a debug run begins anew, and is alone in its folder
     built = _build(config, ranks=ranks)
+    if ranks.broadcast(ranks.rank == 0 and _is_finished(built)):
+        log.info(
+            "%s is finished: its card, models and scores lie there; another output_dir starts a new run", built.run_dir
+        )
+        return 0
     record = _recorder(built)
     if ranks.rank == 0:
         (built.run_dir / "config.yaml").write_text(dump_config(config))
         write_run_info(built.run_dir, _describe(built, command=command))
         record(_event("resume" if built.resume else "start", _first_progress(built).step))
-    for warning in built.warnings:
-        log.warning("%s", warning)
+        for warning in built.warnings:
+            log.warning("%s", warning)
     control = Control(record=record)
     hooks = _build_hooks(built, preempt=preempt)
     progress = train(
@@ -126,6 +132,7 @@ def _build(config: RunConfig, *, ranks: Ranks) -> Built:
     engine = build_engine(config, module=module.to(ranks.device), ranks=ranks, total_steps=total_steps)
     if resume is not None:
         load_optimizer(resume.directory, engine=engine, state=resume.state)
+    warnings += _data_warnings(config, prepared=prepared)
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
     return Built(config, ranks, prepared, identity, resume, plan, total_steps, engine, warnings)
 
@@ -158,6 +165,20 @@ def _build_plan(config: RunConfig, *, prepared: Prepared, resume: Resume | None,
         batch_unit=config.training.batch_unit,
         cut=cut,
     )
+
+
+def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
+    warnings = []
+    if prepared.train.fingerprint == prepared.eval.fingerprint:
+        warnings.append(
+            "the evaluation rows are the training rows: scores show what was learned by heart, and no skill"
+        )
+    num_rows, batch_size = prepared.train.num_rows, config.training.batch_size
+    if config.training.batch_unit == "sequences" and num_rows < batch_size:
+        warnings.append(
+            f"training.batch_size is {batch_size}, but a step holds the {num_rows} rows of the data at most"
+        )
+    return warnings
 
 
 def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_size: int) -> list[str]:
@@ -270,7 +291,7 @@ def _export(built: Built, *, name: str, check: bool = False) -> None:
             language = built.config.task.target_language
             generation = {
                 "num_beams": settings.num_beams,
-                "max_new_tokens": settings.max_new_tokens or _longest_reference(built),
+                "max_new_tokens": _cap(built, model=model),
                 **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
                 **generation_arguments(model, tokenizer=tokenizer, target_language=language),
             }
@@ -329,8 +350,19 @@ def _event(event: str, step: int, *, message: str | None = None) -> dict[str, An
     return {"kind": "event", "event": event, "step": step, "time": time, "message": message}
 
 
-def _longest_reference(built: Built) -> int:
-    return int(built.prepared.eval.target_lengths.max())
+def _cap(built: Built, *, model: PreTrainedModel) -> int:
+    """The longest hypothesis in evaluations, so that an exported model generates what was scored."""
+    longest = int(built.prepared.eval.target_lengths.max())
+    positions = max_positions(model.config)
+    return plan_cap(built.config.evaluation, longest_reference=longest, max_positions=positions).max_new_tokens
+
+
+def _is_finished(built: Built) -> bool:
+    metrics = built.run_dir / "metrics.jsonl"
+    if built.resume is None or not metrics.exists():
+        return False
+    events = [row for row in read_rows(metrics) if isinstance(row, EventRow)]
+    return bool(events) and events[-1].event == "finish"
 
 
 def _model(built: Built) -> PreTrainedModel:

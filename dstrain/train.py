@@ -7,14 +7,17 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.launcher import find_launcher
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
 from dstrain.debug import shrink_config
@@ -32,9 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         place = discover_place(os.environ)
+        place = replace(place, launched_by=find_launcher(place.launcher))
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
+        _make_run_dir(config)
     except (ConfigError, ValueError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"{error}", file=sys.stderr)
@@ -49,6 +54,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report_failure(error, config=config, place=place)
         # the interpreter's own ending would wait for peers in destructors of the process group
         os._exit(1)
+
+
+def _make_run_dir(config: RunConfig) -> None:
+    try:
+        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"output_dir: the run folder {config.run_dir} cannot be made ({error.strerror}); override output_dir=…"
+        ) from error
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -78,6 +92,9 @@ def _prepare_process(place: Place) -> None:
         stream=sys.stderr,
     )
     log.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+    # until training begins nothing can be saved, and nothing is lost: to be started again is all there is to say
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
     # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")

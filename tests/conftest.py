@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
+
 # No test asserts on wall-clock time, and every run looks at the same cases.
 settings.register_profile("dstrain", deadline=None, derandomize=True)
 settings.load_profile("dstrain")

@@ -4,15 +4,20 @@ The recipe and the data must be those that made the checkpoint; what differs is 
 """
 
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dstrain.checkpoint.state import RunIdentity, RunState, load_state
-from dstrain.checkpoint.store import newest_valid
+from dstrain.checkpoint.store import checkpoint_dirs, newest_valid
 
 log = logging.getLogger(__name__)
+
+
+PLACE_OF_DATA = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path)")
+"""Recipe keys that may differ: another machine keeps the files elsewhere, and their content is compared itself."""
 
 
 class ResumeRefused(ValueError):
@@ -37,12 +42,18 @@ def find_resume(root: Path, *, identity: RunIdentity, data: Mapping[str, str]) -
     """
     found = newest_valid(root, on_broken=lambda problem: log.warning("not a valid checkpoint: %s", problem))
     if found is None:
+        if broken := checkpoint_dirs(root):
+            raise ResumeRefused(
+                f"none of the {len(broken)} checkpoints in {root} is whole, so the run cannot go on: move that folder away to "
+                "begin again, or restore the files named above"
+            )
         return None
     directory, manifest = found
     state = load_state(directory)
     changes = [
         f"{key}: {old!r} in the checkpoint, {new!r} now"
         for key, old, new in differences(manifest.recipe, identity.recipe)
+        if not PLACE_OF_DATA.fullmatch(key)
     ]
     changes += [
         f"{split} data: fingerprint {state.data.get(split)} in the checkpoint, {fingerprint} now"

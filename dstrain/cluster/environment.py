@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from dstrain.cluster.nodes import first_node
 
+EXIT_PREEMPTED = 85
+"""Exit code: saved, start me again."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -23,6 +26,8 @@ class Place:
     launcher: str
     local_world_size: int = 1
     """Processes on this node, as far as the launcher says."""
+    launched_by: tuple[int, ...] = ()
+    """Process ids of the launcher that would leave this rank behind when it dies, nearest first."""
 
     def as_environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""

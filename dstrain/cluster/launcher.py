@@ -28,20 +28,25 @@ def ancestors(pid: int, *, depth: int) -> list[int]:
     return chain
 
 
-def watch_launcher(launcher: str, *, on_death: Callable[[], None]) -> None:
-    """Call `on_death` once, from a background thread, when a process that started this rank is gone.
+def find_launcher(launcher: str) -> tuple[int, ...]:
+    """Processes that started this rank and may die without it; to be asked early, while they are still there.
 
-    Only for launchers that outlive their ranks; a shell may end before a `python` it started in the background. The
-    deepspeed command starts an inner launcher, which starts the ranks: both are watched.
+    None for launchers that outlive their ranks, and for `python`: the shell that started it in the background may end. The
+    deepspeed command starts an inner launcher, which starts the ranks: both count.
     """
     if launcher not in LAUNCHERS:
+        return ()
+    return tuple(ancestors(os.getpid(), depth=2 if launcher == "deepspeed" else 1))
+
+
+def watch_launcher(launched_by: tuple[int, ...], *, on_death: Callable[[], None]) -> None:
+    """Call `on_death` once, from a background thread, when one of these ancestors is gone."""
+    if not launched_by:
         return
-    depth = 2 if launcher == "deepspeed" else 1
-    born_under = ancestors(os.getpid(), depth=depth)
     pause = threading.Event()
 
     def watch() -> None:
-        while ancestors(os.getpid(), depth=depth)[: len(born_under)] == born_under:
+        while tuple(ancestors(os.getpid(), depth=len(launched_by))) == launched_by:
             pause.wait(CHECK_SECONDS)
         on_death()
 

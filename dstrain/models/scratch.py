@@ -145,9 +145,10 @@ def _train_sentencepiece(architecture: str, *, vocabulary_size: int, texts: Iter
     model = io.BytesIO()
     special_ids: dict[str, Any] = SPECIAL_IDS[architecture]
     sentencepiece.set_random_generator_seed(0)
+    failures: list[Exception] = []
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(text for text in texts if text.strip()),
+            sentence_iterator=_sentences(texts, failures=failures),
             model_writer=model,
             model_type="bpe" if architecture == "nllb" else "unigram",
             vocab_size=vocabulary_size,
@@ -164,8 +165,19 @@ def _train_sentencepiece(architecture: str, *, vocabulary_size: int, texts: Iter
             **special_ids,
         )
     except RuntimeError as error:
+        if failures:
+            raise failures[0] from None
         raise _explain(error, vocabulary_size=vocabulary_size) from error
     return model.getvalue()
+
+
+def _sentences(texts: Iterable[str], *, failures: list[Exception]) -> Iterator[str]:
+    # sentencepiece turns what is raised in here into a RuntimeError of its own that quotes a traceback
+    try:
+        yield from (text for text in texts if text.strip())
+    except Exception as error:
+        failures.append(error)
+        raise
 
 
 def _explain(error: RuntimeError, *, vocabulary_size: int) -> ValueError:

@@ -106,7 +106,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
 def build_notice(record: RunRecord) -> Markdown | None:
     """The warning under the title of a run that has not come to its end; None for one that has."""
     if record.status == "finished":
-        return None
+        return _notice_of_memory(record)
     done = f"step {count(record.last_step)} of {count(record.info.total_steps)}"
     if record.status == "stopped":
         message = record.events[-1].message
@@ -114,6 +114,15 @@ def build_notice(record: RunRecord) -> Markdown | None:
             "This run is not finished: it was stopped at {}{}", done, phrase(": {}", message) if message else "."
         )
     return phrase("This run is not finished: it is still running or was killed. Its files tell of {}.", done)
+
+
+def _notice_of_memory(record: RunRecord) -> Markdown | None:
+    prints = {report.fingerprint for report in record.info.data.values()}
+    if len(record.info.data) < 2 or len(prints) > 1 or None in prints:
+        return None
+    return Markdown(
+        "The evaluation rows are the training rows: the scores show what was learned by heart, and no skill."
+    )
 
 
 def _plots(record: RunRecord) -> list[tuple[str, Markdown]]:

@@ -81,8 +81,10 @@ def describe_task(config: RunConfig) -> Markdown:
     if task.kind == "parsing":
         form = "pointer form (words of the utterance as `<pt-N>`)" if task.form == "pointer" else "plain form"
         return Markdown(f"parsing of utterances into bracketed parses, {form}")
+    if task.source_language is None and task.target_language is None:
+        return Markdown("translation between languages that the recipe does not name for the whole task")
     languages = [
-        code(language) if language else Markdown("a language stated per source or not at all")
+        code(language) if language else Markdown("a language that the recipe does not name for the whole task")
         for language in (task.source_language, task.target_language)
     ]
     return phrase("translation from {} to {}", *languages)
@@ -173,7 +175,7 @@ def describe_rules(record: RunRecord) -> list[Line]:
     note = "Every row that was skipped or changed is listed with its file and line in"
     return [
         ("Rules for unusable rows", listed),
-        ("Rows in full", phrase("{} {} beside the cached tokens", note, code("bad_rows.jsonl"))),
+        ("Rows in full", phrase("{} {} and {}", note, code("bad_rows.train.jsonl"), code("bad_rows.eval.jsonl"))),
     ]
 
 

@@ -1,7 +1,5 @@
 """Imported once by the server that test ranks are forked from: a rank's own imports would take fifteen seconds."""
 
-import deepspeed.runtime.zero.muon.muon_optimizer  # imported by every engine, and torch's compiler with it
-import deepspeed.runtime.zero.stage3
 import torch
 import transformers.models.m2m_100.modeling_m2m_100
 import transformers.models.mt5.modeling_mt5

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.cli import app
+from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.reporting.records import load_record
-from dstrain.training.hooks.preempt import EXIT_PREEMPTED
 from tests.system.runs import NUM_EVAL, build_run, read_rows, train
 
 

@@ -87,7 +87,7 @@ def test_ko_en_m2m(tmp_path: Path) -> None:
     columns = ["Training Loss", "Epoch", "Step", "Validation Loss", "Bleu", "Gen Len"]
     assert_like_the_seed(card, names=KO_EN_NAMES, columns=columns)
     assert "- learning_rate: 0.0003" in card
-    assert "precision=fp32" in card
+    assert "- mixed_precision_training: none (fp32)" in card
 
 
 def test_mt5_pointer_mtop(tmp_path: Path) -> None:

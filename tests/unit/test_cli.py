@@ -4,6 +4,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -100,10 +101,11 @@ def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run
 def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Path]]:
     seen: list[tuple[str, str, Path]] = []
 
-    def evaluate_saved(model: str, *, config: Any, output: Path) -> None:
+    def evaluate_saved(model: str, *, config: Any, output: Path) -> Any:
         seen.append((model, config.name, output))
+        return SimpleNamespace(scores={"bleu": 1.0}, signatures={}, warnings=[], num_rows=1)
 
-    install_module(monkeypatch, "dstrain.run", evaluate_saved=evaluate_saved)
+    install_module(monkeypatch, "dstrain.score", evaluate_saved=evaluate_saved)
     return seen
 
 

@@ -58,7 +58,8 @@ class LogHook(Hook):
         self._sums.update({name: getattr(info, name) for name in SUMMED})
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=info.step)
-        if info.step % self._config.logging.every_steps == 0 or info.is_last:
+        ends = info.is_last or (control.stop_reason is not None and not control.preempted)
+        if info.step % self._config.logging.every_steps == 0 or ends:
             self._emit(info, control)
 
     def on_stop(self, progress: Progress, control: Control) -> None:

@@ -9,6 +9,7 @@ import signal
 import threading
 from types import FrameType
 
+from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -18,8 +19,6 @@ LAUNCHER_DIED = 1 << 16
 """Agreed like a signal number, above all of them."""
 ORPHAN_SECONDS = 120.0
 """How long a rank without its launcher may take to stop in order, before it ends at once."""
-EXIT_PREEMPTED = 85
-"""Exit code: saved, start me again."""
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class PreemptHook(Hook):
         self._ranks = ranks
         self._flag = 0
         # watched from here on, since a launcher may die while data and model are made ready
-        watch_launcher(ranks.place.launcher, on_death=self._on_orphaned)
+        watch_launcher(ranks.place.launched_by, on_death=self._on_orphaned)
 
     def on_start(self, progress: Progress, control: Control) -> None:
         for number in SIGNALS:
@@ -49,7 +48,7 @@ class PreemptHook(Hook):
         self._flag = max(self._flag, number)
 
     def _on_orphaned(self) -> None:
-        log.warning("rank %d: the launcher died; the run saves and ends", self._ranks.rank)
+        log.warning("the launcher died; the run saves and ends")
         self._flag = LAUNCHER_DIED
         # a rank that waits for a peer which is gone never reaches a step boundary
         timer = threading.Timer(ORPHAN_SECONDS, os._exit, args=(EXIT_PREEMPTED,))
