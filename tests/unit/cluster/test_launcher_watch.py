@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.cluster.launcher import ancestors, parent_of, watch_launcher
+from dstrain.cluster.launcher import ancestors, find_launcher, parent_of, watch_launcher
 
 PATIENCE_SECONDS = 60.0
 RANK = """
 import os, sys, threading
 from pathlib import Path
-from dstrain.cluster.launcher import watch_launcher
+from dstrain.cluster.launcher import find_launcher, watch_launcher
 launcher, folder = sys.argv[1], Path(sys.argv[2])
 died = threading.Event()
-watch_launcher(launcher, on_death=died.set)
+watch_launcher(find_launcher(launcher), on_death=died.set)
 (folder / "rank").write_text(str(os.getpid()))
 died.wait(float(sys.argv[3]))
 (folder / "end").write_text("noticed" if died.is_set() else "unnoticed")
@@ -90,7 +90,7 @@ def test_a_launcher_that_lives_is_not_reported(tmp_path: Path) -> None:
 
 def test_no_thread_is_started_for_an_unwatched_launcher() -> None:
     before = threading.active_count()
-    watch_launcher("python", on_death=lambda: None)
+    watch_launcher(find_launcher("python"), on_death=lambda: None)
     assert threading.active_count() == before
 
 

@@ -78,16 +78,15 @@ def test_both_ranks_give_the_same_reason(theirs: int) -> None:
     assert recorder.control.stop_reason == their_recorder.control.stop_reason is not None
 
 
-@pytest.mark.parametrize("launcher", ["deepspeed", "torchrun"])
-def test_a_launcher_that_died_stops_the_run(launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_died_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     deaths: list[Any] = []
     timers: list[Any] = []
-    monkeypatch.setattr(preempt, "watch_launcher", lambda name, *, on_death: deaths.append((name, on_death)))
+    monkeypatch.setattr(preempt, "watch_launcher", lambda pids, *, on_death: deaths.append((pids, on_death)))
     monkeypatch.setattr(preempt.threading.Timer, "start", lambda timer: timers.extend([timer]))
     ranks = alone()
-    hook, recorder = start(replace(ranks, place=replace(ranks.place, launcher=launcher)))
-    ((name, on_death),) = deaths
-    assert name == launcher
+    hook, recorder = start(replace(ranks, place=replace(ranks.place, launched_by=(17, 4))))
+    ((pids, on_death),) = deaths
+    assert pids == (17, 4)
     on_death()
     hook.on_step(build_step(1), recorder.control)
     assert recorder.control.stop_reason == "its launcher died"
