@@ -1,31 +1,23 @@
-"""The whole vocabulary of a run, one section a topic. Knows types, bounds and impossible combinations; reads no files.
+"""The vocabulary of a run, one section a topic: the recipe half, and both halves together. Reads no files.
 
 A run has two halves. The *recipe* (RECIPE_KEYS) decides what is learned; the *machine* half decides how it is computed
-and never changes what is learned, beyond rounding.
+and never changes what is learned, beyond rounding; its sections stand in machine.py.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dstrain.config import conflicts
 from dstrain.config.conflicts import ConflictError
-from dstrain.config.deepspeed_keys import deepspeed_problems
+from dstrain.config.machine import Checkpoint, Logging, Machine
+from dstrain.config.section import PositiveInt, Probability, Section
 
 RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")
 """Top-level keys of the recipe half; the rest is the machine half (`name` and `output_dir` name the run, no more)."""
 
 T5_ARCHITECTURES = ("t5", "mt5", "umt5")
 """Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, every key known, no silent type conversion."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class Scratch(Section):
@@ -225,6 +217,11 @@ class Training(Section):
     """Clip the gradient's norm to this; 0 switches clipping off."""
     label_smoothing: Probability = 0.0
     """Probability mass spread over the vocabulary (Szegedy et al. 2016)."""
+    spike_factor: Annotated[float, Field(gt=1.0)] | None = None
+    """A step whose loss is over this many times the mean of the last 100 applied steps is not applied: the rows that cause
+    it are searched for and set aside. Null applies every finite step."""
+    max_quarantined_rows: Annotated[int, Field(ge=0)] = 16
+    """Rows that a run may set aside because they give no finite loss or gradient (or a spike); with more it stops."""
     early_stopping: EarlyStopping | None = None
     """Stop before the end when the metric no longer improves."""
 
@@ -266,66 +263,6 @@ class Evaluation(Section):
             message = "give only one of `every_steps` and `every_epochs`; null unsets one"
             raise ConflictError((("every_steps", "every_epochs"), message))
         return self
-
-
-class Machine(Section):
-    """How the recipe is computed. Nothing here changes what is learned, beyond rounding."""
-
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
-    """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
-    0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
-    micro_batch_tokens: PositiveInt = 8192
-    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding."""
-    micro_batch_size: PositiveInt | None = None
-    """Pins the micro-batch to this many sequences instead of the token budget."""
-    min_micro_batches: PositiveInt = 1
-    """Cut every step into at least this many micro-batches: set it to the largest number of ranks the recipe will use.
-    The cut never follows the actual number of ranks, because dropout belongs to a micro-batch."""
-    activation_checkpointing: bool = False
-    """Recompute activations in the backward pass: less memory, about a third more time."""
-    offload_optimizer: bool = False
-    """Keep optimizer state in host memory (ZeRO 1 to 3)."""
-    offload_parameters: bool = False
-    """Keep weights in host memory (ZeRO 3)."""
-    collective_timeout_minutes: PositiveInt = 30
-    """How long a rank waits for the others in a collective operation."""
-    prefetch_steps: PositiveInt = 2
-    """Steps collated ahead in the background."""
-    cache_dir: str | None = None
-    """Where tokenised data are kept, on a file system that all ranks share; null is `~/.cache/dstrain`."""
-    deepspeed: dict[str, Any] = {}
-    """DeepSpeed's own JSON, merged over what dstrain makes; keys that would change what is learned are refused."""
-
-    @model_validator(mode="after")
-    def _fits_deepspeed(self) -> "Machine":
-        found: list[conflicts.Conflict] = []
-        if self.offload_optimizer and self.zero_stage == 0:
-            found.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
-        if self.offload_parameters and self.zero_stage != 3:
-            message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
-            found.append((("offload_parameters", "zero_stage"), message))
-        found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
-        if found:
-            raise ConflictError(*found)
-        return self
-
-
-class Checkpoint(Section):
-    """When the full state of a run is saved, and how much is kept."""
-
-    every_steps: PositiveInt | None = None
-    """Optimizer steps between checkpoints; null saves after every evaluation. The end is always saved."""
-    keep_last: Annotated[int, Field(ge=2)] = 2
-    """Newest checkpoints kept; the best is kept besides. Never below two, because the newest may prove unreadable."""
-
-
-class Logging(Section):
-    """What is written while training."""
-
-    every_steps: PositiveInt = 50
-    """Optimizer steps between rows of metrics.jsonl: one host-device synchronisation each."""
-    tensorboard: bool | None = None
-    """Write TensorBoard event files; null does so where tensorboard is installed."""
 
 
 class RunConfig(Section):

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from dstrain.config.schema import Checkpoint
+from dstrain.config.machine import Checkpoint
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 log = logging.getLogger(__name__)

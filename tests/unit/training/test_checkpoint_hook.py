@@ -3,7 +3,7 @@
 import pytest
 from training_cases import Recorder, build_step
 
-from dstrain.config.schema import Checkpoint
+from dstrain.config.machine import Checkpoint
 from dstrain.data.plan import Position
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.state import Progress

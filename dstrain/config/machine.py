@@ -1,0 +1,97 @@
+"""The machine half of the vocabulary: how a recipe is computed, saved and logged. Nothing here changes what is learned."""
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from dstrain.config import conflicts
+from dstrain.config.conflicts import ConflictError
+from dstrain.config.deepspeed_keys import deepspeed_problems
+from dstrain.config.section import PositiveInt, Section
+
+
+class Watchdog(Section):
+    """How long a run may go without progress before it is ended with code 85, "start me again"; minutes, 0 switches off.
+
+    Every step, every batch of an evaluation and every file of a save is progress.
+    """
+
+    set_up_minutes: Annotated[float, Field(ge=0.0)] = 180.0
+    """Before the first step: reading and tokenising data, loading the model, building DeepSpeed's operators."""
+    step_minutes: Annotated[float, Field(ge=0.0)] = 15.0
+    """One optimizer step."""
+    evaluation_minutes: Annotated[float, Field(ge=0.0)] = 20.0
+    """One batch of an evaluation, or collecting its results."""
+    save_minutes: Annotated[float, Field(ge=0.0)] = 30.0
+    """One file of a checkpoint, or an exported model."""
+
+
+class Machine(Section):
+    """How the recipe is computed. Nothing here changes what is learned, beyond rounding."""
+
+    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
+    0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
+    micro_batch_tokens: PositiveInt = 8192
+    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding."""
+    micro_batch_size: PositiveInt | None = None
+    """Pins the micro-batch to this many sequences instead of the token budget."""
+    min_micro_batches: PositiveInt = 1
+    """Cut every step into at least this many micro-batches: set it to the largest number of ranks the recipe will use.
+    The cut never follows the actual number of ranks, because dropout belongs to a micro-batch."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    offload_optimizer: bool = False
+    """Keep optimizer state in host memory (ZeRO 1 to 3)."""
+    offload_parameters: bool = False
+    """Keep weights in host memory (ZeRO 3)."""
+    collective_timeout_minutes: PositiveInt = 30
+    """How long a rank waits for the others in a collective operation."""
+    watchdog: Watchdog = Watchdog()
+    """When a run that hangs is ended."""
+    lease_seconds: Annotated[float, Field(ge=1.0)] = 60.0
+    """A run folder whose writer has not been heard of for this long may be taken over. Its writer renews four times as
+    often; a file system that shows other hosts' writes late needs more."""
+    prefetch_steps: PositiveInt = 2
+    """Steps collated ahead in the background."""
+    cache_dir: str | None = None
+    """Where tokenised data are kept, on a file system that all ranks share; null is `~/.cache/dstrain`."""
+    deepspeed: Annotated[dict[str, Any], Field(default_factory=dict)]
+    """DeepSpeed's own JSON, merged over what dstrain makes; keys that would change what is learned are refused."""
+
+    @model_validator(mode="after")
+    def _fits_deepspeed(self) -> "Machine":
+        found: list[conflicts.Conflict] = []
+        if self.offload_optimizer and self.zero_stage == 0:
+            found.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
+        if self.offload_parameters and self.zero_stage != 3:
+            message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
+            found.append((("offload_parameters", "zero_stage"), message))
+        found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
+        if found:
+            raise ConflictError(*found)
+        return self
+
+
+class Checkpoint(Section):
+    """When the full state of a run is saved, and how much is kept."""
+
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between checkpoints; null saves after every evaluation. The end is always saved."""
+    keep_last: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints kept with their full state. Never below two, because the newest may prove unreadable. The best by
+    the recipe's metric is kept besides, its weights at least."""
+    keep_weights_every_steps: PositiveInt | None = None
+    """Older checkpoints at multiples of this step are kept without optimizer state: a third of the size; they can be
+    exported, not gone on from."""
+    background: bool = True
+    """Write while training goes on, from a copy in host memory (12 bytes a parameter with Adam, shared out over the ranks)."""
+
+
+class Logging(Section):
+    """What is written while training."""
+
+    every_steps: PositiveInt = 50
+    """Optimizer steps between rows of metrics.jsonl: one host-device synchronisation each."""
+    tensorboard: bool | None = None
+    """Write TensorBoard event files; null does so where tensorboard is installed."""
