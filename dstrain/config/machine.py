@@ -56,7 +56,7 @@ class Machine(Section):
     """Steps collated ahead in the background."""
     cache_dir: str | None = None
     """Where tokenised data are kept, on a file system that all ranks share; null is `~/.cache/dstrain`."""
-    deepspeed: Annotated[dict[str, Any], Field(default_factory=dict)]
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
     """DeepSpeed's own JSON, merged over what dstrain makes; keys that would change what is learned are refused."""
 
     @model_validator(mode="after")
