@@ -9,14 +9,15 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import RunConfig
+from dstrain.config.schema import Rules, RunConfig
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example, build_examples
+from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.models.scratch import train_tokenizer
@@ -38,8 +39,14 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Content of both token sets: a run may only go on with the same."""
-        return {"train": self.train.fingerprint, "eval": self.eval.fingerprint}
+        """Content of both token sets, of every source and of the tokenizer: a run may only go on with the same."""
+        sources = {
+            f"data.{split}.{number}": fingerprint
+            for split, tokens in (("train", self.train), ("eval", self.eval))
+            for number, fingerprint in enumerate(tokens.report["sources"])
+        }
+        sets = {"train": self.train.fingerprint, "eval": self.eval.fingerprint}
+        return sets | sources | {"tokenizer": self.tokenizer.fingerprint}
 
 
 def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
@@ -60,19 +67,40 @@ def cache_dir(config: RunConfig) -> Path:
     return Path(config.machine.cache_dir or "~/.cache/dstrain").expanduser()
 
 
+def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
+    """The folder of the evaluation rows' token set, made if it is not in the cache."""
+    return _prepare_set(config, tokenizer=tokenizer, for_evaluation=True)
+
+
+def locate_training_rows(
+    rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
+) -> dict[int, LocatedRow]:
+    """Place and text of rows of the training token set, by reading the sources again."""
+    return locate_rows(
+        set(rows), sources=config.data.train, task=config.task, rules=_resolved_rules(config), encoder=tokenizer
+    )
+
+
+def _resolved_rules(config: RunConfig) -> Rules:
+    return config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
+
+
+def _prepare_set(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, for_evaluation: bool) -> Path:
+    return prepare_token_set(
+        config.data.eval if for_evaluation else config.data.train,
+        task=config.task,
+        rules=_resolved_rules(config),
+        encoder=tokenizer,
+        cache_dir=cache_dir(config) / "tokens",
+        for_evaluation=for_evaluation,
+    )
+
+
 def _make(config: RunConfig, *, tokenizer_dir: Path) -> list[str]:
-    rules = config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
     tokenizer = _make_tokenizer(config, folder=tokenizer_dir)
     folders = []
-    for sources, for_evaluation in ((config.data.train, False), (config.data.eval, True)):
-        folder = prepare_token_set(
-            sources,
-            task=config.task,
-            rules=rules,
-            encoder=tokenizer,
-            cache_dir=cache_dir(config) / "tokens",
-            for_evaluation=for_evaluation,
-        )
+    for for_evaluation in (False, True):
+        folder = _prepare_set(config, tokenizer=tokenizer, for_evaluation=for_evaluation)
         name = "eval" if for_evaluation else "train"
         report = load_token_set(folder).report
         log.info("%s data: %s rows of %s read", name, f"{report['rows']:,}", f"{report['rows_read']:,}")

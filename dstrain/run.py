@@ -1,10 +1,9 @@
-"""The one place that builds everything: ranks, data, model, engine, hooks; then trains, and leaves a model and a card."""
+"""Trains what was built: hooks around the loop, then a model and a card, and an exit code that says what to do next."""
 
 import logging
 import shutil
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +12,59 @@ from rich.console import Console
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from dstrain.checkpoint.export import check_export, export_model
-from dstrain.checkpoint.resume import Resume, find_resume
-from dstrain.checkpoint.state import RunIdentity, RunState, load_optimizer, load_weights, save_checkpoint
-from dstrain.checkpoint.store import prune
+from dstrain.build import Built, build
+from dstrain.checkpoint.export import exported_step, recover_export
+from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
+from dstrain.checkpoint.state import RunState
+from dstrain.checkpoint.store import carry_out, plan_pruning
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place
-from dstrain.cluster.process_group import Ranks, join_ranks
-from dstrain.config.load import dump_config, recipe_hash
-from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.cluster.lease import read_claims
+from dstrain.cluster.outcome import RunOutcome
+from dstrain.cluster.phases import Drill
+from dstrain.cluster.process_group import join_ranks
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
 from dstrain.data.loader import Loader
-from dstrain.data.plan import Cut, Plan, Position
-from dstrain.describe import describe_run, list_versions
-from dstrain.engine.engine import Engine, build_engine, check_device_precision
+from dstrain.describe import describe_run
+from dstrain.engine.faults import find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
-from dstrain.evaluation.generate import plan_cap
-from dstrain.models.families import check_precision, decoder_start_id, generation_arguments, max_positions
-from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
+from dstrain.export import export_checkpoint, export_live
+from dstrain.guard import start_guard
+from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.prepare import Prepared, prepare
+from dstrain.prepare import locate_training_rows
 from dstrain.reporting.card import write_card
 from dstrain.reporting.records import EventRow, append_row, read_rows, write_run_info
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.preempt import PreemptHook
+from dstrain.training.hooks.progress import ProgressHook
+from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train
-from dstrain.training.state import Control, Hook, Progress
+from dstrain.training.state import Control, Hook, Progress, event_row
 
-NUM_CHECKED_ROWS = 8
-"""Evaluation rows whose hypotheses an exported model must repeat."""
+BEST, FINAL = "best", "final"
+EXIT_UNSAVED = 1
+"""The run ended in order, but its last checkpoint could not be written."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Built:
-    """What a run consists of before its first step."""
-
-    config: RunConfig
-    ranks: Ranks
-    prepared: Prepared
-    identity: RunIdentity
-    resume: Resume | None
-    plan: Plan
-    total_steps: int
-    engine: Engine
-    warnings: list[str]
-
-    @property
-    def run_dir(self) -> Path:
-        return Path(self.config.run_dir)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.run_dir / "checkpoints"
-
-
-def run(config: RunConfig, *, place: Place, command: str, debug: bool = False) -> int:
+def run(
+    config: RunConfig,
+    *,
+    place: Place,
+    command: str,
+    allowed: Iterable[str] = (),
+    drill: Drill | None = None,
+    debug: bool = False,
+) -> int:
     """Train a recipe from its beginning or from its newest checkpoint; gives the exit code.
+
+    Args:
+        allowed: fields that may have changed since the checkpoint.
+        drill: when this process is to be killed, to prove that nothing is lost.
 
     Raises:
         ValueError: something the user can mend; the message says what and how.
@@ -83,117 +77,40 @@ def run(config: RunConfig, *, place: Place, command: str, debug: bool = False) -
     preempt = PreemptHook(ranks=ranks)
     if debug:
         shutil.rmtree(config.run_dir, ignore_errors=True)  # a debug run begins anew, and is alone in its folder
-    built = _build(config, ranks=ranks)
-    if ranks.broadcast(ranks.rank == 0 and _is_finished(built)):
-        log.info(
-            "%s is finished: its card, models and scores lie there; another output_dir starts a new run", built.run_dir
-        )
-        return 0
+    guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
+    built = build(config, guard=guard, allowed=allowed)
+    code = 0 if _agree_on_finished(built) else _train(built, preempt=preempt, command=command)
+    guard.close(f"ended with code {code}")
+    return code
+
+
+def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
+    config = built.config
     record = _recorder(built)
-    if ranks.rank == 0:
+    if built.ranks.rank == 0:
         (built.run_dir / "config.yaml").write_text(dump_config(config))
         write_run_info(built.run_dir, _describe(built, command=command))
-        record(_event("resume" if built.resume else "start", _first_progress(built).step))
+        record(event_row("resume" if built.resume else "start", built.first_progress.step))
         for warning in built.warnings:
             log.warning("%s", warning)
+        for name in (BEST, FINAL):
+            recover_export(built.run_dir / name)
     control = Control(record=record)
-    hooks = _build_hooks(built, preempt=preempt)
+    loader = _build_loader(built)
+    quarantine = _build_quarantine(built, loader=loader)
+    hooks = _build_hooks(built, preempt=preempt, quarantine=quarantine)
     progress = train(
         built.engine,
-        loader=_build_loader(built),
-        progress=_first_progress(built),
+        loader=loader,
+        progress=built.first_progress,
         total_steps=built.total_steps,
         epoch_at=built.plan.epoch_at,
         hooks=hooks,
         control=control,
+        quarantine=quarantine,
     )
-    return _finish(built, progress=progress, control=control)
-
-
-def _build(config: RunConfig, *, ranks: Ranks) -> Built:
-    check_device_precision(config)
-    if config.model.name is not None:
-        model_config = load_config(config.model.name, revision=config.model.revision)
-        check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
-    prepared = prepare(config, ranks=ranks)
-    warnings: list[str] = []
-    identity = RunIdentity(
-        recipe_hash(config), config.model_dump(mode="json", include=set(RECIPE_KEYS)), list_versions()
-    )
-    resume = _agree_on_resume(config, ranks=ranks, identity=identity, prepared=prepared)
-    plan = _build_plan(config, prepared=prepared, resume=resume, warn=warnings.append)
-    total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
-    model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
-    if config.machine.activation_checkpointing:
-        enable_activation_checkpointing(model)
-    module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
-    if resume is not None:
-        load_weights(resume.directory, module=module)
-    engine = build_engine(config, module=module.to(ranks.device), ranks=ranks, total_steps=total_steps)
-    if resume is not None:
-        load_optimizer(resume.directory, engine=engine, state=resume.state)
-    warnings += _data_warnings(config, prepared=prepared)
-    warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
-    return Built(config, ranks, prepared, identity, resume, plan, total_steps, engine, warnings)
-
-
-def _agree_on_resume(config: RunConfig, *, ranks: Ranks, identity: RunIdentity, prepared: Prepared) -> Resume | None:
-    found = None
-    if ranks.rank == 0:
-        root = Path(config.run_dir) / "checkpoints"
-        found = find_resume(root, identity=identity, data=prepared.fingerprints)
-    resume: Resume | None = ranks.broadcast(found)
-    if resume is not None:
-        log.info("going on from %s (saved by %d ranks)", resume.directory, resume.world_size)
-    return resume
-
-
-def _build_plan(config: RunConfig, *, prepared: Prepared, resume: Resume | None, warn: Callable[[str], None]) -> Plan:
-    machine = config.machine
-    cut = Cut(machine.micro_batch_tokens, machine.micro_batch_size, machine.min_micro_batches)
-    if resume is not None:
-        saved = Cut(**resume.state.cut)
-        if saved != cut:
-            warn(f"the run goes on with the cut it began with, {saved}; this start asks for {cut}, which is ignored")
-        cut = saved
-    return Plan(
-        prepared.train.source_lengths,
-        prepared.train.target_lengths,
-        fingerprint=prepared.train.fingerprint,
-        seed=config.seed,
-        batch_size=config.training.batch_size,
-        batch_unit=config.training.batch_unit,
-        cut=cut,
-    )
-
-
-def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
-    warnings = []
-    if prepared.train.fingerprint == prepared.eval.fingerprint:
-        warnings.append(
-            "the evaluation rows are the training rows: scores show what was learned by heart, and no skill"
-        )
-    num_rows, batch_size = prepared.train.num_rows, config.training.batch_size
-    if config.training.batch_unit == "sequences" and num_rows < batch_size:
-        warnings.append(
-            f"training.batch_size is {batch_size}, but a step holds the {num_rows} rows of the data at most"
-        )
-    return warnings
-
-
-def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_size: int) -> list[str]:
-    warnings = []
-    if engine.zero_stage != config.machine.zero_stage:
-        warnings.append(
-            f"machine.zero_stage 0 with {config.precision} runs as 1: DeepSpeed's stage 0 hides skipped steps in 16 bits"
-        )
-    num_micro_batches = len(plan.step(Position(0, 0)).micro_batches)
-    if num_micro_batches < world_size:
-        warnings.append(
-            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some have nothing to do. "
-            f"Set machine.min_micro_batches={world_size} (in a new run: the cut of a step is kept for a whole run)"
-        )
-    return warnings
+    (best,) = (hook.best for hook in hooks if isinstance(hook, EvaluateHook))
+    return _finish(built, progress=progress, control=control, preempt=preempt, best=best)
 
 
 def _build_loader(built: Built) -> Loader:
@@ -203,42 +120,93 @@ def _build_loader(built: Built) -> Loader:
         rank=built.ranks.rank,
         world_size=built.ranks.world_size,
         pad_id=built.prepared.tokenizer.pad_token_id,
-        decoder_start_id=decoder_start_id(_model(built)),
+        decoder_start_id=decoder_start_id(built.model),
         prefetch_steps=built.config.machine.prefetch_steps,
     )
 
 
-def _build_hooks(built: Built, *, preempt: PreemptHook) -> list[Hook]:
+def _build_quarantine(built: Built, *, loader: Loader) -> Quarantine:
+    config, ranks, tokenizer = built.config, built.ranks, built.prepared.tokenizer
+    return Quarantine(
+        config=config,
+        ranks=ranks,
+        find_rows=lambda batch, fault, step: find_bad_rows(
+            built.engine, batch, fault=fault, step=step, config=config, ranks=ranks
+        ),
+        locate_rows=lambda rows: locate_training_rows(rows, config=config, tokenizer=tokenizer),
+        exclude=loader.exclude,
+    )
+
+
+def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine) -> list[Hook]:
     """In the order in which they are called after every step.
 
-    Whoever may stop the run comes first; the checkpoint comes last, because it claims everything up to its step, the log's
-    row included.
+    Whoever may stop the run comes first; the checkpoint comes after the log, because it claims everything up to its step,
+    the log's row included.
     """
     config, ranks = built.config, built.ranks
-    hooks: list[Hook] = [
-        preempt,
-        EvaluateHook(
-            config=config,
-            ranks=ranks,
-            evaluate=lambda max_batches: _evaluate(built, max_batches=max_batches),
-            export_best=lambda: _export(built, name="best"),
-        ),
-        LogHook(config=config, ranks=ranks, total_steps=built.total_steps, console=Console(stderr=True)),
-    ]
-    checkpoint = CheckpointHook(
-        settings=config.checkpoint,
-        save=lambda progress: _save(built, progress=progress, hooks=hooks),
-        prune=lambda: _prune(built, hooks=hooks),
+
+    def should_stop() -> bool:
+        built.guard.phases.beat()
+        return preempt.should_stop(is_told=built.guard.is_told_to_stop, tell=built.guard.tell_to_stop)
+
+    evaluation = EvaluateHook(
+        config=config,
+        ranks=ranks,
+        evaluate=lambda max_batches: _evaluate(built, max_batches=max_batches, should_stop=should_stop),
+        export_best=lambda step: _export_best(built, step=step),
+        agree_on_stop=preempt.agree,
     )
+    logging_hook = LogHook(config=config, ranks=ranks, total_steps=built.total_steps, console=Console(stderr=True))
+    stateful: list[Hook] = [preempt, quarantine, evaluation, logging_hook]
+    saver = _build_saver(built, evaluation=evaluation)
+
+    def save(progress: Progress) -> Sequence[Outcome]:
+        built.guard.phases.enter("wait for save")
+        before = saver.finish()
+        built.guard.phases.enter("snapshot", step=progress.step)
+        scores = evaluation.latest[1] if evaluation.latest and evaluation.latest[0] == progress.step else None
+        saver.save(_run_state(built, progress=progress, hooks=stateful), scores=scores)
+        return before
+
     if built.resume is not None:
-        for hook in hooks:
+        for hook in stateful:
             hook.load_state(built.resume.state.hooks[hook.name])
-    hooks.append(checkpoint)
-    return hooks
+    checkpoint = CheckpointHook(settings=config.checkpoint, save=save, saves=saver)
+    return [*stateful, checkpoint, ProgressHook(enter=built.guard.phases.enter)]
 
 
-def _save(built: Built, *, progress: Progress, hooks: list[Hook]) -> None:
-    state = RunState(
+def _build_saver(built: Built, *, evaluation: EvaluateHook) -> Saver:
+    is_whole = WholeCheckpoints()
+    settings, claims = built.config.checkpoint, read_claims(built.run_dir)
+
+    def reach(phase: str) -> None:
+        built.guard.phases.enter(phase, track="save")
+
+    def prune() -> None:
+        pruning = plan_pruning(
+            built.checkpoints,
+            claims=claims,
+            keep_last=settings.keep_last,
+            keep_steps=[int(evaluation.best["step"])] if evaluation.best else [],
+            keep_weights_every=settings.keep_weights_every_steps,
+            is_whole=is_whole,
+        )
+        carry_out(pruning, reach=reach)
+
+    return Saver(
+        built.checkpoints,
+        engine=built.engine,
+        identity=built.identity,
+        ranks=built.ranks.beside(),
+        check_lease=built.guard.check_lease,
+        prune=prune,
+        reach=reach,
+    )
+
+
+def _run_state(built: Built, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
+    return RunState(
         step=progress.step,
         epoch=progress.position.epoch,
         step_in_epoch=progress.position.step,
@@ -246,21 +214,10 @@ def _save(built: Built, *, progress: Progress, hooks: list[Hook]) -> None:
         data=built.prepared.fingerprints,
         hooks={hook.name: hook.state() for hook in hooks},
     )
-    directory = save_checkpoint(
-        built.checkpoints, engine=built.engine, state=state, identity=built.identity, ranks=built.ranks
-    )
-    log.info("saved %s", directory)
 
 
-def _prune(built: Built, *, hooks: list[Hook]) -> None:
-    if built.ranks.rank != 0:
-        return
-    bests = [hook.best for hook in hooks if isinstance(hook, EvaluateHook) and hook.best]
-    keep = frozenset(int(best["step"]) for best in bests)
-    prune(built.checkpoints, keep_last=built.config.checkpoint.keep_last, keep_steps=keep)
-
-
-def _evaluate(built: Built, *, max_batches: int | None) -> EvaluationResult | None:
+def _evaluate(built: Built, *, max_batches: int | None, should_stop: Callable[[], bool]) -> EvaluationResult | None:
+    built.guard.phases.enter("evaluation")
     with built.engine.gathered() as model:
         assert isinstance(model, PreTrainedModel)
         return evaluate(
@@ -277,30 +234,22 @@ def _evaluate(built: Built, *, max_batches: int | None) -> EvaluationResult | No
             world_size=built.ranks.world_size,
             gather=built.ranks.gather,
             device=built.ranks.device,
+            should_stop=should_stop,
             max_batches=max_batches,
         )
 
 
-def _export(built: Built, *, name: str, check: bool = False) -> None:
-    """Write the model as it is now to `<run>/<name>`; all ranks enter, rank 0 writes."""
-    folder = built.run_dir / name
-    with built.engine.gathered() as model:
-        if built.ranks.rank == 0:
-            assert isinstance(model, PreTrainedModel)
-            tokenizer, settings = built.prepared.tokenizer, built.config.evaluation
-            language = built.config.task.target_language
-            generation = {
-                "num_beams": settings.num_beams,
-                "max_new_tokens": _cap(built, model=model),
-                **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
-                **generation_arguments(model, tokenizer=tokenizer, target_language=language),
-            }
-            export_model(model, tokenizer=tokenizer, folder=folder, generation=generation)
-            if check:
-                tokens = built.prepared.eval
-                sources = [tokens.source(row).tolist() for row in range(min(NUM_CHECKED_ROWS, tokens.num_rows))]
-                check_export(folder, model=model, sources=sources, pad_token_id=tokenizer.pad_token_id)
-    built.ranks.barrier()  # a rank that went on could meet its next collective alone
+def _export_best(built: Built, *, step: int) -> None:
+    built.guard.phases.enter("export")
+    try:
+        export_live(built, name=BEST, step=step)
+    except OSError as error:  # a full disk; on rank 0 alone, which writes
+        log.warning(
+            "the best model, of step %d, could not be written (%s): it is made from its checkpoint at the end",
+            step,
+            error,
+        )
+        built.ranks.barrier()
 
 
 def _describe(built: Built, *, command: str) -> dict[str, Any]:
@@ -308,7 +257,7 @@ def _describe(built: Built, *, command: str) -> dict[str, Any]:
         built.config,
         ranks=built.ranks,
         data={"train": built.prepared.train.report, "eval": built.prepared.eval.report},
-        model=_model(built),
+        model=built.model,
         plan=built.plan,
         total_steps=built.total_steps,
         warnings=built.warnings,
@@ -316,59 +265,82 @@ def _describe(built: Built, *, command: str) -> dict[str, Any]:
     )
 
 
-def _finish(built: Built, *, progress: Progress, control: Control) -> int:
+def _finish(
+    built: Built, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
+) -> int:
     if not control.preempted:
-        _export(built, name="final", check=True)
+        export_live(built, name=FINAL, step=progress.step, check=True)
     if built.ranks.rank == 0:
-        event = "stop" if control.preempted else "finish"
-        control.record(_event(event, progress.step, message=control.stop_reason))
+        if best is not None and not control.preempted:
+            _complete_best(built.run_dir, step=int(best["step"]))
+        control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
         card = write_card(built.run_dir)
-        log.info("card: %s  plots: %s  model: %s", card, built.run_dir / "plots", built.run_dir / "best")
+        log.info("card: %s  plots: %s  model: %s", card, built.run_dir / "plots", built.run_dir / BEST)
+    if (seconds := preempt.seconds_since_told()) is not None:
+        log.info("%s: ended %.1f s later, after the step under way and a save", control.stop_reason, seconds)
+    outcome = _outcome(control, step=progress.step, attempt=built.guard.attempt)
+    built.guard.report(outcome)
     built.ranks.barrier()
-    return EXIT_PREEMPTED if control.preempted else 0
+    assert outcome.exit_code is not None
+    return outcome.exit_code
 
 
-def _first_progress(built: Built) -> Progress:
-    if built.resume is None:
-        return Progress(0, Position(0, 0))
-    state = built.resume.state
-    return Progress(state.step, Position(state.epoch, state.step_in_epoch))
+def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
+    if control.unsaved is not None:
+        log.error("%s: make room; the same command goes on from the checkpoint before", control.unsaved)
+        return RunOutcome("failed", EXIT_UNSAVED, control.unsaved, step=step, attempt=attempt)
+    if control.preempted:
+        return RunOutcome("preempted", EXIT_PREEMPTED, control.stop_reason or "", step=step, attempt=attempt)
+    return RunOutcome("finished", 0, control.stop_reason or "", step=step, attempt=attempt)
+
+
+def _complete_best(run_dir: Path, *, step: int) -> None:
+    """Make the best model from its checkpoint where its folder was not written, or was cut short by a kill."""
+    if exported_step(run_dir / BEST) == step:
+        return
+    try:
+        export_checkpoint(run_dir, step=step, folder=run_dir / BEST)
+    except (ValueError, OSError) as error:
+        log.warning("the best model, of step %d, is not in %s: %s", step, run_dir / BEST, error)
 
 
 def _recorder(built: Built) -> Callable[[dict[str, Any]], None]:
     path = built.run_dir / "metrics.jsonl"
+    pending: list[dict[str, Any]] = []
 
     def record(row: dict[str, Any]) -> None:
-        if built.ranks.rank == 0:
-            append_row(path, row)
+        if built.ranks.rank != 0:
+            return
+        pending.append(row | {"lease": built.guard.attempt})
+        try:
+            while pending:
+                append_row(path, pending[0])
+                pending.pop(0)
+        except OSError as error:  # a full disk costs no rows: they wait for room
+            if len(pending) == 1:
+                log.warning("%s: %s; rows are kept until they can be written", path, error.strerror)
 
     return record
 
 
-def _event(event: str, step: int, *, message: str | None = None) -> dict[str, Any]:
-    time = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"kind": "event", "event": event, "step": step, "time": time, "message": message}
-
-
-def _cap(built: Built, *, model: PreTrainedModel) -> int:
-    """The longest hypothesis in evaluations, so that an exported model generates what was scored."""
-    longest = int(built.prepared.eval.target_lengths.max())
-    positions = max_positions(model.config)
-    return plan_cap(built.config.evaluation, longest_reference=longest, max_positions=positions).max_new_tokens
+def _agree_on_finished(built: Built) -> bool:
+    """Whether the run had come to its end before; its card is written again, since a kill may have come between."""
+    finished = built.ranks.rank == 0 and _is_finished(built)
+    if finished:
+        write_card(built.run_dir)
+        log.info(
+            "%s is finished: its card, models and scores lie there; another output_dir starts a new run", built.run_dir
+        )
+        built.guard.report(RunOutcome("finished", 0, step=built.first_progress.step, attempt=built.guard.attempt))
+    return bool(built.ranks.broadcast(finished))
 
 
 def _is_finished(built: Built) -> bool:
     metrics = built.run_dir / "metrics.jsonl"
-    if built.resume is None or not metrics.exists():
+    if built.resume is None or built.resume.allowed or not metrics.exists():
         return False
-    events = [row for row in read_rows(metrics) if isinstance(row, EventRow)]
-    return bool(events) and events[-1].event == "finish"
-
-
-def _model(built: Built) -> PreTrainedModel:
-    model = built.engine.module.model
-    assert isinstance(model, PreTrainedModel)
-    return model
+    ends = [row.event for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
+    return bool(ends) and ends[-1] == "finish"
 
 
 def _quiet_libraries() -> None:

@@ -4,20 +4,16 @@ import logging
 import os
 from pathlib import Path
 
-import torch
-
 from dstrain.cluster.environment import discover_place
 from dstrain.cluster.process_group import choose_device
 from dstrain.config.schema import Model, RunConfig
-from dstrain.data.tokens import load_token_set, prepare_token_set
+from dstrain.data.tokens import load_token_set
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate, write_evaluation
 from dstrain.models.families import generation_arguments
-from dstrain.models.load import load_model
+from dstrain.models.load import DTYPES, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import load_tokenizer
-from dstrain.prepare import cache_dir
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+from dstrain.prepare import prepare_evaluation
 
 log = logging.getLogger(__name__)
 
@@ -33,15 +29,7 @@ def evaluate_saved(model: str, *, config: RunConfig, output: Path) -> Evaluation
         raise ValueError(f"evaluate runs one process, found {place.world_size}: start it without a launcher")
     device = choose_device(place)
     tokenizer = load_tokenizer(model)
-    rules = config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
-    folder = prepare_token_set(
-        config.data.eval,
-        task=config.task,
-        rules=rules,
-        encoder=tokenizer,
-        cache_dir=cache_dir(config) / "tokens",
-        for_evaluation=True,
-    )
+    folder = prepare_evaluation(config, tokenizer=tokenizer)
     section = Model(name=model, layerdrop=config.model.layerdrop)
     loaded = load_model(section, tokenizer=tokenizer, seed=config.seed, report=log.warning)
     loaded = loaded.to(device=device, dtype=DTYPES[config.precision])

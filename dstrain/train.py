@@ -18,6 +18,9 @@ from pathlib import Path
 
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
 from dstrain.cluster.launcher import find_launcher
+from dstrain.cluster.lease import LeaseHeld, LeaseLost
+from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.phases import read_drill
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
 from dstrain.debug import shrink_config
@@ -36,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         place = discover_place(os.environ)
         place = replace(place, launched_by=find_launcher(place.launcher))
+        drill = read_drill(os.environ)
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
@@ -49,7 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from dstrain.run import run  # imports torch and DeepSpeed for seconds: only for a configuration that can run
 
-        return run(config, place=place, command=command, debug=bool(options.debug or options.overfit))
+        return run(
+            config,
+            place=place,
+            command=command,
+            allowed=options.allow_changed,
+            drill=drill,
+            debug=bool(options.debug or options.overfit),
+        )
     except Exception as error:
         _report_failure(error, config=config, place=place)
         # the interpreter's own ending would wait for peers in destructors of the process group
@@ -73,6 +84,13 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--overfit", type=_row_count, metavar="N", help="debug: learn N rows by heart, to prove the model can"
+    )
+    parser.add_argument(
+        "--allow-changed",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="go on from the checkpoint although this field has changed (training.learning_rate, data.train, …)",
     )
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
@@ -124,10 +142,19 @@ def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> Non
         print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
         return
     full = "".join(traceback.format_exception(error))
-    reports.mkdir(parents=True, exist_ok=True)
-    (reports / f"rank-{place.rank}.txt").write_text(full)
+    if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
+        _leave_report(full, error=error, run_dir=Path(config.run_dir), rank=place.rank)
     text = f"error: {error}" if _is_explained(error) else full
     print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+
+
+def _leave_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:
+    try:
+        (run_dir / "failures").mkdir(parents=True, exist_ok=True)
+        (run_dir / "failures" / f"rank-{rank}.txt").write_text(full)
+    except OSError as problem:
+        print(f"the failure could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
+    write_outcome(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}"))
 
 
 def _is_explained(error: Exception) -> bool:

@@ -1,5 +1,6 @@
 """A trained model as an ordinary Hugging Face folder, proved by loading it back."""
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,17 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 from dstrain.checkpoint.store import sync_path
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
+STEP_FILE = "training_step.json"
+"""Says which step's weights a folder holds."""
+
 
 class ExportError(RuntimeError):
     """An exported folder does not hold the model that was trained."""
 
 
-def export_model(model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any]) -> None:
+def export_model(
+    model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any], step: int
+) -> None:
     """Write model, tokenizer and generation settings as a Hugging Face folder, replacing an older one only when complete.
 
     `generation` are GenerationConfig's own fields, the forced first token among them. The weights must be whole
@@ -34,9 +40,34 @@ def export_model(model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path,
     finally:
         model.generation_config = before
     tokenizer.tokenizer.save_pretrained(parts)
-    shutil.rmtree(folder, ignore_errors=True)
+    (parts / STEP_FILE).write_text(json.dumps({"step": step}) + "\n")
+    for path in (*parts.rglob("*"), parts):
+        sync_path(path)
+    before_it = _set_aside(folder)
+    shutil.rmtree(before_it, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before_it)
     parts.rename(folder)
     sync_path(folder.parent)
+    shutil.rmtree(before_it, ignore_errors=True)
+
+
+def recover_export(folder: Path) -> None:
+    """Put back the older folder where a replacement was cut short between its two renames."""
+    if not folder.exists() and _set_aside(folder).is_dir():
+        _set_aside(folder).rename(folder)
+
+
+def exported_step(folder: Path) -> int | None:
+    """The step whose weights an exported folder holds; None if there is none or it does not say."""
+    try:
+        return int(json.loads((folder / STEP_FILE).read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _set_aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
 
 
 def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[int]], pad_token_id: int) -> None:

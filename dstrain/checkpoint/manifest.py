@@ -1,16 +1,41 @@
-"""What a checkpoint directory says of itself: its files with sizes and hashes. Reads and checks; knows no tensors."""
+"""What a checkpoint directory says of itself: its files with sizes and hashes. Reads and checks; knows no tensors.
+
+Everything here may meet the files of a stranger: sizes are looked at before anything is read, paths cannot leave their
+directory, and whatever is malformed ends in a CheckpointError.
+"""
 
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+import stat
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 MANIFEST = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 BLOCK_BYTES = 1 << 20
-MAX_MANIFEST_BYTES = 64 << 20
+MAX_MANIFEST_BYTES = 16 << 20
+"""That of 10 000 ranks is a quarter of it."""
+MAX_KEYS = 1000
+"""Versions or scores in a manifest."""
+MAX_FAULTS = 100
+"""Faults in one file of which the first is described; more are counted, since a description takes a kilobyte."""
+MAX_SHOWN = 200
+"""Characters of what a file holds in a message."""
+
+
+def _check_few(value: Any) -> Any:
+    # asked before its items are: each wrong one costs a hundred times its size
+    if isinstance(value, dict) and len(value) > MAX_KEYS:
+        raise ValueError(f"has {len(value)} keys, at most {MAX_KEYS} are sensible")
+    return value
+
+
+Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CheckpointError(ValueError):
@@ -21,25 +46,38 @@ class CheckpointError(ValueError):
 class FileEntry:
     """One file of a checkpoint."""
 
-    path: str
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    path: Annotated[str, Field(max_length=1024)]
     """Relative to the checkpoint directory."""
-    size: int
+    size: Count
     """Bytes."""
-    sha256: str
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
 class Manifest:
     """The mark that a checkpoint is whole: written last."""
 
-    step: int
-    world_size: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    step: Count
+    lease: Count
+    """Number of the writer's lease on the run folder: of two writers the later one has the higher."""
+    world_size: Annotated[int, Field(ge=1)]
     recipe_hash: str
     recipe: dict[str, Any]
     """The recipe half of the configuration, so that a change can be named."""
-    versions: dict[str, str]
-    files: tuple[FileEntry, ...]
+    versions: Annotated[dict[str, str], BeforeValidator(_check_few)]
+    files: Annotated[tuple[FileEntry, ...], FailFast()]
+    scores: Annotated[dict[str, float] | None, BeforeValidator(_check_few)] = None
+    """What the evaluation at this very step gave; None where there was none."""
+    content: Literal["full", "weights"] = "full"
+    """A checkpoint of weights only can be exported, not gone on from."""
     format: int = FORMAT
+
+
+_MANIFEST = TypeAdapter(Manifest)
 
 
 def hash_file(path: Path) -> str:
@@ -51,41 +89,44 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
-def describe_file(path: Path, *, directory: Path) -> FileEntry:
-    """The manifest entry of a file as it lies on disk."""
-    return FileEntry(path.relative_to(directory).as_posix(), path.stat().st_size, hash_file(path))
-
-
 def save_manifest(manifest: Manifest, *, directory: Path) -> None:
-    """Write and sync the manifest; the files it names must have been synced before."""
-    with (directory / MANIFEST).open("w") as stream:
-        json.dump(asdict(manifest), stream, indent=1, sort_keys=True)
+    """Write and sync the manifest, whole or not at all; the files it names must have been synced before."""
+    values = asdict(manifest)
+    parts = directory / f"{MANIFEST}.tmp"
+    with parts.open("wb") as stream:
+        stream.write(_dump(values | {"sha256": _own_hash(values)}))
         stream.flush()
         os.fsync(stream.fileno())
+    parts.replace(directory / MANIFEST)
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """A checkpoint's manifest, checked in form but not against the files.
+    """A checkpoint's manifest, checked in form and against its own hash, but not against the files.
 
     Raises:
         CheckpointError: there is none, or it is malformed.
     """
     path = directory / MANIFEST
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise CheckpointError(f"{path}: larger than {MAX_MANIFEST_BYTES} bytes, so not a manifest")
-        values = json.loads(path.read_bytes())
-        # asked first: another format may have other keys
-        if values["format"] != FORMAT:
-            raise CheckpointError(f"{path}: format {values['format']!r}, this version reads {FORMAT}")
-        files = tuple(_file_entry(**entry) for entry in values.pop("files"))
-        return Manifest(files=files, **values)
-    except OSError as error:
+        manifest = _parse(read_bounded(path, max_bytes=MAX_MANIFEST_BYTES), path=path)
+    except FileNotFoundError as error:
         raise CheckpointError(f"{path}: {error.strerror}; the save was not finished") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: malformed ({describe_fault(error)})") from error
     except CheckpointError:
         raise
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path}: malformed ({type(error).__name__}: {error})") from error
+    except (ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: malformed ({type(error).__name__}: {shown(str(error))})") from error
+    if len({entry.path for entry in manifest.files}) < len(manifest.files):
+        raise CheckpointError(f"{path}: malformed (a file is named twice)")
+    for entry in manifest.files:
+        relative = PurePosixPath(entry.path)
+        plain = str(relative) == entry.path and relative.name and entry.path.isprintable()
+        if not plain or relative.is_absolute() or ".." in relative.parts:
+            raise CheckpointError(_leaves(entry, directory=directory))
+    return manifest
 
 
 def verify_checkpoint(directory: Path) -> Manifest:
@@ -100,22 +141,67 @@ def verify_checkpoint(directory: Path) -> Manifest:
     return manifest
 
 
-def _file_entry(path: str, size: int, sha256: str) -> FileEntry:
-    if not (isinstance(path, str) and isinstance(size, int) and isinstance(sha256, str)):
-        raise TypeError(f"no file entry: {path!r}, {size!r}, {sha256!r}")
-    return FileEntry(path, size, sha256)
+def read_bounded(path: Path, *, max_bytes: int) -> bytes:
+    """A file's content, if it is not larger than it can rightly be.
+
+    Raises:
+        CheckpointError: it is larger, or no ordinary file.
+        OSError: it cannot be read.
+    """
+    status = path.lstat()  # of a link itself, which may lead outside
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: no ordinary file")
+    if status.st_size > max_bytes:
+        raise CheckpointError(f"{path}: larger than {max_bytes} bytes, so not what it should be")
+    return path.read_bytes()
+
+
+def describe_fault(error: ValidationError) -> str:
+    """The first thing that is wrong with a stranger's file, in a short line that may be printed."""
+    if error.error_count() > MAX_FAULTS:
+        return f"{error.error_count()} faults"
+    fault = error.errors(include_url=False, include_input=False)[0]
+    return shown(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}")
+
+
+def shown(text: str) -> str:
+    """A text out of a stranger's file, cut short and without what a terminal would obey."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_SHOWN])
+
+
+def _parse(content: bytes, *, path: Path) -> Manifest:
+    values = json.loads(content)
+    own_hash = values.pop("sha256", None)
+    # asked first: another format may have other keys
+    if values.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {shown(repr(values.get('format')))}, this version reads {FORMAT}")
+    if own_hash != _own_hash(values):
+        raise CheckpointError(f"{path}: its content does not match its own sha256")
+    # 1e-5 and 1E-5 are equal numbers of different bits, and of a key given twice one is not seen
+    if content != _dump(values | {"sha256": own_hash}):
+        raise CheckpointError(f"{path}: not as it was written, byte for byte")
+    if unknown := values.keys() - {field.name for field in fields(Manifest)}:
+        raise CheckpointError(f"{path}: malformed (unknown key {shown(min(unknown))!r})")
+    return _MANIFEST.validate_json(json.dumps(values), strict=True)
+
+
+def _dump(values: dict[str, Any]) -> bytes:
+    return json.dumps(values, indent=1, sort_keys=True).encode()
+
+
+def _own_hash(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _verify_file(entry: FileEntry, *, directory: Path) -> None:
     relative = PurePosixPath(entry.path)
     path = directory / relative
-    leaves = relative.is_absolute() or ".." in relative.parts or not entry.path.isprintable()
     # a link anywhere on the way may lead outside
-    if leaves or os.path.realpath(path) != os.path.join(os.path.realpath(directory), relative):
-        raise CheckpointError(f"{directory / MANIFEST}: the path {entry.path!r} leaves the checkpoint directory")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: missing")
+    if os.path.realpath(path) != os.path.join(os.path.realpath(directory), relative):
+        raise CheckpointError(_leaves(entry, directory=directory))
     try:
+        if not path.is_file():
+            raise CheckpointError(f"{path}: {'no ordinary file' if path.exists() else 'missing'}")
         size = path.stat().st_size
         sha256 = hash_file(path) if size == entry.size else ""
     except OSError as error:
@@ -124,3 +210,7 @@ def _verify_file(entry: FileEntry, *, directory: Path) -> None:
         raise CheckpointError(f"{path}: {size} bytes, the manifest says {entry.size}")
     if sha256 != entry.sha256:
         raise CheckpointError(f"{path}: its content does not match the manifest's sha256")
+
+
+def _leaves(entry: FileEntry, *, directory: Path) -> str:
+    return f"{directory / MANIFEST}: the path {entry.path!r} leaves the checkpoint directory"

@@ -1,17 +1,20 @@
 """Whether a run goes on from a checkpoint, and from which: decided before the engine exists.
 
-The recipe and the data must be those that made the checkpoint; what differs is named with both values.
+The recipe, the data, the tokenizer and the cut must be those that made the checkpoint; what differs is named with both
+values, and goes through only if its name was allowed.
 """
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dstrain.checkpoint.state import RunIdentity, RunState, load_state
-from dstrain.checkpoint.store import checkpoint_dirs, newest_valid
+from dstrain.checkpoint.manifest import CheckpointError, Manifest
+from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
+from dstrain.checkpoint.store import current_dirs, newest_valid
+from dstrain.cluster.lease import Claim
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +27,34 @@ class ResumeRefused(ValueError):
     """The run folder holds a checkpoint that this recipe or these data must not go on from."""
 
 
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field in which a start differs from the checkpoint."""
+
+    field: str
+    """A dotted key of the configuration, or `tokenizer`."""
+    old: Any
+    new: Any
+    about: str = ""
+    """What the values are, where they are not the field's own."""
+
+    def __str__(self) -> str:
+        about = f" ({self.about})" if self.about else ""
+        return f"{self.field}{about}: {self.old!r} in the checkpoint, {self.new!r} now"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What a start brings, to be compared with a checkpoint."""
+
+    recipe: Mapping[str, Any]
+    data: Mapping[str, str]
+    """As RunState.data."""
+    places: Mapping[str, str]
+    """File or hub name of every source by its key in `data`."""
+    cut: Mapping[str, Any]
+
+
 @dataclass(frozen=True)
 class Resume:
     """The checkpoint to go on from."""
@@ -32,17 +63,28 @@ class Resume:
     state: RunState
     world_size: int
     """Ranks that saved it."""
+    allowed: tuple[Change, ...] = ()
+    """What has changed since, with the user's leave."""
 
 
-def find_resume(root: Path, *, identity: RunIdentity, data: Mapping[str, str]) -> Resume | None:
+def find_resume(
+    root: Path, *, start: Start, claims: Sequence[Claim] = (), allowed: Iterable[str] = ()
+) -> Resume | None:
     """The newest valid checkpoint under `root`, None for a new run.
+
+    Args:
+        claims: of the run folder's lease, to pass over what a writer committed who had lost the folder.
+        allowed: fields that may have changed; `training` allows every key below it.
 
     Raises:
         ResumeRefused: it was made by another recipe or from other data.
+        CheckpointError: its files are as its manifest says, and yet no state of a run.
     """
-    found = newest_valid(root, on_broken=lambda problem: log.warning("not a valid checkpoint: %s", problem))
+    found = newest_valid(
+        root, claims=claims, on_broken=lambda problem: log.warning("not a valid checkpoint: %s", problem)
+    )
     if found is None:
-        if broken := checkpoint_dirs(root):
+        if broken := current_dirs(root, claims=claims):
             raise ResumeRefused(
                 f"none of the {len(broken)} checkpoints in {root} is whole, so the run cannot go on: move that folder away to "
                 "begin again, or restore the files named above"
@@ -50,23 +92,44 @@ def find_resume(root: Path, *, identity: RunIdentity, data: Mapping[str, str]) -
         return None
     directory, manifest = found
     state = load_state(directory)
-    changes = [
-        f"{key}: {old!r} in the checkpoint, {new!r} now"
-        for key, old, new in differences(manifest.recipe, identity.recipe)
-        if not PLACE_OF_DATA.fullmatch(key)
-    ]
-    changes += [
-        f"{split} data: fingerprint {state.data.get(split)} in the checkpoint, {fingerprint} now"
-        for split, fingerprint in data.items()
-        if state.data.get(split) != fingerprint
-    ]
-    if changes:
-        listed = "\n  ".join(changes)
+    if state.step != manifest.step:
+        raise CheckpointError(f"{directory / STATE_FILE}: of step {state.step}, the manifest says {manifest.step}")
+    changes = list(find_changes(manifest, state=state, start=start))
+    wanted = tuple(allowed)
+    refused = [change for change in changes if not _is_allowed(change.field, wanted)]
+    if refused:
+        listed = "\n  ".join(map(str, refused))
+        fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
         raise ResumeRefused(
             f"{directory} cannot be continued, because what is learned has changed:\n  {listed}\n"
-            "Undo the change, or start a new run with another output_dir (or name)"
+            f"Undo the change; or go on all the same with {fields}; or start a new run from its weights: "
+            f"dstrain export {directory.parent.parent} MODEL_FOLDER, then model.name=MODEL_FOLDER output_dir=…"
         )
-    return Resume(directory, state, manifest.world_size)
+    for field in wanted:
+        if not any(_is_allowed(change.field, (field,)) for change in changes):
+            log.warning("--allow-changed %s is ignored: it has not changed", field)
+    return Resume(directory, state, manifest.world_size, tuple(changes))
+
+
+def find_changes(manifest: Manifest, *, state: RunState, start: Start) -> Iterator[Change]:
+    """Everything in which a start differs from a checkpoint."""
+    for key, old, new in differences(manifest.recipe, start.recipe):
+        if not PLACE_OF_DATA.fullmatch(key):
+            yield Change(key, old, new)
+    changed = [key for key in sorted({*state.data, *start.data}) if state.data.get(key) != start.data.get(key)]
+    causes = [key for key in changed if key not in ("train", "eval")]
+    for key in causes:
+        about = f"content of {start.places[key]}" if key in start.places else "fingerprint"
+        yield Change(key, state.data.get(key), start.data.get(key), about=about)
+    for split in changed:
+        # the token ids follow from sources, tokenizer and recipe: named themselves only where none of these explains them
+        explained = any(cause == "tokenizer" or cause.startswith(f"data.{split}") for cause in causes)
+        if split in ("train", "eval") and not explained and manifest.recipe == start.recipe:
+            yield Change(
+                f"data.{split}", state.data.get(split), start.data.get(split), about="fingerprint of the token ids"
+            )
+    for key, old, new in differences(state.cut, start.cut):
+        yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout belongs to")
 
 
 def differences(old: Any, new: Any, *, at: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -79,3 +142,7 @@ def differences(old: Any, new: Any, *, at: str = "") -> Iterator[tuple[str, Any,
             yield from differences(before, after, at=f"{at}.{index}")
     elif old != new:
         yield at, old, new
+
+
+def _is_allowed(field: str, allowed: Sequence[str]) -> bool:
+    return any(field == name or field.startswith(f"{name}.") for name in allowed)

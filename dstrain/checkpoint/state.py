@@ -1,86 +1,124 @@
 """The full state of a run as safetensors pieces and back: fp32 masters and optimizer state by parameter name and offset.
 
-Every rank writes what it owns and reads what it needs, so that no rank ever holds the whole optimizer, and any number of
-ranks on any ZeRO stage can go on from what any other saved. Knows not when to save.
+Every rank copies what it owns and reads what it needs, so that no rank ever holds the whole optimizer, and any number of
+ranks on any ZeRO stage can go on from what any other saved. Knows not when to save, nor how files are written.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dstrain.checkpoint.manifest import CheckpointError, Manifest, describe_file
-from dstrain.checkpoint.store import begin_save, commit_save, sync_path
+from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, load_manifest, read_bounded, shown
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 from dstrain.engine.pieces import Piece, applied_steps, owned_pieces, set_applied_steps, share_of, trained_parameters
 
 MASTER = "master"
 STATE_FILE = "state.json"
+MAX_STATE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
 class RunState:
     """All of a run that is not a tensor."""
 
-    step: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    step: Count
     """Optimizer steps tried."""
-    epoch: int
-    step_in_epoch: int
+    epoch: Count
+    step_in_epoch: Count
     """With `epoch`, where the next step begins in the data."""
     cut: Mapping[str, Any]
     """How steps are cut into micro-batches; used again on resume, since dropout belongs to a micro-batch."""
     data: Mapping[str, str]
-    """Content fingerprints of the token sets."""
-    applied_steps: int = 0
+    """Content fingerprints of the token sets (`train`, `eval`), of the sources they were made from (`data.train.0`) and of
+    the tokenizer."""
+    applied_steps: Count = 0
     """Steps that changed the weights: what Adam's bias correction counts."""
-    skipped_steps: int = 0
+    skipped_steps: Count = 0
     loss_scaler: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
     """State of every hook by its name."""
 
 
+_RUN_STATE = TypeAdapter(RunState)
+
+
 @dataclass(frozen=True)
-class RunIdentity:
-    """What a manifest says of the run that saved it."""
+class Snapshot:
+    """What one rank owns of a run's state, copied to host memory: training may go on at once."""
 
-    recipe_hash: str
-    recipe: dict[str, Any]
-    versions: dict[str, str]
+    weights: Mapping[str, Tensor]
+    """`master/<parameter>@<offset>` to [numel] float32."""
+    optimizer: Mapping[str, Tensor]
+    """`<moment>/<parameter>@<offset>` to [numel] float32."""
+
+    @property
+    def num_bytes(self) -> int:
+        return 4 * sum(tensor.numel() for part in (self.weights, self.optimizer) for tensor in part.values())
 
 
-def save_checkpoint(root: Path, *, engine: Engine, state: RunState, identity: RunIdentity, ranks: Ranks) -> Path:
-    """Save the run's state; a collective call. Gives the committed directory."""
-    parts = Path(ranks.broadcast(str(begin_save(root, step=state.step)) if ranks.rank == 0 else None))
-    path = parts / f"rank-{ranks.rank:05d}.safetensors"
-    _write_pieces(_pieces_to_write(engine, ranks=ranks), path=path)
-    entries = ranks.gather(describe_file(path, directory=parts))
-    committed: Path | None = None
-    if entries is not None:
-        state_path = parts / STATE_FILE
-        _write_state(state, engine=engine, path=state_path)
-        manifest = Manifest(
-            step=state.step,
-            world_size=ranks.world_size,
-            recipe_hash=identity.recipe_hash,
-            recipe=identity.recipe,
-            versions=identity.versions,
-            files=(*entries, describe_file(state_path, directory=parts)),
-        )
-        committed = commit_save(parts, manifest=manifest)
-    return Path(ranks.broadcast(str(committed)))  # nobody goes on before the checkpoint exists
+class HostBuffers:
+    """Host memory that snapshots are copied into, used again by the next one; page-locked beside a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._pinned = device.type == "cuda"
+        self._buffers: dict[str, Tensor] = {}
+
+    def copy(self, name: str, tensor: Tensor) -> Tensor:
+        """A copy of `tensor` ([numel]); complete only after the device was synchronised."""
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape != tensor.shape:
+            buffer = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=self._pinned)
+            self._buffers[name] = buffer
+        return buffer.copy_(tensor.detach(), non_blocking=self._pinned)
+
+
+def take_snapshot(engine: Engine, *, ranks: Ranks, buffers: HostBuffers) -> Snapshot:
+    """Copy what this rank owns; no collective operation. Over all ranks the pieces cover every trained parameter once."""
+    weights, optimizer = {}, {}
+    for piece in _pieces_to_write(engine, ranks=ranks):
+        at = f"{piece.name}@{piece.start}"
+        weights[f"{MASTER}/{at}"] = buffers.copy(f"{MASTER}/{at}", piece.master)
+        for kind, moment in piece.moments.items():
+            optimizer[f"{kind}/{at}"] = buffers.copy(f"{kind}/{at}", moment)
+    if ranks.device.type == "cuda":
+        torch.cuda.synchronize(ranks.device)
+    return Snapshot(weights, optimizer)
+
+
+def with_engine_state(state: RunState, *, engine: Engine) -> RunState:
+    """`state` with the counters that the engine keeps."""
+    return replace(
+        state,
+        applied_steps=applied_steps(engine.wrapped),
+        skipped_steps=engine.skipped_steps,
+        loss_scaler=engine.loss_scaler_state(),
+    )
 
 
 def load_state(directory: Path) -> RunState:
-    """The part of a checkpoint that is not tensors."""
-    return RunState(**json.loads((directory / STATE_FILE).read_bytes()))
+    """The part of a checkpoint that is not tensors.
+
+    Raises:
+        CheckpointError: the file is malformed.
+    """
+    path = directory / STATE_FILE
+    try:
+        state: RunState = _RUN_STATE.validate_json(read_bounded(path, max_bytes=MAX_STATE_BYTES), strict=True)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValidationError as error:
+        raise CheckpointError(f"{path}: cannot be read as the state of a run ({describe_fault(error)})") from error
+    return state
 
 
 def load_weights(directory: Path, *, module: nn.Module) -> None:
@@ -114,10 +152,10 @@ class SavedPieces:
     def __init__(self, paths: Iterable[Path], *, stack: ExitStack) -> None:
         self._index: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = {}
         for path in paths:
-            opened = stack.enter_context(safe_open(path, framework="pt"))
+            opened = stack.enter_context(_open(path))
             for key in opened.keys():  # noqa: SIM118 - a safetensors handle, not a mapping
-                kind, name, start = _split_key(key)
-                numel = opened.get_slice(key).get_shape()[0]
+                kind, name, start = _split_key(key, path=path)
+                numel = _numel_of(opened, key, path=path)
                 self._index.setdefault((kind, name), []).append((start, numel, opened, key))
         for found in self._index.values():
             found.sort(key=lambda piece: piece[0])
@@ -158,9 +196,15 @@ class SavedPieces:
 
 @contextmanager
 def open_pieces(directory: Path) -> Iterator[SavedPieces]:
-    """A checkpoint's pieces, its files open for as long as the block lasts."""
+    """The pieces of a verified checkpoint, its files open for as long as the block lasts.
+
+    Raises:
+        CheckpointError: a file is no safetensors file or holds something else than pieces.
+    """
+    # only what the manifest names: another file in the directory was never verified
+    names = [entry.path for entry in load_manifest(directory).files if entry.path.endswith(".safetensors")]
     with ExitStack() as stack:
-        yield SavedPieces(sorted(directory.glob("rank-*.safetensors")), stack=stack)
+        yield SavedPieces([directory / name for name in sorted(names)], stack=stack)
 
 
 def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Piece]:
@@ -171,26 +215,24 @@ def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Piece]:
             yield piece
 
 
-def _write_pieces(pieces: Iterable[Piece], *, path: Path) -> None:
-    tensors: dict[str, Tensor] = {}
-    for piece in pieces:
-        for kind, tensor in {MASTER: piece.master, **piece.moments}.items():
-            tensors[f"{kind}/{piece.name}@{piece.start}"] = tensor.detach().to("cpu", copy=True)
-    save_file(tensors, path)
-    sync_path(path)
+def _open(path: Path) -> Any:
+    try:
+        return safe_open(path, framework="pt")
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: no safetensors file ({shown(str(error))})") from error
 
 
-def _split_key(key: str) -> tuple[str, str, int]:
+def _numel_of(opened: Any, key: str, *, path: Path) -> int:
+    piece = opened.get_slice(key)
+    shape, kind = piece.get_shape(), piece.get_dtype()
+    if len(shape) != 1 or kind != "F32":
+        raise CheckpointError(f"{path}: {key[:80]!r} has shape {shape[:8]} and type {kind}; pieces are flat and F32")
+    return int(shape[0])
+
+
+def _split_key(key: str, *, path: Path) -> tuple[str, str, int]:
     kind, _, rest = key.partition("/")
     name, _, start = rest.rpartition("@")
+    if not (start.isdecimal() and start.isascii() and len(start) < 20 and name):
+        raise CheckpointError(f"{path}: {key[:80]!r} is no piece; a piece is named kind/parameter@offset")
     return kind, name, int(start)
-
-
-def _write_state(state: RunState, *, engine: Engine, path: Path) -> None:
-    values = asdict(state) | {
-        "applied_steps": applied_steps(engine.wrapped),
-        "skipped_steps": engine.skipped_steps,
-        "loss_scaler": engine.loss_scaler_state(),
-    }
-    path.write_text(json.dumps(values, indent=1))
-    sync_path(path)

@@ -1,96 +1,228 @@
-"""Checkpoint directories: begin, commit, newest valid, prune. Knows paths and manifests, no tensors.
+"""Checkpoint directories: begin, commit, newest valid, prune. Knows paths, manifests and leases, no tensors.
 
-A directory exists as a checkpoint if and only if its manifest verifies. It is written as `step-N.tmp`, the manifest last, and
-renamed into place; there is no `latest` file, because it can lie.
+A directory exists as a checkpoint if and only if its manifest verifies. It is written as `step-N.lease-L.tmp`, the manifest
+last, and renamed into place; it leaves by a rename as well. So under its final name a directory is whole, or has been
+damaged from outside. There is no `latest` file, because it can lie.
 """
 
-import logging
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, save_manifest, verify_checkpoint
+from dstrain.checkpoint.manifest import (
+    MANIFEST,
+    CheckpointError,
+    Manifest,
+    load_manifest,
+    save_manifest,
+    verify_checkpoint,
+)
+from dstrain.cluster.lease import Claim, is_superseded
 
-log = logging.getLogger(__name__)
+_NAME = re.compile(r"step-([0-9]{8,18})\.lease-([0-9]{1,18})")
+_LEFTOVER = re.compile(_NAME.pattern + r"\.(tmp|old)")
 
-_STEP_NAME = re.compile(r"step-(\d{8,})")
+OPTIMIZER_PREFIX = "optimizer-"
+"""Files that a checkpoint of weights only does without."""
+
+Reach = Callable[[str], None]
+"""Told of every stage of the protocol as it is reached."""
 
 
-def step_dir(root: Path, *, step: int) -> Path:
-    """Where the checkpoint of a step lies once it is committed."""
-    return root / f"step-{step:08d}"
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """What a checkpoint directory is named after."""
+
+    step: int
+    lease: int
+
+    def __str__(self) -> str:
+        return f"step-{self.step:08d}.lease-{self.lease}"
 
 
-def begin_save(root: Path, *, step: int) -> Path:
-    """An empty directory to write the parts of a checkpoint into; what interrupted saves left under `root` is removed."""
-    # a save cut short at one step would otherwise fill the disk for good, unless the run saves at that step again
-    for leftover in root.glob("step-*.tmp"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    parts = step_dir(root, step=step).with_suffix(".tmp")
-    parts.mkdir(parents=True)
+def name_of(directory: Path) -> Name | None:
+    """The name of a committed directory, None for anything else that may lie beside it."""
+    match = _NAME.fullmatch(directory.name)
+    name = Name(int(match[1]), int(match[2])) if match else None
+    return name if str(name) == directory.name else None
+
+
+def leftover_dirs(root: Path) -> list[Path]:
+    """What interrupted saves and removals have left."""
+    return sorted(path for path in root.glob("step-*") if _LEFTOVER.fullmatch(path.name))
+
+
+def begin_save(root: Path, *, name: Name) -> Path:
+    """An empty directory to write the parts of a checkpoint into.
+
+    What interrupted saves and removals of this or an earlier lease left under `root` is removed: it would fill the disk for
+    good. A later lease's is left alone, since its writer lives.
+    """
+    for leftover in leftover_dirs(root):
+        match = _LEFTOVER.fullmatch(leftover.name)
+        if match and int(match[2]) <= name.lease:
+            remove_leftover(leftover)
+    root.mkdir(parents=True, exist_ok=True)
+    _sync_way_to(root)
+    parts = root / f"{name}.tmp"
+    parts.mkdir()
     return parts
 
 
-def commit_save(parts: Path, *, manifest: Manifest) -> Path:
+def commit_save(parts: Path, *, manifest: Manifest, reach: Reach) -> Path:
     """Write the manifest and rename the directory into place; every part must be on disk already.
 
-    A checkpoint of the same step, from before a resume, is replaced.
+    A checkpoint of the same step and lease (a run continued after a fall-back within one process's life) is replaced.
     """
+    reach("manifest")
     save_manifest(manifest, directory=parts)
     sync_path(parts)
+    reach("rename")
     final = parts.with_suffix("")
-    if final.exists():
-        _remove(final)
+    replaced = _set_aside(final) if final.exists() else None
     parts.rename(final)
     sync_path(final.parent)
+    if replaced is not None:
+        _delete(replaced)
+    reach("renamed")
     return final
 
 
 def checkpoint_dirs(root: Path) -> list[Path]:
-    """Committed directories, the newest step first, whether or not they verify."""
+    """Committed directories, the newest step first, whether or not they verify; of one step the later lease's first."""
     if not root.is_dir():
         return []
-    named = [path for path in root.iterdir() if _STEP_NAME.fullmatch(path.name)]
-    return sorted(named, key=step_of, reverse=True)
+    named = [(name, path) for path in root.iterdir() if (name := name_of(path))]
+    return [path for _, path in sorted(named, reverse=True)]
 
 
-def step_of(directory: Path) -> int:
-    """The step a checkpoint directory is named after."""
-    match = _STEP_NAME.fullmatch(directory.name)
-    assert match, directory
-    return int(match[1])
+def current_dirs(root: Path, *, claims: Sequence[Claim]) -> list[Path]:
+    """Committed directories on the line of the present writer: none that a writer who had lost the folder committed late."""
+    found = []
+    for path in checkpoint_dirs(root):
+        name = name_of(path)
+        if name and not is_superseded(claims, lease=name.lease, step=name.step):
+            found.append(path)
+    return found
 
 
-def newest_valid(root: Path, *, on_broken: Callable[[str], None]) -> tuple[Path, Manifest] | None:
-    """The newest checkpoint that verifies, found by reading; `on_broken` is told of every newer one that does not."""
-    for directory in checkpoint_dirs(root):
+def newest_valid(
+    root: Path, *, claims: Sequence[Claim] = (), on_broken: Callable[[str], None]
+) -> tuple[Path, Manifest] | None:
+    """The newest full checkpoint that verifies, found by reading; `on_broken` is told of every newer one that does not."""
+    for directory in current_dirs(root, claims=claims):
         try:
-            return directory, verify_checkpoint(directory)
+            manifest = verify_committed(directory)
         except CheckpointError as error:
             on_broken(str(error))
+            continue
+        if manifest.content == "full":
+            return directory, manifest
     return None
 
 
-def prune(root: Path, *, keep_last: int, keep_steps: frozenset[int]) -> list[Path]:
-    """Remove checkpoints but the newest `keep_last` and those of `keep_steps`; gives what was removed.
+def verify_committed(directory: Path) -> Manifest:
+    """The manifest of a checkpoint that verifies under the name it was saved under.
 
-    Nothing is removed unless the newest verifies. One that does not, because it was passed over by a resume, is
-    replaced when the run reaches its step again.
+    Raises:
+        CheckpointError: as `verify_checkpoint`, or the directory is a renamed copy: it would be taken for another step.
+    """
+    manifest = verify_checkpoint(directory)
+    name = Name(manifest.step, manifest.lease)
+    if name != name_of(directory):
+        raise CheckpointError(f"{directory / MANIFEST}: it was saved as {name}, so its directory was renamed or copied")
+    return manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """What becomes of older checkpoints."""
+
+    remove: tuple[Path, ...] = ()
+    trim: tuple[Path, ...] = ()
+    """Kept without optimizer state."""
+
+
+def plan_pruning(
+    root: Path,
+    *,
+    claims: Sequence[Claim],
+    keep_last: int,
+    keep_steps: Iterable[int],
+    keep_weights_every: int | None,
+    is_whole: Callable[[Path], bool],
+) -> Pruning:
+    """The checkpoints to remove and to trim once the newest `keep_last` whole ones are known to be there.
+
+    Steps of `keep_steps` and multiples of `keep_weights_every` stay as weights. Nothing goes while the newest is not whole
+    or fewer than `keep_last` are: the older ones may be all there is. Broken ones stay until they are older than these.
     """
     assert keep_last >= 2, keep_last
-    directories = checkpoint_dirs(root)
-    doomed = [path for path in directories[keep_last:] if step_of(path) not in keep_steps]
+    current = current_dirs(root, claims=claims)
+    kept: list[Path] = []
+    for directory in current:
+        if len(kept) == keep_last:
+            break
+        if is_whole(directory):
+            kept.append(directory)
+        elif not kept:
+            return Pruning()
+    if len(kept) < keep_last:
+        return Pruning()
+    late = [path for path in checkpoint_dirs(root) if path not in current]
+    older = current[current.index(kept[-1]) + 1 :]
+    wanted = frozenset(keep_steps)
+
+    def is_wanted(directory: Path) -> bool:
+        name = name_of(directory)
+        assert name
+        return name.step in wanted or (keep_weights_every is not None and name.step % keep_weights_every == 0)
+
+    remove = [path for path in older if not is_wanted(path)] + late
+    return Pruning(tuple(remove), tuple(path for path in older if is_wanted(path)))
+
+
+def carry_out(pruning: Pruning, *, reach: Reach) -> None:
+    """Remove and trim; interrupted anywhere, every directory under its final name is still whole."""
+    for directory in pruning.remove:
+        reach("prune")
+        remove_checkpoint(directory)
+    for directory in pruning.trim:
+        reach("prune")
+        trim_checkpoint(directory)
+
+
+def remove_checkpoint(directory: Path) -> None:
+    """Take a checkpoint out of the way with one rename, then delete it."""
+    doomed = _set_aside(directory)
+    # else a power cut could keep the name and lose the files
+    sync_path(doomed.parent)
+    _delete(doomed)
+
+
+def remove_leftover(parts: Path) -> None:
+    """Delete what a failed save has written: on a full disk its room is needed."""
+    with suppress(OSError):
+        _delete(parts)
+
+
+def trim_checkpoint(directory: Path) -> None:
+    """Keep the weights and what was known at their step, not the optimizer state; broken ones are left as they are."""
     try:
-        if doomed:
-            verify_checkpoint(directories[0])
-    except CheckpointError as error:
-        log.warning("no checkpoint is pruned, because the newest is not valid: %s", error)
-        return []
-    for directory in doomed:
-        _remove(directory)
-    return doomed
+        manifest = load_manifest(directory)
+    except CheckpointError:
+        return
+    if manifest.content == "full":
+        kept = tuple(entry for entry in manifest.files if not entry.path.startswith(OPTIMIZER_PREFIX))
+        # the manifest first: it must never name what is gone
+        save_manifest(replace(manifest, files=kept, content="weights"), directory=directory)
+        sync_path(directory)
+    for path in directory.glob(f"{OPTIMIZER_PREFIX}*"):
+        _delete(path)
 
 
 def sync_path(path: Path) -> None:
@@ -102,7 +234,24 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove(directory: Path) -> None:
-    # the manifest goes first, so that a removal cut short leaves nothing that looks like a checkpoint
-    (directory / MANIFEST).unlink(missing_ok=True)
-    shutil.rmtree(directory)
+def _sync_way_to(root: Path) -> None:
+    """Make the directories that lead to `root` survive a power cut: whoever made them need not have thought of it."""
+    for folder in root.absolute().parents:
+        with suppress(PermissionError):  # one that may not be listed was made by somebody else
+            sync_path(folder)
+        if folder.is_mount():
+            return
+
+
+def _set_aside(directory: Path) -> Path:
+    doomed = directory.with_name(f"{directory.name}.old")
+    remove_leftover(doomed)
+    return directory.rename(doomed)
+
+
+def _delete(path: Path) -> None:
+    # somebody may have moved a checkpoint to another disk and left a link, which is not followed
+    if path.is_symlink() or not path.is_dir():
+        path.unlink()
+    else:
+        shutil.rmtree(path)

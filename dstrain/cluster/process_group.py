@@ -5,7 +5,7 @@ They run over gloo on the CPU, beside the device's own backend, so that asking a
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -23,6 +23,8 @@ class Ranks:
     device: torch.device
     group: dist.ProcessGroup | None
     """The gloo group; None is the default group, which is gloo already on CPU."""
+    timeout: timedelta = timedelta(minutes=30)
+    """How long a rank waits for the others."""
 
     @property
     def rank(self) -> int:
@@ -31,6 +33,12 @@ class Ranks:
     @property
     def world_size(self) -> int:
         return self.place.world_size
+
+    def beside(self) -> "Ranks":
+        """The same ranks with a gloo group of their own, for exchanges of another thread; a collective call."""
+        if self.world_size == 1:
+            return self
+        return replace(self, group=dist.new_group(backend="gloo", timeout=self.timeout))
 
     def gather(self, value: Any) -> list[Any] | None:
         """Every rank's value in the order of ranks on rank 0, None elsewhere."""
@@ -92,7 +100,7 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
             "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
         ) from error
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
-    return Ranks(place=place, device=device, group=group)
+    return Ranks(place=place, device=device, group=group, timeout=timeout)
 
 
 def choose_device(place: Place) -> torch.device:

@@ -11,6 +11,7 @@ IGNORED = -100
 """Label at padded places: the value that torch's cross-entropy leaves out."""
 
 Ids = npt.NDArray[np.int32]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class MicroBatch:
     source_ids and source_mask are `[batch, source]`, decoder_ids and labels `[batch, target]`; labels are IGNORED at
     padding. weight is 0.0 for a filler, which takes part in collective operations and not in learning. index is the
     number of the micro-batch in its step, which decides its random numbers; a filler carries that of the one it copies.
+    rows `[batch]` are the rows' numbers in their token set, on the host.
     """
 
     source_ids: torch.Tensor
@@ -28,6 +30,7 @@ class MicroBatch:
     labels: torch.Tensor
     weight: float
     index: int
+    rows: Rows
 
     def to(self, device: torch.device | str) -> "MicroBatch":
         """The same micro-batch with its tensors on device."""
@@ -38,6 +41,19 @@ class MicroBatch:
             labels=self.labels.to(device, non_blocking=True),
             weight=self.weight,
             index=self.index,
+            rows=self.rows,
+        )
+
+    def part(self, places: slice) -> "MicroBatch":
+        """Some of the rows, as wide as the whole."""
+        return MicroBatch(
+            source_ids=self.source_ids[places],
+            source_mask=self.source_mask[places],
+            decoder_ids=self.decoder_ids[places],
+            labels=self.labels[places],
+            weight=self.weight,
+            index=self.index,
+            rows=self.rows[places],
         )
 
 
@@ -49,8 +65,11 @@ def collate(
     decoder_start_id: int | None,
     weight: float = 1.0,
     index: int = 0,
+    rows: Rows | None = None,
 ) -> MicroBatch:
     """The micro-batch of the given rows, padded on the right to the longest of each side.
+
+    Without `rows` they are numbered from 0.
 
     The decoder reads the labels shifted by one behind decoder_start_id. None puts each row's last label in front
     instead, as mBART-cc25 does (`shift_tokens_right` of transformers' modeling_mbart.py).
@@ -69,6 +88,7 @@ def collate(
         labels=torch.from_numpy(labels),
         weight=weight,
         index=index,
+        rows=np.arange(len(sources), dtype=np.int64) if rows is None else rows,
     )
 
 

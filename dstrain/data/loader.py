@@ -6,11 +6,13 @@ Knows nothing of the engine, of devices or of how rows became tokens.
 import queue
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from dstrain.data.collate import MicroBatch, collate
-from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, padded_tokens
+from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, padded_tokens
 from dstrain.data.tokens import TokenSet
 
 POLL_SECONDS = 0.1
@@ -22,8 +24,8 @@ class StepBatch:
     """What one rank computes in one optimizer step, and the size of the whole step.
 
     micro_batches are this rank's, fillers included, equally many on every rank. The counts of tokens are those of all
-    ranks together, without fillers; the padded ones count places of the padded tensors. seconds is how long the
-    consumer waited for this step.
+    ranks together, without fillers; the padded ones count places of the padded tensors. A step of fillers alone counts
+    one target token, so that nothing is divided by zero. seconds is how long the consumer waited for this step.
     """
 
     plan: StepPlan
@@ -63,6 +65,11 @@ class Loader:
         self._decoder_start_id = decoder_start_id
         self._prefetch_steps = prefetch_steps
         self._clock = clock
+        self._excluded: frozenset[int] = frozenset()
+
+    def exclude(self, rows: Iterable[int]) -> None:
+        """Leave these rows out of every step that is loaded from now on; an open iterator holds older ones."""
+        self._excluded |= frozenset(rows)
 
     def iterate_from(self, position: Position) -> Generator[StepBatch, None, None]:
         """The steps from position on, over all epochs without an end; close the iterator to stop its thread.
@@ -90,27 +97,38 @@ class Loader:
     def load_step(self, position: Position) -> StepBatch:
         """The step at position, collated for this rank.
 
-        Raises ValueError if the epoch has no such position.
+        Raises ValueError if the epoch has no such position, or if every row of the data is excluded.
         """
-        plan = self._plan.step(position)
         source_lengths, target_lengths = self._plan.source_lengths, self._plan.target_lengths
-        pieces = plan.micro_batches
-        costs = [padded_tokens(source_lengths[piece], target_lengths[piece]) for piece in pieces]
-        mine = deal(costs, world_size=self._world_size)[self._rank]
+        excluded = self._excluded
+        plan = exclude_rows(self._plan.step(position), excluded=excluded, target_lengths=target_lengths)
+        pieces = [(index, piece) for index, piece in enumerate(plan.micro_batches) if len(piece)]
+        costs = [padded_tokens(source_lengths[piece], target_lengths[piece]) for _, piece in pieces]
+        mine = deal(costs, world_size=self._world_size)[self._rank] if pieces else [FILLER]
+        # A real row, because 0 × inf is NaN; the shortest, because its result is thrown away.
+        index, filler = (pieces[-1][0], pieces[-1][1][-1:]) if pieces else (0, self._spare_row(excluded))
         return StepBatch(
             plan=plan,
             micro_batches=tuple(
-                self._filler(pieces) if i == FILLER else self._collate(pieces[i], index=i) for i in mine
+                self._collate(filler, index=index, weight=0.0)
+                if place == FILLER
+                else self._collate(pieces[place][1], index=pieces[place][0])
+                for place in mine
             ),
-            num_target_tokens=plan.num_target_tokens,
+            num_target_tokens=max(1, plan.num_target_tokens),
             source_tokens=int(source_lengths[plan.rows].sum()),
-            padded_source_tokens=sum(len(piece) * int(source_lengths[piece].max()) for piece in pieces),
-            padded_target_tokens=sum(len(piece) * int(target_lengths[piece].max()) for piece in pieces),
+            padded_source_tokens=sum(len(piece) * int(source_lengths[piece].max()) for _, piece in pieces),
+            padded_target_tokens=sum(len(piece) * int(target_lengths[piece].max()) for _, piece in pieces),
         )
 
-    def _filler(self, pieces: tuple[Rows, ...]) -> MicroBatch:
-        # A real row, because 0 × inf is NaN; the shortest, because its result is thrown away.
-        return self._collate(pieces[-1][-1:], index=len(pieces) - 1, weight=0.0)
+    def _spare_row(self, excluded: frozenset[int]) -> Rows:
+        row = next((row for row in range(self._plan.num_rows) if row not in excluded), None)
+        if row is None:
+            raise ValueError(
+                f"all {self._plan.num_rows} rows of data.train are set aside, so there is nothing to train on: look at "
+                "quarantine.jsonl in the run folder, and correct the data or lower training.learning_rate"
+            )
+        return np.asarray([row], dtype=np.int64)
 
     def _collate(self, rows: Rows, *, index: int, weight: float = 1.0) -> MicroBatch:
         return collate(
@@ -120,6 +138,7 @@ class Loader:
             decoder_start_id=self._decoder_start_id,
             weight=weight,
             index=index,
+            rows=rows,
         )
 
     def _prefetch(self, position: Position, ready: "queue.Queue[StepBatch | _Failure]", stop: threading.Event) -> None:

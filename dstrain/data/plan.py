@@ -5,8 +5,8 @@ epoch) and of the recipe's batch size; the world size enters only in `deal`, aft
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -46,8 +46,9 @@ class Cut:
 class StepPlan:
     """One optimizer step, the same on every rank.
 
-    rows are the row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, each longest first;
-    next_position follows this step; num_target_tokens counts the labels of the whole step.
+    rows are the row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, each longest first, and
+    one of them is empty where all its rows are excluded; next_position follows this step; num_target_tokens counts the
+    labels of the whole step.
     """
 
     position: Position
@@ -204,6 +205,20 @@ def _fill(order: Rows, source_lengths: Lengths, target_lengths: Lengths, *, max_
             pieces.append(order[start:index])
             start, longest_source = index, source
     return [*pieces, order[start:]]
+
+
+def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:
+    """The step without some rows. Micro-batches keep their numbers, and with them their random numbers."""
+    unwanted = np.fromiter(excluded, dtype=np.int64)
+    if not np.isin(plan.rows, unwanted).any():
+        return plan
+    rows = plan.rows[~np.isin(plan.rows, unwanted)]
+    return replace(
+        plan,
+        rows=rows,
+        micro_batches=tuple(piece[~np.isin(piece, unwanted)] for piece in plan.micro_batches),
+        num_target_tokens=int(target_lengths[rows].sum(dtype=np.int64)),
+    )
 
 
 def deal(costs: Sequence[int], *, world_size: int) -> list[list[int]]:

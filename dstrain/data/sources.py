@@ -60,8 +60,16 @@ def fingerprint_sources(sources: Sequence[Source]) -> str:
 
     Raises ValueError if a source cannot be read.
     """
-    parts = [[_hash_content(source), source.model_dump(exclude={"path", "target_path"})] for source in sources]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return hashlib.sha256("".join(map(fingerprint_source, sources)).encode()).hexdigest()
+
+
+def fingerprint_source(source: Source) -> str:
+    """Hash of what one source holds and how it is read; the names of local files do not enter.
+
+    Raises ValueError if it cannot be read.
+    """
+    part = [_hash_content(source), source.model_dump(exclude={"path", "target_path"})]
+    return hashlib.sha256(json.dumps(part).encode()).hexdigest()
 
 
 def _read_records(source: Source) -> Records:

@@ -22,9 +22,9 @@ import numpy.typing as npt
 from dstrain.config.schema import Rules, Source, Task
 from dstrain.data.bad_rows import BadRowLog, apply_rule
 from dstrain.data.examples import Example, build_examples
-from dstrain.data.sources import fingerprint_sources, read_rows
+from dstrain.data.sources import fingerprint_source, read_rows
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raise it when the files change, or when tasks make other text of the same rows: older folders are then left alone."""
 
 BATCH_EXAMPLES = 2000
@@ -101,8 +101,9 @@ def prepare_token_set(
 
     Raises ValueError if a source cannot be read or nothing usable is in it, UnusableRowError where a rule is `error`.
     """
+    fingerprints = [fingerprint_source(source) for source in sources]
     settings = [task.model_dump(), rules.model_dump(), for_evaluation, encoder.fingerprint, FORMAT_VERSION]
-    key = hashlib.sha256(json.dumps([fingerprint_sources(sources), *settings]).encode()).hexdigest()
+    key = hashlib.sha256(json.dumps([fingerprints, *settings]).encode()).hexdigest()
     folder = cache_dir / key[:32]
     if not folder.exists():
         log = BadRowLog()
@@ -115,6 +116,7 @@ def prepare_token_set(
             folder=folder,
             for_evaluation=for_evaluation,
             log=log,
+            source_fingerprints=fingerprints,
         )
     return folder
 
@@ -128,8 +130,11 @@ def build_token_set(
     folder: Path,
     for_evaluation: bool,
     log: BadRowLog | None = None,
+    source_fingerprints: Sequence[str] = (),
 ) -> None:
     """Write the token set of the examples to folder; log has the rows lost before and takes up those lost here.
+
+    source_fingerprints go into the report, so that a later change can be traced to its source.
 
     Two processes may do so at once: the first to finish stays. Raises ValueError if no row is left, UnusableRowError
     where a rule is `error`.
@@ -139,14 +144,12 @@ def build_token_set(
     temporary.mkdir(parents=True)
     try:
         with _Writer(temporary, keep_examples=for_evaluation) as writer:
-            for batch in _batches(examples):
-                fitted = (
-                    _fit(item, encoder=encoder, task=task, rules=rules, for_evaluation=for_evaluation, log=log)
-                    for item in _encode(batch, encoder=encoder)
-                )
-                writer.add([item for item in fitted if item is not None])
+            for kept in fit_examples(
+                examples, encoder=encoder, task=task, rules=rules, for_evaluation=for_evaluation, log=log
+            ):
+                writer.add(kept)
         log.save(temporary / BAD_ROWS)
-        report = _build_report(writer, log=log)
+        report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise ValueError(
                 f"data.{'eval' if for_evaluation else 'train'} has no usable row: {report['rows_read']} were read, "
@@ -156,6 +159,21 @@ def build_token_set(
     finally:
         # Empty-handed after a commit; after a failure, nothing of a half-written set stays.
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def fit_examples(
+    examples: Iterable[Example], *, encoder: Encoder, task: Task, rules: Rules, for_evaluation: bool, log: BadRowLog
+) -> Iterator[list["Encoded"]]:
+    """The examples that are kept, encoded and cut to the task's limits, in their order, some thousand at a time.
+
+    Raises UnusableRowError where a rule is `error`.
+    """
+    for batch in _batches(examples):
+        fitted = (
+            _fit(item, encoder=encoder, task=task, rules=rules, for_evaluation=for_evaluation, log=log)
+            for item in _encode(batch, encoder=encoder)
+        )
+        yield [item for item in fitted if item is not None]
 
 
 def load_token_set(folder: Path) -> TokenSet:
@@ -171,7 +189,9 @@ def load_token_set(folder: Path) -> TokenSet:
 
 
 @dataclass(slots=True)
-class _Encoded:
+class Encoded:
+    """An example with the ids of both its sides."""
+
     example: Example
     source_ids: list[int]
     target_ids: list[int]
@@ -229,7 +249,7 @@ class _Writer:
         if self._examples is not None:
             self._examples.close()
 
-    def add(self, items: Sequence[_Encoded]) -> None:
+    def add(self, items: Sequence[Encoded]) -> None:
         """Append some examples."""
         repeats = [item.example.repeat for item in items]
         self.source.add([item.source_ids for item in items], repeats=repeats)
@@ -250,11 +270,11 @@ def _batches(examples: Iterable[Example]) -> Iterator[list[Example]]:
         yield batch
 
 
-def _encode(batch: Sequence[Example], *, encoder: Encoder) -> list[_Encoded]:
+def _encode(batch: Sequence[Example], *, encoder: Encoder) -> list[Encoded]:
     by_languages: dict[tuple[str | None, str | None], list[int]] = {}
     for place, example in enumerate(batch):
         by_languages.setdefault((example.source_language, example.target_language), []).append(place)
-    encoded: dict[int, _Encoded] = {}
+    encoded: dict[int, Encoded] = {}
     for (source_language, target_language), places in by_languages.items():
         source_ids, target_ids = encoder.encode(
             [batch[place].source for place in places],
@@ -263,13 +283,13 @@ def _encode(batch: Sequence[Example], *, encoder: Encoder) -> list[_Encoded]:
             target_language=target_language,
         )
         for place, source, target in zip(places, source_ids, target_ids, strict=True):
-            encoded[place] = _Encoded(batch[place], source, target)
+            encoded[place] = Encoded(batch[place], source, target)
     return [encoded[place] for place in range(len(batch))]
 
 
 def _fit(
-    item: _Encoded, *, encoder: Encoder, task: Task, rules: Rules, for_evaluation: bool, log: BadRowLog
-) -> _Encoded | None:
+    item: Encoded, *, encoder: Encoder, task: Task, rules: Rules, for_evaluation: bool, log: BadRowLog
+) -> Encoded | None:
     example = item.example
     if encoder.unk_token_id is not None and encoder.unk_token_id in item.target_ids:
         assert rules.unknown_token is not None, "the task's default must be filled in before"

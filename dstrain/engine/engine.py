@@ -6,11 +6,13 @@ ranks is undone by the world size, and its mean over micro-batches is switched o
 
 import hashlib
 import importlib
+import math
 import resource
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import deepspeed
 import torch
@@ -34,6 +36,32 @@ class TrainingFault(RuntimeError):
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a step was refused, the same on every rank. Weights, optimizer and loss scale are those before the step."""
+
+    kind: Literal["loss", "gradient", "scale", "spike"]
+    """A loss that is not finite; a gradient that is not; one that overflows at the smallest fp16 loss scale; a loss over
+    the limit."""
+    loss: float
+    """Loss of a target token over the whole step."""
+    loss_scale: float = 1.0
+    """fp16's in this step."""
+    loss_limit: float = math.inf
+    """The largest loss that would have been applied."""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "loss":
+                return f"the loss is {self.loss}"
+            case "gradient":
+                return f"the gradient is not finite (the loss is {self.loss:.4g})"
+            case "scale":
+                return f"fp16: the gradient overflows even at the smallest loss scale, {self.loss_scale:g}"
+            case "spike":
+                return f"the loss is {self.loss:.4g} a target token, over the limit of {self.loss_limit:.4g}"
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """What one optimizer step gave on this rank. Tensors stay on the device until somebody logs them."""
 
@@ -43,7 +71,11 @@ class StepResult:
     """Norm of the whole gradient before clipping, over all ranks."""
     learning_rate: float
     applied: bool
-    """False when fp16 overflowed and the step was skipped."""
+    """False when fp16 overflowed and the step was skipped, or when it was refused."""
+    fault: Fault | None = None
+    """Why the step was refused; None too where fp16 skipped it in the ordinary way."""
+    mean_loss: float | None = None
+    """Loss of a target token over the whole step; known only where training.spike_factor asks for it."""
 
 
 class Engine:
@@ -56,6 +88,10 @@ class Engine:
         self._ranks = ranks
         self._total_steps = total_steps
         prime_optimizer(wrapped, moments=self.moments)
+        scaler = getattr(wrapped.optimizer, "loss_scaler", None)
+        if scaler is not None and hasattr(scaler, "raise_error_at_min_scale"):
+            # DeepSpeed would raise half-way through its step and leave the bad gradients behind; this class looks itself
+            scaler.raise_error_at_min_scale = False
 
     @property
     def module(self) -> nn.Module:
@@ -91,16 +127,45 @@ class Engine:
             setattr(self.wrapped.optimizer.loss_scaler, name, value)
         self.wrapped.skipped_steps = skipped_steps
 
-    def step(self, batch: StepBatch, *, step: int) -> StepResult:
+    def step(self, batch: StepBatch, *, step: int, loss_limit: float | None = None) -> StepResult:
         """Forward, backward and update over this rank's micro-batches of optimizer step `step`, counted from 1.
 
-        Raises:
-            TrainingFault: fp16 overflowed at the smallest loss scale.
+        A step is refused, with a `fault` and without any trace, if its loss or gradient is not finite, if fp16 overflows at
+        the smallest loss scale, or if its loss a target token is over `loss_limit`. None asks for no limit; any number
+        costs a host-device synchronisation.
         """
+        loss_scaler, skipped_steps = self.loss_scaler_state(), self.skipped_steps
+        loss_scale = self.loss_scale
         rate = learning_rate_at(step, training=self._config.training, total_steps=self._total_steps)
         for group in torch_optimizer(self.wrapped).param_groups:
             group["lr"] = rate
+        loss_sum, mean_loss = self._accumulate(batch, step=step, loss_limit=loss_limit)
+        grad_norm, applied = self._update()
+        fault = None
+        if not applied:
+            mean_loss = self._mean_loss(loss_sum, batch=batch)
+            fault = self._judge(mean_loss, loss_limit=loss_limit, loss_scale=loss_scale)
+        if fault is not None:
+            self.restore_counters(loss_scaler=loss_scaler, skipped_steps=skipped_steps)
+        return StepResult(loss_sum, grad_norm, rate, applied, fault, mean_loss)
+
+    @contextmanager
+    def gathered(self) -> Iterator[nn.Module]:
+        """The model with whole weights on every rank, in evaluation mode, without any collective inside.
+
+        Under ZeRO-3 the weights are gathered once for the whole block: faster than gathering for every generated token, and
+        ranks may do different amounts of work.
+        """
+        model = self.module.model
+        assert isinstance(model, nn.Module)
+        self.module.eval()
+        with torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
+            yield model
+
+    def _accumulate(self, batch: StepBatch, *, step: int, loss_limit: float | None) -> tuple[Tensor, float | None]:
+        """Leaves the step's gradient in DeepSpeed; gives this rank's loss sum, and the mean loss if there is a limit."""
         loss_sum = torch.zeros((), dtype=torch.float32, device=self._ranks.device)
+        mean_loss = None
         self.module.train()
         last = len(batch.micro_batches) - 1
         scale = self._ranks.world_size / batch.num_target_tokens
@@ -118,41 +183,47 @@ class Engine:
             )
             weighted = loss * micro_batch.weight
             loss_sum += weighted.detach()
-            self.wrapped.backward(weighted * scale, scale_wrt_gas=False)
-        grad_norm = self._unwrapped_grad_norm() if self.zero_stage == 0 else None
-        self._update()
-        if grad_norm is None:
-            grad_norm = self.wrapped.get_global_grad_norm()
-        return StepResult(loss_sum, grad_norm, rate, bool(self.wrapped.was_step_applied()))
+            scaled = weighted * scale
+            if number == last:
+                # A gradient of NaN is the one thing that makes every stage drop a step, on all ranks alike. A loss that is
+                # not finite may have a finite gradient; multiplied by this it has none, and nobody need ask the device.
+                scaled = scaled * (1.0 + 0.0 * loss_sum)
+                if loss_limit is not None:
+                    mean_loss = self._mean_loss(loss_sum, batch=batch)
+                    scaled = scaled * (math.nan if mean_loss > loss_limit else 1.0)
+            self.wrapped.backward(scaled, scale_wrt_gas=False)
+        return loss_sum, mean_loss
 
-    @contextmanager
-    def gathered(self) -> Iterator[nn.Module]:
-        """The model with whole weights on every rank, in evaluation mode, without any collective inside.
-
-        Under ZeRO-3 the weights are gathered once for the whole block: faster than gathering for every generated token, and
-        ranks may do different amounts of work.
-        """
-        model = self.module.model
-        assert isinstance(model, nn.Module)
-        self.module.eval()
-        with torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
-            yield model
-
-    def _update(self) -> None:
-        try:
+    def _update(self) -> tuple[Tensor | float, bool]:
+        """The gradient's norm before clipping, and whether the step was applied."""
+        if self.zero_stage > 0:
             self.wrapped.step()
-        except Exception as error:
-            if "loss scale already at minimum" not in str(error):
-                raise
-            raise TrainingFault(
-                "fp16: gradients overflow even at the smallest loss scale, so no step can be applied. Set precision to bf16 "
-                "or fp32, or lower training.learning_rate, and start again: the run goes on from its last checkpoint"
-            ) from error
+            return self.wrapped.get_global_grad_norm(), bool(self.wrapped.was_step_applied())
+        # A plain torch optimizer applies whatever it is given. Asking costs a synchronisation, as it does inside DeepSpeed's
+        # own stages. DeepSpeed reports no norm here; gradients are reduced by now, so the local norm is the global one.
+        grad_norm = total_norm(parameter.grad for parameter in self.module.parameters())
+        applied = bool(grad_norm.isfinite())
+        if applied:
+            self.wrapped.step()
+        else:
+            self.wrapped.zero_grad()
+        return grad_norm, applied
 
-    def _unwrapped_grad_norm(self) -> Tensor:
-        # DeepSpeed reports no norm on stage 0; its gradients are reduced by now, so the local norm is the global one
-        gradients = [parameter.grad for parameter in self.module.parameters() if parameter.grad is not None]
-        return nn.utils.get_total_norm(gradients)
+    def _judge(self, mean_loss: float, *, loss_limit: float | None, loss_scale: float | None) -> Fault | None:
+        """What is wrong with a step that was not applied; None where fp16 only needs a smaller loss scale."""
+        limit = math.inf if loss_limit is None else loss_limit
+        fault = partial(Fault, loss=mean_loss, loss_scale=loss_scale or 1.0, loss_limit=limit)
+        if not math.isfinite(mean_loss):
+            return fault("loss")  # in fp16 too: no loss scale changes the loss
+        if mean_loss > limit:
+            return fault("spike")
+        if loss_scale is None:
+            return fault("gradient")
+        # a static scale has no smallest: whoever sets one has chosen to skip
+        return fault("scale") if loss_scale <= getattr(self.wrapped.optimizer.loss_scaler, "min_scale", 0.0) else None
+
+    def _mean_loss(self, loss_sum: Tensor, *, batch: StepBatch) -> float:
+        return self._ranks.sum([float(loss_sum)])[0] / batch.num_target_tokens
 
 
 def build_engine(config: RunConfig, *, module: nn.Module, ranks: Ranks, total_steps: int) -> Engine:
@@ -214,6 +285,13 @@ def peak_memory_mb(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+
+
+def total_norm(gradients: Iterable[Tensor | None]) -> Tensor:
+    """The norm of all gradients together, in fp32 as DeepSpeed takes it: squares of fp16 overflow early."""
+    norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 @contextmanager

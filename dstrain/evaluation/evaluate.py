@@ -80,18 +80,19 @@ def evaluate(
     generation_arguments: GenerationArguments,
     rank: int,
     world_size: int,
-    gather: Callable[[list[BatchResult]], list[list[BatchResult]] | None],
+    gather: Callable[[list[BatchResult] | None], list[list[BatchResult] | None] | None],
     device: torch.device,
+    should_stop: Callable[[], bool] = lambda: False,
     max_rows: int | None = None,
     max_batches: int | None = None,
 ) -> EvaluationResult | None:
     """Scores of the evaluation set on rank 0, None on the others; the same on any number of ranks. All ranks call it.
 
     `loss_module` returns the sum of token cross-entropies of a batch; `gather` brings each rank's list to rank 0.
-    `max_rows` (None: the recipe's `evaluation.max_rows`) takes the first rows, `max_batches` the batches with the
-    longest sources. Under ZeRO-3 the caller gathers the weights around the call, and `loss_module` is not the one that the
-    engine wraps: its forward waits for the other ranks, who have other batches. Raises IncompleteEvaluationError if a
-    row is missing or came twice.
+    `should_stop` is asked before every batch; if any rank stops, there is no result on any.
+    `max_rows` (None: the recipe's `evaluation.max_rows`) takes the first rows, `max_batches` the batches with the longest
+    sources. Under ZeRO-3 the caller gathers the weights around the call, and `loss_module` is not the one that the engine
+    wraps: its forward waits for the other ranks. Raises IncompleteEvaluationError if a row is missing or came twice.
     """
     plan = plan_evaluation(
         model,
@@ -103,8 +104,11 @@ def evaluate(
         max_batches=max_batches,
     )
     with evaluation_mode(model, loss_module=loss_module):
-        results = [
-            evaluate_batch(
+        results: list[BatchResult] = []
+        for batch in plan.shares[rank]:
+            if should_stop():
+                break
+            result = evaluate_batch(
                 batch,
                 model=model,
                 loss=loss_module,
@@ -114,13 +118,11 @@ def evaluate(
                 generation=plan.generation[batch.target_language],
                 device=device,
             )
-            for batch in plan.shares[rank]
-        ]
-    gathered = gather(results)
-    if rank != 0:
+            results.append(result)
+    gathered = gather(results if len(results) == len(plan.shares[rank]) else None)
+    if gathered is None or None in gathered:
         return None
-    assert gathered is not None
-    collected = collect_results(plan.batches, results=(result for share in gathered for result in share))
+    collected = collect_results(plan.batches, results=(result for share in gathered for result in share or ()))
     hypotheses = sorted((h for result in collected for h in result.hypotheses), key=lambda hypothesis: hypothesis.row)
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
     faults = find_faults(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)

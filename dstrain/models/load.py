@@ -15,6 +15,9 @@ from dstrain.models.families import family_of, output_head, reset_generation_con
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Type of the weights that evaluation and generation use, by precision."""
+
 
 def _ignore(sentence: str) -> None:
     pass

@@ -230,7 +230,7 @@ def describe_restarts(record: RunRecord) -> list[Markdown]:
     """Every start, resume, stop and finish in order, with what was said at it."""
     resumes = sum(event.event == "resume" for event in record.events)
     lines = [phrase("Resumed: {}", "once" if resumes == 1 else f"{resumes} times" if resumes else "never")]
-    for event in record.events:
+    for event in (event for event in record.events if event.event != "unsaved"):
         detail = join([part for part in (event.time, event.message) if part], separator=": ")
         lines.append(
             phrase("{} at step {}{}", event.event, count(event.step), Markdown(f" ({detail})" if detail else ""))

@@ -185,10 +185,17 @@ def build_checks_table(record: RunRecord) -> Markdown:
         ("Hypotheses cut by the length cap", describe_cut_hypotheses(record)),
         ("Steps skipped by fp16", describe_scaling(record)),
         ("Losses and scores that are no finite numbers", _not_finite(record) or "none"),
+        ("Checkpoints that could not be saved", _unsaved(record) or "none"),
         ("Train/evaluation overlap", NOT_CHECKED),
         ("Language check of data and hypotheses", NOT_CHECKED),
     ]
     return table(["Check", "Result"], checks)
+
+
+def _unsaved(record: RunRecord) -> str | None:
+    """The steps that were to be saved and could not, each with its reason; said once a step."""
+    failed = {row.step: row.message or NOT_RECORDED for row in record.events if row.event == "unsaved"}
+    return "; ".join(f"step {count(step)} ({message})" for step, message in failed.items()) or None
 
 
 def _not_finite(record: RunRecord) -> str | None:
@@ -231,6 +238,9 @@ def _shown_by_training(record: RunRecord) -> list[str]:
         )
     if record.train_rows and record.train_rows[-1].skipped_steps:
         found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
+    unsaved = _unsaved(record)
+    if unsaved:
+        found.append(f"checkpoints could not be saved: {unsaved}")
     not_finite = _not_finite(record)
     if not_finite:
         found.append(f"losses and scores that are no finite numbers: {not_finite}")

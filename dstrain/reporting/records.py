@@ -25,7 +25,7 @@ EXPORTS = ("best", "final")
 DURABLE_KINDS = ("eval", "event")
 """Rows synced to disk at once: they cost minutes or tell what happened. A lost training row costs a plot a point."""
 
-Event = Literal["start", "resume", "stop", "finish"]
+Event = Literal["start", "resume", "stop", "finish", "unsaved"]
 Status = Literal["finished", "stopped", "interrupted"]
 
 
@@ -52,6 +52,8 @@ class TrainRow:
     data_seconds: float | None = None
     peak_memory_mb: float | None = None
     elapsed_seconds: float | None = None
+    lease: int = 0
+    """Number of the writer's lease on the run folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +72,18 @@ class EvalRow:
     hypotheses: str | None = None
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A start, resume, stop or finish; `step` counts the steps trained by then."""
+    """A start, resume, stop or finish, or a checkpoint that could not be saved; `step` counts the steps trained by then."""
 
     event: Event
     step: int
     time: str = ""
     message: str | None = None
+    lease: int = 0
 
 
 Row = TrainRow | EvalRow | EventRow
@@ -162,7 +166,7 @@ class RunRecord:
     @property
     def status(self) -> Status:
         """`finished`, `stopped` on request, or `interrupted` (running, or killed without a word)."""
-        last = self.events[-1].event if self.events else None
+        last = next((row.event for row in reversed(self.events) if row.event != "unsaved"), None)
         if last == "finish":
             return "finished"
         return "stopped" if last == "stop" else "interrupted"
@@ -296,15 +300,18 @@ def _read_row(line: bytes, *, where: str) -> Row:
 def drop_superseded(rows: Sequence[Row]) -> list[Row]:
     """`rows` without the training and evaluation rows that a later start or resume went back behind.
 
-    Of two rows of one kind at one step the later stays: a run continued after its end evaluates that step again.
+    Of two rows of one kind at one step the later stays: a run continued after its end evaluates that step again. Rows of a
+    writer that had lost the folder by then, to one with a higher lease, are dropped too.
     """
     kept: dict[tuple[type[Row], int], Row] = {}
+    lease = 0
     for number, row in enumerate(rows):
         if isinstance(row, EventRow):
             if row.event in ("start", "resume"):
                 kept = {key: old for key, old in kept.items() if isinstance(old, EventRow) or old.step <= row.step}
+                lease = max(lease, row.lease)
             kept[EventRow, number] = row
-        else:
+        elif row.lease >= lease:
             kept.pop((type(row), row.step), None)
             kept[type(row), row.step] = row
     return list(kept.values())

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
+from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position
-from dstrain.engine.engine import StepResult
+from dstrain.engine.engine import Engine, StepResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,33 @@ class StepInfo:
         return self.step >= self.total_steps
 
 
+def describe_step(
+    batch: StepBatch,
+    result: StepResult,
+    engine: Engine,
+    progress: Progress,
+    *,
+    total_steps: int,
+    epoch: float,
+    seconds: float,
+) -> StepInfo:
+    """A step for the hooks; `progress` and `epoch` are those after it."""
+    return StepInfo(
+        progress=progress,
+        total_steps=total_steps,
+        epoch=epoch,
+        result=result,
+        loss_scale=engine.loss_scale,
+        skipped_steps=engine.skipped_steps,
+        source_tokens=batch.source_tokens,
+        target_tokens=batch.num_target_tokens,
+        padded_source_tokens=batch.padded_source_tokens,
+        padded_target_tokens=batch.padded_target_tokens,
+        data_seconds=batch.seconds,
+        seconds=seconds,
+    )
+
+
 @dataclass
 class Control:
     """What hooks may ask of the loop."""
@@ -54,6 +83,8 @@ class Control:
     stop_reason: str | None = None
     preempted: bool = False
     checkpoint_requested: bool = field(default=False)
+    unsaved: str | None = None
+    """Why the newest checkpoint that was asked for does not exist; None if it does."""
 
     def request_checkpoint(self) -> None:
         """Save at this step."""
@@ -89,3 +120,9 @@ class Hook:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up `state()` of an earlier process."""
+
+
+def event_row(event: str, step: int, *, message: str | None = None) -> dict[str, Any]:
+    """A row of metrics.jsonl that tells what happened to the run, and when."""
+    time = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"kind": "event", "event": event, "step": step, "time": time, "message": message}

@@ -35,6 +35,7 @@ def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) 
             master_address="127.0.0.1",
             master_port=port,
             launcher="environment",
+            local_world_size=world_size,
         )
         here, there = SPAWN.Pipe()
         child = SPAWN.Process(target=_run_rank, args=(there, place, function, arguments), daemon=True)

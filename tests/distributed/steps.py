@@ -94,7 +94,7 @@ def build_batch(
         chosen = parts[number][-1:] if index == FILLER else parts[number]
         sources, targets = [rows[i][0] for i in chosen], [rows[i][1] for i in chosen]
         weight = 0.0 if index == FILLER else 1.0
-        return collate(sources, targets, pad_id=PAD, decoder_start_id=start, weight=weight, index=number)
+        return collate(sources, targets, pad_id=PAD, decoder_start_id=start, weight=weight, index=number, rows=chosen)
 
     plan = StepPlan(Position(0, 0), Position(0, 1), np.arange(len(rows)), tuple(parts), num_tokens)
     return StepBatch(
@@ -147,3 +147,46 @@ def plain_loop(
 def build_loss(kind: str, *, dropout: float) -> Seq2SeqLoss:
     """The loss module around `build_model`."""
     return Seq2SeqLoss(build_model(kind, dropout=dropout), label_smoothing=0.0)
+
+
+class IdEncoder:
+    """A tokenizer of texts that are token ids already."""
+
+    fingerprint = "ids"
+    unk_token_id: int | None = None
+
+    def encode(self, sources: list[str], targets: list[str], **languages: str | None) -> Any:
+        """Both sides with the end behind."""
+        return tuple([[*map(int, text.split()), EOS] for text in side] for side in (sources, targets))
+
+    def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
+        """The first ids and the end."""
+        return [*ids[: max_tokens - 1], EOS]
+
+
+def snapshot(engine: Any) -> dict[str, Any]:
+    """Everything that a step changes on this rank, copied: masters, moments, counters, and the weights of the model."""
+    from dstrain.engine.pieces import applied_steps, owned_pieces
+
+    state: dict[str, Any] = {
+        "applied_steps": applied_steps(engine.wrapped),
+        "skipped_steps": engine.skipped_steps,
+        "loss_scaler": engine.loss_scaler_state(),
+    }
+    for piece in owned_pieces(engine.wrapped, moments=engine.moments):
+        for kind, tensor in {"master": piece.master, **piece.moments}.items():
+            state[f"{kind}/{piece.name}@{piece.start}"] = tensor.clone()
+    with engine.gathered() as model:
+        state.update({f"weight/{name}": weight.clone() for name, weight in model.named_parameters()})
+    return state
+
+
+def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Names of what is not bit for bit the same in two snapshots."""
+    assert before.keys() == after.keys()
+
+    def is_same(name: str) -> bool:
+        one, other = before[name], after[name]
+        return bool(torch.equal(one, other)) if isinstance(one, torch.Tensor) else one == other
+
+    return [name for name in before if not is_same(name)]

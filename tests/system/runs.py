@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +52,11 @@ def build_run(folder: Path, **changes: Any) -> RunConfig:
     return change(values, changes)
 
 
-def train(config: RunConfig, *, world_size: int = 1, stop_after: int | None = None) -> list[int]:
+def train(
+    config: RunConfig, *, world_size: int = 1, stop_after: int | None = None, allowed: Sequence[str] = ()
+) -> list[int]:
     """Exit codes of the ranks; with `stop_after` rank 0 sends itself SIGTERM once that step was logged."""
-    return start_ranks(_train, config.model_dump(mode="json"), stop_after, world_size=world_size)
+    return start_ranks(_train, config.model_dump(mode="json"), stop_after, allowed, world_size=world_size)
 
 
 def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
@@ -65,14 +68,14 @@ def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
     return list({row["step"]: row for row in rows}.values())
 
 
-def _train(place: Place, values: dict[str, Any], stop_after: int | None) -> int:
+def _train(place: Place, values: dict[str, Any], stop_after: int | None, allowed: Sequence[str]) -> int:
     from dstrain.run import run
 
     logging.getLogger("dstrain").setLevel(logging.WARNING)
     config = RunConfig.model_validate(values)
     if stop_after is not None and place.rank == 0:
         threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
-    return run(config, place=place, command="python -m dstrain.train")
+    return run(config, place=place, command="python -m dstrain.train", allowed=allowed)
 
 
 def _stop_later(run_dir: Path, step: int) -> None:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.cli import app
 from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.outcome import read_outcome
 from dstrain.reporting.records import load_record
 from tests.system.runs import NUM_EVAL, build_run, read_rows, train
 
@@ -37,8 +38,15 @@ def scores(folder: Path) -> dict[int, dict[str, float]]:
 
 def test_a_run_leaves_checkpoints_models_and_a_card_that_loads(straight: Path) -> None:
     run = straight / "run"
-    assert sorted(path.name for path in (run / "checkpoints").iterdir())[-2:] == ["step-00000008", "step-00000012"]
-    verify_checkpoint(run / "checkpoints" / "step-00000012")
+    best = load_record(run).best
+    assert best is not None
+    kept = {path.name: verify_checkpoint(path) for path in (run / "checkpoints").iterdir()}
+    assert {name for name, manifest in kept.items() if manifest.content == "full"} >= {"step-00000012.lease-1"}
+    (of_best,) = (manifest for manifest in kept.values() if manifest.step == best.step)
+    assert of_best.scores == best.scores
+    outcome = read_outcome(run)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code, outcome.step) == ("finished", 0, 12)
     for folder in (run / "best", run / "final"):
         model = AutoModelForSeq2SeqLM.from_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -99,11 +107,18 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened
 
 def test_a_stopped_run_goes_on_with_fewer_ranks_within_rounding(straight: Path, tmp_path: Path) -> None:
     assert train(build_run(tmp_path, machine__zero_stage=2), world_size=2, stop_after=5) == [EXIT_PREEMPTED] * 2
-    config = build_run(tmp_path, machine__zero_stage=1, machine__min_micro_batches=1)
+    config = build_run(tmp_path, machine__zero_stage=1)
     assert train(config, world_size=1) == [0]
     assert losses(tmp_path) == pytest.approx(losses(straight), rel=1e-5)
-    warnings = load_record(tmp_path / "run").info.warnings
-    assert any("the cut it began with" in warning for warning in warnings)
+
+
+def test_another_cut_is_refused_by_name_and_used_where_it_was_allowed(tmp_path: Path) -> None:
+    assert train(build_run(tmp_path), stop_after=5) == [EXIT_PREEMPTED]
+    config = build_run(tmp_path, machine__min_micro_batches=1)
+    with pytest.raises(AssertionError, match=r"machine\.min_micro_batches.* 3 in the checkpoint, 1 now"):
+        train(config)
+    assert train(config, allowed=["machine.min_micro_batches"]) == [0]
+    assert any("machine.min_micro_batches" in warning for warning in load_record(tmp_path / "run").info.warnings)
 
 
 def test_a_changed_recipe_is_refused_by_name(straight: Path) -> None:

@@ -1,35 +1,56 @@
-"""When to save the run's state, and what to keep. Where bytes go is the store's business."""
+"""When to save the run's state. Where bytes go, and what is kept, is the store's business."""
 
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
+from dstrain.checkpoint.saver import Outcome
 from dstrain.config.machine import Checkpoint
-from dstrain.training.state import Control, Hook, Progress, StepInfo
+from dstrain.training.state import Control, Hook, Progress, StepInfo, event_row
 
 log = logging.getLogger(__name__)
 
 
+class Saves(Protocol):
+    """What the hook needs of a Saver."""
+
+    def poll(self) -> Sequence[Outcome]:
+        """The save that has ended since, if any."""
+
+    def finish(self) -> Sequence[Outcome]:
+        """Wait for the save in flight."""
+
+
 class CheckpointHook(Hook):
-    """Saves at a cadence, when asked to, and at the end; then prunes."""
+    """Saves at a cadence, when asked to, and at the end; says how saves ended."""
 
     name = "checkpoint"
 
-    def __init__(
-        self,
-        *,
-        settings: Checkpoint,
-        save: Callable[[Progress], Any],
-        prune: Callable[[], Any],
-    ) -> None:
+    def __init__(self, *, settings: Checkpoint, save: Callable[[Progress], Sequence[Outcome]], saves: Saves) -> None:
+        """`save` begins a save and gives the outcome of the one before."""
         self._settings = settings
         self._save = save
-        self._prune = prune
+        self._saves = saves
 
     def on_step(self, info: StepInfo, control: Control) -> None:
+        self._report(self._saves.poll(), control)
         every = self._settings.every_steps
         due = every is not None and info.step % every == 0
         if due or control.checkpoint_requested or control.stop_reason is not None or info.is_last:
             control.checkpoint_requested = False
-            self._save(info.progress)
-            self._prune()
+            self._report(self._save(info.progress), control)
+            if not self._settings.background:
+                self._report(self._saves.finish(), control)
+
+    def on_stop(self, progress: Progress, control: Control) -> None:
+        self._report(self._saves.finish(), control)
+
+    def _report(self, outcomes: Sequence[Outcome], control: Control) -> None:
+        for outcome in outcomes:
+            if outcome.directory is not None:
+                control.unsaved = None
+                log.info("saved %s", outcome.directory)
+            else:
+                control.unsaved = f"step {outcome.step} could not be saved: {outcome.problem}"
+                log.warning("%s; training goes on, and the checkpoint before stays", control.unsaved)
+                control.record(event_row("unsaved", outcome.step, message=outcome.problem))

@@ -30,17 +30,24 @@ class EvaluateHook(Hook):
         config: RunConfig,
         ranks: Ranks,
         evaluate: Callable[[int | None], EvaluationResult | None],
-        export_best: Callable[[], None],
+        export_best: Callable[[int], None],
+        agree_on_stop: Callable[[Control], None],
     ) -> None:
-        """`evaluate(max_batches)` gives a result on rank 0 and None elsewhere; `export_best()` is entered by all ranks."""
+        """`evaluate(max_batches)` gives a result on rank 0 and None elsewhere; None everywhere if a signal cut it short.
+
+        `export_best(step)` is entered by all ranks, and so is `agree_on_stop`, after an evaluation that was cut short.
+        """
         self._config = config
         self._ranks = ranks
         self._evaluate = evaluate
         self._export_best = export_best
+        self._agree_on_stop = agree_on_stop
         self._loss = LossMeter(ranks)
         self._epoch = 0.0
         self.best: dict[str, float] | None = None
         """`{"step", "value"}` of the best evaluation by the recipe's metric; ties keep the older."""
+        self.latest: tuple[int, dict[str, float]] | None = None
+        """Step and scores of the last evaluation of this process."""
         self._num_worse = 0
         self._warned: set[str] = set()
         self._is_owed = False
@@ -90,18 +97,22 @@ class EvaluateHook(Hook):
 
     def _score(self, step: int, epoch: float, control: Control) -> None:
         started = time.perf_counter()
-        self._is_owed = False
         train_loss = self._loss.mean()
-        self._loss.reset()
         result = self._evaluate(None)
+        scores = self._ranks.broadcast(result.scores if result is not None else None)
+        if scores is None:  # cut short: it is the first thing to do after the restart
+            self._is_owed = True
+            self._agree_on_stop(control)
+            return
+        self._is_owed = False
+        self._loss.reset()
         if result is not None:
             seconds = time.perf_counter() - started
             self._record(result, control, step=step, epoch=epoch, train_loss=train_loss, seconds=seconds)
-        scores = self._ranks.broadcast(result.scores if result is not None else None)
-        self._judge(scores[self._config.best_metric], step)
+        self.latest = (step, scores)
+        if self._judge(scores[self._config.best_metric], step) or self._config.checkpoint.every_steps is None:
+            control.request_checkpoint()  # the best is always kept
         self._stop_early(control)
-        if self._config.checkpoint.every_steps is None:
-            control.request_checkpoint()
 
     def _record(
         self,
@@ -113,7 +124,12 @@ class EvaluateHook(Hook):
         train_loss: float,
         seconds: float,
     ) -> None:
-        folder = write_evaluation(result, run_dir=Path(self._config.run_dir), step=step)
+        warnings = list(result.warnings)
+        folder = None
+        try:
+            folder = write_evaluation(result, run_dir=Path(self._config.run_dir), step=step)
+        except OSError as error:  # a full disk costs the hypotheses, not the run
+            warnings.append(f"the hypotheses of step {step} could not be written: {error.strerror}")
         row = {
             "kind": "eval",
             "step": step,
@@ -125,13 +141,13 @@ class EvaluateHook(Hook):
             "generation": result.generation,
             "num_rows": result.num_rows,
             "hypotheses": folder,
-            "warnings": result.warnings,
+            "warnings": warnings,
             "seconds": seconds,
         }
         control.record(row)
         shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
         log.info("evaluation at step %d (%.0f s): %s", step, seconds, shown)
-        for warning in result.warnings:
+        for warning in warnings:
             kind = re.sub(r"[\d.]+", "", warning)  # the same sentence with other numbers is no news
             if kind not in self._warned:
                 self._warned.add(kind)
@@ -139,16 +155,17 @@ class EvaluateHook(Hook):
                     "evaluation at step %d: %s (said once; every evaluation's is in metrics.jsonl)", step, warning
                 )
 
-    def _judge(self, value: float, step: int) -> None:
+    def _judge(self, value: float, step: int) -> bool:
+        """Take up a score; gives whether it is the best so far."""
         stopping = self._config.training.early_stopping
         min_delta = stopping.min_delta if stopping else 0.0
-        if self.best is None or self._gain(value) > 0.0:
-            improved = self.best is None or self._gain(value) > min_delta
-            self.best = {"step": step, "value": value}
-            self._export_best()
-        else:
-            improved = False
+        is_best = self.best is None or self._gain(value) > 0.0
+        improved = self.best is None or self._gain(value) > min_delta
         self._num_worse = 0 if improved else self._num_worse + 1
+        if is_best:
+            self.best = {"step": step, "value": value}
+            self._export_best(step)
+        return is_best
 
     def _stop_early(self, control: Control) -> None:
         stopping = self._config.training.early_stopping

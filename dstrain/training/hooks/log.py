@@ -2,7 +2,6 @@
 
 import importlib.util
 import logging
-import math
 import time
 from collections import Counter
 from datetime import timedelta
@@ -12,10 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as ProgressBar
+from torch import Tensor
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
-from dstrain.engine.engine import TrainingFault, peak_memory_mb
+from dstrain.engine.engine import peak_memory_mb
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
@@ -28,6 +28,9 @@ SUMMED = (
     "seconds",
 )
 """Fields of StepInfo that a row gives as sums over its interval."""
+
+ALARM_SKIPS = 3
+"""fp16 steps skipped in a row that are no longer routine: the loss scale falls faster than it finds its place."""
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,9 @@ class LogHook(Hook):
         self._loss = LossMeter(ranks)
         self._sums: Counter[str] = Counter()
         self._trained_seconds = 0.0
+        self._streak = 0
+        self._longest_streak = 0
+        self._finite_norm: Tensor | float | None = None
         self._total_steps = total_steps
         self._bar = _build_bar(console, total_steps=total_steps) if ranks.rank == 0 and console.is_terminal else None
         self._board = _build_board(config) if ranks.rank == 0 else None
@@ -56,6 +62,7 @@ class LogHook(Hook):
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
         self._sums.update({name: getattr(info, name) for name in SUMMED})
+        self._count_skips(info)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=info.step)
         ends = info.is_last or (control.stop_reason is not None and not control.preempted)
@@ -69,31 +76,53 @@ class LogHook(Hook):
         self._close()
 
     def state(self) -> dict[str, Any]:
-        return {"loss": self._loss.state(), "sums": dict(self._sums), "trained_seconds": self._trained_seconds}
+        return {
+            "loss": self._loss.state(),
+            "sums": dict(self._sums),
+            "trained_seconds": self._trained_seconds,
+            "streak": self._streak,
+            "longest_streak": self._longest_streak,
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self._loss.load_state(state["loss"])
         self._sums = Counter(state["sums"])
         self._trained_seconds = state["trained_seconds"]
+        self._streak = state["streak"]
+        self._longest_streak = state["longest_streak"]
+
+    def _count_skips(self, info: StepInfo) -> None:
+        if info.result.applied:
+            self._streak, self._finite_norm = 0, info.result.grad_norm
+            return
+        self._streak += 1
+        self._longest_streak = max(self._longest_streak, self._streak)
+        if self._streak == ALARM_SKIPS and self._ranks.rank == 0:
+            norm = "none yet" if self._finite_norm is None else f"{float(self._finite_norm):.4g}"
+            log.warning(
+                "fp16: %d steps in a row overflowed and were skipped, up to step %d. The loss scale is %g now, the last "
+                "finite gradient norm %s, and %d steps of the run are lost to overflow: some at the beginning are "
+                "usual, later ones are not; bf16 needs no loss scale, a lower training.learning_rate may help too",
+                self._streak,
+                info.step,
+                info.loss_scale,
+                norm,
+                info.skipped_steps,
+            )
 
     def _emit(self, info: StepInfo, control: Control) -> None:
-        loss = self._loss.mean()
-        if not math.isfinite(loss) and self._config.precision != "fp16":  # fp16 skips such a step and goes on
-            first = info.step - self._config.logging.every_steps + 1
-            raise TrainingFault(
-                f"the training loss is {loss} at a step from {max(1, first)} to {info.step}: lower training.learning_rate, "
-                "add training.warmup_steps or look at these rows, remove checkpoints from these steps and start again"
-            )
         self._trained_seconds += self._sums["seconds"]
         row = {
             "kind": "train",
             "step": info.step,
             "epoch": info.epoch,
-            "loss": loss,
+            "loss": self._loss.mean(),
             "learning_rate": info.result.learning_rate,
             "grad_norm": float(info.result.grad_norm),
             "loss_scale": info.loss_scale,
             "skipped_steps": info.skipped_steps,
+            "skip_rate": info.skipped_steps / info.step,
+            "halvings_in_a_row": self._longest_streak,
             **{name: self._sums[name] for name in SUMMED if name != "seconds"},
             "target_tokens_per_second": self._sums["target_tokens"] / max(self._sums["seconds"], 1e-9),
             "peak_memory_mb": peak_memory_mb(self._ranks.device),
@@ -101,6 +130,7 @@ class LogHook(Hook):
         }
         self._loss.reset()
         self._sums.clear()
+        self._longest_streak = self._streak
         control.record(row)
         if self._ranks.rank == 0:
             self._show(row)

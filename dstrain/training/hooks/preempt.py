@@ -1,12 +1,15 @@
 """Stops the run in order when it is told to: by SIGTERM or SIGUSR1, or because its launcher died.
 
-A signal only sets a flag; the ranks agree on it after every step, so that all of them stop at the same one.
+A signal only sets a flag; the ranks agree on it after every step, so that all of them stop at the same one. Between the
+batches of an evaluation they share nothing but files, so whoever was told leaves one for the others.
 """
 
 import logging
 import os
 import signal
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
 
 from dstrain.cluster.environment import EXIT_PREEMPTED
@@ -31,6 +34,7 @@ class PreemptHook(Hook):
     def __init__(self, *, ranks: Ranks) -> None:
         self._ranks = ranks
         self._flag = 0
+        self._told: float | None = None
         # watched from here on, since a launcher may die while data and model are made ready
         watch_launcher(ranks.place.launched_by, on_death=self._on_orphaned)
 
@@ -39,18 +43,40 @@ class PreemptHook(Hook):
             signal.signal(number, self._on_signal)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
+        self.agree(control)
+
+    def agree(self, control: Control) -> None:
+        """Ask for a stop on all ranks if any was told to; a collective call."""
         (agreed,) = self._ranks.max([self._flag])
         if agreed:
             reason = "its launcher died" if agreed == LAUNCHER_DIED else f"received {signal.Signals(agreed).name}"
             control.request_stop(reason, preempted=True)
 
+    def should_stop(self, *, is_told: Callable[[], bool], tell: Callable[[], None]) -> bool:
+        """Whether this rank or another was told to stop, between two step boundaries; no collective call.
+
+        `tell` leaves word for the other ranks, `is_told` looks for theirs.
+        """
+        if self._flag:
+            tell()
+            return True
+        return is_told()
+
+    def seconds_since_told(self) -> float | None:
+        """Time since this rank was told to stop, None if it was not."""
+        return None if self._told is None else time.monotonic() - self._told
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._flag = max(self._flag, number)
+        self._raise_flag(number)
 
     def _on_orphaned(self) -> None:
         log.warning("the launcher died; the run saves and ends")
-        self._flag = LAUNCHER_DIED
+        self._raise_flag(LAUNCHER_DIED)
         # a rank that waits for a peer which is gone never reaches a step boundary
         timer = threading.Timer(ORPHAN_SECONDS, os._exit, args=(EXIT_PREEMPTED,))
         timer.daemon = True
         timer.start()
+
+    def _raise_flag(self, number: int) -> None:
+        self._flag = max(self._flag, number)
+        self._told = time.monotonic() if self._told is None else self._told

@@ -1,0 +1,79 @@
+"""Files of a checkpoint, written so that they survive a power cut, and hashed on the way. Knows no steps and no ranks.
+
+Tensors are written in the safetensors format block by block: the library's writer holds a second copy of everything and
+the interpreter with it, while training wants to go on; its reader reads what is written here.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dstrain.checkpoint.manifest import FileEntry
+
+WRITTEN_BYTES = 8 << 20
+"""Bytes hashed and written at a time."""
+
+
+def write_tensors(tensors: Mapping[str, Tensor], *, path: Path, reach: Callable[[str], None]) -> FileEntry:
+    """Write contiguous fp32 CPU tensors as a safetensors file and sync it; the entry is of what was meant to be written.
+
+    `reach` is told of every stage of the writing.
+    """
+    assert all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors.values())
+    header, position = {}, 0
+    for name, tensor in tensors.items():
+        end = position + tensor.numel() * 4
+        header[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # the format aligns the data
+    blocks = _blocks(tensors.values())
+    return write_blocks([len(text).to_bytes(8, "little"), text], blocks, num_bytes=position, path=path, reach=reach)
+
+
+def write_blocks(
+    head: Iterable[bytes],
+    blocks: Iterable[memoryview | bytes],
+    *,
+    num_bytes: int,
+    path: Path,
+    reach: Callable[[str], None],
+) -> FileEntry:
+    """Write, hash and sync a file; `num_bytes` of `blocks`, so that `reach` can be told of the half."""
+    digest, written, halfway = hashlib.sha256(), 0, False
+    reach("write part")
+    with path.open("wb", buffering=0) as stream:
+        for start in head:
+            digest.update(start)
+            _write_all(stream.fileno(), start)
+        for block in blocks:
+            digest.update(block)
+            _write_all(stream.fileno(), block)
+            written += len(block)
+            if not halfway and 2 * written >= num_bytes:
+                halfway = True
+                reach("part half written")
+        size = os.fstat(stream.fileno()).st_size
+        os.fsync(stream.fileno())
+    reach("part written")
+    return FileEntry(path.name, size, digest.hexdigest())
+
+
+def _write_all(descriptor: int, block: memoryview | bytes) -> None:
+    view = memoryview(block)
+    while view:  # a full disk or a signal may cut a write short
+        view = view[os.write(descriptor, view) :]
+
+
+def _blocks(tensors: Iterable[Tensor]) -> Iterator[memoryview]:
+    for tensor in tensors:
+        if tensor.numel() == 0:
+            continue  # a view without elements cannot be cast
+        view = memoryview(tensor.numpy()).cast("B")  # type: ignore[arg-type]
+        for start in range(0, len(view), WRITTEN_BYTES):
+            yield view[start : start + WRITTEN_BYTES]

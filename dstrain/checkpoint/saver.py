@@ -1,0 +1,204 @@
+"""Saves in the background: a copy in host memory at the step boundary, then hashing and writing while training goes on.
+
+Every rank writes what it owns; the ranks agree on the outcome before anything is called a checkpoint. At most one save is
+in flight. Knows not when to save.
+"""
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import to_json
+
+from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest, verify_checkpoint
+from dstrain.checkpoint.parts import write_blocks, write_tensors
+from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
+from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover
+from dstrain.cluster.process_group import Ranks
+from dstrain.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+SPARE_BYTES = 16 << 20
+"""Left free on the disk beside a checkpoint: manifests, metrics and cards must still find room."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """What a manifest says of the run that saved it."""
+
+    recipe_hash: str
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    lease: int = 0
+    """Number of the writer's lease on the run folder."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a save ended; the same on every rank."""
+
+    step: int
+    directory: Path | None
+    """The checkpoint, None where there is none."""
+    problem: str | None = None
+    """Why there is none."""
+
+
+class Saver:
+    """Saves a run's state; `save` and `finish` are collective calls, entered by all ranks at the same step."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        engine: Engine,
+        identity: RunIdentity,
+        ranks: Ranks,
+        check_lease: Callable[[], None],
+        prune: Callable[[], None],
+        reach: Callable[[str], None],
+    ) -> None:
+        """`ranks` must be a group of its own: its exchanges run beside those of training.
+
+        `check_lease` is asked before a commit and raises where another writer has taken the folder; `prune` is called after
+        one. `reach` is told of every stage.
+        """
+        self._root = root
+        self._engine = engine
+        self._identity = identity
+        self._ranks = ranks
+        self._check_lease = check_lease
+        self._prune = prune
+        self._reach = reach
+        self._buffers = HostBuffers(ranks.device)
+        self._in_flight: Future[Outcome] | None = None
+
+    def save(self, state: RunState, *, scores: Mapping[str, float] | None) -> list[Outcome]:
+        """Copy the state and begin to write it; gives the outcome of the save before, which is waited for."""
+        before = self.finish()
+        snapshot = take_snapshot(self._engine, ranks=self._ranks, buffers=self._buffers)
+        complete = with_engine_state(state, engine=self._engine)
+        future: Future[Outcome] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._write(snapshot, complete, scores=scores))
+            except BaseException as error:  # whatever it is, the training thread must hear of it
+                future.set_exception(error)
+            finally:
+                self._reach("idle")
+
+        threading.Thread(target=work, name="dstrain-saver", daemon=True).start()
+        self._in_flight = future
+        return before
+
+    def poll(self) -> list[Outcome]:
+        """The outcome of the save in flight if it has ended, else nothing; no collective call, ranks may differ."""
+        return self.finish() if self._in_flight is not None and self._in_flight.done() else []
+
+    def finish(self) -> list[Outcome]:
+        """Wait for the save in flight, if there is one, and give its outcome.
+
+        Raises:
+            Exception: what ended the exchange between the ranks, or LeaseLost.
+        """
+        if self._in_flight is None:
+            return []
+        future, self._in_flight = self._in_flight, None
+        return [future.result()]
+
+    def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> Outcome:
+        ranks, reach = self._ranks, self._reach
+        reach("begin")
+        total_bytes = int(ranks.sum([snapshot.num_bytes])[0])
+        begun = self._begin(state.step, num_bytes=total_bytes) if ranks.rank == 0 else None
+        parts, problem = ranks.broadcast(begun)
+        if problem is not None:
+            return Outcome(state.step, None, problem)
+        written = ranks.gather(self._write_parts(snapshot, parts=parts))
+        outcome = None
+        if written is not None:
+            outcome = self._commit(state, written=written, parts=parts, scores=scores)
+        result: Outcome = ranks.broadcast(outcome)
+        if ranks.rank == 0 and result.directory is not None:
+            self._prune()
+        return result
+
+    def _begin(self, step: int, *, num_bytes: int) -> tuple[Path | None, str | None]:
+        try:
+            parts = begin_save(self._root, name=Name(step, self._identity.lease))
+            free = shutil.disk_usage(self._root).free
+        except OSError as error:
+            return None, f"{self._root}: {error.strerror}"
+        if free < num_bytes + SPARE_BYTES:
+            remove_leftover(parts)
+            return None, f"{self._root}: {num_bytes / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
+        return parts, None
+
+    def _write_parts(self, snapshot: Snapshot, *, parts: Path) -> list[FileEntry] | str:
+        try:
+            return [
+                write_tensors(tensors, path=parts / f"{kind}-{self._ranks.rank:05d}.safetensors", reach=self._reach)
+                for kind, tensors in (("weights", snapshot.weights), ("optimizer", snapshot.optimizer))
+            ]
+        except OSError as error:
+            return f"rank {self._ranks.rank}: {error.filename or parts}: {error.strerror}"
+
+    def _commit(
+        self,
+        state: RunState,
+        *,
+        written: list[list[FileEntry] | str],
+        parts: Path,
+        scores: Mapping[str, float] | None,
+    ) -> Outcome:
+        problems = [part for part in written if isinstance(part, str)]
+        entries = [entry for part in written if not isinstance(part, str) for entry in part]
+        try:
+            if problems:
+                raise OSError(0, "; ".join(problems))
+            content = to_json(asdict(state), indent=1, inf_nan_mode="constants")
+            path = parts / STATE_FILE
+            entries.append(write_blocks([], [content], num_bytes=len(content), path=path, reach=self._reach))
+            manifest = Manifest(
+                step=state.step,
+                lease=self._identity.lease,
+                world_size=self._ranks.world_size,
+                recipe_hash=self._identity.recipe_hash,
+                recipe=self._identity.recipe,
+                versions=self._identity.versions,
+                files=tuple(entries),
+                scores=dict(scores) if scores is not None else None,
+            )
+            self._check_lease()
+            return Outcome(state.step, commit_save(parts, manifest=manifest, reach=self._reach))
+        except OSError as error:
+            # the checkpoint before is whole and training can go on; the next save tries again
+            remove_leftover(parts)
+            return Outcome(state.step, None, str(error.strerror or error))
+
+
+class WholeCheckpoints:
+    """Which checkpoints are whole and full; each is read once, since reading is all that costs."""
+
+    def __init__(self) -> None:
+        self._known: set[Path] = set()
+
+    def __call__(self, directory: Path) -> bool:
+        """Whether a directory verifies; one that does not is named in the log."""
+        if directory in self._known:
+            return True
+        try:
+            whole = verify_checkpoint(directory).content == "full"
+        except CheckpointError as error:
+            log.warning("not a valid checkpoint: %s", error)
+            return False
+        if whole:
+            self._known.add(directory)
+        return whole

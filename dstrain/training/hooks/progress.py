@@ -1,0 +1,23 @@
+"""Tells the rank's record that the run is between steps again; the last of the hooks."""
+
+from collections.abc import Callable
+
+from dstrain.training.state import Control, Hook, Progress, StepInfo
+
+
+class ProgressHook(Hook):
+    """Ends the phase that another hook has entered: after all hooks the next step is under way."""
+
+    name = "progress"
+
+    def __init__(self, *, enter: Callable[..., None]) -> None:
+        self._enter = enter
+
+    def on_start(self, progress: Progress, control: Control) -> None:
+        self._enter("step", step=progress.step)
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        self._enter("step", step=info.step)
+
+    def on_stop(self, progress: Progress, control: Control) -> None:
+        self._enter("finish", step=progress.step)

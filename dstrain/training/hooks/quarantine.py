@@ -1,0 +1,191 @@
+"""The rows that training does without, because no step with them can be applied: who they are, and when they are too many.
+
+Keeps them over restarts and lists them in quarantine.jsonl. Knows nothing of how a bad row is found or left out.
+"""
+
+import json
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import RunConfig
+from dstrain.data.loader import StepBatch
+from dstrain.data.lookup import LocatedRow
+from dstrain.engine.engine import Fault, TrainingFault
+from dstrain.engine.faults import Finding
+from dstrain.training.state import Control, Hook, Progress, StepInfo
+
+QUARANTINE_FILE = "quarantine.jsonl"
+NUM_SPIKE_STEPS = 100
+"""Applied steps whose mean loss a spike is measured by; at the beginning of a run, as many as there are."""
+NUM_SHOWN = 5
+"""Rows that a diagnosis gives with their texts."""
+MAX_SHOWN = 200
+"""Characters of a text in a diagnosis."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """One line of quarantine.jsonl."""
+
+    row: int
+    """Its number in the training token set."""
+    step: int
+    """The first step that was refused because of it."""
+    reason: str
+    where: str
+    """`file:line`."""
+    source: str
+    target: str
+
+
+class Quarantine(Hook):
+    """The rows set aside so far, and the losses by which a spike is known."""
+
+    name = "quarantine"
+
+    def __init__(
+        self,
+        *,
+        config: RunConfig,
+        ranks: Ranks,
+        find_rows: Callable[[StepBatch, Fault, int], Finding],
+        locate_rows: Callable[[Iterable[int]], Mapping[int, LocatedRow]],
+        exclude: Callable[[Iterable[int]], None],
+    ) -> None:
+        """`find_rows(batch, fault, step)` is entered by all ranks, `locate_rows` by rank 0; `exclude` is the loader's."""
+        self._config = config
+        self._ranks = ranks
+        self._find_rows = find_rows
+        self._locate_rows = locate_rows
+        self._exclude = exclude
+        self._rows: list[QuarantinedRow] = []
+        self._losses: deque[float] = deque(maxlen=NUM_SPIKE_STEPS)
+
+    @property
+    def rows(self) -> tuple[QuarantinedRow, ...]:
+        return tuple(self._rows)
+
+    @property
+    def loss_limit(self) -> float | None:
+        """The largest loss a target token that the next step may have; None if the recipe sets no limit."""
+        factor = self._config.training.spike_factor
+        if factor is None:
+            return None
+        return factor * sum(self._losses) / len(self._losses) if self._losses else math.inf
+
+    def set_aside(self, batch: StepBatch, *, fault: Fault, step: int) -> None:
+        """Find the rows that made step `step` fail and leave them out from now on; a collective call of all ranks.
+
+        Raises:
+            TrainingFault: no row causes it by itself, or the run would do without more rows than it may.
+        """
+        finding = self._find_rows(batch, fault, step)
+        # sentences too come from rank 0: only one rank reads the data again
+        found, problem = self._ranks.broadcast(self._judge(finding, fault, step) if self._ranks.rank == 0 else None)
+        if problem is not None:
+            raise TrainingFault(problem)
+        self._rows += found
+        self._exclude(row.row for row in found)
+        self._write()
+        if self._ranks.rank == 0:
+            for row in found:
+                log.warning("step %d was not applied: %s. Set aside: %s", step, fault, _show(row))
+            log.warning(
+                "step %d is repeated without %d rows; all of them stand in %s", step, len(found), QUARANTINE_FILE
+            )
+
+    def on_start(self, progress: Progress, control: Control) -> None:
+        self._write()  # a later process may have listed rows that this checkpoint knows nothing of
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        # 0 is the loss of a step whose rows are all set aside
+        if info.result.applied and info.result.mean_loss:
+            self._losses.append(info.result.mean_loss)
+
+    def state(self) -> dict[str, Any]:
+        return {"rows": [asdict(row) for row in self._rows], "losses": list(self._losses)}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._rows = [QuarantinedRow(**row) for row in state["rows"]]
+        self._losses = deque(state["losses"], maxlen=NUM_SPIKE_STEPS)
+        self._exclude(row.row for row in self._rows)
+
+    def _judge(self, finding: Finding, fault: Fault, step: int) -> tuple[list[QuarantinedRow], str | None]:
+        """The rows to set aside, and why the run must stop instead."""
+        rows = finding.rows or dict.fromkeys(finding.suspects, math.nan)
+        located = self._locate_rows(rows) if rows else {}
+        found = [
+            QuarantinedRow(row, step, _reason(fault, loss=loss), *located.get(row, LocatedRow("unknown", "", "")))
+            for row, loss in rows.items()
+        ]
+        limit = self._config.training.max_quarantined_rows
+        if finding.rows and len(self._rows) + len(found) <= limit:
+            return found, None
+        return [], diagnose(fault, finding, step=step, rows=found, num_before=len(self._rows), max_rows=limit)
+
+    def _write(self) -> None:
+        path = Path(self._config.run_dir) / QUARANTINE_FILE
+        if self._ranks.rank != 0 or not (self._rows or path.exists()):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts = path.with_suffix(".tmp")
+        with parts.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
+            file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self._rows)
+        parts.replace(path)
+
+
+def diagnose(
+    fault: Fault, finding: Finding, *, step: int, rows: list[QuarantinedRow], num_before: int, max_rows: int
+) -> str:
+    """Why a run stops at step `step`, in whole sentences: what was seen, which rows, where the run stands, the way out."""
+    sentences = [f"step {step} was not applied: {fault}."]
+    if finding.parameters:
+        shown = ", ".join(finding.parameters[:NUM_SHOWN])
+        sentences.append(f"Weights are not finite themselves, in {len(finding.parameters)} parameters ({shown}).")
+    elif finding.rows:
+        sentences.append(
+            f"{len(rows)} of its rows cause it, with {num_before} set aside before; training.max_quarantined_rows allows "
+            f"{max_rows}."
+        )
+    elif finding.suspects:
+        numbers = ", ".join(map(str, finding.micro_batches))
+        sentences.append(f"No row causes it by itself; micro-batch {numbers} does, with {len(rows)} rows.")
+    else:
+        sentences.append("None of its micro-batches shows it when computed again, so no row can be named.")
+    sentences.append(
+        f"{num_before} rows are set aside so far. Nothing was saved after step {step - 1}: started again, the"
+    )
+    sentences.append(f"run goes on from its last checkpoint. {_way_out(fault, finding)}")
+    lines = [f"  {_show(row)}" for row in rows[:NUM_SHOWN]]
+    more = [f"  … and {len(rows) - NUM_SHOWN} more"] if len(rows) > NUM_SHOWN else []
+    return "\n".join([" ".join(sentences), *lines, *more])
+
+
+def _way_out(fault: Fault, finding: Finding) -> str:
+    if finding.parameters:
+        return "Look at the first model or checkpoint for them; a lower training.learning_rate keeps weights finite."
+    if fault.kind == "scale":
+        return "Set precision to bf16 or fp32, or lower training.learning_rate."
+    if finding.rows:
+        return (
+            "Correct or remove the rows below if something is wrong with them and raise training.max_quarantined_rows if "
+            "not; where all kinds of rows fail, lower training.learning_rate or add training.warmup_steps."
+        )
+    return "Lower training.learning_rate, add training.warmup_steps, or set precision to fp32."
+
+
+def _reason(fault: Fault, *, loss: float) -> str:
+    return f"{fault}; the row's own loss is {loss:.4g} a target token" if not math.isnan(loss) else str(fault)
+
+
+def _show(row: QuarantinedRow) -> str:
+    source, target = (text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…" for text in (row.source, row.target))
+    return f"{row.where} (row {row.row}): {source!r} → {target!r}"
