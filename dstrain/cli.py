@@ -1,4 +1,4 @@
-"""The command line: train, check, evaluate, card. Reads arguments and prints; imports torch only to compute."""
+"""The command line: train, check, evaluate, verify, card. Reads arguments and prints; imports torch only to compute."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 import dstrain
+from dstrain.checkpoint.manifest import shown
+from dstrain.checkpoint.store import name_of
+from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.config.load import ConfigError, load_config, recipe_hash
 from dstrain.config.schema import RunConfig
 
@@ -17,6 +20,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+MAX_SCORES = 4
+"""Scores shown of a checkpoint."""
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.learning_rate=1e-4 …")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")]
@@ -102,6 +108,63 @@ def card(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
         from dstrain.reporting.card import write_card  # imports matplotlib, which the other commands do not need
 
         typer.echo(write_card(run))
+
+
+@app.command()
+def verify(
+    run: Annotated[
+        Path,
+        typer.Argument(exists=True, file_okay=False, help="A run folder, its checkpoints folder, or one checkpoint."),
+    ],
+) -> None:
+    """Read checkpoints in full and say which are whole; exit code 0 if the run can go on and none is broken, else 1."""
+    with _clean_errors():
+        if is_checkpoint(run):
+            verdict = inspect_checkpoint(run)
+            typer.echo(_table([verdict]))
+            raise typer.Exit(0 if verdict.is_whole else 1)
+        verdicts = inspect_run(run)
+        if not verdicts:
+            raise ValueError(f"{run} holds no checkpoints")
+        typer.echo(_table(verdicts))
+        if not any(verdict.is_next for verdict in verdicts):
+            typer.echo(f"{run}: there is no checkpoint to go on from", err=True)
+        raise typer.Exit(0 if is_sound(verdicts) else 1)
+
+
+def _table(verdicts: list[Verdict]) -> str:
+    """One aligned line a checkpoint."""
+    rows = [("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
+    manifest = verdict.manifest
+    name = name_of(verdict.directory) or name_of(verdict.directory.with_suffix("")) or manifest
+    scores = list((manifest.scores or {}).items() if manifest else ())
+    listed = " ".join(f"{shown(metric)} {value:.4f}" for metric, value in scores[:MAX_SCORES])
+    return (
+        str(name.step) if name else "?",
+        str(name.lease) if name else "?",
+        manifest.content if manifest else "-",
+        f"{verdict.num_bytes / 1e6:,.1f} MB",
+        f"{listed} …" if len(scores) > MAX_SCORES else listed or "-",
+        _state(verdict),
+    )
+
+
+def _state(verdict: Verdict) -> str:
+    if verdict.is_leftover:
+        return f"unfinished: {verdict.directory.name}, removed by the next save"
+    parts = ["whole" if verdict.problem is None else f"broken: {verdict.problem}"]
+    if verdict.is_superseded:
+        parts.append("superseded: a later start went on from an earlier step")
+    if verdict.is_next:
+        parts.append("a start goes on from here")
+    return "; ".join(parts)
 
 
 def summary(config: RunConfig) -> str:

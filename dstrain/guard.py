@@ -100,6 +100,7 @@ def start_guard(run_dir: Path, *, ranks: Ranks, machine: Machine, drill: Drill |
     )
     guard = Guard(run_dir, ranks, attempt, lease, phases, watchdog)
     guard.report(RunOutcome("running", None, attempt=attempt))
+    phases.enter("set-up")
     return guard
 
 

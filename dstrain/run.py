@@ -269,15 +269,21 @@ def _finish(
     built: Built, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
 ) -> int:
     if not control.preempted:
+        built.guard.phases.enter("export")
         export_live(built, name=FINAL, step=progress.step, check=True)
+    built.guard.phases.enter("finish")
     if built.ranks.rank == 0:
         if best is not None and not control.preempted:
             _complete_best(built.run_dir, step=int(best["step"]))
         control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
         card = write_card(built.run_dir)
         log.info("card: %s  plots: %s  model: %s", card, built.run_dir / "plots", built.run_dir / BEST)
-    if (seconds := preempt.seconds_since_told()) is not None:
-        log.info("%s: ended %.1f s later, after the step under way and a save", control.stop_reason, seconds)
+    if control.preempted:
+        # asked of all, since a signal may reach any rank
+        (milliseconds,) = built.ranks.max([round(1000 * preempt.seconds_since_told())])
+        log.info(
+            "%s: ended %.1f s later, after the step under way and a save", control.stop_reason, milliseconds / 1000
+        )
     outcome = _outcome(control, step=progress.step, attempt=built.guard.attempt)
     built.guard.report(outcome)
     built.ranks.barrier()

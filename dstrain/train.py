@@ -62,9 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             debug=bool(options.debug or options.overfit),
         )
     except Exception as error:
-        _report_failure(error, config=config, place=place)
         # the interpreter's own ending would wait for peers in destructors of the process group
-        os._exit(1)
+        os._exit(_report_failure(error, config=config, place=place))
 
 
 def _make_run_dir(config: RunConfig) -> None:
@@ -135,17 +134,29 @@ def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
     return shlex.join([*launcher, *program, *given])
 
 
-def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> None:
-    """Print this rank's traceback, or one line if another rank failed first and this one merely lost its peer."""
+def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> int:
+    """Print this rank's traceback, or one line if another rank failed first and this one merely lost its peer.
+
+    Gives the exit code: "start me again" if a peer was lost without a word, as when its node or the kernel killed it.
+    """
     reports = Path(config.run_dir) / "failures"
-    if _lost_peer(error) and (culprit := _first_report(reports, since=time.time() - PEER_SECONDS)):
-        print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
-        return
+    if _lost_peer(error):
+        if culprit := _first_report(reports, since=time.time() - PEER_SECONDS):
+            print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
+            return 1
+        time.sleep(
+            PEER_SECONDS
+        )  # the watchdog knows more of ranks on this host, and ends this process with their names
+        message = f"rank {place.rank} lost its connection to a rank that left no word: {error}"
+        write_outcome(Path(config.run_dir), RunOutcome("lost", EXIT_PREEMPTED, message))
+        print(message, file=sys.stderr, flush=True)
+        return EXIT_PREEMPTED
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
         _leave_report(full, error=error, run_dir=Path(config.run_dir), rank=place.rank)
     text = f"error: {error}" if _is_explained(error) else full
     print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+    return 1
 
 
 def _leave_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:

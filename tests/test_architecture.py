@@ -37,7 +37,7 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "run": frozenset({*ROOMS, "debug", "describe", "prepare"}),
     "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
     "train": frozenset({"config", "cluster", "debug", "run"}),
-    "cli": frozenset({"config", "reporting", "score", "train"}),
+    "cli": frozenset({"config", "checkpoint", "cluster", "reporting", "score", "train"}),
 }
 """Top-level module to the rooms and top-level modules it may import."""
 
@@ -48,6 +48,7 @@ TORCH_FREE = (
     "dstrain.reporting",
     "dstrain.checkpoint.manifest",
     "dstrain.checkpoint.store",
+    "dstrain.checkpoint.verify",
     "dstrain.data.plan",
     "dstrain.data.permutation",
     "dstrain.engine.ds_config",

@@ -2,6 +2,7 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,8 @@ def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
         temporary.write_text(json.dumps(values, indent=1) + "\n")
         temporary.replace(run_dir / OUTCOME_FILE)
     except OSError:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def read_outcome(run_dir: Path) -> RunOutcome | None:

@@ -19,7 +19,7 @@ def train(
     epoch_at: Callable[[Position], float],
     hooks: Sequence[Hook],
     control: Control,
-    quarantine: Quarantine | None = None,
+    quarantine: Quarantine,
 ) -> Progress:
     """Train from `progress` until `total_steps` or until a hook asks to stop; gives where the run ended.
 
@@ -36,10 +36,8 @@ def train(
             while progress.step < total_steps and control.stop_reason is None:
                 started = time.perf_counter()
                 batch = next(steps)
-                limit = None if quarantine is None else quarantine.loss_limit
-                result = engine.step(batch, step=progress.step + 1, loss_limit=limit)
+                result = engine.step(batch, step=progress.step + 1, loss_limit=quarantine.loss_limit)
                 if result.fault is not None:
-                    assert quarantine is not None
                     quarantine.set_aside(batch, fault=result.fault, step=progress.step + 1)
                     steps.close()  # what it has fetched ahead still holds these rows
                     steps = loader.iterate_from(progress.position)

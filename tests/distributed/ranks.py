@@ -23,12 +23,36 @@ def run_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) ->
     return start_ranks(_join_and_call, function, arguments, world_size=world_size)
 
 
-def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
-    """What `function(place, *arguments)` gives in each of `world_size` processes, in the order of ranks."""
-    port = free_port()
+def end_ranks(
+    function: Callable[..., int],
+    *arguments: Any,
+    world_size: int,
+    meanwhile: Callable[[list[int]], None] = lambda pids: None,
+) -> list[int]:
+    """Exit codes of processes that run `function(place, *arguments)`, in the order of ranks; signals are negative.
+
+    `meanwhile` gets their process ids, to do them harm.
+    """
     children = []
-    for rank in range(world_size):
-        place = Place(
+    for place in build_places(world_size):
+        child = SPAWN.Process(target=_run_to_the_end, args=(place, function, arguments), daemon=True)
+        child.start()
+        children.append(child)
+    meanwhile([child.pid for child in children if child.pid is not None])
+    for rank, child in enumerate(children):
+        child.join(timeout=RANK_SECONDS)
+        if child.exitcode is None:
+            for other in children:
+                other.kill()
+            raise RankFailed(f"rank {rank} did not end in {RANK_SECONDS} s")
+    return [child.exitcode for child in children if child.exitcode is not None]
+
+
+def build_places(world_size: int) -> list[Place]:
+    """The places of a run on this host, with a port of its own."""
+    port = free_port()
+    return [
+        Place(
             rank=rank,
             local_rank=rank,
             world_size=world_size,
@@ -37,6 +61,14 @@ def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) 
             launcher="environment",
             local_world_size=world_size,
         )
+        for rank in range(world_size)
+    ]
+
+
+def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
+    """What `function(place, *arguments)` gives in each of `world_size` processes, in the order of ranks."""
+    children = []
+    for place in build_places(world_size):
         here, there = SPAWN.Pipe()
         child = SPAWN.Process(target=_run_rank, args=(there, place, function, arguments), daemon=True)
         child.start()
@@ -74,6 +106,20 @@ def _run_rank(pipe: Connection, place: Place, function: Callable[..., Any], argu
     finally:
         pipe.close()
         os._exit(0)  # destructors of the process group would wait for peers that are gone
+
+
+def _run_to_the_end(place: Place, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+    import torch
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+    code = 1
+    try:
+        code = function(place, *arguments)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)  # as in _run_rank
 
 
 def _join_and_call(place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -30,13 +30,14 @@ MAGIC = 95
 """A token of the source by which a row is poisoned."""
 POISONED = 9
 """A row of the second step, in the middle of its micro-batches."""
-HALF = {"precision": "fp16", "machine__deepspeed": {"fp16": {"initial_scale_power": 4, "min_loss_scale": 16}}}
-HALF_ABOVE = {"precision": "fp16", "machine__deepspeed": {"fp16": {"initial_scale_power": 4, "hysteresis": 1}}}
+SCALE = {"initial_scale_power": 4, "hysteresis": 1}
+HALF = {"precision": "fp16", "machine__deepspeed": {"fp16": {**SCALE, "min_loss_scale": 16}}}
+HALF_ABOVE = {"precision": "fp16", "machine__deepspeed": {"fp16": SCALE}}
 """A scale that could still be halved."""
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 CHANGES: dict[str, Change] = {
-    "loss": lambda loss: loss * torch.nan,
+    "loss": lambda loss: loss + torch.inf,  # whose gradient is finite
     "gradient": lambda loss: loss + (0.0 * loss).sqrt(),
     "overflow": lambda loss: loss * 1e8,
     "spike": lambda loss: loss * 50.0,

@@ -62,9 +62,9 @@ class PreemptHook(Hook):
             return True
         return is_told()
 
-    def seconds_since_told(self) -> float | None:
-        """Time since this rank was told to stop, None if it was not."""
-        return None if self._told is None else time.monotonic() - self._told
+    def seconds_since_told(self) -> float:
+        """Time since this rank was told to stop, 0 if it was not."""
+        return 0.0 if self._told is None else time.monotonic() - self._told
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._raise_flag(number)

@@ -1,56 +1,87 @@
-"""Whether a run goes on: a changed recipe or changed data is refused by name, another machine is not."""
+"""Whether a run goes on: what has changed of what is learned is refused by name or allowed by name, another machine is not."""
 
-import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import break_file, build_manifest
+from checkpoint_cases import STATE, WEIGHTS, break_file, build_manifest, claims, ignore
+from pydantic_core import to_json
 
-from dstrain.checkpoint.resume import ResumeRefused, differences, find_resume
-from dstrain.checkpoint.state import STATE_FILE, RunIdentity, RunState
-from dstrain.checkpoint.store import begin_save, commit_save
-from dstrain.config.load import load_config, recipe_hash
+from dstrain.checkpoint.manifest import CheckpointError, save_manifest
+from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, Start, differences, find_resume
+from dstrain.checkpoint.state import RunState, load_state
+from dstrain.checkpoint.store import Name, begin_save, commit_save, trim_checkpoint
+from dstrain.config.load import load_config
 from dstrain.config.schema import RECIPE_KEYS
 
-DATA = {"train": "f00", "eval": "ba4"}
+DATA = {
+    "train": "f00",
+    "eval": "ba4",
+    "data.train.0": "aaa",
+    "data.train.1": "bbb",
+    "data.eval.0": "ccc",
+    "tokenizer": "ddd",
+}
+PLACES = {"data.train.0": "one.tsv", "data.train.1": "two.tsv", "data.eval.0": "test.tsv"}
+CUT = {"tokens": 512, "sequences": None}
 
 
-def identify(*overrides: str) -> RunIdentity:
+def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, Any] | None = None) -> Start:
     config = load_config("debug", overrides=overrides)
-    return RunIdentity(recipe_hash(config), config.model_dump(mode="json", include=set(RECIPE_KEYS)), {})
+    return Start(config.model_dump(mode="json", include=set(RECIPE_KEYS)), DATA | (data or {}), PLACES, cut or CUT)
 
 
-def save_run(root: Path, *, step: int = 40, data: dict[str, str] | None = None) -> Path:
+def save_run(root: Path, *, step: int = 40, lease: int = 1, data: dict[str, str] | None = None, **values: Any) -> Path:
     state = RunState(
-        step=step, epoch=2, step_in_epoch=5, cut={"micro_batch_tokens": 512}, data=data or DATA, hooks={"log": {"a": 1}}
+        step=step, epoch=2, step_in_epoch=5, cut=CUT, data=DATA | (data or {}), hooks={"log": {"a": 1}}, **values
     )
-    parts = begin_save(root, step=step)
-    (parts / "rank-00000.safetensors").write_text("weights")
-    (parts / STATE_FILE).write_text(json.dumps(asdict(state)))
-    return commit_save(parts, manifest=build_manifest(parts, step=step, recipe=identify().recipe))
+    parts = begin_save(root, name=Name(step, lease))
+    (parts / WEIGHTS).write_text("weights")
+    (parts / STATE).write_bytes(to_json(asdict(state), inf_nan_mode="constants"))
+    manifest = build_manifest(parts, step=step, lease=lease, recipe=dict(start().recipe))
+    return commit_save(parts, manifest=manifest, reach=ignore)
+
+
+def find(root: Path, *, by: Start | None = None, allowed: tuple[str, ...] = ()) -> Resume:
+    resume = find_resume(root, start=by or start(), allowed=allowed)
+    assert resume is not None
+    return resume
+
+
+def refusal(root: Path, *, by: Start, allowed: tuple[str, ...] = ()) -> str:
+    with pytest.raises(ResumeRefused) as caught:
+        find_resume(root, start=by, allowed=allowed)
+    return str(caught.value)
 
 
 def test_a_new_run_has_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert find_resume(tmp_path, identity=identify(), data=DATA) is None
+    assert find_resume(tmp_path, start=start()) is None
+    assert find_resume(tmp_path / "nowhere", start=start()) is None
 
 
 def test_an_unchanged_run_goes_on_with_its_whole_state(tmp_path: Path) -> None:
-    directory = save_run(tmp_path)
-    resume = find_resume(tmp_path, identity=identify(), data=DATA)
-    assert resume is not None
-    assert (resume.directory, resume.world_size) == (directory, 2)
-    assert (resume.state.step, resume.state.epoch, resume.state.step_in_epoch) == (40, 2, 5)
-    assert resume.state.hooks == {"log": {"a": 1}}
+    directory = save_run(tmp_path, applied_steps=38, skipped_steps=2, loss_scaler={"scale": 2.0**16})
+    resume = find(tmp_path)
+    assert (resume.directory, resume.world_size, resume.allowed) == (directory, 2, ())
+    state = resume.state
+    assert (state.step, state.epoch, state.step_in_epoch) == (40, 2, 5)
+    assert (state.applied_steps, state.skipped_steps, state.loss_scaler) == (38, 2, {"scale": 65536.0})
+    assert (state.cut, state.data, state.hooks) == (CUT, DATA, {"log": {"a": 1}})
+
+
+def test_a_number_that_is_none_survives_in_the_state(tmp_path: Path) -> None:
+    directory = save_run(tmp_path, loss_scaler={"low": float("-inf"), "lost": float("nan")})
+    scaler = load_state(directory).loss_scaler
+    assert scaler["low"] == float("-inf")
+    assert scaler["lost"] != scaler["lost"]
 
 
 @pytest.mark.parametrize(
     "override",
     [
         "machine.zero_stage=3",
-        "machine.micro_batch_tokens=77",
         "checkpoint.keep_last=9",
         "logging.every_steps=1",
         "name=other",
@@ -59,7 +90,15 @@ def test_an_unchanged_run_goes_on_with_its_whole_state(tmp_path: Path) -> None:
 )
 def test_another_machine_is_no_change(override: str, tmp_path: Path) -> None:
     save_run(tmp_path)
-    assert find_resume(tmp_path, identity=identify(override), data=DATA) is not None
+    assert find(tmp_path, by=start(override)).allowed == ()
+
+
+def test_data_that_lie_elsewhere_are_no_change_as_long_as_their_content_is_the_same(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    recipe = dict(start().recipe)
+    train = [dict(source, path="/other/machine/rows.tsv") for source in recipe["data"]["train"]]
+    moved = replace(start(), recipe=recipe | {"data": recipe["data"] | {"train": train}})
+    assert find(tmp_path, by=moved).allowed == ()
 
 
 @pytest.mark.parametrize(
@@ -73,47 +112,152 @@ def test_another_machine_is_no_change(override: str, tmp_path: Path) -> None:
         ("training.betas=[0.8, 0.9]", "training.betas.0", "0.9", "0.8"),
     ],
 )
-def test_a_changed_recipe_is_refused_with_key_and_both_values(
+def test_a_changed_recipe_is_refused_with_key_and_both_values_and_the_ways_out(
     override: str, key: str, old: str | None, new: str, tmp_path: Path
 ) -> None:
     directory = save_run(tmp_path)
-    with pytest.raises(ResumeRefused) as refusal:
-        find_resume(tmp_path, identity=identify(override), data=DATA)
-    before = {path: value for path, value, _ in differences(identify().recipe, identify(override).recipe)}
-    line = f"{key}: {old or repr(before[key])} in the checkpoint, {new} now"
-    assert line in str(refusal.value)
-    assert str(directory) in str(refusal.value)
-    assert "output_dir" in str(refusal.value)
+    message = refusal(tmp_path, by=start(override))
+    before = {path: value for path, value, _ in differences(start().recipe, start(override).recipe)}
+    assert f"{key}: {old or repr(before[key])} in the checkpoint, {new} now" in message
+    assert str(directory) in message
+    assert f"--allow-changed {key}" in message
+    assert "output_dir" in message
 
 
 def test_every_change_is_listed_at_once(tmp_path: Path) -> None:
     save_run(tmp_path)
-    identity = identify("seed=7", "precision=bf16")
-    with pytest.raises(ResumeRefused, match=r"(?s)precision.*seed.*eval data: fingerprint ba4.*00b now"):
-        find_resume(tmp_path, identity=identity, data=DATA | {"eval": "00b"})
+    message = refusal(tmp_path, by=start("seed=7", "precision=bf16", data={"data.eval.0": "00b"}, cut={"tokens": 9}))
+    for part in (
+        "precision: ",
+        "seed: 42",
+        "'ccc' in the checkpoint, '00b' now",
+        "machine.tokens",
+    ):
+        assert part in message
+    assert message.count("--allow-changed") == 4
+
+
+def test_a_changed_source_is_named_with_its_file_and_what_follows_from_it_is_not(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start(data={"data.train.1": "new", "train": "new"}))
+    assert "data.train.1 (content of two.tsv): 'bbb' in the checkpoint, 'new' now" in message
+    assert message.count(" in the checkpoint, ") == 1
+
+
+def test_a_changed_tokenizer_explains_the_token_ids_of_both_splits(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start(data={"tokenizer": "new", "train": "new", "eval": "new"}))
+    assert "tokenizer (fingerprint): 'ddd' in the checkpoint, 'new' now" in message
+    assert message.count(" in the checkpoint, ") == 1
 
 
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_changed_data_are_refused_by_split(split: str, tmp_path: Path) -> None:
+def test_other_token_ids_without_any_cause_are_refused_by_split(split: str, tmp_path: Path) -> None:
     save_run(tmp_path)
-    with pytest.raises(ResumeRefused, match=f"{split} data: fingerprint {DATA[split]} in the checkpoint, 123 now"):
-        find_resume(tmp_path, identity=identify(), data=DATA | {split: "123"})
+    message = refusal(tmp_path, by=start(data={split: "123"}))
+    assert f"data.{split} (fingerprint of the token ids): {DATA[split]!r} in the checkpoint, '123' now" in message
+
+
+def test_a_source_that_is_new_or_gone_is_a_change(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    fewer = {key: value for key, value in DATA.items() if key != "data.train.1"}
+    assert "data.train.1 (content of two.tsv): 'bbb' in the checkpoint, None now" in refusal(
+        tmp_path, by=replace(start(), data=fewer)
+    )
+    assert "data.train.2 (fingerprint): None in the checkpoint, 'x' now" in refusal(
+        tmp_path, by=start(data={"data.train.2": "x"})
+    )
+
+
+def test_another_cut_is_refused_as_a_key_of_the_machine(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start(cut=CUT | {"tokens": 77}))
+    assert "machine.tokens (cuts steps into micro-batches" in message
+    assert "512 in the checkpoint, 77 now" in message
+
+
+@pytest.mark.parametrize("allowed", [("training.learning_rate",), ("training",), ("seed", "training")])
+def test_an_allowed_change_goes_through_and_is_kept_for_the_card(allowed: tuple[str, ...], tmp_path: Path) -> None:
+    save_run(tmp_path)
+    (change,) = find(tmp_path, by=start("training.learning_rate=0.5"), allowed=allowed).allowed
+    assert (change.field, change.new) == ("training.learning_rate", 0.5)
+
+
+@pytest.mark.parametrize("allowed", ["training.learning", "train", "learning_rate", "", "training.learning_rate.x"])
+def test_a_field_of_a_similar_name_is_not_allowed_with_it(allowed: str, tmp_path: Path) -> None:
+    save_run(tmp_path)
+    assert "learning_rate" in refusal(tmp_path, by=start("training.learning_rate=0.5"), allowed=(allowed,))
+
+
+def test_what_was_allowed_is_not_listed_among_what_is_refused(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start("seed=7", "precision=bf16"), allowed=("seed",))
+    assert "precision" in message
+    assert "seed: " not in message
+
+
+def test_an_allowed_field_that_has_not_changed_is_said_to_be_ignored(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    save_run(tmp_path)
+    with caplog.at_level(logging.WARNING):
+        assert find(tmp_path, allowed=("seed",)).allowed == ()
+    assert "--allow-changed seed is ignored" in caplog.text
 
 
 def test_a_broken_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_run(tmp_path, step=20)
     broken = break_file(save_run(tmp_path, step=40))
     with caplog.at_level(logging.WARNING):
-        resume = find_resume(tmp_path, identity=identify(), data=DATA)
-    assert resume is not None
-    assert resume.state.step == 20
+        assert find(tmp_path).state.step == 20
     assert str(broken) in caplog.text
+
+
+def test_a_run_whose_checkpoints_are_all_broken_does_not_begin_anew_over_them(tmp_path: Path) -> None:
+    break_file(save_run(tmp_path, step=20))
+    break_file(save_run(tmp_path, step=40))
+    assert "none of the 2 checkpoints in" in refusal(tmp_path, by=start())
+
+
+def test_a_run_of_weights_alone_does_not_begin_anew_over_them(tmp_path: Path) -> None:
+    trim_checkpoint(save_run(tmp_path))
+    assert "none of the 1 checkpoints in" in refusal(tmp_path, by=start())
+
+
+def test_what_was_committed_by_a_writer_who_had_lost_the_folder_is_passed_over(tmp_path: Path) -> None:
+    save_run(tmp_path, step=20)
+    save_run(tmp_path, step=40)
+    save_run(tmp_path, step=30, lease=2)
+    resume = find_resume(tmp_path, start=start(), claims=claims(0, 20))
+    assert resume is not None
+    assert resume.state.step == 30
+    assert find(tmp_path).state.step == 40
+
+
+def test_a_run_that_began_anew_is_not_stopped_by_what_an_earlier_writer_left(tmp_path: Path) -> None:
+    break_file(save_run(tmp_path, step=40))
+    assert find_resume(tmp_path, start=start(), claims=claims(0, 0)) is None
 
 
 def test_only_the_checkpoint_that_would_be_used_is_compared(tmp_path: Path) -> None:
     save_run(tmp_path, step=20, data={"train": "old", "eval": "old"})
     save_run(tmp_path, step=40)
-    assert find_resume(tmp_path, identity=identify(), data=DATA) is not None
+    assert find(tmp_path).state.step == 40
+
+
+def test_a_state_of_another_step_than_its_manifest_says_is_no_state_to_go_on_from(tmp_path: Path) -> None:
+    directory = save_run(tmp_path, step=40)
+    (directory / STATE).write_bytes(to_json(asdict(RunState(step=39, epoch=0, step_in_epoch=0, cut={}, data={}))))
+    save_manifest(build_manifest(directory, step=40), directory=directory)
+    with pytest.raises(CheckpointError, match=rf"{STATE}: of step 39, the manifest says 40"):
+        find_resume(tmp_path, start=start())
+
+
+def test_a_change_reads_as_a_sentence() -> None:
+    assert str(Change("seed", 1, 2)) == "seed: 1 in the checkpoint, 2 now"
+    assert (
+        str(Change("tokenizer", "a", None, "fingerprint")) == "tokenizer (fingerprint): 'a' in the checkpoint, None now"
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoint_cases import ignore, seal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from dstrain.checkpoint.manifest import CheckpointError
+from dstrain.checkpoint.manifest import MANIFEST, CheckpointError
+from dstrain.checkpoint.parts import write_tensors
 from dstrain.checkpoint.state import MASTER, SavedPieces, load_weights, open_pieces
 
 WHOLE = torch.arange(10, dtype=torch.float32)
@@ -19,7 +21,8 @@ WHOLE = torch.arange(10, dtype=torch.float32)
 
 def write(folder: Path, *ranks: dict[str, Tensor]) -> Path:
     for rank, tensors in enumerate(ranks):
-        save_file(tensors, folder / f"rank-{rank:05d}.safetensors")
+        write_tensors(tensors, path=folder / f"weights-{rank:05d}.safetensors", reach=ignore)
+    seal(folder)
     return folder
 
 
@@ -97,10 +100,46 @@ def test_a_missing_moment_is_refused_by_kind(tmp_path: Path) -> None:
         read(tmp_path, start=0, numel=10, kind="exp_avg")
 
 
-def test_other_files_of_the_directory_are_not_opened(tmp_path: Path) -> None:
-    write(tmp_path, {"master/w@0": part(0, 10)})
+def test_files_that_the_manifest_does_not_name_are_not_opened(tmp_path: Path) -> None:
+    write(tmp_path, {"master/w@0": part(0, 4)})
+    save_file({"master/w@4": part(4, 10)}, tmp_path / "weights-00001.safetensors")
+    (tmp_path / "rubbish.safetensors").write_text("{}")
+    with pytest.raises(CheckpointError, match="elements 4 to 10"):
+        read(tmp_path, start=0, numel=10)
+    assert read(tmp_path, start=0, numel=4) == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_files_of_other_kinds_are_not_opened(tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text("{}")
+    write(tmp_path, {"master/w@0": part(0, 10)})
     assert read(tmp_path, start=0, numel=10) == WHOLE.tolist()
+
+
+def test_a_directory_without_a_manifest_holds_no_pieces(tmp_path: Path) -> None:
+    write(tmp_path, {"master/w@0": part(0, 10)})
+    (tmp_path / MANIFEST).unlink()
+    with pytest.raises(CheckpointError, match=MANIFEST):
+        read(tmp_path, start=0, numel=10)
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["w@0", "master/w", "master/@0", "master/w@", "master/w@-1", "master/w@1.0", "master/w@²", f"master/w@{'0' * 20}7"],
+)
+def test_a_name_that_is_no_piece_is_refused(key: str, tmp_path: Path) -> None:
+    write(tmp_path, {key: part(0, 10)})
+    with pytest.raises(CheckpointError, match=r"weights-00000\.safetensors: .* is no piece"):
+        read(tmp_path, start=0, numel=10)
+
+
+@pytest.mark.parametrize(
+    "tensor", [torch.zeros(2, 2), torch.zeros(()), torch.zeros(4, dtype=torch.float64), torch.zeros(4).half()]
+)
+def test_a_piece_of_another_shape_or_type_is_refused(tensor: Tensor, tmp_path: Path) -> None:
+    save_file({"master/w@0": tensor}, tmp_path / "weights-00000.safetensors")
+    seal(tmp_path)
+    with pytest.raises(CheckpointError, match=r"'master/w@0' has shape .* pieces are flat and F32"):
+        read(tmp_path, start=0, numel=4)
 
 
 def test_a_checkpoint_without_files_holds_nothing() -> None:

@@ -50,8 +50,19 @@ def test_a_padding_token_inside_the_text_stays_visible() -> None:
 
 
 def test_a_moved_batch_is_the_same_batch() -> None:
-    batch = collate(_arrays(SOURCES), _arrays(TARGETS[:2]), pad_id=1, decoder_start_id=2, weight=0.0, index=3)
+    rows = np.asarray([7, 4], dtype=np.int64)
+    batch = collate(
+        _arrays(SOURCES), _arrays(TARGETS[:2]), pad_id=1, decoder_start_id=2, weight=0.0, index=3, rows=rows
+    )
     moved = batch.to("meta")
-    assert (moved.weight, moved.index) == (0.0, 3)
+    assert (moved.weight, moved.index, moved.rows.tolist()) == (0.0, 3, [7, 4])
     assert moved.source_ids.device.type == moved.labels.device.type == "meta"
     assert moved.decoder_ids.shape == batch.decoder_ids.shape
+
+
+def test_a_part_has_some_rows_of_the_whole_as_wide_as_before() -> None:
+    batch = _collate(TARGETS)
+    part = batch.part(slice(1, 3))
+    assert part.rows.tolist() == [1, 2]
+    for name in ("source_ids", "source_mask", "decoder_ids", "labels"):
+        assert torch.equal(getattr(part, name), getattr(batch, name)[1:3])

@@ -158,3 +158,84 @@ def test_no_more_steps_are_collated_ahead_than_asked_for(build_tokens: BuildToke
     taken = _take(_loader(tokens, plan, prefetch_steps=3), 2)
     # Two taken, three waiting, one in the thread's hands.
     assert len(taken) <= len(planned) <= 6
+
+
+def _rows(step: StepBatch) -> list[list[int]]:
+    return [batch.rows.tolist() for batch in step.micro_batches]
+
+
+def test_micro_batches_say_which_rows_they_hold(build_tokens: BuildTokens) -> None:
+    tokens = build_tokens(LENGTHS)
+    step = _loader(tokens, _plan(tokens)).load_step(Position(0, 1))
+    assert sorted(row for rows in _rows(step) for row in rows) == sorted(step.plan.rows.tolist())
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_an_excluded_row_is_missed_by_its_own_step_and_by_nothing_else(
+    build_tokens: BuildTokens, world_size: int
+) -> None:
+    tokens = build_tokens(LENGTHS)
+    plan = _plan(tokens)
+    whole = _take(_loader(tokens, plan), 4)
+    unwanted = [int(whole[1].plan.micro_batches[0][1]), int(whole[2].plan.micro_batches[-1][-1])]
+    kept: dict[tuple[int, int], list[int]] = {}
+    for rank in range(world_size):
+        loader = _loader(tokens, plan, rank=rank, world_size=world_size)
+        loader.exclude(unwanted[:1])
+        loader.exclude(unwanted[1:])
+        for number, step in enumerate(_take(loader, 4)):
+            assert step.num_target_tokens == sum(int(tokens.target_lengths[row]) for row in step.plan.rows)
+            assert step.source_tokens == sum(int(tokens.source_lengths[row]) for row in step.plan.rows)
+            assert not set(unwanted) & {row for rows in _rows(step) for row in rows}  # no filler either
+            kept |= {(number, batch.index): batch.rows.tolist() for batch in step.micro_batches if batch.weight}
+    assert kept == {
+        (number, index): [row for row in piece.tolist() if row not in unwanted]
+        for number, step in enumerate(whole)
+        for index, piece in enumerate(step.plan.micro_batches)
+    }
+
+
+@pytest.mark.parametrize("emptied", [0, -1])
+def test_an_emptied_micro_batch_is_dropped_and_the_others_keep_their_numbers(
+    build_tokens: BuildTokens, emptied: int
+) -> None:
+    tokens = build_tokens(LENGTHS)
+    plan = _plan(tokens)
+    pieces = dict(enumerate(plan.step(Position(0, 0)).micro_batches))
+    num_pieces = len(pieces)
+    gone = pieces.pop(emptied % num_pieces)
+    found, fillers = {}, []
+    for rank in range(num_pieces):
+        loader = _loader(tokens, plan, rank=rank, world_size=num_pieces)
+        loader.exclude(gone.tolist())
+        (batch,) = loader.load_step(Position(0, 0)).micro_batches
+        if batch.weight:
+            found[batch.index] = batch.rows.tolist()
+        else:
+            fillers.append((batch.index, batch.rows.tolist()))
+    assert found == {index: piece.tolist() for index, piece in pieces.items()}
+    assert fillers == [(max(pieces), pieces[max(pieces)][-1:].tolist())]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_step_that_has_lost_all_rows_is_one_of_fillers(build_tokens: BuildTokens, world_size: int) -> None:
+    tokens = build_tokens(LENGTHS)
+    plan = _plan(tokens)
+    unwanted = [0, *plan.step(Position(0, 0)).rows.tolist()]
+    for rank in range(world_size):
+        loader = _loader(tokens, plan, rank=rank, world_size=world_size)
+        loader.exclude(unwanted)
+        step, following = _take(loader, 2)
+        (filler,) = step.micro_batches
+        assert filler.weight == 0.0
+        assert not set(filler.rows.tolist()) & set(unwanted)
+        assert (step.num_target_tokens, step.source_tokens, step.padded_target_tokens) == (1, 0, 0)
+        assert step.plan.next_position == following.plan.position == Position(0, 1)
+
+
+def test_excluding_every_row_is_refused(build_tokens: BuildTokens) -> None:
+    tokens = build_tokens(LENGTHS)
+    loader = _loader(tokens, _plan(tokens))
+    loader.exclude(range(len(LENGTHS)))
+    with pytest.raises(ValueError, match=r"all 45 rows of data\.train are set aside.*quarantine\.jsonl"):
+        loader.load_step(Position(0, 0))

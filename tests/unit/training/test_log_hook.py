@@ -123,3 +123,53 @@ def test_an_error_gives_the_terminal_back(started: bool) -> None:
         run(hook, [1])
     hook.on_error(RuntimeError("no"))
     assert screen.getvalue().endswith("\x1b[?25h") or not started
+
+
+def skip_steps(hook: LogHook, pattern: str, *, start: int = 0) -> list[dict[str, Any]]:
+    """The rows of steps that were applied (+, with a norm of 0.25) or skipped (-)."""
+    recorder = Recorder()
+    hook.on_start(Progress(start, Position(0, start)), recorder.control)
+    for place, sign in enumerate(pattern):
+        applied = sign == "+"
+        step = start + place + 1
+        result = StepResult(torch.tensor(1.0), 0.25 if applied else float("inf"), 1e-3, applied)
+        skipped = pattern[: place + 1].count("-")
+        hook.on_step(build_step(step, result=result, loss_scale=64.0, skipped_steps=skipped), recorder.control)
+    return recorder.rows
+
+
+def test_a_row_gives_the_rate_of_skipped_steps_and_the_longest_streak_of_its_interval() -> None:
+    hook, _ = build_hook(every_steps=4)
+    rows = skip_steps(hook, "+--+---+++---+++++++")
+    assert [row["skip_rate"] for row in rows] == [2 / 4, 5 / 8, 7 / 12, 8 / 16, 8 / 20]
+    assert [row["halvings_in_a_row"] for row in rows] == [2, 3, 2, 3, 0]
+
+
+def test_several_skipped_steps_in_a_row_are_said_once_a_streak(caplog: pytest.LogCaptureFixture) -> None:
+    hook, _ = build_hook(every_steps=100)
+    with caplog.at_level(logging.WARNING):
+        skip_steps(hook, "--+--+")
+        assert caplog.messages == []
+        skip_steps(hook, "+-----+----", start=6)
+    first, second = caplog.messages
+    assert "3 steps in a row overflowed and were skipped, up to step 10" in first
+    assert "The loss scale is 64 now, the last finite gradient norm 0.25" in first
+    assert "up to step 16" in second
+
+
+def test_an_alarm_without_any_applied_step_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    hook, _ = build_hook(every_steps=100)
+    with caplog.at_level(logging.WARNING):
+        skip_steps(hook, "---")
+    assert "the last finite gradient norm none yet" in caplog.messages[0]
+
+
+def test_a_streak_goes_on_over_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = build_hook(every_steps=100)
+    skip_steps(first, "--")
+    second, _ = build_hook(every_steps=4)
+    second.load_state(json.loads(json.dumps(first.state())))
+    with caplog.at_level(logging.WARNING):
+        (row,) = skip_steps(second, "-+", start=2)
+    assert len(caplog.messages) == 1
+    assert row["halvings_in_a_row"] == 3

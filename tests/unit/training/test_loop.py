@@ -1,6 +1,6 @@
 """The loop with an engine and a loader that only keep a diary: order, ends, errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +9,7 @@ import torch
 from training_cases import Recorder
 
 from dstrain.data.plan import Position
-from dstrain.engine.engine import StepResult
+from dstrain.engine.engine import Fault, StepResult, TrainingFault
 from dstrain.training.loop import train
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
@@ -22,13 +22,19 @@ class DiaryEngine:
     loss_scale = 8.0
     skipped_steps = 2
 
-    def __init__(self, diary: list[Any], *, fail_at: int = 0) -> None:
+    def __init__(self, diary: list[Any], *, fail_at: int = 0, refuse_at: Sequence[int] = ()) -> None:
         self.diary = diary
         self.fail_at = fail_at
+        self.refuse_at = list(refuse_at)
+        self.limits: list[float | None] = []
 
-    def step(self, batch: Any, *, step: int) -> StepResult:
+    def step(self, batch: Any, *, step: int, loss_limit: float | None) -> StepResult:
         if step == self.fail_at:
             raise RuntimeError("the device is gone")
+        self.limits.append(loss_limit)
+        if step in self.refuse_at:
+            self.refuse_at.remove(step)
+            return StepResult(torch.tensor(torch.nan), 1.0, 0.1, False, Fault("loss", loss=torch.nan))
         self.diary.append(("step", step, batch.plan.position))
         return StepResult(torch.tensor(float(step)), 1.0, 0.1, True)
 
@@ -51,6 +57,21 @@ class DiaryLoader:
                 position = after
         finally:
             self.diary.append("loader closed")
+
+
+class DiaryQuarantine:
+    """Notes what it is given, and may refuse."""
+
+    loss_limit = 4.5
+
+    def __init__(self, diary: list[Any], *, is_full: bool = False) -> None:
+        self.diary = diary
+        self.is_full = is_full
+
+    def set_aside(self, batch: Any, *, fault: Fault, step: int) -> None:
+        if self.is_full:
+            raise TrainingFault("too many rows")
+        self.diary.append(("set aside", step, batch.plan.position, fault.kind))
 
 
 class DiaryHook(Hook):
@@ -79,17 +100,24 @@ class DiaryHook(Hook):
 
 
 def run(
-    hooks: list[DiaryHook], diary: list[Any], *, first: Progress | None = None, total_steps: int = 2, fail_at: int = 0
+    hooks: list[DiaryHook],
+    diary: list[Any],
+    *,
+    first: Progress | None = None,
+    total_steps: int = 2,
+    engine: DiaryEngine | None = None,
+    is_full: bool = False,
 ) -> tuple[Progress, Control]:
     control = Recorder().control
     progress = train(
-        DiaryEngine(diary, fail_at=fail_at),  # type: ignore[arg-type]
+        engine or DiaryEngine(diary),  # type: ignore[arg-type]
         loader=DiaryLoader(diary),  # type: ignore[arg-type]
         progress=first or Progress(0, Position(0, 0)),
         total_steps=total_steps,
         epoch_at=lambda position: position.epoch + position.step / STEPS_PER_EPOCH,
         hooks=hooks,
         control=control,
+        quarantine=DiaryQuarantine(diary, is_full=is_full),  # type: ignore[arg-type]
     )
     return progress, control
 
@@ -153,7 +181,7 @@ def test_the_first_reason_to_stop_is_kept_and_preemption_is_not_forgotten() -> N
 def test_an_error_reaches_every_hook_and_the_caller_and_the_loader_is_closed() -> None:
     diary: list[Any] = []
     with pytest.raises(RuntimeError, match="the device is gone"):
-        run([DiaryHook("a", diary), DiaryHook("b", diary)], diary, fail_at=2)
+        run([DiaryHook("a", diary), DiaryHook("b", diary)], diary, engine=DiaryEngine(diary, fail_at=2))
     assert diary[-3:] == ["loader closed", ("a", "error", "the device is gone"), ("b", "error", "the device is gone")]
     assert not [entry for entry in diary if "stop" in entry]
 
@@ -180,3 +208,30 @@ def test_a_step_is_described_with_what_follows_it() -> None:
     assert (last.padded_source_tokens, last.padded_target_tokens, last.data_seconds) == (13, 14, 0.5)
     assert (last.loss_scale, last.skipped_steps, float(last.result.loss_sum)) == (8.0, 2, 3.0)
     assert last.seconds >= 0.0
+
+
+def test_a_refused_step_is_repeated_at_its_own_place_with_steps_fetched_anew() -> None:
+    diary: list[Any] = []
+    hook = DiaryHook("a", diary)
+    engine = DiaryEngine(diary, refuse_at=[2, 2])
+    progress, _ = run([hook], diary, total_steps=3, engine=engine)
+    assert diary == [
+        ("a", "start", 0),
+        ("step", 1, Position(0, 0)), ("a", "step", 1),
+        ("set aside", 2, Position(0, 1), "loss"), "loader closed",
+        ("set aside", 2, Position(0, 1), "loss"), "loader closed",
+        ("step", 2, Position(0, 1)), ("a", "step", 2),
+        ("step", 3, Position(0, 2)), ("a", "step", 3),
+        "loader closed",
+        ("a", "stop", 3),
+    ]  # fmt: skip
+    assert progress == Progress(3, Position(1, 0))
+    assert set(engine.limits) == {4.5}
+
+
+def test_a_fault_that_no_row_explains_ends_the_run_with_nothing_after_it() -> None:
+    diary: list[Any] = []
+    with pytest.raises(TrainingFault, match="too many rows"):
+        run([DiaryHook("a", diary)], diary, engine=DiaryEngine(diary, refuse_at=[2]), is_full=True)
+    assert diary[-2:] == ["loader closed", ("a", "error", "too many rows")]
+    assert ("a", "step", 2) not in diary

@@ -1,0 +1,101 @@
+"""What is done to a rank from inside, by name: safeguards taken out, disks filled, rows noted. Applied before the run starts."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+ROWS_FILE = "rows-{rank}.jsonl"
+LEFT_BYTES = 200_000
+"""Room left on a disk that is filled: a manifest still fits, weights do not."""
+
+
+def no_verification(argument: str) -> None:
+    """Checkpoints are believed if they have a manifest."""
+    from dstrain.checkpoint import saver, store
+    from dstrain.checkpoint.manifest import load_manifest
+
+    store.verify_checkpoint = load_manifest
+    saver.verify_checkpoint = load_manifest
+
+
+def rename_before_manifest(argument: str) -> None:
+    """A directory gets its final name before its manifest is written."""
+    from dstrain.checkpoint import saver
+    from dstrain.checkpoint.manifest import Manifest, save_manifest
+
+    def commit(parts: Path, *, manifest: Manifest, reach: Callable[[str], None]) -> Path:
+        final = parts.with_suffix("")
+        reach("rename")
+        parts.rename(final)
+        reach("manifest")
+        save_manifest(manifest, directory=final)
+        reach("renamed")
+        return final
+
+    saver.commit_save = commit
+
+
+def fill_disk(argument: str) -> None:
+    """`4-8`: the file system of the run is full from the save of step 4 on, and has room again from that of step 8 on."""
+    from dstrain.checkpoint import saver
+
+    first, last = map(int, argument.split("-"))
+    begin = saver.Saver._begin
+
+    def begin_on_full_disk(self: Any, step: int, *, num_bytes: int) -> Any:
+        begun = begin(self, step, num_bytes=num_bytes)
+        filler = self._root.parent / "filler"
+        if first <= step < last and not filler.exists():  # after the estimate, so that the write itself fails
+            free = os.statvfs(self._root).f_bavail * os.statvfs(self._root).f_bsize
+            filler.write_bytes(bytes(max(0, free - LEFT_BYTES)))
+        return begun
+
+    def begin_with_room(self: Any, step: int, *, num_bytes: int) -> Any:
+        if step >= last:
+            (self._root.parent / "filler").unlink(missing_ok=True)
+        return begin_on_full_disk(self, step, num_bytes=num_bytes)
+
+    saver.Saver._begin = begin_with_room
+    saver.SPARE_BYTES = 0
+
+
+def note_rows(argument: str) -> None:
+    """Every step's rows are appended to a file of the rank in the folder `argument`."""
+    from dstrain.engine.engine import Engine
+
+    step_of = Engine.step
+
+    def step(self: Any, batch: Any, **arguments: Any) -> Any:
+        result = step_of(self, batch, **arguments)
+        rows = [row for part in batch.micro_batches if part.weight for row in part.rows.tolist()]
+        path = Path(argument) / ROWS_FILE.format(rank=os.environ["RANK"])
+        with path.open("a") as file:
+            file.write(json.dumps({"step": arguments["step"], "rows": rows, "start": os.environ["START"]}) + "\n")
+        return result
+
+    Engine.step = step  # type: ignore[method-assign]
+
+
+HARMS: Mapping[str, Callable[[str], None]] = {
+    "no verification": no_verification,
+    "rename before manifest": rename_before_manifest,
+    "fill disk": fill_disk,
+    "note rows": note_rows,
+}
+
+
+def apply_harm(harm: str) -> None:
+    """Apply `name` or `name=argument`."""
+    name, _, argument = harm.partition("=")
+    HARMS[name](argument)
+
+
+def noted_rows(folder: Path) -> dict[int, list[int]]:
+    """Step to the rows that it was trained with at last, over all ranks, sorted."""
+    noted: dict[int, dict[str, list[int]]] = {}
+    for path in sorted(folder.glob(ROWS_FILE.format(rank="*"))):
+        for line in map(json.loads, path.read_text().splitlines()):
+            noted.setdefault(line["step"], {}).setdefault(line["start"], []).extend(line["rows"])
+    return {step: sorted(starts[max(starts)]) for step, starts in sorted(noted.items())}

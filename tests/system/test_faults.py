@@ -1,0 +1,265 @@
+"""What befalls real runs besides being killed: damage, full disks, signals at bad moments, hangs, second starts."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dstrain.checkpoint.manifest import CheckpointError
+from dstrain.checkpoint.store import checkpoint_dirs, newest_valid
+from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.records import load_record
+from tests.system import torture
+from tests.system.harm import noted_rows
+from tests.system.runs import NUM_TRAIN, read_rows
+from tests.system.torture import Kill, Tally, live
+
+WAIT_SECONDS = 120
+BOTH = [0, 0]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RunConfig:
+    """A run that nobody disturbs, with its rows noted."""
+    folder = tmp_path_factory.mktemp("straight")
+    config = torture.build_tortured(folder, cache=cache)
+    assert live(config, harms=[f"note rows={folder}"]) == BOTH, torture.printed(config)
+    return config
+
+
+@pytest.fixture
+def tmpfs(tmp_path: Path) -> Iterator[Path]:
+    """A small file system of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def once(config: RunConfig, is_time: Callable[[list[RankRecord]], bool], act: Callable[[list[int]], Any]) -> Any:
+    """For `live(meanwhile=…)`: act on the processes once the ranks' records say so."""
+
+    def watch(pids: list[int]) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while time.monotonic() < deadline:
+            records = [each for each in read_rank_records(ranks_dir(Path(config.run_dir))) if each.pid in pids]
+            if is_time(records):
+                act(pids)
+                return
+            time.sleep(0.002)
+
+    return lambda pids: threading.Thread(target=watch, args=(pids,), daemon=True).start()
+
+
+def in_evaluation(records: list[RankRecord]) -> bool:
+    return any(each.tracks["main"] == "evaluation" and (each.step or 0) >= 2 for each in records)
+
+
+def in_step(records: list[RankRecord]) -> bool:
+    return any(each.tracks["main"] == "step" and (each.step or 0) >= 5 for each in records)
+
+
+def damage(config: RunConfig) -> Path:
+    """Flip one bit of a weight in the newest checkpoint; gives its directory."""
+    newest = checkpoint_dirs(Path(config.run_dir) / "checkpoints")[0]
+    path = newest / "weights-00000.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
+    return newest
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+    straight: RunConfig, tmp_path: Path, cache: Path
+) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    live(config, kill=Kill(drill="renamed:4", rank=0))
+    damaged = damage(config)
+    assert live(config) == BOTH
+    assert f"not a valid checkpoint: {damaged}/weights-00000.safetensors: its content" in torture.printed(config)
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def test_without_verification_the_same_damage_shows_in_the_result(
+    straight: RunConfig, tmp_path: Path, cache: Path
+) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    live(config, kill=Kill(drill="renamed:4", rank=0))
+    damage(config)
+    assert live(config, harms=["no verification"]) == BOTH
+    assert torture.fingerprint(config) != torture.fingerprint(straight)
+
+
+def test_with_the_manifest_written_after_the_rename_the_kills_find_it(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    live(config, kill=Kill(drill="manifest:2", rank=0), harms=["rename before manifest"])
+    with pytest.raises(CheckpointError, match="the save was not finished"):
+        torture.assert_nothing_lost(config, at_least=-1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_first_after_the_restart(
+    straight: RunConfig, tmp_path: Path, cache: Path, number: signal.Signals
+) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+
+    def tell_one(pids: list[int]) -> None:
+        for _ in range(3):  # the later ones must do no harm
+            os.kill(pids[1], number)
+
+    assert live(config, meanwhile=once(config, in_evaluation, tell_one)) == [EXIT_PREEMPTED] * 2
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("preempted", EXIT_PREEMPTED)
+    assert f"received {number.name}" in outcome.message
+    assert "s later, after the step under way and a save" in torture.printed(config)
+    assert live(config) == BOTH
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def test_a_stopped_rank_is_told_of_and_all_end_to_be_started_again(
+    straight: RunConfig, tmp_path: Path, cache: Path
+) -> None:
+    base = torture.build_tortured(tmp_path, cache=cache)
+    limits = base.machine.watchdog.model_copy(update={"step_minutes": 0.05, "evaluation_minutes": 0.05})
+    config = base.model_copy(update={"machine": base.machine.model_copy(update={"watchdog": limits})})
+    stop = once(config, in_step, lambda pids: os.kill(pids[1], signal.SIGSTOP))
+    assert live(config, meanwhile=stop) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    (folder,) = (Path(config.run_dir) / "hangs").iterdir()
+    waiting, stopped = ((folder / f"rank-0000{rank}.txt").read_text() for rank in (0, 1))
+    assert "loop.py" in waiting
+    assert "in train" in waiting
+    assert "state T" in stopped or "(stopped)" in stopped or "T (" in stopped, stopped
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
+    assert live(base) == BOTH
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def test_a_killed_rank_ends_the_other_with_a_message_that_names_it(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    kill = once(config, in_step, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    assert live(config, meanwhile=kill) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert outcome.outcome == "lost"
+    assert "rank 1" in outcome.message
+
+
+def test_a_full_disk_costs_checkpoints_and_nothing_else(straight: RunConfig, tmpfs: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    assert live(config, harms=["fill disk=4-8"]) == BOTH, torture.printed(config)
+    unsaved = [row for row in read_rows(config, kind="event") if row["event"] == "unsaved"]
+    assert [row["step"] for row in unsaved] == [4, 6]
+    # the first save runs into it, the second finds out before it writes
+    assert "No space left on device" in unsaved[0]["message"]
+    assert "MB are needed" in unsaved[1]["message"]
+    card = (Path(config.run_dir) / "README.md").read_text()
+    assert "checkpoints could not be saved: step 4" in card
+    assert torture.fingerprint(config) | {"kept": None} == torture.fingerprint(straight) | {"kept": None}
+
+
+def test_a_run_folder_that_cannot_be_written_is_refused_before_step_1(tmpfs: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    Path(config.run_dir).mkdir()
+    (tmpfs / "start.yaml").write_text("")
+    elsewhere = config.model_copy(update={"output_dir": str(tmpfs / "run")})
+    subprocess.run(["mount", "-o", "remount,ro", tmpfs], check=True)
+    with pytest.raises(OSError, match="Read-only"):
+        (tmpfs / "probe").write_text("")
+    result = start_in_one_process(elsewhere, folder=cache)
+    assert result.returncode != 0
+    assert f"{tmpfs / 'run'}" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "step 1/" not in result.stderr
+
+
+def test_a_disk_too_small_for_the_run_is_refused_before_step_1(tmpfs: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    (tmpfs / "filler").write_bytes(bytes(23 << 20))
+    result = start_in_one_process(config, folder=cache)
+    assert result.returncode != 0
+    assert "GB are free: make room" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def start_in_one_process(config: RunConfig, *, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """The command that a user types, for a run folder that takes no files of the test."""
+    path = folder / "start.yaml"
+    path.write_text(dump_config(config))
+    command = [sys.executable, "-m", "dstrain.train", "--config", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_second_start_on_a_live_folder_is_refused_by_name(straight: RunConfig, tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    second: list[subprocess.CompletedProcess[str]] = []
+    begin = once(config, in_step, lambda pids: second.append(freeze_and_start(config, pids, folder=cache)))
+    assert live(config, meanwhile=begin) == BOTH
+    (refused,) = second
+    assert refused.returncode != 0
+    assert "process " in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "subprocess.CompletedProcess[str]":
+    """A second start while the first is held still, so that it cannot end before."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        return start_in_one_process(config, folder=folder)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+def test_a_whole_schedule_of_faults_ends_in_the_straight_runs_weights(
+    straight: RunConfig, tmpfs: Path, cache: Path, tmp_path: Path
+) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    noted = [f"note rows={tmp_path}"]
+    tally = Tally()
+    codes = live(config, kill=Kill(drill="part half written:3", rank=1), harms=noted)
+    torture.count_hits(config, codes=codes, tally=tally)
+    term = once(config, in_step, lambda pids: os.kill(pids[0], signal.SIGTERM))
+    assert live(config, meanwhile=term, harms=noted) == [EXIT_PREEMPTED] * 2
+    assert live(config, world_size=1, kill=Kill(drill="evaluation:1", rank=0), harms=noted) == [-signal.SIGKILL]
+    assert live(config, world_size=3, harms=[*noted, "fill disk=8-10"]) == [0] * 3, torture.printed(config)
+    assert tally.kills == 1
+    assert noted_rows(tmp_path) == noted_rows(Path(straight.run_dir).parent)
+    first_epoch = [row for step, rows in noted_rows(tmp_path).items() if step <= -(-NUM_TRAIN // 16) for row in rows]
+    assert sorted(first_epoch) == list(range(NUM_TRAIN))
+    weights, wanted = (load_file(Path(each.run_dir) / "final" / "model.safetensors") for each in (config, straight))
+    assert weights.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-6)
+    losses = {row["step"]: row["loss"] for row in read_rows(config, kind="train")}
+    for row in read_rows(straight, kind="train"):
+        assert losses[row["step"]] == pytest.approx(row["loss"], rel=1e-5)
+    events = [event.event for event in load_record(Path(config.run_dir)).events]
+    assert events.count("resume") == 3
+    assert events[-1] == "finish"
+    assert newest_valid(Path(config.run_dir) / "checkpoints", on_broken=pytest.fail) is not None

@@ -1,0 +1,257 @@
+"""Kills a two-rank run again and again, at chosen stages or at any moment, and compares what comes of it with a straight run.
+
+`python -m tests.system.torture` (or `make torture`) kills 120 times; test_kills.py hits every stage once.
+"""
+
+import argparse
+import hashlib
+import logging
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dstrain.checkpoint.manifest import verify_checkpoint
+from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.lease import read_claims
+from dstrain.cluster.phases import DRILL_VARIABLE, TRACKS, ranks_dir, read_rank_records
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.records import load_record
+from tests.distributed.ranks import end_ranks
+from tests.system.harm import apply_harm
+from tests.system.runs import build_run
+
+STAGES = tuple(phase for phases in TRACKS.values() for phase in phases if phase != "idle")
+"""Every phase that a run goes through and a kill can hit."""
+
+IN_ORDER = {
+    "set-up": 1,
+    "evaluation": 1,
+    "step": 2,
+    "wait for save": 1,
+    "snapshot": 1,
+    "begin": 1,
+    "write part": 2,
+    "part half written": 1,
+    "part written": 2,
+    "manifest": 1,
+    "rename": 1,
+    "renamed": 1,
+    "export": 1,
+    "prune": 1,
+    "finish": 1,
+}
+"""Stage to the occurrence that is killed."""
+ONLY_RANK_0 = ("manifest", "rename", "renamed", "prune")
+
+MANY_KILLS = 120
+OWN_ENDS = {0, EXIT_PREEMPTED}
+"""How a rank may end that was not killed itself: finished, or "start me again" because its peer is gone."""
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One life's end: a stage (`phase:occurrence`, on one rank or all) or a moment."""
+
+    drill: str | None = None
+    rank: int | None = None
+    after_seconds: float | None = None
+
+
+@dataclass
+class Tally:
+    """What was hit: (track's phase) to count, over all ranks that were killed."""
+
+    phases: Counter[str] = field(default_factory=Counter)
+    kills: int = 0
+
+
+def build_tortured(folder: Path, *, cache: Path, stage: int = 2) -> RunConfig:
+    """A short run in which everything happens: four evaluations, saves in between, pruning, trimming."""
+    return build_run(
+        folder,
+        machine__zero_stage=stage,
+        machine__cache_dir=str(cache),
+        training__max_steps=12,
+        evaluation__every_steps=3,
+        checkpoint__every_steps=2,
+    )
+
+
+def live(
+    config: RunConfig,
+    *,
+    world_size: int = 2,
+    kill: Kill | None = None,
+    harms: Sequence[str] = (),
+    meanwhile: Callable[[list[int]], None] = lambda pids: None,
+    allowed: Sequence[str] = (),
+) -> list[int]:
+    """Exit codes of one start of a run, through the entry that launchers start.
+
+    `harms` are applied in every rank (harm.py); `meanwhile` gets the process ids.
+    """
+    path = Path(config.run_dir).parent / "start.yaml"
+    path.write_text(dump_config(config))
+    drill = f"kill:{kill.drill}" if kill and kill.drill else ""
+    if kill and drill and kill.rank is not None:
+        drill += f":rank={kill.rank}"
+
+    def harm(pids: list[int]) -> None:
+        meanwhile(pids)
+        if kill is not None and kill.after_seconds is not None:
+            threading.Thread(target=_kill_later, args=(pids, kill), daemon=True).start()
+
+    number = f"{time.time():.6f}"  # tells starts apart, in order
+    arguments = [argument for field in allowed for argument in ("--allow-changed", field)]
+    return end_ranks(_start, str(path), drill, harms, number, arguments, world_size=world_size, meanwhile=harm)
+
+
+def _kill_later(pids: list[int], kill: Kill) -> None:
+    assert kill.after_seconds is not None
+    time.sleep(kill.after_seconds)
+    for rank, pid in enumerate(pids):
+        if kill.rank in (None, rank):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue  # it had come to its end
+
+
+def _start(place: Place, config: str, drill: str, harms: Sequence[str], number: str, arguments: Sequence[str]) -> int:
+    from dstrain.train import main
+
+    for each in harms:
+        apply_harm(each)
+    environment = {"LOCAL_WORLD_SIZE": str(place.local_world_size), DRILL_VARIABLE: drill, "START": number}
+    os.environ.update(place.as_environment() | environment)
+    with Path(config).with_name("printed.txt").open("a") as printed:
+        os.dup2(printed.fileno(), sys.stderr.fileno())
+    logging.getLogger("dstrain").handlers.clear()
+    return main(["--config", config, *arguments])
+
+
+def torture(config: RunConfig, kills: Sequence[Kill], *, tally: Tally, world_size: int = 2) -> None:
+    """Start the run and kill it as told, life after life; then let it come to its end."""
+    newest = -1
+    for kill in kills:
+        codes = live(config, world_size=world_size, kill=kill)
+        count_hits(config, codes=codes, tally=tally)
+        others = {code for code in codes if code != -signal.SIGKILL}
+        assert others <= OWN_ENDS, (kill, codes, printed(config))
+        if kill.drill is not None:
+            assert -signal.SIGKILL in codes, f"{kill} was never reached: {codes}"
+        newest = assert_nothing_lost(config, at_least=newest)
+        if codes == [0] * world_size:
+            return  # it was faster than the kill
+    assert live(config, world_size=world_size) == [0] * world_size, printed(config)
+    assert_nothing_lost(config, at_least=newest)
+
+
+def count_hits(config: RunConfig, *, codes: Sequence[int], tally: Tally) -> None:
+    """Note the stage of every rank that was killed, as its own record on disk tells."""
+    killed = {rank for rank, code in enumerate(codes) if code == -signal.SIGKILL}
+    tally.kills += len(killed) > 0
+    for record in read_rank_records(ranks_dir(Path(config.run_dir))):
+        if record.rank in killed:
+            saving = record.tracks["save"]
+            tally.phases[record.tracks["main"] if saving == "idle" else saving] += 1
+    if killed and not read_rank_records(ranks_dir(Path(config.run_dir))):
+        tally.phases["before the first record"] += len(killed)
+
+
+def assert_nothing_lost(config: RunConfig, *, at_least: int) -> int:
+    """Every directory under its final name is whole, and the newest is no older than it was; gives its step."""
+    root = Path(config.run_dir) / "checkpoints"
+    for directory in checkpoint_dirs(root):
+        verify_checkpoint(directory)
+    found = newest_valid(root, claims=read_claims(Path(config.run_dir)), on_broken=lambda problem: None)
+    step = found[1].step if found else -1
+    assert step >= at_least, (step, at_least)
+    return step
+
+
+def fingerprint(config: RunConfig) -> dict[str, object]:
+    """What a run learned and said: weights, losses, scores, the best step. Equal for equal runs."""
+    run_dir = Path(config.run_dir)
+    record = load_record(run_dir)
+    weights = {
+        name: hashlib.sha256((run_dir / name / "model.safetensors").read_bytes()).hexdigest()
+        for name in ("best", "final")
+    }
+    return {
+        **weights,
+        "losses": {row.step: row.loss for row in record.train_rows},
+        "scores": {row.step: (row.train_loss, row.scores) for row in record.eval_rows},
+        "best_step": record.best.step if record.best else None,
+        "kept": sorted({name.step for path in checkpoint_dirs(run_dir / "checkpoints") if (name := name_of(path))}),
+        "status": record.status,
+    }
+
+
+def printed(config: RunConfig) -> str:
+    """The last of what the ranks said."""
+    path = Path(config.run_dir).parent / "printed.txt"
+    return path.read_text()[-4000:] if path.exists() else ""
+
+
+def chosen_kills() -> list[Kill]:
+    """Every stage once, in an order in which the run gets far enough for each; on one rank or on all."""
+    return [
+        Kill(drill=f"{stage}:{occurrence}", rank=0 if stage in ONLY_RANK_0 else (None, 0, 1)[number % 3])
+        for number, (stage, occurrence) in enumerate(IN_ORDER.items())
+    ]
+
+
+def random_kills(random_source: random.Random, *, number: int, seconds: float) -> list[Kill]:
+    """Kills at random stages and at random moments of a life of about `seconds`."""
+    kills = []
+    for _ in range(number):
+        rank = random_source.choice([None, 0, 1])
+        if random_source.random() < 0.5:
+            kills.append(Kill(after_seconds=random_source.uniform(0.2, seconds), rank=rank))
+        else:
+            stage = random_source.choice([stage for stage in STAGES if stage not in ("set-up", "finish")])
+            rank = 0 if stage in ONLY_RANK_0 else rank
+            kills.append(Kill(drill=f"{stage}:1", rank=rank))
+    return kills
+
+
+def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = print) -> int:
+    """Torture run after run until enough kills have hit; prints the histogram."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=MANY_KILLS)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(argv)
+    source, tally, runs = random.Random(options.seed), Tally(), 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        straight = build_tortured(folder / "straight", cache=folder / "cache")
+        started = time.monotonic()
+        assert live(straight) == [0, 0], printed(straight)
+        seconds = time.monotonic() - started
+        wanted = fingerprint(straight)
+        while tally.kills < options.kills:
+            runs += 1
+            config = build_tortured(folder / f"run-{runs}", cache=folder / "cache")
+            kills = chosen_kills() if runs == 1 else random_kills(source, number=8, seconds=seconds)
+            torture(config, kills, tally=tally)
+            assert fingerprint(config) == wanted, f"run {runs}: {kills}\n{fingerprint(config)}\n{wanted}"
+            say(f"run {runs}: {tally.kills} kills so far, ended bit-equal to the straight run")
+    say(f"{tally.kills} kills in {runs} runs, every continuation bit-equal; killed ranks by the stage they were in:")
+    for phase, count in tally.phases.most_common():
+        say(f"  {phase:<24} {count:>4}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,265 @@
+"""The power is cut after every operation of a run's saves: the newest checkpoint, or the one being saved, is always found.
+
+SIGKILL cannot show a missing fsync, so the disk is a model of what POSIX allows. Whether the model would notice is tested as
+well: every sync that is left out, and every order that is changed, must be found out.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, build_manifest, ignore
+from durable_disk import DurableDisk, Image, write_image
+
+from dstrain.checkpoint import store
+from dstrain.checkpoint.manifest import (
+    MANIFEST,
+    CheckpointError,
+    Manifest,
+    load_manifest,
+    save_manifest,
+    verify_checkpoint,
+)
+from dstrain.checkpoint.parts import write_blocks, write_tensors
+from dstrain.checkpoint.store import Name, begin_save, carry_out, checkpoint_dirs, name_of, plan_pruning
+
+STEPS = (10, 20, 30, 40, 50, 60, 70)
+BEST = 20
+DAMAGED = (40, 50)
+"""Steps whose weights the disk damages right after their commit: the newest two, for a while."""
+
+
+class Lost(AssertionError):
+    """A power cut would have cost what must not be lost."""
+
+
+@dataclass
+class Drive:
+    """The saves of one run, and what must be found whenever the power is cut."""
+
+    folder: Path
+    """For what is left after a cut."""
+    whole: list[int] = field(default_factory=list)
+    """Steps whose commit has returned, and that nobody has damaged."""
+    in_flight: int | None = None
+    disk: DurableDisk | None = None
+    num_cuts: int = 0
+    seen: set[tuple[Image, tuple[int | None, ...]]] = field(default_factory=set)
+
+    def cut(self) -> None:
+        """Look at every tree that a power cut would leave now."""
+        assert self.disk is not None
+        newest = self.whole[-1] if self.whole else None
+        allowed = (newest, self.in_flight)
+        for image in self.disk.images():
+            self.num_cuts += 1
+            if (image, allowed) not in self.seen:
+                self.seen.add((image, allowed))
+                write_image(image, folder=self.folder)
+                self.look(allowed)
+
+    def look(self, allowed: tuple[int | None, int | None]) -> None:
+        """What a start would find."""
+        root = self.folder / "run" / "checkpoints"
+        for directory in checkpoint_dirs(root):
+            name = name_of(directory)
+            try:
+                verify_checkpoint(directory)
+            except CheckpointError as error:
+                if name is None or name.step not in DAMAGED:
+                    raise Lost(f"a directory under its final name is not whole: {error}") from error
+        found = store.newest_valid(root, on_broken=ignore)
+        step = found[1].step if found else None
+        if step not in allowed:
+            raise Lost(f"found {step}, not one of {allowed}")
+        if found is not None:
+            try:
+                verify_checkpoint(found[0])
+            except CheckpointError as error:
+                raise Lost(f"what was found is not whole: {error}") from error
+        begin_save(root, name=Name(99, 9))  # whatever was left, the next save can begin
+
+
+def write_checkpoint(root: Path, *, step: int, drive: Drive) -> None:
+    """One save as the saver makes it."""
+    drive.in_flight = step
+    parts = begin_save(root, name=Name(step, 1))
+    tensors = {"master/w@0": torch.arange(float(step))}
+    entries = (
+        write_tensors(tensors, path=parts / WEIGHTS, reach=ignore),
+        write_tensors({"exp_avg/w@0": torch.ones(3)}, path=parts / OPTIMIZER, reach=ignore),
+        write_blocks([], [b"{}"], num_bytes=2, path=parts / STATE, reach=ignore),
+    )
+    store.commit_save(parts, manifest=build_manifest(parts, step=step, files=entries), reach=ignore)
+    drive.whole.append(step)
+    drive.in_flight = None
+
+
+def is_whole(directory: Path) -> bool:
+    try:
+        return verify_checkpoint(directory).content == "full"
+    except CheckpointError:
+        return False
+
+
+def train(
+    tmp_path: Path,
+    *,
+    patch: pytest.MonkeyPatch,
+    forgets: Callable[[Path], bool] = lambda path: False,
+    judge: Callable[[Path], bool] = is_whole,
+) -> Drive:
+    """Save, prune and trim with a cut after every operation."""
+    top = tmp_path / "disk"
+    top.mkdir()
+    drive = Drive(tmp_path / "after")
+    drive.disk = DurableDisk(top, after=drive.cut, forgets=forgets)
+    root = top / "run" / "checkpoints"
+    with patch.context() as plugged:
+        drive.disk.plug_in(plugged)
+        (top / "run").mkdir()  # as whoever takes the run folder makes it
+        for step in STEPS:
+            write_checkpoint(root, step=step, drive=drive)
+            if step in DAMAGED:
+                drive.whole.remove(step)
+                drive.disk.damage(root / str(Name(step, 1)) / WEIGHTS)
+            pruning = plan_pruning(
+                root, claims=(), keep_last=2, keep_steps=[BEST], keep_weights_every=None, is_whole=judge
+            )
+            carry_out(pruning, reach=ignore)
+            drive.cut()
+    return drive
+
+
+def test_a_power_cut_at_any_operation_costs_at_most_the_save_under_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drive = train(tmp_path, patch=monkeypatch)
+    assert drive.whole == [10, 20, 30, 60, 70]
+    assert drive.num_cuts > 400
+    left = {
+        name_of(path): verify_checkpoint(path).content for path in checkpoint_dirs(tmp_path / "disk/run/checkpoints")
+    }
+    assert left == {Name(70, 1): "full", Name(60, 1): "full", Name(20, 1): "weights"}
+
+
+def test_what_pruning_has_removed_stays_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drive = train(tmp_path, patch=monkeypatch)
+    assert drive.disk is not None
+    for image in drive.disk.images():
+        write_image(image, folder=drive.folder)
+        steps = {name.step for path in checkpoint_dirs(drive.folder / "run/checkpoints") if (name := name_of(path))}
+        assert steps == {20, 60, 70}
+
+
+FORGOTTEN: dict[str, Callable[[Path], bool]] = {
+    "the weights are not synced": lambda path: path.name == WEIGHTS,
+    "the optimizer state is not synced": lambda path: path.name == OPTIMIZER,
+    "the run's state is not synced": lambda path: path.name == STATE,
+    "the manifest is not synced": lambda path: path.name.startswith(MANIFEST),
+    "the checkpoint's directory is not synced": lambda path: path.name.startswith("step-") and path.suffix == ".tmp",
+    "the directory of a trimmed checkpoint is not synced": lambda path: path.suffix == ".lease-1",
+    "the folder of checkpoints is not synced": lambda path: path.name == "checkpoints",
+    "the run folder is not synced": lambda path: path.name == "run",
+    "the folder of runs is not synced": lambda path: path.name == "disk",
+}
+
+
+@pytest.mark.parametrize("forgets", FORGOTTEN.values(), ids=FORGOTTEN.keys())
+def test_a_sync_left_out_is_found_out(
+    forgets: Callable[[Path], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(Lost):
+        train(tmp_path, patch=monkeypatch, forgets=forgets)
+
+
+def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
+        final = parts.rename(parts.with_suffix(""))
+        store.sync_path(final.parent)
+        save_manifest(manifest, directory=final)
+        store.sync_path(final)
+        return final
+
+    monkeypatch.setattr(store, "commit_save", commit)
+    with pytest.raises(Lost, match=rf"under its final name is not whole.*{MANIFEST}"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
+        save_manifest(manifest, directory=parts)
+        final = parts.rename(parts.with_suffix(""))
+        store.sync_path(final)
+        store.sync_path(final.parent)
+        return final
+
+    monkeypatch.setattr(store, "commit_save", commit)
+    with pytest.raises(Lost, match="under its final name is not whole"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_pruning_before_the_newest_verifies_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Lost, match=r"found None, not one of \(30"):
+        train(tmp_path, patch=monkeypatch, judge=lambda directory: True)
+
+
+def test_a_removal_without_a_rename_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "remove_checkpoint", shutil.rmtree)
+    with pytest.raises(Lost, match="under its final name is not whole"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_a_removal_whose_rename_is_not_synced_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "remove_checkpoint", lambda directory: store._delete(store._set_aside(directory)))
+    with pytest.raises(Lost, match="under its final name is not whole"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_a_checkpoint_trimmed_before_its_manifest_says_so_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trim = store.trim_checkpoint
+
+    def trim_late(directory: Path) -> None:
+        (directory / OPTIMIZER).unlink(missing_ok=True)
+        trim(directory)
+
+    monkeypatch.setattr(store, "trim_checkpoint", trim_late)
+    with pytest.raises(Lost, match=f"under its final name is not whole.*{OPTIMIZER}"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_a_start_that_does_not_verify_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "verify_checkpoint", load_manifest)
+    with pytest.raises(Lost, match=r"found 40, not one of \(30"):
+        train(tmp_path, patch=monkeypatch)
+
+
+def test_the_disk_itself_keeps_what_was_synced_and_may_lose_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = DurableDisk(tmp_path, after=lambda: None, forgets=lambda path: False)
+    with monkeypatch.context() as plugged:
+        disk.plug_in(plugged)
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "file").write_text("content")
+        empty, named, filled = (), (("a", None),), (("a", None), ("a/file", b""))
+        assert set(disk.images()) == {empty, named, filled}
+        store.sync_path(tmp_path / "a" / "file")
+        synced = (("a", None), ("a/file", b"content"))
+        assert set(disk.images()) == {empty, named, synced}
+        store.sync_path(tmp_path)
+        assert set(disk.images()) == {named, synced}
+        store.sync_path(tmp_path / "a")
+        assert set(disk.images()) == {synced}
+        (tmp_path / "a").rename(tmp_path / "b")
+        assert set(disk.images()) == {synced, (("b", None), ("b/file", b"content"))}
+        os.unlink(tmp_path / "b" / "file")
+        assert set(disk.images()) == {synced, named, (("b", None),), (("b", None), ("b/file", b"content"))}
