@@ -34,10 +34,13 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "debug": frozenset({"config"}),
     "describe": frozenset({*LEFT, "data", "models", "engine"}),
     "prepare": frozenset({*LEFT, "data", "models"}),
-    "run": frozenset({*ROOMS, "debug", "describe", "prepare"}),
+    "guard": frozenset({"config", "cluster"}),
+    "build": frozenset({*ROOMS, "describe", "guard", "prepare"}) - {"reporting"},
+    "export": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "build", "prepare"}),
+    "run": frozenset({*ROOMS, "build", "describe", "export", "guard", "prepare"}),
     "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
     "train": frozenset({"config", "cluster", "debug", "run"}),
-    "cli": frozenset({"config", "checkpoint", "cluster", "reporting", "score", "train"}),
+    "cli": frozenset({"config", "checkpoint", "cluster", "export", "reporting", "score", "train"}),
 }
 """Top-level module to the rooms and top-level modules it may import."""
 

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from dstrain import train
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.outcome import read_outcome
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.train import main, show_command
@@ -232,9 +233,9 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
     assert "Traceback" not in printed
 
 
-def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2) -> None:
+def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2) -> int:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}"])
-    train._report_failure(error, config=config, place=build_place(rank=rank, world_size=world_size))
+    return train._report_failure(error, config=config, place=build_place(rank=rank, world_size=world_size))
 
 
 def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
@@ -266,7 +267,7 @@ def test_a_rank_that_lost_its_peer_says_so_in_a_line(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_a_lost_peer_without_a_fresh_report_is_a_failure_of_its_own(
+def test_a_peer_that_is_gone_without_a_fresh_report_is_a_reason_to_start_again(
     old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(train, "PEER_SECONDS", 0.3)
@@ -275,9 +276,11 @@ def test_a_lost_peer_without_a_fresh_report_is_a_failure_of_its_own(
         left.parent.mkdir()
         left.write_text("old")
         os.utime(left, (time.time() - 3600, time.time() - 3600))
-    report(raised(RuntimeError(LOST)), tmp_path, rank=0)
-    assert "rank 0 failed" in capsys.readouterr().err
-    assert LOST in (tmp_path / "failures" / "rank-0.txt").read_text()
+    assert report(raised(RuntimeError(LOST)), tmp_path, rank=0) == EXIT_PREEMPTED
+    assert "rank 0 lost its connection to a rank that left no word" in capsys.readouterr().err
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
         "source_tokens": 7,
         "target_tokens": 8,
         "fingerprint": tokens.fingerprint,
+        "sources": [],
     }
 
 

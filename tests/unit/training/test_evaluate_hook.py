@@ -26,9 +26,12 @@ class Scorer:
         self.values = iter(values)
         self.metric = metric
         self.asked: list[int | None] = []
+        self.cut_short = False
 
-    def __call__(self, max_batches: int | None) -> EvaluationResult:
+    def __call__(self, max_batches: int | None) -> EvaluationResult | None:
         self.asked.append(max_batches)
+        if self.cut_short:
+            return None
         value = next(self.values) if max_batches is None else -1.0
         return EvaluationResult(
             scores={"loss": 9.0, "bleu": 9.0, self.metric: value}, groups={}, signatures={"bleu": SIGNATURE},
@@ -48,7 +51,11 @@ class Case:
         self.step = 0
         self.recorder = Recorder()
         self.hook = EvaluateHook(
-            config=config, ranks=alone(), evaluate=self.score, export_best=lambda: self.exported.append(self.step)
+            config=config,
+            ranks=alone(),
+            evaluate=self.score,
+            export_best=self.exported.append,
+            agree_on_stop=lambda control: control.request_stop("received SIGTERM", preempted=True),
         )
 
     @property
@@ -178,8 +185,10 @@ def test_a_gain_below_min_delta_is_still_the_best_model(tmp_path: Path) -> None:
 def test_a_checkpoint_follows_an_evaluation_unless_it_has_a_cadence_of_its_own(
     every_steps: int | None, asked: bool, tmp_path: Path
 ) -> None:
-    case = Case(tmp_path, evaluation__every_steps=1, checkpoint__every_steps=every_steps).run(1, 1)
-    assert case.recorder.control.checkpoint_requested is asked
+    values = [2.0, 1.0]
+    case = Case(tmp_path, values=values, evaluation__every_steps=1, checkpoint__every_steps=every_steps).run(1, 1)
+    case.recorder.control.checkpoint_requested = False  # the first is the best so far, which is always saved
+    assert case.run(2, 2).recorder.control.checkpoint_requested is asked
 
 
 CADENCES = [{"evaluation__every_steps": 3}, {"evaluation__every_epochs": 0.7}, {}]
@@ -227,3 +236,43 @@ def test_a_run_that_stopped_early_does_not_go_on_when_started_again(tmp_path: Pa
     second.start(2)
     assert second.recorder.control.stop_reason == first.recorder.control.stop_reason
     assert second.score.asked == []
+
+
+def test_an_evaluation_cut_short_by_a_signal_is_done_first_after_the_restart(tmp_path: Path) -> None:
+    straight = Case(tmp_path / "straight", evaluation__every_steps=5).start().run(1, 10)
+    case = Case(tmp_path / "cut", evaluation__every_steps=5).start()
+    case.score.cut_short = True
+    case.run(1, 10)
+    assert (case.step, case.recorder.rows) == (5, [])
+    assert case.recorder.control.preempted
+    again = Case(tmp_path / "cut", evaluation__every_steps=5)
+    again.hook.load_state(case.saved())
+    again.start(5).run(6, 10)
+    assert [(row["step"], row["train_loss"]) for row in again.recorder.rows] == [
+        (row["step"], row["train_loss"]) for row in straight.recorder.rows
+    ]
+
+
+def test_the_best_asks_for_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> None:
+    values = [1.0, 0.5, 2.0]
+    case = Case(tmp_path, values=values, evaluation__every_steps=5, checkpoint__every_steps=1000).start()
+    asked = []
+    for step in (5, 10, 15):
+        case.run(step, step)
+        asked.append(case.recorder.control.checkpoint_requested)
+        case.recorder.control.checkpoint_requested = False
+    assert asked == [True, False, True]
+    assert case.hook.latest is not None
+    assert case.hook.latest[0] == 15
+
+
+def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **settings: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dstrain.training.hooks.evaluate.write_evaluation", fail)
+    (row,) = Case(tmp_path, evaluation__every_steps=5).start().run(1, 5).recorder.rows
+    assert row["hypotheses"] is None
+    assert row["warnings"][-1] == "the hypotheses of step 5 could not be written: No space left on device"
