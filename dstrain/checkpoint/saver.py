@@ -18,7 +18,7 @@ from pydantic_core import to_json
 from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest, verify_checkpoint
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
-from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover
+from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover, remove_leftovers
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 
@@ -112,6 +112,14 @@ class Saver:
             return []
         future, self._in_flight = self._in_flight, None
         return [future.result()]
+
+    def tidy(self) -> None:
+        """Finish what a kill kept an earlier process from removing; with no save in flight. Rank 0 works."""
+        assert self._in_flight is None
+        if self._ranks.rank == 0:
+            remove_leftovers(self._root, lease=self._identity.lease)
+            self._prune()
+            self._reach("idle")
 
     def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> Outcome:
         ranks, reach = self._ranks, self._reach

@@ -57,20 +57,24 @@ def leftover_dirs(root: Path) -> list[Path]:
 
 
 def begin_save(root: Path, *, name: Name) -> Path:
-    """An empty directory to write the parts of a checkpoint into.
-
-    What interrupted saves and removals of this or an earlier lease left under `root` is removed: it would fill the disk for
-    good. A later lease's is left alone, since its writer lives.
-    """
-    for leftover in leftover_dirs(root):
-        match = _LEFTOVER.fullmatch(leftover.name)
-        if match and int(match[2]) <= name.lease:
-            remove_leftover(leftover)
+    """An empty directory to write the parts of a checkpoint into, once what interrupted saves left is out of the way."""
+    remove_leftovers(root, lease=name.lease)
     root.mkdir(parents=True, exist_ok=True)
     _sync_way_to(root)
     parts = root / f"{name}.tmp"
     parts.mkdir()
     return parts
+
+
+def remove_leftovers(root: Path, *, lease: int) -> None:
+    """Remove what interrupted saves and removals of this or an earlier lease left: it would fill the disk for good.
+
+    A later lease's is left alone, since its writer lives.
+    """
+    for leftover in leftover_dirs(root):
+        match = _LEFTOVER.fullmatch(leftover.name)
+        if match and int(match[2]) <= lease:
+            remove_leftover(leftover)
 
 
 def commit_save(parts: Path, *, manifest: Manifest, reach: Reach) -> Path:

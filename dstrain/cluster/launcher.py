@@ -12,10 +12,10 @@ LAUNCHERS = ("deepspeed", "torchrun")
 def parent_of(pid: int) -> int:
     """Process id of a process's parent, 0 when the process is gone (Linux: /proc/PID/stat, fourth field)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_bytes()  # a process name may be cut in the middle of a letter
     except OSError:
         return 0
-    return int(stat.rpartition(")")[2].split()[1])
+    return int(stat.rpartition(b")")[2].split()[1])
 
 
 def ancestors(pid: int, *, depth: int) -> list[int]:

@@ -196,7 +196,12 @@ def describe_scaling(record: RunRecord) -> str:
     """Steps that fp16 skipped, and the way of the loss scale."""
     if not record.train_rows:
         return NOT_RECORDED
-    skipped = f"{count(record.train_rows[-1].skipped_steps)} of {count(record.train_rows[-1].step)} steps skipped"
+    last_row = record.train_rows[-1]
+    skipped = f"{count(last_row.skipped_steps)} of {count(last_row.step)} steps skipped"
+    if last_row.skipped_steps:
+        skipped += (
+            f" ({percent(last_row.skipped_steps / last_row.step)}, at most {last_row.halvings_in_a_row} in a row)"
+        )
     scales = [row.loss_scale for row in record.train_rows if row.loss_scale is not None]
     if not scales:
         return f"{skipped}; no loss scaling"

@@ -17,6 +17,8 @@ from dstrain.reporting.results import describe_cut_hypotheses, headline_row
 Line = tuple[str, object]
 
 NOT_CHECKED = "not checked in this version"
+NUM_SHOWN = 5
+"""Quarantined rows that the card names itself."""
 SETS = {"train": "training", "eval": "evaluation"}
 
 
@@ -185,11 +187,32 @@ def build_checks_table(record: RunRecord) -> Markdown:
         ("Hypotheses cut by the length cap", describe_cut_hypotheses(record)),
         ("Steps skipped by fp16", describe_scaling(record)),
         ("Losses and scores that are no finite numbers", _not_finite(record) or "none"),
+        ("Rows set aside while training", _set_aside(record)),
         ("Checkpoints that could not be saved", _unsaved(record) or "none"),
         ("Train/evaluation overlap", NOT_CHECKED),
         ("Language check of data and hypotheses", NOT_CHECKED),
     ]
     return table(["Check", "Result"], checks)
+
+
+def _set_aside(record: RunRecord) -> Markdown | str:
+    """How many rows were quarantined, and the first of them."""
+    rows = record.quarantine
+    if not rows:
+        return "none"
+    listed = join(
+        [phrase("{} (step {}: {})", code(row.where), count(row.step), row.reason) for row in rows[:NUM_SHOWN]],
+        separator="; ",
+    )
+    more = f" and {count(len(rows) - NUM_SHOWN)} more" if len(rows) > NUM_SHOWN else ""
+    return phrase(
+        "{} of at most {}, listed in {}: {}{}",
+        count(len(rows)),
+        count(record.config.training.max_quarantined_rows),
+        code("quarantine.jsonl"),
+        listed,
+        more,
+    )
 
 
 def _unsaved(record: RunRecord) -> str | None:
@@ -238,6 +261,10 @@ def _shown_by_training(record: RunRecord) -> list[str]:
         )
     if record.train_rows and record.train_rows[-1].skipped_steps:
         found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
+    if record.quarantine:
+        found.append(
+            f"{count(len(record.quarantine))} training rows were set aside, because no step with them could be applied"
+        )
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")

@@ -19,6 +19,7 @@ from dstrain.config.schema import RunConfig
 CONFIG_FILE = "config.yaml"
 INFO_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
+QUARANTINE_FILE = "quarantine.jsonl"
 EXPORTS = ("best", "final")
 """Sub-folders with a model in the Hugging Face layout."""
 
@@ -44,6 +45,10 @@ class TrainRow:
     grad_norm: float | None = None
     loss_scale: float | None = None
     skipped_steps: int = 0
+    skip_rate: float | None = None
+    """Skipped steps among the steps so far."""
+    halvings_in_a_row: int = 0
+    """The longest run of skipped steps so far."""
     source_tokens: int = 0
     target_tokens: int = 0
     padded_source_tokens: int = 0
@@ -142,6 +147,15 @@ class RunInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class QuarantinedRow:
+    """A row that training did without, because no step with it could be applied; `where` is file:line."""
+
+    where: str
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class RunRecord:
     """Everything that a report may say of a run. Rows that a resumed run went back behind are gone; no event is."""
 
@@ -152,6 +166,8 @@ class RunRecord:
     events: tuple[EventRow, ...]
     exports: tuple[str, ...] = ()
     """Which of EXPORTS the run folder holds."""
+    quarantine: tuple[QuarantinedRow, ...] = ()
+    """Rows that training did without."""
 
     @property
     def best(self) -> EvalRow | None:
@@ -179,6 +195,7 @@ class RunRecord:
 
 
 INFO = TypeAdapter(RunInfo)
+QUARANTINED = TypeAdapter(QuarantinedRow)
 ROWS: Mapping[str, TypeAdapter[Any]] = {
     "train": TypeAdapter(TrainRow),
     "eval": TypeAdapter(EvalRow),
@@ -258,10 +275,27 @@ def load_record(run_dir: Path) -> RunRecord:
     info = read_run_info(run_dir)
     rows = read_rows(_present(run_dir, name=METRICS_FILE))
     exports = tuple(name for name in EXPORTS if (run_dir / name).is_dir())
-    return build_record(config, info=info, rows=rows, exports=exports)
+    return build_record(config, info=info, rows=rows, exports=exports, quarantine=read_quarantine(run_dir))
 
 
-def build_record(config: RunConfig, *, info: RunInfo, rows: Sequence[Row], exports: Sequence[str] = ()) -> RunRecord:
+def read_quarantine(run_dir: Path) -> list[QuarantinedRow]:
+    """The rows that a run has set aside; raises RunFolderError where the list is broken."""
+    path = run_dir / QUARANTINE_FILE
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    return [
+        _validate(QUARANTINED, value=_parse(line, where=f"{path}:{number}"), where=f"{path}:{number}")
+        for number, line in enumerate(lines, start=1)
+    ]
+
+
+def build_record(
+    config: RunConfig,
+    *,
+    info: RunInfo,
+    rows: Sequence[Row],
+    exports: Sequence[str] = (),
+    quarantine: Sequence[QuarantinedRow] = (),
+) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
     kept = drop_superseded(rows)
     return RunRecord(
@@ -271,6 +305,7 @@ def build_record(config: RunConfig, *, info: RunInfo, rows: Sequence[Row], expor
         eval_rows=tuple(row for row in kept if isinstance(row, EvalRow)),
         events=tuple(row for row in kept if isinstance(row, EventRow)),
         exports=tuple(exports),
+        quarantine=tuple(quarantine),
     )
 
 
@@ -283,11 +318,15 @@ def read_rows(path: Path) -> list[Row]:
     return [_read_row(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
-def _read_row(line: bytes, *, where: str) -> Row:
+def _parse(line: bytes, *, where: str) -> Any:
     try:
-        content = json.loads(line)
+        return json.loads(line)
     except ValueError as error:
         raise RunFolderError(f"{where}: no JSON ({error}); found {line[:80]!r}; mend or remove the line") from error
+
+
+def _read_row(line: bytes, *, where: str) -> Row:
+    content = _parse(line, where=where)
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in ROWS:
         raise RunFolderError(

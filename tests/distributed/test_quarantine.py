@@ -255,7 +255,7 @@ def test_a_fault_of_too_many_rows_stops_the_run_with_the_list(tmp_path: Path) ->
     for message, differences, num_steps in run_ranks(refuse, str(tmp_path), "loss", changes, "class", world_size=2):
         assert (differences, num_steps) == ([], 0)
         assert "step 1 was not applied: the loss is nan" in message
-        assert "8 of its rows cause it, with 0 set aside before; training.max_quarantined_rows allows 3" in message
+        assert "Rows that cause it: 8; set aside before: 0; training.max_quarantined_rows allows 3 together" in message
         assert "Nothing was saved after step 0" in message
         assert message.count(f"{tmp_path / 'rows.tsv'}:") == 5
         assert "… and 3 more" in message

@@ -54,6 +54,8 @@ IN_ORDER = {
 ONLY_RANK_0 = ("manifest", "rename", "renamed", "prune")
 
 MANY_KILLS = 120
+SHARE_OF_LIFE = 0.6
+"""Of a whole run's time: a kill at a random moment is to hit while it lives."""
 OWN_ENDS = {0, EXIT_PREEMPTED}
 """How a rank may end that was not killed itself: finished, or "start me again" because its peer is gone."""
 
@@ -243,7 +245,7 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
         while tally.kills < options.kills:
             runs += 1
             config = build_tortured(folder / f"run-{runs}", cache=folder / "cache")
-            kills = chosen_kills() if runs == 1 else random_kills(source, number=8, seconds=seconds)
+            kills = chosen_kills() if runs == 1 else random_kills(source, number=8, seconds=seconds * SHARE_OF_LIFE)
             torture(config, kills, tally=tally)
             assert fingerprint(config) == wanted, f"run {runs}: {kills}\n{fingerprint(config)}\n{wanted}"
             say(f"run {runs}: {tally.kills} kills so far, ended bit-equal to the straight run")

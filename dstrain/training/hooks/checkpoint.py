@@ -20,6 +20,9 @@ class Saves(Protocol):
     def finish(self) -> Sequence[Outcome]:
         """Wait for the save in flight."""
 
+    def tidy(self) -> None:
+        """Remove what is left over once nothing is in flight."""
+
 
 class CheckpointHook(Hook):
     """Saves at a cadence, when asked to, and at the end; says how saves ended."""
@@ -44,6 +47,7 @@ class CheckpointHook(Hook):
 
     def on_stop(self, progress: Progress, control: Control) -> None:
         self._report(self._saves.finish(), control)
+        self._saves.tidy()
 
     def _report(self, outcomes: Sequence[Outcome], control: Control) -> None:
         for outcome in outcomes:

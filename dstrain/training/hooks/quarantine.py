@@ -98,9 +98,7 @@ class Quarantine(Hook):
         if self._ranks.rank == 0:
             for row in found:
                 log.warning("step %d was not applied: %s. Set aside: %s", step, fault, _show(row))
-            log.warning(
-                "step %d is repeated without %d rows; all of them stand in %s", step, len(found), QUARANTINE_FILE
-            )
+            log.warning("step %d is repeated without what was set aside; %s lists it all", step, QUARANTINE_FILE)
 
     def on_start(self, progress: Progress, control: Control) -> None:
         self._write()  # a later process may have listed rows that this checkpoint knows nothing of
@@ -152,18 +150,20 @@ def diagnose(
         sentences.append(f"Weights are not finite themselves, in {len(finding.parameters)} parameters ({shown}).")
     elif finding.rows:
         sentences.append(
-            f"{len(rows)} of its rows cause it, with {num_before} set aside before; training.max_quarantined_rows allows "
-            f"{max_rows}."
+            f"Rows that cause it: {len(rows)}; set aside before: {num_before}; training.max_quarantined_rows allows "
+            f"{max_rows} together."
         )
     elif finding.suspects:
         numbers = ", ".join(map(str, finding.micro_batches))
         sentences.append(f"No row causes it by itself; micro-batch {numbers} does, with {len(rows)} rows.")
     else:
         sentences.append("None of its micro-batches shows it when computed again, so no row can be named.")
+    if not finding.rows:
+        sentences.append(f"Rows set aside so far: {num_before}.")
     sentences.append(
-        f"{num_before} rows are set aside so far. Nothing was saved after step {step - 1}: started again, the"
+        f"Nothing was saved after step {step - 1}: started again, the run goes on from its last checkpoint."
     )
-    sentences.append(f"run goes on from its last checkpoint. {_way_out(fault, finding)}")
+    sentences.append(_way_out(fault, finding))
     lines = [f"  {_show(row)}" for row in rows[:NUM_SHOWN]]
     more = [f"  … and {len(rows) - NUM_SHOWN} more"] if len(rows) > NUM_SHOWN else []
     return "\n".join([" ".join(sentences), *lines, *more])

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -169,6 +169,16 @@ def test_every_phase_has_a_limit_and_belongs_to_one_track() -> None:
     assert set(PHASE_LIMITS.values()) == {"set_up", "step", "evaluation", "save"}
 
 
+@pytest.fixture
+def hasty_threads() -> Iterator[None]:
+    """Threads that take turns as often as they can, or a missing lock would show once in a thousand runs."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty_threads")
 def test_threads_that_mark_at_once_leave_a_whole_record(tmp_path: Path) -> None:
     phases = Phases(tmp_path, rank=3, attempt=1)
     rounds = 2000

@@ -296,16 +296,16 @@ def test_skipped_steps_loss_scale_and_restarts_are_told() -> None:
     rows: list[Row] = [
         EventRow("start", 0, "2026-11-23T10:00:00Z"),
         train_row(50, loss_scale=65536.0, skipped_steps=2),
-        train_row(100, loss_scale=1024.0, skipped_steps=5),
-        train_row(150, loss_scale=4096.0, skipped_steps=5),
+        train_row(100, loss_scale=1024.0, skipped_steps=5, halvings_in_a_row=3),
+        train_row(150, loss_scale=4096.0, skipped_steps=5, halvings_in_a_row=3),
         EventRow("stop", 150, "2026-11-23T11:00:00Z", "SIGTERM"),
         EventRow("resume", 150, "2026-11-23T12:00:00Z"),
         EventRow("finish", 150, "2026-11-23T13:00:00Z"),
     ]
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
     assert (
-        "5 of 150 steps skipped; loss scale 65,536 at the first logged step, 4,096 at the last, never below 1,024"
-        in card
+        "5 of 150 steps skipped (3.3 %, at most 3 in a row); loss scale 65,536 at the first logged step, 4,096 at the last, "
+        "never below 1,024" in card
     )
     assert "- Resumed: once\n" in card
     assert "- stop at step 150 (2026-11-23T11:00:00Z: SIGTERM)" in card

@@ -36,6 +36,9 @@ class Saves:
         ended, self.in_flight = self.in_flight, []
         return ended
 
+    def tidy(self) -> None:
+        self.calls.append("tidy")
+
     @property
     def steps(self) -> list[int]:
         return [call.step for call in self.calls if isinstance(call, Progress)]
@@ -81,7 +84,7 @@ def test_a_run_that_stops_is_saved_and_waits_for_the_save(caplog: pytest.LogCapt
     hook.on_step(build_step(5), control)
     with caplog.at_level(logging.INFO):
         hook.on_stop(Progress(5, Position(0, 5)), control)
-    assert saves.calls == [Progress(5, Position(0, 5)), "finish"]
+    assert saves.calls == [Progress(5, Position(0, 5)), "finish", "tidy"]
     assert "saved step-5" in caplog.text
     assert control.unsaved is None
 

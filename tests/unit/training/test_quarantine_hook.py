@@ -89,7 +89,7 @@ def test_as_many_rows_as_allowed_are_set_aside_and_not_one_more(tmp_path: Path) 
     message = str(caught.value)
     for part in (
         "step 12 was not applied: the loss is nan.",
-        "1 of its rows cause it, with 3 set aside before; training.max_quarantined_rows allows 3.",
+        "Rows that cause it: 1; set aside before: 3; training.max_quarantined_rows allows 3 together.",
         "Nothing was saved after step 11",
         "raise training.max_quarantined_rows",
         "rows.tsv:5 (row 4): '원문 4' → 'texttext",
