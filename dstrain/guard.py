@@ -1,8 +1,5 @@
 """What keeps a run folder safe while ranks write to it: the lease, the ranks' records, the watchdog, the outcome."""
 
-import logging
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +16,11 @@ from dstrain.cluster.lease import (
 from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.phases import Drill, Phases, ranks_dir
 from dstrain.cluster.process_group import Ranks
-from dstrain.cluster.watchdog import Watchdog, start_watchdog
+from dstrain.cluster.watchdog import REPORT_SECONDS, Watchdog, end_process, run_within, start_watchdog
 from dstrain.config.machine import Machine
 
 RENEWALS = 4
 """Renewals of the lease before it goes stale, so that one or two may fail."""
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -130,9 +125,10 @@ def _take_lease(run_dir: Path, *, ranks: Ranks, stale_seconds: float) -> tuple[L
 
 
 def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases) -> None:
-    log.error("%s", message)
-    phases.end(message)
-    if code == EXIT_PREEMPTED:  # whoever lost the lease must leave the folder to its new writer
-        write_outcome(run_dir, RunOutcome("lost", code, message, attempt=attempt))
-    sys.stderr.flush()
-    os._exit(code)  # the main thread may hang for good
+    def leave_word() -> None:
+        phases.end(message)
+        if code == EXIT_PREEMPTED:  # whoever lost the lease must leave the folder to its new writer
+            write_outcome(run_dir, RunOutcome("lost", code, message, attempt=attempt))
+
+    run_within(REPORT_SECONDS, leave_word)  # the file system may be what hangs
+    end_process(code, message)

@@ -24,9 +24,10 @@ from dstrain.cluster.phases import Drill
 from dstrain.cluster.process_group import join_ranks
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
-from dstrain.data.loader import Loader
+from dstrain.data.loader import Loader, StepBatch
 from dstrain.describe import describe_run
-from dstrain.engine.faults import find_bad_rows
+from dstrain.engine.engine import Fault
+from dstrain.engine.faults import Finding, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.export import export_checkpoint, export_live
 from dstrain.guard import start_guard
@@ -127,12 +128,15 @@ def _build_loader(built: Built) -> Loader:
 
 def _build_quarantine(built: Built, *, loader: Loader) -> Quarantine:
     config, ranks, tokenizer = built.config, built.ranks, built.prepared.tokenizer
+
+    def find_rows(batch: StepBatch, fault: Fault, step: int) -> Finding:
+        built.guard.phases.enter("search", step=step - 1)
+        return find_bad_rows(built.engine, batch, fault=fault, step=step, config=config, ranks=ranks)
+
     return Quarantine(
         config=config,
         ranks=ranks,
-        find_rows=lambda batch, fault, step: find_bad_rows(
-            built.engine, batch, fault=fault, step=step, config=config, ranks=ranks
-        ),
+        find_rows=find_rows,
         locate_rows=lambda rows: locate_training_rows(rows, config=config, tokenizer=tokenizer),
         exclude=loader.exclude,
     )

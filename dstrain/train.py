@@ -29,6 +29,12 @@ EXIT_USAGE = 2
 PEER_SECONDS = 5.0
 """How long a rank whose exchange broke waits for the report of the rank that broke it."""
 
+EXPLAINED_ERRORS = ("TrainingFault", "LeaseLost")
+RAISED_ON_ALL = ("TrainingFault", "LeaseHeld")
+NETWORK_ERRORS = ("DistNetworkError", "DistBackendError", "DistStoreError")
+"""By name, because torch is not imported yet where they are looked for."""
+NETWORK_SIGNS = ("closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL")
+
 log = logging.getLogger("dstrain")
 
 
@@ -154,6 +160,8 @@ def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> int
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
         _leave_report(full, error=error, run_dir=Path(config.run_dir), rank=place.rank)
+    if place.rank != 0 and type(error).__name__ in RAISED_ON_ALL:
+        return 1  # rank 0 says the same
     text = f"error: {error}" if _is_explained(error) else full
     print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
     return 1
@@ -171,12 +179,13 @@ def _leave_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> N
 def _is_explained(error: Exception) -> bool:
     """Whether the message alone tells a user what to do: it was written here, and not raised by a library."""
     frames = traceback.extract_tb(error.__traceback__)
-    return isinstance(error, ValueError) and Path(__file__).parent in Path(frames[-1].filename).parents
+    explained = isinstance(error, ValueError) or type(error).__name__ in EXPLAINED_ERRORS
+    return explained and Path(__file__).parent in Path(frames[-1].filename).parents
 
 
 def _lost_peer(error: BaseException | None) -> bool:
     while error is not None:
-        if any(sign in str(error) for sign in ("closed by peer", "Connection reset", "gloo", "NCCL")):
+        if type(error).__name__ in NETWORK_ERRORS or any(sign in str(error) for sign in NETWORK_SIGNS):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -40,7 +40,8 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "run": frozenset({*ROOMS, "build", "describe", "export", "guard", "prepare"}),
     "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
     "train": frozenset({"config", "cluster", "debug", "run"}),
-    "cli": frozenset({"config", "checkpoint", "cluster", "export", "reporting", "score", "train"}),
+    "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),
+    "cli": frozenset({"config", "checkpoint", "cluster", "drill", "export", "reporting", "score", "train"}),
 }
 """Top-level module to the rooms and top-level modules it may import."""
 
@@ -59,6 +60,7 @@ TORCH_FREE = (
     "dstrain.cli",
     "dstrain.train",
     "dstrain.debug",
+    "dstrain.drill",
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
 

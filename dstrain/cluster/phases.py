@@ -24,7 +24,7 @@ from dstrain.cluster.holder import this_process
 
 log = logging.getLogger(__name__)
 
-MainPhase = Literal["set-up", "step", "evaluation", "export", "snapshot", "wait for save", "finish"]
+MainPhase = Literal["set-up", "step", "search", "evaluation", "export", "snapshot", "wait for save", "finish"]
 SavePhase = Literal[
     "idle", "begin", "write part", "part half written", "part written", "manifest", "rename", "renamed", "prune"
 ]
@@ -34,6 +34,7 @@ TRACKS: Mapping[str, tuple[str, ...]] = {"main": get_args(MainPhase), "save": ge
 PHASE_LIMITS: Mapping[str, str] = {
     "set-up": "set_up",
     "step": "step",
+    "search": "evaluation",  # computes a step again in pieces, and may read all data for the text of a row
     "evaluation": "evaluation",
     "export": "save",
     "snapshot": "save",

@@ -56,6 +56,7 @@ REFUSED_KEYS: Mapping[str, str] = {
     "zero_optimization.cpu_offload": "set `machine.offload_optimizer` instead",
     "zero_optimization.cpu_offload_param": "set `machine.offload_parameters` instead",
     "zero_optimization.compute_grad_norm": "dstrain logs and clips the gradient norm; remove it",
+    "bf16.check_grad_overflow": "steps whose gradients are not finite are never applied; remove it",
     "zero_optimization.zenflow": "would change what is learned (delayed updates); remove it",
     "zero_optimization.zero_quantized_weights": _LOSSY,
     "zero_optimization.zero_quantized_nontrainable_weights": _LOSSY,

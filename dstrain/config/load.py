@@ -6,6 +6,7 @@ the configuration file, so that a recipe run by name from the installed package 
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ from dstrain.config.yaml_source import (
     read_document,
     shown,
 )
+
+MAX_CONFIG_BYTES = 1 << 20
+"""The largest shipped recipe has a few thousand."""
 
 
 class ConfigError(ValueError):
@@ -60,11 +64,11 @@ def load_config(path_or_name: str, *, overrides: Sequence[str] = (), check_files
 def find_config(path_or_name: str) -> Path:
     """The file that `path_or_name` means: an existing file, else a shipped recipe. Raises ConfigError if neither."""
     path = Path(path_or_name)
-    if path.is_file():
+    if os.path.isfile(path):  # False as well for a name that no file can have
         return path
     recipes = recipes_folder()
     shipped = recipes / f"{path_or_name}.yaml"
-    if path.name == path_or_name and shipped.is_file():
+    if path.name == path_or_name and os.path.isfile(shipped):
         return shipped
     names = ", ".join(sorted(recipe.stem for recipe in recipes.glob("*.yaml"))) or "none"
     rule = "neither a file nor a shipped recipe"
@@ -117,9 +121,9 @@ def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, 
     if not isinstance(base_name, str):
         return nothing, Problem(where, key, "must be the name of another file", shown(base_name))
     path = child.parent / base_name
-    if not path.is_file():
+    if not os.path.isfile(path):
         way_out = "the path is relative to the file that says `extends`"
-        return nothing, Problem(where, key, "no such file", str(path), way_out)
+        return nothing, Problem(where, key, "no such file", shown(str(path)), way_out)
     base = _read(path)
     if "extends" in base.value:
         rule = f"{path} extends another file itself; only one level is allowed"
@@ -129,8 +133,18 @@ def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, 
 
 
 def _read(path: Path) -> Document:
+    root = Where(str(path), 1)
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open("rb") as file:
+            content = file.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        return Document({}, {(): root}, [Problem(root, (), "cannot be read", error.strerror)])
+    if len(content) > MAX_CONFIG_BYTES:
+        return Document(
+            {}, {(): root}, [Problem(root, (), f"larger than {MAX_CONFIG_BYTES:,} bytes: no configuration")]
+        )
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         where = Where(str(path), line)
@@ -145,7 +159,7 @@ def _missing_files(document: Document) -> Iterator[Problem]:
             continue
         target = Path(written)
         wanted = "folder" if path[0] == "model" else "file"
-        if not (target.is_dir() if wanted == "folder" else target.is_file()):
+        if not (os.path.isdir(target) if wanted == "folder" else os.path.isfile(target)):
             way_out = "`~` is not expanded: write the whole path" if written.startswith("~") else None
             if way_out is None and not target.is_absolute():
                 way_out = f"relative to {Path.cwd()}; correct it or override `{dotted(path)}=…`"

@@ -14,8 +14,17 @@ KeyPath = tuple[str | int, ...]
 _EXPONENT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
 _OCTAL = re.compile(r"^[-+]?0[0-9_]+$")
 _FLOAT_TAG = "tag:yaml.org,2002:float"
+_HALF_LETTER = re.compile("[\ud800-\udfff]")
 _QUOTE = "quote it"
 _BROKEN = object()
+
+MAX_VALUES = 10_000
+"""Values in a document, those that an alias stands for counted each time: a few lines can stand for a billion."""
+MAX_DEPTH = 50
+"""Lists and mappings inside one another."""
+MAX_INT_BITS = 64
+MAX_SHOWN = 60
+"""Characters of a value in a message."""
 
 
 class Loader(yaml.SafeLoader):
@@ -91,7 +100,22 @@ def dotted(path: KeyPath) -> str:
 def shown(value: Any) -> str:
     """`value` as a user would write it, cut to a readable length."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "…"
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The nodes of a text; whatever PyYAML trips over becomes a YAMLError."""
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=Loader)
+    except RecursionError as error:
+        raise yaml.YAMLError("lists or mappings are nested too deep") from error
+    except (ValueError, OverflowError) as error:  # an escape beyond all letters, a version of thousands of digits
+        raise yaml.YAMLError(f"an escape or a number that means nothing ({error})") from error
+    return node
 
 
 def read_document(text: str, *, file: str) -> Document:
@@ -99,7 +123,7 @@ def read_document(text: str, *, file: str) -> Document:
     root = Where(file, 1)
     reader = _Reader(place=lambda node: Where(file, node.start_mark.line + 1))
     try:
-        node = yaml.compose(text, Loader=Loader)
+        node = _compose(text)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         detail = ", ".join(part for part in (error.context, error.problem) if part)
@@ -110,6 +134,9 @@ def read_document(text: str, *, file: str) -> Document:
         found = "nothing" if node is None else "no mapping"
         return Document({}, {(): root}, [Problem(root, (), "a configuration is a mapping of keys to values", found)])
     value = reader.read(node, path=())
+    if reader.num_values > MAX_VALUES:
+        rule = f"stands for more than {MAX_VALUES:,} values"
+        return Document({}, {(): root}, [Problem(root, (), rule, way_out="this is no configuration")])
     reader.where[()] = root
     return Document(value, reader.where, reader.problems, reader.broken)
 
@@ -126,7 +153,7 @@ def apply_override(document: Document, *, text: str) -> None:
     where = Where(f"override `{text}`", 0)
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")
-    if not equals or not all(parts):
+    if not equals or not all(parts) or len(parts) > MAX_DEPTH:
         document.problems.append(Problem(where, (), "an override is written `dotted.key=value`"))
         return
     reader = _Reader(place=lambda node: where)
@@ -157,12 +184,17 @@ def apply_override(document: Document, *, text: str) -> None:
 
 def _read_written(written: str, *, reader: "_Reader", path: KeyPath, where: Where) -> Any:
     try:
-        node = yaml.compose(written, Loader=Loader)
+        node = _compose(written)
     except yaml.YAMLError:
-        reader.problems.append(Problem(where, path, "the value is not valid YAML", written, _QUOTE))
+        reader.problems.append(Problem(where, path, "the value is not valid YAML", _cut(written), _QUOTE))
         reader.broken.add(path)
         return _BROKEN
-    return None if node is None else reader.read(node, path=path)
+    value = None if node is None else reader.read(node, path=path)
+    if reader.num_values > MAX_VALUES:
+        reader.problems[:] = [Problem(where, path, f"stands for more than {MAX_VALUES:,} values")]
+        reader.broken.add(path)
+        return _BROKEN
+    return value
 
 
 def _step(parent: Any, *, part: str, path: KeyPath, where: Where, problems: list[Problem]) -> str | int | None:
@@ -171,7 +203,7 @@ def _step(parent: Any, *, part: str, path: KeyPath, where: Where, problems: list
         return part
     if not isinstance(parent, list):
         problems.append(Problem(where, path, f"has no key `{part}` inside: it is a plain value", shown(parent)))
-    elif part.isdecimal() and int(part) < len(parent):
+    elif part.isdecimal() and len(part) < 10 and int(part) < len(parent):
         return int(part)
     else:
         rule = f"is a list of {len(parent)}, numbered from 0; it has no item `{part}`"
@@ -193,6 +225,11 @@ def _merge(
     return result
 
 
+def _whole(text: str) -> str:
+    """A text as it can be printed: YAML can escape half of a surrogate pair."""
+    return text.encode("utf-8", errors="backslashreplace").decode()
+
+
 def _forget(where: dict[KeyPath, Where], *, path: KeyPath) -> None:
     for known in [known for known in where if known[: len(path)] == path]:
         del where[known]
@@ -207,13 +244,19 @@ class _Reader:
         self.problems: list[Problem] = []
         self.broken: set[KeyPath] = set()
         self.open: list[yaml.Node] = []
+        self.num_values = 0
         self.scalars = yaml.constructor.SafeConstructor()
 
     def read(self, node: yaml.Node, *, path: KeyPath) -> Any:
-        """The value of `node`, or _BROKEN after noting a problem."""
+        """The value of `node`, or _BROKEN after noting a problem; beyond MAX_VALUES the caller notes it."""
+        self.num_values += 1
+        if self.num_values > MAX_VALUES:
+            return _BROKEN
         self.where.setdefault(path, self.place(node))
         if node in self.open:
             return self.refuse(node, path=path, rule="an alias that contains itself")
+        if len(self.open) == MAX_DEPTH:
+            return self.refuse(node, path=path, rule=f"nested deeper than {MAX_DEPTH} lists and mappings")
         self.open.append(node)
         try:
             if isinstance(node, yaml.MappingNode) and node.tag.endswith(":map"):
@@ -232,7 +275,7 @@ class _Reader:
         result: dict[str, Any] = {}
         first: dict[str, yaml.Node] = {}
         for key_node, value_node in node.value:
-            written = str(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
+            written = _whole(str(key_node.value)) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
             here = (*path, written)
             if key_node.tag.endswith(":merge"):
                 self.refuse(key_node, path=here, rule="merge keys are not understood", way_out="use `extends:`")
@@ -252,7 +295,9 @@ class _Reader:
     def scalar(self, node: yaml.ScalarNode, *, path: KeyPath) -> Any:
         written: str = node.value
         kind = node.tag.rpartition(":")[2]
-        found = f"`{written}`"
+        found = f"`{_cut(_whole(written))}`"
+        if _HALF_LETTER.search(written):
+            return self.refuse(node, path=path, rule="half of a surrogate pair is no letter", found=found)
         if kind == "str":
             return written
         if kind == "bool" and written.lower() not in ("true", "false"):
@@ -270,10 +315,12 @@ class _Reader:
             return self.refuse(node, path=path, rule="this tag is not understood", found=node.tag)
         try:
             value = self.scalars.construct_object(node)
-        except (ValueError, KeyError, yaml.YAMLError):  # an explicit tag that does not fit, such as `!!int x`
+        except (ValueError, LookupError, OverflowError, yaml.YAMLError):  # a tag that does not fit, such as `!!int x`
             return self.refuse(node, path=path, rule=f"is no {kind}", found=found)
         if isinstance(value, float) and not math.isfinite(value):
             return self.refuse(node, path=path, rule="must be a finite number", found=found)
+        if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
+            return self.refuse(node, path=path, rule=f"must be a number of {MAX_INT_BITS} bits", found=found)
         return value
 
     def refuse(

@@ -75,21 +75,17 @@ def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
     Raises ValueError if the file is no Parquet or has no such column.
     """
     names = check_names(columns, where=str(path))
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path}: not a Parquet file ({error}): correct `path` or set `format`") from error
-    with file:
-        top_level = top_level_names(names, available=file.schema_arrow.names, where=str(path))
-        number = 0
-        for batch in file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=top_level):
-            for record in _batch_records(batch):
-                number += 1
-                where = f"{path}:{number}"
-                if isinstance(record, UnicodeDecodeError):
-                    yield Broken(where, "not UTF-8", text=_show_bytes(record.object))
-                else:
-                    yield pick_cells(record, names, where=where)
+    number = 0
+    for batch in _read_batches(path, names):
+        for record in _batch_records(batch):
+            number += 1
+            where = f"{path}:{number}"
+            if isinstance(record, UnicodeDecodeError):
+                yield Broken(where, "not UTF-8", text=_show_bytes(record.object))
+            elif isinstance(record, Exception):
+                yield Broken(where, f"cannot be read ({record})", text="")
+            else:
+                yield pick_cells(record, names, where=where)
 
 
 def read_aligned(path: Path, target_path: Path) -> Records:
@@ -148,6 +144,7 @@ def top_level_names(names: Sequence[str], *, available: Sequence[str], where: st
     for name, top_level in zip(names, found, strict=True):
         if top_level not in available:
             raise ValueError(f"{where}: {_missing(name, available=available)}")
+        _check_once(top_level, available=available, where=where)
     return list(dict.fromkeys(found))
 
 
@@ -191,6 +188,8 @@ def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:
         record = json.loads(text)
     except ValueError as error:
         return Broken(line.where, f"not JSON ({error})", text=text)
+    except RecursionError:
+        return Broken(line.where, "not JSON that can be read (nested too deep)", text=text)
     if not isinstance(record, dict):
         return Broken(line.where, "not a JSON object", text=text)
     picked = pick_cells(record, names, where=line.where)
@@ -239,6 +238,7 @@ def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Recor
         for column in columns:
             if isinstance(column, str) and column not in header.cells:
                 raise ValueError(f"{header.where}: {_missing(column, available=header.cells)}")
+            _check_once(column, available=header.cells, where=header.where)
         places = [column if isinstance(column, int) else header.cells.index(column) for column in columns]
     for record in records:
         if isinstance(record, Broken):
@@ -252,18 +252,34 @@ def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Recor
             yield Record(record.where, tuple(record.cells[place] for place in places))
 
 
-def _batch_records(batch: Any) -> list[dict[str, Any] | UnicodeDecodeError]:
+def _check_once(column: Column, *, available: Sequence[Column], where: str) -> None:
+    if available.count(column) > 1:
+        raise ValueError(f"{where}: two columns are called `{column}`: rename one of them")
+
+
+def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
     try:
-        rows: list[dict[str, Any] | UnicodeDecodeError] = batch.to_pylist()
-    except UnicodeDecodeError:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            wanted = top_level_names(names, available=file.schema_arrow.names, where=str(path))
+            yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path}: not a Parquet file, or a damaged one ({error}): restore it, correct `path` or set `format`"
+        ) from error
+
+
+def _batch_records(batch: Any) -> list[dict[str, Any] | Exception]:
+    try:
+        rows: list[dict[str, Any] | Exception] = batch.to_pylist()
+    except (ValueError, OverflowError):
         rows = [_read_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
     return rows
 
 
-def _read_row(batch: Any) -> dict[str, Any] | UnicodeDecodeError:
+def _read_row(batch: Any) -> dict[str, Any] | Exception:
     try:
         row: dict[str, Any] = batch.to_pylist()[0]
-    except UnicodeDecodeError as error:
+    except (ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has none for
         return error
     return row
 

@@ -6,6 +6,7 @@ business of tasks.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -96,7 +97,7 @@ def _columns(source: Source) -> list[Column]:
 def _local_paths(source: Source) -> list[Path]:
     paths = [Path(path) for path in (source.path, source.target_path) if path is not None]
     for path in paths:
-        if not path.is_file():
+        if not os.path.isfile(path):  # False as well for a name that no file can have
             raise ValueError(f"data source `{path}` is no file (looked in {Path.cwd()}): correct `path`")
     return paths
 

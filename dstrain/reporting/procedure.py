@@ -199,9 +199,8 @@ def describe_scaling(record: RunRecord) -> str:
     last_row = record.train_rows[-1]
     skipped = f"{count(last_row.skipped_steps)} of {count(last_row.step)} steps skipped"
     if last_row.skipped_steps:
-        skipped += (
-            f" ({percent(last_row.skipped_steps / last_row.step)}, at most {last_row.halvings_in_a_row} in a row)"
-        )
+        longest = max(row.halvings_in_a_row for row in record.train_rows)
+        skipped += f" ({percent(last_row.skipped_steps / last_row.step)}, at most {longest} in a row)"
     scales = [row.loss_scale for row in record.train_rows if row.loss_scale is not None]
     if not scales:
         return f"{skipped}; no loss scaling"

@@ -48,7 +48,7 @@ class TrainRow:
     skip_rate: float | None = None
     """Skipped steps among the steps so far."""
     halvings_in_a_row: int = 0
-    """The longest run of skipped steps so far."""
+    """The longest run of skipped steps that touches the interval."""
     source_tokens: int = 0
     target_tokens: int = 0
     padded_source_tokens: int = 0

@@ -62,13 +62,15 @@ def fill_disk(argument: str) -> None:
 
 
 def note_rows(argument: str) -> None:
-    """Every step's rows are appended to a file of the rank in the folder `argument`."""
+    """The rows of every step that was not refused are appended to a file of the rank in the folder `argument`."""
     from dstrain.engine.engine import Engine
 
     step_of = Engine.step
 
     def step(self: Any, batch: Any, **arguments: Any) -> Any:
         result = step_of(self, batch, **arguments)
+        if result.fault is not None:
+            return result
         rows = [row for part in batch.micro_batches if part.weight for row in part.rows.tolist()]
         path = Path(argument) / ROWS_FILE.format(rank=os.environ["RANK"])
         with path.open("a") as file:
@@ -78,11 +80,43 @@ def note_rows(argument: str) -> None:
     Engine.step = step  # type: ignore[method-assign]
 
 
+def poison(argument: str) -> None:
+    """`3,17`: a loss with one of these training rows is not a number, wherever it is computed."""
+    from dstrain.data import collate
+    from dstrain.models.loss import Seq2SeqLoss
+
+    rows = frozenset(map(int, argument.split(",")))
+    poisoned: set[tuple[int, ...]] = set()
+    collate_rows, forward = collate.collate, Seq2SeqLoss.forward
+
+    def collate_and_note(sources: Any, targets: Any, **settings: Any) -> Any:
+        batch = collate_rows(sources, targets, **settings)
+        for row, source, target in zip(batch.rows.tolist(), sources, targets, strict=True):
+            if row in rows:
+                poisoned.add((*source.tolist(), *target.tolist()))
+        return batch
+
+    def forward_with_poison(
+        self: Any, source_ids: Any, source_mask: Any, decoder_ids: Any, labels: Any, *rest: Any
+    ) -> Any:
+        loss = forward(self, source_ids, source_mask, decoder_ids, labels, *rest)
+        for source, mask, target in zip(source_ids, source_mask, labels, strict=True):
+            if (*source[mask.bool()].tolist(), *target[target != -100].tolist()) in poisoned:
+                return loss * float("nan")
+        return loss
+
+    import dstrain.data.loader
+
+    dstrain.data.loader.collate = collate_and_note  # type: ignore[attr-defined]
+    Seq2SeqLoss.forward = forward_with_poison  # type: ignore[method-assign]
+
+
 HARMS: Mapping[str, Callable[[str], None]] = {
     "no verification": no_verification,
     "rename before manifest": rename_before_manifest,
     "fill disk": fill_disk,
     "note rows": note_rows,
+    "poison": poison,
 }
 
 

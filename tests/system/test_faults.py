@@ -236,6 +236,39 @@ def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "su
             os.kill(pid, signal.SIGCONT)
 
 
+POISONED = (3, 50, 77)
+
+
+def test_poisoned_rows_are_named_and_set_aside_and_the_run_finishes(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    harms = [f"poison={','.join(map(str, POISONED))}", f"note rows={tmp_path}"]
+    assert live(config, harms=harms, kill=Kill(drill="search:2", rank=1)) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    assert live(config, harms=harms) == BOTH, torture.printed(config)
+    record = load_record(Path(config.run_dir))
+    train = Path(config.data.train[0].path or "")
+    assert {row.where for row in record.quarantine} == {f"{train}:{row + 1}" for row in POISONED}
+    assert all("nan" in row.reason for row in record.quarantine)
+    trained = [row for rows in noted_rows(tmp_path).values() for row in rows]
+    assert sorted(set(trained)) == [row for row in range(NUM_TRAIN) if row not in POISONED]
+    card = (Path(config.run_dir) / "README.md").read_text()
+    assert "3 training rows were set aside" in card
+    assert f"{train.name}:4" in card
+
+
+def test_too_many_poisoned_rows_stop_the_run_with_their_list(tmp_path: Path, cache: Path) -> None:
+    base = torture.build_tortured(tmp_path, cache=cache)
+    config = base.model_copy(update={"training": base.training.model_copy(update={"max_quarantined_rows": 2})})
+    assert live(config, harms=[f"poison={','.join(map(str, POISONED))}"]) == [1, 1]
+    said = torture.printed(config)
+    assert "Traceback" not in said
+    assert said.count("was not applied: ") == 3
+    assert "training.max_quarantined_rows allows 2" in said
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("failed", 1)
+    assert newest_valid(Path(config.run_dir) / "checkpoints", on_broken=pytest.fail) is not None
+
+
 def test_a_whole_schedule_of_faults_ends_in_the_straight_runs_weights(
     straight: RunConfig, tmpfs: Path, cache: Path, tmp_path: Path
 ) -> None:

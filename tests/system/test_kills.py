@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.system import torture
-from tests.system.torture import STAGES, Tally
+from tests.system.torture import STAGES, Kill, Tally
 
 
 @pytest.fixture(scope="module")
@@ -29,3 +29,34 @@ def test_killed_at_every_stage_a_run_ends_bit_equal_to_the_straight_run(
     torture.torture(config, torture.chosen_kills(), tally=tally)
     assert tally.phases.keys() >= set(STAGES)
     assert torture.fingerprint(config) == straight
+
+
+VARYING = ("- Speed: ", "- Peak memory: ")
+"""Lines of a card that no two runs share."""
+
+
+def test_the_card_of_a_run_killed_five_times_tells_so_in_one_section_and_nowhere_else(
+    tmp_path: Path, cache: Path
+) -> None:
+    straight, killed = (torture.build_tortured(tmp_path / name, cache=cache) for name in ("a", "b"))
+    assert torture.live(straight) == [0, 0], torture.printed(straight)
+    stages = ("renamed:1", "part half written:1", "export:1", "prune:1", "finish:1")
+    torture.torture(killed, [Kill(drill=stage, rank=0) for stage in stages], tally=Tally())
+    cards = [
+        (tmp_path / name / "run" / "README.md").read_text().replace(f"{tmp_path}/{name}", "FOLDER")
+        for name in ("a", "b")
+    ]
+    restarts = [section_of(card, title="Restarts") for card in cards]
+    assert "- Resumed: never" in restarts[0]
+    assert "- Resumed: 5 times" in restarts[1]
+    rest = [
+        [line for line in card.replace(section, "").splitlines() if not line.startswith(VARYING)]
+        for card, section in zip(cards, restarts, strict=True)
+    ]
+    assert [line.replace("b/", "a/") for line in rest[1]] == [line.replace("b/", "a/") for line in rest[0]]
+
+
+def section_of(card: str, *, title: str) -> str:
+    """From a heading to the next."""
+    start = card.index(f"### {title}\n")
+    return card[start : card.index("\n### ", start + 1)]

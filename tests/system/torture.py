@@ -30,8 +30,8 @@ from tests.distributed.ranks import end_ranks
 from tests.system.harm import apply_harm
 from tests.system.runs import build_run
 
-STAGES = tuple(phase for phases in TRACKS.values() for phase in phases if phase != "idle")
-"""Every phase that a run goes through and a kill can hit."""
+STAGES = tuple(phase for phases in TRACKS.values() for phase in phases if phase not in ("idle", "search"))
+"""Every phase that a healthy run goes through and a kill can hit."""
 
 IN_ORDER = {
     "set-up": 1,

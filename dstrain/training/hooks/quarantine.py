@@ -176,8 +176,9 @@ def _way_out(fault: Fault, finding: Finding) -> str:
         return "Set precision to bf16 or fp32, or lower training.learning_rate."
     if finding.rows:
         return (
-            "Correct or remove the rows below if something is wrong with them and raise training.max_quarantined_rows if "
-            "not; where all kinds of rows fail, lower training.learning_rate or add training.warmup_steps."
+            "Correct or remove the rows below if something is wrong with them, and raise training.max_quarantined_rows if "
+            "not (with --allow-changed training.max_quarantined_rows); where all kinds of rows fail, lower "
+            "training.learning_rate or add training.warmup_steps."
         )
     return "Lower training.learning_rate, add training.warmup_steps, or set precision to fp32."
 

@@ -219,6 +219,37 @@ def test_threads_that_mark_at_once_leave_a_whole_record(tmp_path: Path) -> None:
     assert record.tracks == {"main": "step", "save": "write part"}
 
 
+def test_a_slow_write_neither_undoes_a_later_one_nor_keeps_the_watchdog_waiting(
+    phases: Phases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = os.pwrite
+    started, answered, overtaken = threading.Event(), threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def write_slowly(descriptor: int, content: bytes, offset: int) -> int:
+        if not started.is_set():
+            started.set()
+            in_time.append(answered.wait(20))
+            # in vain, if writes keep their order
+            overtaken.wait(0.5)
+            return write(descriptor, content, offset)
+        written = write(descriptor, content, offset)
+        overtaken.set()
+        return written
+
+    monkeypatch.setattr(os, "pwrite", write_slowly)
+    slow = threading.Thread(target=phases.enter, args=("step",), kwargs={"step": 1})
+    slow.start()
+    started.wait()
+    assert phases.quiet_seconds() == {"main": ("step", 0.0)}
+    answered.set()
+    phases.enter("evaluation", step=2)
+    slow.join()
+    assert in_time == [True]
+    assert on_disk(tmp_path) == phases.record()
+    assert on_disk(tmp_path).step == 2
+
+
 def test_after_closing_nothing_is_written_to_whatever_took_the_descriptor(phases: Phases, tmp_path: Path) -> None:
     before = on_disk(tmp_path)
     phases.close()
