@@ -1,5 +1,6 @@
-"""The command line: train, check, evaluate, verify, card. Reads arguments and prints; imports torch only to compute."""
+"""The command line: train, check, evaluate, verify, export, drill, card. Reads and prints; imports torch only to compute."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,9 @@ from dstrain.checkpoint.store import name_of
 from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.config.load import ConfigError, load_config, recipe_hash
 from dstrain.config.schema import RunConfig
+from dstrain.drill.lives import count_gpus
+from dstrain.drill.perform import perform
+from dstrain.drill.stories import MIN_STEPS, plan_stories
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -21,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 MAX_SCORES = 4
 """Scores shown of a checkpoint."""
 
@@ -130,6 +135,67 @@ def verify(
         if not any(verdict.is_next for verdict in verdicts):
             typer.echo(f"{run}: there is no checkpoint to go on from", err=True)
         raise typer.Exit(0 if is_sound(verdicts) else 1)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A run folder.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to make.")],
+    step: Annotated[int | None, typer.Option("--step", help="Which checkpoint; the newest that is whole.")] = None,
+) -> None:
+    """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
+    with _clean_errors():
+        if not (run / "config.yaml").is_file():
+            raise ValueError(f"{run} is no run folder: it holds no config.yaml")
+        # the two beside it are where a folder is made and set aside
+        for taken in (folder, folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
+            if os.path.lexists(taken):
+                raise ValueError(f"{taken} exists already: give another folder, or remove it")
+        from dstrain.export import export_checkpoint  # imports torch: only where there is something to write
+
+        directory = export_checkpoint(run, step=step, folder=folder)
+        model = load_config(str(run / "config.yaml")).model
+        unset = "".join(f" model.{key}=null" for key in ("scratch", "revision") if getattr(model, key) is not None)
+        typer.echo(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")
+
+
+@app.command()
+def drill(
+    config: Annotated[str, typer.Argument(help="A recipe file, or the name of a shipped recipe.")],
+    overrides: Overrides = None,
+    ranks: Annotated[
+        int | None, typer.Option("--ranks", min=1, help="Processes on this machine; one a GPU, or one.")
+    ] = None,
+    steps: Annotated[int, typer.Option("--steps", min=MIN_STEPS, help="Optimizer steps of each run.")] = 12,
+    output: Annotated[Path | None, typer.Option("--output", help="The drill's folder; <run folder>-drill.")] = None,
+    life_minutes: Annotated[
+        float, typer.Option("--life-minutes", help="A start that takes longer is killed, and not ok.")
+    ] = 30.0,
+    stories: Annotated[str, typer.Option("--stories", hidden=True, help="step,manifest: these alone.")] = "",
+) -> None:
+    """Kill a short run of a recipe at chosen moments on this machine, and prove that nothing is lost: exit code 0 if so."""
+    try:
+        loaded = load_config(config, overrides=overrides or (), check_files=True)
+        nothing_lost = perform(
+            loaded,
+            stories=plan_stories(
+                num_ranks=ranks or max(1, count_gpus(os.environ)),
+                steps=steps,
+                has_rehearsal=loaded.evaluation.rehearsal,
+                only=[name for name in stories.split(",") if name],
+            ),
+            steps=steps,
+            folder=output or Path(f"{loaded.run_dir.rstrip('/')}-drill"),
+            life_minutes=life_minutes,
+            environment=os.environ,
+            say=typer.echo,
+        )
+    except ValueError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_USAGE) from error
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    raise typer.Exit(0 if nothing_lost else 1)
 
 
 def _table(verdicts: list[Verdict]) -> str:

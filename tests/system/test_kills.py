@@ -27,6 +27,7 @@ def test_killed_at_every_stage_a_run_ends_bit_equal_to_the_straight_run(
     config = torture.build_tortured(tmp_path, cache=cache)
     tally = Tally()
     torture.torture(config, torture.chosen_kills(), tally=tally)
+    assert tally.kills == len(torture.chosen_kills())
     assert tally.phases.keys() >= set(STAGES)
     assert torture.fingerprint(config) == straight
 

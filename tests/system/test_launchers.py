@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from dstrain.checkpoint.store import newest_valid
-from dstrain.cluster.environment import free_port
+from dstrain.cluster.environment import EXIT_PREEMPTED, free_port
+from dstrain.cluster.outcome import read_outcome
 from tests.system.runs import build_run, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,9 +72,9 @@ def test_a_rank_that_fails_ends_the_others_and_its_traceback_comes_first(tmp_pat
     code = (
         "import os, runpy, dstrain.engine.engine as engine\n"
         "step = engine.Engine.step\n"
-        "def fail(self, batch, *, step):\n"
+        "def fail(self, batch, *, step, **settings):\n"
         "    if os.environ['RANK'] == '1' and step == 3: raise RuntimeError('the disk of rank 1 is on fire')\n"
-        "    return original(self, batch, step=step)\n"
+        "    return original(self, batch, step=step, **settings)\n"
         "original, engine.Engine.step = step, fail\n"
         "runpy.run_module('dstrain.train', run_name='__main__')\n"
     )
@@ -97,6 +98,28 @@ def test_ranks_whose_launcher_was_terminated_save_and_end(tmp_path: Path) -> Non
     assert last["event"] == "stop"
     assert last["message"] == "its launcher died"
     assert newest_valid(tmp_path / "run" / "checkpoints", on_broken=lambda problem: None) is not None
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        ([sys.executable, *TRAIN], signal.SIGUSR1, EXIT_PREEMPTED),
+        ([str(TOOLS / "torchrun"), "--nproc-per-node", "2", *PORT, *TRAIN], signal.SIGTERM, 1),
+    ],
+    ids=["python", "torchrun"],
+)
+def test_a_signalled_run_says_that_it_was_saved_even_where_the_launcher_hides_its_code(
+    command: list[str], number: signal.Signals, code: int, tmp_path: Path
+) -> None:
+    process = start(command, folder=tmp_path, extra=("training.max_steps=100000", "machine.min_micro_batches=2"))
+    wait_for_step(tmp_path, step=2)
+    os.kill(process.pid, number)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == code, printed
+    outcome = read_outcome(tmp_path / "run")
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("preempted", EXIT_PREEMPTED)
+    assert newest_valid(tmp_path / "run" / "checkpoints", on_broken=pytest.fail) is not None
 
 
 def test_a_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
