@@ -69,6 +69,9 @@ def train(
     overrides: Overrides = None,
     debug: Annotated[bool, typer.Option("--debug", help="One process, a few rows, deterministic.")] = False,
     overfit: Annotated[int | None, typer.Option("--overfit", help="Debug: learn this many rows by heart.")] = None,
+    allow_changed: Annotated[
+        list[str] | None, typer.Option("--allow-changed", metavar="FIELD", help="Go on although this has changed.")
+    ] = None,
 ) -> None:
     """Train in this process; start several ranks with `deepspeed --module dstrain.train --config …` instead."""
     from dstrain.train import main as train_main
@@ -76,6 +79,7 @@ def train(
     argv = ["--config", config, *(overrides or [])]
     argv += ["--debug"] if debug else []
     argv += ["--overfit", str(overfit)] if overfit is not None else []
+    argv += [argument for field in allow_changed or [] for argument in ("--allow-changed", field)]
     raise typer.Exit(train_main(argv))
 
 

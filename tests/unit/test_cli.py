@@ -77,9 +77,10 @@ def test_train_passes_its_arguments_on_and_ends_with_the_exit_code(monkeypatch: 
         return 85
 
     install_module(monkeypatch, "dstrain.train", main=main)
-    result = RUNNER.invoke(app, ["train", "--config", "debug", "seed=1", "--debug", "--overfit", "8"])
+    options = ["--config", "debug", "seed=1", "--debug", "--overfit", "8", "--allow-changed", "training"]
+    result = RUNNER.invoke(app, ["train", *options])
     assert result.exit_code == 85
-    assert seen == [["--config", "debug", "seed=1", "--debug", "--overfit", "8"]]
+    assert seen == [options]
 
 
 def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run(
