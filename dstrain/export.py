@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from dstrain.build import Built
 from dstrain.checkpoint.export import check_export, export_model
-from dstrain.checkpoint.manifest import CheckpointError, verify_checkpoint
+from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.state import load_weights
-from dstrain.checkpoint.store import current_dirs, name_of
+from dstrain.checkpoint.store import current_dirs, name_of, verify_committed
 from dstrain.cluster.lease import read_claims
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
@@ -98,7 +98,7 @@ def _find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
         if step is not None and (name is None or name.step != step):
             continue
         try:
-            verify_checkpoint(directory)
+            verify_committed(directory)
         except CheckpointError as error:
             broken.append(str(error))
             continue

@@ -14,6 +14,8 @@ from transformers.utils import logging as transformers_logging
 
 from dstrain.build import Built, build
 from dstrain.checkpoint.export import exported_step, recover_export
+from dstrain.checkpoint.manifest import CheckpointError
+from dstrain.checkpoint.resume import Resume
 from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import carry_out, plan_pruning
@@ -174,10 +176,20 @@ def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine) 
         return before
 
     if built.resume is not None:
-        for hook in stateful:
-            hook.load_state(built.resume.state.hooks[hook.name])
+        _load_hooks(stateful, resume=built.resume)
     checkpoint = CheckpointHook(settings=config.checkpoint, save=save, saves=saver)
     return [*stateful, checkpoint, ProgressHook(enter=built.guard.phases.enter)]
+
+
+def _load_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
+    for hook in hooks:
+        try:
+            hook.load_state(resume.state.hooks[hook.name])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{resume.directory}: its state of `{hook.name}` is not what this version reads ({error!r}): go on with the "
+                "version that saved it, or export its weights and start a new run"
+            ) from error
 
 
 def _build_saver(built: Built, *, evaluation: EvaluateHook) -> Saver:
@@ -349,8 +361,9 @@ def _is_finished(built: Built) -> bool:
     metrics = built.run_dir / "metrics.jsonl"
     if built.resume is None or built.resume.allowed or not metrics.exists():
         return False
-    ends = [row.event for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
-    return bool(ends) and ends[-1] == "finish"
+    rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
+    # at that very step: a writer who had lost the folder may have said so of checkpoints that do not count
+    return bool(rows) and rows[-1].event == "finish" and rows[-1].step == built.resume.state.step
 
 
 def _quiet_libraries() -> None:

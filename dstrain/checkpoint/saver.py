@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest, verify_checkpoint
+from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
-from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover, remove_leftovers
+from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover, remove_leftovers, verify_committed
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 
@@ -117,8 +117,7 @@ class Saver:
         """Finish what a kill kept an earlier process from removing; with no save in flight. Rank 0 works."""
         assert self._in_flight is None
         if self._ranks.rank == 0:
-            remove_leftovers(self._root, lease=self._identity.lease)
-            self._prune()
+            self._remove_old()
             self._reach("idle")
 
     def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> Outcome:
@@ -135,8 +134,17 @@ class Saver:
             outcome = self._commit(state, written=written, parts=parts, scores=scores)
         result: Outcome = ranks.broadcast(outcome)
         if ranks.rank == 0 and result.directory is not None:
-            self._prune()
+            self._remove_old()
         return result
+
+    def _remove_old(self) -> None:
+        # a writer that lost the folder must not remove what the new one goes on from
+        self._check_lease()
+        try:
+            remove_leftovers(self._root, lease=self._identity.lease)
+            self._prune()
+        except OSError as error:
+            log.warning("%s: older checkpoints could not be removed: %s", self._root, error)
 
     def _begin(self, step: int, *, num_bytes: int) -> tuple[Path | None, str | None]:
         try:
@@ -203,7 +211,7 @@ class WholeCheckpoints:
         if directory in self._known:
             return True
         try:
-            whole = verify_checkpoint(directory).content == "full"
+            whole = verify_committed(directory).content == "full"
         except CheckpointError as error:
             log.warning("not a valid checkpoint: %s", error)
             return False

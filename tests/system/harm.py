@@ -17,7 +17,7 @@ def no_verification(argument: str) -> None:
     from dstrain.checkpoint.manifest import load_manifest
 
     store.verify_checkpoint = load_manifest
-    saver.verify_checkpoint = load_manifest
+    saver.verify_committed = load_manifest
 
 
 def rename_before_manifest(argument: str) -> None:
@@ -80,6 +80,24 @@ def note_rows(argument: str) -> None:
     Engine.step = step  # type: ignore[method-assign]
 
 
+def late_commit(argument: str) -> None:
+    """A save that was under way when the lease was lost is committed all the same, as by a node that is cut off."""
+    from dstrain.checkpoint.saver import Saver
+    from dstrain.cluster.lease import Lease
+
+    commit = Saver._commit
+
+    def commit_unasked(self: Any, *arguments: Any, **settings: Any) -> Any:
+        asked, self._check_lease = self._check_lease, lambda: None
+        try:
+            return commit(self, *arguments, **settings)
+        finally:
+            self._check_lease = asked
+
+    Saver._commit = commit_unasked  # type: ignore[method-assign]
+    Lease.renew = lambda self: None  # type: ignore[method-assign]
+
+
 def poison(argument: str) -> None:
     """`3,17`: a loss with one of these training rows is not a number, wherever it is computed."""
     from dstrain.data import collate
@@ -112,6 +130,7 @@ def poison(argument: str) -> None:
 
 
 HARMS: Mapping[str, Callable[[str], None]] = {
+    "late commit": late_commit,
     "no verification": no_verification,
     "rename before manifest": rename_before_manifest,
     "fill disk": fill_disk,

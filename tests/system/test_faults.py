@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import load_file
 
 from dstrain.checkpoint.manifest import CheckpointError
-from dstrain.checkpoint.store import checkpoint_dirs, newest_valid
+from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
 from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.holder import Holder
+from dstrain.cluster.lease import acquire, read_claims
 from dstrain.cluster.outcome import read_outcome
 from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
 from dstrain.config.load import dump_config
@@ -231,6 +233,43 @@ def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "su
         os.kill(pid, signal.SIGSTOP)
     try:
         return start_in_one_process(config, folder=folder)
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("harms", [[], ["late commit"]], ids=["notices in time", "commits late"])
+def test_a_writer_that_slept_through_a_takeover_ends_and_what_it_commits_late_is_never_chosen(
+    straight: RunConfig, tmp_path: Path, cache: Path, harms: list[str]
+) -> None:
+    base = torture.build_tortured(tmp_path, cache=cache)
+    config = base.model_copy(update={"machine": base.machine.model_copy(update={"lease_seconds": 1.0})})
+    steps: list[int] = []
+    take = once(config, in_step, lambda pids: steps.append(take_over(config, pids)))
+    codes = live(config, meanwhile=take, harms=harms)
+    (step,) = steps
+    assert codes[0] == 1
+    assert "lease 1 was lost to lease 2 of process 7 on elsewhere" in torture.printed(config)
+    saved = [name_of(path) for path in checkpoint_dirs(Path(config.run_dir) / "checkpoints")]
+    assert any(name and name.step > step for name in saved) is bool(harms)
+    assert live(config) == BOTH, torture.printed(config)
+    events = load_record(Path(config.run_dir)).events
+    assert [event.step for event in events if event.event == "resume"] == [step]
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def take_over(config: RunConfig, pids: list[int]) -> int:
+    """Hold a run still until its lease is stale, claim the folder as another host would; gives the step it goes on from."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        run_dir = Path(config.run_dir)
+        lease = acquire(run_dir, holder=Holder("elsewhere", 7, 1, "another", "now"), stale_seconds=1.0)
+        found = newest_valid(run_dir / "checkpoints", claims=read_claims(run_dir), on_broken=pytest.fail)
+        assert found is not None
+        lease.set_base(found[1].step)
+        lease.release()
+        return found[1].step
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.reporting.records import load_record
 from tests.system import torture
 from tests.system.torture import STAGES, Kill, Tally
 
@@ -30,6 +31,18 @@ def test_killed_at_every_stage_a_run_ends_bit_equal_to_the_straight_run(
     assert tally.kills == len(torture.chosen_kills())
     assert tally.phases.keys() >= set(STAGES)
     assert torture.fingerprint(config) == straight
+
+
+@pytest.mark.parametrize("step", [5, 8, 9], ids=["mid-epoch", "an epoch's end", "just after it"])
+def test_a_run_goes_on_from_anywhere_in_an_epoch(
+    straight: dict[str, object], tmp_path: Path, cache: Path, step: int
+) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    config = config.model_copy(update={"checkpoint": config.checkpoint.model_copy(update={"every_steps": 1})})
+    torture.torture(config, [Kill(drill=f"renamed:{step}", rank=0)], tally=Tally())
+    resumed = [event.step for event in load_record(Path(config.run_dir)).events if event.event == "resume"]
+    assert resumed == [step]
+    assert torture.fingerprint(config) | {"kept": None} == straight | {"kept": None}
 
 
 VARYING = ("- Speed: ", "- Peak memory: ")
