@@ -16,6 +16,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.cluster.phases import Phases, RankRecord, ranks_dir, read_rank_records
+from dstrain.cluster.processes import Process, read_process
 
 STACKS_SIGNAL = signal.SIGRTMIN + 7
 """Asks a rank for its stacks. No launcher and no library sends it."""
@@ -40,18 +41,6 @@ _HANG = TypeAdapter(Hang)
 
 
 @dataclass(frozen=True, slots=True)
-class Process:
-    """A line of the process table."""
-
-    start: int
-    """Clock ticks between boot and the start of the process; tells a process from a later one of the same id."""
-    state: str
-    """R, S, D, T, Z, …: proc_pid_stat(5)."""
-    exit_status: int
-    """As of wait(2), once `state` is Z; 0 where it may not be seen."""
-
-
-@dataclass(frozen=True, slots=True)
 class Scene:
     """Where a rank reports a hang, and whom it looks after."""
 
@@ -72,17 +61,6 @@ class Scene:
     def stacks_path(self, rank: int) -> Path:
         """What a rank's C level answers to STACKS_SIGNAL; empty until then."""
         return ranks_dir(self.run_dir) / f"rank-{rank:05d}.stacks"
-
-
-def read_process(pid: int) -> Process | None:
-    """A process of this host, None when there is none (Linux: /proc/PID/stat, fields 3, 22 and 52)."""
-    try:
-        # bytes: a process name may be cut in the middle of a letter
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    fields = stat.rpartition(b")")[2].split()
-    return Process(start=int(fields[19]), state=fields[0].decode(), exit_status=int(fields[49]))
 
 
 def is_neighbour(record: RankRecord, *, own: RankRecord) -> bool:

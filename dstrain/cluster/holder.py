@@ -1,4 +1,4 @@
-"""A process, named so that no other can be taken for it, and whether it still lives. Linux: reads /proc."""
+"""A process that holds something, named so that no other can be taken for it."""
 
 import os
 import socket
@@ -9,8 +9,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-HIDDEN = -1
-"""Start time of a process that is there but may not be looked at."""
+from dstrain.cluster.processes import process_start
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,28 +50,3 @@ def this_process() -> Holder:
         pid_namespace=pid_namespace,
         since=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-
-
-def process_start(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot (/proc/PID/stat, field 22); None when it is gone, or HIDDEN."""
-    try:
-        # bytes: a process name is cut at 15 bytes, in the middle of a letter if need be
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return HIDDEN if _is_there(pid) else None
-    fields = stat.rpartition(b")")[2].split()
-    # killed but not yet waited for by its parent, which in a container may be never: it writes no more
-    if fields[0] in (b"Z", b"X"):
-        return None
-    return int(fields[19])
-
-
-def _is_there(pid: int) -> bool:
-    # /proc mounted with hidepid shows no processes of other users, but a signal tells them from none
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -3,19 +3,17 @@
 import os
 import threading
 from collections.abc import Callable
-from pathlib import Path
+
+from dstrain.cluster.processes import read_process
 
 CHECK_SECONDS = 1.0
 LAUNCHERS = ("deepspeed", "torchrun")
 
 
 def parent_of(pid: int) -> int:
-    """Process id of a process's parent, 0 when the process is gone (Linux: /proc/PID/stat, fourth field)."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()  # a process name may be cut in the middle of a letter
-    except OSError:
-        return 0
-    return int(stat.rpartition(b")")[2].split()[1])
+    """Process id of a process's parent, 0 when the process is gone."""
+    process = read_process(pid)
+    return process.parent if process else 0
 
 
 def ancestors(pid: int, *, depth: int) -> list[int]:

@@ -29,7 +29,8 @@ from typing import Annotated
 
 from pydantic import Field, TypeAdapter, ValidationError
 
-from dstrain.cluster.holder import HIDDEN, Holder, process_start
+from dstrain.cluster.holder import Holder
+from dstrain.cluster.processes import HIDDEN, process_start
 
 DIRECTORY = "lease"
 MAX_CLAIM_BYTES = 64 << 10

@@ -27,14 +27,12 @@ from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.hangs import (
     STACKS_SIGNAL,
     Hang,
-    Process,
     Scene,
     describe_hang,
     describe_record,
     is_neighbour,
     is_running,
     load_hang,
-    read_process,
     remove_leftovers,
     report_hang,
 )
@@ -45,6 +43,7 @@ from dstrain.cluster.phases import (
     ranks_dir,
     read_rank_records,
 )
+from dstrain.cluster.processes import Process, read_process
 
 log = logging.getLogger(__name__)
 

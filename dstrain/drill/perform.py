@@ -11,7 +11,8 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.checkpoint.verify import CHECKPOINTS
-from dstrain.cluster.holder import Holder, process_start, this_process
+from dstrain.cluster.holder import Holder, this_process
+from dstrain.cluster.processes import process_start
 from dstrain.config.load import dump_config, recipe_hash
 from dstrain.config.schema import RunConfig
 from dstrain.drill.compare import (

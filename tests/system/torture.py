@@ -54,6 +54,8 @@ IN_ORDER = {
 ONLY_RANK_0 = ("manifest", "rename", "renamed", "prune")
 
 MANY_KILLS = 120
+MEETING_SECONDS = 1.0
+"""Until the ranks have met nobody knows of anybody; there only a launcher can end a rank whose peer was killed."""
 SHARE_OF_LIFE = 0.6
 """Of a whole run's time: a kill at a random moment is to hit while it lives."""
 OWN_ENDS = {0, EXIT_PREEMPTED}
@@ -218,7 +220,7 @@ def random_kills(random_source: random.Random, *, number: int, seconds: float) -
     for _ in range(number):
         rank = random_source.choice([None, 0, 1])
         if random_source.random() < 0.5:
-            kills.append(Kill(after_seconds=random_source.uniform(0.2, seconds), rank=rank))
+            kills.append(Kill(after_seconds=random_source.uniform(MEETING_SECONDS, seconds), rank=rank))
         else:
             stage = random_source.choice([stage for stage in STAGES if stage not in ("set-up", "finish")])
             rank = 0 if stage in ONLY_RANK_0 else rank

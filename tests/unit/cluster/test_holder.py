@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.cluster.holder import HIDDEN, process_start, this_process
+from dstrain.cluster.holder import this_process
+from dstrain.cluster.processes import HIDDEN, process_start
 
 
 def test_a_process_names_itself_as_others_find_it() -> None:
@@ -79,7 +80,7 @@ def test_another_pid_namespace_of_this_host_is_told_apart() -> None:
 def test_a_process_that_proc_hides_is_not_taken_for_gone() -> None:
     code = """
 import os, sys
-from dstrain.cluster.holder import process_start
+from dstrain.cluster.processes import process_start
 os.setgroups([])
 os.setgid(65534)  # group 0 may see everything
 os.setuid(65534)

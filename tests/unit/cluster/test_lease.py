@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from lease_cases import STALE_SECONDS, claim_path, elsewhere, make_old, names, take
 
-from dstrain.cluster.holder import HIDDEN, this_process
+from dstrain.cluster.holder import this_process
 from dstrain.cluster.lease import (
     Claim,
     Lease,
@@ -26,6 +26,7 @@ from dstrain.cluster.lease import (
     read_claims,
     request_stop,
 )
+from dstrain.cluster.processes import HIDDEN
 
 WRITER = """
 import sys

@@ -16,9 +16,8 @@ import pytest
 
 from dstrain.cluster import watchdog as watchdog_module
 from dstrain.cluster.environment import EXIT_PREEMPTED
-from dstrain.cluster.hangs import Process, read_process
-from dstrain.cluster.holder import process_start
 from dstrain.cluster.phases import PHASE_LIMITS, Phases, RankRecord, ranks_dir, read_rank_records, record_path
+from dstrain.cluster.processes import Process, process_start, read_process
 from dstrain.cluster.watchdog import (
     Lost,
     count_oom_kills,
@@ -156,7 +155,7 @@ def own(tmp_path: Path) -> RankRecord:
 
 def test_a_neighbour_is_lost_when_its_process_is_not_there_any_more(own: RankRecord) -> None:
     peer = replace(own, rank=1, pid=500, process_start=9000)
-    running = Process(start=9000, state="S", exit_status=0)
+    running = Process(start=9000, state="S", parent=1, exit_status=0)
 
     def lost(record: RankRecord, process: Process | None) -> bool:
         return find_lost([record], own=own, find_process={500: process}.get) != []
@@ -190,7 +189,7 @@ def test_a_loss_is_told_with_all_that_is_known(status: int, words: str, own: Ran
     record = replace(
         own, rank=5, pid=500, host="n7", step=40, tracks={"main": "evaluation"}, changed=100.0, heartbeat=103.0
     )
-    process = Process(start=record.process_start, state="Z", exit_status=status)
+    process = Process(start=record.process_start, state="Z", parent=1, exit_status=status)
     told = describe_lost(Lost(record, process), now=105.0, oom_kills=0)
     assert told == (
         f"lost rank 5 (pid 500 on n7): {words}; phases main 'evaluation', step 40, last progress 5.0 s ago, last heartbeat "
