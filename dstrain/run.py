@@ -91,7 +91,9 @@ def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
     config = built.config
     record = _recorder(built)
     if built.ranks.rank == 0:
-        (built.run_dir / "config.yaml").write_text(dump_config(config))
+        parts = built.run_dir / "config.yaml.tmp"
+        parts.write_text(dump_config(config))
+        parts.replace(built.run_dir / "config.yaml")
         write_run_info(built.run_dir, _describe(built, command=command))
         record(event_row("resume" if built.resume else "start", built.first_progress.step))
         for warning in built.warnings:

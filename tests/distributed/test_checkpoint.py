@@ -8,6 +8,7 @@ runs of theirs included. Every process group goes through all its pairs: startin
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from tests.distributed.steps import EOS, PAD, build_config, build_loss, build_ro
 NUM_ROWS, BATCH_SIZE = 60, 7
 SAVED_STEP, NEXT_STEPS = 4, 10
 TOTAL_STEPS = SAVED_STEP + NEXT_STEPS
-BF16_RELATIVE = 2e-2
-"""What bf16 keeps of a loss over ten steps: other partitions round the 8 bits of its weights and gradients elsewhere."""
+BF16_RELATIVE = 1e-3
+"""What bf16 keeps of a loss over ten steps: other partitions add up gradients of 8 bits in another order."""
 
+APART = ((0, 1, 2), (3,))
+"""Stages that go on in processes of their own: after ZeRO-3 a process computes linear layers otherwise, in bf16 visibly."""
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
 
 
@@ -113,13 +116,13 @@ def save_and_go_straight_on(ranks: Ranks, root: str, precision: str) -> dict[int
     return cells
 
 
-def go_on(ranks: Ranks, root: str, precision: str) -> dict[tuple[int, int, int], Cell]:
-    """What each stage gives from each checkpoint, by (ranks and stage that saved, stage)."""
+def go_on(ranks: Ranks, root: str, precision: str, stages: Sequence[int]) -> dict[tuple[int, int, int], Cell]:
+    """What each of `stages` gives from each checkpoint, by (ranks and stage that saved, stage)."""
     cells = {}
     for world_size in (1, 2):
         for saved_stage in STAGES[precision]:
             saved = saved_dir(place(root, world_size, saved_stage), step=SAVED_STEP)
-            for stage in STAGES[precision]:
+            for stage in set(stages) & set(STAGES[precision]):
                 engine = build(ranks, precision=precision, stage=stage, saved=saved)
                 assert_holds(engine, saved)
                 cells[world_size, saved_stage, stage] = train_steps(
@@ -158,8 +161,9 @@ def test_every_pair_of_ranks_and_stages_goes_on(tmp_path: Path, precision: str) 
     root = str(tmp_path)
     straight = {size: run_ranks(save_and_go_straight_on, root, precision, world_size=size)[0] for size in (1, 2)}
     found: dict[tuple[int, int, int, int], float] = {}
-    for size in (1, 2, 3):
-        for (saved_size, saved_stage, stage), cell in run_ranks(go_on, root, precision, world_size=size)[0].items():
+    for size, stages in product((1, 2, 3), APART):
+        cells = run_ranks(go_on, root, precision, stages, world_size=size)[0]
+        for (saved_size, saved_stage, stage), cell in cells.items():
             wanted = straight[saved_size][saved_stage]
             assert cell.rows == wanted.rows
             found[saved_size, saved_stage, size, stage] = largest_difference(cell.losses, wanted.losses)
