@@ -45,7 +45,7 @@ def test_a_run_goes_on_from_anywhere_in_an_epoch(
     assert torture.fingerprint(config) | {"kept": None} == straight | {"kept": None}
 
 
-VARYING = ("- Speed: ", "- Peak memory: ")
+VARYING = ("- Speed: ", "- Time: ", "- Peak memory: ")
 """Lines of a card that no two runs share."""
 
 
