@@ -18,7 +18,7 @@ from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
 from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
 from dstrain.checkpoint.state import RunState
-from dstrain.checkpoint.store import carry_out, plan_pruning
+from dstrain.checkpoint.store import carry_out, plan_pruning, sync_path
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place
 from dstrain.cluster.lease import read_claims
 from dstrain.cluster.outcome import RunOutcome
@@ -37,7 +37,7 @@ from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.prepare import locate_training_rows
 from dstrain.reporting.card import write_card
-from dstrain.reporting.records import EventRow, append_row, read_rows, write_run_info
+from dstrain.reporting.records import METRICS_FILE, EventRow, append_row, read_rows, write_run_info
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.log import LogHook
@@ -218,6 +218,7 @@ def _build_saver(built: Built, *, evaluation: EvaluateHook) -> Saver:
         identity=built.identity,
         ranks=built.ranks.beside(),
         check_lease=built.guard.check_lease,
+        sync_records=lambda: sync_path(built.run_dir / METRICS_FILE),
         prune=prune,
         reach=reach,
     )
@@ -329,7 +330,7 @@ def _complete_best(run_dir: Path, *, step: int) -> None:
 
 
 def _recorder(built: Built) -> Callable[[dict[str, Any]], None]:
-    path = built.run_dir / "metrics.jsonl"
+    path = built.run_dir / METRICS_FILE
     pending: list[dict[str, Any]] = []
 
     def record(row: dict[str, Any]) -> None:
@@ -360,7 +361,7 @@ def _agree_on_finished(built: Built) -> bool:
 
 
 def _is_finished(built: Built) -> bool:
-    metrics = built.run_dir / "metrics.jsonl"
+    metrics = built.run_dir / METRICS_FILE
     if built.resume is None or built.resume.allowed or not metrics.exists():
         return False
     rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]

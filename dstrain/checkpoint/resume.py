@@ -15,6 +15,7 @@ from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
 from dstrain.cluster.lease import Claim
+from dstrain.config.differences import differences
 
 log = logging.getLogger(__name__)
 
@@ -130,18 +131,6 @@ def find_changes(manifest: Manifest, *, state: RunState, start: Start) -> Iterat
             )
     for key, old, new in differences(state.cut, start.cut):
         yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout belongs to")
-
-
-def differences(old: Any, new: Any, *, at: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Dotted key, old and new value of every leaf in which two trees of mappings and lists differ."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for index, (before, after) in enumerate(zip(old, new, strict=True)):
-            yield from differences(before, after, at=f"{at}.{index}")
-    elif old != new:
-        yield at, old, new
 
 
 def _is_allowed(field: str, allowed: Sequence[str]) -> bool:

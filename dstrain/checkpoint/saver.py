@@ -61,19 +61,22 @@ class Saver:
         identity: RunIdentity,
         ranks: Ranks,
         check_lease: Callable[[], None],
+        sync_records: Callable[[], None],
         prune: Callable[[], None],
         reach: Callable[[str], None],
     ) -> None:
         """`ranks` must be a group of its own: its exchanges run beside those of training.
 
-        `check_lease` is asked before a commit and raises where another writer has taken the folder; `prune` is called after
-        one. `reach` is told of every stage.
+        `check_lease` is asked before a commit and raises where another writer has taken the folder. `sync_records` makes
+        what was logged survive a power cut, since a checkpoint claims everything up to its step. `prune` is called after a
+        commit. `reach` is told of every stage.
         """
         self._root = root
         self._engine = engine
         self._identity = identity
         self._ranks = ranks
         self._check_lease = check_lease
+        self._sync_records = sync_records
         self._prune = prune
         self._reach = reach
         self._buffers = HostBuffers(ranks.device)
@@ -88,11 +91,14 @@ class Saver:
 
         def work() -> None:
             try:
-                future.set_result(self._write(snapshot, complete, scores=scores))
+                outcome = self._write(snapshot, complete, scores=scores)
             except BaseException as error:  # whatever it is, the training thread must hear of it
-                future.set_exception(error)
-            finally:
                 self._reach("idle")
+                future.set_exception(error)
+            else:
+                # before the result, which lets the next save begin
+                self._reach("idle")
+                future.set_result(outcome)
 
         threading.Thread(target=work, name="dstrain-saver", daemon=True).start()
         self._in_flight = future
@@ -192,6 +198,7 @@ class Saver:
                 files=tuple(entries),
                 scores=dict(scores) if scores is not None else None,
             )
+            self._sync_records()
             self._check_lease()
             return Outcome(state.step, commit_save(parts, manifest=manifest, reach=self._reach))
         except OSError as error:

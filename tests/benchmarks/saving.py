@@ -48,6 +48,7 @@ def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
         identity=RunIdentity(recipe_hash="", recipe={}, versions={}),
         ranks=ranks.beside(),
         check_lease=lambda: None,
+        sync_records=lambda: None,
         prune=lambda: None,
         reach=lambda phase: None,
     )
