@@ -124,7 +124,8 @@ def _agree_on_resume(
         )
     resume: Resume | None = guard.ranks.broadcast(found)
     if resume is not None:
-        log.info("going on from %s (saved by %d ranks)", resume.directory, resume.world_size)
+        ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
+        log.info("going on from %s (saved by %s)", resume.directory, ranks)
     return resume
 
 
@@ -155,6 +156,12 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
 
 def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
     run_dir, keep_last = Path(config.run_dir), config.checkpoint.keep_last
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"{run_dir / 'checkpoints'} cannot hold checkpoints ({error.strerror}): move it away"
+        ) from error
     needed = plan_room(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_moments=len(MOMENTS[config.training.optimizer]),

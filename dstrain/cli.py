@@ -1,6 +1,8 @@
-"""The command line: train, check, evaluate, verify, export, drill, card. Reads and prints; imports torch only to compute."""
+"""The command line: train, check, status, compare and more. Reads and prints; imports torch only to compute."""
 
+import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,11 +14,17 @@ import dstrain
 from dstrain.checkpoint.manifest import shown
 from dstrain.checkpoint.store import name_of
 from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
+from dstrain.cluster.holder import this_process
 from dstrain.config.load import ConfigError, load_config, recipe_hash
 from dstrain.config.schema import RunConfig
 from dstrain.drill.lives import count_gpus
 from dstrain.drill.perform import perform
 from dstrain.drill.stories import MIN_STEPS, plan_stories
+from dstrain.reporting import comparison
+from dstrain.reporting.records import load_record
+from dstrain.reporting.terminal import aligned
+from dstrain.status import text
+from dstrain.status.inspect import inspect_status
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -120,6 +128,44 @@ def card(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 
 @app.command()
+def status(
+    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    quiet_seconds: Annotated[
+        float | None, typer.Option("--quiet-seconds", min=0.0, help="Silent after so long; by default as the phase.")
+    ] = None,
+) -> None:
+    """Say what a run is doing, here or on another node; exit code 0 if it runs or has finished, else 1."""
+    found = inspect_status(run, now=time.time(), observer=this_process(), quiet_seconds=quiet_seconds)
+    typer.echo(json.dumps(text.as_json(found), indent=1) if as_json else text.describe_status(found))
+    raise typer.Exit(0 if found.state in ("running", "finished") else 1)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="For a page.")] = False,
+) -> None:
+    """Show runs side by side, the best first, with the recipe keys in which they differ; exit code 1 if one is no run."""
+    found: list[comparison.Compared] = []
+    for run in runs:
+        try:
+            record = load_record(run)
+        except (ValueError, OSError, RecursionError) as error:
+            typer.echo(f"{run} is skipped: {error}", err=True)
+        else:
+            state = inspect_status(run, now=time.time(), observer=this_process()).state
+            found.append(comparison.describe_run(record, run=str(run), state=state))
+    show = comparison.markdown_table if as_markdown else comparison.text_table
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json(found), indent=1))
+    elif found:
+        typer.echo(show(found))
+    raise typer.Exit(0 if len(found) == len(runs) else 1)
+
+
+@app.command()
 def verify(
     run: Annotated[
         Path,
@@ -204,11 +250,7 @@ def drill(
 
 def _table(verdicts: list[Verdict]) -> str:
     """One aligned line a checkpoint."""
-    rows = [("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return aligned([("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)])
 
 
 def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:

@@ -63,6 +63,8 @@ def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
         raise ValueError(f"{folder} exists already: give another folder, or remove it")
     config = load_config(str(run_dir / "config.yaml"))
     directory = _find_checkpoint(run_dir, step=step)
+    if not (run_dir / "tokenizer").is_dir():
+        raise ValueError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
     tokenizer = load_tokenizer(str(run_dir / "tokenizer"))
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
     load_weights(directory, module=Seq2SeqLoss(model))

@@ -9,6 +9,7 @@ from dstrain.cluster.holder import this_process
 from dstrain.cluster.lease import (
     Lease,
     LeaseHeld,
+    LeaseLost,
     acquire,
     is_stop_requested,
     request_stop,
@@ -42,8 +43,12 @@ class Guard:
         Raises:
             LeaseLost: another start has taken the folder over.
         """
-        if self.lease is not None:
+        if self.lease is None:
+            return
+        try:
             self.lease.check()
+        except FileNotFoundError as error:
+            raise LeaseLost(f"{self.run_dir} was moved or removed while this run was writing to it") from error
 
     def set_base(self, step: int) -> None:
         """Record the step that this start begins from: what its predecessors commit later is never chosen."""

@@ -1,8 +1,8 @@
-"""Trains what was built: hooks around the loop, then a model and a card, and an exit code that says what to do next."""
+"""Trains what was built: the hooks around the loop, and what they call."""
 
 import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,31 +13,30 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from dstrain.build import Built, build
-from dstrain.checkpoint.export import exported_step, recover_export
+from dstrain.checkpoint.export import recover_export
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
 from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import carry_out, plan_pruning, sync_path
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.environment import Place
 from dstrain.cluster.lease import read_claims
-from dstrain.cluster.outcome import RunOutcome
 from dstrain.cluster.phases import Drill
 from dstrain.cluster.process_group import join_ranks
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.loader import Loader, StepBatch
 from dstrain.describe import describe_run
+from dstrain.ends import BEST, FINAL, agree_on_finished, compare_with_history, finish
 from dstrain.engine.engine import Fault
 from dstrain.engine.faults import Finding, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
-from dstrain.export import export_checkpoint, export_live
+from dstrain.export import export_live
 from dstrain.guard import start_guard
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.prepare import locate_training_rows
-from dstrain.reporting.card import write_card
-from dstrain.reporting.records import METRICS_FILE, EventRow, append_row, read_rows, write_run_info
+from dstrain.reporting.records import METRICS_FILE, append_row, write_run_info
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.log import LogHook
@@ -47,9 +46,8 @@ from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train
 from dstrain.training.state import Control, Hook, Progress, event_row
 
-BEST, FINAL = "best", "final"
-EXIT_UNSAVED = 1
-"""The run ended in order, but its last checkpoint could not be written."""
+KEPT_BY_GUARD = ("lease", "ranks", "outcome.json")
+"""What the guard of this very start has written, when a debug run empties its folder."""
 
 log = logging.getLogger(__name__)
 
@@ -78,11 +76,11 @@ def run(
         torch.autograd.set_detect_anomaly(True)
     ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes)
     preempt = PreemptHook(ranks=ranks)
-    if debug:
-        shutil.rmtree(config.run_dir, ignore_errors=True)  # a debug run begins anew, and is alone in its folder
     guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
+    if debug:
+        _empty_folder(Path(config.run_dir))  # a debug run begins anew
     built = build(config, guard=guard, allowed=allowed)
-    code = 0 if _agree_on_finished(built) else _train(built, preempt=preempt, command=command)
+    code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command)
     guard.close(f"ended with code {code}")
     return code
 
@@ -91,6 +89,7 @@ def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
     config = built.config
     record = _recorder(built)
     if built.ranks.rank == 0:
+        compare_with_history(built)
         parts = built.run_dir / "config.yaml.tmp"
         parts.write_text(dump_config(config))
         parts.replace(built.run_dir / "config.yaml")
@@ -115,7 +114,7 @@ def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
         quarantine=quarantine,
     )
     (best,) = (hook.best for hook in hooks if isinstance(hook, EvaluateHook))
-    return _finish(built, progress=progress, control=control, preempt=preempt, best=best)
+    return finish(built, progress=progress, control=control, preempt=preempt, best=best)
 
 
 def _build_loader(built: Built) -> Loader:
@@ -264,7 +263,7 @@ def _export_best(built: Built, *, step: int) -> None:
         export_live(built, name=BEST, step=step)
     except OSError as error:  # a full disk; on rank 0 alone, which writes
         log.warning(
-            "the best model, of step %d, could not be written (%s): it is made from its checkpoint at the end",
+            "the best model, of step %d, cannot be written (%s): its checkpoint will serve, if that can be saved",
             step,
             error,
         )
@@ -284,49 +283,14 @@ def _describe(built: Built, *, command: str) -> dict[str, Any]:
     )
 
 
-def _finish(
-    built: Built, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
-) -> int:
-    if not control.preempted:
-        built.guard.phases.enter("export")
-        export_live(built, name=FINAL, step=progress.step, check=True)
-    built.guard.phases.enter("finish")
-    if built.ranks.rank == 0:
-        if best is not None and not control.preempted:
-            _complete_best(built.run_dir, step=int(best["step"]))
-        control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
-        card = write_card(built.run_dir)
-        log.info("card: %s  plots: %s  model: %s", card, built.run_dir / "plots", built.run_dir / BEST)
-    if control.preempted:
-        # asked of all, since a signal may reach any rank
-        (milliseconds,) = built.ranks.max([round(1000 * preempt.seconds_since_told())])
-        log.info(
-            "%s: ended %.1f s later, after the step under way and a save", control.stop_reason, milliseconds / 1000
-        )
-    outcome = _outcome(control, step=progress.step, attempt=built.guard.attempt)
-    built.guard.report(outcome)
-    built.ranks.barrier()
-    assert outcome.exit_code is not None
-    return outcome.exit_code
-
-
-def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
-    if control.unsaved is not None:
-        log.error("%s: make room; the same command goes on from the checkpoint before", control.unsaved)
-        return RunOutcome("failed", EXIT_UNSAVED, control.unsaved, step=step, attempt=attempt)
-    if control.preempted:
-        return RunOutcome("preempted", EXIT_PREEMPTED, control.stop_reason or "", step=step, attempt=attempt)
-    return RunOutcome("finished", 0, control.stop_reason or "", step=step, attempt=attempt)
-
-
-def _complete_best(run_dir: Path, *, step: int) -> None:
-    """Make the best model from its checkpoint where its folder was not written, or was cut short by a kill."""
-    if exported_step(run_dir / BEST) == step:
-        return
-    try:
-        export_checkpoint(run_dir, step=step, folder=run_dir / BEST)
-    except (ValueError, OSError) as error:
-        log.warning("the best model, of step %d, is not in %s: %s", step, run_dir / BEST, error)
+def _empty_folder(run_dir: Path) -> None:
+    for path in run_dir.iterdir():
+        if path.name in KEPT_BY_GUARD:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _recorder(built: Built) -> Callable[[dict[str, Any]], None]:
@@ -346,27 +310,6 @@ def _recorder(built: Built) -> Callable[[dict[str, Any]], None]:
                 log.warning("%s: %s; rows are kept until they can be written", path, error.strerror)
 
     return record
-
-
-def _agree_on_finished(built: Built) -> bool:
-    """Whether the run had come to its end before; its card is written again, since a kill may have come between."""
-    finished = built.ranks.rank == 0 and _is_finished(built)
-    if finished:
-        write_card(built.run_dir)
-        log.info(
-            "%s is finished: its card, models and scores lie there; another output_dir starts a new run", built.run_dir
-        )
-        built.guard.report(RunOutcome("finished", 0, step=built.first_progress.step, attempt=built.guard.attempt))
-    return bool(built.ranks.broadcast(finished))
-
-
-def _is_finished(built: Built) -> bool:
-    metrics = built.run_dir / METRICS_FILE
-    if built.resume is None or built.resume.allowed or not metrics.exists():
-        return False
-    rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
-    # at that very step: a writer who had lost the folder may have said so of checkpoints that do not count
-    return bool(rows) and rows[-1].event == "finish" and rows[-1].step == built.resume.state.step
 
 
 def _quiet_libraries() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED, Place, discover_place
 from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.lease import LeaseHeld, LeaseLost
 from dstrain.cluster.outcome import RunOutcome, write_outcome
@@ -118,6 +118,7 @@ def _prepare_process(place: Place) -> None:
     # until training begins nothing can be saved, and nothing is lost: to be started again is all there is to say
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
+    signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
     # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")

@@ -37,11 +37,13 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "guard": frozenset({"config", "cluster"}),
     "build": frozenset({*ROOMS, "describe", "guard", "prepare"}) - {"reporting"},
     "export": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "build", "prepare"}),
-    "run": frozenset({*ROOMS, "build", "describe", "export", "guard", "prepare"}),
+    "ends": frozenset({*ROOMS, "build", "export"}),
+    "run": frozenset({*ROOMS, "build", "describe", "ends", "export", "guard", "prepare"}),
     "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
     "train": frozenset({"config", "cluster", "debug", "run"}),
     "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),
-    "cli": frozenset({"config", "checkpoint", "cluster", "drill", "export", "reporting", "score", "train"}),
+    "status": frozenset({"config", "cluster", "checkpoint", "reporting"}),
+    "cli": frozenset({"config", "checkpoint", "cluster", "drill", "export", "reporting", "score", "status", "train"}),
 }
 """Top-level module to the rooms and top-level modules it may import."""
 
@@ -61,6 +63,7 @@ TORCH_FREE = (
     "dstrain.train",
     "dstrain.debug",
     "dstrain.drill",
+    "dstrain.status",
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
 

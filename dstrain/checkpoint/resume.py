@@ -90,6 +90,8 @@ def find_resume(
                 f"none of the {len(broken)} checkpoints in {root} is whole, so the run cannot go on: move that folder away to "
                 "begin again, or restore the files named above"
             )
+        for field in allowed:
+            log.warning("--allow-changed %s is ignored: there is no checkpoint to go on from", field)
         return None
     directory, manifest = found
     state = load_state(directory)
@@ -97,6 +99,9 @@ def find_resume(
         raise CheckpointError(f"{directory / STATE_FILE}: of step {state.step}, the manifest says {manifest.step}")
     changes = list(find_changes(manifest, state=state, start=start))
     wanted = tuple(allowed)
+    for field in wanted:
+        if not any(_is_allowed(change.field, (field,)) for change in changes):
+            log.warning("--allow-changed %s is ignored: nothing of that name has changed", field)
     refused = [change for change in changes if not _is_allowed(change.field, wanted)]
     if refused:
         listed = "\n  ".join(map(str, refused))
@@ -106,9 +111,6 @@ def find_resume(
             f"Undo the change; or go on all the same with {fields}; or start a new run from its weights: "
             f"dstrain export {directory.parent.parent} MODEL_FOLDER, then model.name=MODEL_FOLDER output_dir=…"
         )
-    for field in wanted:
-        if not any(_is_allowed(change.field, (field,)) for change in changes):
-            log.warning("--allow-changed %s is ignored: it has not changed", field)
     return Resume(directory, state, manifest.world_size, tuple(changes))
 
 

@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 
 FP32_BYTES = 4
+SPARE_BYTES = 16 << 20
+"""Left free beside a checkpoint: manifests, metrics and cards must still find room."""
 MODELS = 2
 """Exported model folders of a run: best and final; while one is replaced both versions lie there."""
 
@@ -17,7 +19,7 @@ def plan_room(*, num_parameters: int, num_moments: int, keep_last: int, model_by
     checkpoint = num_parameters * FP32_BYTES * (1 + num_moments)
     weights_of_best = num_parameters * FP32_BYTES
     missing = max(1, keep_last + 1 - num_saved)
-    return checkpoint * missing + weights_of_best + num_parameters * model_bytes * (MODELS + 1)
+    return checkpoint * missing + weights_of_best + num_parameters * model_bytes * (MODELS + 1) + SPARE_BYTES
 
 
 def check_room(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
@@ -29,6 +31,6 @@ def check_room(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
     free = shutil.disk_usage(run_dir).free
     if free < num_bytes:
         raise ValueError(
-            f"{run_dir}: the run needs {num_bytes / 1e9:,.2f} GB for checkpoints and models, {free / 1e9:,.2f} GB are free: "
+            f"{run_dir}: the run needs {num_bytes / 1e6:,.0f} MB for checkpoints and models, {free / 1e6:,.0f} MB are free: "
             f"make room, give output_dir on a larger file system, or lower checkpoint.keep_last (now {keep_last}, at least 2)"
         )

@@ -17,15 +17,13 @@ from pydantic_core import to_json
 
 from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
+from dstrain.checkpoint.room import SPARE_BYTES
 from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
 from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover, remove_leftovers, verify_committed
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 
 log = logging.getLogger(__name__)
-
-SPARE_BYTES = 16 << 20
-"""Left free on the disk beside a checkpoint: manifests, metrics and cards must still find room."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,9 +156,9 @@ class Saver:
             free = shutil.disk_usage(self._root).free
         except OSError as error:
             return None, f"{self._root}: {error.strerror}"
-        if free < num_bytes + SPARE_BYTES:
+        if free < (needed := num_bytes + SPARE_BYTES):
             remove_leftover(parts)
-            return None, f"{self._root}: {num_bytes / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
+            return None, f"{self._root}: {needed / 1e6:,.0f} MB are needed, {free / 1e6:,.0f} MB are free"
         return parts, None
 
     def _write_parts(self, snapshot: Snapshot, *, parts: Path) -> list[FileEntry] | str:

@@ -12,6 +12,8 @@ from dstrain.cluster.nodes import first_node
 
 EXIT_PREEMPTED = 85
 """Exit code: saved, start me again."""
+EXIT_INTERRUPTED = 130
+"""Exit code: ended at once by Ctrl-C, as shells give it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +25,7 @@ class Place:
     world_size: int
     master_address: str
     master_port: int
+    """0 where the launcher leaves it to the ranks to agree on one."""
     launcher: str
     local_world_size: int = 1
     """Processes on this node, as far as the launcher says."""
@@ -83,8 +86,6 @@ def _launcher(environment: Mapping[str, str]) -> str:
 
 
 def _slurm_place(environment: Mapping[str, str]) -> Place:
-    # below the ephemeral range, where a job-id formula would meet ports in use (NVIDIA/enroot#243)
-    job_port = 20000 + _number(environment, "SLURM_JOB_ID") % 12000
     # rank 0 runs on the first node of the step, which may be smaller than the job
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
     return Place(
@@ -92,7 +93,8 @@ def _slurm_place(environment: Mapping[str, str]) -> Place:
         local_rank=_number(environment, "SLURM_LOCALID"),
         world_size=_number(environment, "SLURM_NTASKS"),
         master_address=environment.get("MASTER_ADDR") or first_node(nodes),
-        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else job_port,
+        # no formula: on a shared node its port may belong to another job (rendezvous.py)
+        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
         launcher="srun",
         local_world_size=_local_world_size(environment),
     )

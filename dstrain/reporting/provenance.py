@@ -218,7 +218,9 @@ def _set_aside(record: RunRecord) -> Markdown | str:
 def _unsaved(record: RunRecord) -> str | None:
     """The steps that were to be saved and could not, each with its reason; said once a step."""
     failed = {row.step: row.message or NOT_RECORDED for row in record.events if row.event == "unsaved"}
-    return "; ".join(f"step {count(step)} ({message})" for step, message in failed.items()) or None
+    shown = "; ".join(f"step {count(step)} ({message})" for step, message in list(failed.items())[:NUM_SHOWN])
+    more = f" and {count(len(failed) - NUM_SHOWN)} more" if len(failed) > NUM_SHOWN else ""
+    return shown + more if failed else None
 
 
 def _not_finite(record: RunRecord) -> str | None:

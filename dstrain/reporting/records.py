@@ -20,6 +20,7 @@ CONFIG_FILE = "config.yaml"
 INFO_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 QUARANTINE_FILE = "quarantine.jsonl"
+EXPORTED_STEP_FILE = "training_step.json"
 EXPORTS = ("best", "final")
 """Sub-folders with a model in the Hugging Face layout."""
 
@@ -164,8 +165,8 @@ class RunRecord:
     train_rows: tuple[TrainRow, ...]
     eval_rows: tuple[EvalRow, ...]
     events: tuple[EventRow, ...]
-    exports: tuple[str, ...] = ()
-    """Which of EXPORTS the run folder holds."""
+    exports: Mapping[str, int | None] = field(default_factory=dict)
+    """Which of EXPORTS the run folder holds, with the step of the weights as far as the folder says it."""
     quarantine: tuple[QuarantinedRow, ...] = ()
     """Rows that training did without."""
 
@@ -274,7 +275,7 @@ def load_record(run_dir: Path) -> RunRecord:
     config = load_config(str(_present(run_dir, name=CONFIG_FILE)))
     info = read_run_info(run_dir)
     rows = read_rows(_present(run_dir, name=METRICS_FILE))
-    exports = tuple(name for name in EXPORTS if (run_dir / name).is_dir())
+    exports = {name: _exported_step(run_dir / name) for name in EXPORTS if (run_dir / name).is_dir()}
     return build_record(config, info=info, rows=rows, exports=exports, quarantine=read_quarantine(run_dir))
 
 
@@ -288,12 +289,19 @@ def read_quarantine(run_dir: Path) -> list[QuarantinedRow]:
     ]
 
 
+def _exported_step(folder: Path) -> int | None:
+    try:
+        return int(json.loads((folder / EXPORTED_STEP_FILE).read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def build_record(
     config: RunConfig,
     *,
     info: RunInfo,
     rows: Sequence[Row],
-    exports: Sequence[str] = (),
+    exports: Mapping[str, int | None] | None = None,
     quarantine: Sequence[QuarantinedRow] = (),
 ) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
@@ -304,7 +312,7 @@ def build_record(
         train_rows=tuple(row for row in kept if isinstance(row, TrainRow)),
         eval_rows=tuple(row for row in kept if isinstance(row, EvalRow)),
         events=tuple(row for row in kept if isinstance(row, EventRow)),
-        exports=tuple(exports),
+        exports=exports or {},
         quarantine=tuple(quarantine),
     )
 

@@ -54,12 +54,12 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         also = Markdown(", and also the last" if row is final else "")
         template = "the best of {} evaluations by {}, the metric that chooses the best checkpoint{}"
         reason = phrase(template, count(len(record.eval_rows)), code(metric), also)
-    export = _export(record, "best" if record.best else "final")
+    export = _export(record, "best" if record.best else "final", row)
     sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
     if row is not final:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, gave {values}."
-        sentences.append(phrase("{}{}", last, _export(record, "final")))
+        sentences.append(phrase("{}{}", last, _export(record, "final", final)))
     return [*sentences, *_better_elsewhere(record, row)]
 
 
@@ -72,10 +72,16 @@ def _rows(record: RunRecord, row: EvalRow) -> Markdown:
     )
 
 
-def _export(record: RunRecord, name: str) -> Markdown:
+def _export(record: RunRecord, name: str, row: EvalRow) -> Markdown:
     # before the end a folder may still hold weights of steps that a resumed run went back behind
-    is_there = name in record.exports and record.status == "finished"
-    return Markdown(f" The folder `{name}/` holds these weights." if is_there else "")
+    if record.status != "finished" or name not in record.exports:
+        return Markdown()
+    step = record.exports[name]
+    if step == row.step:
+        return Markdown(f" The folder `{name}/` holds these weights.")
+    return phrase(
+        " **The folder {} does not hold these weights, but those of step {}.**", code(f"{name}/"), count(step)
+    )
 
 
 def _compared(record: RunRecord) -> list[str]:

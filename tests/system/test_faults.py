@@ -1,6 +1,7 @@
 """What befalls real runs besides being killed: damage, full disks, signals at bad moments, hangs, second starts."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(straight: RunConfig, tmp
     card = (Path(config.run_dir) / "README.md").read_text()
     assert "checkpoints could not be saved: step 4" in card
     assert torture.fingerprint(config) | {"kept": None} == torture.fingerprint(straight) | {"kept": None}
+    assert load_record(Path(config.run_dir)).exports == {"best": 3, "final": 12}
 
 
 def test_a_run_folder_that_cannot_be_written_is_refused_before_step_1(tmpfs: Path, cache: Path) -> None:
@@ -203,7 +205,7 @@ def test_a_disk_too_small_for_the_run_is_refused_before_step_1(tmpfs: Path, cach
     (tmpfs / "filler").write_bytes(bytes(23 << 20))
     result = start_in_one_process(config, folder=cache)
     assert result.returncode != 0
-    assert "GB are free: make room" in result.stderr
+    assert "MB are free: make room" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -273,6 +275,37 @@ def take_over(config: RunConfig, pids: list[int]) -> int:
     finally:
         for pid in pids:
             os.kill(pid, signal.SIGCONT)
+
+
+def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    assert live(config, world_size=1) == [0]
+    card = (Path(config.run_dir) / "README.md").read_text()
+    shutil.rmtree(Path(config.run_dir) / "checkpoints")
+    assert live(config, world_size=1) == [1]
+    assert "this run was saved at step 12 before" in torture.printed(config)
+    assert "Traceback" not in torture.printed(config)
+    assert (Path(config.run_dir) / "README.md").read_text() == card
+
+
+def test_a_finished_run_makes_models_again_that_were_removed(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    assert live(config, world_size=1) == [0]
+    before = torture.fingerprint(config)
+    for name in ("best", "final"):
+        shutil.rmtree(Path(config.run_dir) / name)
+    assert live(config, world_size=1) == [0]
+    assert torture.fingerprint(config) == before
+
+
+def test_ctrl_c_saves_and_a_second_ends_at_once(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    interrupt = once(config, in_step, lambda pids: [os.kill(pid, signal.SIGINT) for pid in pids])
+    assert live(config, meanwhile=interrupt) == [EXIT_PREEMPTED] * 2
+    assert "Traceback" not in torture.printed(config)
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert outcome.message == "received SIGINT"
 
 
 POISONED = (3, 50, 77)

@@ -56,5 +56,5 @@ class CheckpointHook(Hook):
                 log.info("saved %s", outcome.directory)
             else:
                 control.unsaved = f"step {outcome.step} could not be saved: {outcome.problem}"
-                log.warning("%s; training goes on, and the checkpoint before stays", control.unsaved)
+                log.warning("%s; training goes on, older checkpoints stay", control.unsaved)
                 control.record(event_row("unsaved", outcome.step, message=outcome.problem))

@@ -1,4 +1,4 @@
-"""Stops the run in order when it is told to: by SIGTERM or SIGUSR1, or because its launcher died.
+"""Stops the run in order when it is told to: by SIGTERM, SIGUSR1 or Ctrl-C, or because its launcher died.
 
 A signal only sets a flag; the ranks agree on it after every step, so that all of them stop at the same one. Between the
 batches of an evaluation they share nothing but files, so whoever was told leaves one for the others.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -41,6 +41,7 @@ class PreemptHook(Hook):
     def on_start(self, progress: Progress, control: Control) -> None:
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         self.agree(control)
@@ -67,6 +68,12 @@ class PreemptHook(Hook):
         return 0.0 if self._told is None else time.monotonic() - self._told
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._raise_flag(number)
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._flag:
+            os._exit(EXIT_INTERRUPTED)
+        log.warning("interrupted: the run saves and ends after this step; once more ends it at once")
         self._raise_flag(number)
 
     def _on_orphaned(self) -> None:

@@ -53,8 +53,8 @@ def read(action: Callable[[], Any], *, path: Path) -> Any:
     try:
         return action()
     except CheckpointError as error:
-        assert path.name in str(error) or path.parent.name in str(error)
-        message = str(error).replace(str(path.parent), "")
+        named, message = str(error), str(error).replace(str(path.parent), "")
+        assert path.name in named or path.parent.name in named
         assert len(message) < MAX_MESSAGE, message
         assert message.isprintable(), repr(message)
         return None

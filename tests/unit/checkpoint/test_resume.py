@@ -10,9 +10,10 @@ from checkpoint_cases import STATE, WEIGHTS, break_file, build_manifest, claims,
 from pydantic_core import to_json
 
 from dstrain.checkpoint.manifest import CheckpointError, save_manifest
-from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, Start, differences, find_resume
+from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, Start, find_resume
 from dstrain.checkpoint.state import RunState, load_state
 from dstrain.checkpoint.store import Name, begin_save, commit_save, trim_checkpoint
+from dstrain.config.differences import differences
 from dstrain.config.load import load_config
 from dstrain.config.schema import RECIPE_KEYS
 
@@ -258,24 +259,3 @@ def test_a_change_reads_as_a_sentence() -> None:
     assert (
         str(Change("tokenizer", "a", None, "fingerprint")) == "tokenizer (fingerprint): 'a' in the checkpoint, None now"
     )
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "expected"),
-    [
-        ({}, {}, []),
-        ({"a": 1}, {"a": 1.0}, []),
-        ({"a": {"b": 1}}, {"a": {"b": 2}}, [("a.b", 1, 2)]),
-        ({"b": 1, "a": 1}, {"b": 2, "a": 2}, [("a", 1, 2), ("b", 1, 2)]),
-        ({"a": 1}, {}, [("a", 1, None)]),
-        ({}, {"a": 1}, [("a", None, 1)]),
-        ({"a": None}, {}, []),
-        ({"a": None}, {"a": {"b": 1}}, [("a", None, {"b": 1})]),
-        ({"a": [1, 2]}, {"a": [1, 3]}, [("a.1", 2, 3)]),
-        ({"a": [1]}, {"a": [1, 2]}, [("a", [1], [1, 2])]),
-        ({"a": [{"b": 1}]}, {"a": [{"b": 2}]}, [("a.0.b", 1, 2)]),
-        ({"a": "1"}, {"a": 1}, [("a", "1", 1)]),
-    ],
-)
-def test_differences_are_leaves_in_order(old: Any, new: Any, expected: list[tuple[str, Any, Any]]) -> None:
-    assert list(differences(old, new)) == expected

@@ -163,7 +163,9 @@ def translation_record(config: RunConfig | None = None, *, info: RunInfo | None 
     rows += [train_row(step) for step in range(5000, 95001, 5000)]
     rows += [translation_row(step, bleu=bleu, loss=loss) for step, bleu, loss in curve]
     rows.append(EventRow("finish", 95000, "2026-11-23T20:00:00Z"))
-    return build_record(config or translation_config(), info=info or run_info(), rows=rows, exports=("best", "final"))
+    return build_record(
+        config or translation_config(), info=info or run_info(), rows=rows, exports={"best": 95000, "final": 95000}
+    )
 
 
 def parsing_record(config: RunConfig | None = None, *, info: RunInfo | None = None) -> RunRecord:
@@ -174,4 +176,4 @@ def parsing_record(config: RunConfig | None = None, *, info: RunInfo | None = No
     rows.append(EventRow("finish", 3000, "2026-11-23T20:00:00Z"))
     model = {"base": "google/mt5-small", "architecture": "MT5ForConditionalGeneration", "num_parameters": 300176768}
     given = info or run_info(model=model, total_steps=3000, steps_per_epoch=30)
-    return build_record(config or parsing_config(), info=given, rows=rows, exports=("best", "final"))
+    return build_record(config or parsing_config(), info=given, rows=rows, exports={"best": 2400, "final": 3000})

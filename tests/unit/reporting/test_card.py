@@ -333,12 +333,19 @@ def test_zero_0_with_16_bit_is_called_what_it_runs_as() -> None:
 )
 def test_an_unfinished_run_says_so_under_its_title(last: EventRow, notice: str | None) -> None:
     rows: list[Row] = [EventRow("start", 0), translation_row(50, bleu=1.0, loss=2.0), last]
-    record = build_record(translation_config(), info=run_info(), rows=rows, exports=("best",))
+    record = build_record(translation_config(), info=run_info(), rows=rows, exports={"best": 50})
     card = build_card(record)
     after_title = card.split("# ko-en-m2m\n", 1)[1].strip().splitlines()[0]
     assert after_title.startswith(notice or "This model is a fine-tuned version")
     assert ("not finished" in card) == (notice is not None)
     assert ("`best/` holds these weights" in card) == (notice is None)
+
+
+def test_a_folder_with_the_weights_of_another_step_is_not_passed_off_as_the_best() -> None:
+    rows: list[Row] = [EventRow("start", 0), translation_row(50, bleu=1.0, loss=2.0), EventRow("finish", 50)]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows, exports={"best": 20}))
+    assert "holds these weights" not in card
+    assert "**The folder `best/` does not hold these weights, but those of step 20.**" in card
 
 
 def test_a_run_that_only_started_has_a_card() -> None:

@@ -205,7 +205,9 @@ def test_run_info_is_replaced_whole_and_leaves_no_draft(tmp_path: Path) -> None:
 def test_exports_that_exist_are_noted(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", rows=[START])
     (run_dir / "final").mkdir()
-    assert load_record(run_dir).exports == ("final",)
+    assert load_record(run_dir).exports == {"final": None}
+    (run_dir / "final" / "training_step.json").write_text('{"step": 7}')
+    assert load_record(run_dir).exports == {"final": 7}
 
 
 def test_reading_a_record_and_building_a_card_import_no_torch() -> None:

@@ -1,0 +1,131 @@
+"""The ends of a run: what it leaves when it ends, and what an earlier end has left where it begins. Trains nothing."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+from dstrain.build import Built
+from dstrain.checkpoint.export import exported_step
+from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.outcome import RunOutcome
+from dstrain.export import export_checkpoint, export_live
+from dstrain.reporting.card import write_card
+from dstrain.reporting.records import METRICS_FILE, EventRow, read_rows
+from dstrain.training.hooks.evaluate import EvaluateHook
+from dstrain.training.hooks.preempt import PreemptHook
+from dstrain.training.state import Control, Progress, event_row
+
+BEST, FINAL = "best", "final"
+EXIT_UNSAVED = 1
+"""The run ended in order, but its last checkpoint could not be written."""
+
+log = logging.getLogger(__name__)
+
+
+def compare_with_history(built: Built) -> None:
+    """Whether the folder's rows fit the place where the run begins.
+
+    Raises:
+        ValueError: the folder tells of a run that was saved, and no checkpoint is there: a start would begin from step 0
+            and replace what that run left.
+    """
+    path, step = built.run_dir / METRICS_FILE, built.first_progress.step
+    rows = read_rows(path) if path.exists() else []
+    saved = [
+        row.step for row in rows if isinstance(row, EventRow) and row.event in ("stop", "finish", "resume") and row.step
+    ]
+    if built.resume is None and saved:
+        raise ValueError(
+            f"{built.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} before ({path}): a start "
+            "would begin from step 0 and replace its models and scores. Restore the checkpoints, give another output_dir, "
+            f"or remove {built.run_dir} to begin again"
+        )
+    if built.resume is not None and not any(row.step <= step for row in rows if not isinstance(row, EventRow)):
+        built.warnings.append(
+            f"{path} has no rows up to step {step}, where the run goes on: plots, tables and the card will not tell of them"
+        )
+
+
+def agree_on_finished(built: Built) -> bool:
+    """Whether the run had come to its end before; its card is written again, since a kill may have come between."""
+    finished = built.ranks.rank == 0 and _is_finished(built)
+    if finished:
+        for name, step in _models_of(built).items():
+            _complete_export(built.run_dir, name=name, step=step)
+        write_card(built.run_dir)
+        log.info(
+            "%s is finished: its card, models and scores lie there; another output_dir starts a new run", built.run_dir
+        )
+        built.guard.report(RunOutcome("finished", 0, step=built.first_progress.step, attempt=built.guard.attempt))
+    return bool(built.ranks.broadcast(finished))
+
+
+def _is_finished(built: Built) -> bool:
+    metrics = built.run_dir / METRICS_FILE
+    if built.resume is None or built.resume.allowed or not metrics.exists():
+        return False
+    rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
+    # at that very step: a writer who had lost the folder may have said so of checkpoints that do not count
+    return bool(rows) and rows[-1].event == "finish" and rows[-1].step == built.resume.state.step
+
+
+def _models_of(built: Built) -> dict[str, int]:
+    """The models of a finished run by the name of their folder, and the steps whose weights they must hold."""
+    assert built.resume is not None
+    best = built.resume.state.hooks[EvaluateHook.name]["best"]
+    return {FINAL: built.resume.state.step} | ({BEST: int(best["step"])} if best else {})
+
+
+def finish(
+    built: Built, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
+) -> int:
+    """Export the last model, see that the best is there, write the card and the outcome; gives the exit code."""
+    if not control.preempted:
+        built.guard.phases.enter("export")
+        export_live(built, name=FINAL, step=progress.step, check=True)
+    built.guard.phases.enter("finish")
+    if built.ranks.rank == 0:
+        if best is not None and not control.preempted:
+            _complete_export(built.run_dir, name=BEST, step=int(best["step"]))
+        control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
+        _write_card(built.run_dir)
+    if control.preempted:
+        # asked of all, since a signal may reach any rank
+        (milliseconds,) = built.ranks.max([round(1000 * preempt.seconds_since_told())])
+        done = "a save" if control.unsaved is None else "a save that failed"
+        log.info(
+            "%s: ended %.1f s later, after the step under way and %s", control.stop_reason, milliseconds / 1000, done
+        )
+    outcome = _outcome(control, step=progress.step, attempt=built.guard.attempt)
+    built.guard.report(outcome)
+    built.ranks.barrier()
+    assert outcome.exit_code is not None
+    return outcome.exit_code
+
+
+def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
+    if control.unsaved is not None:
+        log.error("%s; once it can be, the same command goes on from the newest checkpoint", control.unsaved)
+        return RunOutcome("failed", EXIT_UNSAVED, control.unsaved, step=step, attempt=attempt)
+    if control.preempted:
+        return RunOutcome("preempted", EXIT_PREEMPTED, control.stop_reason or "", step=step, attempt=attempt)
+    return RunOutcome("finished", 0, control.stop_reason or "", step=step, attempt=attempt)
+
+
+def _write_card(run_dir: Path) -> None:
+    try:
+        card = write_card(run_dir)
+    except OSError as error:  # a full disk must not hide how the run ended
+        log.error("the card could not be written (%s): once there is room, dstrain card %s", error, run_dir)
+        return
+    log.info("card: %s  plots: %s  model: %s", card, run_dir / "plots", run_dir / BEST)
+
+
+def _complete_export(run_dir: Path, *, name: str, step: int) -> None:
+    """Make a model from its checkpoint where its folder was not written, was cut short by a kill, or was removed."""
+    if exported_step(run_dir / name) == step:
+        return
+    try:
+        export_checkpoint(run_dir, step=step, folder=run_dir / name)
+    except (ValueError, OSError) as error:
+        log.warning("%s does not hold the model of step %d: %s", run_dir / name, step, error)
