@@ -1,0 +1,61 @@
+"""Text for a terminal: aligned tables, times and ages, strangers' words without what a terminal would obey. Knows no runs."""
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+UNKNOWN = "?"
+MAX_LINES = 20
+"""Lines of a message that are shown; an error of a library may have hundreds."""
+MAX_LINE = 2000
+"""Characters of a line that are shown."""
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """One line a row, columns as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units: `3 h 12 min`."""
+    if not math.isfinite(seconds):
+        return UNKNOWN
+    whole = max(0, round(seconds))
+    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
+
+
+def to_iso(seconds: float | None) -> str | None:
+    """Seconds since 1970 as an ISO time in UTC, None where they are no time."""
+    try:
+        return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def from_iso(text: str) -> float | None:
+    """An ISO time as seconds since 1970, None where it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def moment(seconds: float | None) -> str:
+    """Seconds since 1970 as people write it."""
+    text = to_iso(seconds)
+    return UNKNOWN if text is None else f"{text[:10]} {text[11:19]} UTC"
+
+
+def printable(text: str) -> str:
+    """A stranger's text, lines kept, cut where it is longer than anybody reads."""
+    lines = text.strip().splitlines()
+    shown = ["".join(letter if letter.isprintable() else " " for letter in line[:MAX_LINE]) for line in lines]
+    more = [f"… {len(lines) - MAX_LINES} more lines"] if len(lines) > MAX_LINES else []
+    return "\n".join(shown[:MAX_LINES] + more)

@@ -1,0 +1,190 @@
+"""The files of a run folder read from outside, while it runs or afterwards; decides nothing.
+
+Changes nothing, hashes nothing and asks no other host. Whatever is broken or half written is passed over, and noted where
+it hides something.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dstrain.checkpoint.manifest import MANIFEST
+from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
+from dstrain.cluster.hangs import Hang
+from dstrain.cluster.lease import DIRECTORY, Claim, read_claims
+from dstrain.cluster.outcome import RunOutcome, read_outcome
+from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
+from dstrain.config.load import load_config
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.records import (
+    CONFIG_FILE,
+    INFO_FILE,
+    METRICS_FILE,
+    ROWS,
+    EvalRow,
+    EventRow,
+    Row,
+    TrainRow,
+    drop_superseded,
+    read_run_info,
+)
+
+MAX_COUNT = 2**63 - 1
+"""Of steps and seconds: a larger number is damage."""
+UNREADABLE = (ValueError, OSError, RecursionError)
+"""What reading a broken file may end in; JSON nested without end is a RecursionError."""
+
+_HANG = TypeAdapter(Hang)
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What a run folder holds; times are seconds since 1970."""
+
+    config: RunConfig | None
+    total_steps: int | None
+    train_rows: tuple[TrainRow, ...]
+    eval_rows: tuple[EvalRow, ...]
+    events: tuple[EventRow, ...]
+    claims: tuple[Claim, ...]
+    renewed: float | None
+    """When the newest claim was last written, by the file system's clock."""
+    outcome: RunOutcome | None
+    records: tuple[RankRecord, ...]
+    """Of the newest start."""
+    hangs: dict[int, Hang]
+    """By the number of the start that hung."""
+    checkpoints: tuple[tuple[Path, float | None], ...]
+    """Those that count, the newest first, and when they were saved."""
+    notes: tuple[str, ...]
+    """What could not be read, in sentences."""
+
+
+def read_files(run_dir: Path) -> RunFiles:
+    """The files of a run folder; an absent folder holds none."""
+    notes: list[str] = []
+    rows = _read_rows(run_dir, notes=notes)
+    claims, outcome = _read_start(run_dir)
+    return RunFiles(
+        config=_read_config(run_dir, notes=notes),
+        total_steps=_read_total_steps(run_dir, notes=notes),
+        train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
+        eval_rows=tuple(row for row in rows if isinstance(row, EvalRow)),
+        events=tuple(row for row in rows if isinstance(row, EventRow)),
+        claims=tuple(claims),
+        renewed=_mtime(run_dir / DIRECTORY / f"{claims[-1].number:08d}.json") if claims else None,
+        outcome=outcome,
+        records=_read_records(run_dir, claims=claims),
+        hangs=_read_hangs(run_dir, claims=claims),
+        checkpoints=_list_checkpoints(run_dir, claims=claims, notes=notes),
+        notes=tuple(notes),
+    )
+
+
+def _read_config(run_dir: Path, *, notes: list[str]) -> RunConfig | None:
+    path = run_dir / CONFIG_FILE
+    try:
+        return load_config(str(path)) if path.is_file() else None
+    except UNREADABLE as error:
+        notes.append(f"{CONFIG_FILE} cannot be read, so its limits and its metric are not known: {error}")
+    return None
+
+
+def _read_total_steps(run_dir: Path, *, notes: list[str]) -> int | None:
+    try:
+        total = read_run_info(run_dir).total_steps if (run_dir / INFO_FILE).is_file() else None
+    except UNREADABLE as error:
+        notes.append(f"{INFO_FILE} cannot be read: {error}")
+        return None
+    return total if total is not None and 0 < total <= MAX_COUNT else None
+
+
+def _read_rows(run_dir: Path, *, notes: list[str]) -> list[Row]:
+    """Rows of metrics.jsonl that count; broken lines are passed over, but for a torn last one said."""
+    path = run_dir / METRICS_FILE
+    try:
+        *lines, torn = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+    except OSError as error:
+        notes.append(f"{METRICS_FILE} cannot be read: {error.strerror}")
+        return []
+    read = [_read_row(line) for line in lines]
+    broken = [number for number, row in enumerate(read, start=1) if row is None]
+    if broken:
+        notes.append(f"{METRICS_FILE}: {len(broken)} broken line(s) passed over, the first is line {broken[0]}")
+    return drop_superseded([row for row in [*read, _read_row(torn)] if row is not None])
+
+
+def _read_row(line: bytes) -> Row | None:
+    try:
+        content: Any = json.loads(line)
+        row: Row = ROWS[content["kind"]].validate_python(content)
+    except (*UNREADABLE, KeyError, TypeError):
+        return None
+    return row if 0 <= row.step <= MAX_COUNT else None
+
+
+def _read_start(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:
+    """Claims, and the outcome that belongs to them: read again where it changed meanwhile."""
+    for _ in range(2):
+        outcome = read_outcome(run_dir)
+        try:
+            claims = read_claims(run_dir)
+        except UNREADABLE:
+            claims = []
+        if read_outcome(run_dir) == outcome:
+            break
+    return claims, outcome
+
+
+def _read_records(run_dir: Path, *, claims: Sequence[Claim]) -> tuple[RankRecord, ...]:
+    """Records of the newest start: those of earlier ones stay where the run was started again on fewer ranks."""
+    try:
+        found = read_rank_records(ranks_dir(run_dir))
+    except UNREADABLE:
+        return ()
+    sane = [record for record in found if _is_sane(record)]
+    attempts = [claims[-1].number] if claims else [record.attempt for record in sane]
+    newest = max(attempts, default=0)
+    return tuple(record for record in sane if record.attempt == newest)
+
+
+def _is_sane(record: RankRecord) -> bool:
+    times = (record.changed, record.heartbeat)
+    numbers = (record.rank, record.step or 0, record.pid)
+    return all(math.isfinite(time) for time in times) and all(0 <= number <= MAX_COUNT for number in numbers)
+
+
+def _mtime(path: Path) -> float | None:
+    with suppress(OSError):
+        return path.lstat().st_mtime
+    return None
+
+
+def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
+    hangs = {}
+    for claim in claims:
+        with suppress(OSError, ValidationError):
+            path = run_dir / "hangs" / str(claim.number) / "hang.json"
+            hangs[claim.number] = _HANG.validate_json(path.read_bytes())
+    return hangs
+
+
+def _list_checkpoints(
+    run_dir: Path, *, claims: Sequence[Claim], notes: list[str]
+) -> tuple[tuple[Path, float | None], ...]:
+    root = run_dir / "checkpoints"
+    try:
+        current = current_dirs(root, claims=claims)
+        num_late = len(checkpoint_dirs(root)) - len(current)
+    except OSError as error:
+        notes.append(f"the checkpoints cannot be listed: {error.strerror}")
+        return ()
+    if num_late > 0:
+        notes.append(f"{num_late} checkpoint(s) do not count: a later start went on from an earlier step")
+    return tuple((directory, _mtime(directory / MANIFEST)) for directory in current)
