@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 
-.PHONY: demo demo-parsing test torture check environment test-environment clean
+.PHONY: demo demo-parsing test test-slurm torture check environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -20,6 +20,10 @@ demo-parsing: environment
 
 test: test-environment
 	$(BIN)/python -m pytest $(ARGS)
+
+# on a real Slurm of two nodes that are namespaces of this machine; needs root on Debian or Ubuntu; minutes
+test-slurm: test-environment
+	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 # a two-rank run killed over and over; minutes
 torture: test-environment

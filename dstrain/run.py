@@ -23,6 +23,7 @@ from dstrain.cluster.environment import Place
 from dstrain.cluster.lease import read_claims
 from dstrain.cluster.phases import Drill
 from dstrain.cluster.process_group import join_ranks
+from dstrain.cluster.rendezvous import Meeting
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.loader import Loader, StepBatch
@@ -60,12 +61,16 @@ def run(
     allowed: Iterable[str] = (),
     drill: Drill | None = None,
     debug: bool = False,
+    meeting: Meeting | None = None,
+    cause: str | None = None,
 ) -> int:
     """Train a recipe from its beginning or from its newest checkpoint; gives the exit code.
 
     Args:
         allowed: fields that may have changed since the checkpoint.
         drill: when this process is to be killed, to prove that nothing is lost.
+        meeting: the port that the ranks have agreed on, where their launcher gave none.
+        cause: why the run was started, for its history.
 
     Raises:
         ValueError: something the user can mend; the message says what and how.
@@ -74,18 +79,18 @@ def run(
     if debug:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
-    ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes)
+    ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
     preempt = PreemptHook(ranks=ranks)
     guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
     if debug:
         _empty_folder(Path(config.run_dir))  # a debug run begins anew
     built = build(config, guard=guard, allowed=allowed)
-    code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command)
+    code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command, cause=cause)
     guard.close(f"ended with code {code}")
     return code
 
 
-def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
+def _train(built: Built, *, preempt: PreemptHook, command: str, cause: str | None) -> int:
     config = built.config
     record = _recorder(built)
     if built.ranks.rank == 0:
@@ -94,7 +99,7 @@ def _train(built: Built, *, preempt: PreemptHook, command: str) -> int:
         parts.write_text(dump_config(config))
         parts.replace(built.run_dir / "config.yaml")
         write_run_info(built.run_dir, _describe(built, command=command))
-        record(event_row("resume" if built.resume else "start", built.first_progress.step))
+        record(event_row("resume" if built.resume else "start", built.first_progress.step, message=cause))
         for warning in built.warnings:
             log.warning("%s", warning)
         for name in (BEST, FINAL):

@@ -21,6 +21,8 @@ from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.lease import LeaseHeld, LeaseLost
 from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.phases import read_drill
+from dstrain.cluster.rendezvous import Meeting, arrange_meeting, needs_meeting
+from dstrain.cluster.requeue import CAUSE_VARIABLE
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
 from dstrain.debug import shrink_config
@@ -41,7 +43,7 @@ log = logging.getLogger("dstrain")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank of a training run; gives the exit code: 0 finished, 85 saved and to be started again, else failed."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    options = _parse(arguments)
+    options = parse_arguments(arguments)
     try:
         place = discover_place(os.environ)
         place = replace(place, launched_by=find_launcher(place.launcher))
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
         _make_run_dir(config)
+        meeting = _arrange_meeting(place, config=config)
     except (ConfigError, ValueError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"{error}", file=sys.stderr)
@@ -66,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             allowed=options.allow_changed,
             drill=drill,
             debug=bool(options.debug or options.overfit),
+            meeting=meeting,
+            cause=os.environ.get(CAUSE_VARIABLE),
         )
     except Exception as error:
         # the interpreter's own ending would wait for peers in destructors of the process group
@@ -81,7 +86,14 @@ def _make_run_dir(config: RunConfig) -> None:
         ) from error
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _arrange_meeting(place: Place, *, config: RunConfig) -> Meeting | None:
+    if not needs_meeting(place):
+        return None
+    return arrange_meeting(place, environment=os.environ, run_dir=Path(config.run_dir))
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """What a training is started with; anything else ends the process with a usage message and code 2."""
     parser = argparse.ArgumentParser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
     parser.add_argument("--config", required=True, help="a recipe file, or the name of a shipped recipe")
     parser.add_argument(

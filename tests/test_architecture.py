@@ -41,6 +41,7 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "run": frozenset({*ROOMS, "build", "describe", "ends", "export", "guard", "prepare"}),
     "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
     "train": frozenset({"config", "cluster", "debug", "run"}),
+    "requeue": frozenset({"config", "cluster", "checkpoint", "train"}),
     "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),
     "status": frozenset({"config", "cluster", "checkpoint", "reporting"}),
     "cli": frozenset({"config", "checkpoint", "cluster", "drill", "export", "reporting", "score", "status", "train"}),
@@ -63,6 +64,7 @@ TORCH_FREE = (
     "dstrain.train",
     "dstrain.debug",
     "dstrain.drill",
+    "dstrain.requeue",
     "dstrain.status",
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""

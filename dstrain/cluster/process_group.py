@@ -13,6 +13,7 @@ import torch
 import torch.distributed as dist
 
 from dstrain.cluster.environment import Place
+from dstrain.cluster.rendezvous import Meeting
 
 
 @dataclass(frozen=True)
@@ -75,8 +76,10 @@ class Ranks:
         return values
 
 
-def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
+def join_ranks(place: Place, *, timeout_minutes: int, meeting: Meeting | None = None) -> Ranks:
     """Start the process group; with several GPUs on a node, each rank takes the one of its local rank.
+
+    Without a `meeting`, at which the ranks have agreed on a port, the launcher's address and port are used.
 
     Raises:
         ValueError: more ranks on this node than GPUs, or the port is in use.
@@ -91,7 +94,8 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        dist.init_process_group(backend, timeout=timeout, rank=place.rank, world_size=place.world_size)
+        store = _open_store(place, meeting=meeting, timeout=timeout) if meeting else None
+        dist.init_process_group(backend, store=store, timeout=timeout, rank=place.rank, world_size=place.world_size)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
@@ -101,6 +105,21 @@ def join_ranks(place: Place, *, timeout_minutes: int) -> Ranks:
         ) from error
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
     return Ranks(place=place, device=device, group=group, timeout=timeout)
+
+
+def _open_store(place: Place, *, meeting: Meeting, timeout: timedelta) -> Any:
+    """The store of the process group over the port that rank 0 has held since the start; returns when all ranks are there."""
+    store_class: Any = vars(dist)["TCPStore"]  # exported at run time only
+    store = store_class(
+        place.master_address,
+        meeting.port,
+        place.world_size,
+        is_master=place.rank == 0,
+        timeout=timeout,
+        master_listen_fd=meeting.listener.detach() if meeting.listener else None,
+    )
+    meeting.close()
+    return store
 
 
 def choose_device(place: Place) -> torch.device:

@@ -98,7 +98,7 @@ def test_only_the_first_rank_prints_a_configuration_error(
 
 
 def parse(*arguments: str) -> Namespace:
-    return train._parse(arguments)
+    return train.parse_arguments(arguments)
 
 
 @pytest.mark.parametrize(

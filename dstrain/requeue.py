@@ -1,0 +1,262 @@
+"""What slurm/train.sbatch asks on the host of the batch script: may the job start, who ended it, is it started again?
+
+    python -m dstrain.requeue start -- --config …         checks the recipe, prints why the job starts now
+    python -m dstrain.requeue told -- --config …          Slurm ends the job (SIGTERM): by whom, while Slurm still knows
+    python -m dstrain.requeue end --code 85 -- --config … decides, and asks Slurm for a requeue; gives the job's exit code
+
+After `--` stands what launch/train.py is given. Imports no torch, and is never run inside a container, where Slurm's commands
+are missing.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dstrain.checkpoint.store import current_dirs, name_of
+from dstrain.cluster.environment import EXIT_PREEMPTED
+from dstrain.cluster.lease import read_claims
+from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.requeue import (
+    BY_SLURM,
+    EXIT_FRUITLESS,
+    MAX_FRUITLESS,
+    Cause,
+    Entry,
+    JobEnd,
+    JobStart,
+    append_entry,
+    count_fruitless,
+    decide,
+    describe_fruitless,
+    describe_start,
+    find_end,
+    find_start,
+    read_cause,
+    read_history,
+)
+from dstrain.config.load import load_config
+from dstrain.train import EXIT_USAGE, parse_arguments
+
+COMMAND_SECONDS = 60.0
+MAX_SOURCE = 160
+"""Letters of a reason: it goes onto the card."""
+
+Run = Callable[[Sequence[str]], tuple[int, str]]
+"""Runs a command; gives its exit code and what it printed, or why it did not run."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """The start of a Slurm job that asks, and the run folder it trains into."""
+
+    id: str
+    restart: int
+    nodes: str
+    run_dir: Path
+    max_fruitless: int
+    run: Run
+
+    def history(self) -> list[Entry]:
+        """What was written down so far."""
+        return read_history(self.run_dir)
+
+    def num_fruitless(self, history: Sequence[Entry]) -> int:
+        """Starts of this job since the newest checkpoint was saved."""
+        return count_fruitless(history, job=self.id, step=newest_step(self.run_dir))
+
+
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    environment: Mapping[str, str] = os.environ,
+    run: Run | None = None,
+) -> int:
+    """Answer one question of the batch script; gives its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    own, training = _split(arguments)
+    options = _parse(own)
+    try:
+        job = _this_job(training, environment=environment, options=options, run=run or run_command)
+        if options.question == "start":
+            return start(job)
+        if options.question == "told":
+            return told(job)
+        return end(job, code=options.code, warned=options.warned)
+    except (ValueError, OSError) as error:
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+
+
+def start(job: Job) -> int:
+    """Write down that the job starts, and print why; refuse one whose restarts lead nowhere, whoever ordered them."""
+    history = job.history()
+    if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
+        print(describe_fruitless(num_fruitless), file=sys.stderr)
+        return EXIT_FRUITLESS
+    cause = describe_start(history, job=job.id, restart=job.restart)
+    entry = JobStart(
+        job.id, job.restart, newest_step(job.run_dir), cause, last_report=newest_report(job.run_dir)[0], time=_now()
+    )
+    append_entry(job.run_dir, entry)
+    print(cause)
+    return 0
+
+
+def told(job: Job) -> int:
+    """Write down who ended the job, while Slurm still knows; at its time limit ask for a requeue at once.
+
+    There is no later: the tasks may need all the time until Slurm kills the batch script too.
+    """
+    history = job.history()
+    if find_end(history, job=job.id, restart=job.restart) is not None:
+        return 0
+    cause, source = _ask_slurm(job)
+    again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
+    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, again, time=_now()))
+    _say(f"Slurm ends this job: {cause}; says {source}")
+    if again:
+        _requeue(job)
+    return 0
+
+
+def end(job: Job, *, code: int, warned: bool) -> int:
+    """Decide what follows after srun has ended, and ask Slurm for it."""
+    history = job.history()
+    before = find_end(history, job=job.id, restart=job.restart)
+    if before is None and code != 0:
+        before = _find_echo(job, code=code)
+    if before is not None:
+        comes_again = before.again or before.cause in BY_SLURM
+        _say(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
+        return code
+    decision = decide(
+        code=code,
+        failure=_find_failure(job, begun=find_start(history, job=job.id, restart=job.restart)),
+        num_fruitless=job.num_fruitless(history),
+        max_fruitless=job.max_fruitless,
+        warned=warned,
+    )
+    cause, source = _own_cause(job, warned=warned)
+    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, decision.requeue, code=code, time=_now()))
+    _say(decision.reason)
+    if decision.requeue:
+        _requeue(job)
+    return decision.exit_code
+
+
+def newest_step(run_dir: Path) -> int:
+    """Step of the newest checkpoint, by its name; 0 without one. To read it whole is the business of who goes on from it."""
+    found = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    names = [name for path in found if (name := name_of(path))]
+    return max((name.step for name in names), default=0)
+
+
+def newest_report(run_dir: Path) -> tuple[int, str | None]:
+    """When a rank last reported that it failed, in the file system's nanoseconds, and the last line of its report."""
+    reports = [(path.stat().st_mtime_ns, path) for path in (run_dir / "failures").glob("rank-*.txt")]
+    if not reports:
+        return 0, None
+    time, path = max(reports)
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
+
+
+def run_command(command: Sequence[str]) -> tuple[int, str]:
+    """Run a command of Slurm's."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return 1, str(error)
+    return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+
+def _ask_slurm(job: Job) -> tuple[Cause, str]:
+    _, queue = job.run(["squeue", "--noheader", "--jobs", job.id, "--Format", "Reason:40,PreemptTime:40,RestartCnt:40"])
+    _, down = job.run(["sinfo", "--noheader", "--Node", "--nodes", job.nodes, "--states", "down", "--format", "%N"])
+    return read_cause(queue, restart=job.restart, down_nodes=down)
+
+
+def _find_echo(job: Job, *, code: int) -> JobEnd | None:
+    """The end of a start that Slurm is starting again already, where srun ended before Slurm's word came."""
+    cause, source = _ask_slurm(job)
+    if cause not in BY_SLURM:
+        return None
+    entry = JobEnd(job.id, job.restart, cause, source, again=False, code=code, time=_now())
+    append_entry(job.run_dir, entry)
+    return entry
+
+
+def _find_failure(job: Job, *, begun: JobStart | None) -> str | None:
+    """What a rank of this start reported before it ended by an error of its own."""
+    reported, last_line = newest_report(job.run_dir)
+    if begun is None or reported <= begun.last_report:
+        return None
+    outcome = read_outcome(job.run_dir)
+    return outcome.message if outcome is not None and outcome.outcome == "failed" else last_line
+
+
+def _own_cause(job: Job, *, warned: bool) -> tuple[Cause, str]:
+    if warned:
+        return "time limit", "Slurm, by the signal before it"
+    outcome = read_outcome(job.run_dir)
+    if outcome is None or not outcome.message:
+        return "its own end", "srun gave no reason"
+    return "its own end", outcome.message.split(";")[0][:MAX_SOURCE]
+
+
+def _requeue(job: Job) -> None:
+    code, printed = job.run(["scontrol", "requeue", job.id])
+    if code != 0:
+        _say(
+            f"scontrol requeue {job.id} failed ({printed.strip()}): submit the job again, it goes on from where it was"
+        )
+
+
+def _this_job(training: Sequence[str], *, environment: Mapping[str, str], options: argparse.Namespace, run: Run) -> Job:
+    given = parse_arguments(training)
+    config = load_config(given.config, overrides=given.overrides, check_files=options.question == "start")
+    job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
+    if not job.isdecimal() or not restart.isdecimal():
+        raise ValueError(
+            f"environment: SLURM_JOB_ID and SLURM_RESTART_COUNT must be whole numbers, found {job!r} and {restart!r}; "
+            "submit slurm/train.sbatch with sbatch"
+        )
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    nodes = environment.get("SLURM_JOB_NODELIST", "")
+    return Job(job, int(restart), nodes, run_dir, max_fruitless=options.max_fruitless, run=run)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in arguments:
+        return arguments, []
+    place = arguments.index("--")
+    return arguments[:place], arguments[place + 1 :]
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m dstrain.requeue", description="Asked by slurm/train.sbatch.")
+    parser.add_argument("question", choices=["start", "told", "end"])
+    parser.add_argument("--code", type=int, default=EXIT_PREEMPTED, help="srun's exit code")
+    parser.add_argument("--warned", action="store_true", help="Slurm has warned of the time limit")
+    parser.add_argument(
+        "--max-fruitless", type=int, default=MAX_FRUITLESS, help="starts in a row that save nothing new"
+    )
+    return parser.parse_args(arguments)
+
+
+def _say(message: str) -> None:
+    print(f"dstrain: {message}", file=sys.stderr, flush=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

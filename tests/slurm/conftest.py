@@ -1,0 +1,58 @@
+"""The cluster of the tests: started once, stopped at the end, and a clear word where it cannot be."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from dstrain.config.schema import RunConfig
+from tests.slurm.jobs import DIRECTORY, build_recipe, run_cluster, submit
+
+REQUIRED = "DSTRAIN_SLURM_REQUIRED"
+"""Set where the tests must run: then they fail instead of being skipped."""
+
+
+def find_obstacle() -> str | None:
+    """Why no cluster can be started here, None if one can."""
+    if os.geteuid() != 0:
+        return "needs root, for the network namespaces that are its nodes"
+    if not shutil.which("slurmctld") and not shutil.which("apt-get"):
+        return "needs Debian or Ubuntu, whose apt-get has Slurm, or an installed slurmctld, slurmd and munge"
+    tried = subprocess.run(["unshare", "--net", "--pid", "--fork", "true"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        return f"namespaces are not allowed here: {tried.stderr.strip()}"
+    return None
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[None]:
+    """A running cluster of two nodes."""
+    if obstacle := find_obstacle():
+        if os.environ.get(REQUIRED):
+            pytest.fail(f"the Slurm of the tests {obstacle}; {REQUIRED} is set")
+        pytest.skip(f"the Slurm of the tests {obstacle}")
+    run_cluster("stop")  # what an interrupted run has left
+    run_cluster("start")
+    try:
+        yield
+    finally:
+        run_cluster("stop")
+
+
+@pytest.fixture(autouse=True)
+def fresh_nodes(cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test finds both nodes up; of a failed one the daemons' last words are shown."""
+    yield
+    run_cluster("boot", "node2")
+    print("".join(f"{path}:\n{path.read_text()[-1500:]}\n" for path in sorted((DIRECTORY / "log").glob("slurm*.log"))))
+
+
+@pytest.fixture(scope="session")
+def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A run of two nodes that nothing happened to."""
+    config = build_recipe(tmp_path_factory.mktemp("straight"))
+    job = submit(config, wait=True)
+    assert job.wait_code == 0, job.log()
+    return config

@@ -1,0 +1,178 @@
+"""Jobs on a real Slurm, 2 nodes × 2 tasks: they train what one process trains, whatever happens to them."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.phases import ranks_dir, read_rank_records
+from dstrain.config.schema import RunConfig
+from tests.slurm.jobs import ROOT, Job, build_recipe, call, log_path, run_cluster, submit, until
+from tests.system.runs import read_rows, train
+from tests.system.torture import fingerprint
+
+WHOLE_CLUSTER = ("--nodes=2", "--exclusive")
+
+
+def causes(config: RunConfig) -> list[tuple[str, str]]:
+    """Starts and resumes of a run, with what was said at them."""
+    rows = read_rows(config, kind="event")
+    return [(row["event"], row["message"]) for row in rows if row["event"] in ("start", "resume")]
+
+
+def losses(config: RunConfig) -> list[float]:
+    return [row["loss"] for row in read_rows(config, kind="train")]
+
+
+def assert_as_straight(job: Job, *, straight: RunConfig) -> None:
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    assert fingerprint(job.config) == fingerprint(straight), job.log()
+
+
+def last_line(job: Job) -> str:
+    return job.log().splitlines()[-1]
+
+
+def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: Path) -> None:
+    single = build_recipe(tmp_path)
+    assert train(single) == [0]
+    assert len(losses(straight)) == 40
+    assert losses(straight) == pytest.approx(losses(single), rel=1e-5)
+    hosts = [record.host for record in read_rank_records(ranks_dir(Path(straight.run_dir)))]
+    assert hosts == ["node1", "node1", "node2", "node2"]
+    ((event, message),) = causes(straight)
+    assert event == "start"
+    assert message.endswith(", first start")
+    assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # the word of rank 0 was taken back
+
+
+def test_warned_of_its_time_limit_a_job_saves_and_goes_on(straight: RunConfig, tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path))
+    job.wait_step(12)
+    call("scancel", "--batch", "--signal=USR1", job.id)  # as --signal=B:USR1@300 has Slurm do
+    job.restart(1)
+    assert_as_straight(job, straight=straight)
+    (_, resume) = causes(job.config)
+    expected = f"job {job.id}, restart 1 (after time limit; says Slurm, by the signal before it)"
+    assert resume == ("resume", expected)
+    assert expected in (Path(job.config.run_dir) / "README.md").read_text()  # the card
+    assert "Terminated" not in job.log()  # every task ended by itself
+    saved = [row for row in read_rows(job.config, kind="event") if row["event"] == "stop"]
+    assert [row["message"] for row in saved] == ["received SIGUSR1"]
+
+
+def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path))
+    job.wait_step(8)
+    call("scontrol", "requeue", job.id)
+    job.restart(1)
+    job.wait_step(20)
+    urgent = call("sbatch", "--parsable", "--partition=urgent", *WHOLE_CLUSTER, "--output=/dev/null", "--wrap=true")
+    job.restart(2)
+    assert_as_straight(job, straight=straight)
+    assert [message for _, message in causes(job.config)[1:]] == [
+        f"job {job.id}, restart 1 (after requeue by hand; says squeue, by its restart count)",
+        f"job {job.id}, restart 2 (after preemption; says squeue, by its time of preemption)",
+    ]
+    assert urgent.strip() != job.id
+
+
+def test_a_power_cut_of_the_second_node_costs_no_result(straight: RunConfig, tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path))
+    job.wait_step(12)
+    run_cluster("power-cut", "node2")
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    run_cluster("boot", "node2")
+    job.restart(1)
+    assert_as_straight(job, straight=straight)
+    (_, (event, message)) = causes(job.config)
+    assert event == "resume"
+    assert message == f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"
+
+
+def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path, training__max_steps=100_000))
+    job.wait_step(6)
+    call("scancel", job.id)
+    assert job.wait_end().startswith("CANCELLED")
+    assert job.field("Restarts") == "0"
+    outcome = read_outcome(Path(job.config.run_dir))
+    assert outcome is not None
+    assert (outcome.outcome, outcome.message) == ("preempted", "received SIGTERM")
+    assert list((Path(job.config.run_dir) / "checkpoints").glob(f"step-{outcome.step:08d}.lease-*")), job.log()
+    assert last_line(job) == "dstrain: cancelled: not requeued"
+
+
+def test_a_wrong_recipe_fails_at_once_with_the_error_as_the_last_line(tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path), overrides=["training.lerning_rate=1"], wait=True)
+    assert job.wait_code == 2
+    assert "lerning_rate" in last_line(job)
+    assert "learning_rate" in last_line(job)
+    assert "srun" not in job.log()
+    assert job.wait_end() == "FAILED 2:0"
+    assert job.field("Restarts") == "0"
+
+
+def test_a_failure_of_training_is_not_requeued_and_is_the_last_line(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path)
+    Path(config.data.train[0].path or "").write_text("a row without a tab\n")
+    job = submit(config)
+    assert job.wait_end() == "FAILED 1:0", job.log()
+    assert last_line(job).startswith("dstrain: not requeued, because it failed: rank ")
+    assert job.field("Restarts") == "0"
+
+
+def test_a_job_that_saves_nothing_new_stops_after_three_starts(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path)
+    job = submit(config, environment={"DSTRAIN_DRILL": "kill:step:2:rank=3"})
+    for number in (1, 2):
+        job.restart(number)
+    assert job.wait_end() == "FAILED 1:0", job.log()
+    assert last_line(job).startswith("dstrain: not requeued: 3 starts in a row saved nothing new"), job.log()
+    assert job.field("Restarts") == "2"
+
+
+def test_two_jobs_that_start_together_on_one_node_do_not_meet(tmp_path: Path) -> None:
+    jobs = []
+    for name in ("one", "other"):
+        config = build_recipe(tmp_path / name, machine__cache_dir=str(tmp_path / name / "cache"))
+        jobs.append(submit(config, options=("--nodelist=node1", "--ntasks-per-node=2")))
+    assert [job.wait_end() for job in jobs] == ["COMPLETED 0:0"] * 2, [job.log() for job in jobs]
+    assert fingerprint(jobs[0].config) == fingerprint(jobs[1].config)
+
+
+def test_a_task_a_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_path: Path) -> None:
+    # stands in for Python where it trains, because there are no such GPUs
+    python = tmp_path / "python"
+    python.write_text(
+        '#!/bin/bash\n[ "$1" = -m ] && exec "$REAL_PYTHON" "$@"\n'
+        'echo "task $SLURM_PROCID local $SLURM_LOCALID of $SLURM_NTASKS gpus $CUDA_VISIBLE_DEVICES given $#: $*"\n'
+    )
+    python.chmod(0o755)
+    config = build_recipe(tmp_path)
+    job = submit(
+        config,
+        options=("--nodes=2", "--gpus-per-node=2"),
+        overrides=[f"output_dir={tmp_path / 'two words; $HOME'}"],
+        environment={"DSTRAIN_PYTHON": str(python), "REAL_PYTHON": sys.executable},
+    )
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    lines = sorted(line for line in job.log().splitlines() if line.startswith("task "))
+    given = f"given 4: launch/train.py --config {tmp_path / 'recipe.yaml'} output_dir={tmp_path / 'two words; $HOME'}"
+    assert lines == [f"task {task} local {task % 2} of 4 gpus 0,1 {given}" for task in range(4)]
+
+
+def test_the_script_fits_a_screen_and_every_option_says_why() -> None:
+    lines = (ROOT / "slurm" / "train.sbatch").read_text().splitlines()
+    assert len(lines) <= 45
+    options = [line for line in lines if line.startswith("#SBATCH --") and "job-name" not in line]
+    assert options
+    assert all("    #" in line or "  #" in line for line in options)
+
+
+def test_the_history_of_a_job_can_be_read_line_by_line(straight: RunConfig) -> None:
+    lines = (Path(straight.run_dir) / "slurm.jsonl").read_text().splitlines()
+    assert [json.loads(line)["kind"] for line in lines] == ["start", "end"]
+    assert log_path(straight).read_text().splitlines()[-1] == "dstrain: finished"

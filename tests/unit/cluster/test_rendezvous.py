@@ -1,0 +1,154 @@
+"""The port on which ranks meet: held, never shared, never read late; and what is said where it cannot be agreed on."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.rendezvous import (
+    PORTS,
+    Meeting,
+    arrange_meeting,
+    list_ports,
+    name_meeting,
+    needs_meeting,
+    open_port,
+)
+
+STEP = {
+    "SLURM_STEP_ID": "0",
+    "SLURM_PROCID": "0",
+    "SLURM_LOCALID": "0",
+    "SLURM_NTASKS": "2",
+    "SLURM_JOB_ID": "12345",
+    "SLURM_JOB_NODELIST": "gpu[07-08]",
+    "SLURM_CLUSTER_NAME": "big",
+}
+
+
+def place(rank: int = 0) -> Place:
+    return replace(discover_place(STEP), rank=rank)
+
+
+def meet(run_dir: Path, *, rank: int = 0, environment: dict[str, str] = STEP, timeout_seconds: float = 0.0) -> Meeting:
+    return arrange_meeting(
+        place(rank),
+        environment=environment,
+        run_dir=run_dir,
+        timeout_seconds=timeout_seconds,
+        sleep=lambda seconds: None,
+    )
+
+
+@pytest.fixture
+def first(tmp_path: Path) -> Iterator[Meeting]:
+    meeting = meet(tmp_path)
+    assert meeting.listener is not None
+    with closing(meeting.listener):
+        yield meeting
+
+
+def test_only_a_step_of_slurm_without_a_port_has_to_agree_on_one() -> None:
+    assert needs_meeting(discover_place(STEP))
+    assert not needs_meeting(discover_place(STEP | {"MASTER_PORT": "1234"}))
+    assert not needs_meeting(discover_place({}))
+
+
+def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Meeting, tmp_path: Path) -> None:
+    other = meet(tmp_path, rank=1)
+    assert other.port == first.port
+    assert (other.listener, other.path) == (None, None)
+    with socket.create_connection(("127.0.0.1", other.port), timeout=10):
+        pass
+
+
+def test_the_port_is_taken_from_the_moment_it_is_published(first: Meeting) -> None:
+    with pytest.raises(ValueError, match=r"none of 1 ports .* is free; set MASTER_PORT"):
+        open_port([first.port])
+
+
+@pytest.mark.parametrize("changed", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"])
+def test_the_word_of_another_start_is_not_taken(changed: str, first: Meeting, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="rank 1 waited"):
+        meet(tmp_path, rank=1, environment=STEP | {changed: "77"})
+
+
+def test_a_word_that_was_taken_back_is_gone(first: Meeting, tmp_path: Path) -> None:
+    first.close()
+    first.close()  # twice is no error
+    with pytest.raises(ValueError, match="rank 1 waited"):
+        meet(tmp_path, rank=1)
+
+
+def test_whoever_waits_goes_on_as_soon_as_rank_0_has_spoken(tmp_path: Path) -> None:
+    opened: list[Meeting] = []
+
+    def speak_after_a_while(seconds: float) -> None:
+        if not opened:
+            opened.append(meet(tmp_path))
+
+    other = arrange_meeting(place(1), environment=STEP, run_dir=tmp_path, sleep=speak_after_a_while)
+    assert opened[0].listener is not None
+    opened[0].listener.close()
+    assert other.port == opened[0].port
+
+
+def test_a_run_folder_that_is_not_shared_is_said_with_both_ways_out(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"rank 1 waited 5 s for rank 0 on gpu07 .*output_dir.*MASTER_PORT"):
+        meet(tmp_path, rank=1, timeout_seconds=5.0)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"port": "x"}', "{}"])
+def test_a_word_that_is_none_is_waited_out(content: str, first: Meeting, tmp_path: Path) -> None:
+    assert first.path is not None
+    first.path.write_text(content)
+    with pytest.raises(ValueError, match="rank 1 waited"):
+        meet(tmp_path, rank=1)
+
+
+def test_a_run_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "rendezvous").write_text("a file where the folder should be")
+    with pytest.raises(ValueError, match="cannot be published"):
+        meet(tmp_path)
+
+
+def test_a_hostile_name_of_a_cluster_stays_inside_the_folder() -> None:
+    assert name_meeting(STEP | {"SLURM_CLUSTER_NAME": "../../etc"}) == "______etc-12345-0-0"
+
+
+def test_a_slurm_number_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be whole, found '\.\./x'"):
+        name_meeting(STEP | {"SLURM_STEP_ID": "../x"})
+
+
+@pytest.mark.parametrize("key", ["a", "big-1-0-0", "big-4294967295-0-0"])
+def test_the_ports_lie_between_the_well_known_and_the_ephemeral_ones_and_are_tried_once(key: str) -> None:
+    ports = list_ports(key)
+    assert ports == list_ports(key)
+    assert len(set(ports)) == len(ports)
+    assert set(ports) <= set(PORTS)
+
+
+def test_twenty_times_in_a_row_two_starts_that_want_the_same_ports_get_different_ones(tmp_path: Path) -> None:
+    ports = list_ports("both")[:2]  # no more than two, so that every pair fights for them
+    for _ in range(20):
+        held: list[socket.socket] = []
+        together = threading.Barrier(2)
+
+        def start(held: list[socket.socket] = held, together: threading.Barrier = together) -> None:
+            together.wait()
+            held.append(open_port(ports))
+
+        threads = [threading.Thread(target=start) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sorted(listener.getsockname()[1] for listener in held) == sorted(ports)
+        for listener in held:
+            listener.close()

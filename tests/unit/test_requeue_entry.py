@@ -1,0 +1,253 @@
+"""The questions of the batch script, with a Slurm whose answers are given: what is written, asked for and returned."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.requeue import JobEnd, read_history
+from dstrain.requeue import main, newest_report, newest_step, run_command
+
+
+@dataclass
+class Slurm:
+    """Answers as it is told, and remembers what was asked for."""
+
+    queue: str = "None N/A 0"
+    down: str = ""
+    requeue_code: int = 0
+    requeued: list[str] = field(default_factory=list)
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[:2] == ["scontrol", "requeue"]:
+            self.requeued.append(command[2])
+            return self.requeue_code, "Job may not be requeued"
+        return 0, {"squeue": self.queue, "sinfo": self.down}[command[0]]
+
+
+@dataclass
+class Batch:
+    """A batch script of job 7 that trains into `folder/run`."""
+
+    folder: Path
+    slurm: Slurm = field(default_factory=Slurm)
+    restart: int = 0
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "run"
+
+    def ask(self, question: str, *options: str, overrides: Sequence[str] = ()) -> int:
+        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+        if self.restart:
+            environment["SLURM_RESTART_COUNT"] = str(self.restart)
+        training = ["--config", "debug", f"output_dir={self.run_dir}", *overrides]
+        return main([question, *options, "--", *training], environment=environment, run=self.slurm)
+
+    def save(self, step: int) -> None:
+        (self.run_dir / "checkpoints" / f"step-{step:08d}.lease-1").mkdir(parents=True)
+
+    def report(self, text: str) -> None:
+        (self.run_dir / "failures").mkdir(exist_ok=True)
+        (self.run_dir / "failures" / "rank-1.txt").write_text(text)
+
+    def last_end(self) -> JobEnd:
+        (*_, last) = read_history(self.run_dir)
+        assert isinstance(last, JobEnd)
+        return last
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+def test_a_start_prints_why(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch.ask("start") == 0
+    assert capsys.readouterr().out == "job 7, first start\n"
+
+
+def test_a_wrong_recipe_is_refused_with_the_error_as_the_last_line(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch.ask("start", overrides=["training.lerning_rate=1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "lerning_rate" in printed.err.splitlines()[-1]
+
+
+def test_outside_a_job_the_way_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "--", "--config", "debug", f"output_dir={tmp_path / 'run'}"], environment={}) == 2
+    assert "submit slurm/train.sbatch with sbatch" in capsys.readouterr().err
+
+
+def test_a_job_that_was_stopped_by_its_warning_is_requeued_and_knows_why(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85", "--warned") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert "requeued (the time limit is near)" in capsys.readouterr().err
+    batch.restart = 1
+    assert batch.ask("start") == 0
+    assert capsys.readouterr().out == "job 7, restart 1 (after time limit; says Slurm, by the signal before it)\n"
+
+
+def test_a_lost_rank_is_requeued_with_its_name(batch: Batch) -> None:
+    batch.ask("start")
+    write_outcome(batch.run_dir, RunOutcome("lost", 85, "lost rank 3 (pid 9 on node2); phases main"))
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert (batch.last_end().cause, batch.last_end().source) == ("its own end", "lost rank 3 (pid 9 on node2)")
+
+
+def test_a_failure_reported_by_this_start_is_not_requeued(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.ask("start")
+    batch.report("Traceback\nValueError: no rows\n")
+    assert batch.ask("end", "--code", "85") == 1
+    assert batch.slurm.requeued == []
+    assert capsys.readouterr().err.endswith("it failed: rank 1: ValueError: no rows\n")
+
+
+def test_a_failure_is_told_as_the_rank_told_it(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.ask("start")
+    batch.report("Traceback\ndstrain.data.NoRows: no rows\n")
+    write_outcome(batch.run_dir, RunOutcome("failed", 1, "rank 1: no rows"))
+    assert batch.ask("end", "--code", "1") == 1
+    assert capsys.readouterr().err == "dstrain: not requeued, because it failed: rank 1: no rows\n"
+
+
+def test_a_failure_reported_by_an_earlier_start_is_of_the_past(batch: Batch) -> None:
+    batch.run_dir.mkdir()
+    batch.report("ValueError: of old")
+    batch.ask("start")
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_a_job_that_finished_or_failed_keeps_its_code_and_is_not_requeued(code: int, batch: Batch) -> None:
+    batch.ask("start")
+    assert batch.ask("end", "--code", str(code)) == code
+    assert batch.slurm.requeued == []
+
+
+def test_a_job_that_saves_nothing_is_not_requeued_for_the_third_time(batch: Batch) -> None:
+    codes = []
+    for restart in range(3):
+        batch.restart = restart
+        assert batch.ask("start") == 0
+        codes.append(batch.ask("end", "--code", "85"))
+    assert codes == [85, 85, 1]
+    assert batch.slurm.requeued == ["7", "7"]
+
+
+def test_a_job_that_slurm_itself_requeues_without_end_is_refused_at_its_start(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for restart in range(3):
+        batch.restart = restart
+        assert batch.ask("start") == 0  # and its node dies
+    batch.restart = 3
+    assert batch.ask("start") == 1
+    assert "3 starts in a row saved nothing new" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_lets_a_job_try_again(batch: Batch) -> None:
+    for restart in range(6):
+        batch.restart = restart
+        assert batch.ask("start") == 0
+        batch.save(restart + 1)
+        assert batch.ask("end", "--code", "85") == 85
+
+
+def test_the_number_of_tries_is_the_scripts(batch: Batch) -> None:
+    batch.ask("start", "--max-fruitless", "1")
+    assert batch.ask("end", "--max-fruitless", "1", "--code", "85") == 1
+
+
+@pytest.mark.parametrize(
+    ("queue", "down", "cause", "said"),
+    [
+        ("None 2026-11-25T12:13:15 1", "", "preemption", "Slurm starts the job again"),
+        ("None N/A 1", "node2", "node failure", "Slurm starts the job again"),
+        ("None N/A 1", "", "requeue by hand", "Slurm starts the job again"),
+        ("None N/A 0", "", "cancelled", "not requeued"),
+    ],
+)
+def test_what_slurm_does_by_itself_is_not_asked_for(
+    queue: str, down: str, cause: str, said: str, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.queue, batch.slurm.down = queue, down
+    batch.ask("start")
+    assert batch.ask("told") == 0
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == []
+    assert batch.last_end().cause == cause
+    assert capsys.readouterr().err.splitlines()[-1] == f"dstrain: {cause}: {said}"
+
+
+def test_where_srun_ends_before_slurms_word_comes_slurm_is_asked(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    batch.slurm.queue, batch.slurm.down = "None N/A 1", "node2"
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == []
+    assert batch.last_end().cause == "node failure"
+    assert capsys.readouterr().err.splitlines()[-1] == "dstrain: node failure: Slurm starts the job again"
+
+
+def test_at_the_time_limit_the_requeue_is_asked_for_at_once_and_once(batch: Batch) -> None:
+    batch.slurm.queue = "TimeLimit N/A 0"
+    batch.ask("start")
+    batch.ask("told")
+    assert batch.slurm.requeued == ["7"]
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+
+
+def test_the_sigterm_that_follows_its_own_requeue_changes_nothing(batch: Batch) -> None:
+    batch.ask("start")
+    batch.ask("end", "--code", "85", "--warned")
+    batch.slurm.queue = "None N/A 1"
+    batch.ask("told")
+    assert batch.last_end().cause == "time limit"
+
+
+def test_a_requeue_that_slurm_refuses_is_said_with_the_way_out(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.requeue_code = 1
+    batch.ask("start")
+    batch.ask("end", "--code", "85")
+    assert "scontrol requeue 7 failed (Job may not be requeued): submit the job again" in capsys.readouterr().err
+
+
+def test_the_newest_step_is_that_of_the_present_line(tmp_path: Path) -> None:
+    assert newest_step(tmp_path) == 0
+    for name in ("step-00000004.lease-1", "step-00000010.lease-1", "step-00000099.lease-1.tmp", "step-12"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert newest_step(tmp_path) == 10
+
+
+def test_the_newest_report_is_chosen_by_its_time(tmp_path: Path) -> None:
+    assert newest_report(tmp_path) == (0, None)
+    (tmp_path / "failures").mkdir()
+    for rank, text in enumerate(("ValueError: first", "")):
+        path = tmp_path / "failures" / f"rank-{rank}.txt"
+        path.write_text(text)
+        os.utime(path, ns=(1000 - rank, 1000 - rank))
+    assert newest_report(tmp_path) == (1000, "rank 0: ValueError: first")
+    os.utime(tmp_path / "failures" / "rank-1.txt", ns=(2000, 2000))
+    assert newest_report(tmp_path) == (2000, "rank 1: an error without a message")
+
+
+def test_a_command_that_is_missing_or_fails_is_an_answer() -> None:
+    assert run_command(["/no/such/scontrol"])[0] == 1
+    assert run_command(["sh", "-c", "echo out; echo why >&2; exit 3"]) == (3, "why\n")
+    assert run_command(["echo", "said"]) == (0, "said\n")
