@@ -87,7 +87,7 @@ def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless:
     if code == 0:
         return Decision(False, 0, "finished")
     if failure is not None:
-        return Decision(False, 1 if code == EXIT_PREEMPTED else code, f"not requeued, because it failed: {failure}")
+        return Decision(False, code if code < EXIT_PREEMPTED else 1, f"not requeued, because it failed: {failure}")
     if code != EXIT_PREEMPTED and code <= KILLED:
         return Decision(False, code, f"not requeued, because it failed with exit code {code}: the message stands above")
     if num_fruitless >= max_fruitless:
@@ -159,7 +159,7 @@ def read_cause(queue: str, *, restart: int, down_nodes: str) -> tuple[Cause, str
     if preempted != "N/A":
         return "preemption", "squeue, by its time of preemption"
     if down_nodes.strip():
-        return "node failure", f"sinfo, by {','.join(down_nodes.split())}, which is down"
+        return "node failure", f"sinfo, by {','.join(dict.fromkeys(down_nodes.split()))}, which is down"
     return "requeue by hand", "squeue, by its restart count"
 
 

@@ -46,7 +46,7 @@ def test_a_failure_is_not_started_again_and_keeps_its_code(code: int) -> None:
     assert f"exit code {code}" in found.reason
 
 
-@pytest.mark.parametrize(("code", "exit_code"), [(85, 1), (137, 137), (1, 1)])
+@pytest.mark.parametrize(("code", "exit_code"), [(85, 1), (137, 1), (1, 1), (2, 2)])
 def test_a_rank_that_reported_its_own_failure_outweighs_peers_that_only_lost_it(code: int, exit_code: int) -> None:
     found = decision(code, failure="rank 3: ValueError: no rows")
     assert (found.requeue, found.exit_code) == (False, exit_code)
@@ -124,7 +124,10 @@ def test_a_restart_is_measured_against_the_jobs_own_number() -> None:
 
 
 def test_the_node_that_failed_is_named() -> None:
-    assert read_cause("None N/A 1", restart=0, down_nodes="node2\nnode3\n")[1] == "sinfo, by node2,node3, which is down"
+    assert (
+        read_cause("None N/A 1", restart=0, down_nodes="node2\nnode2\nnode3\n")[1]
+        == "sinfo, by node2,node3, which is down"
+    )
 
 
 def test_every_start_says_why_and_who_says_so() -> None:
