@@ -573,8 +573,13 @@ def test_whoever_ends_the_drill_ends_its_ranks(tmp_path: Path, number: signal.Si
 
     threading.Thread(target=interrupt, daemon=True).start()
     before = signal.getsignal(signal.SIGTERM)
-    with ended_like_ctrl_c(), pytest.raises(KeyboardInterrupt):
-        start(CHILD, Life(1), folder=tmp_path)
+    # a shell starts what it puts into the background with SIGINT ignored
+    inherited = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with ended_like_ctrl_c(), pytest.raises(KeyboardInterrupt):
+            start(CHILD, Life(1), folder=tmp_path)
+    finally:
+        signal.signal(signal.SIGINT, inherited)
     assert ended_processes(tmp_path)
     assert signal.getsignal(signal.SIGTERM) == before
 
