@@ -82,10 +82,14 @@ def run(
     ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
     preempt = PreemptHook(ranks=ranks)
     guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
-    if debug:
-        _empty_folder(Path(config.run_dir))  # a debug run begins anew
-    built = build(config, guard=guard, allowed=allowed)
-    code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command, cause=cause)
+    try:
+        if debug:
+            _empty_folder(Path(config.run_dir))  # a debug run begins anew
+        built = build(config, guard=guard, allowed=allowed)
+        code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command, cause=cause)
+    except BaseException as error:
+        guard.phases.end(f"failed: {error}")  # else its neighbours take it for lost, and ask to be started again
+        raise
     guard.close(f"ended with code {code}")
     return code
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,22 @@ def late_commit(argument: str) -> None:
     Lease.renew = lambda self: None  # type: ignore[method-assign]
 
 
+def fail(argument: str) -> None:
+    """Rank 1 fails by an error of its own in step 3, while rank 0 is busy and only its watchdog looks around."""
+    from dstrain.engine.engine import Engine
+
+    step_of = Engine.step
+
+    def step(self: Any, batch: Any, **arguments: Any) -> Any:
+        if arguments["step"] == 3:
+            if os.environ["RANK"] == "1":
+                raise RuntimeError("the disk of rank 1 is on fire")
+            time.sleep(3.0)
+        return step_of(self, batch, **arguments)
+
+    Engine.step = step  # type: ignore[method-assign]
+
+
 def poison(argument: str) -> None:
     """`3,17`: a loss with one of these training rows is not a number, wherever it is computed."""
     from dstrain.data import collate
@@ -133,6 +150,7 @@ HARMS: Mapping[str, Callable[[str], None]] = {
     "late commit": late_commit,
     "no verification": no_verification,
     "rename before manifest": rename_before_manifest,
+    "fail": fail,
     "fill disk": fill_disk,
     "note rows": note_rows,
     "poison": poison,

@@ -171,6 +171,14 @@ def test_a_killed_rank_ends_the_other_with_a_message_that_names_it(tmp_path: Pat
     assert "rank 1" in outcome.message
 
 
+def test_a_rank_that_fails_by_an_error_is_not_taken_for_lost(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    assert live(config, harms=["fail"]) == [1, 1]
+    outcome = read_outcome(Path(config.run_dir))
+    assert outcome is not None
+    assert (outcome.outcome, outcome.message) == ("failed", "rank 1: the disk of rank 1 is on fire")
+
+
 def test_a_full_disk_costs_checkpoints_and_nothing_else(straight: RunConfig, tmpfs: Path, cache: Path) -> None:
     config = torture.build_tortured(tmpfs, cache=cache)
     assert live(config, harms=["fill disk=4-8"]) == BOTH, torture.printed(config)
