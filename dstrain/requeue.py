@@ -39,6 +39,7 @@ from dstrain.cluster.requeue import (
     read_cause,
     read_history,
 )
+from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.config.load import load_config
 from dstrain.train import EXIT_USAGE, parse_arguments
 
@@ -206,6 +207,8 @@ def _own_cause(job: Job, *, warned: bool) -> tuple[Cause, str]:
     outcome = read_outcome(job.run_dir)
     if outcome is None or not outcome.message:
         return "its own end", "srun gave no reason"
+    if outcome.message == ALLOCATION_ENDS:
+        return "time limit", "the run, which saw the end of its allocation"
     return "its own end", outcome.message.split(";")[0][:MAX_SOURCE]
 
 

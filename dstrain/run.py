@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +25,7 @@ from dstrain.cluster.lease import read_claims
 from dstrain.cluster.phases import Drill
 from dstrain.cluster.process_group import join_ranks
 from dstrain.cluster.rendezvous import Meeting
+from dstrain.cluster.walltime import WallTime
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.loader import Loader, StepBatch
@@ -63,6 +65,7 @@ def run(
     debug: bool = False,
     meeting: Meeting | None = None,
     cause: str | None = None,
+    allocation_end: float | None = None,
 ) -> int:
     """Train a recipe from its beginning or from its newest checkpoint; gives the exit code.
 
@@ -71,6 +74,7 @@ def run(
         drill: when this process is to be killed, to prove that nothing is lost.
         meeting: the port that the ranks have agreed on, where their launcher gave none.
         cause: why the run was started, for its history.
+        allocation_end: when this process is ended from outside, in seconds since 1970.
 
     Raises:
         ValueError: something the user can mend; the message says what and how.
@@ -80,13 +84,18 @@ def run(
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
     ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
-    preempt = PreemptHook(ranks=ranks)
+    walltime = WallTime(allocation_end, reserve_seconds=config.machine.reserve_seconds, now=time.time)
+    preempt = PreemptHook(ranks=ranks, walltime=walltime)
     guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
     try:
         if debug:
             _empty_folder(Path(config.run_dir))  # a debug run begins anew
         built = build(config, guard=guard, allowed=allowed)
-        code = 0 if agree_on_finished(built) else _train(built, preempt=preempt, command=command, cause=cause)
+        code = (
+            0
+            if agree_on_finished(built)
+            else _train(built, preempt=preempt, walltime=walltime, command=command, cause=cause)
+        )
     except BaseException as error:
         guard.phases.end(f"failed: {error}")  # else its neighbours take it for lost, and ask to be started again
         raise
@@ -94,7 +103,7 @@ def run(
     return code
 
 
-def _train(built: Built, *, preempt: PreemptHook, command: str, cause: str | None) -> int:
+def _train(built: Built, *, preempt: PreemptHook, walltime: WallTime, command: str, cause: str | None) -> int:
     config = built.config
     record = _recorder(built)
     if built.ranks.rank == 0:
@@ -111,7 +120,7 @@ def _train(built: Built, *, preempt: PreemptHook, command: str, cause: str | Non
     control = Control(record=record)
     loader = _build_loader(built)
     quarantine = _build_quarantine(built, loader=loader)
-    hooks = _build_hooks(built, preempt=preempt, quarantine=quarantine)
+    hooks = _build_hooks(built, preempt=preempt, quarantine=quarantine, walltime=walltime)
     progress = train(
         built.engine,
         loader=loader,
@@ -154,7 +163,7 @@ def _build_quarantine(built: Built, *, loader: Loader) -> Quarantine:
     )
 
 
-def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine) -> list[Hook]:
+def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine, walltime: WallTime) -> list[Hook]:
     """In the order in which they are called after every step.
 
     Whoever may stop the run comes first; the checkpoint comes after the log, because it claims everything up to its step,
@@ -169,6 +178,7 @@ def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine) 
     evaluation = EvaluateHook(
         config=config,
         ranks=ranks,
+        walltime=walltime,
         evaluate=lambda max_batches: _evaluate(built, max_batches=max_batches, should_stop=should_stop),
         export_best=lambda step: _export_best(built, step=step),
         agree_on_stop=preempt.agree,
@@ -187,7 +197,7 @@ def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine) 
 
     if built.resume is not None:
         _load_hooks(stateful, resume=built.resume)
-    checkpoint = CheckpointHook(settings=config.checkpoint, save=save, saves=saver)
+    checkpoint = CheckpointHook(settings=config.checkpoint, walltime=walltime, save=save, saves=saver)
     return [*stateful, checkpoint, ProgressHook(enter=built.guard.phases.enter)]
 
 

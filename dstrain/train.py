@@ -23,6 +23,7 @@ from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.phases import read_drill
 from dstrain.cluster.rendezvous import Meeting, arrange_meeting, needs_meeting
 from dstrain.cluster.requeue import CAUSE_VARIABLE
+from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
 from dstrain.debug import shrink_config
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = discover_place(os.environ)
         place = replace(place, launched_by=find_launcher(place.launcher))
         drill = read_drill(os.environ)
+        allocation_end = read_allocation_end(os.environ)
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
@@ -71,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             debug=bool(options.debug or options.overfit),
             meeting=meeting,
             cause=os.environ.get(CAUSE_VARIABLE),
+            allocation_end=allocation_end,
         )
     except Exception as error:
         # the interpreter's own ending would wait for peers in destructors of the process group

@@ -47,6 +47,10 @@ class Machine(Section):
     """Keep weights in host memory (ZeRO 3)."""
     collective_timeout_minutes: PositiveInt = 30
     """How long a rank waits for the others in a collective operation."""
+    reserve_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    """Kept free at the end of an allocation, beyond a step and a save as long as those before, a tenth of it at most: the run
+    saves and ends in time without any signal, and begins no evaluation that could not end. Slurm tells when an allocation
+    ends; elsewhere set DSTRAIN_ALLOCATION_END, in seconds since 1970."""
     watchdog: Watchdog = Watchdog()
     """When a run that hangs is ended."""
     lease_seconds: Annotated[float, Field(ge=1.0)] = 60.0

@@ -8,8 +8,9 @@ import pytest
 
 from dstrain.cluster.outcome import read_outcome
 from dstrain.cluster.phases import ranks_dir, read_rank_records
+from dstrain.cluster.requeue import JobEnd, read_history
 from dstrain.config.schema import RunConfig
-from tests.slurm.jobs import ROOT, Job, build_recipe, call, log_path, run_cluster, submit, until
+from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, log_path, run_cluster, submit, until
 from tests.system.runs import read_rows, train
 from tests.system.torture import fingerprint
 
@@ -61,6 +62,18 @@ def test_warned_of_its_time_limit_a_job_saves_and_goes_on(straight: RunConfig, t
     assert "Terminated" not in job.log()  # every task ended by itself
     saved = [row for row in read_rows(job.config, kind="event") if row["event"] == "stop"]
     assert [row["message"] for row in saved] == ["received SIGUSR1"]
+
+
+def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
+    job = submit(config, options=(*TWO_BY_TWO, "--time=1", "--signal=B:CONT@0"))
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    call("scancel", job.id)
+    stops = [row["message"] for row in read_rows(config, kind="event") if row["event"] == "stop"]
+    assert stops == ["its allocation ends"], job.log()
+    ends = [entry for entry in read_history(Path(config.run_dir)) if isinstance(entry, JobEnd)]
+    assert [(end.cause, end.source) for end in ends] == [("time limit", "the run, which saw the end of its allocation")]
+    assert "DUE TO TIME LIMIT" not in job.log()
 
 
 def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:

@@ -53,10 +53,16 @@ def build_run(folder: Path, **changes: Any) -> RunConfig:
 
 
 def train(
-    config: RunConfig, *, world_size: int = 1, stop_after: int | None = None, allowed: Sequence[str] = ()
+    config: RunConfig,
+    *,
+    world_size: int = 1,
+    stop_after: int | None = None,
+    allowed: Sequence[str] = (),
+    allocation_end: float | None = None,
 ) -> list[int]:
     """Exit codes of the ranks; with `stop_after` rank 0 sends itself SIGTERM once that step was logged."""
-    return start_ranks(_train, config.model_dump(mode="json"), stop_after, allowed, world_size=world_size)
+    values = config.model_dump(mode="json")
+    return start_ranks(_train, values, stop_after, allowed, allocation_end, world_size=world_size)
 
 
 def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
@@ -68,14 +74,26 @@ def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
     return list({row["step"]: row for row in rows}.values())
 
 
-def _train(place: Place, values: dict[str, Any], stop_after: int | None, allowed: Sequence[str]) -> int:
+def _train(
+    place: Place,
+    values: dict[str, Any],
+    stop_after: int | None,
+    allowed: Sequence[str],
+    allocation_end: float | None,
+) -> int:
     from dstrain.run import run
 
     logging.getLogger("dstrain").setLevel(logging.WARNING)
     config = RunConfig.model_validate(values)
     if stop_after is not None and place.rank == 0:
         threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
-    return run(config, place=place, command="python -m dstrain.train", allowed=allowed)
+    return run(
+        config,
+        place=place,
+        command="python -m dstrain.train",
+        allowed=allowed,
+        allocation_end=allocation_end,
+    )
 
 
 def _stop_later(run_dir: Path, step: int) -> None:

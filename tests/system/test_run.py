@@ -14,6 +14,7 @@ from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.cli import app
 from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.reporting.records import load_record
 from tests.system.runs import NUM_EVAL, build_run, read_rows, train
 
@@ -103,6 +104,16 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened
     assert [row["train_loss"] for row in evaluations] == [
         row["train_loss"] for row in read_rows(build_run(straight), kind="eval")
     ]
+
+
+def test_an_allocation_that_ends_stops_all_ranks_and_costs_nothing(straight: Path, tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__zero_stage=2)
+    for _ in range(2):  # its end has come before the first step: a step each
+        assert train(config, world_size=2, allocation_end=1.0) == [EXIT_PREEMPTED] * 2
+    stops = [row for row in read_rows(config, kind="event") if row["event"] == "stop"]
+    assert [(row["step"], row["message"]) for row in stops] == [(1, ALLOCATION_ENDS), (2, ALLOCATION_ENDS)]
+    assert train(config, world_size=2) == [0, 0]
+    assert losses(tmp_path) == losses(straight)
 
 
 def test_a_stopped_run_goes_on_with_fewer_ranks_within_rounding(straight: Path, tmp_path: Path) -> None:

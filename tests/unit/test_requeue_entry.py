@@ -9,6 +9,7 @@ import pytest
 
 from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.requeue import JobEnd, read_history
+from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.requeue import main, newest_report, newest_step, run_command
 
 
@@ -103,6 +104,16 @@ def test_a_lost_rank_is_requeued_with_its_name(batch: Batch) -> None:
     assert batch.ask("end", "--code", "85") == 85
     assert batch.slurm.requeued == ["7"]
     assert (batch.last_end().cause, batch.last_end().source) == ("its own end", "lost rank 3 (pid 9 on node2)")
+
+
+def test_a_run_that_saw_the_end_of_its_allocation_needs_no_signal(batch: Batch) -> None:
+    batch.ask("start")
+    batch.save(10)
+    write_outcome(batch.run_dir, RunOutcome("preempted", 85, ALLOCATION_ENDS))
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert batch.last_end().cause == "time limit"
+    assert batch.last_end().source == "the run, which saw the end of its allocation"
 
 
 def test_a_failure_reported_by_this_start_is_not_requeued(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from dstrain.checkpoint.saver import Outcome
+from dstrain.cluster.walltime import WallTime
 from dstrain.config.machine import Checkpoint
 from dstrain.training.state import Control, Hook, Progress, StepInfo, event_row
 
@@ -29,9 +30,17 @@ class CheckpointHook(Hook):
 
     name = "checkpoint"
 
-    def __init__(self, *, settings: Checkpoint, save: Callable[[Progress], Sequence[Outcome]], saves: Saves) -> None:
+    def __init__(
+        self,
+        *,
+        settings: Checkpoint,
+        walltime: WallTime,
+        save: Callable[[Progress], Sequence[Outcome]],
+        saves: Saves,
+    ) -> None:
         """`save` begins a save and gives the outcome of the one before."""
         self._settings = settings
+        self._walltime = walltime
         self._save = save
         self._saves = saves
 
@@ -42,6 +51,7 @@ class CheckpointHook(Hook):
         if due or control.checkpoint_requested or control.stop_reason is not None or info.is_last:
             control.checkpoint_requested = False
             self._report(self._save(info.progress), control)
+            self._walltime.begin_save()
             if not self._settings.background:
                 self._report(self._saves.finish(), control)
 
@@ -51,6 +61,7 @@ class CheckpointHook(Hook):
 
     def _report(self, outcomes: Sequence[Outcome], control: Control) -> None:
         for outcome in outcomes:
+            self._walltime.end_save()
             if outcome.directory is not None:
                 control.unsaved = None
                 log.info("saved %s", outcome.directory)

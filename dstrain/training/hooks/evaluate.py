@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.config.schema import RunConfig
 from dstrain.evaluation.evaluate import EvaluationResult, write_evaluation
 from dstrain.training.meters import LossMeter
@@ -29,6 +30,7 @@ class EvaluateHook(Hook):
         *,
         config: RunConfig,
         ranks: Ranks,
+        walltime: WallTime,
         evaluate: Callable[[int | None], EvaluationResult | None],
         export_best: Callable[[int], None],
         agree_on_stop: Callable[[Control], None],
@@ -39,6 +41,7 @@ class EvaluateHook(Hook):
         """
         self._config = config
         self._ranks = ranks
+        self._walltime = walltime
         self._evaluate = evaluate
         self._export_best = export_best
         self._agree_on_stop = agree_on_stop
@@ -65,8 +68,15 @@ class EvaluateHook(Hook):
         due = self._is_due(info)
         self._epoch = info.epoch
         self._is_owed = due or info.is_last
-        if control.stop_reason is None and self._is_owed:
+        if control.stop_reason is not None or not self._is_owed:
+            return
+        if self._ranks.broadcast(self._walltime.fits_evaluation()):  # rank 0's word: clocks differ
             self._score(info.step, info.epoch, control)
+        else:
+            log.info(
+                "the evaluation of step %d would not end in time: it is the first thing after the restart", info.step
+            )
+            control.request_stop(ALLOCATION_ENDS, preempted=True)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -106,8 +116,9 @@ class EvaluateHook(Hook):
             return
         self._is_owed = False
         self._loss.reset()
+        seconds = time.perf_counter() - started
+        self._walltime.learn("evaluation", seconds)
         if result is not None:
-            seconds = time.perf_counter() - started
             self._record(result, control, step=step, epoch=epoch, train_loss=train_loss, seconds=seconds)
         self.latest = (step, scores)
         if self._judge(scores[self._config.best_metric], step) or self._config.checkpoint.every_steps is None:

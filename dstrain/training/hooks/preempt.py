@@ -1,4 +1,4 @@
-"""Stops the run in order when it is told to: by SIGTERM, SIGUSR1 or Ctrl-C, or because its launcher died.
+"""Stops the run in order when it is told to: by SIGTERM, SIGUSR1 or Ctrl-C, because its launcher died or its allocation ends.
 
 A signal only sets a flag; the ranks agree on it after every step, so that all of them stop at the same one. Between the
 batches of an evaluation they share nothing but files, so whoever was told leaves one for the others.
@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
-LAUNCHER_DIED = 1 << 16
-"""Agreed like a signal number, above all of them."""
+OUT_OF_TIME, LAUNCHER_DIED = 1 << 15, 1 << 16
+"""Agreed like signal numbers, above all of them."""
+REASONS = {OUT_OF_TIME: ALLOCATION_ENDS, LAUNCHER_DIED: "its launcher died"}
 ORPHAN_SECONDS = 120.0
 """How long a rank without its launcher may take to stop in order, before it ends at once."""
 
@@ -31,8 +34,10 @@ class PreemptHook(Hook):
 
     name = "preempt"
 
-    def __init__(self, *, ranks: Ranks) -> None:
+    def __init__(self, *, ranks: Ranks, walltime: WallTime) -> None:
+        """`walltime` may differ between ranks: the first whose time is over stops all."""
         self._ranks = ranks
+        self._walltime = walltime
         self._flag = 0
         self._told: float | None = None
         # watched from here on, since a launcher may die while data and model are made ready
@@ -44,13 +49,22 @@ class PreemptHook(Hook):
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
+        self._walltime.learn("step", info.seconds)
+        if self._walltime.is_over():
+            self._raise_flag(OUT_OF_TIME)
         self.agree(control)
+
+    def state(self) -> dict[str, Any]:
+        return {"durations": self._walltime.durations}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self._walltime.load(state["durations"])
 
     def agree(self, control: Control) -> None:
         """Ask for a stop on all ranks if any was told to; a collective call."""
         (agreed,) = self._ranks.max([self._flag])
         if agreed:
-            reason = "its launcher died" if agreed == LAUNCHER_DIED else f"received {signal.Signals(agreed).name}"
+            reason = REASONS.get(agreed) or f"received {signal.Signals(agreed).name}"
             control.request_stop(reason, preempted=True)
 
     def should_stop(self, *, is_told: Callable[[], bool], tell: Callable[[], None]) -> bool:
@@ -58,6 +72,8 @@ class PreemptHook(Hook):
 
         `tell` leaves word for the other ranks, `is_told` looks for theirs.
         """
+        if self._walltime.must_save():
+            self._raise_flag(OUT_OF_TIME)
         if self._flag:
             tell()
             return True

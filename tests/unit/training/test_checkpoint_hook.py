@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from training_cases import Recorder, build_step
+from training_cases import Recorder, build_step, endless
 
 from dstrain.checkpoint.saver import Outcome
 from dstrain.config.machine import Checkpoint
@@ -49,7 +49,7 @@ def build_hook(
 ) -> tuple[CheckpointHook, Saves]:
     saves = Saves(problem=problem)
     settings = Checkpoint(every_steps=every_steps, background=background)
-    return CheckpointHook(settings=settings, save=saves.save, saves=saves), saves
+    return CheckpointHook(settings=settings, walltime=endless(), save=saves.save, saves=saves), saves
 
 
 @pytest.mark.parametrize(("every_steps", "saved"), [(None, [7]), (3, [3, 6, 7]), (7, [7]), (1, list(range(1, 8)))])

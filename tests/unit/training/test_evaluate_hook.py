@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from training_cases import Recorder, alone, build_step
+from training_cases import Recorder, alone, build_step, endless
 
+from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
@@ -43,7 +44,13 @@ class Case:
     """A hook with everything around it."""
 
     def __init__(
-        self, run_dir: Path, *, values: Iterable[float] = (1.0,) * 99, metric: str = "bleu", **changes: Any
+        self,
+        run_dir: Path,
+        *,
+        values: Iterable[float] = (1.0,) * 99,
+        metric: str = "bleu",
+        walltime: WallTime | None = None,
+        **changes: Any,
     ) -> None:
         config = build_config(output_dir=str(run_dir), evaluation__best_metric=metric, **changes)
         self.score = Scorer(values, metric=metric)
@@ -53,6 +60,7 @@ class Case:
         self.hook = EvaluateHook(
             config=config,
             ranks=alone(),
+            walltime=walltime or endless(),
             evaluate=self.score,
             export_best=self.exported.append,
             agree_on_stop=lambda control: control.request_stop("received SIGTERM", preempted=True),
@@ -276,3 +284,29 @@ def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
     (row,) = Case(tmp_path, evaluation__every_steps=5).start().run(1, 5).recorder.rows
     assert row["hypotheses"] is None
     assert row["warnings"][-1] == "the hypotheses of step 5 could not be written: No space left on device"
+
+
+def test_an_evaluation_that_would_not_end_in_time_is_the_first_thing_after_the_restart(tmp_path: Path) -> None:
+    clock = [0.0]
+    walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
+    case = Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start()
+    walltime.learn("evaluation", 300.0)
+    walltime.learn("save", 20.0)
+    case.run(1, 10)
+    assert case.evaluated == [10]
+    walltime.learn("evaluation", 300.0)
+    clock[0] = 700.0  # 300 s are left
+    case.run(11, 20)
+    assert case.evaluated == [10]
+    assert (case.step, case.recorder.control.stop_reason) == (20, ALLOCATION_ENDS)
+    assert case.recorder.control.preempted
+
+    after = Case(tmp_path, evaluation__every_steps=10)
+    after.hook.load_state(case.saved())
+    assert after.start(20).evaluated == [20]
+
+
+def test_how_long_evaluations_take_is_learned(tmp_path: Path) -> None:
+    walltime = WallTime(None, reserve_seconds=0.0, now=lambda: 0.0)
+    Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start().run(1, 10)
+    assert walltime.durations["evaluation"] > 0.0

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
-from training_cases import Recorder, alone, build_step
+from training_cases import Recorder, alone, build_step, endless
 
+from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.training.hooks import preempt
 from dstrain.training.hooks.preempt import LAUNCHER_DIED, SIGNALS, PreemptHook
@@ -35,8 +36,8 @@ class Peers:
         return [max(pair) for pair in zip(values, self.others, strict=True)]
 
 
-def start(ranks: Any) -> tuple[PreemptHook, Recorder]:
-    hook, recorder = PreemptHook(ranks=ranks), Recorder()
+def start(ranks: Any, *, walltime: WallTime | None = None) -> tuple[PreemptHook, Recorder]:
+    hook, recorder = PreemptHook(ranks=ranks, walltime=walltime or endless()), Recorder()
     hook.on_start(Progress(0, Position(0, 0)), recorder.control)
     return hook, recorder
 
@@ -100,3 +101,41 @@ def test_without_a_signal_nothing_stops() -> None:
     hook.on_step(build_step(1), recorder.control)
     assert recorder.control.stop_reason is None
     assert not recorder.control.preempted
+
+
+def test_the_end_of_the_allocation_stops_the_run_without_any_signal() -> None:
+    clock = [0.0]
+    walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
+    walltime.learn("save", 100.0)
+    hook, recorder = start(alone(), walltime=walltime)
+    clock[0] = 880.0  # a step of 2 s, a save of 100 s and 10 s are left, and 8 s more
+    hook.on_step(build_step(1), recorder.control)
+    assert recorder.control.stop_reason is None
+    clock[0] = 889.0
+    hook.on_step(build_step(2), recorder.control)
+    assert recorder.control.stop_reason == ALLOCATION_ENDS
+    assert recorder.control.preempted
+
+
+def test_an_evaluation_under_way_is_cut_short_while_a_save_still_fits() -> None:
+    clock = [0.0]
+    walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
+    walltime.learn("save", 100.0)
+    hook, recorder = start(alone(), walltime=walltime)
+    told: list[bool] = []
+    clock[0] = 889.0
+    assert not hook.should_stop(is_told=lambda: False, tell=lambda: told.append(True))
+    clock[0] = 891.0
+    assert hook.should_stop(is_told=lambda: False, tell=lambda: told.append(True))
+    assert told == [True]  # the other ranks hear of it
+    hook.agree(recorder.control)
+    assert recorder.control.stop_reason == ALLOCATION_ENDS
+
+
+def test_what_was_learned_of_durations_survives_a_restart() -> None:
+    before, recorder = start(alone())
+    before.on_step(build_step(1), recorder.control)
+    walltime = endless()
+    after, _ = start(alone(), walltime=walltime)
+    after.load_state(before.state())
+    assert walltime.durations == {"step": 2.0}

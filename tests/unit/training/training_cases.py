@@ -6,6 +6,7 @@ import torch
 
 from dstrain.cluster.environment import discover_place
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.walltime import WallTime
 from dstrain.data.plan import Position
 from dstrain.engine.engine import StepResult
 from dstrain.training.state import Control, Progress, StepInfo
@@ -14,6 +15,11 @@ from dstrain.training.state import Control, Progress, StepInfo
 def alone() -> Ranks:
     """The one rank of a run."""
     return Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+
+
+def endless() -> WallTime:
+    """The allocation of a machine of one's own."""
+    return WallTime(None, reserve_seconds=60.0, now=lambda: 0.0)
 
 
 def build_step(step: int, *, total_steps: int = 100, loss_sum: float = 0.0, **changes: Any) -> StepInfo:
