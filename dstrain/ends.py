@@ -10,7 +10,7 @@ from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.outcome import RunOutcome
 from dstrain.export import export_checkpoint, export_live
 from dstrain.reporting.card import write_card
-from dstrain.reporting.records import METRICS_FILE, EventRow, read_rows
+from dstrain.reporting.rows import METRICS_FILE, EventRow, read_rows
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.state import Control, Progress, event_row

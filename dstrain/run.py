@@ -39,7 +39,8 @@ from dstrain.guard import start_guard
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.prepare import locate_training_rows
-from dstrain.reporting.records import METRICS_FILE, append_row, write_run_info
+from dstrain.reporting.records import write_run_info
+from dstrain.reporting.rows import METRICS_FILE, append_row
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.log import LogHook

@@ -18,7 +18,7 @@ from dstrain.cluster.environment import Place, free_port
 from dstrain.cluster.phases import DRILL_VARIABLE, ranks_dir, read_rank_records
 from dstrain.drill.compare import Ended
 from dstrain.drill.stories import Life, drill_value
-from dstrain.reporting.records import METRICS_FILE, EventRow, RunFolderError, TrainRow, read_rows
+from dstrain.reporting.rows import METRICS_FILE, EventRow, RunFolderError, TrainRow, read_rows
 
 PROGRAM = (sys.executable, "-m", "dstrain.train")
 OTHER_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "CROSS_RANK", "LOCAL_SIZE", DRILL_VARIABLE)

@@ -30,7 +30,8 @@ from dstrain.drill.compare import (
 )
 from dstrain.drill.lives import ended_like_ctrl_c, live
 from dstrain.drill.stories import CONTROL, STRAIGHT, Life, Story, announce, shorten
-from dstrain.reporting.records import RunFolderError, load_record
+from dstrain.reporting.records import load_record
+from dstrain.reporting.rows import RunFolderError
 
 MARKER = ".dstrain-drill"
 LARGE = (CHECKPOINTS, "best", "final")

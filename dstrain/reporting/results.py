@@ -6,11 +6,13 @@ Pure functions of a RunRecord; knows nothing of the recipe's other lines and of 
 import json
 import math
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
-from dstrain.reporting.records import EvalRow, RunRecord
+from dstrain.reporting.records import RunRecord
+from dstrain.reporting.rows import EvalRow
+from dstrain.reporting.scores import TEST_SETS
 
 Line = tuple[str, object]
 
@@ -27,9 +29,14 @@ def headline_row(record: RunRecord) -> EvalRow | None:
 
 
 def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
-    """All scores of `rows` but the loss, as columns: the task's, the usual others, then any other by name."""
+    """All scores of `rows` but the loss, as columns."""
     present = {metric for row in rows for metric in row.scores} - {"loss"}
-    known = dict.fromkeys((*SEED_SCORES[record.config.task.kind], *MORE_SCORES))
+    return order_scores(present, kind=record.config.task.kind)
+
+
+def order_scores(present: Set[str], *, kind: str) -> list[str]:
+    """The task's scores among those `present`, the usual others, then any other by name."""
+    known = dict.fromkeys((*SEED_SCORES[kind], *MORE_SCORES))
     return [metric for metric in known if metric in present] + sorted(present - known.keys())
 
 
@@ -116,6 +123,27 @@ def build_results_table(record: RunRecord) -> Markdown:
         for row in record.eval_rows
     ]
     return table(header, rows)
+
+
+def build_test_sets_table(record: RunRecord) -> Markdown | None:
+    """A row a test set and step; None where no other test set was scored."""
+    rows = [(name, scores) for name, found in record.test_sets.items() for scores in found]
+    if not rows:
+        return None
+    present = {metric for _, found in rows for metric in found.scores}
+    metrics = ["loss", *order_scores(present - {"loss"}, kind=record.config.task.kind)]
+    header = ["Test set", "Step", "Rows", *map(label, metrics), "Hypotheses"]
+    lines = [
+        [
+            name,
+            str(found.step),
+            "" if found.num_rows is None else count(found.num_rows),
+            *(number(found.scores.get(metric)) for metric in metrics),
+            code(f"{TEST_SETS}/{name}/{found.hypotheses}"),
+        ]
+        for name, found in rows
+    ]
+    return table(header, lines)
 
 
 def build_groups_table(record: RunRecord) -> Markdown | None:

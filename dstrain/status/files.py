@@ -20,20 +20,12 @@ from dstrain.cluster.hangs import Hang
 from dstrain.cluster.lease import DIRECTORY, Claim, read_claims
 from dstrain.cluster.outcome import RunOutcome, read_outcome
 from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
+from dstrain.cluster.requeue import BY_SLURM, JobEnd, read_history
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import (
-    CONFIG_FILE,
-    INFO_FILE,
-    METRICS_FILE,
-    ROWS,
-    EvalRow,
-    EventRow,
-    Row,
-    TrainRow,
-    drop_superseded,
-    read_run_info,
-)
+from dstrain.reporting.records import CONFIG_FILE, INFO_FILE, read_run_info
+from dstrain.reporting.rows import METRICS_FILE, ROWS, DueRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
+from dstrain.reporting.scores import merge_evaluations, read_due_scores
 
 MAX_COUNT = 2**63 - 1
 """Of steps and seconds: a larger number is damage."""
@@ -51,6 +43,8 @@ class RunFiles:
     total_steps: int | None
     train_rows: tuple[TrainRow, ...]
     eval_rows: tuple[EvalRow, ...]
+    due_rows: tuple[DueRow, ...]
+    """Evaluations left to other jobs that have given no scores yet."""
     events: tuple[EventRow, ...]
     claims: tuple[Claim, ...]
     renewed: float | None
@@ -60,6 +54,8 @@ class RunFiles:
     """Of the newest start."""
     hangs: dict[int, Hang]
     """By the number of the start that hung."""
+    comes_again: str | None
+    """The Slurm job that Slurm is to start again, if that was the last that its batch script wrote."""
     checkpoints: tuple[tuple[Path, float | None], ...]
     """Those that count, the newest first, and when they were saved."""
     notes: tuple[str, ...]
@@ -70,18 +66,21 @@ def read_files(run_dir: Path) -> RunFiles:
     """The files of a run folder; an absent folder holds none."""
     notes: list[str] = []
     rows = _read_rows(run_dir, notes=notes)
+    evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_due_scores(run_dir, due=due))
     claims, outcome = _read_start(run_dir)
     return RunFiles(
         config=_read_config(run_dir, notes=notes),
         total_steps=_read_total_steps(run_dir, notes=notes),
         train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
-        eval_rows=tuple(row for row in rows if isinstance(row, EvalRow)),
+        eval_rows=tuple(evaluations),
+        due_rows=tuple(due),
         events=tuple(row for row in rows if isinstance(row, EventRow)),
         claims=tuple(claims),
         renewed=_mtime(run_dir / DIRECTORY / f"{claims[-1].number:08d}.json") if claims else None,
         outcome=outcome,
         records=_read_records(run_dir, claims=claims),
         hangs=_read_hangs(run_dir, claims=claims),
+        comes_again=_find_requeued(run_dir),
         checkpoints=_list_checkpoints(run_dir, claims=claims, notes=notes),
         notes=tuple(notes),
     )
@@ -173,6 +172,12 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
             path = run_dir / "hangs" / str(claim.number) / "hang.json"
             hangs[claim.number] = _HANG.validate_json(path.read_bytes())
     return hangs
+
+
+def _find_requeued(run_dir: Path) -> str | None:
+    last = next(reversed(read_history(run_dir)), None)
+    again = isinstance(last, JobEnd) and (last.again or last.cause in BY_SLURM)
+    return last.job if last and again else None
 
 
 def _list_checkpoints(

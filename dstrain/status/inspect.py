@@ -12,7 +12,7 @@ from dstrain.cluster.lease import Claim
 from dstrain.cluster.phases import RankRecord
 from dstrain.cluster.processes import HIDDEN, process_start
 from dstrain.config.machine import Machine
-from dstrain.reporting.records import EvalRow, Row, best_evaluation
+from dstrain.reporting.rows import EvalRow, Row, best_evaluation
 from dstrain.reporting.terminal import from_iso
 from dstrain.status.files import RunFiles, read_files
 from dstrain.status.judge import Evidence, IsThere, State, Verdict, find_missing, find_slowest, judge, main_phase
@@ -111,6 +111,8 @@ class RunStatus:
     last_scores: EvalRow | None
     best: Score | None
     checkpoint: CheckpointView | None
+    comes_again: str | None
+    """The Slurm job that Slurm is to start again."""
     starts: tuple[Start, ...]
     notes: tuple[str, ...]
     """What could not be read, and what to know besides."""
@@ -164,8 +166,9 @@ def view_status(
         last_scores=files.eval_rows[-1] if files.eval_rows else None,
         best=_find_best(files),
         checkpoint=_view_checkpoint(files),
+        comes_again=files.comes_again if verdict.state in ("preempted", "lost", "killed") else None,
         starts=tuple(_view_start(claim, files=files, verdict=verdict) for claim in files.claims),
-        notes=files.notes + _note_unsaved(files),
+        notes=files.notes + _note_unsaved(files) + _note_due(files),
     )
 
 
@@ -214,6 +217,12 @@ def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
     if not unsaved or (newest and newest.step >= unsaved[-1].step):
         return ()
     return (f"the checkpoint of step {unsaved[-1].step} could not be saved: {unsaved[-1].message}",)
+
+
+def _note_due(files: RunFiles) -> tuple[str, ...]:
+    """Which evaluations have no scores yet because another job is to make them."""
+    steps = [str(row.step) for row in files.due_rows]
+    return (f"evaluations of other jobs without scores so far: step {', '.join(steps)}",) if steps else ()
 
 
 def _view_ranks(evidence: Evidence, *, verdict: Verdict, now: float, is_there: IsThere) -> RanksView | None:

@@ -8,7 +8,7 @@ from dstrain.cluster.holder import Holder
 from dstrain.cluster.lease import Claim
 from dstrain.cluster.outcome import RunOutcome
 from dstrain.cluster.phases import PHASE_LIMITS, RankRecord
-from dstrain.reporting.records import EventRow
+from dstrain.reporting.rows import EventRow
 from dstrain.reporting.terminal import duration, from_iso
 
 State = Literal["running", "silent", "killed", "preempted", "lost", "failed", "finished", "never started"]

@@ -52,7 +52,9 @@ def _headline(status: RunStatus) -> str:
 def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.message:
         yield "message", status.message
-    if advice := ADVICE.get(status.state):
+    if status.comes_again is not None:
+        yield "way out", f"Slurm starts job {status.comes_again} again: squeue --jobs {status.comes_again} --start"
+    elif advice := ADVICE.get(status.state):
         yield "way out", advice
     if status.step is not None or status.total_steps is not None:
         yield "step", _progress(status)

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from dstrain.cli import app
 from dstrain.config.load import dump_config, load_config
 from dstrain.reporting.comparison import differing_keys, value_at
-from dstrain.reporting.records import EvalRow, EventRow, TrainRow, append_row, write_run_info
+from dstrain.reporting.records import write_run_info
+from dstrain.reporting.rows import EvalRow, EventRow, TrainRow, append_row
 
 
 def make_run(

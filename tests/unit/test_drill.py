@@ -47,16 +47,8 @@ from dstrain.drill.stories import (
     plan_stories,
     shorten,
 )
-from dstrain.reporting.records import (
-    EvalRow,
-    EventRow,
-    Row,
-    RunInfo,
-    TrainRow,
-    append_row,
-    build_record,
-    write_run_info,
-)
+from dstrain.reporting.records import RunInfo, build_record, write_run_info
+from dstrain.reporting.rows import EvalRow, EventRow, Row, TrainRow, append_row
 
 STEPS = 12
 CONFIG = load_config("debug")

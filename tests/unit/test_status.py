@@ -22,7 +22,8 @@ from dstrain.cli import app
 from dstrain.cluster.holder import Holder
 from dstrain.cluster.phases import RankRecord
 from dstrain.config.load import dump_config, load_config
-from dstrain.reporting.records import EvalRow, EventRow, TrainRow, append_row, write_run_info
+from dstrain.reporting.records import write_run_info
+from dstrain.reporting.rows import EvalRow, EventRow, TrainRow, append_row
 from dstrain.reporting.terminal import duration
 from dstrain.status.inspect import RunStatus, inspect_status
 from dstrain.status.pace import Pace, measure_pace, remaining_seconds

@@ -39,7 +39,8 @@ from sacrebleu.metrics import BLEU, CHRF
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.card import build_card, write_card
-from dstrain.reporting.records import EventRow, Row, RunRecord, append_row, build_record, write_run_info
+from dstrain.reporting.records import RunRecord, build_record, write_run_info
+from dstrain.reporting.rows import EventRow, Row, append_row
 
 SCRATCH = {"architecture": "m2m100"}
 

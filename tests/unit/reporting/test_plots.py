@@ -16,7 +16,8 @@ from reporting_cases import (
 )
 
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
-from dstrain.reporting.records import EventRow, Row, RunRecord, build_record
+from dstrain.reporting.records import RunRecord, build_record
+from dstrain.reporting.rows import EventRow, Row
 
 
 @pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])

@@ -10,18 +10,15 @@ import pytest
 from reporting_cases import parsing_config, parsing_row, run_info, train_row, translation_config, translation_row
 
 from dstrain.config.load import dump_config
-from dstrain.reporting.records import (
+from dstrain.reporting.records import build_record, load_record, read_run_info, write_run_info
+from dstrain.reporting.rows import (
     EventRow,
     Row,
     RunFolderError,
     append_row,
     best_evaluation,
-    build_record,
     drop_superseded,
-    load_record,
     read_rows,
-    read_run_info,
-    write_run_info,
 )
 
 TRAIN: dict[str, Any] = {"kind": "train", "step": 1, "epoch": 0.1, "loss": 2.0}
@@ -83,7 +80,7 @@ def test_a_whole_last_line_without_its_line_break_is_kept(tmp_path: Path) -> Non
     ("line", "said"),
     [
         ("{broken", "no JSON"),
-        ("[1, 2]", "`kind` must be one of train, eval, event"),
+        ("[1, 2]", "`kind` must be one of train, eval, due, event"),
         ('{"kind": "trian", "step": 1}', "found 'trian'"),
         ('{"kind": ["train"]}', "`kind` must be one of"),
         ('{"kind": "train", "step": 1, "epoch": 0.1}', "loss: "),
