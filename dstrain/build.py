@@ -1,6 +1,7 @@
 """Everything a run consists of before its first step: data, tokenizer, plan, model, engine, and where it begins."""
 
 import logging
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -92,6 +93,7 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
     resume = _agree_on_resume(config, guard=guard, identity=identity, prepared=prepared, allowed=allowed)
     guard.set_base(resume.state.step if resume else 0)
     plan = _build_plan(config, prepared=prepared)
+    _count_steps(plan, config=config, ranks=ranks, resume=resume)
     total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
     warnings: list[str] = []
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
@@ -151,6 +153,17 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
         batch_size=config.training.batch_size,
         batch_unit=config.training.batch_unit,
         cut=_cut(config),
+    )
+
+
+def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
+    """Count the steps of the epochs that are asked about before training; together, since it reads all lengths for each."""
+    epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
+    plan.count_together(
+        sorted(epochs),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dstrain.data.collate import MicroBatch, collate
-from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, padded_tokens
+from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, longest
 from dstrain.data.tokens import TokenSet
 
 POLL_SECONDS = 0.1
@@ -103,7 +103,10 @@ class Loader:
         excluded = self._excluded
         plan = exclude_rows(self._plan.step(position), excluded=excluded, target_lengths=target_lengths)
         pieces = [(index, piece) for index, piece in enumerate(plan.micro_batches) if len(piece)]
-        costs = [padded_tokens(source_lengths[piece], target_lengths[piece]) for _, piece in pieces]
+        sizes = np.asarray([len(piece) for _, piece in pieces], dtype=np.int64)
+        sources = longest(source_lengths, pieces=[piece for _, piece in pieces])
+        targets = longest(target_lengths, pieces=[piece for _, piece in pieces])
+        costs = (sizes * (sources + targets)).tolist()
         mine = deal(costs, world_size=self._world_size)[self._rank] if pieces else [FILLER]
         # A real row, because 0 × inf is NaN; the shortest, because its result is thrown away.
         index, filler = (pieces[-1][0], pieces[-1][1][-1:]) if pieces else (0, self._spare_row(excluded))
@@ -117,8 +120,8 @@ class Loader:
             ),
             num_target_tokens=max(1, plan.num_target_tokens),
             source_tokens=int(source_lengths[plan.rows].sum()),
-            padded_source_tokens=sum(len(piece) * int(source_lengths[piece].max()) for _, piece in pieces),
-            padded_target_tokens=sum(len(piece) * int(target_lengths[piece].max()) for _, piece in pieces),
+            padded_source_tokens=int((sizes * sources).sum()),
+            padded_target_tokens=int((sizes * targets).sum()),
         )
 
     def _spare_row(self, excluded: frozenset[int]) -> Rows:

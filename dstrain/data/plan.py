@@ -4,8 +4,10 @@ Pure numpy. Knows nothing of tokens, tensors, processes or files. The plan is a 
 epoch) and of the recipe's batch size; the world size enters only in `deal`, after everything else is decided.
 """
 
+import heapq
 import math
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
@@ -23,6 +25,9 @@ FILLER = -1
 
 Rows = npt.NDArray[np.int64]
 Lengths = npt.NDArray[np.signedinteger]
+
+Exchange = Callable[[list[Rows]], list[list[Rows]]]
+"""This rank's value in, those of all ranks out, in the order of ranks and on every rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,52 @@ class StepPlan:
     num_target_tokens: int
 
 
+class _FirstSteps:
+    """The number of the first step of every window of an epoch, counted as far as it is asked for, from several threads."""
+
+    def __init__(self, count: Callable[[int], int], *, num_windows: int) -> None:
+        self._count = count
+        self._first = np.zeros(num_windows + 1, dtype=np.int64)
+        self._num_counted = 0
+        # whoever comes second waits for what the first counts, which may be every length of the data
+        self._lock = threading.Lock()
+
+    def fill(self, counts: Rows) -> None:
+        """Take over the counts of all windows."""
+        with self._lock:
+            self._first[1:] = np.cumsum(counts)
+            self._num_counted = len(counts)
+
+    def total(self) -> int:
+        """Steps of the epoch."""
+        with self._lock:
+            self._count_past(math.inf)
+            return int(self._first[-1])
+
+    def find(self, step: int) -> tuple[int, int]:
+        """The window that holds a step, and the window's first step; past the last window if the epoch is shorter."""
+        with self._lock:
+            self._count_past(step)
+            return self._locate(step)
+
+    def fraction(self, step: int) -> tuple[int, float]:
+        """Windows passed before a step, and how much of the next; the window that it begins need not be counted."""
+        with self._lock:
+            self._count_past(step - 1)
+            window, first = self._locate(step)
+            return window, (step - first) / int(self._first[window + 1] - first) if step > first else 0.0
+
+    def _count_past(self, step: float) -> None:
+        while self._num_counted < len(self._first) - 1 and self._first[self._num_counted] <= step:
+            window = self._num_counted
+            self._first[window + 1] = self._first[window] + self._count(window)
+            self._num_counted += 1
+
+    def _locate(self, step: int) -> tuple[int, int]:
+        window = int(np.searchsorted(self._first[: self._num_counted + 1], step, side="right")) - 1
+        return window, int(self._first[window])
+
+
 class Plan:
     """All optimizer steps of all epochs, computed when asked for; holds no array longer than a window."""
 
@@ -85,14 +136,27 @@ class Plan:
         self._fingerprint = fingerprint
         self._seed = seed
         self._window_rows = window_rows
-        self._first_steps = lru_cache(maxsize=1024)(self._count_steps)
+        self._num_windows = -(-self.num_rows // window_rows)
         self._window = lru_cache(maxsize=2)(self._plan_window)
+        self._first_steps = lru_cache(maxsize=1024)(self._begin_count)
 
     def num_steps(self, epoch: int) -> int:
-        """Optimizer steps of an epoch. In target tokens this reads every length once an epoch."""
+        """Optimizer steps of an epoch. In target tokens this reads every length once an epoch; see `count_together`."""
         if self.batch_unit == "sequences":
             return -(-self.num_rows // self.batch_size)
-        return int(self._first_steps(epoch)[-1])
+        return self._first_steps(epoch).total()
+
+    def count_together(self, epochs: Iterable[int], *, rank: int, world_size: int, exchange: Exchange) -> None:
+        """Know the steps of whole epochs, of which every rank counts its part of the windows; as collective as exchange."""
+        if self.batch_unit == "sequences":
+            return
+        asked = list(epochs)
+        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in asked]
+        for epoch, parts in zip(asked, zip(*exchange(mine), strict=True), strict=True):
+            counts = np.empty(self._num_windows, dtype=np.int64)
+            for other, part in enumerate(parts):
+                counts[other::world_size] = part
+            self._first_steps(epoch).fill(counts)
 
     def total_steps(self, *, epochs: float | None = None, max_steps: int | None = None) -> int:
         """Optimizer steps of the whole training, of which exactly one of the two lengths is given; at least 1."""
@@ -109,22 +173,29 @@ class Plan:
 
     def epoch_at(self, position: Position) -> float:
         """Epochs passed when the next step to train is the one at position."""
-        return position.epoch + position.step / self.num_steps(position.epoch)
+        if self.batch_unit == "sequences":
+            return position.epoch + position.step / self.num_steps(position.epoch)
+        # by windows, because the steps of an epoch are known only once all its lengths were read
+        window, fraction = self._first_steps(position.epoch).fraction(position.step)
+        start, stop = self._window_ends(window)
+        return position.epoch + start / self.num_rows + fraction * ((stop - start) / self.num_rows)
 
     def step(self, position: Position) -> StepPlan:
-        """The step at position, found without looking at the steps before it.
+        """The step at position, found without planning the steps before it.
+
+        In target tokens the steps of earlier windows are counted first, once an epoch, where that was not done yet.
 
         Raises ValueError if the epoch has no such step.
         """
-        num_steps = self.num_steps(position.epoch)
-        if not 0 <= position.step < num_steps:
+        found = self._find_step(position)
+        if found is None:
             raise ValueError(
-                f"epoch {position.epoch} has no step {position.step}: it has {num_steps} steps, counted from 0. "
-                "The data or training.batch_size differ from those the position was saved with: restore them"
+                f"epoch {position.epoch} has no step {position.step}: it has {self.num_steps(position.epoch)} steps, "
+                "counted from 0. The data or training.batch_size differ from those the position was saved with: restore "
+                "them"
             )
-        rows = self._step_rows(position)
+        rows, at_end = found
         source_lengths, target_lengths = self.source_lengths[rows], self.target_lengths[rows]
-        at_end = position.step + 1 == num_steps
         return StepPlan(
             position=position,
             next_position=Position(position.epoch + 1, 0) if at_end else Position(position.epoch, position.step + 1),
@@ -133,30 +204,43 @@ class Plan:
             num_target_tokens=int(target_lengths.sum(dtype=np.int64)),
         )
 
-    def _step_rows(self, position: Position) -> Rows:
+    def _find_step(self, position: Position) -> tuple[Rows, bool] | None:
+        """The rows of a step and whether it is the last of its epoch; None if the epoch has no such step."""
+        if position.step < 0:
+            return None
         if self.batch_unit == "sequences":
             start = position.step * self.batch_size
-            return self._permuted(position.epoch, start=start, stop=min(start + self.batch_size, self.num_rows))
-        first_steps = self._first_steps(position.epoch)
-        window = int(np.searchsorted(first_steps, position.step, side="right")) - 1
+            if start >= self.num_rows:
+                return None
+            stop = min(start + self.batch_size, self.num_rows)
+            return self._permuted(position.epoch, start=start, stop=stop), stop == self.num_rows
+        window, first = self._first_steps(position.epoch).find(position.step)
+        if window == self._num_windows:
+            return None
         rows, ends = self._window(position.epoch, window)
-        index = position.step - int(first_steps[window])
-        return rows[(ends[index - 1] if index else 0) : ends[index]]
+        index = position.step - first
+        at_end = window + 1 == self._num_windows and index + 1 == len(ends)
+        return rows[(ends[index - 1] if index else 0) : ends[index]], at_end
 
     def _permuted(self, epoch: int, *, start: int, stop: int) -> Rows:
         keys = permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch)
         return permute(np.arange(start, stop, dtype=np.int64), num_rows=self.num_rows, keys=keys)
 
+    def _window_ends(self, window: int) -> tuple[int, int]:
+        start = min(window * self._window_rows, self.num_rows)
+        return start, min(start + self._window_rows, self.num_rows)
+
     def _plan_window(self, epoch: int, window: int) -> tuple[Rows, Rows]:
-        start = window * self._window_rows
-        rows = self._permuted(epoch, start=start, stop=min(start + self._window_rows, self.num_rows))
+        start, stop = self._window_ends(window)
+        rows = self._permuted(epoch, start=start, stop=stop)
         return rows, plan_token_steps(self.target_lengths[rows], max_tokens=self.batch_size)
 
-    def _count_steps(self, epoch: int) -> Rows:
-        # The number of the first step of every window, and behind the last window the number of all steps.
-        num_windows = -(-self.num_rows // self._window_rows)
-        counts = [len(self._plan_window(epoch, window)[1]) for window in range(num_windows)]
-        return np.cumsum([0, *counts], dtype=np.int64)
+    def _begin_count(self, epoch: int) -> _FirstSteps:
+        # through the windows that are kept, because a window is most often counted when its first step is wanted
+        return _FirstSteps(lambda window: len(self._window(epoch, window)[1]), num_windows=self._num_windows)
+
+    def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
+        return np.asarray([len(self._plan_window(epoch, window)[1]) for window in windows], dtype=np.int64)
 
 
 def plan_token_steps(target_lengths: Lengths, *, max_tokens: int) -> Rows:
@@ -176,6 +260,15 @@ def padded_tokens(source_lengths: Lengths, target_lengths: Lengths) -> int:
     return len(source_lengths) * (int(source_lengths.max()) + int(target_lengths.max()))
 
 
+def longest(lengths: Lengths, *, pieces: Sequence[Rows]) -> Rows:
+    """The greatest length of each piece `[pieces]`, none of which is empty; lengths are those of all rows."""
+    if not pieces:
+        return np.empty(0, dtype=np.int64)
+    starts = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
+    # together, because one piece after the other costs milliseconds where hundreds of ranks share a step
+    return np.maximum.reduceat(lengths[np.concatenate(pieces)], starts).astype(np.int64)
+
+
 def cut_step(source_lengths: Lengths, target_lengths: Lengths, *, cut: Cut) -> list[Rows]:
     """The micro-batches of a step, each as places `[batch]` within the step, rows of like length together.
 
@@ -188,11 +281,27 @@ def cut_step(source_lengths: Lengths, target_lengths: Lengths, *, cut: Cut) -> l
         pieces = [order[start : start + cut.micro_batch_size] for start in range(0, len(order), cut.micro_batch_size)]
     else:
         pieces = _fill(order, source_lengths, target_lengths, max_tokens=cut.micro_batch_tokens)
-    while len(pieces) < min(cut.min_micro_batches, len(order)):
-        costs = [padded_tokens(source_lengths[piece], target_lengths[piece]) * (len(piece) > 1) for piece in pieces]
-        heaviest = int(np.argmax(costs))
-        pieces[heaviest : heaviest + 1] = np.array_split(pieces[heaviest], 2)
-    return pieces
+    wanted = min(cut.min_micro_batches, len(order))
+    return pieces if len(pieces) >= wanted else _split(pieces, source_lengths, target_lengths, num_pieces=wanted)
+
+
+def _split(pieces: list[Rows], source_lengths: Lengths, target_lengths: Lengths, *, num_pieces: int) -> list[Rows]:
+    """The heaviest piece in two, the first of equals, until there are num_pieces of them in the same order."""
+
+    def entry(place: int, piece: Rows) -> tuple[int, int, Rows]:
+        cost = padded_tokens(source_lengths[piece], target_lengths[piece]) * (len(piece) > 1)
+        return -cost, place, piece
+
+    # the place of a piece's first row is its own alone, so two pieces never come to be compared
+    places = np.cumsum([0, *(len(piece) for piece in pieces[:-1])]).tolist()
+    heap = [entry(place, piece) for place, piece in zip(places, pieces, strict=True)]
+    heapq.heapify(heap)
+    while len(heap) < num_pieces:
+        _, place, heaviest = heap[0]
+        left, right = np.array_split(heaviest, 2)
+        heapq.heapreplace(heap, entry(place, left))
+        heapq.heappush(heap, entry(place + len(left), right))
+    return [piece for _, _, piece in sorted(heap, key=lambda item: item[1])]
 
 
 def _fill(order: Rows, source_lengths: Lengths, target_lengths: Lengths, *, max_tokens: int) -> list[Rows]:
@@ -228,9 +337,13 @@ def deal(costs: Sequence[int], *, world_size: int) -> list[list[int]]:
     """
     per_rank = -(-len(costs) // world_size)
     dealt: list[list[int]] = [[] for _ in range(world_size)]
-    loads = [0] * world_size
+    # those that may take another piece: the least loaded first, the lower rank of equals
+    waiting = [(0, rank) for rank in range(world_size)]
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
-        rank = min((rank for rank in range(world_size) if len(dealt[rank]) < per_rank), key=loads.__getitem__)
+        load, rank = waiting[0]
         dealt[rank].append(index)
-        loads[rank] += costs[index]
+        if len(dealt[rank]) < per_rank:
+            heapq.heapreplace(waiting, (load + costs[index], rank))
+        else:
+            heapq.heappop(waiting)
     return [[*mine, *[FILLER] * (per_rank - len(mine))] for mine in dealt]

@@ -1,0 +1,246 @@
+"""A run folder as hundreds of ranks would leave it, written by what writes it in a run; and what it costs to read one.
+
+Simulated: the ranks are objects of one process, and tensors are tiny. Real: the lease, the meeting, the ranks' records, the
+rows, the checkpoints with their manifests and their pruning, and everything that reads them.
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic_core import to_json
+
+from dstrain.checkpoint.manifest import FileEntry, Manifest
+from dstrain.checkpoint.parts import write_blocks, write_tensors
+from dstrain.checkpoint.saver import WholeCheckpoints
+from dstrain.checkpoint.state import STATE_FILE, RunState
+from dstrain.checkpoint.store import Name, begin_save, carry_out, commit_save, plan_pruning
+from dstrain.cluster.environment import Place
+from dstrain.cluster.hangs import Scene, load_hang
+from dstrain.cluster.holder import this_process
+from dstrain.cluster.lease import Lease, acquire, is_stop_requested, read_claims
+from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.phases import Phases, RankRecord, ranks_dir, read_rank_records
+from dstrain.cluster.processes import read_process
+from dstrain.cluster.rendezvous import Meeting, arrange_meeting
+from dstrain.cluster.watchdog import find_lost
+from dstrain.config.load import dump_config, load_config
+from dstrain.reporting.records import CONFIG_FILE, load_record, write_run_info
+from dstrain.reporting.rows import METRICS_FILE, TrainRow, append_row
+from dstrain.status.inspect import inspect_status
+from tests.benchmarks.timing import timed
+
+CONFIG = "demo_translation"
+KEEP_LAST = 2
+SAVES = 3
+LOG_EVERY = 5
+RANKS_PER_HOST = 8
+JOB = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """What a run folder holds."""
+
+    num_ranks: int
+    num_steps: int
+    num_files: int
+    num_bytes: int
+    checkpoint_files: int
+    """Of the newest checkpoint."""
+    num_checkpoints: int
+    seconds: Mapping[str, float]
+    """What was done in all, by its name."""
+
+
+class Stopwatch:
+    """Seconds by what was done, summed."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, name: str, action: Callable[[], Any]) -> Any:
+        """What an action returns; its time is added."""
+        started = time.perf_counter()
+        result = action()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+        return result
+
+
+def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
+    """A run of some steps, with SAVES checkpoints on the way whatever the number of steps."""
+    watch = Stopwatch()
+    lease = watch("lease", lambda: acquire(run_dir, holder=this_process(), stale_seconds=60.0))
+    watch("meeting", lambda: meet(run_dir, num_ranks=num_ranks))
+    phases = watch("records", lambda: open_records(run_dir, num_ranks=num_ranks, attempt=lease.number))
+    lease.set_base(0)
+    write_outcome(run_dir, RunOutcome("running", None, attempt=lease.number))
+    (run_dir / CONFIG_FILE).write_text(dump_config(load_config(CONFIG)))
+    write_run_info(run_dir, {"world_size": num_ranks, "total_steps": 2 * num_steps})
+    append_row(run_dir / METRICS_FILE, {"kind": "event", "event": "start", "step": 0, "lease": lease.number})
+    is_whole = WholeCheckpoints()
+    for step in range(1, num_steps + 1):
+        watch("steps", lambda step=step: enter_step(phases, step=step))  # type: ignore[misc]
+        if step % LOG_EVERY == 0:
+            watch("rows", lambda step=step: append_row(run_dir / METRICS_FILE, build_row(step)))  # type: ignore[misc]
+        if step % max(1, num_steps // SAVES) == 0:
+            lease.renew()
+            save = (run_dir, lease, step, num_ranks, is_whole)
+            watch("saves", lambda save=save: save_checkpoint(*save))  # type: ignore[misc]
+    for each in phases:
+        each.close()
+    return measure_folder(run_dir, num_ranks=num_ranks, num_steps=num_steps, seconds=watch.seconds)
+
+
+def meet(run_dir: Path, *, num_ranks: int) -> None:
+    """Every rank reads the port of rank 0, which takes its word back afterwards."""
+
+    def arrange(rank: int) -> Meeting:
+        place = Place(rank, rank % RANKS_PER_HOST, num_ranks, "localhost", 0, "srun", RANKS_PER_HOST)
+        return arrange_meeting(place, environment=JOB, run_dir=run_dir)
+
+    first = arrange(0)
+    assert first.listener is not None
+    with ThreadPoolExecutor(RANKS_PER_HOST) as pool:
+        ports = {meeting.port for meeting in pool.map(arrange, range(1, num_ranks))}
+    assert ports <= {first.port}, ports
+    first.listener.close()
+    first.close()
+
+
+def open_records(run_dir: Path, *, num_ranks: int, attempt: int) -> list[Phases]:
+    """The record of every rank, and the file that its watchdog opens for its stacks."""
+    phases = [Phases(ranks_dir(run_dir), rank=rank, attempt=attempt) for rank in range(num_ranks)]
+    for each in phases:
+        scene = Scene(run_dir=run_dir, own=each.record(), local_ranks=[], grace_seconds=0.0)
+        scene.stacks_path(scene.own.rank).touch()
+    return phases
+
+
+def enter_step(phases: Sequence[Phases], *, step: int) -> None:
+    """What a step changes in the records of all ranks."""
+    for each in phases:
+        each.enter("step", step=step)
+
+
+def build_row(step: int) -> dict[str, Any]:
+    """A training row as large as a real one."""
+    row = TrainRow(
+        step=step,
+        epoch=step / 1e6,
+        loss=1 / 3,
+        learning_rate=1e-4 / 3,
+        grad_norm=2 / 3,
+        loss_scale=1.0,
+        skip_rate=0.0,
+        source_tokens=1_048_576,
+        target_tokens=1_048_576,
+        padded_source_tokens=1_200_000,
+        padded_target_tokens=1_200_000,
+        target_tokens_per_second=1e7 / 3,
+        data_seconds=1 / 7,
+        peak_memory_mb=7e4 / 3,
+        elapsed_seconds=step / 3,
+        lease=1,
+    )
+    return {"kind": "train"} | asdict(row)
+
+
+def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_whole: WholeCheckpoints) -> None:
+    """One checkpoint by the protocol of the saver, with a weight and a moment a rank; then the older ones are removed."""
+    root, tensors = run_dir / "checkpoints", {"master/weight@0": torch.full((8,), float(step))}
+
+    def reach(phase: str) -> None:
+        pass
+
+    def write(rank: int) -> list[FileEntry]:
+        kinds = ("weights", "optimizer")
+        paths = [parts / f"{kind}-{rank:05d}.safetensors" for kind in kinds]
+        return [write_tensors(tensors, path=path, reach=reach) for path in paths]
+
+    parts = begin_save(root, name=Name(step, lease.number))
+    with ThreadPoolExecutor(RANKS_PER_HOST) as pool:
+        entries = [entry for written in pool.map(write, range(num_ranks)) for entry in written]
+    state = to_json(asdict(RunState(step=step, epoch=0, step_in_epoch=step, cut={}, data={})), indent=1)
+    entries.append(write_blocks([], [state], num_bytes=len(state), path=parts / STATE_FILE, reach=reach))
+    manifest = Manifest(
+        step=step,
+        lease=lease.number,
+        world_size=num_ranks,
+        recipe_hash="",
+        recipe={},
+        versions={},
+        files=tuple(entries),
+    )
+    lease.check()
+    commit_save(parts, manifest=manifest, reach=reach)
+    pruning = plan_pruning(
+        root,
+        claims=read_claims(run_dir),
+        keep_last=KEEP_LAST,
+        keep_steps=[],
+        keep_weights_every=None,
+        is_whole=is_whole,
+    )
+    carry_out(pruning, reach=reach)
+
+
+def measure_folder(run_dir: Path, *, num_ranks: int, num_steps: int, seconds: Mapping[str, float]) -> Folder:
+    """Files and bytes below a run folder."""
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    checkpoints = sorted((run_dir / "checkpoints").iterdir())
+    return Folder(
+        num_ranks=num_ranks,
+        num_steps=num_steps,
+        num_files=len(files),
+        num_bytes=sum(path.stat().st_size for path in files),
+        checkpoint_files=len(list(checkpoints[-1].iterdir())),
+        num_checkpoints=len(checkpoints),
+        seconds=seconds,
+    )
+
+
+def crossed(folders: Mapping[tuple[int, int], Folder], quantity: str) -> int:
+    """What grows with ranks × steps: 0 where a quantity is c0 + c1 · ranks + c2 · steps, for two of each."""
+    (few, less), (many, more) = min(folders), max(folders)
+
+    def at(num_ranks: int, num_steps: int) -> int:
+        return int(getattr(folders[num_ranks, num_steps], quantity))
+
+    return at(many, more) - at(many, less) - at(few, more) + at(few, less)
+
+
+def measure_readers(run_dir: Path, *, num_rows: int) -> dict[str, float]:
+    """Seconds of a core, of whoever reads a run folder, while it has the rows that were written and with num_rows more."""
+    local = range(RANKS_PER_HOST)
+
+    def status() -> Any:
+        return inspect_status(run_dir, now=time.time(), observer=this_process())
+
+    def poll(ranks: Sequence[int], own: RankRecord) -> None:
+        scene = Scene(run_dir=run_dir, own=own, local_ranks=ranks, grace_seconds=5.0)
+        assert load_hang(scene) is None
+        assert not find_lost(read_rank_records(ranks_dir(run_dir), ranks=ranks), own=own, find_process=read_process)
+
+    measure = partial(timed, clock=time.process_time)
+    records = read_rank_records(ranks_dir(run_dir))
+    found = {
+        "all records": measure(lambda: read_rank_records(ranks_dir(run_dir))),
+        "poll of the watchdog": measure(lambda: poll(local, records[0])),
+        "poll of the watchdog, all ranks on one host": measure(lambda: poll(range(len(records)), records[0])),
+        "word to stop": measure(lambda: is_stop_requested(run_dir, number=1)),
+        "status": measure(status),
+        "record": measure(lambda: load_record(run_dir)),
+    }
+    with (run_dir / METRICS_FILE).open("a") as file:
+        file.writelines(json.dumps(build_row(step)) + "\n" for step in range(10_000, 10_000 + num_rows))
+    found[f"status, {num_rows:,} rows"] = measure(status, times=1)
+    found[f"record, {num_rows:,} rows"] = measure(lambda: load_record(run_dir), times=1)
+    found["one more row"] = measure(lambda: append_row(run_dir / METRICS_FILE, build_row(10**6)))
+    return found
