@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 
-.PHONY: demo demo-parsing test test-slurm torture check environment test-environment clean
+.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -23,6 +23,10 @@ test: test-environment
 
 # on a real Slurm of two nodes that are namespaces of this machine; needs root on Debian or Ubuntu; minutes
 test-slurm: test-environment
+	$(BIN)/python -m pytest tests/slurm -m "not every_fault" $(ARGS)
+
+# the same with every fault of nodes, network and Slurm itself
+test-slurm-all: test-environment
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
 
 # a two-rank run killed over and over; minutes

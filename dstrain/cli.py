@@ -1,7 +1,8 @@
-"""The command line: train, check, status, compare and more. Reads and prints; imports torch only to compute."""
+"""The command line: train, check, status, compare, sweep and more. Reads and prints; imports torch only to compute."""
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from dstrain.drill.perform import perform
 from dstrain.drill.stories import MIN_STEPS, plan_stories
 from dstrain.reporting import comparison
 from dstrain.reporting.records import load_record
-from dstrain.reporting.terminal import aligned
+from dstrain.reporting.terminal import aligned, printable
 from dstrain.status import text
 from dstrain.status.inspect import inspect_status
+from dstrain.sweep import Member, check_members, plan_members, read_sweep, write_indices
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -34,6 +36,7 @@ app = typer.Typer(
 )
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
+AT_WORK = ("running", "finished")
 MAX_SCORES = 4
 """Scores shown of a checkpoint."""
 
@@ -96,26 +99,20 @@ def evaluate(
     model: Annotated[str, typer.Argument(help="A run folder (its best model is taken), a model folder or a hub name.")],
     overrides: Overrides = None,
     config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="The checkpoint of this step of a run.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Another test set: its scores join the run's card.")
+    ] = None,
+    due: Annotated[bool, typer.Option("--due", help="What the run left to another job.")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="Where the scores are written.")] = None,
 ) -> None:
-    """Score a model on the evaluation rows of a recipe."""
-    run_dir = Path(model) if (Path(model) / "config.yaml").is_file() else None
-    with _clean_errors():
-        if config is None and run_dir is None:
-            raise ValueError(f"{model} is no run folder with a config.yaml: say which recipe with --config")
-        loaded = load_config(config or f"{model}/config.yaml", overrides=overrides or (), check_files=True)
-        scored = model if run_dir is None else str(_best_model(run_dir))
-        from dstrain.score import evaluate_saved  # imports torch: only for a configuration that can run
+    """Score a model in this process; several start with `torchrun … launch/evaluate.py` or slurm/evaluate.sbatch."""
+    from dstrain.evaluate import main as evaluate_main
 
-        folder = output or (run_dir / "evaluate" if run_dir else Path("evaluate") / loaded.name)
-        result = evaluate_saved(scored, config=loaded, output=folder)
-        for name, value in result.scores.items():
-            typer.echo(f"{name:<26} {value:.4f}")
-        for name, signature in result.signatures.items():
-            typer.echo(f"{name} signature: {signature}")
-        for warning in result.warnings:
-            typer.echo(f"warning: {warning}", err=True)
-        typer.echo(f"scores and hypotheses of {result.num_rows:,} rows: {folder}")
+    given = {"--config": config, "--step": step, "--as": name, "--output": output}
+    argv = [model, *(overrides or []), *(["--due"] if due else [])]
+    argv += [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
+    raise typer.Exit(evaluate_main(argv))
 
 
 @app.command()
@@ -138,7 +135,7 @@ def status(
     """Say what a run is doing, here or on another node; exit code 0 if it runs or has finished, else 1."""
     found = inspect_status(run, now=time.time(), observer=this_process(), quiet_seconds=quiet_seconds)
     typer.echo(json.dumps(text.as_json(found), indent=1) if as_json else text.describe_status(found))
-    raise typer.Exit(0 if found.state in ("running", "finished") else 1)
+    raise typer.Exit(0 if found.state in AT_WORK else 1)
 
 
 @app.command()
@@ -163,6 +160,40 @@ def compare(
     elif found:
         typer.echo(show(found))
     raise typer.Exit(0 if len(found) == len(runs) else 1)
+
+
+@app.command()
+def sweep(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A sweep file: a recipe, and a grid or a list of overrides.")
+    ],
+    overrides: Overrides = None,
+    as_json: Annotated[bool, typer.Option("--json", help="For scripts.")] = False,
+) -> None:
+    """Check every member of a sweep, and say how to submit them as a job array and how to compare them."""
+    with _clean_errors():
+        planned = read_sweep(file, typed=overrides or ())
+        members = plan_members(planned)
+        check_members(planned, members)
+        states = [_state_of_member(member) for member in members]
+        # those that run or have finished need no job
+        to_submit = [member.number for member, state in zip(members, states, strict=True) if state not in AT_WORK]
+        array = ["sbatch", f"--array={write_indices(to_submit)}", "slurm/sweep.sbatch", file, *(overrides or [])]
+        submit = shlex.join(array) if to_submit else None
+        show = f"dstrain compare {shlex.quote(planned.output_dir.rstrip('/'))}/*"
+        if as_json:
+            rows = [
+                {"number": member.number, "overrides": member.overrides, "run_dir": member.run_dir, "state": state}
+                for member, state in zip(members, states, strict=True)
+            ]
+            typer.echo(json.dumps({"members": rows, "submit": submit, "compare": show}, indent=1))
+            return
+        cells = [
+            (str(member.number), shlex.join(member.varied) or "-", printable(member.run_dir), state or "-")
+            for member, state in zip(members, states, strict=True)
+        ]
+        typer.echo(aligned([("member", "overrides", "run folder", "status"), *cells]))
+        typer.echo(f"\nsubmit   {submit or 'nothing: every member runs or has finished'}\ncompare  {show}")
 
 
 @app.command()
@@ -248,6 +279,12 @@ def drill(
     raise typer.Exit(0 if nothing_lost else 1)
 
 
+def _state_of_member(member: Member) -> str | None:
+    """As `dstrain status` calls it; None before its run has begun."""
+    run = Path(member.run_dir)
+    return inspect_status(run, now=time.time(), observer=this_process()).state if run.is_dir() else None
+
+
 def _table(verdicts: list[Verdict]) -> str:
     """One aligned line a checkpoint."""
     return aligned([("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)])
@@ -310,13 +347,6 @@ def _micro_batch(config: RunConfig) -> str:
 
 def _is_override(argument: str) -> bool:
     return "=" in argument and not Path(argument).exists()
-
-
-def _best_model(run_dir: Path) -> Path:
-    for folder in (run_dir / "best", run_dir / "final"):
-        if folder.is_dir():
-            return folder
-    raise ValueError(f"{run_dir} holds no model yet: neither best/ nor final/ exists")
 
 
 @contextmanager

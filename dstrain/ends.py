@@ -1,21 +1,27 @@
 """The ends of a run: what it leaves when it ends, and what an earlier end has left where it begins. Trains nothing."""
 
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from dstrain.build import Built
 from dstrain.checkpoint.export import exported_step
 from dstrain.cluster.environment import EXIT_PREEMPTED
-from dstrain.cluster.outcome import RunOutcome
+from dstrain.cluster.holder import this_process
+from dstrain.cluster.lease import Lease, LeaseHeld, acquire
+from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.config.machine import Machine
 from dstrain.export import export_checkpoint, export_live
 from dstrain.reporting.card import write_card
+from dstrain.reporting.records import load_record
 from dstrain.reporting.rows import METRICS_FILE, EventRow, read_rows
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.state import Control, Progress, event_row
 
 BEST, FINAL = "best", "final"
+LEASE_TRIES = 12
 EXIT_UNSAVED = 1
 """The run ended in order, but its last checkpoint could not be written."""
 
@@ -72,8 +78,16 @@ def _is_finished(built: Built) -> bool:
 def _models_of(built: Built) -> dict[str, int]:
     """The models of a finished run by the name of their folder, and the steps whose weights they must hold."""
     assert built.resume is not None
-    best = built.resume.state.hooks[EvaluateHook.name]["best"]
-    return {FINAL: built.resume.state.step} | ({BEST: int(best["step"])} if best else {})
+    best = _best_step(built.run_dir, known=built.resume.state.hooks[EvaluateHook.name]["best"])
+    return {FINAL: built.resume.state.step} | ({BEST: best} if best is not None else {})
+
+
+def _best_step(run_dir: Path, *, known: Mapping[str, float] | None) -> int | None:
+    """The step of the best evaluation by the run's records, which other jobs may have added to, else as the run knows it."""
+    best = load_record(run_dir).best
+    if best is not None:
+        return best.step
+    return int(known["step"]) if known else None
 
 
 def finish(
@@ -85,9 +99,11 @@ def finish(
         export_live(built, name=FINAL, step=progress.step, check=True)
     built.guard.phases.enter("finish")
     if built.ranks.rank == 0:
-        if best is not None and not control.preempted:
-            _complete_export(built.run_dir, name=BEST, step=int(best["step"]))
         control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
+        # after that row: whoever scores from now on looks after the best model itself
+        step = None if control.preempted else _best_step(built.run_dir, known=best)
+        if step is not None:
+            _complete_export(built.run_dir, name=BEST, step=step)
         _write_card(built.run_dir)
     if control.preempted:
         # asked of all, since a signal may reach any rank
@@ -101,6 +117,38 @@ def finish(
     built.ranks.barrier()
     assert outcome.exit_code is not None
     return outcome.exit_code
+
+
+def settle(run_dir: Path, *, machine: Machine) -> None:
+    """Write the best model and the card of a finished run again, by one process, since scores have come after its end.
+
+    A run that has not finished does so itself.
+    """
+    record = load_record(run_dir)
+    if record.status != "finished":
+        return
+    lease = _wait_for_lease(run_dir, machine=machine)
+    if lease is None:
+        log.warning("%s is being written to: its best model and card are as its writer leaves them", run_dir)
+        return
+    try:
+        step = _best_step(run_dir, known=None)
+        if step is not None:
+            _complete_export(run_dir, name=BEST, step=step)
+        _write_card(run_dir)
+        write_outcome(run_dir, RunOutcome("finished", 0, step=record.events[-1].step, attempt=lease.number))
+    finally:
+        lease.release()
+
+
+def _wait_for_lease(run_dir: Path, *, machine: Machine) -> Lease | None:
+    """The lease of a run that is just ending; None if somebody else goes on writing."""
+    for _ in range(LEASE_TRIES):
+        try:
+            return acquire(run_dir, holder=this_process(), stale_seconds=machine.lease_seconds)
+        except LeaseHeld:
+            time.sleep(machine.lease_seconds / LEASE_TRIES)
+    return None
 
 
 def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:

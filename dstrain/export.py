@@ -62,19 +62,29 @@ def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
     if folder.exists() and folder.parent != run_dir:
         raise ValueError(f"{folder} exists already: give another folder, or remove it")
     config = load_config(str(run_dir / "config.yaml"))
-    directory = _find_checkpoint(run_dir, step=step)
-    if not (run_dir / "tokenizer").is_dir():
-        raise ValueError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
-    tokenizer = load_tokenizer(str(run_dir / "tokenizer"))
-    model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
-    load_weights(directory, module=Seq2SeqLoss(model))
-    model = model.to(dtype=DTYPES[config.precision])
+    directory = find_checkpoint(run_dir, step=step)
+    tokenizer = load_run_tokenizer(run_dir)
+    model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
     settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens)
     name = name_of(directory)
     assert name
     export_model(model, tokenizer=tokenizer, folder=folder, generation=settings, step=name.step)
     return directory
+
+
+def load_run_tokenizer(run_dir: Path) -> Seq2SeqTokenizer:
+    """The tokenizer that a run trains with; raises ValueError where it is not there."""
+    if not (run_dir / "tokenizer").is_dir():
+        raise ValueError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
+    return load_tokenizer(str(run_dir / "tokenizer"))
+
+
+def load_checkpoint_model(directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
+    """The model of a run as a checkpoint holds it, in the run's precision."""
+    model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
+    load_weights(directory, module=Seq2SeqLoss(model))
+    return model.to(dtype=DTYPES[config.precision])
 
 
 def generation_settings(
@@ -92,7 +102,12 @@ def generation_settings(
     }
 
 
-def _find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
+def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
+    """A whole checkpoint of a run, full or of weights only: that of a step, or the newest.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
     directories = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
     broken = []
     for directory in directories:

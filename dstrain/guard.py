@@ -1,6 +1,7 @@
 """What keeps a run folder safe while ranks write to it: the lease, the ranks' records, the watchdog, the outcome."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from dstrain.cluster.lease import (
     is_stop_requested,
     request_stop,
 )
-from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
 from dstrain.cluster.phases import Drill, Phases, ranks_dir
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.requeue import read_start
 from dstrain.cluster.watchdog import REPORT_SECONDS, Watchdog, end_process, run_within, start_watchdog
 from dstrain.config.machine import Machine
 
@@ -54,6 +56,8 @@ class Guard:
         """Record the step that this start begins from: what its predecessors commit later is never chosen."""
         if self.lease is not None:
             self.lease.set_base(step)
+        # again, for a finished run: until now this start might have been refused
+        self.report(RunOutcome("running", None, attempt=self.attempt))
 
     def tell_to_stop(self) -> None:
         """Leave word for the other ranks that the run was told to stop."""
@@ -76,13 +80,22 @@ class Guard:
             self.lease.release()
 
 
-def start_guard(run_dir: Path, *, ranks: Ranks, machine: Machine, drill: Drill | None) -> Guard:
-    """Take the run folder's lease and start the watchdog; a collective call.
+def start_guard(
+    run_dir: Path,
+    *,
+    ranks: Ranks,
+    machine: Machine,
+    drill: Drill | None,
+    environment: Mapping[str, str] = os.environ,
+) -> Guard:
+    """Take the run folder's lease and start the watchdog; a collective call. `environment` tells which job this is.
 
     Raises:
         ValueError: another start is writing to the folder, or it cannot be written to.
     """
-    lease, attempt = _take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds)
+    lease, attempt = _take_lease(
+        run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, start=read_start(environment)
+    )
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=attempt, drill=drill)
 
     def end(code: int, message: str) -> None:
@@ -99,7 +112,9 @@ def start_guard(run_dir: Path, *, ranks: Ranks, machine: Machine, drill: Drill |
         end=end,
     )
     guard = Guard(run_dir, ranks, attempt, lease, phases, watchdog)
-    guard.report(RunOutcome("running", None, attempt=attempt))
+    before = read_outcome(run_dir) if ranks.rank == 0 else None
+    if before is None or before.outcome != "finished":
+        guard.report(RunOutcome("running", None, attempt=attempt))
     phases.enter("set-up")
     return guard
 
@@ -116,11 +131,14 @@ def local_ranks(place: Place) -> Sequence[int]:
     return range(first, first + place.local_world_size)
 
 
-def _take_lease(run_dir: Path, *, ranks: Ranks, stale_seconds: float) -> tuple[Lease | None, int]:
+def _take_lease(
+    run_dir: Path, *, ranks: Ranks, stale_seconds: float, start: tuple[str, int]
+) -> tuple[Lease | None, int]:
     lease, refusal = None, None
+    job, restart = start
     if ranks.rank == 0:
         try:
-            lease = acquire(run_dir, holder=this_process(), stale_seconds=stale_seconds)
+            lease = acquire(run_dir, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
         except ValueError as error:
             refusal = error
     number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
@@ -133,7 +151,7 @@ def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases
     def leave_word() -> None:
         phases.end(message)
         if code == EXIT_PREEMPTED:  # whoever lost the lease must leave the folder to its new writer
-            write_outcome(run_dir, RunOutcome("lost", code, message, attempt=attempt))
+            write_bad_end(run_dir, RunOutcome("lost", code, message, attempt=attempt))
 
     run_within(REPORT_SECONDS, leave_word)  # the file system may be what hangs
     end_process(code, message)

@@ -72,6 +72,16 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     return _prepare_set(config, tokenizer=tokenizer, for_evaluation=True)
 
 
+def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path) -> TokenSet:
+    """The evaluation rows on every rank; `folder` is one that all ranks see."""
+
+    def make() -> list[str]:
+        return [str(prepare_evaluation(config, tokenizer=tokenizer))]
+
+    (made,) = _made_by_rank_0(make, run_dir=folder, ranks=ranks)
+    return load_token_set(Path(made))
+
+
 def locate_training_rows(
     rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> dict[int, LocatedRow]:

@@ -10,14 +10,14 @@ are missing.
 
 import argparse
 import os
-import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from dstrain.checkpoint.store import current_dirs, name_of
+from dstrain.cluster.commands import Run, run_command, split_arguments
 from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.lease import read_claims
 from dstrain.cluster.outcome import read_outcome
@@ -36,6 +36,7 @@ from dstrain.cluster.requeue import (
     describe_start,
     find_end,
     find_start,
+    is_followed,
     read_cause,
     read_history,
 )
@@ -43,12 +44,8 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.config.load import load_config
 from dstrain.train import EXIT_USAGE, parse_arguments
 
-COMMAND_SECONDS = 60.0
 MAX_SOURCE = 160
 """Letters of a reason: it goes onto the card."""
-
-Run = Callable[[Sequence[str]], tuple[int, str]]
-"""Runs a command; gives its exit code and what it printed, or why it did not run."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,10 @@ class Job:
     """The start of a Slurm job that asks, and the run folder it trains into."""
 
     id: str
+    """As the history has it: SLURM_JOB_ID, of an array a number for each task."""
+    name: str
+    """As Slurm's commands are given it. In a job array one task's job id is that of the array, and would name all of its
+    tasks: that one is called `12_3`."""
     restart: int
     nodes: str
     run_dir: Path
@@ -79,7 +80,7 @@ def main(
 ) -> int:
     """Answer one question of the batch script; gives its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    own, training = _split(arguments)
+    own, training = split_arguments(arguments)
     options = _parse(own)
     try:
         job = _this_job(training, environment=environment, options=options, run=run or run_command)
@@ -99,7 +100,7 @@ def start(job: Job) -> int:
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
         print(describe_fruitless(num_fruitless), file=sys.stderr)
         return EXIT_FRUITLESS
-    cause = describe_start(history, job=job.id, restart=job.restart)
+    cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
     entry = JobStart(
         job.id, job.restart, newest_step(job.run_dir), cause, last_report=newest_report(job.run_dir)[0], time=_now()
     )
@@ -114,7 +115,7 @@ def told(job: Job) -> int:
     There is no later: the tasks may need all the time until Slurm kills the batch script too.
     """
     history = job.history()
-    if find_end(history, job=job.id, restart=job.restart) is not None:
+    if _is_over(job, history=history) or find_end(history, job=job.id, restart=job.restart) is not None:
         return 0
     cause, source = _ask_slurm(job)
     again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
@@ -128,6 +129,8 @@ def told(job: Job) -> int:
 def end(job: Job, *, code: int, warned: bool) -> int:
     """Decide what follows after srun has ended, and ask Slurm for it."""
     history = job.history()
+    if _is_over(job, history=history):
+        return code
     before = find_end(history, job=job.id, restart=job.restart)
     if before is None and code != 0:
         before = _find_echo(job, code=code)
@@ -167,17 +170,18 @@ def newest_report(run_dir: Path) -> tuple[int, str | None]:
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
 
 
-def run_command(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command of Slurm's."""
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return 1, str(error)
-    return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+def _is_over(job: Job, *, history: Sequence[Entry]) -> bool:
+    """Whether a later start of this job runs: its node was given up, and what it asks for now would befall that one."""
+    if is_followed(history, job=job.id, restart=job.restart):
+        _say("this job was started again on other nodes; nothing more is asked for")
+        return True
+    return False
 
 
 def _ask_slurm(job: Job) -> tuple[Cause, str]:
-    _, queue = job.run(["squeue", "--noheader", "--jobs", job.id, "--Format", "Reason:40,PreemptTime:40,RestartCnt:40"])
+    _, queue = job.run(
+        ["squeue", "--noheader", "--jobs", job.name, "--Format", "Reason:40,PreemptTime:40,RestartCnt:40"]
+    )
     _, down = job.run(["sinfo", "--noheader", "--Node", "--nodes", job.nodes, "--states", "down", "--format", "%N"])
     return read_cause(queue, restart=job.restart, down_nodes=down)
 
@@ -213,10 +217,10 @@ def _own_cause(job: Job, *, warned: bool) -> tuple[Cause, str]:
 
 
 def _requeue(job: Job) -> None:
-    code, printed = job.run(["scontrol", "requeue", job.id])
+    code, printed = job.run(["scontrol", "requeue", job.name])
     if code != 0:
         _say(
-            f"scontrol requeue {job.id} failed ({printed.strip()}): submit the job again, it goes on from where it was"
+            f"scontrol requeue {job.name} failed ({printed.strip()}): submit the job again, it goes on from where it was"
         )
 
 
@@ -232,14 +236,14 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     nodes = environment.get("SLURM_JOB_NODELIST", "")
-    return Job(job, int(restart), nodes, run_dir, max_fruitless=options.max_fruitless, run=run)
+    name = _name_of(job, environment=environment)
+    return Job(job, name, int(restart), nodes, run_dir, max_fruitless=options.max_fruitless, run=run)
 
 
-def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
-    if "--" not in arguments:
-        return arguments, []
-    place = arguments.index("--")
-    return arguments[:place], arguments[place + 1 :]
+def _name_of(job: str, *, environment: Mapping[str, str]) -> str:
+    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    # not whenever there are such variables: a job inherits them if it was submitted inside a task of an array
+    return f"{array}_{task}" if array == job and task else job
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from rich.console import Console
 from transformers import PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from dstrain.build import Built, build
 from dstrain.checkpoint.export import recover_export
@@ -37,12 +36,14 @@ from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.export import export_live
 from dstrain.guard import start_guard
 from dstrain.models.families import decoder_start_id, generation_arguments
+from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.prepare import locate_training_rows
-from dstrain.reporting.records import write_run_info
+from dstrain.reporting.records import load_record, write_run_info
 from dstrain.reporting.rows import METRICS_FILE, append_row
 from dstrain.training.hooks.checkpoint import CheckpointHook
-from dstrain.training.hooks.evaluate import EvaluateHook
+from dstrain.training.hooks.due import DueHook, Found
+from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.hooks.progress import ProgressHook
@@ -80,7 +81,7 @@ def run(
     Raises:
         ValueError: something the user can mend; the message says what and how.
     """
-    _quiet_libraries()
+    quiet_transformers()
     if debug:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
@@ -132,7 +133,7 @@ def _train(built: Built, *, preempt: PreemptHook, walltime: WallTime, command: s
         control=control,
         quarantine=quarantine,
     )
-    (best,) = (hook.best for hook in hooks if isinstance(hook, EvaluateHook))
+    (best,) = (hook.best for hook in hooks if isinstance(hook, EvaluateHook | DueHook))
     return finish(built, progress=progress, control=control, preempt=preempt, best=best)
 
 
@@ -176,14 +177,7 @@ def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine, 
         built.guard.phases.beat()
         return preempt.should_stop(is_told=built.guard.is_told_to_stop, tell=built.guard.tell_to_stop)
 
-    evaluation = EvaluateHook(
-        config=config,
-        ranks=ranks,
-        walltime=walltime,
-        evaluate=lambda max_batches: _evaluate(built, max_batches=max_batches, should_stop=should_stop),
-        export_best=lambda step: _export_best(built, step=step),
-        agree_on_stop=preempt.agree,
-    )
+    evaluation = _build_evaluation(built, preempt=preempt, walltime=walltime, should_stop=should_stop)
     logging_hook = LogHook(config=config, ranks=ranks, total_steps=built.total_steps, console=Console(stderr=True))
     stateful: list[Hook] = [preempt, quarantine, evaluation, logging_hook]
     saver = _build_saver(built, evaluation=evaluation)
@@ -202,6 +196,41 @@ def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine, 
     return [*stateful, checkpoint, ProgressHook(enter=built.guard.phases.enter)]
 
 
+def _build_evaluation(
+    built: Built, *, preempt: PreemptHook, walltime: WallTime, should_stop: Callable[[], bool]
+) -> EvaluateHook | DueHook:
+    config, ranks = built.config, built.ranks
+
+    def score(max_batches: int | None) -> EvaluationResult | None:
+        return _evaluate(built, max_batches=max_batches, should_stop=should_stop)
+
+    if config.machine.evaluation_job is None:
+        return EvaluateHook(
+            config=config,
+            ranks=ranks,
+            walltime=walltime,
+            evaluate=score,
+            export_best=lambda step: _export_best(built, step=step),
+            agree_on_stop=preempt.agree,
+        )
+    return DueHook(
+        config=config,
+        ranks=ranks,
+        rehearse=lambda: score(REHEARSAL_BATCHES),
+        look_up=lambda: _look_up(built.run_dir),
+    )
+
+
+def _look_up(run_dir: Path) -> Found:
+    """What other jobs have scored so far, and what is still due."""
+    record = load_record(run_dir)
+    metric, best = record.config.best_metric, record.best
+    return (
+        {"step": best.step, "value": best.scores[metric]} if best else None,
+        [row.step for row in record.due_rows],
+    )
+
+
 def _load_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
     for hook in hooks:
         try:
@@ -213,7 +242,7 @@ def _load_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
             ) from error
 
 
-def _build_saver(built: Built, *, evaluation: EvaluateHook) -> Saver:
+def _build_saver(built: Built, *, evaluation: EvaluateHook | DueHook) -> Saver:
     is_whole = WholeCheckpoints()
     settings, claims = built.config.checkpoint, read_claims(built.run_dir)
 
@@ -225,7 +254,7 @@ def _build_saver(built: Built, *, evaluation: EvaluateHook) -> Saver:
             built.checkpoints,
             claims=claims,
             keep_last=settings.keep_last,
-            keep_steps=[int(evaluation.best["step"])] if evaluation.best else [],
+            keep_steps=evaluation.kept_steps,
             keep_weights_every=settings.keep_weights_every_steps,
             is_whole=is_whole,
         )
@@ -330,8 +359,3 @@ def _recorder(built: Built) -> Callable[[dict[str, Any]], None]:
                 log.warning("%s: %s; rows are kept until they can be written", path, error.strerror)
 
     return record
-
-
-def _quiet_libraries() -> None:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()

@@ -11,21 +11,22 @@ import signal
 import sys
 import time
 import traceback
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.holder import this_process
 from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.lease import LeaseHeld, LeaseLost
-from dstrain.cluster.outcome import RunOutcome, write_outcome
-from dstrain.cluster.phases import read_drill
+from dstrain.cluster.outcome import RunOutcome, write_bad_end
+from dstrain.cluster.phases import ranks_dir, read_drill, read_rank_records
 from dstrain.cluster.rendezvous import Meeting, arrange_meeting, needs_meeting
-from dstrain.cluster.requeue import CAUSE_VARIABLE
+from dstrain.cluster.requeue import CAUSE_VARIABLE, read_start
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
+from dstrain.console import prepare_output
 from dstrain.debug import shrink_config
 
 EXIT_USAGE = 2
@@ -59,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"{error}", file=sys.stderr)
         return EXIT_USAGE
-    _prepare_process(place)
+    prepare_output(place)
+    _await_signals()
     command = show_command(place, script=sys.argv[0], arguments=arguments)
     try:
         from dstrain.run import run  # imports torch and DeepSpeed for seconds: only for a configuration that can run
@@ -77,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except Exception as error:
         # the interpreter's own ending would wait for peers in destructors of the process group
-        os._exit(_report_failure(error, config=config, place=place))
+        _, restart = read_start(os.environ)
+        os._exit(_report_failure(error, config=config, place=place, is_restart=restart > 0))
 
 
 def _make_run_dir(config: RunConfig) -> None:
@@ -123,24 +126,11 @@ def _row_count(text: str) -> int:
     return int(text)
 
 
-def _prepare_process(place: Place) -> None:
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
-        stream=sys.stderr,
-    )
-    log.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+def _await_signals() -> None:
     # until training begins nothing can be saved, and nothing is lost: to be started again is all there is to say
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
-    # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
-    logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
-    # without an activated environment DeepSpeed would not find ninja beside this interpreter
-    tools = str(Path(sys.executable).parent)
-    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
@@ -156,12 +146,14 @@ def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
     return shlex.join([*launcher, *program, *given])
 
 
-def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> int:
+def _report_failure(error: Exception, *, config: RunConfig, place: Place, is_restart: bool = False) -> int:
     """Print this rank's traceback, or one line if another rank failed first and this one merely lost its peer.
 
-    Gives the exit code: "start me again" if a peer was lost without a word, as when its node or the kernel killed it.
+    Gives the exit code: "start me again" if a peer was lost without a word, as when its node or the kernel killed it, or if a
+    scheduler's restart found the folder still held: this job has run there before, and whoever holds it may soon end.
     """
-    reports = Path(config.run_dir) / "failures"
+    run_dir = Path(config.run_dir)
+    reports = run_dir / "failures"
     if _lost_peer(error):
         if culprit := _first_report(reports, since=time.time() - PEER_SECONDS):
             print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
@@ -170,17 +162,19 @@ def _report_failure(error: Exception, *, config: RunConfig, place: Place) -> int
             PEER_SECONDS
         )  # the watchdog knows more of ranks on this host, and ends this process with their names
         message = f"rank {place.rank} lost its connection to a rank that left no word: {error}"
-        write_outcome(Path(config.run_dir), RunOutcome("lost", EXIT_PREEMPTED, message))
+        attempt = _own_attempt(run_dir, rank=place.rank)
+        write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=attempt))
         print(message, file=sys.stderr, flush=True)
         return EXIT_PREEMPTED
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
-        _leave_report(full, error=error, run_dir=Path(config.run_dir), rank=place.rank)
+        _leave_report(full, error=error, run_dir=run_dir, rank=place.rank)
+    code = EXIT_PREEMPTED if isinstance(error, LeaseHeld) and is_restart else 1
     if place.rank != 0 and type(error).__name__ in RAISED_ON_ALL:
-        return 1  # rank 0 says the same
+        return code  # rank 0 says the same
     text = f"error: {error}" if _is_explained(error) else full
     print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
-    return 1
+    return code
 
 
 def _leave_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:
@@ -189,7 +183,18 @@ def _leave_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> N
         (run_dir / "failures" / f"rank-{rank}.txt").write_text(full)
     except OSError as problem:
         print(f"the failure could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
-    write_outcome(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}"))
+    attempt = _own_attempt(run_dir, rank=rank)
+    write_bad_end(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}", attempt=attempt))
+
+
+def _own_attempt(run_dir: Path, *, rank: int) -> int:
+    """Number of the start that this process belongs to, as its own record says; 0 before it has one, or another took it."""
+    own = this_process()
+    records = read_rank_records(ranks_dir(run_dir), ranks=[rank])
+    ours = (own.host, own.pid_namespace, own.pid, own.process_start)
+    return next(
+        (each.attempt for each in records if (each.host, each.pid_namespace, each.pid, each.process_start) == ours), 0
+    )
 
 
 def _is_explained(error: Exception) -> bool:

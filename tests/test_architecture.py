@@ -31,6 +31,7 @@ ROOMS: dict[str, frozenset[str]] = {
 """Room to the rooms it may import, besides itself."""
 
 TOP_LEVEL: dict[str, frozenset[str]] = {
+    "console": frozenset({"cluster"}),
     "debug": frozenset({"config"}),
     "describe": frozenset({*LEFT, "data", "models", "engine"}),
     "prepare": frozenset({*LEFT, "data", "models"}),
@@ -39,12 +40,17 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "export": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "build", "prepare"}),
     "ends": frozenset({*ROOMS, "build", "export"}),
     "run": frozenset({*ROOMS, "build", "describe", "ends", "export", "guard", "prepare"}),
-    "score": frozenset({*LEFT, "data", "models", "evaluation", "prepare"}),
-    "train": frozenset({"config", "cluster", "debug", "run"}),
+    "due": frozenset({"config", "cluster", "checkpoint", "reporting", "train"}),
+    "evaluate": frozenset({"config", "cluster", "console", "reporting", "score"}),
+    "score": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "due", "ends", "export", "prepare"}),
+    "train": frozenset({"config", "cluster", "console", "debug", "run"}),
     "requeue": frozenset({"config", "cluster", "checkpoint", "train"}),
     "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),
     "status": frozenset({"config", "cluster", "checkpoint", "reporting"}),
-    "cli": frozenset({"config", "checkpoint", "cluster", "drill", "export", "reporting", "score", "status", "train"}),
+    "sweep": frozenset({"config"}),
+    "cli": frozenset(
+        {"config", "checkpoint", "cluster", "drill", "evaluate", "export", "reporting", "status", "sweep", "train"}
+    ),
 }
 """Top-level module to the rooms and top-level modules it may import."""
 
@@ -61,11 +67,15 @@ TORCH_FREE = (
     "dstrain.engine.ds_config",
     "dstrain.engine.schedule",
     "dstrain.cli",
+    "dstrain.console",
     "dstrain.train",
     "dstrain.debug",
     "dstrain.drill",
+    "dstrain.due",
+    "dstrain.evaluate",
     "dstrain.requeue",
     "dstrain.status",
+    "dstrain.sweep",
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
 

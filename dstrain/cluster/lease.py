@@ -62,6 +62,14 @@ class Claim:
     beat: int = 0
     """Grows with every renewal."""
     released: bool = False
+    job: str = ""
+    """The scheduler's job that this writer is a start of; empty where there is none."""
+    restart: Annotated[int, Field(ge=0)] = 0
+    """How often that job had been started before."""
+
+    def is_former_start(self, *, of: "Claim") -> bool:
+        """Whether the scheduler has ended this writer's start: it has started the same job again since."""
+        return self.job != "" and self.job == of.job and self.restart < of.restart
 
 
 _CLAIM = TypeAdapter(Claim)
@@ -151,13 +159,16 @@ def acquire(
     *,
     holder: Holder,
     stale_seconds: float,
+    job: str = "",
+    restart: int = 0,
     process_start: Callable[[int], int | None] = process_start,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Lease:
     """The lease of a run folder, which is made if need be.
 
     At once if nobody holds it; after up to `stale_seconds` if the last holder was on another host, is not known to have
-    ended and gives no sign of life.
+    ended and gives no sign of life. An earlier start of the same `job` has as long to end, and is then followed although it
+    lives: on a node that was cut off it may go on for long, while the scheduler has ended it and counts a `restart`.
 
     Raises:
         LeaseHeld: somebody else holds it.
@@ -167,9 +178,13 @@ def acquire(
         (folder / DIRECTORY).mkdir(parents=True, exist_ok=True)
         while True:
             number = max(_claim_numbers(folder), default=0)
-            if number and not _is_over(folder, number=number, holder=holder, process_start=process_start):
-                _outwait(folder, number=number, stale_seconds=stale_seconds, sleep=sleep)
-            claim = Claim(number=number + 1, holder=holder)
+            claim = Claim(number=number + 1, holder=holder, job=job, restart=restart)
+
+            def is_over(number: int = number, claim: Claim = claim) -> bool:
+                return _is_over(folder, number=number, successor=claim, process_start=process_start)
+
+            if number and not is_over():
+                _outwait(folder, successor=claim, is_over=is_over, stale_seconds=stale_seconds, sleep=sleep)
             if _create(folder, claim=claim):
                 return Lease(folder, claim=claim)
 
@@ -199,22 +214,32 @@ def is_stop_requested(folder: Path, *, number: int) -> bool:
     return path.name in os.listdir(path.parent)
 
 
-def _is_over(folder: Path, *, number: int, holder: Holder, process_start: Callable[[int], int | None]) -> bool:
-    """Whether the newest claim is known to have ended; LeaseHeld if its process is known to live."""
+def _is_over(folder: Path, *, number: int, successor: Claim, process_start: Callable[[int], int | None]) -> bool:
+    """Whether a claim is known to have ended; LeaseHeld if its process is known to live and has a right to."""
     claim = _load_claim(folder, number=number)
     if claim.released:
         return True
-    former = claim.holder
-    if former is None or not holder.may_see(former):
+    former, holder = claim.holder, successor.holder
+    if former is None or holder is None or not holder.may_see(former):
         return False
     start = process_start(former.pid)
     if start == former.process_start:
+        if claim.is_former_start(of=successor):
+            return False
         raise _held(folder, claim=claim)
     return start != HIDDEN
 
 
-def _outwait(folder: Path, *, number: int, stale_seconds: float, sleep: Callable[[float], None]) -> None:
-    """Return when a claim of which only the file can be judged is stale, released or followed by another."""
+def _outwait(
+    folder: Path,
+    *,
+    successor: Claim,
+    is_over: Callable[[], bool],
+    stale_seconds: float,
+    sleep: Callable[[float], None],
+) -> None:
+    """Return when the claim before `successor` is stale, over, followed by another, or had its time to end."""
+    number = successor.number - 1
     first = _load_claim(folder, number=number)
     first_mtime = _mtime(_claim_path(folder, number=number))
     if _file_system_time(folder) - first_mtime > stale_seconds:
@@ -223,15 +248,23 @@ def _outwait(folder: Path, *, number: int, stale_seconds: float, sleep: Callable
     log.warning("%s: lease %d of %s was not released; watching it for %.0f s", folder, number, holder, stale_seconds)
     pause = min(1.0, stale_seconds / 10)
     watched = 0.0  # by the pauses, so that a suspended watcher has not watched
+    lives = False
     while watched < stale_seconds:
         sleep(pause)
         watched += pause
-        now = _load_claim(folder, number=number)
-        if now.released or max(_claim_numbers(folder), default=0) != number:
+        if is_over() or max(_claim_numbers(folder), default=0) != number:
             return
+        now = _load_claim(folder, number=number)
         # the file's time as well: the beat of a claim that may not be read is not seen
-        if now.beat != first.beat or _mtime(_claim_path(folder, number=number)) != first_mtime:
+        lives = now.beat != first.beat or _mtime(_claim_path(folder, number=number)) != first_mtime
+        if lives and not now.is_former_start(of=successor):
             raise _held(folder, claim=now)
+    if lives:
+        log.warning(
+            "%s: %s still writes there, but is an earlier start of this job, which Slurm has ended: it is cut off",
+            folder,
+            holder,
+        )
 
 
 def _create(folder: Path, *, claim: Claim) -> bool:

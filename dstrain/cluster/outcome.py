@@ -3,7 +3,7 @@
 import json
 import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -41,6 +41,22 @@ def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
     except OSError:
         with suppress(OSError):
             temporary.unlink()
+
+
+def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
+    """Write that a rank failed or lost its peers, unless the file belongs to somebody else.
+
+    It does to a later start; to a start that runs, or may run, where this rank never belonged to one (attempt 0); and to a
+    finished run, which a start that goes on from there calls `running` first.
+    """
+    before = read_outcome(run_dir)
+    if before is None:
+        write_outcome(run_dir, outcome)
+    elif before.outcome != "finished":
+        if outcome.attempt == 0 and before.outcome != "running":
+            write_outcome(run_dir, replace(outcome, attempt=before.attempt))
+        elif outcome.attempt >= max(before.attempt, 1):
+            write_outcome(run_dir, outcome)
 
 
 def read_outcome(run_dir: Path) -> RunOutcome | None:

@@ -24,6 +24,8 @@ MAX_TRIES = 200
 MEETING_SECONDS = 300.0
 """How long ranks wait for the word of rank 0: nodes may start their tasks minutes apart, as where a container is unpacked."""
 POLL_SECONDS = 0.2
+MARKS = ("SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT")
+"""Alike for all tasks of a step, and another time not: a site counts its jobs anew one day, and a word may have been left."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,14 @@ def arrange_meeting(
     """
     key = name_meeting(environment)
     path = run_dir / DIRECTORY / f"{key}.json"
+    mark = "-".join(environment.get(name, "") for name in MARKS)
     if place.rank == 0:
         listener = open_port(list_ports(key))
         port = int(listener.getsockname()[1])
-        _publish(path, port=port)
+        _publish(path, port=port, mark=mark)
         return Meeting(port, listener=listener, path=path)
     waited = 0.0  # by the pauses, so that a suspended task has not waited
-    while (found := _read_port(path)) is None:
+    while (found := _read_port(path, mark=mark)) is None:
         if waited >= timeout_seconds:
             raise ValueError(
                 f"{path}: rank {place.rank} waited {timeout_seconds:.0f} s for rank 0 on {place.master_address} to publish "
@@ -80,7 +83,7 @@ def arrange_meeting(
 
 
 def name_meeting(environment: Mapping[str, str]) -> str:
-    """A name that no other start shares: cluster, job, step and restart."""
+    """A name that no other start shares, until a site counts its jobs anew: cluster, job, step and restart."""
     cluster = re.sub(r"[^A-Za-z0-9_-]", "_", environment.get("SLURM_CLUSTER_NAME", ""))
     parts = [environment.get(key, "0") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
     for part in parts:
@@ -113,11 +116,11 @@ def open_port(ports: Iterable[int]) -> socket.socket:
     )
 
 
-def _publish(path: Path, *, port: int) -> None:
+def _publish(path: Path, *, port: int, mark: str) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"port": port, "host": socket.gethostname()}) + "\n")
+        temporary.write_text(json.dumps({"port": port, "host": socket.gethostname(), "mark": mark}) + "\n")
         temporary.replace(path)
     except OSError as error:
         raise ValueError(
@@ -126,12 +129,13 @@ def _publish(path: Path, *, port: int) -> None:
         ) from error
 
 
-def _read_port(path: Path) -> int | None:
+def _read_port(path: Path, *, mark: str) -> int | None:
     try:
         # by the list, since NFS remembers for a minute that a name was absent, but asks anew when a directory is opened
         if path.name not in os.listdir(path.parent):
             return None
-        port = json.loads(path.read_text())["port"]
+        word = json.loads(path.read_text())
+        port = word["port"] if word["mark"] == mark else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return port if isinstance(port, int) else None

@@ -6,7 +6,7 @@ Slurm's, and knows neither torch nor checkpoints: whoever calls it brings what S
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -74,6 +74,17 @@ class Decision:
     reason: str
 
 
+def read_start(environment: Mapping[str, str]) -> tuple[str, int]:
+    """The job that this process is a start of, as no other cluster calls one of its own, and how often it was restarted.
+
+    `("", 0)` outside a job.
+    """
+    job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
+    if not job.isdecimal() or not restart.isdecimal():
+        return "", 0
+    return f"{environment.get('SLURM_CLUSTER_NAME', '')}/{job}", int(restart)
+
+
 def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless: int, warned: bool = False) -> Decision:
     """What to do after srun has ended by itself.
 
@@ -121,15 +132,21 @@ def find_end(history: Sequence[Entry], *, job: str, restart: int) -> JobEnd | No
     return next((e for e in history if isinstance(e, JobEnd) and (e.job, e.restart) == (job, restart)), None)
 
 
+def is_followed(history: Sequence[Entry], *, job: str, restart: int) -> bool:
+    """Whether the job was started again since: whoever asks lives on a node that Slurm has given up."""
+    return any(isinstance(e, JobStart) and e.job == job and e.restart > restart for e in history)
+
+
 def find_start(history: Sequence[Entry], *, job: str, restart: int) -> JobStart | None:
     """The line of a start."""
     return next((e for e in history if isinstance(e, JobStart) and (e.job, e.restart) == (job, restart)), None)
 
 
-def describe_start(history: Sequence[Entry], *, job: str, restart: int) -> str:
-    """Why a job starts now, and who says so."""
+def describe_start(history: Sequence[Entry], *, job: str, restart: int, name: str | None = None) -> str:
+    """Why a job starts now, and who says so; `name` is what Slurm calls it, where that is not its id."""
+    called = f"job {name or job}"
     if restart == 0:
-        return f"job {job}, submitted to go on" if history else f"job {job}, first start"
+        return f"{called}, submitted to go on" if history else f"{called}, first start"
     end = find_end(history, job=job, restart=restart - 1)
     if end is None:
         why = "its batch script left no word: its node was lost, or it was killed at once"
@@ -137,7 +154,7 @@ def describe_start(history: Sequence[Entry], *, job: str, restart: int) -> str:
         why = f"it had ended by itself: {end.source}"
     else:
         why = f"after {end.cause}; says {end.source}"
-    return f"job {job}, restart {restart} ({why})"
+    return f"{called}, restart {restart} ({why})"
 
 
 def read_cause(queue: str, *, restart: int, down_nodes: str) -> tuple[Cause, str]:

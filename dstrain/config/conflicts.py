@@ -19,15 +19,18 @@ class ConflictError(ValueError):
 
 
 def evaluation_conflicts(
-    *, kind: str, metric: str | None, early_stopping: bool, is_periodic: bool
+    *, kind: str, metric: str | None, early_stopping: bool, is_periodic: bool, is_elsewhere: bool
 ) -> Iterator[Conflict]:
-    """Metrics that the task does not have, and early stopping without evaluations before the end."""
+    """Metrics that the task does not have, and early stopping without evaluations before the end or of another job's."""
     if metric is not None and metric not in _SCORED[kind]:
         message = f"`{metric}` is not computed for task.kind `{kind}`: take one of {', '.join(_SCORED[kind])}"
         yield ("evaluation.best_metric", "task.kind"), message
     if early_stopping and not is_periodic:
         keys = ("training.early_stopping", "evaluation.every_steps", "evaluation.every_epochs")
         yield keys, "needs evaluation.every_steps or evaluation.every_epochs"
+    if early_stopping and is_elsewhere:
+        message = "cannot wait for scores of another job: set one of both to null"
+        yield ("training.early_stopping", "machine.evaluation_job"), message
 
 
 def task_conflicts(

@@ -51,6 +51,10 @@ class Machine(Section):
     """Kept free at the end of an allocation, beyond a step and a save as long as those before, a tenth of it at most: the run
     saves and ends in time without any signal, and begins no evaluation that could not end. Slurm tells when an allocation
     ends; elsewhere set DSTRAIN_ALLOCATION_END, in seconds since 1970."""
+    evaluation_job: list[str] | None = None
+    """Leave evaluations to a small Slurm job on a frozen checkpoint, while training goes on: sbatch's options for it, such as
+    `[--gpus-per-node=1, --time=60]`, over those of slurm/evaluate.sbatch, which slurm/train.sbatch submits. Their rows join
+    the run's own, by step. Elsewhere `dstrain evaluate RUN --due` makes them. Null evaluates in the run itself."""
     watchdog: Watchdog = Watchdog()
     """When a run that hangs is ended."""
     lease_seconds: Annotated[float, Field(ge=1.0)] = 60.0

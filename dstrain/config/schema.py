@@ -296,6 +296,7 @@ class RunConfig(Section):
                 metric=evaluation.best_metric,
                 early_stopping=self.training.early_stopping is not None,
                 is_periodic=evaluation.every_steps is not None or evaluation.every_epochs is not None,
+                is_elsewhere=self.machine.evaluation_job is not None,
             ),
             *conflicts.task_conflicts(
                 kind=self.task.kind,

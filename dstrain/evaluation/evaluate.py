@@ -235,11 +235,14 @@ def build_result(
     )
 
 
-def write_evaluation(result: EvaluationResult, *, run_dir: Path, step: int) -> str:
+def write_evaluation(
+    result: EvaluationResult, *, run_dir: Path, step: int, lease: int = 0, seconds: float | None = None
+) -> str:
     """Writes `hypotheses/step-…/{hypotheses,references,sources}.txt`, a row a line, and `scores/step-….json`.
 
     Returns the folder's path relative to `run_dir`. The folder appears whole and the score file after it, so that a
-    score that can be read has its hypotheses. The score file holds the sacrebleu command that gives the same numbers.
+    score that can be read has its hypotheses. The score file holds the sacrebleu command that gives the same numbers, and
+    `lease`, that of the checkpoint where the run left the evaluation to another job.
     """
     name = f"step-{step:08d}"
     relative = f"hypotheses/{name}"
@@ -257,12 +260,14 @@ def write_evaluation(result: EvaluationResult, *, run_dir: Path, step: int) -> s
     os.replace(draft, folder)
     record = {
         "step": step,
+        "lease": lease,
         "scores": result.scores,
         "groups": result.groups,
         "signatures": result.signatures,
         "generation": result.generation,
         "num_rows": result.num_rows,
         "hypotheses": relative,
+        "seconds": seconds,
         "command": sacrebleu_command(result),
         "warnings": result.warnings,
     }

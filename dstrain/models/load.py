@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from dstrain.config.schema import Model
 from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
@@ -102,3 +103,9 @@ def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) 
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def quiet_transformers() -> None:
+    """Keep transformers' own warnings and progress bars out of a log that tells of a run."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()

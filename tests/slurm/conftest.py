@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dstrain.config.schema import RunConfig
-from tests.slurm.jobs import DIRECTORY, build_recipe, run_cluster, submit
+from tests.slurm.jobs import DIRECTORY, build_recipe, call, run_cluster, submit
 
 REQUIRED = "DSTRAIN_SLURM_REQUIRED"
 """Set where the tests must run: then they fail instead of being skipped."""
@@ -43,9 +43,14 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_nodes(cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test finds both nodes up; of a failed one the daemons' last words are shown."""
+    """Every test finds both nodes up and no job; of a failed one the daemons' last words are shown."""
     yield
-    run_cluster("boot", "node2")
+    run_cluster("start-controller")
+    call("scancel", "--user=root")
+    run_cluster("power-cut", "node3")
+    for node in ("node1", "node2"):
+        run_cluster("plug", node)
+        run_cluster("boot", node)
     print("".join(f"{path}:\n{path.read_text()[-1500:]}\n" for path in sorted((DIRECTORY / "log").glob("slurm*.log"))))
 
 

@@ -29,10 +29,12 @@ class Job:
     config: RunConfig
     wait_code: int | None = None
     """What `sbatch --wait` gave."""
+    output: Path | None = None
+    """Its log, if that is not beside its run folder."""
 
     def log(self) -> str:
         """What it has printed, over all its starts."""
-        path = log_path(self.config)
+        path = self.output or log_path(self.config)
         return path.read_text(errors="replace") if path.exists() else ""
 
     def field(self, name: str) -> str:
@@ -88,11 +90,16 @@ def submit(
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     wait: bool = False,
+    script: str = SCRIPT,
+    arguments: Sequence[str] | None = None,
+    output: Path | None = None,
 ) -> Job:
-    """Hand the batch script to sbatch."""
-    command = ["sbatch", "--parsable", *(["--wait"] if wait else []), *options, f"--output={log_path(config)}", SCRIPT]
+    """Hand a batch script to sbatch, with the recipe if no other arguments are given."""
+    log = output or log_path(config)
+    command = ["sbatch", "--parsable", *(["--wait"] if wait else []), *options, f"--output={log}", script]
+    given = ["--config", str(recipe_path(config))] if arguments is None else arguments
     done = subprocess.run(
-        [*command, "--config", str(recipe_path(config)), *overrides],
+        [*command, *given, *overrides],
         cwd=ROOT,
         env=slurm_environment() | dict(environment or {}),
         capture_output=True,
@@ -101,7 +108,7 @@ def submit(
         check=False,
     )
     assert done.stdout.strip().isdecimal(), done.stderr
-    return Job(done.stdout.strip(), config, wait_code=done.returncode if wait else None)
+    return Job(done.stdout.strip(), config, wait_code=done.returncode if wait else None, output=output)
 
 
 def call(*command: str, check: bool = True) -> str:

@@ -4,14 +4,14 @@ import subprocess
 import sys
 import types
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+import dstrain.evaluate
 from dstrain.cli import app
-from dstrain.config.load import dump_config, load_config, recipe_hash
+from dstrain.config.load import load_config, recipe_hash
 
 RUNNER = CliRunner()
 
@@ -98,52 +98,29 @@ def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run
     assert result.stderr.strip() == f"{tmp_path}/nowhere is no run folder"
 
 
-@pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, Path]]:
-    seen: list[tuple[str, str, Path]] = []
+def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
 
-    def evaluate_saved(model: str, *, config: Any, output: Path) -> Any:
-        seen.append((model, config.name, output))
-        return SimpleNamespace(scores={"bleu": 1.0}, signatures={}, warnings=[], num_rows=1)
+    def main(argv: Any) -> int:
+        seen.append(vars(plain_arguments(argv)))
+        return 1
 
-    install_module(monkeypatch, "dstrain.score", evaluate_saved=evaluate_saved)
-    return seen
-
-
-@pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
-def test_evaluate_takes_a_run_folders_own_recipe_and_its_best_model(
-    tmp_path: Path, evaluated: list[tuple[str, str, Path]], folders: list[str]
-) -> None:
-    (tmp_path / "config.yaml").write_text(dump_config(load_config("debug")))
-    for folder in folders:
-        (tmp_path / folder).mkdir()
-    result = RUNNER.invoke(app, ["evaluate", str(tmp_path)])
-    assert result.exit_code == 0, result.output
-    assert evaluated == [(str(tmp_path / folders[0]), "debug", tmp_path / "evaluate")]
-
-
-def test_evaluate_takes_a_model_with_a_recipe(tmp_path: Path, evaluated: list[tuple[str, str, Path]]) -> None:
-    arguments = ["evaluate", "some/model", "name=mine", "--config", "debug", "--output", str(tmp_path)]
-    assert RUNNER.invoke(app, arguments).exit_code == 0
-    assert evaluated == [("some/model", "mine", tmp_path)]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["some/model"], "say which recipe with --config"),
-        (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
-        (["{run}"], "holds no model yet"),
-    ],
-)
-def test_evaluate_says_what_is_missing(
-    tmp_path: Path, evaluated: list[tuple[str, str, Path]], arguments: list[str], message: str
-) -> None:
-    (tmp_path / "config.yaml").write_text(dump_config(load_config("debug")))
-    result = RUNNER.invoke(app, ["evaluate", *[argument.format(run=tmp_path) for argument in arguments]])
-    assert result.exit_code == 1
-    assert message in result.stderr
-    assert evaluated == []
+    plain_arguments = dstrain.evaluate.parse_arguments
+    monkeypatch.setattr(dstrain.evaluate, "main", main)
+    arguments = ["evaluate", "runs/x", "seed=1", "--config", "debug", "--step", "7", "--as", "flores", "--output", "o"]
+    assert RUNNER.invoke(app, [*arguments, "--due"]).exit_code == 1
+    assert seen == [
+        {
+            "model": "runs/x",
+            "overrides": ["seed=1"],
+            "config": "debug",
+            "step": 7,
+            "name": "flores",
+            "due": True,
+            "output": Path("o"),
+            "local_rank": None,
+        }
+    ]
 
 
 def test_check_imports_nothing_heavy() -> None:

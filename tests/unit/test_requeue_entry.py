@@ -21,8 +21,11 @@ class Slurm:
     down: str = ""
     requeue_code: int = 0
     requeued: list[str] = field(default_factory=list)
+    asked_about: list[str] = field(default_factory=list)
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "squeue":
+            self.asked_about.append(command[command.index("--jobs") + 1])
         if command[:2] == ["scontrol", "requeue"]:
             self.requeued.append(command[2])
             return self.requeue_code, "Job may not be requeued"
@@ -36,13 +39,15 @@ class Batch:
     folder: Path
     slurm: Slurm = field(default_factory=Slurm)
     restart: int = 0
+    array: dict[str, str] = field(default_factory=dict)
+    """Its place in a job array."""
 
     @property
     def run_dir(self) -> Path:
         return self.folder / "run"
 
     def ask(self, question: str, *options: str, overrides: Sequence[str] = ()) -> int:
-        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"}
+        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"} | self.array
         if self.restart:
             environment["SLURM_RESTART_COUNT"] = str(self.restart)
         training = ["--config", "debug", f"output_dir={self.run_dir}", *overrides]
@@ -130,6 +135,21 @@ def test_a_failure_is_told_as_the_rank_told_it(batch: Batch, capsys: pytest.Capt
     write_outcome(batch.run_dir, RunOutcome("failed", 1, "rank 1: no rows"))
     assert batch.ask("end", "--code", "1") == 1
     assert capsys.readouterr().err == "dstrain: not requeued, because it failed: rank 1: no rows\n"
+
+
+@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85"), ("end", "--code", "1")])
+def test_on_a_node_that_was_given_up_nothing_is_asked_for_any_more(
+    question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    elsewhere = Batch(batch.folder, restart=1)
+    elsewhere.ask("start")
+    before = read_history(batch.run_dir)
+    batch.slurm.queue = "Unable to contact slurm controller"
+    assert batch.ask(*question) == (0 if question == ("told",) else int(question[-1]))
+    assert batch.slurm.requeued == []
+    assert read_history(batch.run_dir) == before
+    assert "this job was started again on other nodes" in capsys.readouterr().err
 
 
 def test_a_failure_reported_by_an_earlier_start_is_of_the_past(batch: Batch) -> None:
@@ -220,6 +240,34 @@ def test_at_the_time_limit_the_requeue_is_asked_for_at_once_and_once(batch: Batc
     assert batch.slurm.requeued == ["7"]
     assert batch.ask("end", "--code", "85") == 85
     assert batch.slurm.requeued == ["7"]
+
+
+def test_a_task_of_an_array_speaks_for_itself_alone_even_where_its_job_id_is_the_arrays(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.asked_about == ["7_3"]
+    assert batch.slurm.requeued == ["7_3"]
+    assert [entry.job for entry in read_history(batch.run_dir)] == ["7", "7"]
+    capsys.readouterr()
+    batch.restart = 1
+    batch.slurm.requeue_code = 1
+    batch.ask("start")
+    assert capsys.readouterr().out.startswith("job 7_3, restart 1 (")
+    batch.save(20)
+    batch.ask("end", "--code", "85")
+    assert "scontrol requeue 7_3 failed" in capsys.readouterr().err
+
+
+def test_a_job_submitted_inside_a_task_of_an_array_never_speaks_for_that_task(batch: Batch) -> None:
+    batch.array = {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"}  # inherited
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85") == 85
+    assert (batch.slurm.asked_about, batch.slurm.requeued) == (["7"], ["7"])
 
 
 def test_the_sigterm_that_follows_its_own_requeue_changes_nothing(batch: Batch) -> None:

@@ -12,7 +12,9 @@ import pytest
 
 from dstrain import train
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place
-from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.lease import LeaseHeld
+from dstrain.cluster.outcome import RunOutcome, read_outcome, write_outcome
+from dstrain.cluster.phases import Phases, ranks_dir, record_path
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.train import main, show_command
@@ -178,7 +180,8 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return 85
 
     monkeypatch.setitem(sys.modules, "dstrain.run", Namespace(run=run))
-    monkeypatch.setattr(train, "_prepare_process", lambda place: None)
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
     monkeypatch.setattr(sys, "argv", [str(LAUNCH)])
     return calls
 
@@ -222,7 +225,8 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
         raise SystemExit(code)
 
     monkeypatch.setitem(sys.modules, "dstrain.run", Namespace(run=fail))
-    monkeypatch.setattr(train, "_prepare_process", lambda place: None)
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(SystemExit) as ended:
         main(["--config", "debug", f"output_dir={tmp_path}"])
@@ -233,9 +237,31 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
     assert "Traceback" not in printed
 
 
-def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2) -> int:
+@pytest.mark.parametrize(("restarts", "code"), [({}, 1), ({"SLURM_RESTART_COUNT": "1"}, EXIT_PREEMPTED)])
+def test_slurm_tells_a_restart_from_a_first_start(
+    restarts: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(config: RunConfig, **given: Any) -> int:
+        raise LeaseHeld("held by process 7")
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setitem(sys.modules, "dstrain.run", Namespace(run=refuse))
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
+    monkeypatch.setattr(os, "_exit", end)
+    for name, value in ({"SLURM_JOB_ID": "7"} | restarts).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", "debug", f"output_dir={tmp_path}"])
+    assert ended.value.code == code
+
+
+def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2, is_restart: bool = False) -> int:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}"])
-    return train._report_failure(error, config=config, place=build_place(rank=rank, world_size=world_size))
+    place = build_place(rank=rank, world_size=world_size)
+    return train._report_failure(error, config=config, place=place, is_restart=is_restart)
 
 
 def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
@@ -312,3 +338,56 @@ def test_an_error_that_the_user_can_mend_is_printed_without_a_traceback(
 def test_a_value_error_of_a_library_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(raised(ValueError("too many values to unpack")), tmp_path, rank=0, world_size=1)
     assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("is_restart", "code"), [(True, EXIT_PREEMPTED), (False, 1)])
+def test_a_folder_that_is_held_ends_a_restart_with_start_me_again_and_a_first_start_as_failed(
+    is_restart: bool, code: int, rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
+    assert report(raised(LeaseHeld("held by process 7")), tmp_path, rank=rank, is_restart=is_restart) == code
+    assert ("held by process 7" in capsys.readouterr().err) is (rank == 0)
+    assert not (tmp_path / "failures").exists()
+    assert read_outcome(tmp_path) is not None
+    assert read_outcome(tmp_path).attempt == 3  # type: ignore[union-attr]
+
+
+def test_only_a_held_folder_is_a_reason_to_start_again(tmp_path: Path) -> None:
+    assert report(raised(ValueError("no rows")), tmp_path, rank=0, is_restart=True) == 1
+
+
+def test_a_refused_start_leaves_the_outcome_of_a_finished_run(tmp_path: Path) -> None:
+    write_outcome(tmp_path, RunOutcome("finished", 0, step=12, attempt=3))
+    Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
+    before = (tmp_path / "outcome.json").read_bytes()
+    assert report(raised(ValueError("data.train: changed")), tmp_path, rank=0, world_size=1) == 1
+    assert (tmp_path / "outcome.json").read_bytes() == before
+    assert (tmp_path / "failures" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), RuntimeError(LOST)])
+def test_an_outcome_carries_the_attempt_of_the_rank_that_writes_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PEER_SECONDS", 0.1)
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=4))
+    Phases(ranks_dir(tmp_path), rank=1, attempt=4).close()
+    report(raised(error), tmp_path, rank=1)
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome in ("failed", "lost"), outcome.attempt) == (True, 4)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), RuntimeError(LOST)])
+def test_a_rank_whose_record_is_anothers_by_now_leaves_the_outcome_alone(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train, "PEER_SECONDS", 0.1)
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=5))
+    Phases(ranks_dir(tmp_path), rank=1, attempt=5).close()
+    record = record_path(ranks_dir(tmp_path), rank=1)
+    record.write_text(record.read_text().replace('"host": "', '"host": "x'))
+    report(raised(error), tmp_path, rank=1)
+    assert read_outcome(tmp_path) is not None
+    assert read_outcome(tmp_path).outcome == "running"  # type: ignore[union-attr]

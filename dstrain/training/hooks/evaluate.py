@@ -10,7 +10,7 @@ from typing import Any
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
-from dstrain.config.schema import RunConfig
+from dstrain.config.schema import Evaluation, RunConfig
 from dstrain.evaluation.evaluate import EvaluationResult, write_evaluation
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -18,6 +18,17 @@ from dstrain.training.state import Control, Hook, Progress, StepInfo
 REHEARSAL_BATCHES = 2
 
 log = logging.getLogger(__name__)
+
+
+def is_due(settings: Evaluation, info: StepInfo, *, since_epoch: float) -> bool:
+    """Whether the recipe wants an evaluation after this step; `since_epoch` is where the step before ended."""
+    if settings.every_steps is not None:
+        return info.step % settings.every_steps == 0
+    if settings.every_epochs is not None:
+        rounding = 1e-9  # an epoch's end is a quotient of whole numbers
+        before, after = (math.floor(epoch / settings.every_epochs + rounding) for epoch in (since_epoch, info.epoch))
+        return after > before
+    return False
 
 
 class EvaluateHook(Hook):
@@ -55,6 +66,11 @@ class EvaluateHook(Hook):
         self._warned: set[str] = set()
         self._is_owed = False
 
+    @property
+    def kept_steps(self) -> list[int]:
+        """Steps whose weights must not be pruned."""
+        return [int(self.best["step"])] if self.best else []
+
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
             self._evaluate(REHEARSAL_BATCHES)
@@ -65,7 +81,7 @@ class EvaluateHook(Hook):
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
-        due = self._is_due(info)
+        due = is_due(self._config.evaluation, info, since_epoch=self._epoch)
         self._epoch = info.epoch
         self._is_owed = due or info.is_last
         if control.stop_reason is not None or not self._is_owed:
@@ -93,17 +109,6 @@ class EvaluateHook(Hook):
         self._is_owed = state.get("is_owed", False)
         self._epoch = state["epoch"]
         self._loss.load_state(state["loss"])
-
-    def _is_due(self, info: StepInfo) -> bool:
-        settings = self._config.evaluation
-        if settings.every_steps is not None:
-            return info.step % settings.every_steps == 0
-        if settings.every_epochs is not None:
-            rounding = 1e-9  # an epoch's end is a quotient of whole numbers
-            return math.floor(info.epoch / settings.every_epochs + rounding) > math.floor(
-                self._epoch / settings.every_epochs + rounding
-            )
-        return False
 
     def _score(self, step: int, epoch: float, control: Control) -> None:
         started = time.perf_counter()

@@ -17,8 +17,16 @@ def no_sleep(seconds: float) -> None:
     pytest.fail("waited, although everything was known")
 
 
-def take(folder: Path, *, holder: Holder | None = None, sleep: Callable[[float], None] = no_sleep) -> Lease:
-    return acquire(folder, holder=holder or this_process(), stale_seconds=STALE_SECONDS, sleep=sleep)
+def take(
+    folder: Path,
+    *,
+    holder: Holder | None = None,
+    sleep: Callable[[float], None] = no_sleep,
+    job: str = "",
+    restart: int = 0,
+) -> Lease:
+    holder = holder or this_process()
+    return acquire(folder, holder=holder, stale_seconds=STALE_SECONDS, job=job, restart=restart, sleep=sleep)
 
 
 def elsewhere(name: str = "far") -> Holder:

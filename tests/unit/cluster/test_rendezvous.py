@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.cluster import rendezvous
 from dstrain.cluster.environment import Place, discover_place
 from dstrain.cluster.rendezvous import (
     PORTS,
@@ -78,6 +80,19 @@ def test_the_word_of_another_start_is_not_taken(changed: str, first: Meeting, tm
         meet(tmp_path, rank=1, environment=STEP | {changed: "77"})
 
 
+@pytest.mark.parametrize("mark", ["SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT"])
+def test_a_word_left_by_a_job_whose_number_is_used_again_is_not_believed(
+    mark: str, first: Meeting, tmp_path: Path
+) -> None:
+    again = STEP | {mark: "41234"}
+    with pytest.raises(ValueError, match="rank 1 waited"):
+        meet(tmp_path, rank=1, environment=again)
+    second = meet(tmp_path, environment=again)  # rank 0 of that job speaks, over the old word
+    assert second.listener is not None
+    with closing(second.listener):
+        assert meet(tmp_path, rank=1, environment=again).port == second.port != first.port
+
+
 def test_a_word_that_was_taken_back_is_gone(first: Meeting, tmp_path: Path) -> None:
     first.close()
     first.close()  # twice is no error
@@ -103,7 +118,7 @@ def test_a_run_folder_that_is_not_shared_is_said_with_both_ways_out(tmp_path: Pa
         meet(tmp_path, rank=1, timeout_seconds=5.0)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"port": "x"}', "{}"])
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"port": "x", "mark": "-"}', '{"port": 1}', "{}"])
 def test_a_word_that_is_none_is_waited_out(content: str, first: Meeting, tmp_path: Path) -> None:
     assert first.path is not None
     first.path.write_text(content)
@@ -152,3 +167,49 @@ def test_twenty_times_in_a_row_two_starts_that_want_the_same_ports_get_different
         assert sorted(listener.getsockname()[1] for listener in held) == sorted(ports)
         for listener in held:
             listener.close()
+
+
+def test_twenty_times_in_a_row_two_jobs_of_one_host_meet_among_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rendezvous, "list_ports", lambda key: list(PORTS[:50]))  # so that every pair fights for them
+    for number in range(20):
+        jobs = [STEP | {"SLURM_JOB_ID": f"{number}{job}"} for job in range(2)]
+        heard: dict[tuple[str, int], str] = {}
+        together = threading.Barrier(4)
+
+        def speak(
+            job: dict[str, str],
+            heard: dict[tuple[str, int], str] = heard,
+            together: threading.Barrier = together,
+        ) -> None:
+            together.wait()
+            meeting = arrange_meeting(place(0), environment=job, run_dir=tmp_path)
+            assert meeting.listener is not None
+            with closing(meeting.listener):
+                connection, _ = meeting.listener.accept()
+                with closing(connection):
+                    heard[job["SLURM_JOB_ID"], 0] = connection.recv(64).decode()
+                    connection.sendall(job["SLURM_JOB_ID"].encode())
+            meeting.close()
+
+        def listen(
+            job: dict[str, str],
+            heard: dict[tuple[str, int], str] = heard,
+            together: threading.Barrier = together,
+        ) -> None:
+            together.wait()
+            meeting = arrange_meeting(
+                place(1), environment=job, run_dir=tmp_path, sleep=lambda seconds: time.sleep(0.01)
+            )
+            with socket.create_connection(("127.0.0.1", meeting.port), timeout=10) as connection:
+                connection.sendall(job["SLURM_JOB_ID"].encode())
+                heard[job["SLURM_JOB_ID"], 1] = connection.recv(64).decode()
+
+        threads = [threading.Thread(target=act, args=(job,)) for job in jobs for act in (speak, listen)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        ids = [job["SLURM_JOB_ID"] for job in jobs]
+        assert heard == {(name, rank): name for name in ids for rank in range(2)}

@@ -181,6 +181,13 @@ def test_an_override_is_checked_like_the_file_and_named(good: Path, override: st
     assert line.startswith(f"override `{override}`: ")
 
 
+def test_early_stopping_cannot_wait_for_scores_of_another_job(good: Path) -> None:
+    overrides = ["training.early_stopping.patience=2", "evaluation.every_steps=5", "machine.evaluation_job=[]"]
+    (line,) = faults(good, *overrides)
+    assert "training.early_stopping" in line
+    assert "cannot wait for scores of another job" in line
+
+
 @pytest.mark.parametrize(
     "name", ["google/mt5-small", "t5-base", "google/flan-t5-small", "google/umt5-base", "./runs/mt5/best"]
 )

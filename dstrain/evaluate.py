@@ -1,0 +1,146 @@
+"""What srun, torchrun and python start to score models. Finds out what is asked before torch is imported.
+
+python -m dstrain.evaluate RUN                          the best model again, into <run>/evaluate
+python -m dstrain.evaluate RUN --due                    the evaluations that the run left to another job
+python -m dstrain.evaluate RUN --step N --as NAME 'data.eval=[{path: other.tsv}]'    another test set
+python -m dstrain.evaluate MODEL --config RECIPE        any model folder or hub name
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.rendezvous import arrange_meeting, needs_meeting
+from dstrain.config.load import ConfigError, load_config
+from dstrain.config.schema import RunConfig
+from dstrain.console import prepare_output
+from dstrain.reporting.scores import folder_of_set
+
+EXIT_FAILED, EXIT_USAGE = 1, 2
+EXPORTS = ("best", "final")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be scored."""
+
+    config: RunConfig
+    model: str
+    """A model folder or hub name; the folder of a run where `step` names its checkpoint."""
+    step: int | None
+    output: Path
+    """Where scores and hypotheses are written."""
+    is_due: bool
+    """Score what the run in `output` left to another job, rather than one model."""
+    joins: Path | None
+    """The run whose card tells of these scores, as of another test set."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Score as one rank among others; gives the exit code: 0 scored, 1 failed, 2 a wrong command."""
+    options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    try:
+        place = discover_place(os.environ)
+        order = plan_order(options)
+        meeting = None
+        if needs_meeting(place):
+            meeting = arrange_meeting(place, environment=os.environ, run_dir=order.output)
+    except (ConfigError, ValueError, OSError) as error:
+        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+            print(error, file=sys.stderr)
+        return EXIT_USAGE
+    prepare_output(place)
+    # imports torch for seconds: only for an order that can be carried out
+    from dstrain.score import join_scorers, score_due, score_model
+
+    try:
+        ranks = join_scorers(place, config=order.config, meeting=meeting)
+        if order.is_due:
+            score_due(order.output, config=order.config, ranks=ranks)
+        else:
+            score_model(
+                order.model,
+                step=order.step,
+                config=order.config,
+                output=order.output,
+                joins=order.joins,
+                ranks=ranks,
+            )
+    except (ValueError, OSError) as error:
+        print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
+        # the interpreter's own ending would wait for peers in destructors of the process group
+        os._exit(EXIT_FAILED) if place.world_size > 1 else None
+        return EXIT_FAILED
+    return 0
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """What is asked; anything else ends the process with a usage message and code 2."""
+    parser = argparse.ArgumentParser(
+        prog="evaluate.py", description="Score a model on the evaluation rows of a recipe."
+    )
+    parser.add_argument("model", help="a run folder (its best model is taken), a model folder or a hub name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.eval=… evaluation.num_beams=5 …")
+    parser.add_argument("--config", help="the recipe; a run folder has its own")
+    parser.add_argument("--step", type=int, help="score the checkpoint of this step of a run")
+    parser.add_argument("--as", dest="name", help="name of another test set: its scores join the run's card, by step")
+    parser.add_argument("--due", action="store_true", help="score what the run left to another job")
+    parser.add_argument("--output", type=Path, help="where scores and hypotheses are written")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    return parser.parse_intermixed_args(arguments)
+
+
+def plan_order(options: argparse.Namespace) -> Order:
+    """What the arguments ask for.
+
+    Raises:
+        ValueError: it cannot be done; the message says what and how.
+    """
+    run_dir = Path(options.model) if (Path(options.model) / "config.yaml").is_file() else None
+    if run_dir is None and (asked := [name for name in ("step", "name", "due") if getattr(options, name)]):
+        flag = {"name": "--as"}.get(asked[0], f"--{asked[0]}")
+        raise ValueError(f"{flag} needs a run folder, and {options.model} is none: it holds no config.yaml")
+    if options.config is None and run_dir is None:
+        raise ValueError(f"{options.model} is no run folder with a config.yaml: say which recipe with --config")
+    if options.due and (options.step or options.name or options.output or options.config):
+        raise ValueError("--due scores a run's own evaluations: leave --step, --as, --output and --config away")
+    if options.name and options.output:
+        raise ValueError("--as keeps the scores in the run folder: leave --output away, or --as")
+    config = load_config(
+        options.config or str(Path(options.model) / "config.yaml"), overrides=options.overrides, check_files=True
+    )
+    if options.due and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
+        raise ValueError(
+            f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away"
+        )
+    model = options.model if run_dir is None or options.due else _model_of(run_dir, step=options.step)
+    output = _output(options, run_dir=run_dir, config=config)
+    return Order(config, model, options.step, output, options.due, joins=run_dir if options.name else None)
+
+
+def _model_of(run_dir: Path, *, step: int | None) -> str:
+    if step is not None:
+        return str(run_dir)
+    for name in EXPORTS:
+        if (run_dir / name).is_dir():
+            return str(run_dir / name)
+    raise ValueError(
+        f"{run_dir} holds no model yet, neither best/ nor final/: score one of its checkpoints with --step (dstrain verify "
+        f"{run_dir} lists them)"
+    )
+
+
+def _output(options: argparse.Namespace, *, run_dir: Path | None, config: RunConfig) -> Path:
+    if run_dir is None:
+        return options.output or Path("evaluate") / config.name
+    if options.name:
+        return folder_of_set(run_dir, name=options.name)
+    return run_dir if options.due else options.output or run_dir / "evaluate"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

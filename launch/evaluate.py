@@ -1,0 +1,8 @@
+"""Scores models: srun python launch/evaluate.py RUN [--due | --step N] [key=value ...]; so do torchrun and python."""
+
+import sys
+
+from dstrain.evaluate import main
+
+if __name__ == "__main__":
+    sys.exit(main())

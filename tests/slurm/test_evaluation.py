@@ -1,0 +1,69 @@
+"""Evaluations as jobs of their own on a real Slurm: on frozen checkpoints while training goes on, and of other test sets."""
+
+from pathlib import Path
+
+from dstrain.checkpoint.export import exported_step
+from dstrain.config.schema import RunConfig
+from dstrain.due import job_name, list_due
+from dstrain.reporting.records import load_record
+from tests.slurm.jobs import TWO_BY_TWO, build_recipe, call, submit, until
+from tests.system.runs import read_rows
+
+SCRIPT = "slurm/evaluate.sbatch"
+
+
+def test_rows_of_a_small_job_join_the_run_while_it_trains_and_are_those_of_the_straight_run(
+    straight: RunConfig, tmp_path: Path
+) -> None:
+    small = ["--ntasks-per-node=1", f"--output={tmp_path / 'small.log'}"]
+    config = build_recipe(tmp_path, machine__evaluation_job=small)
+    run_dir = Path(config.run_dir)
+    job = submit(config)
+
+    def is_over() -> bool:
+        return not call("squeue", "--noheader", "--name", job_name(run_dir)).strip()
+
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    until(lambda: not list_due(run_dir) and is_over(), else_show=(tmp_path / "small.log").read_text)
+    record, expected = load_record(run_dir), load_record(Path(straight.run_dir))
+    assert [(row.step, row.epoch, row.train_loss) for row in record.eval_rows] == [
+        (row.step, row.epoch, row.train_loss) for row in expected.eval_rows
+    ]
+    assert [row.scores for row in record.eval_rows] == [row.scores for row in expected.eval_rows]
+    assert [row["step"] for row in read_rows(config, kind="eval")] == []  # the run itself made none
+    assert expected.best is not None
+    assert exported_step(run_dir / "best") == expected.best.step
+    card = (run_dir / "README.md").read_text()
+    assert all(f"| {row.step} " in card for row in expected.eval_rows)
+    assert "left to another job" in job.log()
+    assert "scores step" in job.log()
+
+
+def test_another_test_set_is_sharded_over_an_allocation_and_joins_the_run_by_step(
+    straight: RunConfig, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.tsv"
+    lines = Path(straight.data.eval[0].path or "").read_text().splitlines()
+    other.write_text("\n".join(lines[:11]) + "\n")
+    job = submit(
+        straight,
+        options=TWO_BY_TWO,
+        script=SCRIPT,
+        arguments=[straight.run_dir, "--step", "40", "--as", "other"],
+        overrides=[f"data.eval=[{{path: '{other}'}}]"],
+        output=tmp_path / "evaluate.log",
+    )
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    (scores,) = load_record(Path(straight.run_dir)).test_sets["other"]
+    assert (scores.step, scores.num_rows) == (40, 11)
+    assert "### Other test sets" in (Path(straight.run_dir) / "README.md").read_text()
+
+
+def test_what_cannot_be_scored_ends_the_job_with_the_reason_as_its_last_line(
+    straight: RunConfig, tmp_path: Path
+) -> None:
+    arguments = [straight.run_dir, "--as", "a name"]
+    output = tmp_path / "evaluate.log"
+    job = submit(straight, options=TWO_BY_TWO, script=SCRIPT, arguments=arguments, output=output, wait=True)
+    assert job.wait_code == 2
+    assert any("--as a name: a test set is named with letters" in line for line in job.log().splitlines())

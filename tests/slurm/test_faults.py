@@ -1,0 +1,188 @@
+"""What befalls nodes, networks and Slurm itself, on a real Slurm: cables pulled, power cut, nodes withdrawn, slurmctld killed.
+
+All end in the straight run's weights, each training row seen once an epoch. Cables part nodes that go on to share all files,
+which is the bad case: both sides could write.
+"""
+
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from dstrain.checkpoint.store import current_dirs, name_of
+from dstrain.cluster.lease import read_claims
+from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.records import load_record
+from tests.slurm.harmed import harmed
+from tests.slurm.jobs import TWO_BY_TWO, Job, build_recipe, call, run_cluster, submit, until
+from tests.system.harm import noted_rows
+from tests.system.runs import NUM_TRAIN
+from tests.system.torture import fingerprint
+
+NUM_STEPS, STEPS_AN_EPOCH = 40, 8
+every_fault = pytest.mark.every_fault
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> RunConfig:
+    """A recipe whose lease goes stale sooner than a node is given up."""
+    return build_recipe(tmp_path, machine__lease_seconds=6.0)
+
+
+@pytest.fixture
+def noting(tmp_path: Path) -> Mapping[str, str]:
+    """The environment of a job whose ranks note their rows."""
+    return harmed(tmp_path, f"note rows={tmp_path}")
+
+
+def assert_each_row_once(job: Job) -> None:
+    """Every step is there once, and every epoch has every row once."""
+    run_dir = Path(job.config.run_dir)
+    steps = list(range(1, NUM_STEPS + 1))
+    assert [row.step for row in load_record(run_dir).train_rows] == steps
+    noted = noted_rows(run_dir.parent)
+    assert list(noted) == steps
+    for first in range(1, NUM_STEPS, STEPS_AN_EPOCH):
+        epoch = [row for step in range(first, first + STEPS_AN_EPOCH) for row in noted[step]]
+        assert sorted(epoch) == list(range(NUM_TRAIN)), first
+
+
+def assert_as_straight(job: Job, *, straight: RunConfig) -> None:
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    assert fingerprint(job.config) == fingerprint(straight), job.log()
+    assert_each_row_once(job)
+
+
+def records_of(job: Job) -> list[RankRecord]:
+    return read_rank_records(ranks_dir(Path(job.config.run_dir)))
+
+
+def lives(record: RankRecord) -> bool:
+    """Whether a rank's process is there, on its node."""
+    try:
+        run_cluster("on", record.host, "kill", "-0", str(record.pid))
+    except subprocess.CalledProcessError:
+        return False
+    return True
+
+
+def resumed_at(job: Job) -> list[int]:
+    return [event.step for event in load_record(Path(job.config.run_dir)).events if event.event == "resume"]
+
+
+def causes(job: Job) -> list[str]:
+    return [event.message or "" for event in load_record(Path(job.config.run_dir)).events if event.event == "resume"]
+
+
+@every_fault
+def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_on(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    job = submit(config, environment=noting)
+    job.wait_step(12)
+    run_cluster("unplug", "node2")
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    cut_off = [record for record in records_of(job) if record.host == "node2"]
+    assert [record.rank for record in cut_off] == [2, 3]
+    assert all(lives(record) for record in cut_off)  # both sides run on
+    run_cluster("plug", "node2")
+    run_cluster("boot", "node2")
+    job.restart(1)
+    assert_as_straight(job, straight=straight)
+    assert causes(job) == [f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"]
+
+
+@every_fault
+def test_the_cable_of_the_batch_host_is_pulled_during_a_step_and_rank_0_runs_on_while_the_job_starts_elsewhere(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    job = submit(config, environment=noting)
+    until(lambda: job.field("JobState") == "RUNNING", else_show=job.log)
+    run_cluster("boot", "node3")  # a spare node, which the job does not get at first
+    job.wait_step(12)
+    run_cluster("unplug", "node1")
+    old = records_of(job)
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    assert [record.rank for record in old if record.host == "node1" and lives(record)] == [0, 1]
+    job.restart(1)
+    assert_as_straight(job, straight=straight)
+    assert job.field("NodeList") == "node[2-3]"
+    # it renewed its lease all the while, until it found the newer one
+    assert "is an earlier start of this job, which Slurm has ended: it is cut off" in job.log()
+    assert "lease 1 was lost to lease 2 of process" in job.log()
+    run_cluster("power-cut", "node1")
+
+
+def test_the_cable_of_the_batch_host_is_pulled_during_a_save_and_what_it_commits_late_is_not_chosen(
+    straight: RunConfig, config: RunConfig, tmp_path: Path
+) -> None:
+    run_dir = Path(config.run_dir)
+    job = submit(config, environment=harmed(tmp_path, f"note rows={tmp_path}", f"hold commit={tmp_path}"))
+    until((tmp_path / "inside").exists, else_show=job.log)
+    run_cluster("boot", "node3")
+    run_cluster("unplug", "node1")
+    job.restart(1)
+    until(lambda: [claim.base_step for claim in read_claims(run_dir)][1:] == [4], else_show=job.log)
+    (tmp_path / "go-on").touch()
+    until((tmp_path / "committed").exists, else_show=job.log)
+    chosen = [name_of(path) for path in current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))]
+    assert all(name and (name.lease == 2 or name.step <= 4) for name in chosen), chosen
+    assert_as_straight(job, straight=straight)
+    assert resumed_at(job) == [4]
+    run_cluster("power-cut", "node1")
+
+
+@every_fault
+def test_a_power_cut_of_the_batch_host_costs_no_result(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    job = submit(config, environment=noting)
+    job.wait_step(12)
+    run_cluster("power-cut", "node1")
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    run_cluster("boot", "node1")
+    job.restart(1)
+    assert_as_straight(job, straight=straight)
+    (cause,) = causes(job)
+    assert cause.startswith(f"job {job.id}, restart 1 (its batch script left no word: its node was lost")
+
+
+@every_fault
+def test_a_job_does_not_notice_that_the_controller_is_killed_and_started_again(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    job = submit(config, environment=noting)
+    job.wait_step(8)
+    run_cluster("kill-controller")
+    job.wait_step(16)
+    run_cluster("start-controller")
+    assert_as_straight(job, straight=straight)
+    assert job.field("Restarts") == "0"
+    assert resumed_at(job) == []
+
+
+@every_fault
+@pytest.mark.parametrize("way", ["--nodes=1-2", "NumNodes=1"])
+def test_a_job_goes_on_with_fewer_nodes_within_rounding(
+    way: str, straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    flexible = way.startswith("--")
+    job = submit(config, options=(way, "--ntasks-per-node=2") if flexible else TWO_BY_TWO, environment=noting)
+    until(lambda: job.field("JobState") == "RUNNING", else_show=job.log)
+    call("scontrol", "update", "NodeName=node2", "State=DRAIN", "Reason=test")  # once this job has left it
+    job.wait_step(12)
+    call("scontrol", "requeue", job.id)
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    if not flexible:
+        call("scontrol", "update", f"JobId={job.id}", way)
+    job.restart(1)
+    try:
+        assert job.wait_end() == "COMPLETED 0:0", job.log()
+    finally:
+        call("scontrol", "update", "NodeName=node2", "State=RESUME")
+    record, wanted = (load_record(Path(each.run_dir)) for each in (config, straight))
+    assert (record.info.world_size, wanted.info.world_size) == (2, 4)
+    assert_each_row_once(job)
+    assert [row.loss for row in record.train_rows] == pytest.approx([row.loss for row in wanted.train_rows], rel=1e-5)

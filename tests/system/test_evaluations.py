@@ -1,0 +1,110 @@
+"""Evaluations made by other processes than the run's: the same rows at the same steps, however the run fared meanwhile."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.checkpoint.export import exported_step
+from dstrain.checkpoint.verify import inspect_run, is_sound
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.due import list_due
+from dstrain.evaluate import main
+from dstrain.reporting.records import load_record
+from dstrain.reporting.rows import EvalRow
+from tests.distributed.ranks import start_ranks
+from tests.system.runs import build_run, train
+
+CHANGES: dict[str, Any] = {"training__max_steps": 14, "evaluation__every_steps": 3, "machine__zero_stage": 2}
+
+
+def score(*arguments: str, world_size: int = 1) -> list[int]:
+    """Exit codes of the ranks of a scoring."""
+    return start_ranks(_score, arguments, world_size=world_size)
+
+
+def _score(place: Place, arguments: Sequence[str]) -> int:
+    os.environ.update(place.as_environment() | {"LOCAL_WORLD_SIZE": str(place.local_world_size)})
+    return main(list(arguments))
+
+
+def values(rows: Sequence[EvalRow]) -> list[Any]:
+    """Everything but who made an evaluation, and how long it took."""
+    return [
+        (row.step, row.epoch, row.train_loss, row.scores, row.signatures, row.generation, row.hypotheses, row.num_rows)
+        for row in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that makes its evaluations itself."""
+    config = build_run(tmp_path_factory.mktemp("straight"), **CHANGES)
+    assert train(config, world_size=2) == [0, 0]
+    return Path(config.run_dir)
+
+
+def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
+    run_dir = Path(config.run_dir)
+    assert train(config, world_size=2, stop_after=7) == [EXIT_PREEMPTED] * 2
+    assert [due.step for due in list_due(run_dir)] == [3, 6]
+    assert score(str(run_dir), "--due", world_size=2) == [0, 0]
+    assert values(load_record(run_dir).eval_rows) == values(load_record(straight).eval_rows)[:2]
+    assert not (run_dir / "best").exists()  # that is the run's own to write while it goes on
+
+    assert train(config, world_size=2) == [0, 0]
+    assert [due.step for due in list_due(run_dir)] == [9, 12, 14]
+    assert is_sound(inspect_run(run_dir))  # what is due has kept its weights
+    assert score(str(run_dir), "--due") == [0]
+    record, expected = load_record(run_dir), load_record(straight)
+    assert values(record.eval_rows) == values(expected.eval_rows)
+    assert record.due_rows == ()
+    assert expected.best is not None
+    assert exported_step(run_dir / "best") == expected.best.step
+    assert exported_step(run_dir / "final") == 14
+    table = [line for line in (run_dir / "README.md").read_text().splitlines() if line.startswith("| ")]
+    assert [line for line in (straight / "README.md").read_text().splitlines() if line in table and "| 14 " in line]
+    assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
+
+
+def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
+    run_dir = Path(config.run_dir)
+    assert train(config, world_size=2) == [0, 0]
+    (broken,) = (run_dir / "checkpoints").glob("step-00000006.*/weights-00000.safetensors")
+    broken.write_bytes(broken.read_bytes()[:-1])
+    assert score(str(run_dir), "--due") == [0]
+    record = load_record(run_dir)
+    assert [row.step for row in record.eval_rows] == [3, 9, 12, 14]
+    assert [row.step for row in record.due_rows] == [6]
+
+
+def test_another_test_set_is_scored_on_two_ranks_as_on_one_and_stands_on_the_card(
+    straight: Path, tmp_path: Path
+) -> None:
+    rows = Path(load_record(straight).config.data.eval[0].path or "").read_text().splitlines()
+    other = tmp_path / "other rows.tsv"
+    other.write_text("\n".join(rows[3:16]) + "\n")
+    given = ["--as", "other", f"data.eval=[{{path: '{other}'}}]"]
+    for step, world_size in (("12", 1), ("14", 2)):
+        assert score(str(straight), "--step", step, *given, world_size=world_size) == [0] * world_size
+    assert score(str(straight), "--step", "14", "--output", str(tmp_path / "one"), given[-1]) == [0]
+    twelve, fourteen = load_record(straight).test_sets["other"]
+    assert (twelve.step, fourteen.step, fourteen.num_rows) == (12, 14, 13)
+    alone = json.loads((tmp_path / "one" / "scores" / "step-00000014.json").read_text())
+    assert fourteen.scores == alone["scores"]
+    assert (straight / "test_sets" / "other" / str(fourteen.hypotheses) / "hypotheses.txt").is_file()
+    card = (straight / "README.md").read_text()
+    assert "### Other test sets" in card
+    assert sum(line.startswith("| other ") for line in card.splitlines()) == 2
+
+
+def test_what_a_run_does_not_have_is_refused_with_what_it_has(
+    straight: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(straight), "--step", "5"]) == 1
+    assert "no whole checkpoint of step 5 (steps there: 14, 12" in capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""What the scoring of a model is asked for: refused before torch is imported where it cannot be done."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.config.load import dump_config, load_config
+from dstrain.evaluate import EXIT_USAGE, Order, main, parse_arguments, plan_order
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(load_config("debug", overrides=[f"output_dir={folder}"])))
+    return folder
+
+
+def order(*arguments: object) -> Order:
+    return plan_order(parse_arguments([str(argument) for argument in arguments]))
+
+
+@pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
+def test_of_a_run_folder_its_own_recipe_and_its_best_model_are_taken(run: Path, folders: list[str]) -> None:
+    for name in folders:
+        (run / name).mkdir()
+    found = order(run)
+    assert (found.model, found.config.name, found.output) == (str(run / folders[0]), "debug", run / "evaluate")
+    assert (found.step, found.is_due, found.joins) == (None, False, None)
+
+
+def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:
+    found = order(run, "--step", 7, "--output", tmp_path / "out")
+    assert (found.model, found.step, found.output) == (str(run), 7, tmp_path / "out")
+
+
+def test_another_test_set_joins_the_run(run: Path) -> None:
+    (run / "best").mkdir()
+    found = order(run, "--as", "flores", "evaluation.max_rows=5")
+    assert (found.output, found.joins, found.config.evaluation.max_rows) == (run / "test_sets" / "flores", run, 5)
+
+
+def test_what_is_due_is_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
+    found = order(run, "--due", "machine.cache_dir=/elsewhere")
+    assert (found.is_due, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
+
+
+def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
+    found = order("some/model", "name=mine", "--config", "debug")
+    assert (found.model, found.config.name, found.output) == ("some/model", "mine", Path("evaluate/mine"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["some/model"], "say which recipe with --config"),
+        (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
+        (["some/model", "--config", "debug", "--step", "3"], "--step needs a run folder, and some/model is none"),
+        (["some/model", "--config", "debug", "--as", "x"], "--as needs a run folder"),
+        (["some/model", "--config", "debug", "--due"], "--due needs a run folder"),
+        (["{run}"], "score one of its checkpoints with --step"),
+        (["{run}", "--due", "--step", "3"], "leave --step, --as, --output and --config away"),
+        (["{run}", "--due", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
+        (["{run}", "--step", "3", "--as", "x", "--output", "y"], "leave --output away, or --as"),
+        (["{run}", "--step", "3", "--as", "a/b"], "is named with letters"),
+    ],
+)
+def test_what_cannot_be_done_is_said_and_nothing_is_loaded(
+    arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([argument.format(run=run) for argument in arguments]) == EXIT_USAGE
+    assert message in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml"]
