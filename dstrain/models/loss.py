@@ -3,28 +3,23 @@
 The loss is a sum, so that whoever knows the optimizer step's tokens over all ranks can divide by them once.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from dstrain.models.families import hidden_scale, output_head
-
-MAX_LOGITS = 2**26
-"""Elements of logits alive at a time: 256 MB in fp32, and as much again for their gradient."""
+from dstrain.models.projection import projected_cross_entropy
 
 
 class Seq2SeqLoss(nn.Module):
     """Sum of token cross-entropies of an encoder-decoder model: `model(...).loss * num_tokens` in value and gradient.
 
     Parameter names begin with `model.`. Weights are reached through called modules only, so that hooks which gather
-    sharded weights fire.
+    sharded weights fire. max_logits bounds the logits alive at a time; None leaves it to the
+    device (`projection.MAX_LOGITS`).
     """
 
-    def __init__(self, model: PreTrainedModel, *, label_smoothing: float = 0.0, max_logits: int = MAX_LOGITS) -> None:
+    def __init__(self, model: PreTrainedModel, *, label_smoothing: float = 0.0, max_logits: int | None = None) -> None:
         super().__init__()
         self.model = model
         self.projection = ProjectionLoss(model, label_smoothing=label_smoothing, max_logits=max_logits)
@@ -54,18 +49,18 @@ class Seq2SeqLoss(nn.Module):
 
 
 class ProjectionLoss(nn.Module):
-    """Logits and their cross-entropy, in chunks that bound memory: the backward pass computes a chunk's logits again.
+    """The head's logits and their cross-entropy.
 
-    The number of chunks follows from the batch, so it differs between ranks. Under ZeRO-3 this class must be marked as
-    a leaf module: the head's weights are then gathered once for all chunks, equally often on every rank.
+    Under ZeRO-3 this class must be marked as a leaf module, so that the head's weight is gathered around this module: it is
+    read here, not through the head's own `forward`.
     """
 
-    def __init__(self, model: PreTrainedModel, *, label_smoothing: float, max_logits: int) -> None:
+    def __init__(self, model: PreTrainedModel, *, label_smoothing: float, max_logits: int | None) -> None:
         super().__init__()
         self.head = output_head(model)
+        assert getattr(self.head, "bias", None) is None  # the families' biases are buffers of the model
         self.label_smoothing = label_smoothing
         self.max_logits = max_logits
-        self.vocabulary_size: int = model.config.vocab_size
         self.scale = hidden_scale(model)
         bias = getattr(model, "final_logits_bias", None)
         self.bias: Tensor | None
@@ -73,24 +68,16 @@ class ProjectionLoss(nn.Module):
 
     def forward(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """The fp32 sum of cross-entropies. hidden: `[positions, hidden]`; labels: `[positions]`, all real."""
-        num_chunks = max(1, math.ceil(hidden.shape[0] * self.vocabulary_size / self.max_logits))
-        if num_chunks == 1:
-            return self._chunk_loss(hidden, labels)
-        total = hidden.new_zeros((), dtype=torch.float32)
-        for states, targets in zip(hidden.chunk(num_chunks), labels.chunk(num_chunks), strict=True):
-            total = total + checkpoint(self._chunk_loss, states, targets, use_reentrant=False, preserve_rng_state=False)
-        return total
-
-    def _chunk_loss(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        states = hidden if self.scale == 1.0 else hidden * self.scale
-        # Not through __call__: the head's own ZeRO-3 hooks would count a call a chunk, and ranks disagree on chunks.
-        # This module's hooks have gathered the weights.
-        logits: Tensor = self.head.forward(states)
-        if self.bias is not None:
-            logits = logits + self.bias
-        smoothing = self.label_smoothing if self.training else 0.0
-        # fp32, because a sum of exponentials over a whole vocabulary loses too much in 16 bits.
-        return functional.cross_entropy(logits.float(), labels, reduction="sum", label_smoothing=smoothing)
+        weight = self.head.weight
+        assert isinstance(weight, Tensor)
+        return projected_cross_entropy(
+            hidden if self.scale == 1.0 else hidden * self.scale,
+            weight,
+            labels,
+            bias=self.bias,
+            label_smoothing=self.label_smoothing if self.training else 0.0,
+            max_logits=self.max_logits,
+        )
 
 
 def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: Tensor, decoder_ids: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from dstrain.cluster.process_group import Ranks
 from tests.distributed.ranks import run_ranks
@@ -12,6 +14,7 @@ from tests.distributed.steps import (
     EOS,
     PAD,
     TOTAL_STEPS,
+    VOCABULARY,
     build_batch,
     build_config,
     build_loss,
@@ -24,13 +27,32 @@ STEPS = 4
 START = {"m2m100": EOS, "mt5": PAD}
 
 
-def train_engine(ranks: Ranks, kind: str, sizes: Sequence[int], dropout: float, changes: dict[str, Any]) -> Any:
+def untie(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with a head of its own, as published mT5 models have; transformers ties what it makes from scratch."""
+    head = model.get_output_embeddings()
+    head.weight = nn.Parameter(head.weight.detach().flip(0))
+    return model
+
+
+def train_engine(
+    ranks: Ranks,
+    kind: str,
+    sizes: Sequence[int],
+    dropout: float,
+    changes: dict[str, Any],
+    chunk_positions: int | None = None,
+    is_untied: bool = False,
+) -> Any:
     """Losses a token, gradient norms and whole fp32 weights after a few steps on DeepSpeed."""
     from dstrain.engine.engine import build_engine
     from dstrain.models.load import enable_activation_checkpointing
 
     config = build_config(**changes)
     module = build_loss(kind, dropout=dropout)
+    if chunk_positions is not None:
+        module.projection.max_logits = chunk_positions * VOCABULARY
+    if is_untied:
+        untie(module.model)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(module.model)
     engine = build_engine(config, module=module, ranks=ranks, total_steps=TOTAL_STEPS)
@@ -75,6 +97,30 @@ def test_steps_equal_a_plain_pytorch_loop_with_dropout_on(
     for rank_losses, rank_norms, rank_weights in given:
         assert rank_losses == pytest.approx(losses, rel=1e-5)
         assert rank_norms == pytest.approx(norms, rel=1e-4)
+        for name, value in weights.items():
+            torch.testing.assert_close(torch.from_numpy(rank_weights[name]), value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "is_untied"), [("m2m100", False), ("mt5", True)])
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
+    kind: str, is_untied: bool, stage: int
+) -> None:
+    changes = {"machine__zero_stage": stage}
+    given = run_ranks(train_engine, kind, [1, 15], 0.1, changes, 3, is_untied, world_size=2)
+    model = build_model(kind, dropout=0.1)
+    losses, norms, weights = plain_loop(
+        untie(model) if is_untied else model,
+        rows=build_rows(),
+        sizes=[1, 15],
+        config=build_config(**changes),
+        steps=STEPS,
+        start=START[kind],
+    )
+    for rank_losses, rank_norms, rank_weights in given:
+        assert rank_losses == pytest.approx(losses, rel=1e-5)
+        assert rank_norms == pytest.approx(norms, rel=1e-4)
+        assert ("lm_head.weight" in rank_weights) == is_untied
         for name, value in weights.items():
             torch.testing.assert_close(torch.from_numpy(rank_weights[name]), value, rtol=1e-4, atol=1e-5)
 

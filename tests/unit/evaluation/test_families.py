@@ -186,7 +186,7 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     case = build_case(tmp_path, family="t5", rows=PARSES, task=task)
     before = case.evaluate()
     assert before.scores["exact_match"] == before.scores["exact_match_tokens"] == 0
-    learn(case, num_steps=80)
+    learn(case, num_steps=160)
     result = case.evaluate(world_size=2)
     matches = ["exact_match", "exact_match_tokens", "valid_brackets"] + ["exact_match_parse"] * (form == "pointer")
     assert {name: result.scores[name] for name in matches} == dict.fromkeys(matches, 1.0)

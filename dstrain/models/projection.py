@@ -1,0 +1,141 @@
+"""Cross-entropy of a vocabulary projection whose logits are never whole in memory. Tensors only: knows no model, no step.
+
+A chunk of positions is done with in one go: its logits, its losses, and what it adds to the gradients; then its buffer
+serves the next chunk. The backward pass only scales what is there already, so that nothing is computed twice and the weight
+is not needed again.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MAX_LOGITS = {"cpu": 2**25, "cuda": 2**26}
+"""Elements of logits alive at a time, by device: 128 and 256 MiB in fp32, and half as much again for a 16-bit weight.
+
+Measured on a CPU (mT5-small, 16 x 64 positions, against the stock loss): 2**25 needs 0.21 of the memory, 2**26 0.25 and is 4 %
+faster, 2**24 0.19 and is 8 % slower. Calculated for a GPU: every chunk reads and writes the whole gradient of the weight, which
+takes longer than its products; twice the chunk is half of that.
+"""
+
+FP16_SCALE = 2.0**15
+"""What a logit's gradient, within ±1, is multiplied with in fp16: small probabilities would lose their bits, or vanish."""
+
+
+def projected_cross_entropy(
+    states: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    *,
+    bias: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    max_logits: int | None = None,
+) -> Tensor:
+    """The sum over positions of `cross_entropy(states @ weight.T + bias, labels)`, a scalar.
+
+    states: `[positions, hidden]`; weight: `[vocabulary, hidden]`; labels: `[positions]`, all of them real; bias: a
+    buffer of `[vocabulary]` or `[1, vocabulary]`. Logits, loss and the sums in the gradients are fp32 for 16-bit weights
+    (fp64 for fp64), because a sum of exponentials over a vocabulary loses too much in 16 bits. Where autograd records,
+    the gradients are computed with the loss, and can be taken once.
+    """
+    assert bias is None or not bias.requires_grad
+    max_logits = max_logits or MAX_LOGITS.get(weight.device.type, MAX_LOGITS["cuda"])
+    if torch.is_grad_enabled():
+        loss: Tensor = _Projection.apply(states, weight, labels, bias, label_smoothing, max_logits)  # type: ignore[no-untyped-call]
+        return loss
+    return _forward(states, weight, labels, bias, label_smoothing, max_logits, wanted=(False, False))[0]
+
+
+class _Projection(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        states: Tensor,
+        weight: Tensor,
+        labels: Tensor,
+        bias: Tensor | None,
+        label_smoothing: float,
+        max_logits: int,
+    ) -> Tensor:
+        ctx.dtypes = states.dtype, weight.dtype
+        wanted = ctx.needs_input_grad[:2]
+        loss, *ctx.gradients = _forward(states, weight, labels, bias, label_smoothing, max_logits, wanted=wanted)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+        assert ctx.gradients is not None, "this loss can be differentiated once"
+        of_states, of_weight = (
+            # scaled before the cast: a loss scale decides whether fp16 can hold a gradient
+            None if gradient is None else gradient.mul_(scale).to(dtype)
+            for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
+        )
+        ctx.gradients = None
+        return of_states, of_weight, None, None, None, None
+
+
+def _forward(
+    states: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    bias: Tensor | None,
+    label_smoothing: float,
+    max_logits: int,
+    *,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The loss, and its gradients with respect to states and weight where they are wanted."""
+    exact = torch.promote_types(weight.dtype, torch.float32)
+    if not weight.is_cuda:
+        # only CUDA sums products of 16 bits in fp32; elsewhere they are slower than fp32's
+        states, weight = states.to(exact), weight.to(exact)
+    num_chunks = max(1, math.ceil(states.shape[0] * weight.shape[0] / max_logits))
+    num_rows = max(1, math.ceil(states.shape[0] / num_chunks))
+    buffer = torch.empty((num_rows, weight.shape[0]), dtype=exact, device=weight.device)
+    loss = torch.zeros((), dtype=exact, device=weight.device)
+    of_states = torch.empty_like(states, dtype=exact) if wanted[0] else None
+    of_weight = torch.empty_like(weight, dtype=exact) if wanted[1] else None
+    scale = FP16_SCALE if weight.dtype == torch.float16 else 1.0
+    for start in range(0, max(1, states.shape[0]), num_rows):
+        chunk, targets = states[start : start + num_rows], labels[start : start + num_rows]
+        logits = _multiply(chunk, weight.t(), into=buffer[: chunk.shape[0]])
+        if bias is not None:
+            logits += bias
+        loss += _cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        if not any(wanted):
+            continue
+        _differentiate(logits, targets, label_smoothing=label_smoothing)
+        gradient = logits if weight.dtype == exact else logits.mul_(scale).to(weight.dtype)
+        if of_states is not None:
+            _multiply(gradient, weight, into=of_states[start : start + num_rows], alpha=1 / scale)
+        if of_weight is not None:
+            _multiply(gradient.t(), chunk, into=of_weight, alpha=1 / scale, beta=float(start > 0))
+    return loss, of_states, of_weight
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
+    """The sum of the rows' losses. Leaves `exp(logit - largest)` where the logits were."""
+    logits -= logits.amax(dim=1, keepdim=True)
+    right = logits.gather(1, labels[:, None]).sum()
+    mean = logits.mean(dim=1).sum() if label_smoothing else right
+    log_sums = logits.exp_().sum(dim=1).log().sum()
+    return log_sums - (1.0 - label_smoothing) * right - label_smoothing * mean
+
+
+def _differentiate(exponentials: Tensor, labels: Tensor, *, label_smoothing: float) -> None:
+    """Replace what `_cross_entropy` left by the loss's gradient with respect to the logits."""
+    exponentials /= exponentials.sum(dim=1, keepdim=True)
+    if label_smoothing:
+        exponentials -= label_smoothing / exponentials.shape[1]
+    right = torch.full_like(labels, label_smoothing - 1.0, dtype=exponentials.dtype)
+    exponentials.scatter_add_(1, labels[:, None], right[:, None])
+
+
+def _multiply(one: Tensor, other: Tensor, *, into: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
+    """`into = beta * into + alpha * one @ other`; what is in there does not count with beta 0. Returns `into`."""
+    if one.dtype == into.dtype:
+        return torch.addmm(into, one, other, beta=beta, alpha=alpha, out=into)
+    return torch.addmm(into, one, other, out_dtype=into.dtype, beta=beta, alpha=alpha, out=into)
