@@ -164,21 +164,28 @@ def test_a_job_does_not_notice_that_the_controller_is_killed_and_started_again(
 
 
 @every_fault
-@pytest.mark.parametrize("way", ["--nodes=1-2", "NumNodes=1"])
+@pytest.mark.parametrize(
+    ("options", "update"),
+    [(("--nodes=1-2", "--gpus-per-node=2"), ()), (TWO_BY_TWO, ("NumNodes=1", "NumTasks=2"))],
+    ids=["as many nodes as there are", "fewer by the user's word"],
+)
 def test_a_job_goes_on_with_fewer_nodes_within_rounding(
-    way: str, straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+    options: tuple[str, ...],
+    update: tuple[str, ...],
+    straight: RunConfig,
+    config: RunConfig,
+    noting: Mapping[str, str],
 ) -> None:
-    flexible = way.startswith("--")
-    job = submit(config, options=(way, "--ntasks-per-node=2") if flexible else TWO_BY_TWO, environment=noting)
+    job = submit(config, options=options, environment=noting)
     until(lambda: job.field("JobState") == "RUNNING", else_show=job.log)
     call("scontrol", "update", "NodeName=node2", "State=DRAIN", "Reason=test")  # once this job has left it
-    job.wait_step(12)
-    call("scontrol", "requeue", job.id)
-    until(lambda: job.is_waiting(1), else_show=job.log)
-    if not flexible:
-        call("scontrol", "update", f"JobId={job.id}", way)
-    job.restart(1)
     try:
+        job.wait_step(12)
+        call("scontrol", "requeue", job.id)
+        until(lambda: job.is_waiting(1), else_show=job.log)
+        if update:
+            call("scontrol", "update", f"JobId={job.id}", *update)
+        job.restart(1)
         assert job.wait_end() == "COMPLETED 0:0", job.log()
     finally:
         call("scontrol", "update", "NodeName=node2", "State=RESUME")
