@@ -39,6 +39,9 @@ class Machine(Section):
     min_micro_batches: PositiveInt = 1
     """Cut every step into at least this many micro-batches: set it to the largest number of ranks the recipe will use.
     The cut never follows the actual number of ranks, because dropout belongs to a micro-batch."""
+    evaluation_tokens: PositiveInt = 4096
+    """Budget of an evaluation batch where `evaluation.batch_size` is null: rows × beams × longest source, in tokens with
+    padding. Another budget may change only hypotheses whose two likeliest tokens are equally likely, within rounding."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     offload_optimizer: bool = False

@@ -194,7 +194,8 @@ class Training(Section):
     batch_size: PositiveInt
     """Size of an optimizer step over all ranks and micro-batches, in `batch_unit`."""
     batch_unit: Literal["sequences", "target_tokens"] = "sequences"
-    """Unit of batch_size."""
+    """Unit of batch_size. Steps of target tokens are of rows of like length on both sides: up to 4,096 tokens of one kind, in
+    larger steps of several kinds at random."""
     epochs: Annotated[float, Field(gt=0.0)] | None = None
     """Passes over the training rows; give this or max_steps."""
     max_steps: PositiveInt | None = None
@@ -241,8 +242,8 @@ class Evaluation(Section):
     """Optimizer steps between evaluations; the end of training is always evaluated."""
     every_epochs: Annotated[float, Field(gt=0.0)] | None = None
     """Epochs between evaluations, fractions allowed; instead of every_steps."""
-    batch_size: PositiveInt = 16
-    """Sequences generated together."""
+    batch_size: PositiveInt | None = None
+    """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
     num_beams: PositiveInt = 1
     """Beam size; 1 is greedy search."""
     length_penalty: float = 1.0
@@ -252,6 +253,8 @@ class Evaluation(Section):
     cut before a reference could be reached; transformers' own default, 20, cuts most."""
     best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
     """Chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    loss: bool = True
+    """Compute the loss of the references as well, one more pass of the decoder."""
     max_rows: PositiveInt | None = None
     """Score only the first rows; the card says so."""
     rehearsal: bool = True
@@ -262,6 +265,12 @@ class Evaluation(Section):
         if self.every_steps is not None and self.every_epochs is not None:
             message = "give only one of `every_steps` and `every_epochs`; null unsets one"
             raise ConflictError((("every_steps", "every_epochs"), message))
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_computed_where_it_chooses(self) -> "Evaluation":
+        if self.best_metric == "loss" and not self.loss:
+            raise ConflictError((("best_metric", "loss"), "best_metric `loss` needs `loss: true`; found false"))
         return self
 
 

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.config.schema import Evaluation, RunConfig, Task
 from dstrain.data.tokens import TokenSet
+from dstrain.evaluation.decode import unserved
 from dstrain.evaluation.generate import (
     Batch,
     BatchResult,
@@ -111,7 +112,7 @@ def evaluate(
             result = evaluate_batch(
                 batch,
                 model=model,
-                loss=loss_module,
+                loss=loss_module if config.evaluation.loss else None,
                 tokens=tokens,
                 pad_id=tokenizer.pad_token_id,
                 decoder_start_id=decoder_start_id(model),
@@ -144,7 +145,12 @@ def plan_evaluation(
     num_rows = min(tokens.num_rows, max_rows or evaluation.max_rows or tokens.num_rows)
     lengths = tokens.source_lengths[:num_rows]
     languages = [example.target_language for example in tokens.examples[:num_rows]]
-    batches = plan_batches(lengths, languages=languages, batch_size=evaluation.batch_size)[:max_batches]
+    batches = plan_batches(
+        lengths,
+        languages=languages,
+        batch_size=evaluation.batch_size,
+        max_tokens=config.machine.evaluation_tokens // evaluation.num_beams,
+    )[:max_batches]
     cap = plan_cap(
         evaluation,
         longest_reference=int(tokens.target_lengths.max()),
@@ -159,7 +165,13 @@ def plan_evaluation(
     }
     shares = deal_batches(batches, source_lengths=lengths, world_size=world_size)
     settings = describe_generation(evaluation, cap=cap, arguments=arguments)
-    warnings = []
+    if evaluation.batch_size is None:
+        settings["batch_tokens"] = config.machine.evaluation_tokens
+    warnings = [
+        f"hypotheses come from transformers' generate(), at its own speed: {reason}"
+        for reason in dict.fromkeys(unserved(model, generation=settled) for settled in generation.values())
+        if reason is not None
+    ]
     if cap.max_new_tokens < (evaluation.max_new_tokens or 0):
         warnings.append(f"hypotheses were limited to {cap.max_new_tokens} tokens by {cap.reason}")
     if num_rows < tokens.num_rows:
@@ -204,13 +216,17 @@ def collect_results(batches: Sequence[Batch], *, results: Iterable[BatchResult])
     return collected
 
 
-def mean_loss(results: Sequence[BatchResult]) -> float:
-    """Sum of cross-entropies over target tokens; an exact sum, so that the ranks' order leaves no trace in it."""
-    return math.fsum(result.loss_sum for result in results) / sum(result.num_target_tokens for result in results)
+def mean_loss(results: Sequence[BatchResult]) -> float | None:
+    """Sum of cross-entropies over target tokens; an exact sum, so that the ranks' order leaves no trace in it.
+
+    None where no loss was asked for.
+    """
+    sums = [result.loss_sum for result in results if result.loss_sum is not None]
+    return math.fsum(sums) / sum(result.num_target_tokens for result in results) if sums else None
 
 
 def build_result(
-    rows: Sequence[ScoredRow], *, loss: float, task: Task, plan: EvaluationPlan, warnings: list[str]
+    rows: Sequence[ScoredRow], *, loss: float | None, task: Task, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
     """All scores of these rows, over all and by group. A group's signature is given where it differs."""
     overall = score_rows(rows, task=task)
@@ -223,7 +239,7 @@ def build_result(
             if score.signature and score.signature != signatures[score.name]:
                 signatures[f"{score.name} ({name})"] = score.signature
     return EvaluationResult(
-        scores={"loss": loss} | {score.name: score.value for score in overall},
+        scores=({} if loss is None else {"loss": loss}) | {score.name: score.value for score in overall},
         groups=groups,
         signatures=signatures,
         generation=plan.settings,

@@ -16,13 +16,21 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.config.schema import Evaluation
-from dstrain.data.collate import collate
+from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import deal
 from dstrain.data.tokens import TokenSet
+from dstrain.evaluation.beam import beam_search
+from dstrain.evaluation.decode import Decoder, greedy_search, read_rules, shared_attention, unserved
 from dstrain.models.families import KEPT_GENERATION_FIELDS
 
 MIN_CAP_MARGIN = 8
 """Tokens that a hypothesis may at least be longer than the longest reference; above 80 tokens it is a tenth."""
+
+MIN_ROW_TOKENS = 16
+"""A row counts as at least this long against the budget of a batch: the shortest sources have hypotheses and logits too."""
+
+MIN_PART_ROWS = 8
+"""Fewer rows are not computed by themselves, whatever their padding."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(source_ids, source_mask, decoder_ids, labels) -> sum of token cross-entropies."""
@@ -55,7 +63,8 @@ class BatchResult:
     """What a rank hands over for one batch; plain numbers, no tensors."""
 
     index: int
-    loss_sum: float
+    loss_sum: float | None
+    """None where no loss is asked for."""
     num_target_tokens: int
     hypotheses: tuple[Hypothesis, ...]
 
@@ -69,19 +78,26 @@ class Cap:
 
 
 def plan_batches(
-    source_lengths: Sequence[int] | npt.NDArray[np.int32], *, languages: Sequence[str | None], batch_size: int
+    source_lengths: Sequence[int] | npt.NDArray[np.int32],
+    *,
+    languages: Sequence[str | None],
+    batch_size: int | None,
+    max_tokens: int,
 ) -> list[Batch]:
     """Every row in exactly one batch: one target language a batch, longest sources first, `batch_size` rows at most.
 
+    Without a batch_size a batch holds as many rows as fit into max_tokens, each as long as the longest, and one at least.
     A pure function of its arguments: the number of ranks has no part in it.
     """
     if len(source_lengths) != len(languages):
         raise ValueError(f"every row needs a language: found {len(source_lengths)} rows and {len(languages)} languages")
     order = sorted(range(len(languages)), key=lambda row: (languages[row] or "", -int(source_lengths[row]), row))
     chunks: list[list[int]] = []
+    max_rows = 0
     for row in order:
-        if not chunks or len(chunks[-1]) == batch_size or languages[chunks[-1][0]] != languages[row]:
+        if not chunks or len(chunks[-1]) == max_rows or languages[chunks[-1][0]] != languages[row]:
             chunks.append([])
+            max_rows = batch_size or max(1, max_tokens // max(MIN_ROW_TOKENS, int(source_lengths[row])))
         chunks[-1].append(row)
     return [Batch(index, tuple(rows), languages[rows[0]]) for index, rows in enumerate(chunks)]
 
@@ -149,14 +165,17 @@ def evaluate_batch(
     batch: Batch,
     *,
     model: PreTrainedModel,
-    loss: Loss,
+    loss: Loss | None,
     tokens: TokenSet,
     pad_id: int,
     decoder_start_id: int | None,
     generation: GenerationConfig,
     device: torch.device,
 ) -> BatchResult:
-    """Teacher-forced loss and hypotheses of one batch, on the CPU. Call it inside `evaluation_mode`."""
+    """Teacher-forced loss, unless None, and hypotheses of one batch, on the CPU. Call it inside `evaluation_mode`.
+
+    Sources are encoded once for both.
+    """
     targets = [tokens.target(row) for row in batch.rows]
     micro_batch = collate(
         [tokens.source(row) for row in batch.rows],
@@ -166,17 +185,20 @@ def evaluate_batch(
         weight=1.0,
         index=batch.index,
     ).to(device)
-    loss_sum = loss(micro_batch.source_ids, micro_batch.source_mask, micro_batch.decoder_ids, micro_batch.labels)
-    sequences = model.generate(
-        input_ids=micro_batch.source_ids,
-        attention_mask=micro_batch.source_mask,
-        generation_config=generation,
-        synced_gpus=False,  # under ZeRO-3 the caller has gathered the weights: ranks need not keep step
+    loss_sum, encoded = None, None
+    if loss is not None:
+        loss_sum, encoded = sum_losses(micro_batch, [len(target) for target in targets], model=model, loss=loss)
+    sequences = generate(
+        model,
+        source_ids=micro_batch.source_ids,
+        source_mask=micro_batch.source_mask,
+        encoded=encoded,
+        generation=generation,
     )
     rows = sequences.to("cpu", torch.int64).numpy()
     return BatchResult(
         index=batch.index,
-        loss_sum=float(loss_sum),
+        loss_sum=loss_sum,
         num_target_tokens=sum(len(target) for target in targets),
         hypotheses=tuple(
             read_sequence(sequence, row=row, pad_id=pad_id, generation=generation)
@@ -185,17 +207,93 @@ def evaluate_batch(
     )
 
 
+def plan_parts(target_lengths: Sequence[int]) -> list[list[int]]:
+    """Places in a batch whose losses are computed together: sources of like length have targets of unlike lengths.
+
+    Longest first; beyond the first MIN_PART_ROWS of a part, no target is padded by more than a quarter of its width.
+    """
+    order = sorted(range(len(target_lengths)), key=lambda place: (-target_lengths[place], place))
+    parts: list[list[int]] = []
+    for place in order:
+        is_full = bool(parts) and len(parts[-1]) >= MIN_PART_ROWS
+        if not parts or (is_full and target_lengths[place] < 0.75 * target_lengths[parts[-1][0]]):
+            parts.append([])
+        parts[-1].append(place)
+    return parts
+
+
+def sum_losses(
+    batch: MicroBatch, target_lengths: Sequence[int], *, model: PreTrainedModel, loss: Loss
+) -> tuple[float, torch.Tensor | None]:
+    """The loss of a batch's rows and their encoded sources, `[batch, source, hidden]`.
+
+    Those are what the model's encoder gave on the way to the loss; None if it was not asked once a part.
+    """
+    parts = plan_parts(target_lengths)
+    states: list[torch.Tensor] = []
+    handle = model.get_encoder().register_forward_hook(
+        lambda encoder, arguments, output: states.append(output.last_hidden_state)
+    )
+    sums = []
+    try:
+        for part in parts:
+            places = torch.tensor(part, device=batch.labels.device)
+            width = target_lengths[part[0]]
+            sources = batch.source_ids[places], batch.source_mask[places]
+            sums.append(loss(*sources, batch.decoder_ids[places, :width], batch.labels[places, :width]))
+    finally:
+        handle.remove()
+    total = float(torch.stack(sums).double().sum())
+    if len(states) != len(parts):
+        return total, None
+    order = torch.tensor([place for part in parts for place in part], device=batch.labels.device)
+    return total, torch.cat(states)[order.argsort()]
+
+
+def generate(
+    model: PreTrainedModel,
+    *,
+    source_ids: torch.Tensor,
+    source_mask: torch.Tensor,
+    encoded: torch.Tensor | None,
+    generation: GenerationConfig,
+) -> torch.Tensor:
+    """Hypotheses `[batch, 1 + generated]`: start token, tokens, end token and whatever fills up.
+
+    Those of transformers' `generate()`, which is called where our own search cannot stand in (`unserved`). source_ids and
+    source_mask are `[batch, source]`, encoded `[batch, source, hidden]` where the sources have been encoded already.
+    """
+    if unserved(model, generation=generation) is not None:
+        sequences: torch.Tensor = model.generate(
+            input_ids=source_ids,
+            attention_mask=source_mask,
+            generation_config=generation,
+            synced_gpus=False,  # under ZeRO-3 the caller has gathered the weights: ranks need not keep step
+        )
+        return sequences
+    if encoded is None:
+        encoded = model.get_encoder()(input_ids=source_ids, attention_mask=source_mask).last_hidden_state
+    rules = read_rules(generation)
+    search = greedy_search if rules.num_beams == 1 else beam_search
+    with shared_attention(model):
+        decoder = Decoder(model, encoded=encoded, source_mask=source_mask)
+        return search(decoder, rules=rules, num_rows=len(source_ids), device=source_ids.device)
+
+
 def read_sequence(
     sequence: npt.NDArray[np.int64], *, row: int, pad_id: int, generation: GenerationConfig
 ) -> Hypothesis:
-    """A row of generate()'s answer, [1 + generated]: start token, tokens, end token, padding."""
-    generated = sequence[1:]
-    ends = np.flatnonzero(np.isin(generated, generation.eos_token_id))
+    """A row of `generate`'s answer, [1 + generated].
+
+    What follows the end token is left out whatever it is: transformers' beam search fills up with the end token where
+    the padding is token 0.
+    """
+    ends = 1 + np.flatnonzero(np.isin(sequence[1:], generation.eos_token_id))
     if len(ends):
-        generated = generated[: ends[0] + 1]
+        sequence = sequence[: ends[0] + 1]
     return Hypothesis(
         row=row,
-        token_ids=tuple(generated.tolist()),
+        token_ids=tuple(sequence[1:].tolist()),
         num_tokens=int(np.count_nonzero(sequence != pad_id)),
         was_cut=not len(ends),
     )

@@ -47,7 +47,7 @@ def describe_hyperparameters(record: RunRecord) -> list[Line]:
     lines: list[Line] = [
         ("learning_rate", repr(training.learning_rate)),
         ("train_batch_size", _micro_batch_size(record)),
-        ("eval_batch_size", str(config.evaluation.batch_size)),
+        ("eval_batch_size", _evaluation_batch_size(config)),
         ("seed", str(config.seed)),
         ("gradient_accumulation_steps", _accumulation(record) if pinned is None else str(pinned)),
         ("total_train_batch_size", _total_batch_size(config)),
@@ -260,3 +260,8 @@ def describe_versions(record: RunRecord) -> list[Line]:
     versions = record.info.versions
     named: list[Line] = [(name, versions.get(key) or NOT_RECORDED) for key, name in FRAMEWORKS.items()]
     return [*named, *((key, value or NOT_RECORDED) for key, value in versions.items() if key not in FRAMEWORKS)]
+
+
+def _evaluation_batch_size(config: RunConfig) -> str:
+    size = config.evaluation.batch_size
+    return f"as many as fit into {config.machine.evaluation_tokens:,} tokens" if size is None else str(size)

@@ -23,6 +23,7 @@ from evaluation_cases import (
     build_tokens,
     run_evaluation,
 )
+from pydantic import ValidationError
 
 from dstrain.evaluation.evaluate import (
     EvaluationResult,
@@ -59,8 +60,8 @@ def test_more_ranks_than_batches_leave_some_idle_and_change_nothing() -> None:
 
 @pytest.mark.parametrize("family", ["m2m100", "t5"])
 def test_the_loss_is_the_mean_over_all_target_tokens_of_the_stock_models_loss(family: str) -> None:
-    model, tokens = build_model(family), build_tokens(["en"] * 11 if family == "m2m100" else [None] * 11)
-    result = run_evaluation(model, tokens, world_size=2)
+    model, tokens = build_model(family), build_tokens(["en"] * 31 if family == "m2m100" else [None] * 31)
+    result = run_evaluation(model, tokens, config=build_config(batch_size=20), world_size=2)
     model.eval()
     sums = []
     for row in range(tokens.num_rows):
@@ -68,6 +69,53 @@ def test_the_loss_is_the_mean_over_all_target_tokens_of_the_stock_models_loss(fa
         with torch.no_grad():
             sums.append(float(model(input_ids=source, labels=labels).loss) * labels.numel())
     assert result.scores["loss"] == pytest.approx(math.fsum(sums) / int(tokens.target_lengths.sum()), rel=1e-6)
+
+
+def test_sources_are_encoded_once_for_loss_and_hypotheses() -> None:
+    model, tokens = build_model("t5"), build_tokens([None] * 40)
+    encoded, decoded = [], []
+    model.encoder.register_forward_hook(lambda *arguments: encoded.append(len(arguments[-1].last_hidden_state)))
+    model.decoder.register_forward_hook(lambda *_: decoded.append(1))
+    result = run_evaluation(model, tokens, config=build_config(batch_size=30))
+    assert sum(encoded) == 40
+    num_parts, num_passes = len(encoded), len(decoded)
+    assert num_parts > 2  # batches
+    encoded.clear()
+    decoded.clear()
+    without = run_evaluation(model, tokens, config=build_config(batch_size=30, loss=False))
+    assert encoded == [30, 10]
+    assert len(decoded) == num_passes - num_parts
+    assert without.hypotheses == result.hypotheses
+    assert without.scores == {name: value for name, value in result.scores.items() if name != "loss"}
+
+
+def test_a_loss_that_chooses_the_best_model_has_to_be_computed() -> None:
+    with pytest.raises(ValidationError, match="best_metric `loss` needs `loss: true`"):
+        build_config(best_metric="loss", loss=False)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_a_budget_of_tokens_gives_the_hypotheses_of_a_fixed_size(num_beams: int) -> None:
+    model, tokens = build_model("m2m100"), build_tokens(MIXED)
+    fixed = run_evaluation(model, tokens, config=build_config(num_beams=num_beams))
+    config = build_config(num_beams=num_beams, batch_size=None)
+    filled = run_evaluation(model, tokens, config=config, world_size=2)
+    assert filled.hypotheses == fixed.hypotheses
+    assert filled.scores == pytest.approx(fixed.scores, rel=1e-6)
+    assert (fixed.generation["batch_size"], filled.generation["batch_size"]) == (4, None)
+    assert filled.generation["batch_tokens"] == config.machine.evaluation_tokens
+    assert "batch_tokens" not in fixed.generation
+
+
+def test_what_is_left_to_transformers_is_said_and_says_the_same() -> None:
+    model, tokens = build_model("t5"), build_tokens([None] * 9)
+    own = run_evaluation(model, tokens)
+    model.set_attn_implementation("eager")
+    stock = run_evaluation(model, tokens)
+    sentence = "hypotheses come from transformers' generate(), at its own speed: attention implementation `eager`"
+    assert [warning for warning in stock.warnings if "generate()" in warning] == [sentence]
+    assert not any("generate()" in warning for warning in own.warnings)
+    assert stock.hypotheses == own.hypotheses
 
 
 def test_dropout_is_off_and_the_model_trains_on_afterwards() -> None:
@@ -201,7 +249,7 @@ def results_of(batches: list[Any]) -> list[BatchResult]:
     ],
 )
 def test_a_missing_a_repeated_and_a_foreign_row_are_refused_by_number(spoil: Any, message: str) -> None:
-    batches = plan_batches([3, 9, 8, 4, 2], languages=[None] * 5, batch_size=2)
+    batches = plan_batches([3, 9, 8, 4, 2], languages=[None] * 5, batch_size=2, max_tokens=1)
     results = results_of(batches)
     assert collect_results(batches, results=reversed(results)) == results
     assert pickle.loads(pickle.dumps(results)) == results, "ranks hand results over as pickles"

@@ -12,11 +12,14 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.config.schema import Evaluation
 from dstrain.evaluation.generate import (
+    MIN_PART_ROWS,
+    MIN_ROW_TOKENS,
     build_generation_config,
     deal_batches,
     evaluation_mode,
     plan_batches,
     plan_cap,
+    plan_parts,
     read_sequence,
 )
 from dstrain.models.loss import Seq2SeqLoss
@@ -34,7 +37,7 @@ def test_every_row_is_in_one_batch_of_one_language_and_every_batch_on_one_rank(
 ) -> None:
     lengths = np.array([length for length, _ in rows], dtype=np.int32)
     languages = [language for _, language in rows]
-    batches = plan_batches(lengths, languages=languages, batch_size=batch_size)
+    batches = plan_batches(lengths, languages=languages, batch_size=batch_size, max_tokens=1)
     assert sorted(row for batch in batches for row in batch.rows) == list(range(len(rows)))
     assert [batch.index for batch in batches] == list(range(len(batches)))
     for batch in batches:
@@ -48,13 +51,40 @@ def test_every_row_is_in_one_batch_of_one_language_and_every_batch_on_one_rank(
 
 def test_a_language_fills_its_batches_before_the_next_begins() -> None:
     languages = ["en", "ko", "en", "ko", "en"]
-    batches = plan_batches([3, 9, 5, 1, 4], languages=languages, batch_size=2)
+    batches = plan_batches([3, 9, 5, 1, 4], languages=languages, batch_size=2, max_tokens=1)
     assert [(batch.rows, batch.target_language) for batch in batches] == [((2, 4), "en"), ((0,), "en"), ((1, 3), "ko")]
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(1, 90), st.sampled_from([None, "en"])), min_size=1, max_size=80),
+    max_tokens=st.integers(1, 300),
+)
+def test_without_a_batch_size_every_batch_is_as_full_as_its_budget_allows(
+    rows: list[tuple[int, str | None]], max_tokens: int
+) -> None:
+    lengths, languages = [length for length, _ in rows], [language for _, language in rows]
+    batches = plan_batches(lengths, languages=languages, batch_size=None, max_tokens=max_tokens)
+    assert sorted(row for batch in batches for row in batch.rows) == list(range(len(rows)))
+    for batch, following in zip(batches, [*batches[1:], None], strict=True):
+        width = max(MIN_ROW_TOKENS, *(lengths[row] for row in batch.rows), 0)
+        assert len(batch.rows) == 1 or len(batch.rows) * width <= max_tokens
+        if following is not None and following.target_language == batch.target_language:
+            assert (len(batch.rows) + 1) * width > max_tokens
+
+
+@given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80))
+def test_losses_are_computed_in_parts_of_like_targets(lengths: list[int]) -> None:
+    parts = plan_parts(lengths)
+    assert sorted(place for part in parts for place in part) == list(range(len(lengths)))
+    for number, part in enumerate(parts):
+        assert len(part) >= MIN_PART_ROWS or number == len(parts) - 1
+        assert lengths[part[0]] == max(lengths[place] for place in part)
+        assert all(lengths[place] >= 0.75 * lengths[part[0]] for place in part[MIN_PART_ROWS:])
 
 
 def test_a_row_without_a_language_entry_is_refused() -> None:
     with pytest.raises(ValueError, match="2 rows and 1 languages"):
-        plan_batches([1, 2], languages=["en"], batch_size=2)
+        plan_batches([1, 2], languages=["en"], batch_size=2, max_tokens=1)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +174,12 @@ def test_modes_and_the_models_own_config_are_restored_even_after_an_error(fails:
         ([PAD, 5, 6, 7, 8, 9, 10], (5, 6, 7, 8, 9, 10), 6, True),
         ([PAD, 5, 6, 7, 8, 9, END], (5, 6, 7, 8, 9, END), 6, False),  # ends of itself just in time
         ([END, END, PAD, PAD, PAD, PAD, PAD], (END,), 2, False),
+        (
+            [PAD, 5, 6, END, END, END, END],
+            (5, 6, END),
+            3,
+            False,
+        ),  # what generate() fills up with where padding is token 0
     ],
 )
 def test_a_generated_sequence_is_read_without_start_and_padding(

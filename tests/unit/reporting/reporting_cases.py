@@ -63,7 +63,7 @@ def translation_config(**changes: Any) -> RunConfig:
         "task": {"kind": "translation", "source_language": "ko", "target_language": "en"},
         "data": {"train": [{"path": "data/tatoeba/train.tsv"}], "eval": [{"path": "data/tatoeba/eval.tsv"}]},
         "training": {"batch_size": 16, "epochs": 6.0, "learning_rate": 3e-4, "optimizer": "adam"},
-        "evaluation": {"every_steps": 5000},
+        "evaluation": {"every_steps": 5000, "batch_size": 16},
     }
     return RunConfig.model_validate(values | changes)
 
@@ -77,7 +77,7 @@ def parsing_config(**changes: Any) -> RunConfig:
         "task": {"kind": "parsing", "source_language": "en", "source_prefix": "parse: "},
         "data": {"train": [source], "eval": [source | {"split": "validation"}]},
         "training": {"batch_size": 512, "max_steps": 3000, "learning_rate": 1e-3, "optimizer": "adam"},
-        "evaluation": {"every_steps": 200},
+        "evaluation": {"every_steps": 200, "batch_size": 16},
         "machine": {"micro_batch_size": 16},
     }
     return RunConfig.model_validate(values | changes)
