@@ -20,9 +20,10 @@ CHUNK = 1 << 14
 UInt64Array = npt.NDArray[np.uint64]
 
 
-def permutation_keys(fingerprint: str, *, seed: int, epoch: int) -> UInt64Array:
-    """The round keys `[NUM_ROUNDS]` of the permutation that belongs to (fingerprint, seed, epoch)."""
-    digest = hashlib.blake2b(json.dumps([fingerprint, seed, epoch]).encode(), digest_size=8 * NUM_ROUNDS).digest()
+def permutation_keys(fingerprint: str, *, seed: int, epoch: int, window: int | None = None) -> UInt64Array:
+    """The round keys `[NUM_ROUNDS]` of the permutation that belongs to (fingerprint, seed, epoch), or to a window of it."""
+    named = [fingerprint, seed, epoch] if window is None else [fingerprint, seed, epoch, window]
+    digest = hashlib.blake2b(json.dumps(named).encode(), digest_size=8 * NUM_ROUNDS).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 

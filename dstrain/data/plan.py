@@ -1,7 +1,8 @@
 """Lengths in, optimizer steps out: which rows form a step, how a step is cut, and who computes which piece.
 
 Pure numpy. Knows nothing of tokens, tensors, processes or files. The plan is a function of (data fingerprint, seed,
-epoch) and of the recipe's batch size; the world size enters only in `deal`, after everything else is decided.
+epoch) and of the recipe's batch size; the world size enters only in `deal`, after everything else is decided. Which rows
+of a window are alike is the concern of `buckets`.
 """
 
 import heapq
@@ -15,10 +16,18 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from dstrain.data.buckets import fill_pieces, order_alike, plan_layout, split_pieces
 from dstrain.data.permutation import permutation_keys, permute
 
 WINDOW_ROWS = 1 << 18
-"""Rows laid out together when a step is counted in tokens. Bounds memory, and leaves one short step a window."""
+"""Rows laid out together when a step is counted in tokens, or a few less. Bounds memory, and leaves two steps a window that
+are shorter, though seldom by more than half; the more rows, the more alike are those of a bucket."""
+
+MANY_PIECES = 8
+"""From so many micro-batches on, rows are sorted in groups, by target and within by source; fewer, by both lengths at once."""
+
+JOIN_GROWTH = 17 / 16
+"""Buckets share a micro-batch, where the budget has room for both, if their padded tokens grow no more than that."""
 
 FILLER = -1
 """In the list of `deal`: this rank has nothing to compute while others still have."""
@@ -46,12 +55,20 @@ class Cut:
     micro_batch_size: int | None = None
     min_micro_batches: int = 1
 
+    def fits(self, num_rows: int, num_tokens: int) -> bool:
+        """Whether rows of so many padded tokens may share a micro-batch."""
+        return (
+            num_tokens <= self.micro_batch_tokens
+            if self.micro_batch_size is None
+            else num_rows <= self.micro_batch_size
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
     """One optimizer step, the same on every rank.
 
-    rows are the row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, each longest first, and
+    rows are the row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, the longest rows first, and
     one of them is empty where all its rows are excluded; next_position follows this step; num_target_tokens counts the
     labels of the whole step.
     """
@@ -194,18 +211,20 @@ class Plan:
                 "counted from 0. The data or training.batch_size differ from those the position was saved with: restore "
                 "them"
             )
-        rows, at_end = found
+        rows, bucket_ends, at_end = found
         source_lengths, target_lengths = self.source_lengths[rows], self.target_lengths[rows]
         return StepPlan(
             position=position,
             next_position=Position(position.epoch + 1, 0) if at_end else Position(position.epoch, position.step + 1),
             rows=rows,
-            micro_batches=tuple(rows[part] for part in cut_step(source_lengths, target_lengths, cut=self.cut)),
+            micro_batches=tuple(
+                rows[part] for part in cut_step(source_lengths, target_lengths, cut=self.cut, bucket_ends=bucket_ends)
+            ),
             num_target_tokens=int(target_lengths.sum(dtype=np.int64)),
         )
 
-    def _find_step(self, position: Position) -> tuple[Rows, bool] | None:
-        """The rows of a step and whether it is the last of its epoch; None if the epoch has no such step."""
+    def _find_step(self, position: Position) -> tuple[Rows, Rows, bool] | None:
+        """The rows of a step, where its buckets end, and whether it is the last of its epoch; None if there is no such step."""
         if position.step < 0:
             return None
         if self.batch_unit == "sequences":
@@ -213,51 +232,46 @@ class Plan:
             if start >= self.num_rows:
                 return None
             stop = min(start + self.batch_size, self.num_rows)
-            return self._permuted(position.epoch, start=start, stop=stop), stop == self.num_rows
+            rows = self._permuted(position.epoch, start=start, stop=stop)
+            return rows, np.asarray([len(rows)]), stop == self.num_rows
         window, first = self._first_steps(position.epoch).find(position.step)
         if window == self._num_windows:
             return None
-        rows, ends = self._window(position.epoch, window)
+        rows, bucket_ends, step_ends = self._window(position.epoch, window)
         index = position.step - first
-        at_end = window + 1 == self._num_windows and index + 1 == len(ends)
-        return rows[(ends[index - 1] if index else 0) : ends[index]], at_end
+        start, stop = step_ends[index - 1] if index else 0, step_ends[index]
+        inside = bucket_ends[(bucket_ends > start) & (bucket_ends <= stop)]
+        at_end = window + 1 == self._num_windows and index + 1 == len(step_ends)
+        return rows[start:stop], inside - start, at_end
 
     def _permuted(self, epoch: int, *, start: int, stop: int) -> Rows:
         keys = permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch)
         return permute(np.arange(start, stop, dtype=np.int64), num_rows=self.num_rows, keys=keys)
 
     def _window_ends(self, window: int) -> tuple[int, int]:
-        start = min(window * self._window_rows, self.num_rows)
-        return start, min(start + self._window_rows, self.num_rows)
+        # equally many rows in each, because few rows have little of like length
+        start, stop = (
+            min(each, self._num_windows) * self.num_rows // self._num_windows for each in (window, window + 1)
+        )
+        return start, stop
 
-    def _plan_window(self, epoch: int, window: int) -> tuple[Rows, Rows]:
+    def _plan_window(self, epoch: int, window: int) -> tuple[Rows, Rows, Rows]:
         start, stop = self._window_ends(window)
         rows = self._permuted(epoch, start=start, stop=stop)
-        return rows, plan_token_steps(self.target_lengths[rows], max_tokens=self.batch_size)
+        layout = plan_layout(
+            self.source_lengths[rows],
+            self.target_lengths[rows],
+            max_tokens=self.batch_size,
+            keys=permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch, window=window),
+        )
+        return rows[layout.order], layout.bucket_ends, layout.step_ends
 
     def _begin_count(self, epoch: int) -> _FirstSteps:
         # through the windows that are kept, because a window is most often counted when its first step is wanted
-        return _FirstSteps(lambda window: len(self._window(epoch, window)[1]), num_windows=self._num_windows)
+        return _FirstSteps(lambda window: len(self._window(epoch, window)[2]), num_windows=self._num_windows)
 
     def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
-        return np.asarray([len(self._plan_window(epoch, window)[1]) for window in windows], dtype=np.int64)
-
-
-def plan_token_steps(target_lengths: Lengths, *, max_tokens: int) -> Rows:
-    """Where each step ends `[steps]` when rows are taken in order up to max_tokens; a longer row is a step alone."""
-    cumulative = np.cumsum(target_lengths, dtype=np.int64)
-    ends: list[int] = []
-    start = spent = 0
-    while start < len(cumulative):
-        start = max(start + 1, int(cumulative.searchsorted(spent + max_tokens, side="right")))
-        spent = int(cumulative[start - 1])
-        ends.append(start)
-    return np.asarray(ends, dtype=np.int64)
-
-
-def padded_tokens(source_lengths: Lengths, target_lengths: Lengths) -> int:
-    """Tokens of one micro-batch with padding: rows × (longest source + longest target)."""
-    return len(source_lengths) * (int(source_lengths.max()) + int(target_lengths.max()))
+        return np.asarray([len(self._plan_window(epoch, window)[2]) for window in windows], dtype=np.int64)
 
 
 def longest(lengths: Lengths, *, pieces: Sequence[Rows]) -> Rows:
@@ -269,51 +283,63 @@ def longest(lengths: Lengths, *, pieces: Sequence[Rows]) -> Rows:
     return np.maximum.reduceat(lengths[np.concatenate(pieces)], starts).astype(np.int64)
 
 
-def cut_step(source_lengths: Lengths, target_lengths: Lengths, *, cut: Cut) -> list[Rows]:
+def cut_step(
+    source_lengths: Lengths, target_lengths: Lengths, *, cut: Cut, bucket_ends: Rows | None = None
+) -> list[Rows]:
     """The micro-batches of a step, each as places `[batch]` within the step, rows of like length together.
 
     The longest come first. No micro-batch is over the token budget, but for a single row that is; a pinned size
-    replaces the budget. There are at least `min_micro_batches`, or as many as rows.
+    replaces the budget. There are at least `min_micro_batches`, or as many as rows. A step whose rows lie in buckets of
+    like length already (where each ends, `[buckets]`) is cut bucket by bucket.
     """
-    # Stable, so that equal lengths keep the step's order.
-    order = np.lexsort((-source_lengths, -target_lengths))
-    if cut.micro_batch_size is not None:
-        pieces = [order[start : start + cut.micro_batch_size] for start in range(0, len(order), cut.micro_batch_size)]
+    lengths = np.stack([source_lengths, target_lengths]).astype(np.int64)
+    buckets = [np.arange(lengths.shape[1])]
+    if bucket_ends is not None:
+        buckets = _join(np.split(buckets[0], bucket_ends[:-1]), lengths, cut=cut)
+    pieces = [bucket[piece] for bucket in buckets for piece in _cut_alike(lengths[:, bucket], cut=cut)]
+    pieces = _longest_first(pieces, lengths)
+    wanted = min(cut.min_micro_batches, lengths.shape[1])
+    if len(pieces) >= wanted:
+        return pieces
+    return _longest_first(split_pieces(pieces, source_lengths, target_lengths, num_pieces=wanted), lengths)
+
+
+def _longest_first(pieces: list[Rows], lengths: Rows) -> list[Rows]:
+    widths = np.stack([longest(side, pieces=pieces) for side in lengths]).sum(axis=0)
+    return [pieces[place] for place in np.argsort(-widths, kind="stable")]
+
+
+def _join(buckets: list[Rows], lengths: Rows, *, cut: Cut) -> list[Rows]:
+    """Buckets that fit into one micro-batch together with little padding, as one."""
+    sides = np.stack([longest(side, pieces=buckets) for side in lengths])
+    joined: list[list[Rows]] = []
+    rows = tokens = 0
+    size = np.zeros(2, dtype=np.int64)
+    for place in np.argsort(-sides.sum(axis=0), kind="stable"):
+        bucket, own = buckets[place], len(buckets[place]) * int(sides[:, place].sum())
+        both = np.maximum(size, sides[:, place])
+        padded = (rows + len(bucket)) * int(both.sum())
+        if joined and cut.fits(rows + len(bucket), padded) and padded <= JOIN_GROWTH * (tokens + own):
+            joined[-1].append(bucket)
+            rows, tokens, size = rows + len(bucket), tokens + own, both
+        else:
+            joined.append([bucket])
+            rows, tokens, size = len(bucket), own, sides[:, place]
+    return [np.concatenate(each) for each in joined]
+
+
+def _cut_alike(lengths: Rows, *, cut: Cut) -> list[Rows]:
+    """Rows `[2, rows]`, source and target, as micro-batches with little padding."""
+    size = cut.micro_batch_size
+    num_pieces = int(lengths.sum()) / cut.micro_batch_tokens if size is None else lengths.shape[1] / size
+    if num_pieces >= MANY_PIECES:
+        order = order_alike(*lengths, bucket_tokens=int(lengths[1].sum()) / num_pieces)
     else:
-        pieces = _fill(order, source_lengths, target_lengths, max_tokens=cut.micro_batch_tokens)
-    wanted = min(cut.min_micro_batches, len(order))
-    return pieces if len(pieces) >= wanted else _split(pieces, source_lengths, target_lengths, num_pieces=wanted)
-
-
-def _split(pieces: list[Rows], source_lengths: Lengths, target_lengths: Lengths, *, num_pieces: int) -> list[Rows]:
-    """The heaviest piece in two, the first of equals, until there are num_pieces of them in the same order."""
-
-    def entry(place: int, piece: Rows) -> tuple[int, int, Rows]:
-        cost = padded_tokens(source_lengths[piece], target_lengths[piece]) * (len(piece) > 1)
-        return -cost, place, piece
-
-    # the place of a piece's first row is its own alone, so two pieces never come to be compared
-    places = np.cumsum([0, *(len(piece) for piece in pieces[:-1])]).tolist()
-    heap = [entry(place, piece) for place, piece in zip(places, pieces, strict=True)]
-    heapq.heapify(heap)
-    while len(heap) < num_pieces:
-        _, place, heaviest = heap[0]
-        left, right = np.array_split(heaviest, 2)
-        heapq.heapreplace(heap, entry(place, left))
-        heapq.heappush(heap, entry(place + len(left), right))
-    return [piece for _, _, piece in sorted(heap, key=lambda item: item[1])]
-
-
-def _fill(order: Rows, source_lengths: Lengths, target_lengths: Lengths, *, max_tokens: int) -> list[Rows]:
-    sources, targets = source_lengths[order].tolist(), target_lengths[order].tolist()
-    pieces, start, longest_source = [], 0, 0
-    for index, source in enumerate(sources):
-        longest_source = max(longest_source, source)
-        # Targets fall, so the piece's first is its longest.
-        if index > start and (index - start + 1) * (longest_source + targets[start]) > max_tokens:
-            pieces.append(order[start:index])
-            start, longest_source = index, source
-    return [*pieces, order[start:]]
+        # stable, so that equal lengths keep the step's order
+        order = np.lexsort((-lengths[1], -lengths.sum(axis=0)))
+    if size is None:
+        return fill_pieces(order, lengths, max_tokens=cut.micro_batch_tokens)
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:

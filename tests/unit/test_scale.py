@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.plan import FILLER, WINDOW_ROWS, Cut, Lengths, Plan, Position, Rows, cut_step, deal, padded_tokens
+from dstrain.data.buckets import padded_tokens
+from dstrain.data.plan import FILLER, WINDOW_ROWS, Cut, Lengths, Plan, Position, Rows, cut_step, deal
 from dstrain.data.tokens import TokenSet, load_token_set
 from tests.benchmarks.scale import Unit, build_loader, build_plan, share_step, write_token_set
 from tests.benchmarks.scale_run import KEEP_LAST, Folder, crossed, write_run
@@ -114,10 +115,11 @@ def test_the_first_step_of_target_tokens_looks_at_one_window_of_a_billion_rows()
     lengths = count_reads(10**9)
     plan = plan_tokens(lengths)
     step = plan.step(Position(0, 0))
-    assert lengths.num_read == WINDOW_ROWS + 2 * len(step.rows)
+    window_rows = 10**9 // -(-(10**9) // WINDOW_ROWS)
+    assert lengths.num_read == 2 * (window_rows + len(step.rows))
     assert plan.step(step.next_position).next_position == Position(0, 2)
     assert plan.epoch_at(Position(0, 1)) == pytest.approx(10 / 10**9, rel=1e-3)
-    assert lengths.num_read == WINDOW_ROWS + 4 * len(step.rows)
+    assert lengths.num_read == 2 * (window_rows + 2 * len(step.rows))
 
 
 def test_the_end_of_a_window_is_told_without_looking_into_the_next() -> None:
@@ -134,7 +136,8 @@ def test_an_epoch_of_many_windows_passes_evenly_and_ends_whole() -> None:
     plan = plan_tokens(lengths, batch_size=40, window_rows=300)
     passed = [plan.epoch_at(Position(3, step)) for step in range(plan.num_steps(3))]
     rows = np.cumsum([0, *(len(plan.step(Position(3, step)).rows) for step in range(plan.num_steps(3)))])
-    assert passed == pytest.approx((3 + rows[:-1] / 2000).tolist(), abs=0.01)
+    # within a window by steps, of which some have many short rows: exact at its ends
+    assert passed == pytest.approx((3 + rows[:-1] / 2000).tolist(), abs=0.03)
     assert passed == sorted(set(passed))
     assert (passed[0], plan.epoch_at(Position(4, 0))) == (3.0, 4.0)
 
@@ -156,7 +159,7 @@ def test_each_rank_counts_its_part_of_the_windows_alone() -> None:
     plans = [plan_tokens(each, window_rows=500) for each in lengths]
     meet(4, lambda rank, exchange: plans[rank].count_together([1], rank=rank, world_size=4, exchange=exchange))
     assert [plan.num_steps(1) for plan in plans] == [1000] * 4
-    assert [each.num_read for each in lengths] == [2500] * 4
+    assert [each.num_read for each in lengths] == [2 * 2500] * 4
 
 
 def test_more_ranks_than_windows_count_together_too() -> None:
@@ -196,6 +199,7 @@ def test_the_first_of_the_heaviest_micro_batches_is_halved(lengths: list[int], n
         costs = [padded_tokens(*(side[piece] for side in sides)) if len(piece) > 1 else 0 for piece in expected]
         heaviest = costs.index(max(costs))
         expected[heaviest : heaviest + 1] = np.array_split(expected[heaviest], 2)
+    expected.sort(key=lambda piece: -sum(side[piece].max() for side in sides))
     pieces = cut_step(*sides, cut=Cut(400, min_micro_batches=num_pieces))
     assert [piece.tolist() for piece in pieces] == [piece.tolist() for piece in expected]
 

@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.plan import (
-    FILLER,
-    Cut,
-    Lengths,
-    Plan,
-    Position,
-    cut_step,
-    deal,
-    plan_token_steps,
-)
+from dstrain.data.plan import FILLER, Cut, Lengths, Plan, Position, Rows, cut_step, deal
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)
 CUTS = st.builds(
@@ -43,6 +34,14 @@ def _plan(lengths: list[tuple[int, int]] | None = None, **changes: Any) -> Plan:
         "cut": Cut(micro_batch_tokens=128),
     }
     return Plan(*_arrays(given_), **{**settings_, **changes})
+
+
+def _drawn(num_rows: int) -> list[tuple[int, int]]:
+    """Lengths of 2 to 60 tokens, mostly short."""
+    random = np.random.default_rng(5)
+    both = np.exp(random.normal(2.7, 0.5, num_rows))
+    sides = (np.clip(both * np.exp(random.normal(0.0, 0.3, num_rows)), 2, 60).astype(int).tolist() for _ in range(2))
+    return list(zip(*sides, strict=True))
 
 
 class _Recorder(np.ndarray[Any, Any]):
@@ -74,22 +73,79 @@ def test_every_row_comes_exactly_once_an_epoch(
 
 
 @given(LENGTHS, st.integers(1, 200), st.integers(1, 50))
-def test_a_step_of_target_tokens_is_full_but_never_over(
+def test_a_step_of_target_tokens_is_never_over_and_all_but_two_of_a_window_are_full(
     lengths: list[tuple[int, int]], batch_size: int, window_rows: int
 ) -> None:
     plan = _plan(lengths, batch_size=batch_size, batch_unit="target_tokens", window_rows=window_rows)
-    order = [row for step in range(plan.num_steps(0)) for row in plan.step(Position(0, step)).rows.tolist()]
-    expected, place = [], 0
-    while place < len(order):  # the rule in its plainest words
-        window_end = (place // window_rows + 1) * window_rows
-        step = [order[place]]
-        for row in order[place + 1 : window_end]:
-            if sum(lengths[other][1] for other in [*step, row]) > batch_size:
-                break
-            step.append(row)
-        expected.append(step)
-        place += len(step)
-    assert [plan.step(Position(0, step)).rows.tolist() for step in range(plan.num_steps(0))] == expected
+    num_windows, longest_target = -(-len(lengths) // window_rows), max(target for _, target in lengths)
+    steps = [plan.step(Position(0, step)) for step in range(plan.num_steps(0))]
+    assert all(step.num_target_tokens <= batch_size or len(step.rows) == 1 for step in steps)
+    short = [step.num_target_tokens for step in steps if step.num_target_tokens <= batch_size - longest_target]
+    assert len(short) <= 2 * num_windows
+    assert sum(tokens < batch_size / 2 - longest_target for tokens in short) <= num_windows
+    assert len(steps) <= 2 * num_windows + sum(target for _, target in lengths) / max(1, batch_size - longest_target)
+
+
+@pytest.mark.parametrize("batch_size", [700, 4096, 4097, 10_000, 65_536])
+def test_the_last_two_steps_of_a_window_share_what_is_left(batch_size: int) -> None:
+    lengths = _drawn(20_000)
+    plan = _plan(lengths, batch_size=batch_size, batch_unit="target_tokens")
+    tokens = [plan.step(Position(0, step)).num_target_tokens for step in range(plan.num_steps(0))]
+    assert sum(tokens) == sum(target for _, target in lengths)
+    # a bucket of rows of 60 tokens may lack 59, and the last two buckets lack half
+    full = batch_size - 59 * -(-batch_size // 4096)
+    assert sum(size < full for size in tokens) <= 4
+    assert min(tokens) > 0.4 * batch_size
+
+
+def test_windows_are_equally_long() -> None:
+    plan = _plan([(5, 5)] * 101, batch_size=1000, batch_unit="target_tokens", window_rows=50)
+    assert [len(plan.step(Position(0, step)).rows) for step in range(plan.num_steps(0))] == [33, 34, 34]
+
+
+def test_each_window_has_an_order_of_its_own_for_its_buckets() -> None:
+    lengths = [(5, 5)] * 200
+    whole = _plan(lengths, batch_size=200).step(Position(0, 0)).rows
+    plan = _plan(lengths, batch_size=10, batch_unit="target_tokens", window_rows=100)
+    place_of = {row: place for place, row in enumerate(whole.tolist())}
+    pairs = [[place_of[row] for row in plan.step(Position(0, step)).rows.tolist()] for step in range(100)]
+    # rows of equal length stay in the order of the epoch, in buckets of two
+    assert all(second == first + 1 for first, second in pairs)
+    firsts = [first for first, _ in pairs]
+    assert sorted(firsts[:50]) == list(range(0, 100, 2))
+    assert firsts[:50] != sorted(firsts[:50])
+    assert firsts[:50] != [first - 100 for first in firsts[50:]]
+
+
+def test_the_steps_of_a_window_do_not_come_in_the_order_of_lengths() -> None:
+    plan = _plan(_drawn(20_000), batch_size=1024, batch_unit="target_tokens")
+    means = [plan.target_lengths[plan.step(Position(0, step)).rows].mean() for step in range(plan.num_steps(0))]
+    ranks = np.argsort(np.argsort(means))
+    # of 600 steps in random order, a correlation over 0.15 comes once in 4,000 times
+    assert abs(np.corrcoef(ranks, np.arange(len(ranks)))[0, 1]) < 0.15
+
+
+def test_large_steps_mix_rows_of_all_lengths_as_small_ones_cannot() -> None:
+    def spread(batch_size: int) -> float:
+        plan = _plan(_drawn(60_000), batch_size=batch_size, batch_unit="target_tokens")
+        steps = [plan.step(Position(0, step)).rows for step in range(plan.num_steps(0))]
+        return float(np.std([plan.target_lengths[rows].mean() for rows in steps]))
+
+    alike, mixed = spread(4096), spread(65_536)
+    assert alike > 5
+    assert mixed < alike / 2
+
+
+def test_other_rows_meet_in_the_next_epoch() -> None:
+    plan = _plan(_drawn(20_000), batch_size=4096, batch_unit="target_tokens")
+    step_of = [np.empty(20_000, dtype=np.int64) for _ in range(2)]
+    for epoch, found in enumerate(step_of):
+        for step in range(plan.num_steps(epoch)):
+            found[plan.step(Position(epoch, step)).rows] = step
+    first = np.bincount(step_of[0])
+    both = np.unique(np.stack(step_of), axis=1, return_counts=True)[1]
+    met = (first * (first - 1)).sum()
+    assert (both * (both - 1)).sum() < 0.5 * met
 
 
 def test_a_step_of_sequences_is_the_next_part_of_the_order() -> None:
@@ -102,12 +158,22 @@ def test_a_step_of_sequences_is_the_next_part_of_the_order() -> None:
 def test_the_order_of_rows_is_pinned_so_that_old_checkpoints_keep_their_data() -> None:
     step = _plan(batch_size=6, cut=Cut(micro_batch_tokens=40)).step(Position(1, 2))
     assert step.rows.tolist() == [95, 20, 21, 60, 11, 53]
-    assert [piece.tolist() for piece in step.micro_batches] == [[20], [11, 60], [95, 53], [21]]
+    assert [piece.tolist() for piece in step.micro_batches] == [[11], [20, 60], [21, 53], [95]]
 
 
-def test_the_order_of_rows_does_not_depend_on_how_steps_are_cut() -> None:
+def test_steps_of_target_tokens_are_pinned_too() -> None:
+    plan = _plan(batch_size=30, batch_unit="target_tokens", cut=Cut(micro_batch_tokens=40), window_rows=60)
+    assert plan.num_steps(1) == 19
+    steps = [plan.step(Position(1, step)) for step in (0, 10, 18)]
+    assert [step.rows.tolist() for step in steps] == [[23, 36, 49, 24, 37], [62, 10, 76, 89], [54, 67, 94, 3, 81]]
+    assert [piece.tolist() for piece in steps[0].micro_batches] == [[24, 37], [23], [36, 49]]
+
+
+@pytest.mark.parametrize(("batch_unit", "batch_size"), [("sequences", 16), ("target_tokens", 70)])
+def test_the_order_of_rows_does_not_depend_on_how_steps_are_cut(batch_unit: str, batch_size: int) -> None:
     cuts = [Cut(64), Cut(4096), Cut(64, micro_batch_size=3), Cut(64, min_micro_batches=8)]
-    orders = [[_plan(cut=cut).step(Position(0, step)).rows.tolist() for step in range(7)] for cut in cuts]
+    plans = [_plan(cut=cut, batch_unit=batch_unit, batch_size=batch_size) for cut in cuts]
+    orders = [[plan.step(Position(0, step)).rows.tolist() for step in range(plan.num_steps(0))] for plan in plans]
     assert all(order == orders[0] for order in orders)
 
 
@@ -147,7 +213,8 @@ def test_the_steps_of_whole_and_of_broken_epochs_are_counted() -> None:
 
 
 def test_the_steps_of_each_epoch_count_where_they_differ() -> None:
-    plan = _plan([(1, index % 19 + 1) for index in range(200)], batch_size=40, batch_unit="target_tokens")
+    lengths = [(1, index % 19 + 1) for index in range(200)]
+    plan = _plan(lengths, batch_size=40, batch_unit="target_tokens", window_rows=30)
     counts = [plan.num_steps(epoch) for epoch in range(4)]
     assert len(set(counts)) > 1
     assert plan.total_steps(epochs=4) == sum(counts)
@@ -184,15 +251,11 @@ def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> 
     )
     _Recorder.num_read = 0
     assert plan.num_steps(5) == 1000
-    assert _Recorder.num_read == 10_000
+    assert _Recorder.num_read == 2 * 10_000
     plan.step(Position(5, 700))
-    assert _Recorder.num_read == 10_000 + 500 + 2 * 10
+    assert _Recorder.num_read == 2 * (10_000 + 500 + 10)
     plan.step(Position(5, 701))
-    assert _Recorder.num_read == 10_000 + 500 + 4 * 10
-
-
-def test_a_row_longer_than_the_step_is_a_step_alone() -> None:
-    assert plan_token_steps(np.asarray([3, 90, 3, 4, 4]), max_tokens=10).tolist() == [1, 2, 4, 5]
+    assert _Recorder.num_read == 2 * (10_000 + 500 + 20)
 
 
 @given(LENGTHS, CUTS)
@@ -206,8 +269,39 @@ def test_micro_batches_keep_the_budget_and_lose_no_row(lengths: list[tuple[int, 
             assert len(piece) <= cut.micro_batch_size
         elif len(piece) > 1:
             assert len(piece) * int(sources[piece].max() + targets[piece].max()) <= cut.micro_batch_tokens
-    sizes = [(lengths[place][1], lengths[place][0]) for piece in pieces for place in piece]
-    assert sizes == sorted(sizes, reverse=True)
+    widths = [int(sources[piece].max() + targets[piece].max()) for piece in pieces]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_the_last_two_micro_batches_share_what_is_left() -> None:
+    lengths = np.full(21, 5, dtype=np.int32)
+    assert [len(piece) for piece in cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=90))] == [9, 6, 6]
+
+
+def _cut_buckets(*buckets: tuple[int, int, int], cut: Cut) -> list[Rows]:
+    """The micro-batches of a step of buckets, each of so many rows of one source and one target length."""
+    sides = [np.repeat([bucket[side] for bucket in buckets], [bucket[0] for bucket in buckets]) for side in (1, 2)]
+    pieces = cut_step(*sides, cut=cut, bucket_ends=np.cumsum([bucket[0] for bucket in buckets]))
+    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(sides[0])))
+    return pieces
+
+
+def test_buckets_of_unlike_rows_share_no_micro_batch_whatever_the_budget() -> None:
+    pieces = _cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(micro_batch_tokens=10_000))
+    assert [piece.tolist() for piece in pieces] == [[3, 4, 5, 6], [0, 1, 2]]
+    assert len(_cut_buckets((3, 9, 30), (4, 30, 9), cut=Cut(micro_batch_tokens=10_000))) == 2
+    assert len(_cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(1, micro_batch_size=16))) == 2
+
+
+def test_buckets_of_like_rows_share_a_micro_batch_where_the_budget_has_room() -> None:
+    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(micro_batch_tokens=7 * 60))) == 1
+    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(micro_batch_tokens=7 * 60 - 1))) == 2
+    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(1, micro_batch_size=7))) == 1
+
+
+def test_a_bucket_over_the_budget_is_cut_by_itself() -> None:
+    pieces = _cut_buckets((10, 5, 5), (4, 30, 30), cut=Cut(micro_batch_tokens=60))
+    assert [len(piece) for piece in pieces] == [1, 1, 1, 1, 5, 5]
 
 
 def test_a_pinned_size_gives_micro_batches_of_exactly_that_size() -> None:
