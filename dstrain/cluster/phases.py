@@ -122,6 +122,8 @@ class Phases:
         # apart, so that quiet_seconds answers while a write hangs with the file system
         self._state, self._writing = threading.Lock(), threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
+        # a cut-off earlier start may still hold the old file open: it must not write into this one
+        record_path(folder, rank=rank).unlink(missing_ok=True)
         self._file = os.open(record_path(folder, rank=rank), os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, RECORD_BYTES)
         os.pwrite(self._file, _padded(self._values()), 0)

@@ -119,6 +119,17 @@ def test_the_record_of_an_earlier_attempt_is_replaced(tmp_path: Path) -> None:
     assert record_path(tmp_path, rank=0).stat().st_size == RECORD_BYTES
 
 
+def test_an_earlier_attempt_that_still_lives_does_not_write_into_the_record_of_the_new_one(tmp_path: Path) -> None:
+    old = Phases(tmp_path, rank=0, attempt=1)
+    new = Phases(tmp_path, rank=0, attempt=2)
+    new.enter("step", step=3)
+    old.enter("step", step=9)
+    (record,) = read_rank_records(tmp_path)
+    assert (record.attempt, record.step) == (2, 3)
+    old.close()
+    new.close()
+
+
 def test_silence_is_counted_by_track_and_an_idle_track_is_not_listed(phases: Phases, clock: Clock) -> None:
     phases.enter("step", step=1)
     clock.seconds += 2
