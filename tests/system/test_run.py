@@ -73,9 +73,10 @@ def test_the_sacrebleu_command_gives_the_number_of_the_card(straight: Path) -> N
 def test_the_exported_best_model_scores_what_its_card_says(straight: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", str(straight / "run")], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    scores = json.loads((straight / "run" / "evaluate" / "scores" / "step-00000000.json").read_text())["scores"]
     best = load_record(straight / "run").best
     assert best is not None
+    path = straight / "run" / "evaluate" / "scores" / f"step-{best.step:08d}.json"
+    scores = json.loads(path.read_text())["scores"]
     assert scores == pytest.approx(best.scores, rel=1e-6)
     assert f"bleu{'':<22} {best.scores['bleu']:.4f}" in result.output
 
