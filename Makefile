@@ -9,8 +9,9 @@ BIN := $(VENV)/bin
 # DeepSpeed's fixed port 29500 may belong to another run on this machine
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
+RESULTS := tests/benchmarks/results
 
-.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check environment test-environment clean
+.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check bench environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -38,6 +39,17 @@ check: test-environment
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_architecture.py
+
+# training, evaluation, head and loss against the usual way, and docs/performance.md; wants an otherwise idle machine
+bench: test-environment
+	$(PIP) install --quiet accelerate==1.15.0
+	$(BIN)/python -m tests.benchmarks.report --describe
+	$(BIN)/python -m tests.benchmarks.training --kind translation --json $(RESULTS)/training-translation.json
+	$(BIN)/python -m tests.benchmarks.training --kind parsing --json $(RESULTS)/training-parsing.json
+	$(BIN)/python -m tests.benchmarks.training --losses 50 --json $(RESULTS)/losses-translation.json
+	$(BIN)/python -m tests.benchmarks.evaluation --beams 1 --json $(RESULTS)/evaluation.json
+	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
+	$(BIN)/python -m tests.benchmarks.report
 
 environment: $(VENV)/installed
 test-environment: $(VENV)/installed-test

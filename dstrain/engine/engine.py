@@ -159,8 +159,20 @@ class Engine:
         model = self.module.model
         assert isinstance(model, nn.Module)
         self.module.eval()
+        if self.zero_stage == 3:
+            self._forget_order()
         with torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
             yield model
+
+    def _forget_order(self) -> None:
+        """Have DeepSpeed note the order of modules anew, on all ranks.
+
+        Else a rank that has batches to evaluate notes another order than one that has none, and compares it with the others'
+        at its next step, where these wait in another collective call.
+        """
+        coordinator = self.wrapped.optimizer.parameter_offload.get_param_coordinator()
+        if not coordinator.is_invalid_trace():
+            coordinator._invalidate_trace()
 
     def _accumulate(self, batch: StepBatch, *, step: int, loss_limit: float | None) -> tuple[Tensor, float | None]:
         """Leaves the step's gradient in DeepSpeed; gives this rank's loss sum, and the mean loss if there is a limit."""

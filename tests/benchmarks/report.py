@@ -1,0 +1,261 @@
+"""Writes docs/performance.md and its plots from the JSON files that the benchmarks left: `python -m tests.benchmarks.report`.
+
+`--describe` writes down the machine beside them instead; `make bench` does so first, for the benchmarks that do not themselves.
+A section is there if its file is. Measures nothing.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from dstrain.reporting.markdown import percent, table
+from tests.benchmarks.training import describe_machine
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "performance.md"
+MACHINE = "machine.json"
+BLUE, GREY, ORANGE = "#2f6fb2", "#6b7280", "#d9722e"
+COLOURS = {"dstrain": BLUE, "random": GREY, "group_by_length": ORANGE}
+NAMES = {"dstrain": "dstrain", "random": "Trainer", "group_by_length": "Trainer, group_by_length"}
+MODELS = {
+    "mt5": "a small mT5 whose head has mT5-small's share of all multiply-adds (73 %)",
+    "m2m100": "a small M2M100 whose head has M2M100-418M's share of all multiply-adds (26 %)",
+}
+PREAMBLE = """# Performance
+
+Written by `make bench` from the files in `tests/benchmarks/results`. Seconds belong to the machine that is named with them; the
+ratios are what may be compared. Every ratio is one of medians, with the range over the repeats behind it."""
+METHOD = """## How training is compared
+
+- Each figure comes from a process of its own, and the sides take turns. The first round has all sizes, later ones the best of
+  each side, the Trainer's batch of 16 and dstrain's default budget of a micro-batch (8,192 padded tokens).
+- Both sides read the same tokenised rows, begin with the same weights, and train in fp32 with AdamW, the same schedule,
+  clipping, threads and on average the same number of target tokens an update. Real target tokens a second count labels, not
+  padding; the time includes the loader, and not the first update.
+- dstrain is the loader, the engine on DeepSpeed (ZeRO 1, one rank), the loop and the log hook of a run. The other side is
+  `Seq2SeqTrainer` with `DataCollatorForSeq2Seq`. Its per-device batch is filled up to the update by accumulation, whose loss is
+  corrected to the mean over the update's target tokens: as it comes, the Trainer multiplies loss and gradient by the
+  accumulation.
+- `group_by_length` begins with its longest rows. For speed its other updates are taken evenly over the epoch; for losses it keeps
+  its own order, over whole mega-batches of 50 updates, so that it has seen as many tokens as the others.
+- Memory is what the process grew by at its highest, over what it held with the rows mapped and the weights loaded."""
+
+
+def read_results(folder: Path, prefix: str) -> list[Any]:
+    """The content of the files whose names begin so, in the order of their names."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{prefix}*.json"))]
+
+
+def describe(machine: Mapping[str, Any]) -> str:
+    """Machine and versions in a sentence."""
+    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
+    after = f", {machine['load_after']:.1f} after" if "load_after" in machine else ""
+    return (
+        f"{machine['date']}: {machine['processor']}, {machine['cores']} cores, {machine['threads']} threads, load "
+        f"{machine['load_before']:.1f} before{after}; {versions}."
+    )
+
+
+def ranged(row: Mapping[str, Any], figure: str, *, form: str = "{:,.0f}") -> str:
+    """A median with its range, where there is one."""
+    low, high = row[f"{figure}_range"]
+    text = form.format(row[figure])
+    return text if row["num_repeats"] == 1 else f"{text} ({form.format(low)} to {form.format(high)})"
+
+
+def side_name(side: str) -> str:
+    """As a reader knows it."""
+    name, size = side.rsplit(" ", 1)
+    return f"{NAMES[name]}, {int(size):,}{' tokens' if name == 'dstrain' else ''}"
+
+
+def training_section(found: Mapping[str, Any], *, plots: Path) -> str:
+    """Table, ratios and plot of one training benchmark."""
+    header = ["side", "repeats", "real target tokens/s", "real target", "real source", "peak MiB", "tokens an update"]
+    rows = [
+        [
+            side_name(f"{row['name']} {row['size']}"),
+            row["num_repeats"],
+            ranged(row, "target_tokens_per_second"),
+            percent(row["target_efficiency"]),
+            percent(row["source_efficiency"]),
+            ranged(row, "peak_mib"),
+            f"{row['target_tokens_per_update']:,.0f}",
+        ]
+        for row in found["sides"]
+    ]
+    ratios = [
+        [
+            side_name(ratio["ours"]),
+            side_name(ratio["other"]),
+            f"{ratio['speed']:.2f} × ({ratio['speed_range'][0]:.2f} to {ratio['speed_range'][1]:.2f})",
+            f"{ratio['speed_by_cores']:.2f} ×",
+            f"{ratio['memory']:.2f} ×",
+        ]
+        for ratio in found["ratios"]
+    ]
+    padding = [
+        [side_name(f"{row.get('name', 'dstrain')} {row['size']}"), percent(row["source"]), percent(row["target"])]
+        for row in [*found["padding"]["dstrain"], *found["padding"]["trainer"]]
+    ]
+    plot = f"training-{found['kind']}-{found['model']}.png"
+    plots.mkdir(parents=True, exist_ok=True)
+    draw_training(found).savefig(plots / plot, dpi=144, metadata={"Software": None})
+    about = (
+        f"Rows: {found['rows']['origin']} ({found['rows']['number']:,}, {found['rows']['target_tokens']:.1f} target tokens on "
+        f"average). Model: {MODELS[found['model']]}. {found['num_updates']} updates of {found['rows_per_update']} rows, or as "
+        f"many tokens, are measured a repeat."
+    )
+    return "\n\n".join(
+        [
+            f"## Training, {found['kind']}, {found['model']}",
+            about,
+            f"![real target tokens a second]({plots.name}/{plot})",
+            table(["dstrain", "against", "real target tokens/s", "by core time", "peak memory"], ratios),
+            table(header, rows),
+            f"The same shares over a whole epoch, by lengths alone; dstrain's steps are of {found['padding']['batch_tokens']:,} "
+            "target tokens:",
+            table(["side", "real source", "real target"], padding),
+            describe(found["machine"]),
+        ]
+    )
+
+
+def draw_training(found: Mapping[str, Any]) -> Figure:
+    """Bars of real target tokens a second, with the range over the repeats."""
+    rows = found["sides"][::-1]
+    figure = Figure(figsize=(8, 0.32 * len(rows) + 1.2), layout="constrained")
+    axes = figure.add_subplot()
+    values = [row["target_tokens_per_second"] for row in rows]
+    ranges = [row["target_tokens_per_second_range"] for row in rows]
+    errors = [[value - low for value, (low, _) in zip(values, ranges, strict=True)]]
+    errors.append([high - value for value, (_, high) in zip(values, ranges, strict=True)])
+    axes.barh(
+        [side_name(f"{row['name']} {row['size']}") for row in rows],
+        values,
+        xerr=errors,
+        color=[COLOURS[row["name"]] for row in rows],
+        error_kw={"elinewidth": 1, "capsize": 2},
+    )
+    axes.set_xlabel(f"real target tokens/s, {found['kind']}, median and range")
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+def losses_section(found: Mapping[str, Any]) -> str:
+    """Held-out losses by seed."""
+    sides = found["sides"]
+    num_seeds = len(next(iter(sides.values())))
+    rows = [
+        [
+            side_name(side),
+            *(f"{result['held_out_loss']:.4f}" for result in results),
+            f"{mean(result['held_out_loss'] for result in results):.4f}",
+            f"{mean(result['target_tokens_seen'] for result in results):,.0f}",
+        ]
+        for side, results in sides.items()
+    ]
+    header = ["side", *(f"seed {seed}" for seed in range(num_seeds)), "mean", "target tokens seen"]
+    about = (
+        f"Held-out loss a target token after {found['num_updates']} updates of {found['rows_per_update']} rows, or as many "
+        f"tokens, from the same weights, with the model's own dropout. Rows: {found['rows']['origin']}."
+    )
+    title = f"## Held-out loss at equal tokens, {found['kind']}, {found['model']}"
+    return "\n\n".join([title, about, table(header, rows), describe(found["machine"])])
+
+
+def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:
+    """Evaluation against file order in batches of 16."""
+    rows = [
+        [
+            entry["num_beams"],
+            entry["num_rows"],
+            *(
+                f"{min(entry['seconds'][side]):.1f} to {max(entry['seconds'][side]):.1f} s"
+                for side in ("ours", "stock")
+            ),
+            f"{entry['ratio']:.2f} × ({min(entry['ratios_by_round']):.2f} to {max(entry['ratios_by_round']):.2f})",
+            f"{entry['core_ratio']:.2f} ×",
+            len(entry["differing_rows"]),
+        ]
+        for entry in found
+    ]
+    header = ["beams", "rows", "dstrain", "the usual way", "speed", "by core time", "hypotheses that differ"]
+    about = (
+        "The usual way is file order, 16 rows at a time, `generate()` and a second forward pass for the loss, as Seq2SeqTrainer "
+        "evaluates (`python -m tests.benchmarks.evaluation`)."
+    )
+    return "\n\n".join(["## Evaluation", about, table(header, rows), machine])
+
+
+def loss_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:
+    """Memory and time of the vocabulary projection and its loss."""
+
+    def cell(row: Mapping[str, Any], figure: str, *, form: str) -> str:
+        low, high = row[f"{figure}_range"]
+        return f"{form.format(row[figure])} ({form.format(low)} to {form.format(high)})"
+
+    rows = [
+        [
+            row["size"],
+            percent(row["real"]),
+            row["kind"],
+            row["rows"] or "all",
+            cell(row, "mib", form="{:,.0f}"),
+            f"{row['mib_ratio']:.2f} ×",
+            cell(row, "seconds", form="{:.2f}"),
+            f"{row['seconds_ratio']:.2f} ×",
+        ]
+        for row in found
+    ]
+    header = ["shape", "real", "loss", "positions a chunk", "peak MiB", "memory", "seconds", "time"]
+    about = (
+        "Vocabulary projection and cross-entropy of 16 × 64 positions, forward and backward, at the published shapes; `own` is "
+        "dstrain's (`python -m tests.benchmarks.loss_memory`). Ratios are to the first line of a shape."
+    )
+    return "\n\n".join(["## Projection and loss", about, table(header, rows), machine])
+
+
+def build_page(results: Path, *, plots: Path) -> str:
+    """The whole page, or SystemExit if there is nothing to report."""
+    machine = "".join(describe(found) for found in read_results(results, "machine")) or "The machine was not recorded."
+    builders: dict[str, Callable[[Any], str]] = {
+        "training": lambda found: training_section(found, plots=plots),
+        "losses": losses_section,
+        "evaluation": lambda found: evaluation_section(found, machine=machine),
+        "loss_memory": lambda found: loss_section(found, machine=machine),
+    }
+    sections = {name: [build(found) for found in read_results(results, name)] for name, build in builders.items()}
+    if not any(sections.values()):
+        raise SystemExit(f"{results} has no results: run `make bench`")
+    training = [METHOD] if sections["training"] or sections["losses"] else []
+    parts = [PREAMBLE, *(text for texts in sections.values() for text in texts), *training]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> None:
+    """Write the page, or the machine."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--describe", action="store_true")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--page", type=Path, default=PAGE)
+    parser.add_argument("--threads", type=int, default=2, help="to write down with --describe")
+    options = parser.parse_args()
+    if options.describe:
+        options.results.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(describe_machine(threads=options.threads), indent=1) + "\n"
+        (options.results / MACHINE).write_text(text, encoding="utf-8")
+        return
+    plots = options.page.parent / "plots"
+    options.page.write_text(build_page(options.results, plots=plots), encoding="utf-8")
+    print(f"wrote {options.page}")
+
+
+if __name__ == "__main__":
+    main()

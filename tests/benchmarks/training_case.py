@@ -1,0 +1,234 @@
+"""What both sides of the training benchmark read: tokenised rows, one model's initial weights, and how training goes.
+
+Rows are real ones where they are given, else random ids whose lengths are drawn as those of translations or parses are.
+Everything is written to a folder once; the sides, in processes of their own, read it there. Measures nothing.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.schema import RunConfig, Scratch
+from dstrain.data.examples import Example
+from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
+from dstrain.models.scratch import SPECIAL_IDS, build_scratch_model
+from dstrain.prepare import prepare
+
+LEARNING_RATE = 1e-3
+MAX_GRAD_NORM = 1.0
+DRAWN_ROWS = {"train": 100_000, "eval": 500}
+MAX_TOKENS = 256
+CORRELATION = 0.8
+FIRST_ID = 10
+"""Ids below are special in one family or another."""
+LENGTHS = {"translation": ((25.0, 0.60), (25.0, 0.60)), "parsing": ((12.0, 0.40), (16.0, 0.38))}
+"""Mean and deviation of the logarithm, of source and target lengths: at batch 16 in random order they leave 39 % and 56 % of
+the target positions real."""
+
+SHAPES = {
+    "mt5": {"hidden_size": 128, "feed_forward_size": 256, "num_layers": 2, "num_heads": 4},
+    "m2m100": {"hidden_size": 192, "feed_forward_size": 768, "num_layers": 3, "num_heads": 4},
+}
+ROWS_OF_HEAD = {"mt5": 16_384, "m2m100": 6_144}
+"""Vocabulary, so chosen that the head has the share of all multiply-adds that it has in the published model: 73 % as in
+mT5-small, 26 % as in M2M100-418M. Real rows use as many of its ids as their text has pieces."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Where everything lies."""
+
+    kind: str
+    model: str
+    origin: str
+    """Where the rows come from, in words."""
+    train: str
+    eval: str
+    weights: str
+    pad_id: int
+    start_id: int
+
+    def load_rows(self, split: str) -> TokenSet:
+        """The tokenised rows of `train` or `eval`."""
+        return load_token_set(Path(self.train if split == "train" else self.eval))
+
+    def load_model(self) -> PreTrainedModel:
+        """The model with its initial weights, in fp32."""
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_pretrained(self.weights, dtype=torch.float32)
+        return model
+
+
+def build_config(
+    folder: Path,
+    *,
+    kind: str,
+    model: str,
+    batch_tokens: int,
+    budget: int,
+    num_updates: int,
+    warmup_steps: int,
+    seed: int,
+    train: Sequence[str] = (),
+    held_out: Sequence[str] = (),
+) -> RunConfig:
+    """Our side's recipe; the Trainer's arguments say the same. Without files the demo stands in for drawn rows."""
+    demo = [{"demo": kind}]
+    languages = ("ko", "en") if kind == "translation" else ("en", "en")
+    return RunConfig.model_validate(
+        {
+            "name": "training-benchmark",
+            "seed": seed,
+            "output_dir": str(folder / "run"),
+            "model": {"scratch": {"architecture": model, "vocabulary_size": 8000} | SHAPES[model]},
+            "task": {"kind": kind} | dict(zip(("source_language", "target_language"), languages, strict=True)),
+            "data": {
+                "train": [{"path": path} for path in train] or demo,
+                "eval": [{"path": path} for path in held_out] or [{"demo": kind, "split": "eval"}],
+                "rules": {"unknown_token": "keep", "unpointable": "skip"},
+            },
+            "training": {
+                "batch_size": batch_tokens,
+                "batch_unit": "target_tokens",
+                "max_steps": num_updates,
+                "learning_rate": LEARNING_RATE,
+                "warmup_steps": warmup_steps,
+                "max_grad_norm": MAX_GRAD_NORM,
+            },
+            "machine": {"micro_batch_tokens": budget, "cache_dir": str(folder / "cache")},
+            "logging": {"tensorboard": False},
+        }
+    )
+
+
+def make_case(
+    folder: Path, *, kind: str, model: str, train: Sequence[str] = (), held_out: Sequence[str] = (), origin: str = ""
+) -> Case:
+    """Write rows and weights; real rows where files are given, else drawn ones."""
+    config = build_config(
+        folder,
+        kind=kind,
+        model=model,
+        batch_tokens=1,
+        budget=1,
+        num_updates=1,
+        warmup_steps=0,
+        seed=0,
+        train=train,
+        held_out=held_out,
+    )
+    special = SPECIAL_IDS[model]
+    if train:
+        ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+        prepared = prepare(config, ranks=ranks)
+        folders = [prepared.train.folder, prepared.eval.folder]
+        assert prepared.tokenizer.vocabulary_size <= ROWS_OF_HEAD[model]
+    else:
+        origin = f"ids drawn with lengths as of {kind}: log-normal, correlation {CORRELATION}"
+        folders = [
+            write_drawn_rows(folder / split, config=config, seed=seed, num_rows=number, end_id=special["eos_id"])
+            for seed, (split, number) in enumerate(DRAWN_ROWS.items())
+        ]
+    network = build_model(model, seed=config.seed)
+    network.save_pretrained(folder / "model")
+    start = network.config.decoder_start_token_id
+    return Case(kind, model, origin, *map(str, [*folders, folder / "model"]), special["pad_id"], start)
+
+
+def save_case(case: Case, *, path: Path) -> None:
+    """As JSON."""
+    path.write_text(json.dumps(asdict(case)))
+
+
+def read_case(path: Path) -> Case:
+    """What `save_case` wrote."""
+    return Case(**json.loads(path.read_text()))
+
+
+def build_model(model: str, *, seed: int) -> PreTrainedModel:
+    """Random weights of a shape with the head's share of a published one."""
+    special: dict[str, Any] = SPECIAL_IDS[model]
+    ids = {f"{name}_token_id": special[f"{name}_id"] for name in ("pad", "eos", "bos")}
+    vocabulary = SimpleNamespace(
+        vocabulary_size=ROWS_OF_HEAD[model], pad_token_id=special["pad_id"], tokenizer=SimpleNamespace(**ids)
+    )
+    scratch = Scratch.model_validate({"architecture": model, "vocabulary_size": 8000} | SHAPES[model])
+    return build_scratch_model(scratch, tokenizer=vocabulary, seed=seed)  # type: ignore[arg-type]
+
+
+class _Ids:
+    """Reads ids that are written as text."""
+
+    fingerprint = "ids"
+    unk_token_id = None
+
+    def __init__(self, *, end_id: int) -> None:
+        self._end = [end_id]
+
+    def encode(
+        self, sources: list[str], targets: list[str], *, source_language: str | None, target_language: str | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Ids of both sides and the end of the sequence."""
+        sides = (sources, targets)
+        found = [[[*map(int, text.split()), *self._end] for text in texts] for texts in sides]
+        return found[0], found[1]
+
+    def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
+        """Never asked for: lengths are drawn within the limits."""
+        raise AssertionError(f"{len(ids)} ids are over {max_tokens}")
+
+
+def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: int, end_id: int) -> Path:
+    """A token set of random rows, the same for the same seed."""
+    assert config.model.scratch is not None
+    examples = draw_examples(
+        config.task.kind,
+        num_rows=num_rows,
+        vocabulary=ROWS_OF_HEAD[config.model.scratch.architecture],
+        seed=seed,
+    )
+    build_token_set(
+        examples,
+        encoder=_Ids(end_id=end_id),
+        task=config.task,
+        rules=config.data.rules,
+        folder=folder,
+        for_evaluation=False,
+    )
+    return folder
+
+
+def draw_examples(kind: str, *, num_rows: int, vocabulary: int, seed: int) -> Iterator[Example]:
+    """Rows whose target follows from the source, word by word, so that there is something to learn."""
+    rng = np.random.default_rng(seed)
+    sources, targets = draw_lengths(kind, num_rows=num_rows, rng=rng)
+    num_ids = vocabulary - FIRST_ID
+    zipf = np.cumsum(1.0 / (np.arange(num_ids) + 2.7))
+    drawn = zipf.searchsorted(rng.random(sum(sources)) * zipf[-1])
+    translated = np.random.default_rng(0).permutation(num_ids)
+    start = 0
+    for number, (source, target) in enumerate(zip(sources, targets, strict=True)):
+        words = drawn[start : start + source]
+        start += source
+        aligned = translated[words[np.arange(target) * source // target]]
+        texts = [" ".join(map(str, (ids + FIRST_ID).tolist())) for ids in (words, aligned)]
+        yield Example(*texts, *texts, None, None, None, f"row {number}")
+
+
+def draw_lengths(kind: str, *, num_rows: int, rng: np.random.Generator) -> tuple[list[int], list[int]]:
+    """Lengths of both sides, without the end of the sequence."""
+    covariance = [[1.0, CORRELATION], [CORRELATION, 1.0]]
+    normal = rng.multivariate_normal([0.0, 0.0], covariance, size=num_rows)
+    found = []
+    for side, (mean, deviation) in enumerate(LENGTHS[kind]):
+        lengths = mean * np.exp(deviation * normal[:, side] - deviation**2 / 2)
+        found.append(np.clip(np.round(lengths), 2, MAX_TOKENS - 1).astype(int).tolist())
+    return found[0], found[1]

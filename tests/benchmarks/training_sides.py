@@ -1,0 +1,364 @@
+"""One side of the training benchmark, in a process of its own: `python -m tests.benchmarks.training_sides JSON`.
+
+Ours is what a run trains with: the loader, the engine on DeepSpeed (ZeRO 1), the loop and its log hook, on one rank. The
+other is transformers' Seq2SeqTrainer, with the one correction that its loss is divided by the target tokens of the update:
+without that it multiplies loss and gradient by the accumulation. Prints a line of JSON with what was counted between two
+updates. Compares nothing.
+"""
+
+import gc
+import json
+import logging
+import sys
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from tokenizers import Tokenizer, models
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import (
+    DataCollatorForSeq2Seq,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+)
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import join_ranks
+from dstrain.data.collate import collate
+from dstrain.data.loader import Loader
+from dstrain.data.plan import Cut, Lengths, Plan, Position
+from dstrain.data.tokens import TokenSet
+from dstrain.engine.engine import build_engine
+from dstrain.models.load import quiet_transformers
+from dstrain.models.loss import Seq2SeqLoss
+from dstrain.training.hooks.log import LogHook
+from dstrain.training.hooks.quarantine import Quarantine
+from dstrain.training.loop import train
+from dstrain.training.state import Control, Hook, Progress, StepInfo
+from tests.benchmarks.training_case import LEARNING_RATE, MAX_GRAD_NORM, Case, build_config, read_case
+
+COUNTED = ("source_tokens", "target_tokens", "padded_source_tokens", "padded_target_tokens")
+HELD_OUT_ROWS = 16
+
+
+@dataclass(frozen=True)
+class Side:
+    """One way to train the same."""
+
+    name: str
+    """`dstrain`, or the Trainer's `random` or `group_by_length`."""
+    size: int
+    """Padded tokens of a micro-batch; the Trainer's per-device batch."""
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.size}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process does."""
+
+    side: Side
+    case: str
+    rows_per_update: int
+    """The Trainer's; ours are as many target tokens as these rows have on average."""
+    num_updates: int
+    num_warm_up: int
+    """Updates before the clock starts."""
+    seed: int = 0
+    held_out: bool = False
+    """Train in the true order, and give the loss on held-out rows after that; else of group_by_length's order take updates
+    evenly over the epoch after the first, because it begins with its longest rows."""
+
+
+class Stopwatch(Hook):
+    """Tokens and seconds of the updates after the first few."""
+
+    def __init__(self, *, num_warm_up: int, num_updates: int) -> None:
+        self._first, self._last = num_warm_up, num_updates
+        self._counts: Counter[str] = Counter()
+        self._all: Counter[str] = Counter()
+        self._started = self._ended = (0.0, 0.0)
+
+    def count(self, counts: Mapping[str, int], *, step: int) -> None:
+        """Take in what update `step`, counted from 1, was made of."""
+        self._all.update(counts)
+        if step > self._first:
+            self._counts.update(counts)
+
+    def lap(self, step: int) -> None:
+        """Update `step` is done."""
+        if step == self._first:
+            self._started = (time.perf_counter(), time.process_time())
+        if step == self._last:
+            self._ended = (time.perf_counter(), time.process_time())
+
+    def on_step(self, info: StepInfo, control: Control) -> None:
+        self.count({name: getattr(info, name) for name in COUNTED}, step=info.step)
+        self.lap(info.step)
+
+    def result(self) -> dict[str, float]:
+        """The figures of the measured updates."""
+        seconds, core_seconds = (end - start for start, end in zip(self._started, self._ended, strict=True))
+        return {
+            "seconds": seconds,
+            "core_seconds": core_seconds,
+            "num_updates": self._last - self._first,
+            "target_tokens_seen": self._all["target_tokens"],
+            "target_tokens_per_second": self._counts["target_tokens"] / seconds,
+            "target_tokens_per_core_second": self._counts["target_tokens"] / core_seconds,
+            "target_efficiency": self._counts["target_tokens"] / self._counts["padded_target_tokens"],
+            "source_efficiency": self._counts["source_tokens"] / self._counts["padded_source_tokens"],
+        } | self._counts
+
+
+def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
+    """Loader, engine, loop and log hook, as `dstrain.run` puts them together; no evaluation, no checkpoint."""
+    config = build_config(
+        folder,
+        kind=case.kind,
+        model=case.model,
+        batch_tokens=tokens_per_update(job, lengths=tokens.target_lengths),
+        budget=job.side.size,
+        num_updates=job.num_updates,
+        warmup_steps=warmup_steps(job),
+        seed=job.seed,
+    )
+    ranks = join_ranks(discover_place({}), timeout_minutes=5)
+    plan = Plan(
+        tokens.source_lengths,
+        tokens.target_lengths,
+        fingerprint=tokens.fingerprint,
+        seed=config.seed,
+        batch_size=config.training.batch_size,
+        batch_unit=config.training.batch_unit,
+        cut=Cut(config.machine.micro_batch_tokens),
+    )
+    loader = Loader(
+        tokens,
+        plan,
+        rank=0,
+        world_size=1,
+        pad_id=case.pad_id,
+        decoder_start_id=case.start_id,
+        prefetch_steps=config.machine.prefetch_steps,
+    )
+    quarantine = Quarantine(config=config, ranks=ranks, find_rows=_refuse, locate_rows=_refuse, exclude=loader.exclude)
+    watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
+    train(
+        build_engine(config, module=Seq2SeqLoss(model), ranks=ranks, total_steps=job.num_updates),
+        loader=loader,
+        progress=Progress(0, Position(0, 0)),
+        total_steps=job.num_updates,
+        epoch_at=plan.epoch_at,
+        hooks=[watch, LogHook(config=config, ranks=ranks, total_steps=job.num_updates, console=Console(stderr=True))],
+        control=Control(record=lambda row: None),
+        quarantine=quarantine,
+    )
+    return watch
+
+
+def _refuse(*arguments: Any) -> Any:
+    raise AssertionError(f"a step was refused: {arguments}")
+
+
+def warmup_steps(job: Job) -> int:
+    """Steps to the peak of the learning rate, on both sides."""
+    return max(1, job.num_updates // 10)
+
+
+class Rows(Dataset[dict[str, list[int]]]):
+    """A token set as the Trainer takes rows."""
+
+    def __init__(self, tokens: TokenSet) -> None:
+        self._tokens = tokens
+
+    def __len__(self) -> int:
+        return self._tokens.num_rows
+
+    def __getitem__(self, row: int) -> dict[str, list[int]]:
+        return {"input_ids": self._tokens.source(row).tolist(), "labels": self._tokens.target(row).tolist()}
+
+
+class CountingTrainer(Seq2SeqTrainer):
+    """The Trainer with its loss corrected, and a count of what it trains on."""
+
+    def __init__(self, *arguments: Any, watch: Stopwatch, num_blocks: int | None, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self._watch = watch
+        self._num_blocks = num_blocks
+
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        counts = {
+            "source_tokens": int(inputs["attention_mask"].sum()),
+            "target_tokens": int((inputs["labels"] != -100).sum()),
+            "padded_source_tokens": inputs["attention_mask"].numel(),
+            "padded_target_tokens": inputs["labels"].numel(),
+        }
+        self._watch.count(counts, step=self.state.global_step + 1)
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        return loss
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The model's own loss, a mean over the micro-batch, as its share of the mean over the update."""
+        assert not return_outputs
+        return model(**inputs).loss * ((inputs["labels"] != -100).sum() / num_items_in_batch)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        sampler = super()._get_train_sampler(train_dataset)
+        if self._num_blocks is None:
+            return sampler
+        return take_blocks(
+            list(sampler),
+            size=self.args.train_batch_size * self.args.gradient_accumulation_steps,
+            number=self._num_blocks,
+            seed=self.args.seed,
+        )
+
+
+def take_blocks(order: list[int], *, size: int, number: int, seed: int) -> list[int]:
+    """Whole updates of an order: its first, which needs most memory, then others evenly over the epoch in random sequence."""
+    num_blocks = len(order) // size
+    assert num_blocks >= number, f"{num_blocks} updates in an epoch, {number} wanted"
+    rng = np.random.default_rng(seed)
+    chosen = np.floor((np.arange(number - 1) + rng.random()) * num_blocks / (number - 1)).astype(int)
+    return [row for block in [0, *rng.permutation(chosen).tolist()] for row in order[block * size : (block + 1) * size]]
+
+
+class Laps(TrainerCallback):
+    """Tells the stopwatch of the Trainer's updates."""
+
+    def __init__(self, watch: Stopwatch) -> None:
+        self._watch = watch
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **rest: Any) -> None:
+        self._watch.lap(state.global_step)
+
+
+def tokens_per_update(job: Job, *, lengths: Lengths) -> int:
+    """What training.batch_size must be for as many target tokens an update: rows are taken while they fit, so that on average
+    half of a row that did not fit is missing, and long rows are more often the ones."""
+    mean, square = float(lengths.mean()), float((lengths.astype(float) ** 2).mean())
+    return round(job.rows_per_update * mean + square / (2 * mean))
+
+
+def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
+    """Seq2SeqTrainer on the same rows, with its own collator."""
+    assert job.rows_per_update % job.side.size == 0
+    watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(folder / "trainer"),
+        per_device_train_batch_size=job.side.size,
+        gradient_accumulation_steps=job.rows_per_update // job.side.size,
+        train_sampling_strategy=job.side.name,
+        max_steps=job.num_updates,
+        learning_rate=LEARNING_RATE,
+        warmup_steps=warmup_steps(job),
+        max_grad_norm=MAX_GRAD_NORM,
+        lr_scheduler_type="linear",
+        weight_decay=0.0,
+        seed=job.seed,
+        logging_steps=50,
+        report_to=[],
+        disable_tqdm=True,
+        use_cpu=True,
+        save_strategy="no",
+    )
+    trainer = CountingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Rows(tokens),
+        data_collator=DataCollatorForSeq2Seq(build_padder(case.pad_id), model=model),
+        callbacks=[Laps(watch)],
+        watch=watch,
+        num_blocks=None if job.held_out or job.side.name == "random" else job.num_updates,
+    )
+    trainer.train()
+    return watch
+
+
+def build_padder(pad_id: int) -> PreTrainedTokenizerFast:
+    """A tokenizer that only pads, which is all that the collator asks of one."""
+    names = {f"<{number}>": number for number in range(pad_id)} | {"<pad>": pad_id, "<unk>": pad_id + 1}
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(models.WordLevel(names, unk_token="<unk>")), pad_token="<pad>", unk_token="<unk>"
+    )
+
+
+def held_out_loss(model: PreTrainedModel, *, case: Case) -> float:
+    """Loss of a target token over all held-out rows, by the stock model, in file order."""
+    tokens = case.load_rows("eval")
+    total = 0.0
+    model.eval()
+    with torch.no_grad():
+        for first in range(0, tokens.num_rows, HELD_OUT_ROWS):
+            rows = range(first, min(tokens.num_rows, first + HELD_OUT_ROWS))
+            batch = collate(
+                [tokens.source(row) for row in rows],
+                [tokens.target(row) for row in rows],
+                pad_id=case.pad_id,
+                decoder_start_id=case.start_id,
+            )
+            logits = model(batch.source_ids, batch.source_mask, decoder_input_ids=batch.decoder_ids).logits
+            total += float(functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten(), reduction="sum"))
+    return total / int(tokens.target_lengths.sum())
+
+
+def measure(job: Job) -> dict[str, Any]:
+    """Train, and say what it took."""
+    case = read_case(Path(job.case))
+    model, tokens = case.load_model(), case.load_rows("train")
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is resident now
+    held = _status("VmRSS")
+    act = train_ours if job.side.name == "dstrain" else train_trainer
+    with tempfile.TemporaryDirectory() as folder:
+        watch = act(job, case=case, model=model, tokens=tokens, folder=Path(folder))
+    peak = _status("VmHWM")
+    found: dict[str, Any] = watch.result() | {"peak_mib": (peak - held) / 2**20, "resident_mib": peak / 2**20}
+    if job.held_out:
+        found["held_out_loss"] = held_out_loss(model, case=case)
+    return found
+
+
+def _status(key: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{key}:"))
+
+
+def read_job(text: str) -> Job:
+    """A job from its JSON."""
+    values = json.loads(text)
+    return Job(**(values | {"side": Side(**values["side"])}))
+
+
+def write_job(job: Job) -> str:
+    """A job as JSON."""
+    return json.dumps(asdict(job))
+
+
+def main() -> None:
+    """Measure the job of the command line."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.INFO)
+    quiet_transformers()
+    print(json.dumps(measure(read_job(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()
