@@ -166,7 +166,8 @@ def _write_card(run_dir: Path) -> None:
     except OSError as error:  # a full disk must not hide how the run ended
         log.error("the card could not be written (%s): once there is room, dstrain card %s", error, run_dir)
         return
-    log.info("card: %s  plots: %s  model: %s", card, run_dir / "plots", run_dir / BEST)
+    models = [run_dir / name for name in (BEST, FINAL) if (run_dir / name).is_dir()]
+    log.info("card: %s  plots: %s  model: %s", card, run_dir / "plots", models[0] if models else "none yet")
 
 
 def _complete_export(run_dir: Path, *, name: str, step: int) -> None:

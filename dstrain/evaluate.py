@@ -72,8 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     except (ValueError, OSError) as error:
         print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
-        # the interpreter's own ending would wait for peers in destructors of the process group
-        os._exit(EXIT_FAILED) if place.world_size > 1 else None
+        if place.world_size > 1:
+            # the interpreter's own ending would wait for peers in destructors of the process group
+            os._exit(EXIT_FAILED)
         return EXIT_FAILED
     return 0
 

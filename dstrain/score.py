@@ -97,10 +97,14 @@ def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[
     hopeless: set[Due] = set()
     while (due := _next_due(run_dir, hopeless=hopeless, ranks=ranks)) is not None:
         started = time.perf_counter()
+        model = None
         try:
             model = _load_whole(run_dir, step=due.step, tokenizer=tokenizer)
         except ValueError as error:
             log.warning("the evaluation of step %d is left out: %s", due.step, error)
+        # asked of all, since the checkpoint may change while some have read it: nobody evaluates alone
+        (is_missing,) = ranks.max([int(model is None)])
+        if model is None or is_missing:
             hopeless.add(due)
             continue
         result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
