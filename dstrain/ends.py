@@ -10,7 +10,7 @@ from dstrain.checkpoint.export import exported_step
 from dstrain.cluster.environment import EXIT_PREEMPTED
 from dstrain.cluster.holder import this_process
 from dstrain.cluster.lease import Lease, LeaseHeld, acquire
-from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.outcome import RunOutcome
 from dstrain.config.machine import Machine
 from dstrain.export import export_checkpoint, export_live
 from dstrain.reporting.card import write_card
@@ -124,8 +124,7 @@ def settle(run_dir: Path, *, machine: Machine) -> None:
 
     A run that has not finished does so itself.
     """
-    record = load_record(run_dir)
-    if record.status != "finished":
+    if load_record(run_dir).status != "finished":
         return
     lease = _wait_for_lease(run_dir, machine=machine)
     if lease is None:
@@ -136,7 +135,6 @@ def settle(run_dir: Path, *, machine: Machine) -> None:
         if step is not None:
             _complete_export(run_dir, name=BEST, step=step)
         _write_card(run_dir)
-        write_outcome(run_dir, RunOutcome("finished", 0, step=record.events[-1].step, attempt=lease.number))
     finally:
         lease.release()
 
@@ -145,7 +143,7 @@ def _wait_for_lease(run_dir: Path, *, machine: Machine) -> Lease | None:
     """The lease of a run that is just ending; None if somebody else goes on writing."""
     for _ in range(LEASE_TRIES):
         try:
-            return acquire(run_dir, holder=this_process(), stale_seconds=machine.lease_seconds)
+            return acquire(run_dir, holder=this_process(), stale_seconds=machine.lease_seconds, is_start=False)
         except LeaseHeld:
             time.sleep(machine.lease_seconds / LEASE_TRIES)
     return None

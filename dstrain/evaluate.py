@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstrain.checkpoint.store import name_of
 from dstrain.cluster.environment import discover_place
+from dstrain.cluster.lease import LeaseLost
 from dstrain.cluster.rendezvous import arrange_meeting, needs_meeting
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
@@ -22,6 +24,8 @@ from dstrain.reporting.scores import folder_of_set
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXPORTS = ("best", "final")
+EFFECTIVE_KEYS = ("data.eval", "data.rules", "evaluation", "machine", "precision", "task")
+"""What scores depend on; another key of a recipe changes nothing here."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,13 @@ class Order:
     """Score what the run in `output` left to another job, rather than one model."""
     joins: Path | None
     """The run whose card tells of these scores, as of another test set."""
+    ignored: tuple[str, ...]
+    """Overrides that have no effect on scores."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.py") -> int:
     """Score as one rank among others; gives the exit code: 0 scored, 1 failed, 2 a wrong command."""
-    options = parse_arguments(sys.argv[1:] if argv is None else argv)
+    options = parse_arguments(sys.argv[1:] if argv is None else argv, program=program)
     try:
         place = discover_place(os.environ)
         order = plan_order(options)
@@ -54,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(error, file=sys.stderr)
         return EXIT_USAGE
     prepare_output(place)
+    if order.ignored and place.rank == 0:
+        keys = ", ".join(EFFECTIVE_KEYS)
+        print(f"no effect on scores: {', '.join(order.ignored)} (what has: {keys})", file=sys.stderr)
     # imports torch for seconds: only for an order that can be carried out
     from dstrain.score import join_scorers, score_due, score_model
 
@@ -70,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 joins=order.joins,
                 ranks=ranks,
             )
-    except (ValueError, OSError) as error:
+    except (ValueError, LeaseLost, OSError) as error:
         print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
         if place.world_size > 1:
             # the interpreter's own ending would wait for peers in destructors of the process group
@@ -79,11 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
     """What is asked; anything else ends the process with a usage message and code 2."""
-    parser = argparse.ArgumentParser(
-        prog="evaluate.py", description="Score a model on the evaluation rows of a recipe."
-    )
+    parser = argparse.ArgumentParser(prog=program, description="Score a model on the evaluation rows of a recipe.")
     parser.add_argument("model", help="a run folder (its best model is taken), a model folder or a hub name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.eval=… evaluation.num_beams=5 …")
     parser.add_argument("--config", help="the recipe; a run folder has its own")
@@ -102,6 +109,8 @@ def plan_order(options: argparse.Namespace) -> Order:
         ValueError: it cannot be done; the message says what and how.
     """
     run_dir = Path(options.model) if (Path(options.model) / "config.yaml").is_file() else None
+    if run_dir is None:
+        _refuse_no_model(options.model)
     if run_dir is None and (asked := [name for name in ("step", "name", "due") if getattr(options, name)]):
         flag = {"name": "--as"}.get(asked[0], f"--{asked[0]}")
         raise ValueError(f"{flag} needs a run folder, and {options.model} is none: it holds no config.yaml")
@@ -118,9 +127,40 @@ def plan_order(options: argparse.Namespace) -> Order:
         raise ValueError(
             f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away"
         )
+    changes = [text for text in options.overrides if _is_of(text, keys=EFFECTIVE_KEYS)]
+    if options.name and options.config is None and all(text.startswith("machine.") for text in changes):
+        raise ValueError(
+            f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
+            "'data.eval=[{path: other.tsv}]', or leave --as away"
+        )
     model = options.model if run_dir is None or options.due else _model_of(run_dir, step=options.step)
-    output = _output(options, run_dir=run_dir, config=config)
-    return Order(config, model, options.step, output, options.due, joins=run_dir if options.name else None)
+    return Order(
+        config,
+        model,
+        step=options.step,
+        output=_output(options, run_dir=run_dir, config=config),
+        is_due=options.due,
+        joins=run_dir if options.name else None,
+        ignored=tuple(text for text in options.overrides if text not in changes),
+    )
+
+
+def _is_of(override: str, *, keys: Sequence[str]) -> bool:
+    """Whether `a.b=value` sets one of `keys`, a part of one, or what one is a part of."""
+    path = override.split("=", 1)[0] + "."
+    return any(path.startswith(f"{key}.") or f"{key}.".startswith(path) for key in keys)
+
+
+def _refuse_no_model(name: str) -> None:
+    """Before the hub is asked, which takes long to answer that it has no such name."""
+    folder = Path(name)
+    if (step := name_of(folder)) is not None and folder.is_dir():
+        raise ValueError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {step.step}")
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
+    if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
+        raise ValueError(
+            f"{name}: no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
+        )
 
 
 def _model_of(run_dir: Path, *, step: int | None) -> str:

@@ -93,9 +93,8 @@ def start_guard(
     Raises:
         ValueError: another start is writing to the folder, or it cannot be written to.
     """
-    lease, attempt = _take_lease(
-        run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, start=read_start(environment)
-    )
+    job, restart = read_start(environment)
+    lease, attempt = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=attempt, drill=drill)
 
     def end(code: int, message: str) -> None:
@@ -131,14 +130,18 @@ def local_ranks(place: Place) -> Sequence[int]:
     return range(first, first + place.local_world_size)
 
 
-def _take_lease(
-    run_dir: Path, *, ranks: Ranks, stale_seconds: float, start: tuple[str, int]
+def take_lease(
+    folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0
 ) -> tuple[Lease | None, int]:
+    """The lease of a folder, on rank 0 alone, and its number; a collective call with arguments as those of `acquire`.
+
+    Raises:
+        ValueError: another process holds it, or the folder cannot be written.
+    """
     lease, refusal = None, None
-    job, restart = start
     if ranks.rank == 0:
         try:
-            lease = acquire(run_dir, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
+            lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
         except ValueError as error:
             refusal = error
     number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))

@@ -137,7 +137,7 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
         log.info("training a tokenizer of %d pieces on the training text", config.model.scratch.vocabulary_size)
         parts = cached.with_name(f"{cached.name}.tmp-{secrets.token_hex(8)}")
         if next(_train_examples(config), None) is None:
-            places = ", ".join(source.path or source.hub or "demo" for source in config.data.train)
+            places = ", ".join(source.place for source in config.data.train)
             raise ValueError(
                 f"data.train ({places}) has no usable row: correct the data or its columns, or change data.rules"
             )

@@ -1,8 +1,11 @@
 """Models scored without an engine, their rows dealt out over the ranks: any model, and what a run has left to do."""
 
 import logging
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -11,6 +14,7 @@ from dstrain.checkpoint.export import exported_step
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.store import name_of
 from dstrain.cluster.environment import Place
+from dstrain.cluster.lease import Lease, LeaseHeld, LeaseLost, read_claims
 from dstrain.cluster.process_group import Ranks, choose_device, join_ranks
 from dstrain.cluster.rendezvous import Meeting
 from dstrain.config.load import load_config
@@ -20,11 +24,13 @@ from dstrain.due import Due, list_due
 from dstrain.ends import settle
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate, write_evaluation
 from dstrain.export import find_checkpoint, load_checkpoint_model, load_run_tokenizer
+from dstrain.guard import RENEWALS, take_lease
 from dstrain.models.families import generation_arguments
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.prepare import share_evaluation
+from dstrain.reporting.scores import ScoredData, find_other_data
 
 NUM_TRIES = 3
 """A checkpoint may lose its optimizer state, and then its name, while it is read."""
@@ -38,6 +44,44 @@ def join_scorers(place: Place, *, config: RunConfig, meeting: Meeting | None) ->
     if place.world_size == 1:
         return Ranks(place=place, device=choose_device(place), group=None)
     return join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
+
+
+@contextmanager
+def sole_scorer(folder: Path, *, ranks: Ranks, stale_seconds: float) -> Iterator[Lease | None]:
+    """Be the one job that makes the scores of a folder; gives the lease on rank 0. All ranks enter.
+
+    Two that make the same scores would do all work twice, and write over each other.
+
+    Raises:
+        ValueError: another process makes them, or the folder cannot be written.
+    """
+    scores = folder / "scores"
+    try:
+        lease, _ = take_lease(scores, ranks=ranks, stale_seconds=stale_seconds)
+    except LeaseHeld as error:
+        holder = read_claims(scores)[-1].holder
+        raise ValueError(
+            f"{scores}: {holder or 'another process'} makes these scores; wait for it, or end it"
+        ) from error
+    ended = threading.Event()
+    renewal = threading.Thread(
+        target=_renew, args=(lease,), kwargs={"seconds": stale_seconds / RENEWALS, "ended": ended}
+    )
+    if lease is not None:
+        renewal.start()
+    try:
+        yield lease
+    finally:
+        ended.set()
+        if lease is not None:
+            renewal.join()
+            lease.release()
+
+
+def _renew(lease: Lease, *, seconds: float, ended: threading.Event) -> None:
+    while not ended.wait(seconds):
+        with suppress(OSError, LeaseLost):  # asked again before anything is written
+            lease.renew()
 
 
 def score_model(
@@ -57,24 +101,30 @@ def score_model(
         joins: the run whose card is to tell of these scores, if it is finished; else it does so at its end.
 
     Raises:
-        ValueError: the model, its tokenizer or the data cannot be used.
+        ValueError: the model, its tokenizer or the data cannot be used, another process scores into `output`, or the test
+            set of that name has other rows.
+        LeaseLost: another process has taken over, because this one had stood still.
     """
     started = time.perf_counter()
-    if step is not None:
-        tokenizer = load_run_tokenizer(Path(source))
-        model = _load_whole(Path(source), step=step, tokenizer=tokenizer)
-    else:
-        tokenizer = load_tokenizer(source)
-        step = exported_step(Path(source))
-        section = Model(name=source, layerdrop=config.model.layerdrop)
-        model = load_model(section, tokenizer=tokenizer, seed=config.seed, report=log.warning)
-        model = model.to(dtype=DTYPES[config.precision])
-    tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=output)
-    result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
-    if result is None:
-        return
-    seconds = time.perf_counter() - started
-    write_evaluation(result, run_dir=output, step=step or 0, seconds=seconds)
+    with sole_scorer(output, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
+        tokenizer = load_run_tokenizer(Path(source)) if step is not None else _load_tokenizer(source, config=config)
+        tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=output)
+        data = ScoredData(tuple(rows.place for rows in config.data.eval), tokens.fingerprint)
+        if joins is not None and (other := find_other_data(output, data=data)) is not None:
+            raise ValueError(
+                f"--as {output.name}: the scores of that name in {output} are of other rows ({', '.join(other.places)}): give "
+                "these rows another name, or remove the folder"
+            )
+        if step is not None:
+            model = _load_whole(Path(source), step=step, tokenizer=tokenizer)
+        else:
+            model, step = _load_folder(source, config=config, tokenizer=tokenizer)
+        result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+        if result is None or lease is None:
+            return
+        lease.check()
+        seconds = time.perf_counter() - started
+        write_evaluation(result, run_dir=output, step=step, seconds=seconds, data=asdict(data))
     for name, value in result.scores.items():
         say(f"{name:<26} {value:.4f}")
     for name, signature in result.signatures.items():
@@ -90,38 +140,67 @@ def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[
     """Score what a run left to another job, and what becomes due meanwhile, until nothing is; all ranks call it.
 
     Raises:
-        ValueError: the run's tokenizer or its data cannot be used.
+        ValueError: the run's tokenizer or its data cannot be used, or another process makes these scores.
+        LeaseLost: another process has taken over, because this one had stood still.
     """
-    tokenizer = load_run_tokenizer(run_dir)
-    tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=run_dir)
-    hopeless: set[Due] = set()
-    while (due := _next_due(run_dir, hopeless=hopeless, ranks=ranks)) is not None:
-        started = time.perf_counter()
-        model = None
-        try:
-            model = _load_whole(run_dir, step=due.step, tokenizer=tokenizer)
-        except ValueError as error:
-            log.warning("the evaluation of step %d is left out: %s", due.step, error)
-        # asked of all, since the checkpoint may change while some have read it: nobody evaluates alone
-        (is_missing,) = ranks.max([int(model is None)])
-        if model is None or is_missing:
-            hopeless.add(due)
-            continue
-        result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
-        if result is not None:
+    with sole_scorer(run_dir, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
+        tried: set[Due] = set()
+        while (due := _next_due(run_dir, tried=tried, ranks=ranks)) is not None:
+            if not tried:
+                tokenizer = load_run_tokenizer(run_dir)
+                tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=run_dir)
+            tried.add(due)
+            started = time.perf_counter()
+            model = _load_due(run_dir, step=due.step, tokenizer=tokenizer, ranks=ranks)
+            if model is None:
+                continue
+            result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+            if result is None or lease is None:
+                continue
+            lease.check()
             seconds = time.perf_counter() - started
             write_evaluation(result, run_dir=run_dir, step=due.step, lease=due.lease, seconds=seconds)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
             say(f"evaluation at step {due.step} ({seconds:.0f} s): {shown}")
     if ranks.rank == 0:
+        if not tried:
+            say(f"{run_dir}: no evaluation is due")
         settle(run_dir, machine=config.machine)
 
 
-def _next_due(run_dir: Path, *, hopeless: set[Due], ranks: Ranks) -> Due | None:
+def _next_due(run_dir: Path, *, tried: set[Due], ranks: Ranks) -> Due | None:
     """The oldest due evaluation, the same on every rank."""
-    found = [due for due in list_due(run_dir) if due not in hopeless] if ranks.rank == 0 else []
+    found = [due for due in list_due(run_dir) if due not in tried] if ranks.rank == 0 else []
     chosen: Due | None = ranks.broadcast(found[0] if found else None)
     return chosen
+
+
+def _load_due(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
+    """The model of a checkpoint; None on all ranks if one of them cannot load it, so that nobody evaluates alone."""
+    model = None
+    try:
+        model = _load_whole(run_dir, step=step, tokenizer=tokenizer)
+    except ValueError as error:
+        log.warning("the evaluation of step %d is left out: %s", step, error)
+    # asked of all, since the checkpoint may change while some have read it
+    (is_missing,) = ranks.max([int(model is None)])
+    return None if is_missing else model
+
+
+def _load_tokenizer(source: str, *, config: RunConfig) -> Seq2SeqTokenizer:
+    return load_tokenizer(source, revision=_as_section(source, config=config).revision)
+
+
+def _load_folder(source: str, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:
+    """A model and its step, 0 where it does not say."""
+    section = _as_section(source, config=config)
+    model = load_model(section, tokenizer=tokenizer, seed=config.seed, report=log.warning)
+    return model.to(dtype=DTYPES[config.precision]), exported_step(Path(source)) or 0
+
+
+def _as_section(source: str, *, config: RunConfig) -> Model:
+    revision = config.model.revision if source == config.model.name else None
+    return Model(name=source, revision=revision, layerdrop=config.model.layerdrop)
 
 
 def _load_whole(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:

@@ -41,8 +41,10 @@ TOP_LEVEL: dict[str, frozenset[str]] = {
     "ends": frozenset({*ROOMS, "build", "export"}),
     "run": frozenset({*ROOMS, "build", "describe", "ends", "export", "guard", "prepare"}),
     "due": frozenset({"config", "cluster", "checkpoint", "reporting", "train"}),
-    "evaluate": frozenset({"config", "cluster", "console", "reporting", "score"}),
-    "score": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "due", "ends", "export", "prepare"}),
+    "evaluate": frozenset({"config", "cluster", "checkpoint", "console", "reporting", "score"}),
+    "score": frozenset(
+        {*LEFT, "data", "models", "checkpoint", "evaluation", "reporting", "due", "ends", "export", "guard", "prepare"}
+    ),
     "train": frozenset({"config", "cluster", "console", "debug", "run"}),
     "requeue": frozenset({"config", "cluster", "checkpoint", "train"}),
     "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),

@@ -62,6 +62,8 @@ class Claim:
     beat: int = 0
     """Grows with every renewal."""
     released: bool = False
+    is_start: bool = True
+    """Whether this writer trains; else it looks after a run that has finished."""
     job: str = ""
     """The scheduler's job that this writer is a start of; empty where there is none."""
     restart: Annotated[int, Field(ge=0)] = 0
@@ -159,6 +161,7 @@ def acquire(
     *,
     holder: Holder,
     stale_seconds: float,
+    is_start: bool = True,
     job: str = "",
     restart: int = 0,
     process_start: Callable[[int], int | None] = process_start,
@@ -178,7 +181,7 @@ def acquire(
         (folder / DIRECTORY).mkdir(parents=True, exist_ok=True)
         while True:
             number = max(_claim_numbers(folder), default=0)
-            claim = Claim(number=number + 1, holder=holder, job=job, restart=restart)
+            claim = Claim(number=number + 1, holder=holder, is_start=is_start, job=job, restart=restart)
 
             def is_over(number: int = number, claim: Claim = claim) -> bool:
                 return _is_over(folder, number=number, successor=claim, process_start=process_start)
@@ -372,9 +375,7 @@ def _sync(directory: Path) -> None:
 
 
 def _name(holder: Holder | None) -> str:
-    if holder is None:
-        return "an unknown process (its claim cannot be read)"
-    return str(holder)
+    return str(holder) if holder else "an unknown process (its claim cannot be read)"
 
 
 def _held(folder: Path, *, claim: Claim) -> LeaseHeld:

@@ -126,6 +126,11 @@ class Source(Section):
     max_rows: PositiveInt | None = None
     """Take only the first rows."""
 
+    @property
+    def place(self) -> str:
+        """Where the rows come from, in a word."""
+        return self.path or self.hub or f"demo:{self.demo}"
+
     @model_validator(mode="after")
     def _one_place(self) -> "Source":
         places = ("path", "hub", "demo")
@@ -163,9 +168,9 @@ class Rules(Section):
 class Data(Section):
     """Training and evaluation rows."""
 
-    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
+    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
     """Sources of the training rows, mixed by `repeat`."""
-    eval: Annotated[tuple[Source, ...], Field(min_length=1, strict=False)]
+    eval: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
     """Sources of the evaluation rows; `repeat` stays 1."""
     rules: Rules = Rules()
     """What happens to unusable rows."""

@@ -252,13 +252,20 @@ def build_result(
 
 
 def write_evaluation(
-    result: EvaluationResult, *, run_dir: Path, step: int, lease: int = 0, seconds: float | None = None
+    result: EvaluationResult,
+    *,
+    run_dir: Path,
+    step: int,
+    lease: int = 0,
+    seconds: float | None = None,
+    data: Mapping[str, Any] | None = None,
 ) -> str:
     """Writes `hypotheses/step-…/{hypotheses,references,sources}.txt`, a row a line, and `scores/step-….json`.
 
     Returns the folder's path relative to `run_dir`. The folder appears whole and the score file after it, so that a
-    score that can be read has its hypotheses. The score file holds the sacrebleu command that gives the same numbers, and
-    `lease`, that of the checkpoint where the run left the evaluation to another job.
+    score that can be read has its hypotheses. The score file holds the sacrebleu command that gives the same numbers,
+    `lease`, that of the checkpoint where the run left the evaluation to another job, and `data`, whose rows were scored.
+    One process at a time may write there.
     """
     name = f"step-{step:08d}"
     relative = f"hypotheses/{name}"
@@ -282,6 +289,7 @@ def write_evaluation(
         "signatures": result.signatures,
         "generation": result.generation,
         "num_rows": result.num_rows,
+        "data": data,
         "hypotheses": relative,
         "seconds": seconds,
         "command": sacrebleu_command(result),

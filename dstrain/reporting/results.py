@@ -132,10 +132,11 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
         return None
     present = {metric for _, found in rows for metric in found.scores}
     metrics = ["loss", *order_scores(present - {"loss"}, kind=record.config.task.kind)]
-    header = ["Test set", "Step", "Rows", *map(label, metrics), "Hypotheses"]
+    header = ["Test set", "Data", "Step", "Rows", *map(label, metrics), "Hypotheses"]
     lines = [
         [
             name,
+            join(map(code, found.data.places if found.data else ()), separator=", "),
             str(found.step),
             "" if found.num_rows is None else count(found.num_rows),
             *(number(found.scores.get(metric)) for metric in metrics),

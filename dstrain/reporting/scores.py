@@ -20,6 +20,16 @@ _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredData:
+    """The rows that were scored."""
+
+    places: tuple[str, ...]
+    """A file, a name on the hub or `demo:…` each."""
+    fingerprint: str
+    """A hash of their tokens."""
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """A score file. `lease` is that of the checkpoint where the run left the evaluation to another job, else 0."""
 
@@ -30,6 +40,7 @@ class Scores:
     signatures: dict[str, str] = field(default_factory=dict)
     generation: dict[str, Any] = field(default_factory=dict)
     num_rows: int | None = None
+    data: ScoredData | None = None
     hypotheses: str | None = None
     """Their folder, relative to that of the scores."""
     seconds: float | None = None
@@ -44,14 +55,26 @@ def score_file(folder: Path, *, step: int) -> Path:
     return folder / "scores" / f"step-{step:08d}.json"
 
 
+def find_other_data(folder: Path, *, data: ScoredData) -> ScoredData | None:
+    """Rows other than `data` that a score file in a folder is of; None where there is no such file."""
+    read = (_read_scores(path) for path in sorted((folder / "scores").glob("step-*.json")))
+    kept = (scores.data for scores in read if scores is not None and scores.data is not None)
+    return next((other for other in kept if other.fingerprint != data.fingerprint), None)
+
+
 def read_due_scores(run_dir: Path, *, due: DueRow) -> Scores | None:
     """The scores of an evaluation that was left to another job; None until they are there."""
+    scores = _read_scores(score_file(run_dir, step=due.step))
+    # an earlier start may have scored other weights at this step
+    return scores if scores and (scores.step, scores.lease) == (due.step, due.lease) else None
+
+
+def _read_scores(path: Path) -> Scores | None:
     try:
-        scores: Scores = _SCORES.validate_json(score_file(run_dir, step=due.step).read_bytes())
+        scores: Scores = _SCORES.validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
-    # an earlier start may have scored other weights at this step
-    return scores if (scores.step, scores.lease) == (due.step, due.lease) else None
+    return scores
 
 
 def merge_evaluations(

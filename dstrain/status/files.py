@@ -133,7 +133,7 @@ def _read_start(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:
     for _ in range(2):
         outcome = read_outcome(run_dir)
         try:
-            claims = read_claims(run_dir)
+            claims = [claim for claim in read_claims(run_dir) if claim.is_start]
         except UNREADABLE:
             claims = []
         if read_outcome(run_dir) == outcome:

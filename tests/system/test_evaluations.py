@@ -10,11 +10,14 @@ import pytest
 
 from dstrain.checkpoint.export import exported_step
 from dstrain.checkpoint.verify import inspect_run, is_sound
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.holder import this_process
 from dstrain.due import list_due
 from dstrain.evaluate import main
 from dstrain.reporting.records import load_record
 from dstrain.reporting.rows import EvalRow
+from dstrain.score import join_scorers, sole_scorer
+from dstrain.status.inspect import inspect_status
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
 
@@ -71,6 +74,24 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
 
 
+def test_scoring_a_finished_run_is_no_start_of_it(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = inspect_status(straight, now=0.0, observer=this_process())
+    assert main([str(straight), "--due"]) == 0
+    assert f"{straight}: no evaluation is due" in capsys.readouterr().out
+    after = inspect_status(straight, now=0.0, observer=this_process())
+    assert (after.state, after.since, after.starts) == (before.state, before.since, before.starts)
+
+
+def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranks = join_scorers(discover_place({}), config=load_record(straight).config, meeting=None)
+    with sole_scorer(straight, ranks=ranks, stale_seconds=60.0):
+        assert main([str(straight), "--due"]) == 1
+    said = capsys.readouterr().err
+    assert f"{straight / 'scores'}: process {os.getpid()} on " in said
+    assert "makes these scores; wait for it, or end it" in said
+    assert main([str(straight), "--due"]) == 0
+
+
 def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
     run_dir = Path(config.run_dir)
@@ -100,7 +121,18 @@ def test_another_test_set_is_scored_on_two_ranks_as_on_one_and_stands_on_the_car
     assert (straight / "test_sets" / "other" / str(fourteen.hypotheses) / "hypotheses.txt").is_file()
     card = (straight / "README.md").read_text()
     assert "### Other test sets" in card
+    assert card.count(f"`{other}`") == 2
     assert sum(line.startswith("| other ") for line in card.splitlines()) == 2
+
+
+def test_a_test_set_keeps_its_rows(straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = [f"data.eval=[{{demo: translation, max_rows: {n}}}]" for n in (4, 5)]
+    assert main([str(straight), "--step", "14", "--as", "short", first]) == 0
+    assert main([str(straight), "--step", "12", "--as", "short", second]) == 1
+    assert (
+        "test_sets/short are of other rows (demo:translation): give these rows another name" in capsys.readouterr().err
+    )
+    assert main([str(straight), "--step", "12", "--as", "short", first]) == 0
 
 
 def test_what_a_run_does_not_have_is_refused_with_what_it_has(

@@ -17,7 +17,7 @@ def run(tmp_path: Path) -> Path:
 
 
 def order(*arguments: object) -> Order:
-    return plan_order(parse_arguments([str(argument) for argument in arguments]))
+    return plan_order(parse_arguments([str(argument) for argument in arguments], program="evaluate"))
 
 
 @pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
@@ -38,6 +38,13 @@ def test_another_test_set_joins_the_run(run: Path) -> None:
     (run / "best").mkdir()
     found = order(run, "--as", "flores", "evaluation.max_rows=5")
     assert (found.output, found.joins, found.config.evaluation.max_rows) == (run / "test_sets" / "flores", run, 5)
+
+
+def test_what_has_no_effect_on_scores_is_told_from_what_has(run: Path) -> None:
+    (run / "best").mkdir()
+    given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]
+    assert order(run, *given).ignored == ("training.learning_rate=1", "seed=3")
+    assert order(run, "evaluation={num_beams: 2}").ignored == ()
 
 
 def test_what_is_due_is_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
@@ -62,12 +69,16 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--due", "--step", "3"], "leave --step, --as, --output and --config away"),
         (["{run}", "--due", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "leave --output away, or --as"),
-        (["{run}", "--step", "3", "--as", "a/b"], "is named with letters"),
+        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "is named with letters"),
+        (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
+        (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
+        (["{run}/absent", "--config", "debug"], "{run}/absent: no such folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_and_nothing_is_loaded(
     arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (run / "checkpoints" / "step-00000004.lease-1").mkdir(parents=True)
     assert main([argument.format(run=run) for argument in arguments]) == EXIT_USAGE
-    assert message in capsys.readouterr().err
-    assert sorted(path.name for path in run.iterdir()) == ["config.yaml"]
+    assert message.format(run=run) in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml"]

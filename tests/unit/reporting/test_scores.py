@@ -77,17 +77,19 @@ def test_a_broken_score_file_is_no_score(content: str, tmp_path: Path) -> None:
 
 
 def test_other_test_sets_stand_on_the_card_by_name_and_step(tmp_path: Path) -> None:
+    data = {"places": ["flores.tsv", "demo:parsing"], "fingerprint": "a"}
     for name, step in (("flores", 40), ("flores", 5), ("news", 40)):
-        write_scores(folder_of_set(tmp_path, name=name), step=step, num_rows=9, hypotheses=f"hypotheses/{step}")
+        folder = folder_of_set(tmp_path, name=name)
+        write_scores(folder, step=step, num_rows=9, data=data, hypotheses=f"hypotheses/{step}")
     record = record_of(tmp_path, [EvalRow(40, 2.0, {"bleu": 30.0})])
     assert {name: [scores.step for scores in found] for name, found in record.test_sets.items()} == {
         "flores": [5, 40],
         "news": [40],
     }
     lines = [line for line in build_card(record).splitlines() if line.startswith("| flores")]
-    assert [[cell.strip() for cell in line.split("|")[2:6]] for line in lines] == [
-        ["5", "9", "2.0000", "5.0000"],
-        ["40", "9", "2.0000", "40.0000"],
+    assert [[cell.strip() for cell in line.split("|")[2:7]] for line in lines] == [
+        ["`flores.tsv`, `demo:parsing`", "5", "9", "2.0000", "5.0000"],
+        ["`flores.tsv`, `demo:parsing`", "40", "9", "2.0000", "40.0000"],
     ]
     assert "`test_sets/flores/hypotheses/40`" in lines[1]
     assert isinstance(record.test_sets["news"][0], Scores)
