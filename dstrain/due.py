@@ -8,31 +8,24 @@ evaluations itself.
 """
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dstrain.checkpoint.store import current_dirs, name_of
 from dstrain.cluster.commands import Run, run_command, split_arguments
 from dstrain.cluster.lease import read_claims
+from dstrain.cluster.small_jobs import MAX_JOBS, describe_refusal, job_name, note_job, plan_submission, read_jobs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.records import load_record
 from dstrain.reporting.rows import RunFolderError
 from dstrain.train import parse_arguments
 
-SCRIPT = "slurm/evaluate.sbatch"
-JOBS_FILE = "evaluation_jobs.jsonl"
 WATCH_SECONDS = 15.0
-MAX_JOBS = 3
-"""Jobs submitted for an evaluation that gave no scores; then it is left to the user."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,10 +59,11 @@ def main(
     config = load_config(given.config, overrides=given.overrides)
     if config.machine.evaluation_job is None:
         return 0
+    say = _say_once()
     while question == "watch":
-        submit_due(config, environment=environment, run=run, say=_say)
+        submit_due(config, environment=environment, run=run, say=say)
         time.sleep(WATCH_SECONDS)
-    submit_due(config, environment=environment, run=run, say=_say, is_last=True)
+    submit_due(config, environment=environment, run=run, say=say, is_last=True)
     return 0
 
 
@@ -91,53 +85,35 @@ def submit_due(
         due = list_due(run_dir)
     except (RunFolderError, OSError):  # the run may not have begun to write
         return None
-    tries = _count_tries(run_dir)
-    wanted = [one for one in due if tries[one.step, one.lease] < MAX_JOBS]
+    jobs = read_jobs(run_dir)
+    wanted = [one for one in due if len(jobs.get((one.step, one.lease), ())) < MAX_JOBS]
     if not wanted:
         return None
-    name = job_name(run_dir)
-    code, queue = run(["squeue", "--noheader", "--name", name, "--format", "%i"])
+    code, queue = run(["squeue", "--noheader", "--name", job_name(run_dir), "--format", "%i"])
     if not is_last and (code != 0 or queue.strip()):
         return None
-    assert config.machine.evaluation_job is not None
-    options = [*config.machine.evaluation_job, f"--job-name={name}", "--dependency=singleton"]
-    # the size of this job must not become that of the other
-    clean = [f"--unset={key}" for key in sorted(environment) if key.startswith("SLURM_") and key != "SLURM_CONF"]
-    code, printed = run(["env", *clean, "sbatch", "--parsable", *options, SCRIPT, str(run_dir), "--due"])
+    options = config.machine.evaluation_job
+    assert options is not None
+    code, printed = run(plan_submission(run_dir, options=options, environment=environment))
     if code != 0:
-        say(f"the evaluations of {run_dir} cannot be submitted: {printed.strip()}")
+        say(describe_refusal(run_dir, options=options, printed=printed))
         return None
     job, steps = printed.strip(), ", ".join(str(one.step) for one in wanted)
-    _note(run_dir, job=job, due=wanted)
+    note_job(run_dir, job=job, evaluations=[(one.step, one.lease) for one in wanted])
     say(f"job {job} scores step {steps}")
     return job
 
 
-def job_name(run_dir: Path) -> str:
-    """The name of the evaluation jobs of a run, by which the queue is asked for them."""
-    return f"dstrain-evaluate-{hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:12]}"
+def _say_once() -> Callable[[str], None]:
+    """Says what was not said before: a refusal comes again at every try."""
+    said: set[str] = set()
 
+    def say(message: str) -> None:
+        if message not in said:
+            said.add(message)
+            _say(message)
 
-def _count_tries(run_dir: Path) -> Counter[tuple[int, int]]:
-    """Jobs that were submitted for each evaluation."""
-    tries: Counter[tuple[int, int]] = Counter()
-    path = run_dir / JOBS_FILE
-    for line in path.read_bytes().splitlines() if path.is_file() else []:
-        try:
-            tries.update((int(step), int(lease)) for step, lease in json.loads(line)["due"])
-        except (ValueError, KeyError, TypeError):
-            continue  # a torn line costs a try more
-    return tries
-
-
-def _note(run_dir: Path, *, job: str, due: Sequence[Due]) -> None:
-    row = {
-        "job": job,
-        "due": [[one.step, one.lease] for one in due],
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    with (run_dir / JOBS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    return say
 
 
 def _say(message: str) -> None:

@@ -1,6 +1,6 @@
 """What slurm/train.sbatch asks on the host of the batch script: may the job start, who ended it, is it started again?
 
-    python -m dstrain.requeue start -- --config …         checks the recipe, prints why the job starts now
+    python -m dstrain.requeue start -- --config …         checks the recipe and its evaluation job, prints why the job starts
     python -m dstrain.requeue told -- --config …          Slurm ends the job (SIGTERM): by whom, while Slurm still knows
     python -m dstrain.requeue end --code 85 -- --config … decides, and asks Slurm for a requeue; gives the job's exit code
 
@@ -32,6 +32,7 @@ from dstrain.cluster.requeue import (
     append_entry,
     count_fruitless,
     decide,
+    describe_early_warning,
     describe_fruitless,
     describe_start,
     find_end,
@@ -40,12 +41,15 @@ from dstrain.cluster.requeue import (
     read_cause,
     read_history,
 )
-from dstrain.cluster.walltime import ALLOCATION_ENDS
+from dstrain.cluster.small_jobs import describe_refusal, plan_submission
+from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.load import load_config
 from dstrain.train import EXIT_USAGE, parse_arguments
 
 MAX_SOURCE = 160
 """Letters of a reason: it goes onto the card."""
+FOR_NOW = ("contact", "timed out", "not available", "busy")
+"""Words of sbatch's which may only mean that Slurm's controller, or nodes, are away for a while."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,13 @@ class Job:
     restart: int
     nodes: str
     run_dir: Path
+    evaluation_job: Sequence[str] | None
+    """The recipe's options for small jobs, if evaluations are left to these."""
     max_fruitless: int
+    warned_after: float | None
+    """Seconds from the start of the batch script to Slurm's warning; None if there was none."""
     run: Run
+    environment: Mapping[str, str]
 
     def history(self) -> list[Entry]:
         """What was written down so far."""
@@ -88,7 +97,7 @@ def main(
             return start(job)
         if options.question == "told":
             return told(job)
-        return end(job, code=options.code, warned=options.warned)
+        return end(job, code=options.code)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -100,6 +109,7 @@ def start(job: Job) -> int:
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
         print(describe_fruitless(num_fruitless), file=sys.stderr)
         return EXIT_FRUITLESS
+    _try_evaluation_job(job)
     cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
     entry = JobStart(
         job.id, job.restart, newest_step(job.run_dir), cause, last_report=newest_report(job.run_dir)[0], time=_now()
@@ -120,13 +130,14 @@ def told(job: Job) -> int:
     cause, source = _ask_slurm(job)
     again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
     append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, again, time=_now()))
+    _say_if_warned_early(job, begun=find_start(history, job=job.id, restart=job.restart))
     _say(f"Slurm ends this job: {cause}; says {source}")
     if again:
         _requeue(job)
     return 0
 
 
-def end(job: Job, *, code: int, warned: bool) -> int:
+def end(job: Job, *, code: int) -> int:
     """Decide what follows after srun has ended, and ask Slurm for it."""
     history = job.history()
     if _is_over(job, history=history):
@@ -138,15 +149,18 @@ def end(job: Job, *, code: int, warned: bool) -> int:
         comes_again = before.again or before.cause in BY_SLURM
         _say(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
         return code
+    begun = find_start(history, job=job.id, restart=job.restart)
+    warned = job.warned_after is not None
     decision = decide(
         code=code,
-        failure=_find_failure(job, begun=find_start(history, job=job.id, restart=job.restart)),
+        failure=_find_failure(job, begun=begun),
         num_fruitless=job.num_fruitless(history),
         max_fruitless=job.max_fruitless,
         warned=warned,
     )
     cause, source = _own_cause(job, warned=warned)
     append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, decision.requeue, code=code, time=_now()))
+    _say_if_warned_early(job, begun=begun)
     _say(decision.reason)
     if decision.requeue:
         _requeue(job)
@@ -168,6 +182,34 @@ def newest_report(run_dir: Path) -> tuple[int, str | None]:
     time, path = max(reports)
     lines = path.read_text(errors="replace").strip().splitlines()
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
+
+
+def _try_evaluation_job(job: Job) -> None:
+    """Ask whether Slurm would take the small jobs of this run, before time is spent on training.
+
+    Raises:
+        ValueError: it never would. On a restart, and where it may only be for now, that is said and nothing more.
+    """
+    if job.evaluation_job is None:
+        return
+    command = plan_submission(job.run_dir, options=job.evaluation_job, environment=job.environment, is_test=True)
+    code, printed = job.run(command)
+    if code == 0:
+        return
+    refusal = describe_refusal(job.run_dir, options=job.evaluation_job, printed=printed)
+    if job.restart == 0 and not any(words in printed for words in FOR_NOW):
+        raise ValueError(refusal)
+    _say(refusal)
+
+
+def _say_if_warned_early(job: Job, *, begun: JobStart | None) -> None:
+    ends = read_allocation_end(job.environment)
+    if job.warned_after is None or ends is None or begun is None or not begun.time:
+        return
+    # by the script's own clock: what comes after the warning may take long
+    left = ends - datetime.fromisoformat(begun.time).timestamp() - job.warned_after
+    if words := describe_early_warning(elapsed_seconds=job.warned_after, left_seconds=left):
+        _say(words)
 
 
 def _is_over(job: Job, *, history: Sequence[Entry]) -> bool:
@@ -237,7 +279,18 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
     run_dir.mkdir(parents=True, exist_ok=True)
     nodes = environment.get("SLURM_JOB_NODELIST", "")
     name = _name_of(job, environment=environment)
-    return Job(job, name, int(restart), nodes, run_dir, max_fruitless=options.max_fruitless, run=run)
+    return Job(
+        job,
+        name,
+        int(restart),
+        nodes,
+        run_dir,
+        evaluation_job=config.machine.evaluation_job,
+        max_fruitless=options.max_fruitless,
+        warned_after=options.warned,
+        run=run,
+        environment=environment,
+    )
 
 
 def _name_of(job: str, *, environment: Mapping[str, str]) -> str:
@@ -250,7 +303,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dstrain.requeue", description="Asked by slurm/train.sbatch.")
     parser.add_argument("question", choices=["start", "told", "end"])
     parser.add_argument("--code", type=int, default=EXIT_PREEMPTED, help="srun's exit code")
-    parser.add_argument("--warned", action="store_true", help="Slurm has warned of the time limit")
+    parser.add_argument("--warned", type=float, metavar="SECONDS", help="when Slurm warned of the time limit")
     parser.add_argument(
         "--max-fruitless", type=int, default=MAX_FRUITLESS, help="starts in a row that save nothing new"
     )

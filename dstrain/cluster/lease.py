@@ -380,6 +380,8 @@ def _name(holder: Holder | None) -> str:
 
 def _held(folder: Path, *, claim: Claim) -> LeaseHeld:
     stop = f"stop it (kill {claim.holder.pid} on {claim.holder.host})" if claim.holder else "stop it"
+    if job := claim.job.rpartition("/")[2]:
+        stop = f"cancel its job (scancel {job}; a member of a sweep as squeue --jobs {job} calls it)"
     return LeaseHeld(
         f"{folder}: this run folder is being written by {_name(claim.holder)} (lease {claim.number}); wait for it to end, "
         f"{stop}, or give another output_dir"

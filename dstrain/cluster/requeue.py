@@ -22,6 +22,8 @@ CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 MAX_FRUITLESS = 3
 """Starts in a row that saved nothing new."""
 EXIT_FRUITLESS = 1
+SOON_SECONDS = 3600.0
+"""A signal that comes earlier than this before the end is no warning of it, but somebody's wish."""
 KILLED = 128
 """Above it lies 128 + the signal that ended a task. The largest code of all tasks is srun's."""
 
@@ -112,6 +114,20 @@ def describe_fruitless(num_fruitless: int) -> str:
     return (
         f"not requeued: {num_fruitless} starts in a row saved nothing new; see above what ended them, give the job more "
         "time or checkpoint.every_steps a smaller number, and submit it again: it goes on from its newest checkpoint"
+    )
+
+
+def describe_early_warning(*, elapsed_seconds: float, left_seconds: float) -> str | None:
+    """That a job was warned of its time limit before it could do much, and the way out; None for any other warning.
+
+    A warning is due at once where the time limit is shorter than it, and then again after every restart.
+    """
+    if not elapsed_seconds <= left_seconds <= SOON_SECONDS:
+        return None
+    return (
+        f"the time limit of {elapsed_seconds + left_seconds:.0f} s is too short for its warning, which came "
+        f"{elapsed_seconds:.0f} s after the start: submit the job with a longer --time, or with a later warning, such as "
+        "--signal=B:USR1@30"
     )
 
 

@@ -20,7 +20,8 @@ from dstrain.cluster.hangs import Hang
 from dstrain.cluster.lease import DIRECTORY, Claim, read_claims
 from dstrain.cluster.outcome import RunOutcome, read_outcome
 from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
-from dstrain.cluster.requeue import BY_SLURM, JobEnd, read_history
+from dstrain.cluster.requeue import JobEnd, read_history
+from dstrain.cluster.small_jobs import Evaluation, read_jobs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.records import CONFIG_FILE, INFO_FILE, read_run_info
@@ -39,12 +40,16 @@ _HANG = TypeAdapter(Hang)
 class RunFiles:
     """What a run folder holds; times are seconds since 1970."""
 
+    is_there: bool
+    """Whether there is such a folder."""
     config: RunConfig | None
     total_steps: int | None
     train_rows: tuple[TrainRow, ...]
     eval_rows: tuple[EvalRow, ...]
     due_rows: tuple[DueRow, ...]
     """Evaluations left to other jobs that have given no scores yet."""
+    evaluation_jobs: dict[Evaluation, list[str]]
+    """The jobs that were submitted for evaluations, the earliest first."""
     events: tuple[EventRow, ...]
     claims: tuple[Claim, ...]
     renewed: float | None
@@ -54,8 +59,8 @@ class RunFiles:
     """Of the newest start."""
     hangs: dict[int, Hang]
     """By the number of the start that hung."""
-    comes_again: str | None
-    """The Slurm job that Slurm is to start again, if that was the last that its batch script wrote."""
+    job_end: JobEnd | None
+    """What ended the newest start, if that is the last that its batch script wrote."""
     checkpoints: tuple[tuple[Path, float | None], ...]
     """Those that count, the newest first, and when they were saved."""
     notes: tuple[str, ...]
@@ -69,18 +74,20 @@ def read_files(run_dir: Path) -> RunFiles:
     evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_due_scores(run_dir, due=due))
     claims, outcome = _read_start(run_dir)
     return RunFiles(
+        is_there=run_dir.is_dir(),
         config=_read_config(run_dir, notes=notes),
         total_steps=_read_total_steps(run_dir, notes=notes),
         train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
         eval_rows=tuple(evaluations),
         due_rows=tuple(due),
+        evaluation_jobs=read_jobs(run_dir),
         events=tuple(row for row in rows if isinstance(row, EventRow)),
         claims=tuple(claims),
         renewed=_mtime(run_dir / DIRECTORY / f"{claims[-1].number:08d}.json") if claims else None,
         outcome=outcome,
         records=_read_records(run_dir, claims=claims),
         hangs=_read_hangs(run_dir, claims=claims),
-        comes_again=_find_requeued(run_dir),
+        job_end=_find_job_end(run_dir, claims=claims),
         checkpoints=_list_checkpoints(run_dir, claims=claims, notes=notes),
         notes=tuple(notes),
     )
@@ -174,10 +181,13 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
     return hangs
 
 
-def _find_requeued(run_dir: Path) -> str | None:
+def _find_job_end(run_dir: Path, *, claims: Sequence[Claim]) -> JobEnd | None:
     last = next(reversed(read_history(run_dir)), None)
-    again = isinstance(last, JobEnd) and (last.again or last.cause in BY_SLURM)
-    return last.job if last and again else None
+    if not isinstance(last, JobEnd):
+        return None
+    # a start by hand, or by another job, writes no history; one that ended before it had the folder has no claim
+    is_newest = not claims or (claims[-1].job.rpartition("/")[2] == last.job and claims[-1].restart <= last.restart)
+    return last if is_newest else None
 
 
 def _list_checkpoints(

@@ -11,11 +11,23 @@ from dstrain.cluster.holder import Holder
 from dstrain.cluster.lease import Claim
 from dstrain.cluster.phases import RankRecord
 from dstrain.cluster.processes import HIDDEN, process_start
+from dstrain.cluster.requeue import BY_SLURM, JobEnd
+from dstrain.cluster.small_jobs import MAX_JOBS
 from dstrain.config.machine import Machine
 from dstrain.reporting.rows import EvalRow, Row, best_evaluation
 from dstrain.reporting.terminal import from_iso
 from dstrain.status.files import RunFiles, read_files
-from dstrain.status.judge import Evidence, IsThere, State, Verdict, find_missing, find_slowest, judge, main_phase
+from dstrain.status.judge import (
+    STOPPED,
+    Evidence,
+    IsThere,
+    State,
+    Verdict,
+    find_missing,
+    find_slowest,
+    judge,
+    main_phase,
+)
 from dstrain.status.pace import Pace, measure_pace, remaining_seconds
 
 MAX_SLOWEST = 3
@@ -111,6 +123,8 @@ class RunStatus:
     last_scores: EvalRow | None
     best: Score | None
     checkpoint: CheckpointView | None
+    cause: str | None
+    """What ended its job, and who says so; None where nobody does."""
     comes_again: str | None
     """The Slurm job that Slurm is to start again."""
     starts: tuple[Start, ...]
@@ -151,6 +165,7 @@ def view_status(
     verdict = judge(evidence, now=now, is_there=is_there, quiet_seconds=quiet_seconds)
     step = _step(verdict, files=files)
     last = files.train_rows[-1] if files.train_rows else None
+    has_ended = verdict.state in (*STOPPED, "lost", "killed")
     return RunStatus(
         run=run,
         state=verdict.state,
@@ -166,19 +181,22 @@ def view_status(
         last_scores=files.eval_rows[-1] if files.eval_rows else None,
         best=_find_best(files),
         checkpoint=_view_checkpoint(files),
-        comes_again=files.comes_again if verdict.state in ("preempted", "lost", "killed") else None,
+        cause=_describe_end(files.job_end) if has_ended else None,
+        comes_again=files.job_end.job if has_ended and files.job_end and _starts_again(files.job_end) else None,
         starts=tuple(_view_start(claim, files=files, verdict=verdict) for claim in files.claims),
-        notes=files.notes + _note_unsaved(files) + _note_due(files),
+        notes=files.notes + _note_unsaved(files) + _note_due(files, run=run),
     )
 
 
 def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
     return Evidence(
+        is_there=files.is_there,
         claim=files.claims[-1] if files.claims else None,
         renewed=files.renewed,
         outcome=files.outcome,
         records=files.records,
         last_event=next((event for event in reversed(files.events) if event.event != "unsaved"), None),
+        job_end=files.job_end,
         lease_seconds=files.config.machine.lease_seconds if files.config else DEFAULT_LEASE_SECONDS,
         step_seconds=pace.step_seconds if pace else None,
     )
@@ -186,7 +204,8 @@ def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
 
 def _step(verdict: Verdict, *, files: RunFiles) -> int | None:
     """Steps done: by the ranks, else where the start went on from, else by whoever wrote last."""
-    if files.outcome and verdict.state == files.outcome.outcome and files.outcome.step is not None:
+    told = "preempted" if verdict.state in STOPPED else verdict.state
+    if files.outcome and told == files.outcome.outcome and files.outcome.step is not None:
         return files.outcome.step
     steps = [record.step for record in files.records if record.step is not None]
     base = files.claims[-1].base_step if files.claims else None
@@ -219,15 +238,32 @@ def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
     return (f"the checkpoint of step {unsaved[-1].step} could not be saved: {unsaved[-1].message}",)
 
 
-def _note_due(files: RunFiles) -> tuple[str, ...]:
-    """Which evaluations have no scores yet because another job is to make them."""
-    steps = [str(row.step) for row in files.due_rows]
-    return (f"evaluations of other jobs without scores so far: step {', '.join(steps)}",) if steps else ()
+def _note_due(files: RunFiles, *, run: str) -> tuple[str, ...]:
+    """Which evaluations have no scores yet because another job is to make them, by their jobs."""
+    steps: dict[str, list[str]] = {}
+    for row in files.due_rows:
+        jobs = files.evaluation_jobs.get((row.step, row.lease), [])
+        given_up = ", given up" if len(jobs) >= MAX_JOBS else ""
+        whose = f"job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}{given_up}" if jobs else "no job submitted"
+        steps.setdefault(whose, []).append(str(row.step))
+    if not steps:
+        return ()
+    listed = "; ".join(f"step {', '.join(some)} ({whose})" for whose, some in steps.items())
+    return (f"evaluations of other jobs without scores so far: {listed}; by hand: dstrain evaluate {run} --due",)
+
+
+def _describe_end(end: JobEnd | None) -> str | None:
+    """Of a start that ended by itself the message tells."""
+    return f"{end.cause}; says {end.source}" if end and end.cause not in ("its own end", "unknown") else None
+
+
+def _starts_again(end: JobEnd) -> bool:
+    return end.again or end.cause in BY_SLURM
 
 
 def _view_ranks(evidence: Evidence, *, verdict: Verdict, now: float, is_there: IsThere) -> RanksView | None:
     records = evidence.records
-    if not records or verdict.state in ("finished", "preempted"):
+    if not records or verdict.state in ("finished", *STOPPED):
         return None
     # of a run that has ended none is missing
     is_on = verdict.state in ("running", "silent")

@@ -8,10 +8,34 @@ from dstrain.cluster.holder import Holder
 from dstrain.cluster.lease import Claim
 from dstrain.cluster.outcome import RunOutcome
 from dstrain.cluster.phases import PHASE_LIMITS, RankRecord
+from dstrain.cluster.requeue import JobEnd
+from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.reporting.rows import EventRow
 from dstrain.reporting.terminal import duration, from_iso
 
-State = Literal["running", "silent", "killed", "preempted", "lost", "failed", "finished", "never started"]
+State = Literal[
+    "running",
+    "silent",
+    "killed",
+    "stopped",
+    "at its time limit",
+    "preempted",
+    "requeued",
+    "cancelled",
+    "lost",
+    "failed",
+    "finished",
+    "never started",
+    "no such folder",
+]
+STOPPED_BY: Mapping[str, State] = {
+    "time limit": "at its time limit",
+    "preemption": "preempted",
+    "requeue by hand": "requeued",
+    "cancelled": "cancelled",
+}
+"""What ended a job to the state of a run that was told to stop, and saved; `stopped` where nobody knows more."""
+STOPPED: tuple[State, ...] = ("stopped", *STOPPED_BY.values())
 
 CLOCK_SECONDS = 60.0
 """Clocks of hosts differ by less, and a shared file system shows other hosts' writes sooner."""
@@ -28,6 +52,8 @@ IsThere = Callable[[Holder], bool | None]
 class Evidence:
     """What the files of a run say of its newest start. Times are seconds since 1970."""
 
+    is_there: bool = True
+    """Whether there is such a folder."""
     claim: Claim | None = None
     renewed: float | None = None
     """When the claim was last written, by the file system's clock."""
@@ -35,6 +61,8 @@ class Evidence:
     records: tuple[RankRecord, ...] = ()
     """Of the newest start alone."""
     last_event: EventRow | None = None
+    job_end: JobEnd | None = None
+    """By its batch script."""
     lease_seconds: float = 60.0
     step_seconds: float | None = None
     """Of a usual step, where rows tell it."""
@@ -59,7 +87,8 @@ def judge(evidence: Evidence, *, now: float, is_there: IsThere, quiet_seconds: f
     """What a run is doing; `quiet_seconds` replaces the usual times without progress."""
     outcome, claim = evidence.outcome, evidence.claim
     if outcome and outcome.outcome != "running" and is_current(outcome, claim=claim, records=evidence.records):
-        return Verdict(outcome.outcome, outcome.message, from_iso(outcome.time))
+        state = outcome.outcome if outcome.outcome != "preempted" else _stopped(outcome.message, end=evidence.job_end)
+        return Verdict(state, outcome.message, from_iso(outcome.time))
     said = [record.ended for record in evidence.records if record.ended]
     if (claim and claim.released) or (evidence.records and len(said) == len(evidence.records)):
         return _by_last_event(evidence, said=said)
@@ -115,12 +144,20 @@ def _by_last_event(evidence: Evidence, *, said: list[str]) -> Verdict:
     """Of a run that ended without an outcome: on a full disk, or one that is older than outcomes."""
     event = evidence.last_event
     if event is None and evidence.claim is None and evidence.outcome is None and not evidence.records:
-        return Verdict("never started")
+        return Verdict("never started" if evidence.is_there else "no such folder")
     last_sign = _last_sign(evidence)
     if event and event.event in ("finish", "stop"):
-        since = from_iso(event.time)
-        return Verdict("finished" if event.event == "finish" else "preempted", event.message or "", since or last_sign)
+        message, since = event.message or "", from_iso(event.time)
+        state = "finished" if event.event == "finish" else _stopped(message, end=evidence.job_end)
+        return Verdict(state, message, since or last_sign)
     return Verdict("killed", said[0] if said else "it ended without a word", last_sign)
+
+
+def _stopped(message: str, *, end: JobEnd | None) -> State:
+    """The state of a run that was told to stop: it knows of a signal at most, its batch script who sent it."""
+    if message == ALLOCATION_ENDS:
+        return STOPPED_BY["time limit"]
+    return STOPPED_BY.get(end.cause, "stopped") if end else "stopped"
 
 
 def _find_end(evidence: Evidence, *, now: float, is_there: IsThere) -> Verdict | None:

@@ -7,16 +7,17 @@ from typing import Any
 
 from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
 from dstrain.status.inspect import RanksView, RankView, RunStatus, Start
+from dstrain.status.judge import STOPPED
 
 MAX_SHOWN = 3
 """Ranks without a sign of life that are named."""
 MAX_STARTS = 5
 """Starts that are listed, the newest."""
 MAX_SCORES = 5
+AGAIN = "start it again: the same command goes on from the newest checkpoint"
 ADVICE = {
-    "killed": "start it again: the same command goes on from the newest checkpoint",
-    "lost": "start it again: the same command goes on from the newest checkpoint",
-    "preempted": "start it again: the same command goes on from the newest checkpoint",
+    **dict.fromkeys(("killed", "lost", *STOPPED), AGAIN),
+    "no such folder": "give a run folder: the output_dir of its recipe, seen from here",
     "silent": "its watchdog ends it when its limit is over (machine.watchdog), with the stacks of all ranks in hangs/",
 }
 TIMES = ("since", "saved", "now")
@@ -52,8 +53,11 @@ def _headline(status: RunStatus) -> str:
 def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.message:
         yield "message", status.message
+    if status.cause:
+        yield "cause", status.cause
     if status.comes_again is not None:
-        yield "way out", f"Slurm starts job {status.comes_again} again: squeue --jobs {status.comes_again} --start"
+        job = status.comes_again  # who cancels it while it waits leaves no word in the run folder
+        yield "way out", f"Slurm starts job {job} again, as squeue --jobs {job} shows; if it does not, {AGAIN}"
     elif advice := ADVICE.get(status.state):
         yield "way out", advice
     if status.step is not None or status.total_steps is not None:
@@ -72,7 +76,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if checkpoint := status.checkpoint:
         when = f", saved {_ago(checkpoint.saved, now=status.now)}" if checkpoint.saved else ""
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
-    elif status.state != "never started":
+    elif status.state not in ("never started", "no such folder"):
         yield "checkpoint", "none yet"
     yield from _start_rows(status.starts)
     for note in status.notes:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from dstrain.checkpoint.export import exported_step
+from dstrain.cluster.small_jobs import job_name
 from dstrain.config.schema import RunConfig
-from dstrain.due import job_name, list_due
+from dstrain.due import list_due
 from dstrain.reporting.records import load_record
 from tests.slurm.jobs import TWO_BY_TWO, build_recipe, call, submit, until
 from tests.system.runs import read_rows
@@ -62,7 +63,8 @@ def test_another_test_set_is_sharded_over_an_allocation_and_joins_the_run_by_ste
 def test_what_cannot_be_scored_ends_the_job_with_the_reason_as_its_last_line(
     straight: RunConfig, tmp_path: Path
 ) -> None:
-    arguments = [straight.run_dir, "--as", "a name"]
+    rows = f"data.eval=[{{path: '{straight.data.train[0].path}'}}]"
+    arguments = [straight.run_dir, "--as", "a name", rows]
     output = tmp_path / "evaluate.log"
     job = submit(straight, options=TWO_BY_TWO, script=SCRIPT, arguments=arguments, output=output, wait=True)
     assert job.wait_code == 2

@@ -2,14 +2,18 @@
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from dstrain.cluster.holder import this_process
 from dstrain.cluster.outcome import read_outcome
 from dstrain.cluster.phases import ranks_dir, read_rank_records
 from dstrain.cluster.requeue import JobEnd, read_history
 from dstrain.config.schema import RunConfig
+from dstrain.status.inspect import RunStatus, inspect_status
+from dstrain.status.text import describe_status
 from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, log_path, run_cluster, submit, until
 from tests.system.runs import read_rows, train
 from tests.system.torture import fingerprint
@@ -34,6 +38,11 @@ def assert_as_straight(job: Job, *, straight: RunConfig) -> None:
 
 def last_line(job: Job) -> str:
     return job.log().splitlines()[-1]
+
+
+def look(config: RunConfig) -> RunStatus:
+    """As `dstrain status` sees it."""
+    return inspect_status(Path(config.run_dir), now=time.time(), observer=this_process())
 
 
 def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: Path) -> None:
@@ -68,12 +77,36 @@ def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) ->
     config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
     job = submit(config, options=(*TWO_BY_TWO, "--time=1", "--signal=B:CONT@0"))
     until(lambda: job.is_waiting(1), else_show=job.log)
+    assert look(config).state == "at its time limit"
     call("scancel", job.id)
     stops = [row["message"] for row in read_rows(config, kind="event") if row["event"] == "stop"]
     assert stops == ["its allocation ends"], job.log()
     ends = [entry for entry in read_history(Path(config.run_dir)) if isinstance(entry, JobEnd)]
     assert [(end.cause, end.source) for end in ends] == [("time limit", "the run, which saw the end of its allocation")]
     assert "DUE TO TIME LIMIT" not in job.log()
+
+
+def test_a_time_limit_shorter_than_the_warning_is_said_with_the_way_out(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
+    job = submit(config, options=(*TWO_BY_TWO, "--time=2"))
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    call("scancel", job.id)
+    (_, why, decided) = (line for line in job.log().splitlines() if line.startswith("dstrain: "))
+    assert why.startswith("dstrain: the time limit of 1"), job.log()
+    assert "submit the job with a longer --time, or with a later warning, such as --signal=B:USR1@30" in why
+    assert decided == "dstrain: requeued (the time limit is near)"
+
+
+def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path, training__max_steps=100_000))
+    job.wait_step(6)
+    call("scontrol", "requeue", job.id)
+    until(lambda: job.is_waiting(1), else_show=job.log)
+    call("scancel", job.id)
+    status = look(job.config)
+    assert (status.state, status.comes_again) == ("requeued", job.id), job.log()
+    assert "if it does not, start it again: the same command goes on" in describe_status(status)
+    assert call("squeue", "--noheader", "--jobs", job.id) == ""
 
 
 def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
@@ -83,6 +116,8 @@ def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: R
     job.restart(1)
     job.wait_step(20)
     urgent = call("sbatch", "--parsable", "--partition=urgent", *WHOLE_CLUSTER, "--output=/dev/null", "--wrap=true")
+    until(lambda: job.is_waiting(2), else_show=job.log)
+    assert look(job.config).state == "preempted"
     job.restart(2)
     assert_as_straight(job, straight=straight)
     assert [message for _, message in causes(job.config)[1:]] == [
@@ -116,6 +151,7 @@ def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(tmp_path: Path)
     assert (outcome.outcome, outcome.message) == ("preempted", "received SIGTERM")
     assert list((Path(job.config.run_dir) / "checkpoints").glob(f"step-{outcome.step:08d}.lease-*")), job.log()
     assert last_line(job) == "dstrain: cancelled: not requeued"
+    assert look(job.config).state == "cancelled"
 
 
 def test_a_wrong_recipe_fails_at_once_with_the_error_as_the_last_line(tmp_path: Path) -> None:
@@ -126,6 +162,42 @@ def test_a_wrong_recipe_fails_at_once_with_the_error_as_the_last_line(tmp_path: 
     assert "srun" not in job.log()
     assert job.wait_end() == "FAILED 2:0"
     assert job.field("Restarts") == "0"
+
+
+def test_a_wrong_option_of_the_evaluation_job_fails_at_once_with_the_error_as_the_last_line(tmp_path: Path) -> None:
+    job = submit(build_recipe(tmp_path, machine__evaluation_job=["--partition=nope"]), wait=True)
+    assert job.wait_end() == "FAILED 2:0"
+    assert last_line(job).startswith('machine.evaluation_job: sbatch refuses ["--partition=nope"] (sbatch: error: ')
+    assert f"dstrain evaluate {job.config.run_dir} --due" in last_line(job)
+    assert "srun" not in job.log()
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "sweep"])
+def test_outside_a_clone_the_way_out_is_the_last_line(script: str, tmp_path: Path) -> None:
+    config = build_recipe(tmp_path)
+    options = [f"--chdir={tmp_path}", *(["--array=0"] if script == "sweep" else [])]
+    output = tmp_path / "outside.log"
+    job = submit(config, options=options, script=f"slurm/{script}.sbatch", output=output, wait=True)
+    assert job.wait_code == 2
+    expected = f"dstrain: no clone of dstrain in {tmp_path}: cd to one before sbatch, or sbatch --chdir=CLONE"
+    assert last_line(job) == expected
+
+
+@pytest.mark.parametrize("script", ["train", "evaluate", "sweep"])
+def test_a_python_that_cannot_run_dstrain_is_named_in_the_last_line(script: str, tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    options = ["--array=0"] if script == "sweep" else []
+    job = submit(
+        build_recipe(tmp_path),
+        options=options,
+        script=f"slurm/{script}.sbatch",
+        environment={"DSTRAIN_PYTHON": str(python)},
+        output=tmp_path / "python.log",
+        wait=True,
+    )
+    assert job.wait_code == 2
+    assert f"cannot run dstrain, see above (DSTRAIN_PYTHON is '{python}')" in last_line(job)
+    assert "No such file or directory" in job.log()
 
 
 def test_a_failure_of_training_is_not_requeued_and_is_the_last_line(tmp_path: Path) -> None:
@@ -160,7 +232,7 @@ def test_a_task_a_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_pa
     # stands in for Python where it trains, because there are no such GPUs
     python = tmp_path / "python"
     python.write_text(
-        '#!/bin/bash\n[ "$1" = -m ] && exec "$REAL_PYTHON" "$@"\n'
+        '#!/bin/bash\n[[ "$1" = -[cm] ]] && exec "$REAL_PYTHON" "$@"\n'
         'echo "task $SLURM_PROCID local $SLURM_LOCALID of $SLURM_NTASKS gpus $CUDA_VISIBLE_DEVICES given $#: $*"\n'
     )
     python.chmod(0o755)

@@ -129,7 +129,7 @@ def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> N
         (
             (),
             None,
-            "dstrain: this is no job array: submit with sbatch --array=0-N; dstrain sweep FILE prints the command",
+            "dstrain: this is no job array, so no member is named: submit the line that is printed by dstrain sweep {sweep}",
         ),
     ],
 )

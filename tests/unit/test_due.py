@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.cluster.small_jobs import MAX_JOBS, job_name
 from dstrain.config.load import dump_config, load_config
 from dstrain.config.schema import RunConfig
-from dstrain.due import MAX_JOBS, Due, job_name, list_due, main, submit_due
+from dstrain.due import Due, list_due, main, submit_due
 from dstrain.reporting.records import write_run_info
 from dstrain.reporting.rows import append_row
 
@@ -123,16 +124,40 @@ def test_an_evaluation_whose_jobs_give_no_scores_is_given_up_and_others_are_not(
     assert case.said[-1].endswith("scores step 20")
 
 
-def test_a_refused_job_is_said_with_slurms_words(case: Case) -> None:
+def test_a_refused_job_is_said_with_its_key_slurms_words_and_the_way_out(case: Case) -> None:
     case.slurm.refuses = True
     assert case.submit() is None
-    assert "invalid partition" in case.said[0]
+    assert case.said == [
+        'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, or '
+        f"make the evaluations by hand: dstrain evaluate {case.run_dir} --due"
+    ]
     assert list_due(case.run_dir) == [Due(10, 1)]
 
 
 def test_a_run_that_has_not_begun_to_write_has_nothing_due(tmp_path: Path) -> None:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}", "machine.evaluation_job=[]"])
     assert submit_due(config, environment={}, run=Slurm(), say=print) is None
+
+
+def test_the_watch_says_a_refusal_once_and_whatever_is_new(
+    case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = 0
+
+    def pause(seconds: float) -> None:
+        nonlocal pauses
+        pauses += 1
+        case.slurm.refuses = pauses < 3
+        if pauses > 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("dstrain.due.time.sleep", pause)
+    case.slurm.refuses = True
+    with pytest.raises(KeyboardInterrupt):
+        main(["watch", "--", "--config", str(case.run_dir / "config.yaml")], environment=INSIDE, run=case.slurm)
+    refused, *submitted = capsys.readouterr().err.splitlines()
+    assert refused.startswith("dstrain: machine.evaluation_job: sbatch refuses")
+    assert submitted == ["dstrain: job 101 scores step 10"]
 
 
 def test_the_watch_ends_at_once_for_a_run_that_scores_itself(case: Case) -> None:

@@ -1,6 +1,7 @@
 """The questions of the batch script, with a Slurm whose answers are given: what is written, asked for and returned."""
 
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +21,18 @@ class Slurm:
     queue: str = "None N/A 0"
     down: str = ""
     requeue_code: int = 0
+    refusal: str = ""
+    """What sbatch says of the small job."""
     requeued: list[str] = field(default_factory=list)
     asked_about: list[str] = field(default_factory=list)
+    tried: list[list[str]] = field(default_factory=list)
 
     def __call__(self, command: Sequence[str]) -> tuple[int, str]:
         if command[0] == "squeue":
             self.asked_about.append(command[command.index("--jobs") + 1])
+        if command[0] == "env":
+            self.tried.append(list(command))
+            return (1 if self.refusal else 0), self.refusal
         if command[:2] == ["scontrol", "requeue"]:
             self.requeued.append(command[2])
             return self.requeue_code, "Job may not be requeued"
@@ -41,6 +48,8 @@ class Batch:
     restart: int = 0
     array: dict[str, str] = field(default_factory=dict)
     """Its place in a job array."""
+    ends: float | None = None
+    """When its allocation ends."""
 
     @property
     def run_dir(self) -> Path:
@@ -48,6 +57,8 @@ class Batch:
 
     def ask(self, question: str, *options: str, overrides: Sequence[str] = ()) -> int:
         environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"} | self.array
+        if self.ends is not None:
+            environment["SLURM_JOB_END_TIME"] = str(round(self.ends))
         if self.restart:
             environment["SLURM_RESTART_COUNT"] = str(self.restart)
         training = ["--config", "debug", f"output_dir={self.run_dir}", *overrides]
@@ -95,12 +106,81 @@ def test_a_job_that_was_stopped_by_its_warning_is_requeued_and_knows_why(
 ) -> None:
     batch.ask("start")
     batch.save(10)
-    assert batch.ask("end", "--code", "85", "--warned") == 85
+    assert batch.ask("end", "--code", "85", "--warned", "3000") == 85
     assert batch.slurm.requeued == ["7"]
     assert "requeued (the time limit is near)" in capsys.readouterr().err
     batch.restart = 1
     assert batch.ask("start") == 0
     assert capsys.readouterr().out == "job 7, restart 1 (after time limit; says Slurm, by the signal before it)\n"
+
+
+@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85")])
+def test_a_time_limit_too_short_for_its_warning_is_said_with_the_way_out_before_what_follows(
+    question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ends = time.time() + 120
+    batch.slurm.queue = "TimeLimit N/A 0"
+    batch.ask("start")
+    batch.ask(*question, "--warned", "12")
+    (why, _) = capsys.readouterr().err.splitlines()
+    assert "too short for its warning, which came 12 s after the start: submit the job with a longer --time" in why
+    assert batch.slurm.requeued == ["7"]
+
+
+@pytest.mark.parametrize("ends", [None, 3900, 10_000_000])
+def test_of_a_warning_in_time_or_by_hand_nothing_more_is_said(
+    ends: float | None, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ends = None if ends is None else time.time() + ends
+    batch.ask("start")
+    batch.ask("end", "--code", "85", "--warned", "3600")
+    assert capsys.readouterr().err == "dstrain: requeued (the time limit is near)\n"
+
+
+def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["machine.evaluation_job=['--partition=nope']"]
+    batch.slurm.refusal = "sbatch: error: invalid partition specified: nope\nallocation failure: Invalid partition\n"
+    assert batch.ask("start", overrides=wanted) == 2
+    (command,) = batch.slurm.tried
+    assert command[command.index("sbatch") + 1 :][:2] == ["--test-only", "--partition=nope"]
+    assert "--unset=SLURM_JOB_ID" in command
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (error,) = printed.err.splitlines()
+    assert error.startswith('machine.evaluation_job: sbatch refuses ["--partition=nope"] (sbatch: error: invalid part')
+    assert error.endswith(f"dstrain evaluate {batch.run_dir} --due")
+    assert read_history(batch.run_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "restart"),
+    [
+        ("allocation failure: Requested node configuration is not available", 0),
+        ("allocation failure: Unable to contact slurm controller (connect failure)", 0),
+        ("sbatch: error: invalid partition specified: nope", 1),
+    ],
+)
+def test_what_may_be_so_for_now_and_whatever_befalls_a_restart_is_said_and_the_job_trains(
+    refusal: str, restart: int, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.refusal, batch.restart = refusal, restart
+    assert batch.ask("start", overrides=["machine.evaluation_job=['--partition=nope']"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("dstrain: machine.evaluation_job: sbatch refuses")
+    assert refusal in printed.err
+    assert printed.out.startswith("job 7, ")
+
+
+def test_a_run_that_scores_itself_and_options_that_slurm_takes_are_no_matter(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch.ask("start") == 0
+    assert batch.slurm.tried == []
+    assert batch.ask("start", overrides=["machine.evaluation_job=[]"]) == 0
+    assert len(batch.slurm.tried) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_a_lost_rank_is_requeued_with_its_name(batch: Batch) -> None:
@@ -272,7 +352,7 @@ def test_a_job_submitted_inside_a_task_of_an_array_never_speaks_for_that_task(ba
 
 def test_the_sigterm_that_follows_its_own_requeue_changes_nothing(batch: Batch) -> None:
     batch.ask("start")
-    batch.ask("end", "--code", "85", "--warned")
+    batch.ask("end", "--code", "85", "--warned", "3000")
     batch.slurm.queue = "None N/A 1"
     batch.ask("told")
     assert batch.last_end().cause == "time limit"

@@ -21,6 +21,9 @@ from typer.testing import CliRunner
 from dstrain.cli import app
 from dstrain.cluster.holder import Holder
 from dstrain.cluster.phases import RankRecord
+from dstrain.cluster.requeue import Cause, JobEnd, JobStart, append_entry
+from dstrain.cluster.small_jobs import MAX_JOBS, note_job
+from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.config.load import dump_config, load_config
 from dstrain.reporting.records import write_run_info
 from dstrain.reporting.rows import EvalRow, EventRow, TrainRow, append_row
@@ -48,10 +51,13 @@ def write_claim(
     base_step: int | None = 0,
     released: bool = False,
     renewed: float = NOW - 10,
+    job: str = "",
+    restart: int = 0,
 ) -> None:
     path = run / "lease" / f"{number:08d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"number": number, "holder": asdict(holder), "base_step": base_step, "beat": 4, "released": released}
+    values |= {"job": job, "restart": restart}
     path.write_text(json.dumps(values))
     os.utime(path, (renewed, renewed))
 
@@ -259,13 +265,91 @@ def test_a_rank_without_a_sign_of_life_is_named_while_others_run(run: Path) -> N
     ]
 
 
-@pytest.mark.parametrize("outcome", ["preempted", "lost"])
-def test_a_run_that_wants_to_be_started_again_says_so_and_why(run: Path, outcome: str) -> None:
+@pytest.mark.parametrize(("outcome", "state"), [("preempted", "stopped"), ("lost", "lost")])
+def test_a_run_that_wants_to_be_started_again_says_so_and_why(run: Path, outcome: str, state: str) -> None:
     write_outcome(run, outcome, message="received SIGUSR1", step=130, exit_code=85)
     status = look(run)
-    assert (status.state, status.message, status.since, status.step) == (outcome, "received SIGUSR1", NOW - 300, 130)
+    assert (status.state, status.message, status.since, status.step) == (state, "received SIGUSR1", NOW - 300, 130)
     assert status.eta_seconds is None
     assert "start it again" in describe_status(status)
+
+
+@pytest.mark.parametrize(
+    ("cause", "again", "state", "comes_again"),
+    [
+        ("time limit", True, "at its time limit", "12"),
+        ("time limit", False, "at its time limit", None),
+        ("preemption", False, "preempted", "12"),
+        ("requeue by hand", False, "requeued", "12"),
+        ("cancelled", False, "cancelled", None),
+        ("node failure", False, "stopped", "12"),
+        ("its own end", True, "stopped", "12"),
+        ("unknown", False, "stopped", None),
+    ],
+)
+def test_what_ended_the_job_of_a_run_that_was_told_to_stop_is_its_state(
+    run: Path, cause: Cause, again: bool, state: str, comes_again: str | None
+) -> None:
+    write_claim(run, released=True, job="cluster/12", restart=1)
+    write_outcome(run, "preempted", message="received SIGTERM", step=130)
+    append_entry(run, JobEnd("12", 1, cause, "squeue, by its restart count", again))
+    status = look(run)
+    assert (status.state, status.step, status.comes_again, status.ranks) == (state, 130, comes_again, None)
+    assert status.starts[-1].ended == state
+    text = describe_status(status)
+    assert (f"{cause}; says squeue, by its restart count" in text) == (cause not in ("its own end", "unknown"))
+    coming = "Slurm starts job 12 again, as squeue --jobs 12 shows; if it does not, start it again: the same command"
+    assert (coming in text) == (comes_again is not None)
+    assert "start it again: the same command goes on" in text
+
+
+@pytest.mark.parametrize("outcome", ["running", "lost"])
+def test_what_ended_the_job_is_told_of_a_run_that_was_killed_or_lost_too(run: Path, outcome: str) -> None:
+    write_claim(run, job="/12", renewed=NOW - 9000)
+    for rank in (0, 1):
+        write_rank(run, rank, changed=NOW - 9000, heartbeat=NOW - 9000)
+    write_outcome(run, outcome, message="lost rank 1")
+    append_entry(run, JobEnd("12", 0, "node failure", "sinfo, by node2, which is down", again=False))
+    status = look(run)
+    assert status.state == {"running": "killed", "lost": "lost"}[outcome]
+    assert status.comes_again == "12"
+    assert "node failure; says sinfo, by node2, which is down" in describe_status(status)
+
+
+@pytest.mark.parametrize(("job", "restart"), [("", 0), ("cluster/13", 0), ("cluster/12", 2)])
+def test_the_end_of_an_earlier_start_says_nothing_of_one_that_wrote_no_history(
+    run: Path, job: str, restart: int
+) -> None:
+    append_entry(run, JobEnd("12", 1, "cancelled", "squeue, by its restart count", again=False))
+    write_claim(run, 2, job=job, restart=restart, released=True)
+    write_outcome(run, "preempted", attempt=2, message="received SIGTERM")
+    status = look(run)
+    assert (status.state, status.cause, status.comes_again) == ("stopped", None, None)
+
+
+def test_a_job_that_was_started_again_is_not_to_be_started(run: Path) -> None:
+    append_entry(run, JobEnd("12", 0, "time limit", "Slurm", again=True))
+    append_entry(run, JobStart("12", 1, 100, ""))
+    write_claim(run, job="cluster/12", released=True)
+    write_outcome(run, "preempted", message="received SIGUSR1")
+    assert (look(run).state, look(run).comes_again) == ("stopped", None)
+
+
+def test_a_run_that_saw_the_end_of_its_allocation_needs_no_batch_script_to_say_so(run: Path) -> None:
+    write_outcome(run, "preempted", message=ALLOCATION_ENDS)
+    assert look(run).state == "at its time limit"
+
+
+def test_evaluations_without_scores_are_told_by_their_jobs_and_with_the_way_out(run: Path) -> None:
+    for step in (10, 20, 30, 40):
+        append_row(run / "metrics.jsonl", {"kind": "due", "step": step, "epoch": 1.0, "lease": 1})
+    for number in range(MAX_JOBS):
+        note_job(run, job=str(20 + number), evaluations=[(10, 1), (20, 1)] if number == 0 else [(10, 1)])
+    (note,) = look(run).notes
+    assert note == (
+        "evaluations of other jobs without scores so far: step 10 (jobs 20, 21, 22, given up); step 20 (job 20); "
+        f"step 30, 40 (no job submitted); by hand: dstrain evaluate {run} --due"
+    )
 
 
 def test_a_failed_run_gives_its_message_and_no_advice_to_start_again(run: Path) -> None:
@@ -298,7 +382,7 @@ def test_a_finished_run_has_no_ranks_and_no_eta(run: Path) -> None:
     assert (status.state, status.step, status.ranks, status.eta_seconds) == ("finished", 1000, None, None)
 
 
-@pytest.mark.parametrize(("event", "state"), [("finish", "finished"), ("stop", "preempted"), ("resume", "killed")])
+@pytest.mark.parametrize(("event", "state"), [("finish", "finished"), ("stop", "stopped"), ("resume", "killed")])
 def test_without_an_outcome_a_run_that_gave_its_folder_free_is_known_by_its_last_event(
     run: Path, event: Any, state: str
 ) -> None:
@@ -309,10 +393,17 @@ def test_without_an_outcome_a_run_that_gave_its_folder_free_is_known_by_its_last
 
 
 def test_folders_that_hold_nothing_were_never_started(tmp_path: Path) -> None:
+    assert look(tmp_path).state == "never started"
+    assert describe_status(look(tmp_path)) == f"{tmp_path}: never started"
+
+
+def test_a_folder_that_does_not_exist_is_no_run_that_never_started(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for folder in (tmp_path, tmp_path / "nowhere", tmp_path / "file"):
-        assert look(folder).state == "never started"
-        assert describe_status(look(folder)) == f"{folder}: never started"
+    for folder in (tmp_path / "nowhere", tmp_path / "file"):
+        assert look(folder).state == "no such folder"
+        headline, advice = describe_status(look(folder)).splitlines()
+        assert headline == f"{folder}: no such folder"
+        assert "output_dir" in advice
 
 
 def test_every_start_tells_how_it_ended(run: Path) -> None:

@@ -240,6 +240,15 @@ def test_a_sign_of_life_at_the_last_moment_is_seen(tmp_path: Path) -> None:
     lease.check()
 
 
+def test_of_a_job_that_holds_it_the_way_to_end_that_job_is_told(tmp_path: Path) -> None:
+    acquire(tmp_path, holder=this_process(), stale_seconds=STALE_SECONDS, job="cluster/12")
+    with pytest.raises(
+        LeaseHeld, match=r"cancel its job \(scancel 12; a member of a sweep as squeue --jobs 12 calls"
+    ) as held:
+        take(tmp_path)
+    assert "kill" not in str(held.value)
+
+
 def test_a_release_ends_the_waiting(tmp_path: Path) -> None:
     lease = take(tmp_path, holder=elsewhere())
     slept: list[float] = []

@@ -14,6 +14,7 @@ from dstrain.cluster.requeue import (
     append_entry,
     count_fruitless,
     decide,
+    describe_early_warning,
     describe_start,
     find_end,
     read_cause,
@@ -165,3 +166,19 @@ def test_torn_and_foreign_lines_of_a_history_are_passed_over(tmp_path: Path) -> 
 
 def test_a_run_without_a_history_has_an_empty_one(tmp_path: Path) -> None:
     assert read_history(tmp_path) == []
+
+
+@pytest.mark.parametrize(("elapsed", "left"), [(0, 60), (12, 108), (70, 330)])
+def test_a_warning_that_comes_before_half_the_time_is_over_is_explained_with_the_way_out(
+    elapsed: float, left: float
+) -> None:
+    words = describe_early_warning(elapsed_seconds=elapsed, left_seconds=left)
+    assert words is not None
+    assert f"the time limit of {elapsed + left} s is too short for its warning, which came {elapsed} s after" in words
+    assert "--time" in words
+    assert "--signal=B:USR1@30" in words
+
+
+@pytest.mark.parametrize(("elapsed", "left"), [(3300, 300), (30, 30_000_000), (90, 30)])
+def test_a_warning_in_time_and_a_signal_by_hand_are_not_explained(elapsed: float, left: float) -> None:
+    assert describe_early_warning(elapsed_seconds=elapsed, left_seconds=left) is None
