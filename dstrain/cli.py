@@ -26,7 +26,7 @@ from dstrain.reporting.records import load_record
 from dstrain.reporting.terminal import aligned, printable
 from dstrain.status import text
 from dstrain.status.inspect import inspect_status
-from dstrain.sweep import Member, check_members, plan_members, read_sweep, write_indices
+from dstrain.sweep import SIZE, Member, check_members, plan_members, read_sweep, write_submit
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -111,8 +111,8 @@ def evaluate(
 
     given = {"--config": config, "--step": step, "--as": name, "--output": output}
     argv = [model, *(overrides or []), *(["--due"] if due else [])]
-    argv += [text for flag, value in given.items() if value is not None for text in (flag, str(value))]
-    raise typer.Exit(evaluate_main(argv))
+    argv += [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    raise typer.Exit(evaluate_main(argv, program="dstrain evaluate"))
 
 
 @app.command()
@@ -175,25 +175,28 @@ def sweep(
         planned = read_sweep(file, typed=overrides or ())
         members = plan_members(planned)
         check_members(planned, members)
-        states = [_state_of_member(member) for member in members]
-        # those that run or have finished need no job
-        to_submit = [member.number for member, state in zip(members, states, strict=True) if state not in AT_WORK]
-        array = ["sbatch", f"--array={write_indices(to_submit)}", "slurm/sweep.sbatch", file, *(overrides or [])]
-        submit = shlex.join(array) if to_submit else None
-        show = f"dstrain compare {shlex.quote(planned.output_dir.rstrip('/'))}/*"
-        if as_json:
-            rows = [
-                {"number": member.number, "overrides": member.overrides, "run_dir": member.run_dir, "state": state}
-                for member, state in zip(members, states, strict=True)
-            ]
-            typer.echo(json.dumps({"members": rows, "submit": submit, "compare": show}, indent=1))
-            return
-        cells = [
-            (str(member.number), shlex.join(member.varied) or "-", printable(member.run_dir), state or "-")
-            for member, state in zip(members, states, strict=True)
+        found = [(member, *_state_of_member(member)) for member in members]
+    waiting = {member.number: job for member, _, job in found if job is not None}
+    # those that run or have finished need no job, those that Slurm starts again have one
+    to_submit = [member.number for member, state, job in found if state not in AT_WORK and job is None]
+    submit = write_submit(file, to_submit, typed=overrides or ()) if to_submit else None
+    show = f"dstrain compare {shlex.quote(planned.output_dir.rstrip('/'))}/*"
+    if as_json:
+        rows = [
+            {"number": member.number, "overrides": member.overrides, "run_dir": member.run_dir}
+            | {"state": state, "comes_again": job}
+            for member, state, job in found
         ]
-        typer.echo(aligned([("member", "overrides", "run folder", "status"), *cells]))
-        typer.echo(f"\nsubmit   {submit or 'nothing: every member runs or has finished'}\ncompare  {show}")
+        typer.echo(json.dumps({"members": rows, "submit": submit, "compare": show}, indent=1))
+        return
+    typer.echo(aligned([("member", "overrides", "run folder", "status"), *(_member_row(*each) for each in found)]))
+    typer.echo(f"\nsubmit   {submit or 'nothing: every member runs, has finished or is started again by Slurm'}")
+    if submit:
+        typer.echo(f"size     of one member: {shlex.join(SIZE)} above; without GPUs --ntasks-per-node=1")
+    if waiting:
+        again = write_submit(file, waiting, typed=overrides or ())
+        typer.echo(f"waiting  squeue --jobs {','.join(waiting.values())}; for members it does not list: {again}")
+    typer.echo(f"compare  {show}")
 
 
 @app.command()
@@ -279,10 +282,18 @@ def drill(
     raise typer.Exit(0 if nothing_lost else 1)
 
 
-def _state_of_member(member: Member) -> str | None:
-    """As `dstrain status` calls it; None before its run has begun."""
+def _state_of_member(member: Member) -> tuple[str | None, str | None]:
+    """As `dstrain status` calls it, None before its run has begun; and the job that Slurm is to start again."""
     run = Path(member.run_dir)
-    return inspect_status(run, now=time.time(), observer=this_process()).state if run.is_dir() else None
+    if not run.is_dir():
+        return None, None
+    found = inspect_status(run, now=time.time(), observer=this_process())
+    return found.state, found.comes_again
+
+
+def _member_row(member: Member, state: str | None, job: str | None) -> tuple[str, str, str, str]:
+    again = f", Slurm starts job {job} again" if job else ""
+    return str(member.number), shlex.join(member.varied) or "-", printable(member.run_dir), f"{state or '-'}{again}"
 
 
 def _table(verdicts: list[Verdict]) -> str:

@@ -46,7 +46,8 @@ def compare_with_history(built: Built) -> None:
             "would begin from step 0 and replace its models and scores. Restore the checkpoints, give another output_dir, "
             f"or remove {built.run_dir} to begin again"
         )
-    if built.resume is not None and not any(row.step <= step for row in rows if not isinstance(row, EventRow)):
+    was_row_due = step >= built.config.logging.every_steps
+    if built.resume and was_row_due and not any(row.step <= step for row in rows if not isinstance(row, EventRow)):
         built.warnings.append(
             f"{path} has no rows up to step {step}, where the run goes on: plots, tables and the card will not tell of them"
         )

@@ -120,9 +120,8 @@ def plan_order(options: argparse.Namespace) -> Order:
         raise ValueError("--due scores a run's own evaluations: leave --step, --as, --output and --config away")
     if options.name and options.output:
         raise ValueError("--as keeps the scores in the run folder: leave --output away, or --as")
-    config = load_config(
-        options.config or str(Path(options.model) / "config.yaml"), overrides=options.overrides, check_files=True
-    )
+    recipe = options.config or str(Path(options.model) / "config.yaml")
+    config = load_config(recipe, overrides=options.overrides, check_files=True, trains=False)
     if options.due and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
         raise ValueError(
             f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away"

@@ -1,75 +1,35 @@
 """A sweep: one recipe, many overrides, a run folder for each. Plans its members and checks them; starts none and reads no run.
 
-    python -m dstrain.sweep FILE --member N [key=value ...]     what slurm/sweep.sbatch gives launch/train.py, NUL after each
-
-A sweep file names a recipe, a folder, and either a `grid` (every combination) or a `list` of overrides.
+python -m dstrain.sweep FILE --member N [key=value ...]     what slurm/sweep.sbatch gives launch/train.py, NUL after each
 """
 
 import argparse
 import itertools
-import json
-import math
 import os
 import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
-import yaml
-
-from dstrain.config.load import MAX_CONFIG_BYTES, ConfigError, find_config, load_config
+from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
-from dstrain.config.yaml_source import Document, Dumper, KeyPath, Problem, Where, read_document, shown
+from dstrain.config.sweeps import Setting, Sweep, read_form
+from dstrain.config.yaml_source import Problem, Where, write_value
 
-KEYS = {
-    "config": "a recipe file, or the name of a shipped recipe",
-    "output_dir": "the folder that gets one run folder a member",
-    "overrides": "keys and values for all members",
-    "grid": "keys, each with a list of values: every combination is a member, the last key changes fastest",
-    "list": "one mapping of keys to values a member",
-}
 EXIT_USAGE = 2
-MAX_MEMBERS = 1001
-"""Slurm's own limit where a site sets no other (MaxArraySize)."""
 MAX_NAME = 80
 """Characters of a run folder's name."""
 MAX_VALUE = 24
 """Characters of a value in it."""
+SCRIPT = "slurm/sweep.sbatch"
+SIZE = ("--nodes=1", "--gpus-per-node=1")
+"""Of one member's job."""
 
-_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _NUMBERED = re.compile(r"(\d+)-")
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """An override, and where the sweep gives it."""
-
-    key: str
-    value: Any
-    where: Where
-
-    @property
-    def text(self) -> str:
-        """As it would be typed."""
-        return f"{self.key}={write_value(self.value)}"
-
-
-@dataclass(frozen=True, slots=True)
-class Sweep:
-    """A sweep file as it was read."""
-
-    config: str
-    output_dir: str
-    common: tuple[Setting, ...]
-    choices: tuple[tuple[Setting, ...], ...]
-    """What each member sets besides."""
-    typed: tuple[str, ...] = ()
-    """Overrides of the command line, for all members."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,18 +55,14 @@ def read_sweep(path: str, *, typed: Sequence[str] = ()) -> Sweep:
     """The sweep in a file, with overrides of the command line.
 
     Raises:
-        ConfigError: everything that is wrong with its form, each with file and line.
+        ConfigError: everything that is wrong with its form, each with file and line; and then, too, what is wrong with the
+            recipe under whatever else it says.
     """
-    document = _read(Path(path))
-    # a text that is no YAML is told as that alone
-    problems = list(document.problems if document.problems and not document.value else _find_problems(document))
+    sweep, problems = read_form(path, typed=typed)
+    if problems and sweep.config:
+        problems += _load_members(sweep, plan_members(sweep))[1]
     if problems:
-        raise ConfigError(sorted(problems, key=lambda problem: problem.where))
-    value = document.value
-    common = _settings(document, at=("overrides",)) if value.get("overrides") else ()
-    sweep = Sweep(value["config"], value["output_dir"], common, _choices(document), tuple(typed))
-    if problems := [problem for text in typed if (problem := _typed_problem(text, sweep=sweep))]:
-        raise ConfigError(problems)
+        raise ConfigError(sorted(problems, key=lambda problem: (problem.where.line == 0, problem.where)))
     return sweep
 
 
@@ -137,14 +93,7 @@ def check_members(sweep: Sweep, members: Sequence[Member]) -> list[RunConfig]:
         ValueError: everything that is wrong with any of them, and which; members that are equal; a folder whose number
             belongs to another member.
     """
-    configs: dict[int, RunConfig] = {}
-    faults: dict[Problem, list[int]] = {}
-    for member in members:
-        try:
-            configs[member.number] = _load(sweep, member)
-        except ConfigError as error:
-            for problem in error.problems:
-                faults.setdefault(_placed(problem, member=member), []).append(member.number)
+    configs, faults = _load_members(sweep, members)
     in_order = sorted(faults, key=lambda problem: problem.where)
     lines = [f"{_called(faults[problem], of=len(members))}: {problem}" for problem in in_order]
     lines += _find_equal(configs)
@@ -169,14 +118,6 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
                 )
 
 
-def write_value(value: Any) -> str:
-    """A value as one would type it behind `key=`: read as YAML it is equal to `value`."""
-    if value is None or isinstance(value, bool | int | float):
-        return json.dumps(value)
-    text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
-    return text.removesuffix("\n").removesuffix("\n...")
-
-
 def write_indices(numbers: Iterable[int]) -> str:
     """Numbers as `sbatch --array=` takes them: `0-3,7`."""
     parts = []
@@ -184,6 +125,11 @@ def write_indices(numbers: Iterable[int]) -> str:
         run = [number for _, number in group]
         parts.append(str(run[0]) if len(run) == 1 else f"{run[0]}-{run[-1]}")
     return ",".join(parts)
+
+
+def write_submit(file: str, numbers: Iterable[int], *, typed: Sequence[str]) -> str:
+    """The command that submits members, whose size is for the user to change."""
+    return shlex.join(["sbatch", f"--array={write_indices(numbers)}", *SIZE, SCRIPT, file, *typed])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -215,136 +161,6 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(argv)
 
 
-def _read(path: Path) -> Document:
-    try:
-        content = path.read_bytes()[: MAX_CONFIG_BYTES + 1]
-        if len(content) > MAX_CONFIG_BYTES:
-            raise ConfigError([Problem(Where(str(path), 1), (), f"larger than {MAX_CONFIG_BYTES:,} bytes: no sweep")])
-        return read_document(content.decode("utf-8-sig"), file=str(path))
-    except OSError as error:
-        raise ConfigError([Problem(Where(str(path), 0), (), "cannot be read", error.strerror)]) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError([Problem(Where(str(path), 1), (), "not UTF-8")]) from error
-
-
-def _find_problems(document: Document) -> Iterator[Problem]:
-    yield from document.problems
-    value = document.value
-    for key in value.keys() - KEYS.keys():
-        close = get_close_matches(key, KEYS, n=1)
-        way_out = f"did you mean `{close[0]}`?" if close else f"known here: {', '.join(KEYS)}"
-        yield Problem(document.place((key,)), (key,), "unknown key", shown(value[key]), way_out)
-    for key in ("config", "output_dir"):
-        if (key,) not in document.broken and (not isinstance(value.get(key), str) or not value[key]):
-            found = shown(value[key]) if key in value else "nothing"
-            yield Problem(document.place((key,)), (key,), "must be text", found, KEYS[key])
-        elif key == "config" and key in value:
-            yield from _missing_recipe(value[key], where=document.place((key,)))
-    if value.get("overrides") is not None:
-        yield from _mapping_problems(document, at=("overrides",), refused=("output_dir",))
-    given = [key for key in ("grid", "list") if value.get(key) is not None or (key,) in document.broken]
-    if len(given) != 1:
-        way_out = f"`grid`: {KEYS['grid']}; `list`: {KEYS['list']}; what all share stands in `overrides`"
-        where = document.place(("list",) if given else ())
-        yield Problem(where, (), "give exactly one of `grid` and `list`", " and ".join(given) or "none", way_out)
-    elif (given[0],) not in document.broken:
-        yield from (_grid_problems if given == ["grid"] else _list_problems)(document)
-
-
-def _missing_recipe(name: str, *, where: Where) -> Iterator[Problem]:
-    try:
-        find_config(name)
-    except ConfigError as error:
-        for problem in error.problems:
-            yield replace(problem, where=where, path=("config",), found=shown(name))
-
-
-def _grid_problems(document: Document) -> Iterator[Problem]:
-    grid, at = document.value["grid"], ("grid",)
-    yield from _mapping_problems(document, at=at, refused=("output_dir", "name"), may_be_empty=False)
-    for key, values in grid.items() if isinstance(grid, dict) else ():
-        if not isinstance(values, list) or not values:
-            place = document.place((*at, key))
-            yield Problem(place, (*at, key), "must be a list of values", shown(values), f"write `{key}: […]`")
-    if isinstance(grid, dict):
-        number = math.prod(len(values) for values in grid.values() if isinstance(values, list))
-        yield from _too_many(number, where=document.place(at), at=at)
-
-
-def _list_problems(document: Document) -> Iterator[Problem]:
-    members, at = document.value["list"], ("list",)
-    if not isinstance(members, list) or not members:
-        yield Problem(document.place(at), at, f"must be {KEYS['list']}", shown(members))
-        return
-    for number in range(len(members)):
-        yield from _mapping_problems(document, at=(*at, number), refused=("output_dir", "name"))
-    yield from _too_many(len(members), where=document.place(at), at=at)
-
-
-def _too_many(number: int, *, where: Where, at: KeyPath) -> Iterator[Problem]:
-    if number > MAX_MEMBERS:
-        yield Problem(where, at, f"makes more than {MAX_MEMBERS:,} members", f"{number:,}", "make several sweeps")
-
-
-def _mapping_problems(
-    document: Document, *, at: KeyPath, refused: Sequence[str], may_be_empty: bool = True
-) -> Iterator[Problem]:
-    """What is wrong with a mapping of override keys; the values are the recipe's business."""
-    value: Any = document.value
-    for part in at:
-        value = value[part]
-    if at in document.broken:
-        return
-    if not isinstance(value, dict) or not (value or may_be_empty):
-        yield Problem(document.place(at), at, "must be a mapping of keys to values", shown(value))
-        return
-    for key in value:
-        if rule := _key_problem(key, refused=refused):
-            yield Problem(document.place((*at, key)), (*at, key), rule)
-
-
-def _key_problem(key: str, *, refused: Sequence[str]) -> str | None:
-    if not _KEY.fullmatch(key):
-        return "is no key of a recipe; write it as you would type it, such as `training.learning_rate`"
-    if key not in refused:
-        return None
-    if key == "output_dir":
-        return "every member gets a folder of its own in the sweep's `output_dir`: change that one"
-    return "names the model card, and cannot be varied; a member is known by its run folder"
-
-
-def _typed_problem(text: str, *, sweep: Sweep) -> Problem | None:
-    key, equals, _ = text.partition("=")
-    where = Where(f"override `{text}`", 0)
-    if not equals:
-        return Problem(where, (), "an override is written `dotted.key=value`")
-    if rule := _key_problem(key, refused=("output_dir",)):
-        return Problem(where, (), rule)
-    for setting in itertools.chain.from_iterable(sweep.choices):
-        if f"{setting.key}.".startswith(f"{key}.") or f"{key}.".startswith(f"{setting.key}."):
-            rule = f"is for all members, and would undo `{setting.key}`, which the sweep varies"
-            return Problem(where, (), rule, way_out=f"change {setting.where}")
-    return None
-
-
-def _settings(document: Document, *, at: KeyPath) -> tuple[Setting, ...]:
-    value: Any = document.value
-    for part in at:
-        value = value[part]
-    return tuple(Setting(key, item, document.place((*at, key))) for key, item in value.items())
-
-
-def _choices(document: Document) -> tuple[tuple[Setting, ...], ...]:
-    value = document.value
-    if value.get("list") is not None:
-        return tuple(_settings(document, at=("list", number)) for number in range(len(value["list"])))
-    columns = [
-        [Setting(key, item, document.place(("grid", key, place))) for place, item in enumerate(items)]
-        for key, items in value["grid"].items()
-    ]
-    return tuple(itertools.product(*columns))
-
-
 def _shorten_keys(keys: Iterable[str]) -> dict[str, str]:
     """Each key's last part, or the whole key where two have the same."""
     ends = {key: key.rpartition(".")[2] for key in keys}
@@ -362,9 +178,18 @@ def _name(number: str, choice: Sequence[Setting], *, short: Mapping[str, str]) -
     return name[:MAX_NAME].rstrip(".-=")
 
 
-def _load(sweep: Sweep, member: Member) -> RunConfig:
-    _, config, *overrides = member.arguments(sweep.config)
-    return load_config(config, overrides=overrides, check_files=True)
+def _load_members(sweep: Sweep, members: Sequence[Member]) -> tuple[dict[int, RunConfig], dict[Problem, list[int]]]:
+    """The recipes of those that have one, and what is wrong with the others: whose it is."""
+    configs: dict[int, RunConfig] = {}
+    faults: dict[Problem, list[int]] = {}
+    for member in members:
+        _, config, *overrides = member.arguments(sweep.config)
+        try:
+            configs[member.number] = load_config(config, overrides=overrides, check_files=True)
+        except ConfigError as error:
+            for problem in error.problems:
+                faults.setdefault(_placed(problem, member=member), []).append(member.number)
+    return configs, faults
 
 
 def _placed(problem: Problem, *, member: Member) -> Problem:

@@ -11,10 +11,8 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from dstrain.checkpoint.store import sync_path
+from dstrain.models.load import EXPORT_MARK
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-
-STEP_FILE = "training_step.json"
-"""Says which step's weights a folder holds."""
 
 
 class ExportError(RuntimeError):
@@ -40,7 +38,7 @@ def export_model(
     finally:
         model.generation_config = before
     tokenizer.tokenizer.save_pretrained(parts)
-    (parts / STEP_FILE).write_text(json.dumps({"step": step}) + "\n")
+    (parts / EXPORT_MARK).write_text(json.dumps({"step": step}) + "\n")
     for path in (*parts.rglob("*"), parts):
         sync_path(path)
     before_it = _set_aside(folder)
@@ -61,7 +59,7 @@ def recover_export(folder: Path) -> None:
 def exported_step(folder: Path) -> int | None:
     """The step whose weights an exported folder holds; None if there is none or it does not say."""
     try:
-        return int(json.loads((folder / STEP_FILE).read_bytes())["step"])
+        return int(json.loads((folder / EXPORT_MARK).read_bytes())["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

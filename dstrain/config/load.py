@@ -30,6 +30,8 @@ from dstrain.config.yaml_source import (
 
 MAX_CONFIG_BYTES = 1 << 20
 """The largest shipped recipe has a few thousand."""
+MARKS = {"recipe": ("extends", "model", "task", "data", "training"), "sweep": ("config", "grid", "list")}
+"""Top-level keys that only the one kind of file has."""
 
 
 class ConfigError(ValueError):
@@ -40,25 +42,37 @@ class ConfigError(ValueError):
         super().__init__("\n".join(map(str, self.problems)))
 
 
-def load_config(path_or_name: str, *, overrides: Sequence[str] = (), check_files: bool = False) -> RunConfig:
+def load_config(
+    path_or_name: str, *, overrides: Sequence[str] = (), check_files: bool = False, trains: bool = True
+) -> RunConfig:
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
     A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced,
-    and `key: null` unsets a key of the base. With `check_files`, missing data files and model folders are problems too.
+    and `key: null` unsets a key of the base. With `check_files`, missing data files and model folders are problems too; where
+    nothing is trained (`trains` false), those of the evaluation rows alone.
 
     Raises ConfigError with all problems at once, each with its file and line.
     """
     document = _read_with_base(find_config(path_or_name))
     if not document.value and document.problems:
         raise ConfigError(document.problems)
+    if kind_of(document) == "sweep":
+        way_out = f"`dstrain sweep {path_or_name}` checks it, and says how to submit it"
+        raise ConfigError([Problem(document.place(()), (), "this is a sweep, no recipe", way_out=way_out)])
     for text in overrides:
         apply_override(document, text=text)
     config, problems = find_problems(document)
     if check_files:
-        problems += _missing_files(document)
+        problems += _missing_files(document, trains=trains)
     if config is None or problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.where.line == 0, problem.where)))
     return config
+
+
+def kind_of(document: Document) -> str | None:
+    """What kind of file of MARKS it is, None where its keys say neither or both."""
+    kinds = [kind for kind, keys in MARKS.items() if not document.value.keys().isdisjoint(keys)]
+    return kinds[0] if len(kinds) == 1 else None
 
 
 def find_config(path_or_name: str) -> Path:
@@ -152,10 +166,10 @@ def _read(path: Path) -> Document:
     return read_document(text, file=str(path))
 
 
-def _missing_files(document: Document) -> Iterator[Problem]:
-    """A problem for every data file, and every model name that is a folder path, that does not exist here."""
+def _missing_files(document: Document, *, trains: bool) -> Iterator[Problem]:
+    """A problem for every data file, and every model name that is a folder path, that is needed and does not exist here."""
     for path, written in _local_paths(document.value):
-        if not isinstance(written, str):
+        if not isinstance(written, str) or not (trains or path[:2] == ("data", "eval")):
             continue
         target = Path(written)
         wanted = "folder" if path[0] == "model" else "file"

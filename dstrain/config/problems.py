@@ -104,7 +104,11 @@ def _from_pydantic(
         if isinstance(error_raised, ConflictError):
             for keys, message in error_raised.conflicts:
                 involved = tuple(path + _key_path(key) for key in keys)
-                yield involved, Problem(_first_place(document, involved=involved), involved[0], message)
+                where = _first_place(document, involved=involved)
+                # an override of one key leaves the other keys of the item as they are in the file
+                whole = _whole_list(path, where=where) if where.line == 0 else None
+                way_out = f"or replace the list: {whole}" if whole else None
+                yield involved, Problem(where, involved[0], message, way_out=way_out)
         elif details[0]["type"] != "too_short" or not any(_is_within(other, path) for other in set(by_path) - {path}):
             # a list whose items are wrong counts as empty: the items are reported already
             yield (path,), _problem(details, path=path, document=document)
@@ -125,7 +129,10 @@ def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) 
         way_out = _about(path) or "add it"
         return Problem(where, path, "is required", "nothing", way_out)
     rule = " or ".join(dict.fromkeys(_rule(detail) for detail in details)).replace(" or must be", " or")
-    return Problem(where, path, rule, shown(found), _way_out(kind, found=found, path=path))
+    whole = _whole_list(path, where=where) if kind in ("model_type", "tuple_type") else None
+    return Problem(
+        where, path, rule, shown(found), f"write {whole}" if whole else _way_out(kind, found=found, path=path)
+    )
 
 
 def _rule(detail: ErrorDetails) -> str:
@@ -177,6 +184,16 @@ def _about(path: KeyPath) -> str | None:
         return None
     sentence = " ".join(field.description.split()).partition(". ")[0]
     return str(sentence.rstrip("."))
+
+
+def _whole_list(path: KeyPath, *, where: Where) -> str | None:
+    """How the list at `path`, or the one that has this item, is written whole; None where the vocabulary has no example."""
+    at = path[:-1] if path and isinstance(path[-1], int) else path
+    field = _fields(at[:-1]).get(str(at[-1])) if at else None
+    if field is None or not field.examples:
+        return None
+    # quoted for a shell where it is typed, and as the key stands where it is in a file
+    return f"`{at[-1]}: {field.examples[0]}`" if where.line else f"`'{dotted(at)}={field.examples[0]}'`"
 
 
 def _choices(path: KeyPath) -> Iterator[Any]:

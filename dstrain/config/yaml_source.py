@@ -103,6 +103,14 @@ def shown(value: Any) -> str:
     return _cut(text)
 
 
+def write_value(value: Any) -> str:
+    """A value as one would type it behind `key=`: read as YAML it is equal to `value`."""
+    if value is None or isinstance(value, bool | int | float):
+        return json.dumps(value)
+    text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
+    return text.removesuffix("\n").removesuffix("\n...")
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 3] + "…"
 

@@ -21,6 +21,9 @@ LAYERDROP_FIELDS = ("encoder_layerdrop", "decoder_layerdrop")
 KEPT_GENERATION_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
 """What a checkpoint's generation config may decide: its token ids, and the words it must not say (Marian's padding)."""
 
+EXPORTED_GENERATION_FIELDS = ("num_beams", "max_new_tokens", "length_penalty", "forced_bos_token_id")
+"""What a model that dstrain has exported says of its recipe's evaluations."""
+
 HARMLESS_GENERATION_FIELDS = (
     "use_cache",
     "output_attentions",
@@ -124,8 +127,10 @@ def generation_arguments(
     return {"decoder_start_token_id": eos if start is None else start, "forced_bos_token_id": language}
 
 
-def reset_generation_config(model: PreTrainedModel) -> list[str]:
+def reset_generation_config(model: PreTrainedModel, *, is_export: bool = False) -> list[str]:
     """Replace the checkpoint's generation defaults, in place; the sentences that say what was dropped.
+
+    Of a model that dstrain has exported (`is_export`) nothing is said of what the export put there.
 
     A stale `max_length=200`, `num_beams=5` or forced last token would otherwise decide every hypothesis that the recipe
     does not speak of. Token ids and forbidden words stay.
@@ -136,7 +141,11 @@ def reset_generation_config(model: PreTrainedModel) -> list[str]:
     if config_start is not None:
         kept.setdefault("decoder_start_token_id", config_start)
     model.generation_config = type(model.generation_config)(**kept)
-    unspoken = (*KEPT_GENERATION_FIELDS, *HARMLESS_GENERATION_FIELDS)
+    unspoken = {
+        *KEPT_GENERATION_FIELDS,
+        *HARMLESS_GENERATION_FIELDS,
+        *(EXPORTED_GENERATION_FIELDS if is_export else ()),
+    }
     dropped = [(key, value) for key, value in stored.items() if key not in unspoken and value is not None]
     return [f"generation default {key}={value} of the model is dropped: the recipe decides" for key, value in dropped]
 

@@ -6,6 +6,7 @@ the hub is run, and `.bin` weights are read as tensors only, never as pickled ob
 
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
@@ -18,6 +19,8 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Type of the weights that evaluation and generation use, by precision."""
+EXPORT_MARK = "training_step.json"
+"""Lies in every model folder that dstrain writes, and says which step's weights it holds."""
 
 
 def _ignore(sentence: str) -> None:
@@ -54,7 +57,8 @@ def load_model(
         torch.manual_seed(seed)
         model = _read_weights(section.name, revision=section.revision, config=config)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
-    for sentence in reset_generation_config(model):
+    is_export = (Path(section.name) / EXPORT_MARK).is_file()
+    for sentence in reset_generation_config(model, is_export=is_export):
         report(sentence)
     return model
 

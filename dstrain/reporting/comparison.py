@@ -112,15 +112,15 @@ def as_json(runs: Sequence[Compared]) -> list[dict[str, Any]]:
 
 def _cells(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     keys = differing_keys([run.recipe for run in runs])
-    names, metrics = [run.name for run in runs], {run.metric for run in runs}
+    metrics = {run.metric for run in runs}
     one_metric = next(iter(metrics)) if len(metrics) == 1 else None
     best = f"best {one_metric}" if one_metric else "best score"
     header = ["run", "status", "step", best, "at step", "loss", "seconds trained"]
     assert len(header) == NUM_FIXED
     rows = [
         [
-            # a sweep may give all its runs one name
-            run.name if names.count(run.name) == 1 else run.run,
+            # a sweep gives all its runs one name
+            printable(run.run),
             run.state,
             f"{run.step} of {run.total_steps}" if run.total_steps else str(run.step),
             _number(run.best) if one_metric or run.best is None else f"{run.metric} {_number(run.best)}",

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import dstrain.evaluate
 from dstrain.cli import app
-from dstrain.config.load import load_config, recipe_hash
+from dstrain.config.load import load_config, recipe_hash, recipes_folder
 
 RUNNER = CliRunner()
 
@@ -101,8 +101,8 @@ def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run
 def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def main(argv: Any) -> int:
-        seen.append(vars(plain_arguments(argv)))
+    def main(argv: Any, *, program: str) -> int:
+        seen.append(vars(plain_arguments(argv, program=program)))
         return 1
 
     plain_arguments = dstrain.evaluate.parse_arguments
@@ -121,6 +121,31 @@ def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypa
             "local_rank": None,
         }
     ]
+
+
+def test_evaluate_names_itself_in_a_usage_error_and_takes_a_value_that_looks_like_an_option(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--", "-x=1"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("usage: dstrain evaluate ")
+    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--as", "-x"])
+    assert "needs a run folder" in result.stderr
+
+
+def test_check_says_of_a_sweep_what_it_is_and_what_takes_it(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.yaml"
+    for text in ("config: debug\noutput_dir: runs/x\ngrid: {seed: [1]}\n", "output_dir: runs/x\nlist: [{}]\n"):
+        path.write_text(text)
+        result = RUNNER.invoke(app, ["check", str(path), "training.max_steps=3"])
+        assert result.exit_code == 1
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"{path}:1: this is a sweep, no recipe; `dstrain sweep {path}`")
+
+
+def test_a_recipe_with_a_key_of_a_sweep_is_still_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"extends: {recipes_folder() / 'debug.yaml'}\ngrid: {{seed: [1]}}\n")
+    result = RUNNER.invoke(app, ["check", str(path)])
+    assert "recipe.yaml:2: grid: unknown key" in result.stderr
 
 
 def test_check_imports_nothing_heavy() -> None:

@@ -53,8 +53,8 @@ def test_the_table_has_the_best_run_first_and_a_column_for_every_key_that_differ
     rate = str(load_config("debug").training.learning_rate)
     assert cells(result) == [
         ["run", "status", "step", "best bleu", "at step", "loss", "seconds trained", "seed", "training.learning_rate"],
-        ["high", "finished", "40 of 40", "25.5000", "10", "0.5000", "61.7", "7", rate],
-        ["low", "finished", "40 of 40", "7.5000", "20", "1.2500", "61.7", str(load_config("debug").seed), "0.0001"],
+        [high, "finished", "40 of 40", "25.5000", "10", "0.5000", "61.7", "7", rate],
+        [low, "finished", "40 of 40", "7.5000", "20", "1.2500", "61.7", str(load_config("debug").seed), "0.0001"],
     ]
 
 
@@ -72,7 +72,7 @@ def test_a_loss_is_better_the_lower_it_is_and_runs_without_a_score_come_last(tmp
         make_run(tmp_path / "nan", "evaluation.best_metric=loss", bleu=[1.0], loss=math.nan),
     ]
     table = cells(compare(*runs))
-    assert [row[0] for row in table] == ["run", "three", "one", "nan", "none"]
+    assert [Path(row[0]).name for row in table] == ["run", "three", "one", "nan", "none"]
     assert table[0][3] == "best loss"
     assert [row[3:5] for row in table[1:]] == [["6.0000", "30"], ["8.0000", "10"], ["8.0000", "10"], ["-", "-"]]
     assert table[3][5] == "nan"
@@ -85,7 +85,7 @@ def test_runs_of_several_metrics_stand_apart_and_name_them(tmp_path: Path) -> No
         make_run(tmp_path / "c", "evaluation.best_metric=chrf", bleu=[1.0], chrf=60.0),
     ]
     table = cells(compare(*runs))
-    assert [(row[0], row[3]) for row in table] == [
+    assert [(Path(row[0]).name, row[3]) for row in table] == [
         ("run", "best score"),
         ("b", "bleu 30.0000"),
         ("c", "chrf 60.0000"),
@@ -93,9 +93,16 @@ def test_runs_of_several_metrics_stand_apart_and_name_them(tmp_path: Path) -> No
     ]
 
 
-def test_runs_of_one_name_are_shown_by_their_folders(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / folder, name="same") for folder in ("a", "b")]
+def test_a_run_is_known_by_its_folder_alone_or_beside_others_of_any_name(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / folder, name=name) for folder, name in (("a", "same"), ("b", "same"), ("c", "other"))]
     assert [row[0] for row in cells(compare(*runs))[1:]] == runs
+    for run in runs:
+        assert cells(compare(run))[1][0] == run
+
+
+def test_a_folder_is_shown_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a\x1b[2Jb", name="plain")
+    assert cells(compare(run))[1][0] == run.replace("\x1b", " ")
 
 
 def test_a_long_value_of_a_recipe_is_cut_on_the_terminal_alone(tmp_path: Path) -> None:
@@ -116,7 +123,7 @@ def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) ->
         (tmp_path / "deep" / name).write_text(content)
     result = compare(str(tmp_path / "nowhere"), run, str(tmp_path), broken, str(tmp_path / "deep"))
     assert result.exit_code == 1
-    assert [row[0] for row in cells(result)[1:]] == ["run"]
+    assert [row[0] for row in cells(result)[1:]] == [run]
     skipped = result.stderr.splitlines()
     assert len(skipped) == 4
     for line, part in zip(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.load import dump_config, load_config
+from dstrain.config.load import ConfigError, dump_config, load_config
 from dstrain.evaluate import EXIT_USAGE, Order, main, parse_arguments, plan_order
 
 
@@ -27,6 +27,14 @@ def test_of_a_run_folder_its_own_recipe_and_its_best_model_are_taken(run: Path, 
     found = order(run)
     assert (found.model, found.config.name, found.output) == (str(run / folders[0]), "debug", run / "evaluate")
     assert (found.step, found.is_due, found.joins) == (None, False, None)
+
+
+def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
+    (run / "best").mkdir()
+    given = ["data.train=[{path: absent.tsv}]", "model={name: ./absent}"]
+    assert order(run, *given).model == str(run / "best")
+    with pytest.raises(ConfigError, match=r"data.eval.0.path.*no such file"):
+        order(run, "data.eval=[{path: absent.tsv}]")
 
 
 def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:

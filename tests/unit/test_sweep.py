@@ -1,6 +1,7 @@
 """Sweeps: their members in order, each as if its overrides were typed, and everything that is refused before submitting."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -16,9 +17,10 @@ from typer.testing import CliRunner, Result
 
 from dstrain.cli import app
 from dstrain.cluster.outcome import RunOutcome, write_outcome
+from dstrain.cluster.requeue import JobEnd, append_entry
 from dstrain.config.load import ConfigError, load_config
-from dstrain.config.yaml_source import Document, Where, apply_override
-from dstrain.sweep import Member, check_members, main, plan_members, read_sweep, write_indices, write_value
+from dstrain.config.yaml_source import Document, Where, apply_override, write_value
+from dstrain.sweep import SIZE, Member, check_members, main, plan_members, read_sweep, write_indices
 from dstrain.train import parse_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,6 +251,51 @@ grid:
     assert "did you mean `learning_rate`?" in lines[2]
 
 
+def test_a_wrong_form_hides_no_wrong_value_and_no_wrong_override_hides_either(tmp_path: Path) -> None:
+    text = """
+overrides: {training.warmup_steps: -1, --debug: 1}
+grid:
+  training.schedule: [linear, curved, no]
+  seed: 5
+  model.dropout: [0.0, 2.0]
+lits: 4
+"""
+    lines = refusal(tmp_path, text, "training.max_steps=no", "seed", "model.dropout=0.1").splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        "FILE:4: overrides.--debug: is no key of a recipe",
+        "FILE:4: training.warmup_steps: must be at least 0",
+        "FILE:6: grid.training.schedule.2: YAML reads a plain `no` as false",
+        "FILE:6: training.schedule: must be 'linear', 'cosine', 'constant' or 'inverse_sqrt'",
+        "FILE:7: grid.seed: must be a list of values",
+        "FILE:8: model.dropout: must be less than 1",
+        "FILE:9: lits: unknown key",
+        "override `model.dropout=0.1`: is for all members, and would undo `model.dropout`, which the sweep varies",
+        "override `seed`: an override is written `dotted.key=value`",
+        "override `training.max_steps=no`: training.max_steps: YAML reads a plain `no` as false",
+    ]
+
+
+def test_without_a_recipe_only_the_form_is_told(tmp_path: Path) -> None:
+    message = refusal(tmp_path, "list: [{seed: x}, 5]\n", "seed", head="config: nowhere\n")
+    assert [line.partition(";")[0] for line in message.splitlines()] == [
+        "FILE:1: config: neither a file nor a shipped recipe",
+        "FILE:3: list.1: must be a mapping of keys to values",
+        "override `seed`: an override is written `dotted.key=value`",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["debug", str(ROOT / "configs" / "debug.yaml"), str(ROOT / "configs" / "ko_en_m2m.yaml")]
+)
+def test_a_recipe_is_no_sweep_and_is_told_what_takes_it(name: str) -> None:
+    result = invoke(name)
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert "this is a recipe, no sweep" in line
+    assert f"`dstrain check {name}`" in line
+    assert f"`config: {name}`" in line
+
+
 def test_a_member_whose_data_are_missing_is_refused(tmp_path: Path) -> None:
     message = refusal(tmp_path, "list: [{seed: 1}, {data.train.0: {path: nowhere.tsv}}]\n")
     assert re.match(r"member 1: FILE:3: data\.train\.0\.path: no such file; found \"nowhere\.tsv\"", message)
@@ -341,8 +388,10 @@ def test_the_command_shows_every_member_and_what_to_type(tmp_path: Path) -> None
     assert lines[0].split() == ["member", "overrides", "run", "folder", "status"]
     run = tmp_path / "runs" / "002-learning_rate=0.0003-seed=1"
     assert lines[3].split() == ["2", "training.learning_rate=0.0003", "seed=1", str(run), "-"]
-    assert f"sbatch --array=0-3 slurm/sweep.sbatch {path} training.max_steps=7" in lines[-2]
-    assert f"dstrain compare {tmp_path}/runs/*" in lines[-1]
+    size = "--nodes=1 --gpus-per-node=1"
+    assert lines[-3] == f"submit   sbatch --array=0-3 {size} slurm/sweep.sbatch {path} training.max_steps=7"
+    assert lines[-2].startswith(f"size     of one member: {size}")
+    assert lines[-1] == f"compare  dstrain compare {tmp_path}/runs/*"
 
 
 def test_members_that_have_finished_are_not_submitted_again(tmp_path: Path) -> None:
@@ -353,11 +402,40 @@ def test_members_that_have_finished_are_not_submitted_again(tmp_path: Path) -> N
         write_outcome(Path(member.run_dir), RunOutcome(outcome, 0, ""))
     found = json.loads(invoke(path, "--json").stdout)
     assert [member["state"] for member in found["members"]] == ["finished", "failed", "finished", None]
-    assert shlex.split(found["submit"]) == ["sbatch", "--array=1,3", "slurm/sweep.sbatch", path]
+    assert shlex.split(found["submit"]) == ["sbatch", "--array=1,3", *SIZE, "slurm/sweep.sbatch", path]
     for member in members:
         Path(member.run_dir).mkdir(exist_ok=True)
         write_outcome(Path(member.run_dir), RunOutcome("finished", 0, ""))
     assert json.loads(invoke(path, "--json").stdout)["submit"] is None
+    assert "submit   nothing: every member runs, has finished" in invoke(path).stdout
+
+
+def test_a_member_that_slurm_starts_again_is_offered_apart(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID)
+    requeued, ended, *_ = (Path(member.run_dir) for member in plan_members(read_sweep(path)))
+    for run, job, again in ((requeued, "12", True), (ended, "13", False)):
+        run.mkdir(parents=True)
+        write_outcome(run, RunOutcome("preempted", 85, ""))
+        append_entry(run, JobEnd(job, 0, "time limit", "the signal before it", again))
+    found = json.loads(invoke(path, "--json").stdout)
+    assert [member["comes_again"] for member in found["members"]] == ["12", None, None, None]
+    assert shlex.split(found["submit"])[1] == "--array=1-3"
+    lines = invoke(path).stdout.splitlines()
+    assert lines[1].endswith(", Slurm starts job 12 again")
+    assert "again" not in lines[2]
+    (waiting,) = (line for line in lines if line.startswith("waiting"))
+    assert waiting.startswith("waiting  squeue --jobs 12; ")
+    assert waiting.endswith(f"sbatch --array=0 {shlex.join(SIZE)} slurm/sweep.sbatch {path}")
+
+
+def test_what_no_member_names_is_told_with_the_command_that_does() -> None:
+    command = ["bash", str(ROOT / "slurm" / "sweep.sbatch"), "my.yaml", "seed=1"]
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "this is no job array" in line
+    assert line.endswith("dstrain sweep my.yaml seed=1")
 
 
 def test_a_wrong_sweep_prints_no_command_and_no_traceback(tmp_path: Path) -> None:

@@ -165,7 +165,12 @@ def test_a_conflict_with_a_wrong_value_is_not_invented(tmp_path: Path) -> None:
         ("training.learning_rate=0", "must be greater than 0"),
         ("model.dropout=1.0", "must be less than 1"),
         ("data.eval=[]", "must have at least 1 items; found []"),
-        ("data.eval={}", "must be a list; found {}"),
+        ("data.eval={}", "must be a list; found {}; write `'data.eval=[{path: file.tsv}]'`"),
+        ("data.train=[a.tsv]", "found \"a.tsv\"; write `'data.train=[{path: file.tsv}]'`"),
+        (
+            "data.eval.0.hub=x",
+            "found hub and demo; null unsets one; or replace the list: `'data.eval=[{path: file.tsv}]'`",
+        ),
         ("training=3", "must be a section of keys; found 3"),
         ("machine.deepspeed.fp16.enabled=true", "set `precision` instead"),
         ("model.revision=12345678", "must be text; found 12345678; quote it"),
@@ -179,6 +184,15 @@ def test_an_override_is_checked_like_the_file_and_named(good: Path, override: st
     (line,) = faults(good, override)
     assert message in line
     assert line.startswith(f"override `{override}`: ")
+
+
+def test_the_form_of_a_list_is_shown_as_it_stands_in_a_file_and_fits(tmp_path: Path) -> None:
+    written = GOOD.replace("    - demo: translation\n      split: eval\n", "    - file.tsv\n")
+    (line,) = faults(write(tmp_path, written))
+    assert line.endswith('data.eval.0: must be a section of keys; found "file.tsv"; write `eval: [{path: file.tsv}]`')
+    shown = line.rpartition("`eval: ")[2].removesuffix("`")
+    config = load_config(str(write(tmp_path, GOOD)), overrides=[f"data.eval={shown}"])
+    assert [source.path for source in config.data.eval] == ["file.tsv"]
 
 
 def test_early_stopping_cannot_wait_for_scores_of_another_job(good: Path) -> None:

@@ -1,5 +1,6 @@
 """Models from folders and from scratch: what is kept, what is changed and said, what is refused."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,9 @@ import torch
 from tiny_models import LANGUAGES, tiny_scratch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
+from dstrain.checkpoint.export import export_model
 from dstrain.config.schema import Model
+from dstrain.models.families import generation_arguments
 from dstrain.models.load import grow_embeddings, load_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -146,6 +149,22 @@ def test_stale_generation_defaults_are_dropped_and_said(tiny: Any, tmp_path: Pat
     assert {sentence.split("=")[0] for sentence in said} == {
         f"generation default {key}" for key in ("max_length", "num_beams", "forced_eos_token_id")
     }
+
+
+def test_of_an_exported_model_nothing_is_said_but_what_was_added_to_it(tiny: Any, tmp_path: Path) -> None:
+    languages = generation_arguments(tiny.model, tiny.tokenizer, target_language=tiny.languages[1])
+    settings = {"num_beams": 4, "max_new_tokens": 31, "length_penalty": 0.6, **languages}
+    folder = tmp_path / "best"
+    export_model(tiny.model, tokenizer=tiny.tokenizer, folder=folder, generation=settings, step=20)
+    said: list[str] = []
+    loaded = load_model(Model(name=str(folder)), tokenizer=tiny.tokenizer, seed=0, report=said.append)
+    assert said == []
+    assert (loaded.generation_config.num_beams, loaded.generation_config.max_new_tokens) == (None, None)
+
+    path = folder / "generation_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "no_repeat_ngram_size": 3}))
+    load_model(Model(name=str(folder)), tokenizer=tiny.tokenizer, seed=0, report=said.append)
+    assert said == ["generation default no_repeat_ngram_size=3 of the model is dropped: the recipe decides"]
 
 
 def test_a_decoder_only_model_is_refused_by_name(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
