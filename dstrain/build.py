@@ -8,6 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from dstrain.budget import settle_budget
 from dstrain.checkpoint.resume import Resume, Start, find_resume
 from dstrain.checkpoint.room import check_room, plan_room
 from dstrain.checkpoint.saver import RunIdentity
@@ -88,6 +89,7 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
     prepared = prepare(config, ranks=ranks)
+    config = settle_budget(config, prepared=prepared, ranks=ranks)
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
     identity = RunIdentity(recipe_hash(config), recipe, list_versions(), guard.attempt)
     resume = _agree_on_resume(config, guard=guard, identity=identity, prepared=prepared, allowed=allowed)
@@ -141,6 +143,7 @@ def _places(config: RunConfig) -> dict[str, str]:
 
 def _cut(config: RunConfig) -> Cut:
     machine = config.machine
+    assert machine.micro_batch_tokens is not None, "settled before anything is cut"
     return Cut(machine.micro_batch_tokens, machine.micro_batch_size, machine.min_micro_batches)
 
 

@@ -32,9 +32,10 @@ class Machine(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
     0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
-    micro_batch_tokens: PositiveInt = 8192
+    micro_batch_tokens: PositiveInt | None = 8192
     """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding. In steps of target tokens a
-    micro-batch is of one bucket of like rows, or of several that are nearly as long."""
+    micro-batch is of one bucket of like rows, or of several that are nearly as long. Null fills the GPU's memory: the largest
+    budget that fits is measured once for a model, GPU and precision, and kept for the whole run; without a GPU it is 8192."""
     micro_batch_size: PositiveInt | None = None
     """Pins the micro-batch to this many sequences instead of the token budget."""
     min_micro_batches: PositiveInt = 1

@@ -1,0 +1,47 @@
+"""A budget measured on the real engine: what is found fits, and much more would not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.process_group import Ranks, join_ranks
+from dstrain.config.load import load_config
+from dstrain.prepare import prepare
+from dstrain.probe import Probe, Request, find_budget
+from tests.distributed.ranks import start_ranks
+from tests.system.runs import build_run, train
+
+ROOM_BYTES = 120 << 20
+
+
+def test_what_is_found_fits_and_half_as_much_again_does_not(tmp_path: Path) -> None:
+    (found,) = start_ranks(_find, [str(tmp_path)], world_size=1)
+    assert found["width"] < found["budget"]
+    assert found["peak"] <= found["limit"] < found["peak_of_more"]
+
+
+def _find(place: Place, arguments: Sequence[str]) -> dict[str, int]:
+    # more rows than a step has, so that a step does not end the search
+    config = build_run(Path(arguments[0]), training__batch_size=1_000_000)
+    ranks = join_ranks(discover_place({}), timeout_minutes=5)
+    prepared = prepare(config, ranks=Ranks(place=place, device=ranks.device, group=None))
+    folders = [str(tokens.folder) for tokens in (prepared.train, prepared.eval)]
+    request = Request(config, str(Path(config.run_dir) / "tokenizer"), *folders)
+    probe = Probe(request, ranks=ranks)
+    first = probe.measure(probe.width)
+    assert first is not None
+    limit = first + ROOM_BYTES
+    budget = find_budget(request, limit_bytes=limit, probe=probe)
+    assert budget is not None
+    peak, more = probe.measure(budget), probe.measure(budget * 3 // 2)
+    assert peak is not None
+    assert more is not None
+    return {"width": probe.width, "budget": budget, "limit": limit, "peak": peak, "peak_of_more": more}
+
+
+def test_a_run_keeps_the_budget_that_it_began_with(tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__micro_batch_tokens=None)
+    assert train(config, stop_after=5) == [EXIT_PREEMPTED]
+    kept = load_config(str(Path(config.run_dir) / "config.yaml")).machine.micro_batch_tokens
+    assert kept == 8192
+    assert train(config, world_size=2) == [0, 0]
