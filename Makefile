@@ -11,7 +11,7 @@ FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_po
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 RESULTS := tests/benchmarks/results
 
-.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check bench environment test-environment clean
+.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -47,9 +47,17 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.training --kind translation --json $(RESULTS)/training-translation.json
 	$(BIN)/python -m tests.benchmarks.training --kind parsing --json $(RESULTS)/training-parsing.json
 	$(BIN)/python -m tests.benchmarks.training --losses 50 --json $(RESULTS)/losses-translation.json
-	$(BIN)/python -m tests.benchmarks.evaluation --beams 1 --json $(RESULTS)/evaluation.json
+	$(BIN)/python -m tests.benchmarks.recipe --kind parsing --json $(RESULTS)/recipe-parsing.json
+	$(BIN)/python -m tests.benchmarks.recipe --kind translation --json $(RESULTS)/recipe-translation.json
+	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json
 	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
 	$(BIN)/python -m tests.benchmarks.report
+
+# the published sizes on a GPU; with a torch that fits it in the environment
+bench-gpu: test-environment
+	$(PIP) install --quiet accelerate==1.15.0
+	$(BIN)/python -m tests.benchmarks.gpu --json $(RESULTS)/gpu.json
+	$(BIN)/python -m tests.benchmarks.evaluation --size mt5-small --rounds 1 precision=bf16 --json $(RESULTS)/gpu-evaluation.json
 
 environment: $(VENV)/installed
 test-environment: $(VENV)/installed-test

@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
                 joins=order.joins,
                 ranks=ranks,
             )
+        ranks.leave()
     except (ValueError, LeaseLost, OSError) as error:
         print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
         if place.world_size > 1:

@@ -101,6 +101,7 @@ def run(
     except BaseException as error:
         guard.phases.end(f"failed: {error}")  # else its neighbours take it for lost, and ask to be started again
         raise
+    ranks.leave()
     guard.close(f"ended with code {code}")
     return code
 
@@ -146,6 +147,7 @@ def _build_loader(built: Built) -> Loader:
         pad_id=built.prepared.tokenizer.pad_token_id,
         decoder_start_id=decoder_start_id(built.model),
         prefetch_steps=built.config.machine.prefetch_steps,
+        device=built.ranks.device,
     )
 
 

@@ -41,6 +41,15 @@ class Ranks:
             return self
         return replace(self, group=dist.new_group(backend="gloo", timeout=self.timeout))
 
+    def leave(self) -> None:
+        """End the process group, when all ranks are done; a collective call.
+
+        Some ranks that ended without it, while others went on, were aborted by threads of the group (exit code 134).
+        """
+        if self.world_size > 1:
+            self.barrier()
+            dist.destroy_process_group()
+
     def gather(self, value: Any) -> list[Any] | None:
         """Every rank's value in the order of ranks on rank 0, None elsewhere."""
         if self.world_size == 1:

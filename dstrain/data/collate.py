@@ -1,7 +1,7 @@
 """Token ids in, padded tensors out. Knows nothing of files, plans or ranks."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -34,26 +34,23 @@ class MicroBatch:
 
     def to(self, device: torch.device | str) -> "MicroBatch":
         """The same micro-batch with its tensors on device."""
-        return MicroBatch(
-            source_ids=self.source_ids.to(device, non_blocking=True),
-            source_mask=self.source_mask.to(device, non_blocking=True),
-            decoder_ids=self.decoder_ids.to(device, non_blocking=True),
-            labels=self.labels.to(device, non_blocking=True),
-            weight=self.weight,
-            index=self.index,
-            rows=self.rows,
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> "MicroBatch":
+        """The same in page-locked memory, which a GPU copies from while the host goes on."""
+        return self._each(lambda tensor: tensor.pin_memory())
 
     def part(self, places: slice) -> "MicroBatch":
         """Some of the rows, as wide as the whole."""
-        return MicroBatch(
-            source_ids=self.source_ids[places],
-            source_mask=self.source_mask[places],
-            decoder_ids=self.decoder_ids[places],
-            labels=self.labels[places],
-            weight=self.weight,
-            index=self.index,
-            rows=self.rows[places],
+        return replace(self._each(lambda tensor: tensor[places]), rows=self.rows[places])
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
+        return replace(
+            self,
+            source_ids=change(self.source_ids),
+            source_mask=change(self.source_mask),
+            decoder_ids=change(self.decoder_ids),
+            labels=change(self.labels),
         )
 
 

@@ -1,6 +1,6 @@
 """Plans and token ids in, this rank's tensors out, some steps ahead in a background thread.
 
-Knows nothing of the engine, of devices or of how rows became tokens.
+Knows nothing of the engine and of how rows became tokens; of the device, whether host memory is to be pinned for it.
 """
 
 import queue
@@ -10,11 +10,13 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, longest
 from dstrain.data.tokens import TokenSet
 
+CPU = torch.device("cpu")
 POLL_SECONDS = 0.1
 """How often a waiting thread looks whether it is still wanted."""
 
@@ -55,6 +57,7 @@ class Loader:
         pad_id: int,
         decoder_start_id: int | None,
         prefetch_steps: int,
+        device: torch.device = CPU,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._tokens = tokens
@@ -64,6 +67,7 @@ class Loader:
         self._pad_id = pad_id
         self._decoder_start_id = decoder_start_id
         self._prefetch_steps = prefetch_steps
+        self._device = device
         self._clock = clock
         self._excluded: frozenset[int] = frozenset()
 
@@ -146,10 +150,15 @@ class Loader:
 
     def _prefetch(self, position: Position, ready: "queue.Queue[StepBatch | _Failure]", stop: threading.Event) -> None:
         item: StepBatch | _Failure
+        pins = self._device.type == "cuda"
+        if pins:
+            torch.cuda.set_device(self._device)  # a thread begins with the first GPU, which may be another rank's
         while not stop.is_set():
             try:
                 item = self.load_step(position)
                 position = item.plan.next_position
+                if pins:
+                    item = replace(item, micro_batches=tuple(batch.pinned() for batch in item.micro_batches))
             # Whatever it is, the consumer must hear of it: a thread that dies in silence leaves the consumer waiting.
             except BaseException as error:
                 item = _Failure(error)

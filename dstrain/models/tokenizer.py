@@ -12,6 +12,8 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dstrain.models.batch_encoding import build_batch_encoder
+
 NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
 """Arguments of a tokenizer call: plain lists of ids, and no warning about lengths, which are the caller's business."""
@@ -34,6 +36,7 @@ class Seq2SeqTokenizer:
         _check_distinct(vocabulary, languages=self.languages, name=tokenizer.name_or_path)
         self.vocabulary_size: int = 1 + max(*vocabulary.values(), *self.languages.values(), self.pad_token_id)
         """Highest id + 1: the rows an embedding needs. `len()` counts tokens and can be smaller."""
+        self._batch = build_batch_encoder(tokenizer)
         self._special = frozenset({*tokenizer.all_special_ids, *self.languages.values()} - {self.unk_token_id})
 
     @property
@@ -72,9 +75,24 @@ class Seq2SeqTokenizer:
         for unknown language codes.
         """
         self._set_languages(source_language, target_language)
-        source_ids = self.tokenizer(sources, **QUIET)["input_ids"] if sources else []
-        target_ids = self.tokenizer(text_target=targets, **QUIET)["input_ids"] if targets else []
+        source_ids = self._encode_side(sources, keyword="text", language=source_language)
+        target_ids = self._encode_side(targets, keyword="text_target", language=target_language)
         return source_ids, target_ids
+
+    def _encode_side(self, texts: list[str], *, keyword: str, language: str | None) -> list[list[int]]:
+        if self._batch is None:
+            return self._encode_slowly(texts, keyword=keyword)
+        language_id = self.language_id(language or self.default_language)
+        assert language_id is not None
+        found = self._batch.encode(texts, language_id=language_id)
+        others = self._encode_slowly(
+            [text for text, ids in zip(texts, found, strict=True) if ids is None], keyword=keyword
+        )
+        rest = iter(others)
+        return [next(rest) if ids is None else ids for ids in found]
+
+    def _encode_slowly(self, texts: list[str], *, keyword: str) -> list[list[int]]:
+        return list(self.tokenizer(**{keyword: texts}, **QUIET)["input_ids"]) if texts else []
 
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """The first tokens of the text, with the special tokens at both ends kept; at most max_tokens in all.

@@ -41,6 +41,8 @@ from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.prepare import prepare
 
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Of evaluations; the training before them is short."""
 STOCK_BATCH_SIZE = 16
 TRAINING_BATCH_SIZE = 64
 MT5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
@@ -84,7 +86,7 @@ def build_case(config: RunConfig, *, folder: Path, num_steps: int, size: str | N
         train(case, tokens=prepared.train, num_steps=num_steps)
         torch.save(model.state_dict(), weights)
     model = grow(model, sizes=SIZES[size]) if size else model
-    return replace(case, model=model.to(DTYPES[config.precision]))
+    return replace(case, model=model.to(DEVICE, DTYPES[config.precision]))
 
 
 def grow(model: PreTrainedModel, *, sizes: Mapping[str, int]) -> PreTrainedModel:
@@ -154,7 +156,7 @@ def evaluate_ours(case: Case) -> EvaluationResult:
         rank=0,
         world_size=1,
         gather=lambda results: [results],
-        device=torch.device("cpu"),
+        device=DEVICE,
     )
     assert result is not None
     return result
@@ -177,9 +179,9 @@ def evaluate_stock(case: Case, *, max_new_tokens: int, num_rows: int) -> tuple[l
         for first in range(0, num_rows, STOCK_BATCH_SIZE):
             rows = range(first, min(num_rows, first + STOCK_BATCH_SIZE))
             generation = generations[tokens.examples[first].target_language]
-            batch = case.batch(rows, tokens=tokens)
+            batch = case.batch(rows, tokens=tokens).to(DEVICE)
             sources = {"input_ids": batch.source_ids, "attention_mask": batch.source_mask}
-            sequences = model.generate(**sources, generation_config=generation).numpy()
+            sequences = model.generate(**sources, generation_config=generation).cpu().numpy()
             loss = model(**sources, labels=batch.labels).loss
             losses.append(float(loss) * int((batch.labels != -100).sum()))
             hypotheses += [

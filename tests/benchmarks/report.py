@@ -14,6 +14,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from dstrain.reporting.markdown import percent, table
+from tests.benchmarks.recipe import NUM_EVALUATIONS
 from tests.benchmarks.training import describe_machine
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,6 +195,30 @@ def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> s
     return "\n\n".join(["## Evaluation", about, table(header, rows), machine])
 
 
+def recipe_section(found: Mapping[str, Any]) -> str:
+    """The wall time of a whole scaled-down recipe."""
+    size = found["size"]
+    rows = [
+        [
+            {"dstrain": "dstrain", "trainer": "Seq2SeqTrainer"}[side],
+            ", ".join(f"{result['seconds']:.0f}" for result in results),
+            ", ".join(f"{result['loss']:.4f}" for result in results),
+            ", ".join(f"{result['score']:.1f}" for result in results),
+        ]
+        for side, results in found["sides"].items()
+    ]
+    low, high = found["ratio_range"]
+    about = (
+        f"Rows: {found['origin']}. {NUM_EVALUATIONS * size['steps_between']} updates of {size['per_device']} × "
+        f"{size['accumulation']} rows, an evaluation of {size['max_rows']} rows with {size['num_beams']} beams and a "
+        f"checkpoint after each {size['steps_between']}; the best and the last model saved. A side is one command, imports "
+        f"included. **{found['ratio']:.2f} × as fast** ({low:.2f} to {high:.2f})."
+    )
+    title = f"## A whole recipe, {found['kind']}, {found['model']}"
+    header = ["side", "seconds, by repeat", "last loss", "last score"]
+    return "\n\n".join([title, about, table(header, rows), describe(found["machine"])])
+
+
 def loss_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:
     """Memory and time of the vocabulary projection and its loss."""
 
@@ -228,6 +253,7 @@ def build_page(results: Path, *, plots: Path) -> str:
     builders: dict[str, Callable[[Any], str]] = {
         "training": lambda found: training_section(found, plots=plots),
         "losses": losses_section,
+        "recipe": recipe_section,
         "evaluation": lambda found: evaluation_section(found, machine=machine),
         "loss_memory": lambda found: loss_section(found, machine=machine),
     }

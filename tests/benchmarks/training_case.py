@@ -79,6 +79,8 @@ def build_config(
     seed: int,
     train: Sequence[str] = (),
     held_out: Sequence[str] = (),
+    precision: str = "fp32",
+    batch_unit: str = "target_tokens",
 ) -> RunConfig:
     """Our side's recipe; the Trainer's arguments say the same. Without files the demo stands in for drawn rows."""
     demo = [{"demo": kind}]
@@ -87,6 +89,7 @@ def build_config(
         {
             "name": "training-benchmark",
             "seed": seed,
+            "precision": precision,
             "output_dir": str(folder / "run"),
             "model": {"scratch": {"architecture": model, "vocabulary_size": 8000} | SHAPES[model]},
             "task": {"kind": kind} | dict(zip(("source_language", "target_language"), languages, strict=True)),
@@ -97,7 +100,7 @@ def build_config(
             },
             "training": {
                 "batch_size": batch_tokens,
-                "batch_unit": "target_tokens",
+                "batch_unit": batch_unit,
                 "max_steps": num_updates,
                 "learning_rate": LEARNING_RATE,
                 "warmup_steps": warmup_steps,
@@ -164,7 +167,7 @@ def build_model(model: str, *, seed: int) -> PreTrainedModel:
     return build_scratch_model(scratch, tokenizer=vocabulary, seed=seed)  # type: ignore[arg-type]
 
 
-class _Ids:
+class Ids:
     """Reads ids that are written as text."""
 
     fingerprint = "ids"
@@ -197,7 +200,7 @@ def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: in
     )
     build_token_set(
         examples,
-        encoder=_Ids(end_id=end_id),
+        encoder=Ids(end_id=end_id),
         task=config.task,
         rules=config.data.rules,
         folder=folder,

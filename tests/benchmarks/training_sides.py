@@ -79,6 +79,11 @@ class Job:
     num_warm_up: int
     """Updates before the clock starts."""
     seed: int = 0
+    precision: str = "fp32"
+    batch_unit: str = "target_tokens"
+    """Of our updates: `sequences` takes exactly rows_per_update."""
+    deepspeed: bool = False
+    """Run the Trainer on DeepSpeed as well, with our settings."""
     held_out: bool = False
     """Train in the true order, and give the loss on held-out rows after that; else of group_by_length's order take updates
     evenly over the epoch after the first, because it begins with its longest rows."""
@@ -101,6 +106,8 @@ class Stopwatch(Hook):
 
     def lap(self, step: int) -> None:
         """Update `step` is done."""
+        if step in (self._first, self._last) and torch.cuda.is_available():
+            torch.cuda.synchronize()
         if step == self._first:
             self._started = (time.perf_counter(), time.process_time())
         if step == self._last:
@@ -131,7 +138,13 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         folder,
         kind=case.kind,
         model=case.model,
-        batch_tokens=tokens_per_update(job, lengths=tokens.target_lengths),
+        batch_tokens=(
+            job.rows_per_update
+            if job.batch_unit == "sequences"
+            else tokens_per_update(job, lengths=tokens.target_lengths)
+        ),
+        batch_unit=job.batch_unit,
+        precision=job.precision,
         budget=job.side.size,
         num_updates=job.num_updates,
         warmup_steps=warmup_steps(job),
@@ -155,11 +168,12 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         pad_id=case.pad_id,
         decoder_start_id=case.start_id,
         prefetch_steps=config.machine.prefetch_steps,
+        device=ranks.device,
     )
     quarantine = Quarantine(config=config, ranks=ranks, find_rows=_refuse, locate_rows=_refuse, exclude=loader.exclude)
     watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
     train(
-        build_engine(config, module=Seq2SeqLoss(model), ranks=ranks, total_steps=job.num_updates),
+        build_engine(config, module=Seq2SeqLoss(model).to(ranks.device), ranks=ranks, total_steps=job.num_updates),
         loader=loader,
         progress=Progress(0, Position(0, 0)),
         total_steps=job.num_updates,
@@ -276,7 +290,9 @@ def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: Token
         logging_steps=50,
         report_to=[],
         disable_tqdm=True,
-        use_cpu=True,
+        use_cpu=not torch.cuda.is_available(),
+        bf16=job.precision == "bf16",
+        deepspeed=deepspeed_settings(job) if job.deepspeed else None,
         save_strategy="no",
     )
     trainer = CountingTrainer(
@@ -290,6 +306,18 @@ def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: Token
     )
     trainer.train()
     return watch
+
+
+def deepspeed_settings(job: Job) -> dict[str, Any]:
+    """What our engine gives DeepSpeed, the batch and the clipping as the Trainer has them."""
+    return {
+        "train_micro_batch_size_per_gpu": "auto",
+        "gradient_accumulation_steps": "auto",
+        "gradient_clipping": "auto",
+        "zero_optimization": {"stage": 1},
+        "zero_allow_untested_optimizer": True,
+        "bf16": {"enabled": job.precision == "bf16"},
+    }
 
 
 def build_padder(pad_id: int) -> PreTrainedTokenizerFast:
@@ -331,6 +359,8 @@ def measure(job: Job) -> dict[str, Any]:
         watch = act(job, case=case, model=model, tokens=tokens, folder=Path(folder))
     peak = _status("VmHWM")
     found: dict[str, Any] = watch.result() | {"peak_mib": (peak - held) / 2**20, "resident_mib": peak / 2**20}
+    if torch.cuda.is_available():
+        found["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20
     if job.held_out:
         found["held_out_loss"] = held_out_loss(model, case=case)
     return found

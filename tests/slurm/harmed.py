@@ -17,7 +17,7 @@ def harmed(folder: Path, *harms: str) -> Mapping[str, str]:
     python = folder / "python"
     names = " ".join(f"'{harm}'" for harm in harms)
     python.write_text(
-        f'#!/bin/bash\n[ "$1" = -m ] && exec {sys.executable} "$@"\nshift\n'
+        f'#!/bin/bash\n[[ "$1" = -[mc] ]] && exec {sys.executable} "$@"\nshift\n'
         f'exec {sys.executable} -m tests.slurm.harmed {names} -- "$@"\n'
     )
     python.chmod(0o755)

@@ -57,6 +57,28 @@ def test_all_ranks_together_compute_what_one_rank_computes(build_tokens: BuildTo
         assert counts == {(expected.num_target_tokens, expected.source_tokens, expected.padded_target_tokens)}
 
 
+def test_for_a_gpu_memory_is_pinned_ahead_in_a_thread_that_knows_which(
+    build_tokens: BuildTokens, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        done.append(f"pin in {threading.current_thread().name}")
+        return tensor.clone()
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: done.append(f"set {device}"))
+    tokens = build_tokens(LENGTHS)
+    plan = _plan(tokens)
+    pinned = _take(_loader(tokens, plan, device=torch.device("cuda", 3)), 2)
+    assert done[:2] == ["set cuda:3", "pin in dstrain-loader"]
+    assert {*done[1:]} == {"pin in dstrain-loader"}
+    for found, expected in zip(pinned, _take(_loader(tokens, plan), 2), strict=True):
+        for mine, other in zip(found.micro_batches, expected.micro_batches, strict=True):
+            assert torch.equal(mine.labels, other.labels)
+            assert torch.equal(mine.source_ids, other.source_ids)
+
+
 def test_the_counts_of_tokens_are_those_of_the_tensors(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     for step in _take(_loader(tokens, _plan(tokens)), 4):

@@ -1,0 +1,227 @@
+"""The wall time of a whole recipe, here and with transformers' Seq2SeqTrainer: training, 19 evaluations, saves, exports.
+
+`python -m tests.benchmarks.recipe [--kind parsing] [--model mt5] [--repeats 3] [--threads 2] [--json FILE]` (needs `pip install
+accelerate` for the Trainer). The recipe is that of a published model card, scaled down: mT5 on MTOP in pointer form, an update of
+16 rows accumulated, greedy evaluations in batches of 16 (`parsing`); M2M100 from Korean to English, an update of 16 sentences,
+beam 5 (`translation`). A side is one command in a process of its own, from its start to its end; they take turns. Both read the
+same files with the same tokenizer, begin with the same weights, and make the same number of updates, evaluations on the same rows
+and checkpoints with optimizer state. The Trainer pads in random order as its default is, its loss corrected to the mean over the
+update; its evaluations give loss, generated text and the task's score. Ours runs the recipe by `launch/train.py`.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from sacrebleu.metrics.bleu import BLEU
+from transformers import AutoTokenizer, DataCollatorForSeq2Seq, Seq2SeqTrainingArguments
+
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
+from dstrain.evaluation.generate import plan_cap
+from dstrain.models.families import max_positions
+from dstrain.models.load import quiet_transformers
+from dstrain.reporting.records import load_record
+from tests.benchmarks.training import ORIGINS, describe_machine, find_real_rows
+from tests.benchmarks.training_case import (
+    LEARNING_RATE,
+    MAX_GRAD_NORM,
+    Case,
+    build_config,
+    make_case,
+    read_case,
+    save_case,
+)
+from tests.benchmarks.training_sides import CountingTrainer, Rows, Stopwatch
+
+NUM_EVALUATIONS = 19
+"""As many as t5-small-pointer-mtop's card has."""
+SIDES = ("dstrain", "trainer")
+EVALUATION_BATCH = 16
+
+
+@dataclass(frozen=True)
+class Size:
+    """A recipe, scaled down."""
+
+    per_device: int
+    accumulation: int
+    steps_between: int
+    """Updates between evaluations."""
+    max_rows: int
+    """Evaluation rows."""
+    num_beams: int
+
+    @property
+    def num_steps(self) -> int:
+        """Updates of the whole run."""
+        return NUM_EVALUATIONS * self.steps_between
+
+
+SIZES = {"parsing": Size(16, 8, 5, 96, 1), "translation": Size(16, 1, 40, 64, 5)}
+"""The cards': 16 x 32 rows, 200 updates between evaluations; 16 x 1 and 5,000."""
+
+
+def build_recipe(folder: Path, *, kind: str, model: str, train: list[str], held_out: list[str]) -> RunConfig:
+    """Our side's recipe, beginning with the weights and the tokenizer that lie in `folder`."""
+    size = SIZES[kind]
+    base = build_config(
+        folder, kind=kind, model=model, batch_tokens=1, budget=8192, num_updates=size.num_steps,
+        warmup_steps=size.num_steps // 10, seed=0, train=train, held_out=held_out,
+    )  # fmt: skip
+    values = base.model_dump()
+    values["model"] = {"name": str(folder / "model")}
+    values["training"] |= {"batch_size": size.per_device * size.accumulation, "batch_unit": "sequences"}
+    values["evaluation"] = {"every_steps": size.steps_between, "num_beams": size.num_beams, "max_rows": size.max_rows}
+    return RunConfig.model_validate(values)
+
+
+def run_trainer(folder: Path, *, output: Path) -> dict[str, Any]:
+    """The whole recipe by Seq2SeqTrainer; gives its last evaluation."""
+    case = read_case(folder / "case.json")
+    size, model, tokens = SIZES[case.kind], case.load_model(), case.load_rows("eval")
+    tokenizer = AutoTokenizer.from_pretrained(case.weights)
+    cap = plan_cap(
+        RunConfig.model_validate_json((folder / "recipe.json").read_text()).evaluation,
+        longest_reference=int(tokens.target_lengths.max()),
+        max_positions=max_positions(model.config),
+    )
+    arguments = Seq2SeqTrainingArguments(
+        output_dir=str(output), per_device_train_batch_size=size.per_device, gradient_accumulation_steps=size.accumulation,
+        per_device_eval_batch_size=EVALUATION_BATCH, max_steps=size.num_steps, learning_rate=LEARNING_RATE,
+        warmup_steps=size.num_steps // 10, max_grad_norm=MAX_GRAD_NORM, lr_scheduler_type="linear", weight_decay=0.0, seed=0,
+        eval_strategy="steps", eval_steps=size.steps_between, save_strategy="steps", save_steps=size.steps_between,
+        save_total_limit=2, load_best_model_at_end=True, metric_for_best_model="score", predict_with_generate=True,
+        generation_max_length=cap.max_new_tokens + 1, generation_num_beams=size.num_beams, logging_steps=50, report_to=[],
+        disable_tqdm=True, use_cpu=True,
+    )  # fmt: skip
+
+    def score(predicted: Any) -> dict[str, float]:
+        texts = [
+            tokenizer.batch_decode(np.where(ids < 0, case.pad_id, ids), skip_special_tokens=True)
+            for ids in (predicted.predictions, predicted.label_ids)
+        ]
+        if case.kind == "translation":
+            return {"score": BLEU().corpus_score(texts[0], [texts[1]]).score}
+        return {"score": 100.0 * float(np.mean([a == b for a, b in zip(*texts, strict=True)]))}
+
+    trainer = CountingTrainer(
+        model=model, args=arguments, train_dataset=Rows(case.load_rows("train")),
+        eval_dataset=torch.utils.data.Subset(Rows(tokens), range(min(size.max_rows, tokens.num_rows))),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, model=model), processing_class=tokenizer, compute_metrics=score,
+        watch=Stopwatch(num_warm_up=0, num_updates=size.num_steps), num_blocks=None,
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model(str(output / "final"))
+    evaluations = [row for row in trainer.state.log_history if "eval_loss" in row]
+    last = evaluations[-1]
+    return {"num_evaluations": len(evaluations), "loss": last["eval_loss"], "score": last["eval_score"]}
+
+
+def run_ours(output: Path) -> dict[str, Any]:
+    """What a run that has ended says of its last evaluation."""
+    record = load_record(output)
+    assert record.final is not None
+    assert record.status == "finished"
+    metric = record.config.best_metric
+    return {
+        "num_evaluations": len(record.eval_rows),
+        "loss": record.final.scores["loss"],
+        "score": record.final.scores[metric] * (1.0 if metric == "bleu" else 100.0),
+    }
+
+
+def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
+    """Seconds of the side's whole command, and what it ended with."""
+    output = Path(tempfile.mkdtemp(dir=folder, prefix=f"{side}-"))
+    if side == "dstrain":
+        command = ["launch/train.py", "--config", str(folder / "recipe.yaml"), f"output_dir={output}"]
+    else:
+        command = ["-m", "tests.benchmarks.recipe", "--side", str(folder), str(output)]
+    limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    environment = os.environ | limits | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, check=False, env=environment)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{side}:\n{done.stderr[-4000:]}")
+    ended = run_ours(output) if side == "dstrain" else json.loads(done.stdout.splitlines()[-1])
+    shutil.rmtree(output)
+    return {"seconds": seconds} | ended
+
+
+def prepare_sides(folder: Path, *, options: argparse.Namespace) -> Case:
+    """Rows, weights, tokenizer and recipe, in a folder that both sides read."""
+    real = find_real_rows(options.kind)
+    train, held_out = real if real else ([], [])
+    origin = ORIGINS[options.kind] if real else ""
+    if not real:
+        raise SystemExit("real rows are not there")
+    case = make_case(folder, kind=options.kind, model=options.model, train=train, held_out=held_out, origin=origin)
+    for file in (folder / "run" / "tokenizer").iterdir():
+        shutil.copy(file, folder / "model")
+    recipe = build_recipe(folder, kind=options.kind, model=options.model, train=train, held_out=held_out)
+    (folder / "recipe.yaml").write_text(dump_config(recipe))
+    (folder / "recipe.json").write_text(recipe.model_dump_json())
+    save_case(case, path=folder / "case.json")
+    return case
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kind", choices=SIZES, default="parsing")
+    parser.add_argument("--model", choices=("mt5", "m2m100"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--side", nargs=2, type=Path, metavar=("CASE", "OUTPUT"), help="be the Trainer's side")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    quiet_transformers()
+    if options.side:
+        print(json.dumps(run_trainer(options.side[0], output=options.side[1])))
+        return
+    options.model = options.model or ("mt5" if options.kind == "parsing" else "m2m100")
+    machine = describe_machine(threads=options.threads)
+    with tempfile.TemporaryDirectory() as name:
+        case = prepare_sides(Path(name), options=options)
+        found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
+        for _ in range(options.repeats):
+            for side in SIDES:
+                result = measure_apart(side, folder=Path(name), threads=options.threads)
+                found[side].append(result)
+                print(f"{side:<8} {result['seconds']:.0f} s  {shown(result)}", flush=True)
+    rounds = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(*found.values(), strict=True)]
+    ratio = median(r["seconds"] for r in found["trainer"]) / median(r["seconds"] for r in found["dstrain"])
+    print(f"{ratio:.2f} times as fast ({min(rounds):.2f} to {max(rounds):.2f})")
+    machine["load_after"] = os.getloadavg()[0]
+    report = {
+        "kind": case.kind, "model": case.model, "origin": case.origin, "size": asdict(SIZES[case.kind]),
+        "sides": found, "ratio": ratio, "ratio_range": [min(rounds), max(rounds)], "machine": machine,
+    }  # fmt: skip
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def shown(result: Mapping[str, Any]) -> str:
+    """How a side ended."""
+    return f"{result['num_evaluations']} evaluations, the last: loss {result['loss']:.4f}, score {result['score']:.2f}"
+
+
+if __name__ == "__main__":
+    main()
