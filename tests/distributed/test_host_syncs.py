@@ -1,0 +1,54 @@
+"""How often a step asks for a value of a tensor: each time a GPU would have to catch up with the host.
+
+Counted where any device's tensors are read, so that no GPU is needed for it. What is left is not this project's: transformers
+looks whether a mask masks anything, DeepSpeed whether the gradient is finite.
+"""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dstrain.cluster.process_group import Ranks
+from tests.distributed.ranks import run_ranks
+from tests.distributed.steps import TOTAL_STEPS, build_batch, build_config, build_loss, build_rows
+
+A_MICRO_BATCH = {"m2m100": 4, "mt5": 3}
+"""The masks of the encoder, of the cross-attention and, but for T5, of the decoder; and the labels, counted on the host."""
+A_STEP = 4
+"""DeepSpeed's questions about overflow and the gradient's norm, at most."""
+
+
+class Reads(TorchDispatchMode):
+    """Counts values that are read from tensors."""
+
+    num_reads = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.num_reads += func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+def count_reads(ranks: Ranks, kind: str, changes: dict[str, Any]) -> list[int]:
+    """Values read in a step of 2 micro-batches, of 4 and of 8."""
+    from dstrain.engine.engine import build_engine
+
+    config = build_config(**changes)
+    engine = build_engine(config, module=build_loss(kind, dropout=0.1), ranks=ranks, total_steps=TOTAL_STEPS)
+    found = []
+    for step, size in enumerate([8, 8, 4, 2], start=1):
+        batch = build_batch(build_rows(), sizes=[size] * (16 // size), rank=0, world_size=1)
+        with Reads() as reads:
+            engine.step(batch, step=step)
+        found.append(reads.num_reads)
+    return found[1:]  # the first step sets things up
+
+
+@pytest.mark.parametrize("kind", ["m2m100", "mt5"])
+@pytest.mark.parametrize(("stage", "precision"), [(1, "fp32"), (1, "bf16"), (2, "bf16"), (3, "fp32"), (3, "bf16")])
+def test_a_step_reads_a_few_values_whatever_the_number_of_parameters(kind: str, stage: int, precision: str) -> None:
+    (reads,) = run_ranks(count_reads, kind, {"machine__zero_stage": stage, "precision": precision}, world_size=1)
+    two, four, eight = reads
+    assert (four - two, eight - four) == (2 * A_MICRO_BATCH[kind], 4 * A_MICRO_BATCH[kind])
+    assert two - 2 * A_MICRO_BATCH[kind] <= A_STEP
