@@ -26,7 +26,16 @@ from dstrain.reporting.records import load_record
 from dstrain.reporting.terminal import aligned, printable
 from dstrain.status import text
 from dstrain.status.inspect import inspect_status
-from dstrain.sweep import SIZE, Member, check_members, plan_members, read_sweep, write_submit
+from dstrain.sweep import (
+    SIZE,
+    Member,
+    check_members,
+    find_change,
+    plan_members,
+    read_sweep,
+    write_indices,
+    write_submit,
+)
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -174,25 +183,37 @@ def sweep(
     with _clean_errors():
         planned = read_sweep(file, typed=overrides or ())
         members = plan_members(planned)
-        check_members(planned, members)
+        configs = check_members(planned, members)
+        changes = {member.number: find_change(config) for member, config in zip(members, configs, strict=True)}
         found = [(member, *_state_of_member(member)) for member in members]
     waiting = {member.number: job for member, _, job in found if job is not None}
     # those that run or have finished need no job, those that Slurm starts again have one
-    to_submit = [member.number for member, state, job in found if state not in AT_WORK and job is None]
+    changed = [number for number, change in changes.items() if change]
+    to_submit = [
+        member.number for member, state, job in found if not (state in AT_WORK or job or member.number in changed)
+    ]
     submit = write_submit(file, to_submit, typed=overrides or ()) if to_submit else None
     show = f"dstrain compare {shlex.quote(planned.output_dir.rstrip('/'))}/*"
     if as_json:
         rows = [
             {"number": member.number, "overrides": member.overrides, "run_dir": member.run_dir}
-            | {"state": state, "comes_again": job}
+            | {"state": state, "comes_again": job, "changed": changes[member.number]}
             for member, state, job in found
         ]
         typer.echo(json.dumps({"members": rows, "submit": submit, "compare": show}, indent=1))
         return
     typer.echo(aligned([("member", "overrides", "run folder", "status"), *(_member_row(*each) for each in found)]))
-    typer.echo(f"\nsubmit   {submit or 'nothing: every member runs, has finished or is started again by Slurm'}")
+    typer.echo(
+        f"\nsubmit   {submit or 'nothing: every member runs, has finished, is started again by Slurm or has changed'}"
+    )
     if submit:
         typer.echo(f"size     of one member: {shlex.join(SIZE)} above; without GPUs --ntasks-per-node=1")
+    if changed:
+        first = next(text for text in changes.values() if text)
+        typer.echo(
+            f"changed  member {write_indices(changed)}: the run in its folder learned otherwise ({first}): give the sweep "
+            "another output_dir, or remove that folder"
+        )
     if waiting:
         again = write_submit(file, waiting, typed=overrides or ())
         typer.echo(f"waiting  squeue --jobs {','.join(waiting.values())}; for members it does not list: {again}")
@@ -353,6 +374,8 @@ def _micro_batch(config: RunConfig) -> str:
     machine = config.machine
     if machine.micro_batch_size is not None:
         return f"{machine.micro_batch_size} sequences"
+    if machine.micro_batch_tokens is None:
+        return "as many tokens as fit into the GPU's memory"
     return f"at most {machine.micro_batch_tokens} tokens"
 
 

@@ -106,6 +106,7 @@ def finish(
         if step is not None:
             _complete_export(built.run_dir, name=BEST, step=step)
         _write_card(built.run_dir)
+        _tell_of_due(built)
     if control.preempted:
         # asked of all, since a signal may reach any rank
         (milliseconds,) = built.ranks.max([round(1000 * preempt.seconds_since_told())])
@@ -120,17 +121,17 @@ def finish(
     return outcome.exit_code
 
 
-def settle(run_dir: Path, *, machine: Machine) -> None:
+def settle(run_dir: Path, *, machine: Machine) -> bool:
     """Write the best model and the card of a finished run again, by one process, since scores have come after its end.
 
-    A run that has not finished does so itself.
+    False for a run that has not finished, which does so itself: nobody may hold its folder when it is started again.
     """
     if load_record(run_dir).status != "finished":
-        return
+        return False
     lease = _wait_for_lease(run_dir, machine=machine)
     if lease is None:
         log.warning("%s is being written to: its best model and card are as its writer leaves them", run_dir)
-        return
+        return True
     try:
         step = _best_step(run_dir, known=None)
         if step is not None:
@@ -138,6 +139,7 @@ def settle(run_dir: Path, *, machine: Machine) -> None:
         _write_card(run_dir)
     finally:
         lease.release()
+    return True
 
 
 def _wait_for_lease(run_dir: Path, *, machine: Machine) -> Lease | None:
@@ -148,6 +150,12 @@ def _wait_for_lease(run_dir: Path, *, machine: Machine) -> Lease | None:
         except LeaseHeld:
             time.sleep(machine.lease_seconds / LEASE_TRIES)
     return None
+
+
+def _tell_of_due(built: Built) -> None:
+    due = load_record(built.run_dir).due_rows
+    if due and built.ranks.place.launcher != "srun":  # slurm/train.sbatch submits a job for them
+        log.warning("%d evaluations have no scores yet: dstrain evaluate %s --due", len(due), built.run_dir)
 
 
 def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:

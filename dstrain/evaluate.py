@@ -24,8 +24,18 @@ from dstrain.reporting.scores import folder_of_set
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXPORTS = ("best", "final")
-EFFECTIVE_KEYS = ("data.eval", "data.rules", "evaluation", "machine", "precision", "task")
-"""What scores depend on; another key of a recipe changes nothing here."""
+EFFECTIVE_KEYS = (
+    "task",
+    "data.eval",
+    "data.rules",
+    "precision",
+    *(
+        f"evaluation.{key}"
+        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "loss", "max_rows")
+    ),
+    *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
+)
+"""What a scoring goes by; another key of a recipe changes nothing here."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +72,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     prepare_output(place)
     if order.ignored and place.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
-        print(f"no effect on scores: {', '.join(order.ignored)} (what has: {keys})", file=sys.stderr)
+        print(f"no effect here: {', '.join(order.ignored)} (what has: {keys})", file=sys.stderr)
     # imports torch for seconds: only for an order that can be carried out
     from dstrain.score import join_scorers, score_due, score_model
 

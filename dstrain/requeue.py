@@ -44,7 +44,7 @@ from dstrain.cluster.requeue import (
 from dstrain.cluster.small_jobs import describe_refusal, plan_submission
 from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.load import load_config
-from dstrain.train import EXIT_USAGE, parse_arguments
+from dstrain.train import EXIT_USAGE, make_run_dir, parse_arguments
 
 MAX_SOURCE = 160
 """Letters of a reason: it goes onto the card."""
@@ -275,8 +275,7 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
             f"environment: SLURM_JOB_ID and SLURM_RESTART_COUNT must be whole numbers, found {job!r} and {restart!r}; "
             "submit slurm/train.sbatch with sbatch"
         )
-    run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
+    run_dir = make_run_dir(config)
     nodes = environment.get("SLURM_JOB_NODELIST", "")
     name = _name_of(job, environment=environment)
     return Job(

@@ -30,7 +30,7 @@ from dstrain.models.load import DTYPES, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.prepare import share_evaluation
-from dstrain.reporting.scores import ScoredData, find_other_data
+from dstrain.reporting.scores import ScoredData, find_other_data, score_file
 
 NUM_TRIES = 3
 """A checkpoint may lose its optimizer state, and then its name, while it is read."""
@@ -123,6 +123,8 @@ def score_model(
         if result is None or lease is None:
             return
         lease.check()
+        if score_file(output, step=step).exists():
+            log.warning("%s: its scores of step %d are replaced", output, step)
         seconds = time.perf_counter() - started
         write_evaluation(result, run_dir=output, step=step, seconds=seconds, data=asdict(data))
     for name, value in result.scores.items():
@@ -132,8 +134,8 @@ def score_model(
     for warning in result.warnings:
         log.warning("warning: %s", warning)
     say(f"scores and hypotheses of {result.num_rows:,} rows: {output}")
-    if joins is not None:
-        settle(joins, machine=config.machine)
+    if joins is not None and not settle(joins, machine=config.machine):
+        say(f"they stand on the card of {joins} once the run has ended; now with: dstrain card {joins}")
 
 
 def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:

@@ -14,8 +14,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dstrain.config.differences import differences
 from dstrain.config.load import ConfigError, load_config
-from dstrain.config.schema import RunConfig
+from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.sweeps import Setting, Sweep, read_form
 from dstrain.config.yaml_source import Problem, Where, write_value
 
@@ -116,6 +117,21 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
                     f"member {number} began as {other}, and is {wanted[number].name} now: the sweep has changed; add members "
                     "at its end only, or give it another output_dir"
                 )
+
+
+def find_change(config: RunConfig) -> str | None:
+    """In what the run that lies in a member's folder learns otherwise than the member: the first difference, in words."""
+    try:
+        before = load_config(str(Path(config.run_dir) / "config.yaml"))
+    except ConfigError:  # it has not begun, or its file is of another version: the start itself will say
+        return None
+    old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))
+    changes = [change for change in differences(old, new) if not change[0].endswith("path")]  # files may be moved
+    if not changes:
+        return None
+    key, was, now = changes[0]
+    more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+    return f"{key} was {write_value(was)}, is {write_value(now)}{more}"
 
 
 def write_indices(numbers: Iterable[int]) -> str:

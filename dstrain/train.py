@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
             config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
-        _make_run_dir(config)
+        make_run_dir(config)
         meeting = _arrange_meeting(place, config=config)
     except (ConfigError, ValueError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
@@ -83,13 +83,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         os._exit(_report_failure(error, config=config, place=place, is_restart=restart > 0))
 
 
-def _make_run_dir(config: RunConfig) -> None:
+def make_run_dir(config: RunConfig) -> Path:
+    """The run folder, made if need be; raises ValueError where it cannot be."""
+    run_dir = Path(config.run_dir)
     try:
-        Path(config.run_dir).mkdir(parents=True, exist_ok=True)
+        run_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(
-            f"output_dir: the run folder {config.run_dir} cannot be made ({error.strerror}); override output_dir=…"
+            f"output_dir: the run folder {run_dir} cannot be made ({error.strerror}); override output_dir=…"
         ) from error
+    return run_dir
 
 
 def _arrange_meeting(place: Place, *, config: RunConfig) -> Meeting | None:
@@ -154,7 +157,7 @@ def _report_failure(error: Exception, *, config: RunConfig, place: Place, is_res
     """
     run_dir = Path(config.run_dir)
     reports = run_dir / "failures"
-    if _lost_peer(error):
+    if _lost_peer(error) and not _is_explained(error):
         if culprit := _first_report(reports, since=time.time() - PEER_SECONDS):
             print(f"rank {place.rank} ends because {culprit} failed", file=sys.stderr)
             return 1

@@ -47,8 +47,8 @@ def describe_refusal(run_dir: Path, *, options: Sequence[str], printed: str) -> 
     """That Slurm takes no job with these options, by its own words, and the ways out."""
     words = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
     return (
-        f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({words}); correct it, or "
-        f"make the evaluations by hand: dstrain evaluate {run_dir} --due"
+        f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({words}); correct it, set null "
+        f"to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {run_dir} --due"
     )
 
 

@@ -164,6 +164,10 @@ def apply_override(document: Document, *, text: str) -> None:
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
         document.problems.append(Problem(where, (), "an override is written `dotted.key=value`"))
         return
+    if not written.strip():
+        way_out = f"give one; `{key.strip()}=null` unsets the key"
+        document.problems.append(Problem(where, (), "has no value", way_out=way_out))
+        return
     reader = _Reader(place=lambda node: where)
     path: KeyPath = ()
     parent: Any = document.value

@@ -179,7 +179,8 @@ def _names_in(record: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
 
 
 def _missing(name: str, *, available: Iterable[str]) -> str:
-    return f"no column `{name}`; the columns are {', '.join(f'`{column}`' for column in available)}"
+    columns = ", ".join(f"`{column}`" for column in available)
+    return f"no column `{name}`; the columns are {columns} (a source names its own by source_column and target_column)"
 
 
 def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:

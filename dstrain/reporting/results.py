@@ -19,6 +19,8 @@ Line = tuple[str, object]
 SEED_SCORES = {"translation": ("bleu", "gen_len"), "parsing": ("exact_match",)}
 """Scores in the first columns after the losses; the others follow in this order."""
 MORE_SCORES = ("chrf", "exact_match_tokens", "exact_match_parse", "valid_brackets", "gen_len", "hit_cap_rate")
+SEARCH = ("num_beams", "length_penalty")
+"""Settings that scores of other test sets may have been made with, unlike those of the run."""
 MAX_GROUPS = 60
 """Rows of the table of groups; the rest is in the score file."""
 
@@ -132,7 +134,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
         return None
     present = {metric for _, found in rows for metric in found.scores}
     metrics = ["loss", *order_scores(present - {"loss"}, kind=record.config.task.kind)]
-    header = ["Test set", "Data", "Step", "Rows", *map(label, metrics), "Hypotheses"]
+    header = ["Test set", "Data", "Step", "Rows", *map(label, metrics), "Search", "Hypotheses"]
     lines = [
         [
             name,
@@ -140,6 +142,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
             str(found.step),
             "" if found.num_rows is None else count(found.num_rows),
             *(number(found.scores.get(metric)) for metric in metrics),
+            join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
             code(f"{TEST_SETS}/{name}/{found.hypotheses}"),
         ]
         for name, found in rows

@@ -20,7 +20,7 @@ from dstrain.cluster.hangs import Hang
 from dstrain.cluster.lease import DIRECTORY, Claim, read_claims
 from dstrain.cluster.outcome import RunOutcome, read_outcome
 from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
-from dstrain.cluster.requeue import JobEnd, read_history
+from dstrain.cluster.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 from dstrain.cluster.small_jobs import Evaluation, read_jobs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
@@ -60,7 +60,9 @@ class RunFiles:
     hangs: dict[int, Hang]
     """By the number of the start that hung."""
     job_end: JobEnd | None
-    """What ended the newest start, if that is the last that its batch script wrote."""
+    """What ended the newest start of the job that the newest claim is of."""
+    comes_again: str | None
+    """The job that is to start the run again, or has begun to, by the last that its batch script wrote."""
     checkpoints: tuple[tuple[Path, float | None], ...]
     """Those that count, the newest first, and when they were saved."""
     notes: tuple[str, ...]
@@ -73,6 +75,7 @@ def read_files(run_dir: Path) -> RunFiles:
     rows = _read_rows(run_dir, notes=notes)
     evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_due_scores(run_dir, due=due))
     claims, outcome = _read_start(run_dir)
+    history = read_history(run_dir)
     return RunFiles(
         is_there=run_dir.is_dir(),
         config=_read_config(run_dir, notes=notes),
@@ -87,7 +90,8 @@ def read_files(run_dir: Path) -> RunFiles:
         outcome=outcome,
         records=_read_records(run_dir, claims=claims),
         hangs=_read_hangs(run_dir, claims=claims),
-        job_end=_find_job_end(run_dir, claims=claims),
+        job_end=_find_job_end(history, claims=claims),
+        comes_again=_find_comes_again(history, claims=claims),
         checkpoints=_list_checkpoints(run_dir, claims=claims, notes=notes),
         notes=tuple(notes),
     )
@@ -181,13 +185,22 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
     return hangs
 
 
-def _find_job_end(run_dir: Path, *, claims: Sequence[Claim]) -> JobEnd | None:
-    last = next(reversed(read_history(run_dir)), None)
-    if not isinstance(last, JobEnd):
+def _find_job_end(history: Sequence[Entry], *, claims: Sequence[Claim]) -> JobEnd | None:
+    last = next((entry for entry in reversed(history) if isinstance(entry, JobEnd)), None)
+    return last if last is not None and _is_newest(last, claims=claims) else None
+
+
+def _find_comes_again(history: Sequence[Entry], *, claims: Sequence[Claim]) -> str | None:
+    last = history[-1] if history else None
+    if last is None or not _is_newest(last, claims=claims):
         return None
+    # a start without an end: its script has not decided yet, was lost with its host, or is starting the run just now
+    return last.job if isinstance(last, JobStart) or last.again or last.cause in BY_SLURM else None
+
+
+def _is_newest(entry: Entry, *, claims: Sequence[Claim]) -> bool:
     # a start by hand, or by another job, writes no history; one that ended before it had the folder has no claim
-    is_newest = not claims or (claims[-1].job.rpartition("/")[2] == last.job and claims[-1].restart <= last.restart)
-    return last if is_newest else None
+    return not claims or (claims[-1].job.rpartition("/")[2] == entry.job and claims[-1].restart <= entry.restart)
 
 
 def _list_checkpoints(

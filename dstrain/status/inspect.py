@@ -11,7 +11,7 @@ from dstrain.cluster.holder import Holder
 from dstrain.cluster.lease import Claim
 from dstrain.cluster.phases import RankRecord
 from dstrain.cluster.processes import HIDDEN, process_start
-from dstrain.cluster.requeue import BY_SLURM, JobEnd
+from dstrain.cluster.requeue import JobEnd
 from dstrain.cluster.small_jobs import MAX_JOBS
 from dstrain.config.machine import Machine
 from dstrain.reporting.rows import EvalRow, Row, best_evaluation
@@ -182,7 +182,7 @@ def view_status(
         best=_find_best(files),
         checkpoint=_view_checkpoint(files),
         cause=_describe_end(files.job_end) if has_ended else None,
-        comes_again=files.job_end.job if has_ended and files.job_end and _starts_again(files.job_end) else None,
+        comes_again=files.comes_again if has_ended else None,
         starts=tuple(_view_start(claim, files=files, verdict=verdict) for claim in files.claims),
         notes=files.notes + _note_unsaved(files) + _note_due(files, run=run),
     )
@@ -255,10 +255,6 @@ def _note_due(files: RunFiles, *, run: str) -> tuple[str, ...]:
 def _describe_end(end: JobEnd | None) -> str | None:
     """Of a start that ended by itself the message tells."""
     return f"{end.cause}; says {end.source}" if end and end.cause not in ("its own end", "unknown") else None
-
-
-def _starts_again(end: JobEnd) -> bool:
-    return end.again or end.cause in BY_SLURM
 
 
 def _view_ranks(evidence: Evidence, *, verdict: Verdict, now: float, is_there: IsThere) -> RanksView | None:

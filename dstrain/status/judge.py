@@ -88,7 +88,11 @@ def judge(evidence: Evidence, *, now: float, is_there: IsThere, quiet_seconds: f
     outcome, claim = evidence.outcome, evidence.claim
     if outcome and outcome.outcome != "running" and is_current(outcome, claim=claim, records=evidence.records):
         state = outcome.outcome if outcome.outcome != "preempted" else _stopped(outcome.message, end=evidence.job_end)
-        return Verdict(state, outcome.message, from_iso(outcome.time))
+        since = from_iso(outcome.time)
+        if state in STOPPED and evidence.job_end is not None:
+            # by then another start of the job may have come and gone without the folder
+            since = max((time for time in (since, from_iso(evidence.job_end.time)) if time is not None), default=None)
+        return Verdict(state, outcome.message, since)
     said = [record.ended for record in evidence.records if record.ended]
     if (claim and claim.released) or (evidence.records and len(said) == len(evidence.records)):
         return _by_last_event(evidence, said=said)

@@ -9,6 +9,7 @@ updates. Compares nothing.
 import gc
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -274,6 +275,8 @@ def tokens_per_update(job: Job, *, lengths: Lengths) -> int:
 def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
     """Seq2SeqTrainer on the same rows, with its own collator."""
     assert job.rows_per_update % job.side.size == 0
+    if job.deepspeed:
+        os.environ.update(discover_place({}).as_environment())  # else DeepSpeed asks MPI
     watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"),

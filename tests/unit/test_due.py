@@ -128,8 +128,8 @@ def test_a_refused_job_is_said_with_its_key_slurms_words_and_the_way_out(case: C
     case.slurm.refuses = True
     assert case.submit() is None
     assert case.said == [
-        'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, or '
-        f"make the evaluations by hand: dstrain evaluate {case.run_dir} --due"
+        'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, set '
+        f"null to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {case.run_dir} --due"
     ]
     assert list_due(case.run_dir) == [Due(10, 1)]
 

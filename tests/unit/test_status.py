@@ -27,7 +27,7 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.config.load import dump_config, load_config
 from dstrain.reporting.records import write_run_info
 from dstrain.reporting.rows import EvalRow, EventRow, TrainRow, append_row
-from dstrain.reporting.terminal import duration
+from dstrain.reporting.terminal import duration, to_iso
 from dstrain.status.inspect import RunStatus, inspect_status
 from dstrain.status.pace import Pace, measure_pace, remaining_seconds
 from dstrain.status.text import as_json, describe_status
@@ -327,12 +327,30 @@ def test_the_end_of_an_earlier_start_says_nothing_of_one_that_wrote_no_history(
     assert (status.state, status.cause, status.comes_again) == ("stopped", None, None)
 
 
-def test_a_job_that_was_started_again_is_not_to_be_started(run: Path) -> None:
+def test_a_job_that_is_starting_again_is_not_to_be_started_by_hand(run: Path) -> None:
     append_entry(run, JobEnd("12", 0, "time limit", "Slurm", again=True))
     append_entry(run, JobStart("12", 1, 100, ""))
     write_claim(run, job="cluster/12", released=True)
     write_outcome(run, "preempted", message="received SIGUSR1")
-    assert (look(run).state, look(run).comes_again) == ("stopped", None)
+    assert (look(run).state, look(run).comes_again) == ("at its time limit", "12")
+
+
+def test_a_job_whose_script_has_not_decided_yet_may_go_on_by_itself(run: Path) -> None:
+    append_entry(run, JobStart("12", 0, 0, ""))
+    write_claim(run, job="cluster/12", released=True)
+    write_outcome(run, "preempted", message="received SIGUSR1")
+    assert (look(run).state, look(run).comes_again) == ("stopped", "12")
+    append_entry(run, JobEnd("12", 0, "cancelled", "Slurm", again=False))
+    assert (look(run).state, look(run).comes_again) == ("cancelled", None)
+
+
+def test_a_start_that_was_cancelled_before_it_had_the_folder_tells_when(run: Path) -> None:
+    write_claim(run, job="cluster/12", released=True)
+    write_outcome(run, "preempted", message="received SIGTERM")
+    append_entry(run, JobEnd("12", 0, "requeue by hand", "Slurm", again=False, time=to_iso(NOW - 40) or ""))
+    append_entry(run, JobStart("12", 1, 100, ""))
+    append_entry(run, JobEnd("12", 1, "cancelled", "Slurm", again=False, time=to_iso(NOW - 5) or ""))
+    assert (look(run).state, look(run).since) == ("cancelled", NOW - 5)
 
 
 def test_a_run_that_saw_the_end_of_its_allocation_needs_no_batch_script_to_say_so(run: Path) -> None:

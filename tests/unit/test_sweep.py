@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 from dstrain.cli import app
 from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.requeue import JobEnd, append_entry
-from dstrain.config.load import ConfigError, load_config
+from dstrain.config.load import ConfigError, dump_config, load_config
 from dstrain.config.yaml_source import Document, Where, apply_override, write_value
 from dstrain.sweep import SIZE, Member, check_members, main, plan_members, read_sweep, write_indices
 from dstrain.train import parse_arguments
@@ -408,6 +408,24 @@ def test_members_that_have_finished_are_not_submitted_again(tmp_path: Path) -> N
         write_outcome(Path(member.run_dir), RunOutcome("finished", 0, ""))
     assert json.loads(invoke(path, "--json").stdout)["submit"] is None
     assert "submit   nothing: every member runs, has finished" in invoke(path).stdout
+
+
+def test_a_member_whose_folder_holds_another_run_is_not_taken_for_it(tmp_path: Path) -> None:
+    path = write(tmp_path, GRID)
+    sweep = read_sweep(path)
+    members = plan_members(sweep)
+    for member, config in zip(members[:2], check_members(sweep, members), strict=False):
+        run = Path(member.run_dir)
+        run.mkdir(parents=True)
+        training = config.training.model_copy(update={"max_steps": 3, "epochs": None} if member.number == 1 else {})
+        (run / "config.yaml").write_text(dump_config(config.model_copy(update={"training": training})))
+        write_outcome(run, RunOutcome("finished", 0, ""))
+    printed = invoke(path).stdout
+    assert "--array=2-3 " in printed
+    assert "changed  member 1: the run in its folder learned otherwise (training." in printed
+    assert "give the sweep another output_dir, or remove that folder" in printed
+    found = json.loads(invoke(path, "--json").stdout)["members"]
+    assert [bool(member["changed"]) for member in found] == [False, True, False, False]
 
 
 def test_a_member_that_slurm_starts_again_is_offered_apart(tmp_path: Path) -> None:

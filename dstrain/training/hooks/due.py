@@ -82,7 +82,7 @@ class DueHook(Hook):
     def _take_up(self) -> None:
         found = self._look_up() if self._ranks.rank == 0 else None
         self.best, self.due_steps = self._ranks.broadcast(found)
-        if len(self.due_steps) > MANY_DUE and not self._warned:
+        if len(self.due_steps) > MANY_DUE and not self._warned and self._ranks.rank == 0:
             self._warned = True
             log.warning(
                 "%d evaluations wait for another job, and each keeps a checkpoint: see squeue, or run "

@@ -138,7 +138,7 @@ def test_merging_replaces_a_mapping_by_null_and_null_by_a_mapping() -> None:
     [
         ("a.b=2", {"a": {"b": 2}, "l": [{"x": 1}]}),
         ("a.b=3e-4", {"a": {"b": 3e-4}, "l": [{"x": 1}]}),
-        ("a.b=", {"a": {"b": None}, "l": [{"x": 1}]}),
+        ("a.b=null", {"a": {"b": None}, "l": [{"x": 1}]}),
         ("a.b='no'", {"a": {"b": "no"}, "l": [{"x": 1}]}),
         ("a.b=x=y", {"a": {"b": "x=y"}, "l": [{"x": 1}]}),
         ("a={c: 1}", {"a": {"c": 1}, "l": [{"x": 1}]}),
@@ -159,6 +159,7 @@ def test_an_override_sets_one_value(override: str, expected: dict[str, object]) 
     [
         ("a.b", "an override is written `dotted.key=value`"),
         ("=1", "an override is written `dotted.key=value`"),
+        ("a.b=", "has no value; give one; `a.b=null` unsets the key"),
         ("a..b=1", "an override is written `dotted.key=value`"),
         ("a.b=no", "a.b: YAML reads a plain `no` as false; found `no`; quote it"),
         ("a.b=1:30", "quote it"),
