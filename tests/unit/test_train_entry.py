@@ -1,10 +1,12 @@
 """What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
 
 import os
+import socket
 import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +274,23 @@ def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
 
 
 LOST = "Connection closed by peer [127.0.0.1]:29500"
+
+
+def test_a_port_in_use_is_a_failure_and_no_lost_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dstrain.cluster.process_group import join_ranks
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = replace(build_place(), master_port=other.getsockname()[1])
+        with pytest.raises(ValueError, match="is in use") as caught:
+            join_ranks(place, timeout_minutes=1)
+    assert report(caught.value, tmp_path, rank=0) == 1
+    assert "lost" not in capsys.readouterr().err
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("failed", 1)
 
 
 def test_the_rank_that_fails_prints_its_traceback_and_leaves_it_in_the_run_folder(
