@@ -47,8 +47,7 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.training --kind translation --json $(RESULTS)/training-translation.json
 	$(BIN)/python -m tests.benchmarks.training --kind parsing --json $(RESULTS)/training-parsing.json
 	$(BIN)/python -m tests.benchmarks.training --losses 50 --json $(RESULTS)/losses-translation.json
-	$(BIN)/python -m tests.benchmarks.recipe --kind parsing --json $(RESULTS)/recipe-parsing.json
-	$(BIN)/python -m tests.benchmarks.recipe --kind translation --json $(RESULTS)/recipe-translation.json
+	$(BIN)/python -m tests.benchmarks.recipe --json $(RESULTS)/recipe-parsing.json
 	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json
 	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
 	$(BIN)/python -m tests.benchmarks.report
