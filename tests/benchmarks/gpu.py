@@ -45,6 +45,8 @@ MULTIPLY_ADDS = {"m2m100": (176e6, 176e6, 131e6), "mt5": (22e6, 22e6, 128e6)}
 """A token: of encoder, decoder and head."""
 UPDATE_TOKENS = (4096, 16384)
 ROW_TOKENS = 32
+PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
+"""On a CPU the Trainer on DeepSpeed has no bf16: its layer norms refuse mixed types there."""
 MAX_BUDGET = 32_768
 """Tokens of a micro-batch with padding, both sides."""
 TINY = {"m2m100": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1}, "mt5": {"d_model": 32, "num_layers": 1}}
@@ -105,7 +107,7 @@ def plan_jobs(shape: Shape, *, num_updates: int) -> dict[str, Job]:
     """Every side of a shape, by what it is called."""
     base = Job(
         side=Side("dstrain", MAX_BUDGET), case="", rows_per_update=0, num_updates=num_updates + 5, num_warm_up=5,
-        precision="bf16", batch_unit="sequences",
+        precision=PRECISION, batch_unit="sequences",
     )  # fmt: skip
     size, accumulation = CARD_ROWS[shape.model]
     card = replace(base, rows_per_update=size * accumulation)
