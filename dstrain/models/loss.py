@@ -82,14 +82,35 @@ class ProjectionLoss(nn.Module):
 
 def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: Tensor, decoder_ids: Tensor) -> Tensor:
     """The decoder's last hidden states `[batch, target, hidden]`, as the stock model computes them before its head."""
+    mask, causal_mask = attention_masks(model, source_mask=source_mask, decoder_ids=decoder_ids)
     if model.config.model_type in ("t5", "mt5"):
-        encoded = model.encoder(input_ids=source_ids, attention_mask=source_mask).last_hidden_state
+        encoded = model.encoder(input_ids=source_ids, attention_mask=mask).last_hidden_state
+        # without a mask of the decoder, because this family asks nothing of the device for its own
         decoded = model.decoder(
-            input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=source_mask, use_cache=False
+            input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
         )
     else:
         decoded = model.model(
-            input_ids=source_ids, attention_mask=source_mask, decoder_input_ids=decoder_ids, use_cache=False
+            input_ids=source_ids,
+            attention_mask=mask,
+            decoder_input_ids=decoder_ids,
+            decoder_attention_mask=causal_mask,
+            use_cache=False,
         )
     states: Tensor = decoded.last_hidden_state
     return states
+
+
+def attention_masks(
+    model: PreTrainedModel, *, source_mask: Tensor, decoder_ids: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """What encoder and cross-attention, and what the decoder are given as masks.
+
+    For SDPA the booleans that it takes, `[batch, 1, 1, source]` and `[1, 1, target, target]`: of a mask `[batch, source]`
+    transformers asks the device whether it masks anything (masking_utils.py), and a GPU stops for the answer.
+    """
+    if model.config._attn_implementation != "sdpa":
+        return source_mask, None
+    length = decoder_ids.shape[1]
+    causal_mask = torch.ones(length, length, dtype=torch.bool, device=decoder_ids.device).tril()
+    return source_mask.bool()[:, None, None, :], causal_mask[None, None]
