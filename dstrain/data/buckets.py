@@ -132,6 +132,43 @@ def fill_pieces(order: Rows, lengths: Rows, *, max_tokens: int) -> list[Rows]:
     return [*pieces[:-1], rest[:middle], rest[middle:]]
 
 
+def cut_alike(lengths: Lengths, *, max_tokens: int, overhead: int) -> list[Rows]:
+    """Rows as pieces with little padding, each as places `[rows]`; none is over max_tokens but a single row that is.
+
+    lengths are `[2, rows]`, source and target. From all rows on, a piece is cut in two, along the side and at the place that
+    leave the least padding, until no cut saves more than `overhead` padded tokens a piece.
+    """
+    pieces, waiting = [], [np.arange(lengths.shape[1])]
+    while waiting:
+        piece = waiting.pop()
+        whole = padded_tokens(*lengths[:, piece])
+        # no cut saves more than all padding, and most pieces of like rows are done with here
+        if len(piece) > 1 and (whole > max_tokens or whole - int(lengths[:, piece].sum()) > overhead):
+            cost, halves = _cut_in_two(piece, lengths, max_tokens=max_tokens, overhead=overhead)
+            if whole > max_tokens or cost < whole + overhead:
+                waiting += reversed(halves)
+                continue
+        pieces.append(piece)
+    return pieces
+
+
+def _cut_in_two(piece: Rows, lengths: Lengths, *, max_tokens: int, overhead: int) -> tuple[int, tuple[Rows, Rows]]:
+    """The cheapest two parts of a piece, and their cost: padded tokens, and overhead for as many pieces as they need."""
+    found = []
+    sizes = np.arange(1, len(piece))
+    for side in (0, 1):
+        order = piece[np.lexsort((-lengths[1 - side, piece], -lengths[side, piece]))]
+        ordered = lengths[:, order]
+        first = sizes * np.maximum.accumulate(ordered, axis=1).sum(axis=0)[:-1]
+        second = sizes[::-1] * np.maximum.accumulate(ordered[:, ::-1], axis=1).sum(axis=0)[-2::-1]
+        costs = first + second + overhead * (-(-first // max_tokens) - (-second // max_tokens))
+        # of equals the most even, so that ranks share them well
+        place = int(np.lexsort((abs(first - second), costs))[0])
+        found.append((int(costs[place]), side, (order[: place + 1], order[place + 1 :])))
+    cost, _, halves = min(found, key=lambda each: each[:2])
+    return cost, halves
+
+
 def split_pieces(
     pieces: list[Rows], source_lengths: Lengths, target_lengths: Lengths, *, num_pieces: int
 ) -> list[Rows]:

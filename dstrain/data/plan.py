@@ -16,18 +16,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.buckets import fill_pieces, order_alike, plan_layout, split_pieces
+from dstrain.data.buckets import cut_alike, fill_pieces, order_alike, plan_layout, split_pieces
 from dstrain.data.permutation import permutation_keys, permute
 
 WINDOW_ROWS = 1 << 18
 """Rows laid out together when a step is counted in tokens, or a few less. Bounds memory, and leaves two steps a window that
 are shorter, though seldom by more than half; the more rows, the more alike are those of a bucket."""
 
-MANY_PIECES = 8
-"""From so many micro-batches on, rows are sorted in groups, by target and within by source; fewer, by both lengths at once."""
-
-JOIN_GROWTH = 17 / 16
-"""Buckets share a micro-batch, where the budget has room for both, if their padded tokens grow no more than that."""
+MANY_PIECES = 64
+"""From so many micro-batches on, which have like rows enough, rows are sorted once; for fewer the best cuts are searched."""
 
 FILLER = -1
 """In the list of `deal`: this rank has nothing to compute while others still have."""
@@ -54,14 +51,7 @@ class Cut:
     micro_batch_tokens: int
     micro_batch_size: int | None = None
     min_micro_batches: int = 1
-
-    def fits(self, num_rows: int, num_tokens: int) -> bool:
-        """Whether rows of so many padded tokens may share a micro-batch."""
-        return (
-            num_tokens <= self.micro_batch_tokens
-            if self.micro_batch_size is None
-            else num_rows <= self.micro_batch_size
-        )
+    micro_batch_overhead: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,14 +279,13 @@ def cut_step(
     """The micro-batches of a step, each as places `[batch]` within the step, rows of like length together.
 
     The longest come first. No micro-batch is over the token budget, but for a single row that is; a pinned size
-    replaces the budget. There are at least `min_micro_batches`, or as many as rows. A step whose rows lie in buckets of
-    like length already (where each ends, `[buckets]`) is cut bucket by bucket.
+    replaces the budget. There are at least `min_micro_batches`, or as many as rows; where each saves more padding than
+    `micro_batch_overhead`, there are more. A step whose rows lie in buckets of like length already (where each ends,
+    `[buckets]`) is cut bucket by bucket.
     """
     lengths = np.stack([source_lengths, target_lengths]).astype(np.int64)
-    buckets = [np.arange(lengths.shape[1])]
-    if bucket_ends is not None:
-        buckets = _join(np.split(buckets[0], bucket_ends[:-1]), lengths, cut=cut)
-    pieces = [bucket[piece] for bucket in buckets for piece in _cut_alike(lengths[:, bucket], cut=cut)]
+    buckets = np.split(np.arange(lengths.shape[1]), [] if bucket_ends is None else bucket_ends[:-1])
+    pieces = [bucket[piece] for bucket in buckets for piece in _cut_rows(lengths[:, bucket], cut=cut)]
     pieces = _longest_first(pieces, lengths)
     wanted = min(cut.min_micro_batches, lengths.shape[1])
     if len(pieces) >= wanted:
@@ -309,37 +298,18 @@ def _longest_first(pieces: list[Rows], lengths: Rows) -> list[Rows]:
     return [pieces[place] for place in np.argsort(-widths, kind="stable")]
 
 
-def _join(buckets: list[Rows], lengths: Rows, *, cut: Cut) -> list[Rows]:
-    """Buckets that fit into one micro-batch together with little padding, as one."""
-    sides = np.stack([longest(side, pieces=buckets) for side in lengths])
-    joined: list[list[Rows]] = []
-    rows = tokens = 0
-    size = np.zeros(2, dtype=np.int64)
-    for place in np.argsort(-sides.sum(axis=0), kind="stable"):
-        bucket, own = buckets[place], len(buckets[place]) * int(sides[:, place].sum())
-        both = np.maximum(size, sides[:, place])
-        padded = (rows + len(bucket)) * int(both.sum())
-        if joined and cut.fits(rows + len(bucket), padded) and padded <= JOIN_GROWTH * (tokens + own):
-            joined[-1].append(bucket)
-            rows, tokens, size = rows + len(bucket), tokens + own, both
-        else:
-            joined.append([bucket])
-            rows, tokens, size = len(bucket), own, sides[:, place]
-    return [np.concatenate(each) for each in joined]
-
-
-def _cut_alike(lengths: Rows, *, cut: Cut) -> list[Rows]:
+def _cut_rows(lengths: Rows, *, cut: Cut) -> list[Rows]:
     """Rows `[2, rows]`, source and target, as micro-batches with little padding."""
-    size = cut.micro_batch_size
-    num_pieces = int(lengths.sum()) / cut.micro_batch_tokens if size is None else lengths.shape[1] / size
-    if num_pieces >= MANY_PIECES:
-        order = order_alike(*lengths, bucket_tokens=int(lengths[1].sum()) / num_pieces)
-    else:
+    max_tokens, size = cut.micro_batch_tokens, cut.micro_batch_size
+    if size is not None:
         # stable, so that equal lengths keep the step's order
         order = np.lexsort((-lengths[1], -lengths.sum(axis=0)))
-    if size is None:
-        return fill_pieces(order, lengths, max_tokens=cut.micro_batch_tokens)
-    return [order[start : start + size] for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
+    num_pieces = int(lengths.sum()) / max_tokens
+    if num_pieces < MANY_PIECES:
+        return cut_alike(lengths, max_tokens=max_tokens, overhead=cut.micro_batch_overhead)
+    order = order_alike(*lengths, bucket_tokens=int(lengths[1].sum()) / num_pieces)
+    return fill_pieces(order, lengths, max_tokens=max_tokens)
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:

@@ -89,6 +89,25 @@ def test_steps_of_sequences_have_less_padding_than_those_sorted_by_target(
     assert found < sorted_by_target
 
 
+@pytest.mark.parametrize(("batch_size", "share"), [(16, 0.65), (128, 0.25), (512, 0.125)])
+@pytest.mark.parametrize("kind", ["translation", "parsing"])
+def test_cutting_a_step_of_sequences_where_it_pays_leaves_little_of_its_padding(
+    kind: str, batch_size: int, share: float
+) -> None:
+    sides = _draw(kind, num_rows=60_000)
+    plan = _plan(sides, batch_size=batch_size, batch_unit="sequences")
+    found = whole = real = 0
+    for number in range(100):
+        step = plan.step(Position(0, number))
+        found += sum(
+            padded_tokens(*sides[:, piece]) + plan.cut.micro_batch_overhead for piece in step.micro_batches[1:]
+        )
+        found += padded_tokens(*sides[:, step.micro_batches[0]])
+        whole += padded_tokens(*sides[:, step.rows])
+        real += int(sides[:, step.rows].sum())
+    assert found - real < share * (whole - real)
+
+
 def _padded_by_target(sides: Sides, *, max_tokens: int) -> int:
     ordered = sides[:, np.lexsort((-sides[0], -sides[1]))]
     padded = start = 0

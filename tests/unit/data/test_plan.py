@@ -1,6 +1,7 @@
 """The plan: every row once an epoch, the same steps for everybody, found without a walk through what went before."""
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstrain.data.buckets import padded_tokens
 from dstrain.data.plan import FILLER, Cut, Lengths, Plan, Position, Rows, cut_step, deal
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)
@@ -16,6 +18,7 @@ CUTS = st.builds(
     micro_batch_tokens=st.integers(1, 600),
     micro_batch_size=st.none() | st.integers(1, 20),
     min_micro_batches=st.integers(1, 9),
+    micro_batch_overhead=st.integers(0, 200),
 )
 
 
@@ -158,7 +161,7 @@ def test_a_step_of_sequences_is_the_next_part_of_the_order() -> None:
 def test_the_order_of_rows_is_pinned_so_that_old_checkpoints_keep_their_data() -> None:
     step = _plan(batch_size=6, cut=Cut(micro_batch_tokens=40)).step(Position(1, 2))
     assert step.rows.tolist() == [95, 20, 21, 60, 11, 53]
-    assert [piece.tolist() for piece in step.micro_batches] == [[11], [20, 60], [21, 53], [95]]
+    assert [piece.tolist() for piece in step.micro_batches] == [[11, 60], [21, 20], [95, 53]]
 
 
 def test_steps_of_target_tokens_are_pinned_too() -> None:
@@ -278,6 +281,31 @@ def test_the_last_two_micro_batches_share_what_is_left() -> None:
     assert [len(piece) for piece in cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=90))] == [9, 6, 6]
 
 
+@given(LENGTHS, st.integers(1, 400), st.integers(0, 60))
+def test_no_further_cut_saves_more_padding_than_a_micro_batch_costs(
+    lengths: list[tuple[int, int]], max_tokens: int, overhead: int
+) -> None:
+    sides = np.asarray(lengths).T
+    pieces = cut_step(*sides, cut=Cut(max_tokens, micro_batch_overhead=overhead))
+    for piece in pieces:
+        for side in (0, 1):
+            ordered = sides[:, piece[np.argsort(sides[side, piece], kind="stable")]]
+            for place in range(1, len(piece)):  # every cut between rows sorted by that side
+                halves = padded_tokens(*ordered[:, :place]) + padded_tokens(*ordered[:, place:])
+                is_between = ordered[side, place - 1] < ordered[side, place]
+                assert not is_between or halves + overhead >= padded_tokens(*ordered)
+
+
+def test_rows_of_two_kinds_are_cut_where_the_kinds_part_whichever_side_tells_them_apart() -> None:
+    short_source, short_target = (5, 30), (30, 5)
+    sides = np.asarray([short_source, short_target] * 10).T
+    cut = Cut(micro_batch_tokens=10_000, micro_batch_overhead=100)
+    assert [piece.tolist() for piece in cut_step(*sides, cut=cut)] == [list(range(1, 20, 2)), list(range(0, 20, 2))]
+    # together 20 × 60 tokens, apart 700
+    assert len(cut_step(*sides, cut=replace(cut, micro_batch_overhead=500))) == 1
+    assert len(cut_step(*sides, cut=replace(cut, micro_batch_overhead=499))) == 2
+
+
 def _cut_buckets(*buckets: tuple[int, int, int], cut: Cut) -> list[Rows]:
     """The micro-batches of a step of buckets, each of so many rows of one source and one target length."""
     sides = [np.repeat([bucket[side] for bucket in buckets], [bucket[0] for bucket in buckets]) for side in (1, 2)]
@@ -286,17 +314,10 @@ def _cut_buckets(*buckets: tuple[int, int, int], cut: Cut) -> list[Rows]:
     return pieces
 
 
-def test_buckets_of_unlike_rows_share_no_micro_batch_whatever_the_budget() -> None:
+def test_buckets_share_no_micro_batch_whatever_the_budget() -> None:
     pieces = _cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(micro_batch_tokens=10_000))
     assert [piece.tolist() for piece in pieces] == [[3, 4, 5, 6], [0, 1, 2]]
-    assert len(_cut_buckets((3, 9, 30), (4, 30, 9), cut=Cut(micro_batch_tokens=10_000))) == 2
     assert len(_cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(1, micro_batch_size=16))) == 2
-
-
-def test_buckets_of_like_rows_share_a_micro_batch_where_the_budget_has_room() -> None:
-    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(micro_batch_tokens=7 * 60))) == 1
-    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(micro_batch_tokens=7 * 60 - 1))) == 2
-    assert len(_cut_buckets((3, 30, 29), (4, 29, 30), cut=Cut(1, micro_batch_size=7))) == 1
 
 
 def test_a_bucket_over_the_budget_is_cut_by_itself() -> None:
