@@ -1,7 +1,7 @@
-"""`machine.micro_batch_tokens: null` to a number, once a run: the largest that fits into the GPU's memory.
+"""What is null in `machine`, as values, once a run: which micro-batch fits and what it costs, and what is faster.
 
-Owns where the answer comes from (the run itself, the cache, a child process that measures); measures nothing. The number
-decides how steps are cut, so a run that goes on keeps it, on whatever machine.
+Owns where the answers come from (the run itself, the device, the cache, a child process that measures); measures nothing. How
+steps are cut follows from them, so a run that goes on keeps them, on whatever machine.
 """
 
 import hashlib
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,16 @@ import torch
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import ConfigError, load_config
+from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
 from dstrain.prepare import Prepared, cache_dir
 
 CPU_TOKENS = 8192
 """Where there is no GPU memory to fill: larger micro-batches are not faster there."""
+OVERHEADS = {"cpu": 128, "cuda": 2048}
+"""Padded tokens that pay for one more micro-batch. A CPU is as fast with 64 or 256; on a GPU it is what is computed while the
+kernels of a small micro-batch are launched, an estimate."""
+MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
 """What the memory of a step does not depend on; of the data the longest rows are asked for."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
@@ -33,65 +39,119 @@ PACKAGES = ("dstrain", "torch", "transformers", "deepspeed")
 log = logging.getLogger(__name__)
 
 
-def settle_budget(
-    config: RunConfig,
-    *,
-    prepared: Prepared,
-    ranks: Ranks,
-    probe: Callable[..., int | None] | None = None,
-) -> RunConfig:
-    """`config` with `machine.micro_batch_tokens` as a number; a collective call.
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a GPU, or stood fixed in the question."""
+
+    budget: int | None
+    """Tokens of a micro-batch; None if not even one row fits."""
+    compile: bool
+    reason: str
+    """Why layers are compiled or not, with seconds; empty if that was not asked."""
+
+
+Measure = Callable[[RunConfig, Prepared], Measured]
+"""Answers what is null in a configuration."""
+
+
+def settle_machine(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure | None = None) -> RunConfig:
+    """`config` with values for `machine.micro_batch_tokens`, `micro_batch_overhead` and `compile`; a collective call.
 
     Raises:
-        ValueError: not even one row fits, or memory cannot be measured; the message says what to set.
+        ValueError: not even one row fits, or nothing can be measured; the message says what to set.
     """
-    if config.machine.micro_batch_tokens is not None:
-        return config
-    answer: int | str | None = None
+    answer: Machine | str | None = None
     if ranks.rank == 0:
         try:
-            answer = _find(config, prepared=prepared, ranks=ranks, probe=probe or probe_apart)
+            answer = _settle(config, prepared=prepared, ranks=ranks, measure=measure or measure_apart)
         except ValueError as error:
             answer = str(error)
     answer = ranks.broadcast(answer)
-    if not isinstance(answer, int):
+    if not isinstance(answer, Machine):
         raise ValueError(answer)
-    machine = config.machine.model_copy(update={"micro_batch_tokens": answer})
-    return config.model_copy(update={"machine": machine})
+    return config.model_copy(update={"machine": answer})
 
 
-def _find(config: RunConfig, *, prepared: Prepared, ranks: Ranks, probe: Callable[..., int | None]) -> int:
-    if (kept := _kept_budget(Path(config.run_dir))) is not None:
-        log.info("micro-batches of at most %d tokens, as this run began with", kept)
-        return kept
-    if ranks.device.type != "cuda":
+def _open_keys(machine: Machine) -> list[str]:
+    return [key for key in MEASURED if getattr(machine, key) is None]
+
+
+def _settle(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure) -> Machine:
+    machine, kept = config.machine, _kept_machine(Path(config.run_dir))
+    changes: dict[str, Any] = {}
+    if machine.micro_batch_overhead is None:
+        of_run = kept.micro_batch_overhead if kept else None
+        changes["micro_batch_overhead"] = OVERHEADS[ranks.device.type] if of_run is None else of_run
+    if machine.micro_batch_tokens is None:
+        changes["micro_batch_tokens"] = _plan_tokens(machine, kept=kept, device=ranks.device)
+    if machine.compile is None:
+        changes["compile"] = _plan_compile(machine, kept=kept, device=ranks.device)
+    machine = machine.model_copy(update=changes)
+    if not (asked := _open_keys(machine)):
+        return machine
+    config = config.model_copy(update={"machine": machine})
+    found = _measure_once(config, asked=asked, prepared=prepared, device=ranks.device, measure=measure)
+    return machine.model_copy(update={"micro_batch_tokens": found.budget, "compile": found.compile})
+
+
+def _plan_tokens(machine: Machine, *, kept: Machine | None, device: torch.device) -> int | None:
+    """The budget of a micro-batch where nothing need be measured for it."""
+    if kept is not None and kept.micro_batch_tokens is not None:
+        log.info("micro-batches of at most %d tokens, as this run began with", kept.micro_batch_tokens)
+        return kept.micro_batch_tokens
+    if machine.micro_batch_size is not None:
+        return CPU_TOKENS  # cuts nothing
+    if device.type != "cuda":
         log.info("micro-batches of at most %d tokens: there is no GPU memory to fill", CPU_TOKENS)
         return CPU_TOKENS
-    file = cache_dir(config) / "budgets" / f"{_key(config, prepared=prepared, device=ranks.device)}.json"
+    return None
+
+
+def _plan_compile(machine: Machine, *, kept: Machine | None, device: torch.device) -> bool | None:
+    """Whether layers are compiled where nothing need be measured for it."""
+    if machine.zero_stage == 3:
+        log.info("layers are not compiled: ZeRO 3 gathers their weights by hooks, which compiled layers leave out")
+        return False
+    if device.type != "cuda":
+        log.info("layers are not compiled: without a GPU nothing is gained")
+        return False
+    if kept is not None and kept.compile is not None:
+        log.info("layers are %scompiled, as this run began with", "" if kept.compile else "not ")
+        return kept.compile
+    return None
+
+
+def _measure_once(
+    config: RunConfig, *, asked: list[str], prepared: Prepared, device: torch.device, measure: Measure
+) -> Measured:
+    file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
+    origin = f", as measured before ({file})"
     if file.is_file():
-        found = int(json.loads(file.read_bytes())["budget"])
-        log.info("micro-batches of at most %d tokens, as measured before (%s)", found, file)
-        return found
-    log.info("measuring how large a micro-batch fits into memory")
-    measured = probe(config, prepared=prepared)
-    if measured is None:
-        raise ValueError(
-            "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU, as one rank; set a "
-            "number if the ranks share the model (zero_stage 3), or see activation_checkpointing and the offload keys"
-        )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_suffix(f".{os.getpid()}.tmp")
-    draft.write_text(json.dumps({"budget": measured}) + "\n")
-    draft.replace(file)
-    log.info("micro-batches of at most %d tokens fit", measured)
-    return measured
+        found = Measured(**json.loads(file.read_bytes()))
+    else:
+        log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in asked))
+        found, origin = measure(config, prepared), ""
+        if found.budget is None:
+            raise ValueError(
+                "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU, as one rank; set "
+                "a number if the ranks share the model (zero_stage 3), or see activation_checkpointing and the offload keys"
+            )
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_suffix(f".{os.getpid()}.tmp")
+        draft.write_text(json.dumps(asdict(found)) + "\n")
+        draft.replace(file)
+    if "micro_batch_tokens" in asked:
+        log.info("micro-batches of at most %d tokens fit%s", found.budget, origin)
+    if "compile" in asked:
+        log.info("layers are %scompiled%s: %s", "" if found.compile else "not ", origin, found.reason)
+    return found
 
 
-def _kept_budget(run_dir: Path) -> int | None:
+def _kept_machine(run_dir: Path) -> Machine | None:
     """What an earlier start of the run has settled."""
     path = run_dir / "config.yaml"
     try:
-        return load_config(str(path)).machine.micro_batch_tokens if path.is_file() else None
+        return load_config(str(path)).machine if path.is_file() else None
     except ConfigError:  # of an older version; the checkpoint itself knows the cut
         return None
 
@@ -105,15 +165,14 @@ def _key(config: RunConfig, *, prepared: Prepared, device: torch.device) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def probe_apart(config: RunConfig, *, prepared: Prepared) -> int | None:
-    """The largest budget that fits, measured in a process of its own; None if not even one row does.
+def measure_apart(config: RunConfig, prepared: Prepared) -> Measured:
+    """What is null in `config.machine`, measured in a process of its own.
 
     Raises:
         ValueError: the process failed.
     """
-    machine = config.machine.model_copy(update={"micro_batch_tokens": CPU_TOKENS})
     request = {
-        "config": config.model_copy(update={"machine": machine}).model_dump(mode="json"),
+        "config": config.model_dump(mode="json"),
         "tokenizer": str(Path(config.run_dir) / "tokenizer"),
         "train": str(prepared.train.folder),
         "eval": str(prepared.eval.folder),
@@ -134,8 +193,9 @@ def probe_apart(config: RunConfig, *, prepared: Prepared) -> int | None:
         )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
+        keys = " and ".join(f"machine.{key}" for key in _open_keys(config.machine))
         raise ValueError(
-            f"machine.micro_batch_tokens: memory could not be measured ({last[0]}); set a number instead of null, such as 8192"
+            f"{keys}: nothing could be measured ({last[0]}); set values instead of null, such as "
+            "micro_batch_tokens=8192 and compile=false"
         )
-    budget: int | None = json.loads(done.stdout.splitlines()[-1])["budget"]
-    return budget
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))

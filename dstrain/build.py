@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from dstrain.budget import settle_budget
+from dstrain.budget import settle_machine
 from dstrain.checkpoint.resume import Resume, Start, find_resume
 from dstrain.checkpoint.room import check_room, plan_room
 from dstrain.checkpoint.saver import RunIdentity
@@ -23,6 +23,7 @@ from dstrain.describe import list_versions
 from dstrain.engine.engine import Engine, build_engine, check_device_precision
 from dstrain.engine.pieces import MOMENTS
 from dstrain.guard import Guard
+from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
@@ -89,7 +90,7 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
     prepared = prepare(config, ranks=ranks)
-    config = settle_budget(config, prepared=prepared, ranks=ranks)
+    config = settle_machine(config, prepared=prepared, ranks=ranks)
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
     identity = RunIdentity(recipe_hash(config), recipe, list_versions(), guard.attempt)
     resume = _agree_on_resume(config, guard=guard, identity=identity, prepared=prepared, allowed=allowed)
@@ -103,6 +104,9 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
         _check_room(config, model=model)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(model)
+    if config.machine.compile:
+        compile_layers(model)
+        log.info("layers are compiled as the first steps need them, which takes a minute or two")
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
     if resume is not None:
         load_weights(resume.directory, module=module)
@@ -143,8 +147,10 @@ def _places(config: RunConfig) -> dict[str, str]:
 
 def _cut(config: RunConfig) -> Cut:
     machine = config.machine
-    assert machine.micro_batch_tokens is not None, "settled before anything is cut"
-    return Cut(machine.micro_batch_tokens, machine.micro_batch_size, machine.min_micro_batches)
+    tokens, overhead = machine.micro_batch_tokens, machine.micro_batch_overhead
+    assert tokens is not None, "settled before anything is cut"
+    assert overhead is not None
+    return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
 
 
 def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:

@@ -1,14 +1,19 @@
-"""How large a micro-batch fits into memory, measured: python -m dstrain.probe REQUEST.json, started by dstrain.budget.
+"""How large a micro-batch fits into memory, and whether compiled layers are faster, measured: python -m dstrain.probe
+REQUEST.json, started by dstrain.budget.
 
-A process of its own, so that whatever it takes is given back. It trains real steps of the longest rows, the optimizer's part
-included, and evaluates a batch of the longest sources; it knows nothing of what is done with the answer, a line of JSON.
+A process of its own, so that whatever it takes is given back. For memory it trains real steps of the longest rows, the
+optimizer's part included, and evaluates a batch of the longest sources; for speed it trains steps of ordinary rows. It knows
+nothing of what is done with the answer, a line of JSON.
 """
 
 import json
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +27,7 @@ from dstrain.data.plan import Position, Rows, StepPlan
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.engine.engine import Engine, build_engine
 from dstrain.evaluation.evaluate import evaluate
+from dstrain.models.compilation import compile_layers, first_line
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.load import enable_activation_checkpointing, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
@@ -34,6 +40,11 @@ SHARE_OF_FREE = 0.9
 MOST_PLACES = 8
 """Places of a padded micro-batch to a target token, where rows are as unlike as can be expected."""
 
+LEAST_SPEED_UP = 1.03
+"""Compiled layers that gain less are not worth the minutes that compiling takes at every start."""
+WARM_UP_STEPS = 3
+TIMED_STEPS = 10
+
 Measure = Callable[[int], int | None]
 """Budget in tokens to peak memory in bytes; None where it did not fit."""
 
@@ -43,6 +54,7 @@ class Request:
     """What is asked."""
 
     config: RunConfig
+    """In whose machine half `micro_batch_tokens`, `compile` or both are null."""
     tokenizer: str
     train: str
     """Folder of the token set."""
@@ -75,6 +87,11 @@ def plan_budget(measure: Measure, *, smallest: int, largest: int, limit_bytes: i
             best, peak = budget, found
 
 
+def is_faster(compiled: Sequence[float], *, eager: Sequence[float]) -> bool:
+    """Whether compiled layers are worth it; seconds of steps, of which some may have been held up."""
+    return median(eager) >= LEAST_SPEED_UP * median(compiled)
+
+
 class Probe:
     """A model that trains and evaluates, and what it takes."""
 
@@ -86,6 +103,9 @@ class Probe:
         model = load_model(self._config.model, tokenizer=self._tokenizer, seed=self._config.seed)
         if self._config.machine.activation_checkpointing:
             enable_activation_checkpointing(model)
+        self._model = model
+        if self._config.machine.compile:
+            self.compile()
         module = Seq2SeqLoss(model, label_smoothing=self._config.training.label_smoothing).to(ranks.device)
         self._start_id = decoder_start_id(model)
         self._engine: Engine = build_engine(self._config, module=module, ranks=ranks, total_steps=1000)
@@ -99,17 +119,46 @@ class Probe:
     def measure(self, budget: int) -> int | None:
         """Peak memory of two steps and an evaluation; a step is of two micro-batches, whose gradients add up."""
         _reset_peak(self._ranks.device)
+        batch = self._batch(np.resize(self._longest, self._num_rows(budget, width=self.width)))
         try:
             for _ in range(2):
-                self._num_steps += 1
-                self._engine.step(self._batch(budget), step=self._num_steps)
+                self._step(batch)
             self._evaluate()
         except torch.OutOfMemoryError:
             return None
         return _peak_bytes(self._ranks.device)
 
-    def _batch(self, budget: int) -> StepBatch:
-        rows = self._longest[:1] if budget < self.width else np.resize(self._longest, budget // self.width)
+    def compile(self) -> None:
+        """Train with compiled layers from here on."""
+        compile_layers(self._model)
+
+    def time(self, budget: int) -> list[float]:
+        """Seconds of steps of ordinary rows, each of two micro-batches, after a few that are not counted."""
+        training, machine = self._config.training, self._config.machine
+        middle = len(self._longest) // 2
+        lengths = [
+            int(side[self._longest[middle]]) for side in (self._train.source_lengths, self._train.target_lengths)
+        ]
+        a_step = training.batch_size // (1 if training.batch_unit == "sequences" else lengths[1])
+        num_rows = min(self._num_rows(budget, width=sum(lengths)), max(1, a_step // machine.min_micro_batches))
+        batch = self._batch(np.resize(self._longest[max(0, middle - num_rows // 2) :], num_rows))
+        seconds = []
+        for _ in range(WARM_UP_STEPS + TIMED_STEPS):
+            started = time.perf_counter()
+            self._step(batch)
+            if self._ranks.device.type == "cuda":
+                torch.cuda.synchronize(self._ranks.device)  # the host runs ahead of it
+            seconds.append(time.perf_counter() - started)
+        return seconds[WARM_UP_STEPS:]
+
+    def _num_rows(self, budget: int, *, width: int) -> int:
+        return self._config.machine.micro_batch_size or max(1, budget // width)
+
+    def _step(self, batch: StepBatch) -> None:
+        self._num_steps += 1
+        self._engine.step(batch, step=self._num_steps)
+
+    def _batch(self, rows: Rows) -> StepBatch:
         pieces = tuple(self._collate(rows, index=index) for index in range(2))
         num_target_tokens = 2 * int(self._train.target_lengths[rows].sum())
         plan = StepPlan(Position(0, 0), Position(0, 1), rows, (rows, rows), num_target_tokens)
@@ -159,14 +208,43 @@ def find_budget(request: Request, *, probe: Probe, limit_bytes: int) -> int | No
     return plan_budget(probe.measure, smallest=width, largest=largest, limit_bytes=limit_bytes)
 
 
+def find_faster(probe: Probe, *, budget: int, limit_bytes: int) -> tuple[bool, str]:
+    """Whether layers are to be compiled, and why; the layers stay compiled."""
+    eager = probe.time(budget)
+    try:
+        probe.compile()
+        compiled = probe.time(budget)
+        peak = probe.measure(budget)
+    except Exception as error:  # whatever a compiler may stumble over: without it the run goes on as well
+        return False, f"compiling failed ({first_line(error)})"
+    found = f"a step takes {median(compiled):.4f} s compiled, {median(eager):.4f} s eager"
+    if not is_faster(compiled, eager=eager):
+        return False, found
+    if peak is None or peak > limit_bytes:
+        return False, f"{found}, but the same micro-batches do not fit into memory"
+    return True, found
+
+
+def answer(request: Request, *, probe: Probe, limit_bytes: int) -> dict[str, Any]:
+    """`budget` in tokens, None where not one row fits; `compile`; `reason` for it, if that was asked."""
+    machine = request.config.machine
+    budget = machine.micro_batch_tokens
+    if budget is None:
+        budget = find_budget(request, probe=probe, limit_bytes=limit_bytes)
+    is_compiled, reason = bool(machine.compile), ""
+    if machine.compile is None and budget is not None:
+        is_compiled, reason = find_faster(probe, budget=budget, limit_bytes=limit_bytes)
+    return {"budget": budget, "compile": is_compiled, "reason": reason}
+
+
 def main() -> None:
-    """Print `{"budget": tokens}`, or null where not one row fits."""
+    """Print what is asked as a line of JSON."""
     quiet_transformers()
     values = json.loads(Path(sys.argv[1]).read_bytes())
     request = Request(**(values | {"config": RunConfig.model_validate(values["config"])}))
     ranks = join_ranks(discover_place({}), timeout_minutes=request.config.machine.collective_timeout_minutes)
     limit = int(torch.cuda.mem_get_info(ranks.device)[0] * SHARE_OF_FREE)
-    print(json.dumps({"budget": find_budget(request, probe=Probe(request, ranks=ranks), limit_bytes=limit)}))
+    print(json.dumps(answer(request, probe=Probe(request, ranks=ranks), limit_bytes=limit)))
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -33,14 +33,21 @@ class Machine(Section):
     """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
     0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
     micro_batch_tokens: PositiveInt | None = 8192
-    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding. In steps of target tokens a
-    micro-batch is of one bucket of like rows, or of several that are nearly as long. Null fills the GPU's memory: the largest
-    budget that fits is measured once for a model, GPU and precision, and kept for the whole run; without a GPU it is 8192."""
+    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding. Null fills the GPU's memory:
+    the largest budget that fits is measured once for a model, GPU and precision, and kept for the whole run; without a GPU it
+    is 8192."""
+    micro_batch_overhead: Annotated[int, Field(ge=0)] | None = None
+    """What a micro-batch costs besides its tokens, in tokens: a step is cut further where that saves more padding. Null is 128 on
+    a CPU (measured) and 2048 on a GPU (estimated), whichever the run began on."""
     micro_batch_size: PositiveInt | None = None
     """Pins the micro-batch to this many sequences instead of the token budget."""
     min_micro_batches: PositiveInt = 1
     """Cut every step into at least this many micro-batches: set it to the largest number of ranks the recipe will use.
     The cut never follows the actual number of ranks, because dropout belongs to a micro-batch."""
+    compile: bool | None = False
+    """Compile the layers of encoder and decoder for training by torch.compile; dropout draws the same numbers. Null measures
+    both ways once for a model, GPU and precision, and keeps the faster for the whole run; without a GPU, and under ZeRO 3,
+    whose weights are gathered by hooks, it is false. Not yet measured on a GPU, therefore off."""
     evaluation_tokens: PositiveInt = 4096
     """Budget of an evaluation batch where `evaluation.batch_size` is null: rows × beams × longest source, in tokens with
     padding. Another budget may change only hypotheses whose two likeliest tokens are equally likely, within rounding."""
@@ -80,6 +87,12 @@ class Machine(Section):
         if self.offload_parameters and self.zero_stage != 3:
             message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
             found.append((("offload_parameters", "zero_stage"), message))
+        if self.compile and self.zero_stage == 3:
+            message = (
+                "compile needs zero_stage 0, 1 or 2, because ZeRO 3 gathers weights by hooks, which compiled layers leave out; "
+                "found 3: set compile to false or null"
+            )
+            found.append((("compile", "zero_stage"), message))
         found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
         if found:
             raise ConflictError(*found)

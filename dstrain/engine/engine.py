@@ -25,6 +25,7 @@ from dstrain.data.loader import StepBatch
 from dstrain.engine.ds_config import build_ds_config, effective_zero_stage
 from dstrain.engine.pieces import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.engine.schedule import learning_rate_at
+from dstrain.models.compilation import eager_layers, explained_compilation
 from dstrain.models.loss import ProjectionLoss
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -133,13 +134,17 @@ class Engine:
         A step is refused, with a `fault` and without any trace, if its loss or gradient is not finite, if fp16 overflows at
         the smallest loss scale, or if its loss a target token is over `loss_limit`. None asks for no limit; any number
         costs a host-device synchronisation.
+
+        Raises:
+            ValueError: layers that should be compiled cannot be.
         """
         loss_scaler, skipped_steps = self.loss_scaler_state(), self.skipped_steps
         loss_scale = self.loss_scale
         rate = learning_rate_at(step, training=self._config.training, total_steps=self._total_steps)
         for group in torch_optimizer(self.wrapped).param_groups:
             group["lr"] = rate
-        loss_sum, mean_loss = self._accumulate(batch, step=step, loss_limit=loss_limit)
+        with explained_compilation():
+            loss_sum, mean_loss = self._accumulate(batch, step=step, loss_limit=loss_limit)
         grad_norm, applied = self._update()
         fault = None
         if not applied:
@@ -151,7 +156,7 @@ class Engine:
 
     @contextmanager
     def gathered(self) -> Iterator[nn.Module]:
-        """The model with whole weights on every rank, in evaluation mode, without any collective inside.
+        """The model with whole weights on every rank, in evaluation mode and eager, without any collective inside.
 
         Under ZeRO-3 the weights are gathered once for the whole block: faster than gathering for every generated token, and
         ranks may do different amounts of work.
@@ -161,7 +166,7 @@ class Engine:
         self.module.eval()
         if self.zero_stage == 3:
             self._forget_order()
-        with torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
+        with eager_layers(), torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
             yield model
 
     def _forget_order(self) -> None:

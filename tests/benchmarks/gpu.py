@@ -5,9 +5,10 @@ random weights. First ours alone, in updates of exactly 4,096 and 16,384 target 
 share of the GPU's peak that the model's own arithmetic is, [6 x (encoder x S + decoder x T) + 6 x head x T] / seconds / peak,
 with the multiply-adds a token of encoder, decoder and head, S source and T target tokens; attention is left out. Then the
 cards' own batches (16 sentences; 16 x 32 sequences), lengths drawn as of translations and parses: updates a second and peak
-memory, against the Trainer with the same DeepSpeed settings and without DeepSpeed. Sides take turns, each in a process of its
-own. `--tiny` takes small models and runs anywhere: it shows that the benchmark works, and nothing else. For evaluations see
-`python -m tests.benchmarks.evaluation --size mt5-small`, which takes the GPU where there is one.
+memory, with compiled layers as well, against the Trainer with the same DeepSpeed settings and without DeepSpeed. Sides take
+turns, each in a process of its own. `--tiny` takes small models and runs anywhere: it shows that the benchmark works, and
+nothing else. For evaluations see `python -m tests.benchmarks.evaluation --size mt5-small`, which takes the GPU where there is
+one.
 """
 
 import argparse
@@ -106,14 +107,15 @@ def make_shape(folder: Path, *, model: str, is_tiny: bool) -> Shape:
 def plan_jobs(shape: Shape, *, num_updates: int) -> dict[str, Job]:
     """Every side of a shape, by what it is called."""
     base = Job(
-        side=Side("dstrain", MAX_BUDGET), case="", rows_per_update=0, num_updates=num_updates + 5, num_warm_up=5,
-        precision=PRECISION, batch_unit="sequences",
+        side=Side("dstrain_sequences", MAX_BUDGET), case="", rows_per_update=0, num_updates=num_updates + 5, num_warm_up=5,
+        precision=PRECISION,
     )  # fmt: skip
     size, accumulation = CARD_ROWS[shape.model]
     card = replace(base, rows_per_update=size * accumulation)
     return {
         **{f"{tokens} tokens": replace(base, rows_per_update=tokens // ROW_TOKENS) for tokens in UPDATE_TOKENS},
         "dstrain": card,
+        "dstrain, compiled": replace(card, compile=True),
         **{name: replace(card, side=Side("random", size), deepspeed=on) for name, on in TRAINERS.items()},
     }
 

@@ -1,6 +1,6 @@
 """Training here and with transformers' Seq2SeqTrainer, side by side: real target tokens a second, padding, memory, loss.
 
-`python -m tests.benchmarks.training [--kind translation] [--model mt5] [--repeats 3] [--updates 4] [--threads 2] [--json FILE]
+`python -m tests.benchmarks.training [--kind translation] [--model mt5] [--repeats 3] [--updates 8] [--threads 2] [--json FILE]
 [--data FILE.tsv … --held-out FILE.tsv …]` (needs `pip install accelerate` for the Trainer). Every figure comes from a process of
 its own, and the sides take turns. In the first round all sizes of each side are measured, in the others the best of them, the
 Trainer's batch of 16 and our default; what counts are medians, and their ratios. All have the same rows, initial weights, fp32,
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -34,11 +35,13 @@ from tests.benchmarks.training_case import LENGTHS, SHAPES, Case, make_case, sav
 from tests.benchmarks.training_sides import COUNTED, Job, Side, write_job
 
 TRAINER_BATCHES = (8, 16, 32, 64)
-BUDGETS = (1024, 2048, 4096, 8192)
+BUDGETS = (2048, 8192)
 DEFAULT_BUDGET = 8192
 """`machine.micro_batch_tokens` where a recipe says nothing."""
 SAME_DEFAULT = Side("random", 16)
 OURS = Side("dstrain", DEFAULT_BUDGET)
+SAME_ROWS = Side("dstrain_sequences", DEFAULT_BUDGET)
+"""Updates of as many rows in random order as the Trainer's, not of target tokens: what is learned is the same."""
 UPDATE_TOKENS = 4096
 LOSS_UPDATE_ROWS = 64
 MEGA_BATCH = 50
@@ -115,13 +118,13 @@ def chosen(found: Measured) -> list[Side]:
     first = {side: results[0]["target_tokens_per_second"] for side, results in found.items()}
     names = dict.fromkeys(side.name for side in found)
     best = [max((side for side in found if side.name == name), key=first.__getitem__) for name in names]
-    return list(dict.fromkeys([OURS, SAME_DEFAULT, *best]))
+    return list(dict.fromkeys([OURS, SAME_ROWS, SAME_DEFAULT, *best]))
 
 
 def show(side: Side, result: Mapping[str, Any]) -> None:
     """A line as soon as it is known."""
     print(
-        f"{side!s:<20} {result['target_tokens_per_second']:7,.0f} target tokens/s  real: target "
+        f"{side!s:<22} {result['target_tokens_per_second']:7,.0f} target tokens/s  real: target "
         f"{result['target_efficiency']:.0%}, source {result['source_efficiency']:.0%}  {result['peak_mib']:6,.0f} MiB",
         flush=True,
     )
@@ -142,8 +145,8 @@ def compare(found: Measured) -> list[dict[str, Any]]:
     """Ratios of medians, ours over each of the Trainer's, and round by round."""
     ratios = []
     finalists = chosen(found)
-    for ours in (side for side in finalists if side.name == "dstrain"):
-        for other in (side for side in finalists if side.name != "dstrain"):
+    for ours in (side for side in finalists if side.is_ours):
+        for other in (side for side in finalists if not side.is_ours):
             mine, theirs = ([result["target_tokens_per_second"] for result in found[side]] for side in (ours, other))
             rounds = [a / b for a, b in zip(mine, theirs, strict=True)]
             cores = [
@@ -163,23 +166,28 @@ def compare(found: Measured) -> list[dict[str, Any]]:
     return ratios
 
 
-def padding_of_plan(tokens: TokenSet, *, batch_tokens: int) -> list[dict[str, Any]]:
-    """The share of places that hold real tokens in an epoch of a plan, for each budget of a micro-batch; nothing is trained."""
+def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int) -> list[dict[str, Any]]:
+    """The share of places that hold real tokens in an epoch of a plan, for each of our sides; nothing is trained."""
     found = []
-    for budget in BUDGETS:
+    for side in our_sides():
         plan = Plan(
             tokens.source_lengths,
             tokens.target_lengths,
             fingerprint=tokens.fingerprint,
             seed=0,
-            batch_size=batch_tokens,
-            batch_unit="target_tokens",
-            cut=Cut(budget),
+            batch_size=rows_per_update if side.batch_unit == "sequences" else batch_tokens,
+            batch_unit=side.batch_unit,
+            cut=Cut(side.size),
         )
         steps = [plan.step(Position(0, step)) for step in range(plan.num_steps(0))]
         pieces = [rows for step in steps for rows in step.micro_batches]
-        found.append({"size": budget, "micro_batches": len(pieces) / len(steps)} | real_shares(pieces, tokens=tokens))
+        found.append(asdict(side) | {"micro_batches": len(pieces) / len(steps)} | real_shares(pieces, tokens=tokens))
     return found
+
+
+def our_sides() -> list[Side]:
+    """Ours in all sizes."""
+    return [*(Side("dstrain", budget) for budget in BUDGETS), SAME_ROWS]
 
 
 def padding_of_trainer(tokens: TokenSet, *, rows_per_update: int) -> list[dict[str, Any]]:
@@ -216,7 +224,7 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
     """All sides of a case: the rows of the table, ratios, and padding by the plan alone."""
     tokens = case.load_rows("train")
     sides = [
-        *(Side("dstrain", budget) for budget in BUDGETS),
+        *our_sides(),
         *(Side(name, batch) for name in ("random", "group_by_length") for batch in TRAINER_BATCHES),
     ]
     num_rows = rows_per_update(tokens)
@@ -241,7 +249,7 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
         "ratios": compare(found),
         "padding": {
             "batch_tokens": UPDATE_TOKENS,
-            "dstrain": padding_of_plan(tokens, batch_tokens=UPDATE_TOKENS),
+            "dstrain": padding_of_plan(tokens, batch_tokens=UPDATE_TOKENS, rows_per_update=num_rows),
             "trainer": padding_of_trainer(tokens, rows_per_update=num_rows),
         },
     }
@@ -249,7 +257,7 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
 
 def measure_losses(*, path: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Held-out loss a target token after as many tokens on each side, by seed."""
-    sides = [OURS, SAME_DEFAULT, Side("group_by_length", SAME_DEFAULT.size)]
+    sides = [OURS, SAME_ROWS, SAME_DEFAULT, Side("group_by_length", SAME_DEFAULT.size)]
     found: dict[str, list[dict[str, Any]]] = {str(side): [] for side in sides}
     for seed in range(options.seeds):
         for side in sides:
@@ -282,7 +290,7 @@ def print_ratios(found: Mapping[str, Any]) -> None:
         )
     for name in ("dstrain", "trainer"):
         for row in found["padding"][name]:
-            side = f"{row.get('name', name)} {row['size']}"
+            side = f"{row['name']} {row['size']}"
             print(f"{side:<20} real over an epoch: target {row['target']:.1%}, source {row['source']:.1%}")
 
 
@@ -292,7 +300,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=LENGTHS, default="translation")
     parser.add_argument("--model", choices=SHAPES, default="mt5")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=4, help="measured, of about 4,096 target tokens each")
+    parser.add_argument("--updates", type=int, default=8, help="measured, of about 4,096 target tokens each")
     parser.add_argument("--warm-up", type=int, default=1, help="updates before them")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--data", nargs="+", default=[], help="TSV files to train on, instead of what is found")

@@ -81,6 +81,7 @@ def build_config(
     held_out: Sequence[str] = (),
     precision: str = "fp32",
     batch_unit: str = "target_tokens",
+    compile: bool = False,
 ) -> RunConfig:
     """Our side's recipe; the Trainer's arguments say the same. Without files the demo stands in for drawn rows."""
     demo = [{"demo": kind}]
@@ -106,7 +107,7 @@ def build_config(
                 "warmup_steps": warmup_steps,
                 "max_grad_norm": MAX_GRAD_NORM,
             },
-            "machine": {"micro_batch_tokens": budget, "cache_dir": str(folder / "cache")},
+            "machine": {"micro_batch_tokens": budget, "compile": compile, "cache_dir": str(folder / "cache")},
             "logging": {"tensorboard": False},
         }
     )

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,6 +36,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from dstrain.budget import OVERHEADS
 from dstrain.cluster.environment import discover_place
 from dstrain.cluster.process_group import join_ranks
 from dstrain.data.collate import collate
@@ -43,6 +44,7 @@ from dstrain.data.loader import Loader
 from dstrain.data.plan import Cut, Lengths, Plan, Position
 from dstrain.data.tokens import TokenSet
 from dstrain.engine.engine import build_engine
+from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.training.hooks.log import LogHook
@@ -60,9 +62,19 @@ class Side:
     """One way to train the same."""
 
     name: str
-    """`dstrain`, or the Trainer's `random` or `group_by_length`."""
+    """`dstrain` in steps of target tokens, `dstrain_sequences`, or the Trainer's `random` or `group_by_length`."""
     size: int
     """Padded tokens of a micro-batch; the Trainer's per-device batch."""
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is dstrain."""
+        return self.name.startswith("dstrain")
+
+    @property
+    def batch_unit(self) -> Literal["sequences", "target_tokens"]:
+        """Of our updates."""
+        return "sequences" if self.name == "dstrain_sequences" else "target_tokens"
 
     def __str__(self) -> str:
         return f"{self.name} {self.size}"
@@ -75,14 +87,13 @@ class Job:
     side: Side
     case: str
     rows_per_update: int
-    """The Trainer's; ours are as many target tokens as these rows have on average."""
+    """Or, of ours in target tokens, as many as these rows have on average."""
     num_updates: int
     num_warm_up: int
     """Updates before the clock starts."""
     seed: int = 0
     precision: str = "fp32"
-    batch_unit: str = "target_tokens"
-    """Of our updates: `sequences` takes exactly rows_per_update."""
+    compile: bool = False
     deepspeed: bool = False
     """Run the Trainer on DeepSpeed as well, with our settings."""
     held_out: bool = False
@@ -135,22 +146,24 @@ class Stopwatch(Hook):
 
 def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
     """Loader, engine, loop and log hook, as `dstrain.run` puts them together; no evaluation, no checkpoint."""
+    batch_size = job.rows_per_update
+    if job.side.batch_unit == "target_tokens":
+        batch_size = tokens_per_update(job, lengths=tokens.target_lengths)
     config = build_config(
         folder,
         kind=case.kind,
         model=case.model,
-        batch_tokens=(
-            job.rows_per_update
-            if job.batch_unit == "sequences"
-            else tokens_per_update(job, lengths=tokens.target_lengths)
-        ),
-        batch_unit=job.batch_unit,
+        batch_tokens=batch_size,
+        batch_unit=job.side.batch_unit,
         precision=job.precision,
         budget=job.side.size,
         num_updates=job.num_updates,
         warmup_steps=warmup_steps(job),
         seed=job.seed,
+        compile=job.compile,
     )
+    if config.machine.compile:
+        compile_layers(model)
     ranks = join_ranks(discover_place({}), timeout_minutes=5)
     plan = Plan(
         tokens.source_lengths,
@@ -159,7 +172,7 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         seed=config.seed,
         batch_size=config.training.batch_size,
         batch_unit=config.training.batch_unit,
-        cut=Cut(config.machine.micro_batch_tokens),
+        cut=Cut(job.side.size, micro_batch_overhead=OVERHEADS[ranks.device.type]),
     )
     loader = Loader(
         tokens,
@@ -357,7 +370,7 @@ def measure(job: Job) -> dict[str, Any]:
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # sets VmHWM to what is resident now
     held = _status("VmRSS")
-    act = train_ours if job.side.name == "dstrain" else train_trainer
+    act = train_ours if job.side.is_ours else train_trainer
     with tempfile.TemporaryDirectory() as folder:
         watch = act(job, case=case, model=model, tokens=tokens, folder=Path(folder))
     peak = _status("VmHWM")

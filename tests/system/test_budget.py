@@ -1,13 +1,15 @@
-"""A budget measured on the real engine: what is found fits, and much more would not."""
+"""A budget and compiled layers measured on the real engine: what is found fits, and much more would not."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.load import load_config
 from dstrain.prepare import prepare
-from dstrain.probe import Probe, Request, find_budget
+from dstrain.probe import Probe, Request, find_budget, find_faster
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
 
@@ -39,9 +41,32 @@ def _find(place: Place, arguments: Sequence[str]) -> dict[str, int]:
     return {"width": probe.width, "budget": budget, "limit": limit, "peak": peak, "peak_of_more": more}
 
 
+def test_compiled_layers_are_timed_against_eager_ones(tmp_path: Path) -> None:
+    (found,) = start_ranks(_time, [str(tmp_path)], world_size=1)
+    assert re.fullmatch(r"a step takes [\d.]+ s compiled, [\d.]+ s eager.*", found["reason"])
+    assert found["graphs_before"] == 0
+    assert found["graphs"] >= 2
+
+
+def _time(place: Place, arguments: Sequence[str]) -> dict[str, Any]:
+    import torch
+    from torch._dynamo.utils import counters
+
+    config = build_run(Path(arguments[0]), machine__compile=None)
+    ranks = join_ranks(discover_place({}), timeout_minutes=5)
+    prepared = prepare(config, ranks=Ranks(place=place, device=ranks.device, group=None))
+    folders = [str(tokens.folder) for tokens in (prepared.train, prepared.eval)]
+    probe = Probe(Request(config, str(Path(config.run_dir) / "tokenizer"), *folders), ranks=ranks)
+    assert probe.measure(200) is not None
+    before = counters["stats"]["unique_graphs"]
+    with torch.compiler.set_stance(force_backend="eager"):
+        _, reason = find_faster(probe, budget=200, limit_bytes=1 << 40)
+    return {"reason": reason, "graphs_before": before, "graphs": counters["stats"]["unique_graphs"]}
+
+
 def test_a_run_keeps_the_budget_that_it_began_with(tmp_path: Path) -> None:
-    config = build_run(tmp_path, machine__micro_batch_tokens=None)
+    config = build_run(tmp_path, machine__micro_batch_tokens=None, machine__compile=None)
     assert train(config, stop_after=5) == [EXIT_PREEMPTED]
-    kept = load_config(str(Path(config.run_dir) / "config.yaml")).machine.micro_batch_tokens
-    assert kept == 8192
+    kept = load_config(str(Path(config.run_dir) / "config.yaml")).machine
+    assert (kept.micro_batch_tokens, kept.compile) == (8192, False)
     assert train(config, world_size=2) == [0, 0]

@@ -339,3 +339,13 @@ def test_loading_imports_nothing_heavy(good: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_layers_are_not_compiled_under_zero_3_and_null_leaves_it_open(tmp_path: Path) -> None:
+    text = GOOD + "machine: {zero_stage: 3, compile: true}\n"
+    (line,) = faults(write(tmp_path, text))
+    assert "machine.compile: compile needs zero_stage 0, 1 or 2" in line
+    assert "found 3: set compile to false or null" in line
+    path = str(write(tmp_path, text))
+    assert load_config(path, overrides=["machine.compile=null"]).machine.compile is None
+    assert load_config(path, overrides=["machine.zero_stage=2"]).machine.compile is True
