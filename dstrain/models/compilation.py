@@ -21,6 +21,8 @@ def compile_layers(model: PreTrainedModel) -> None:
 
     Compiled code draws the random numbers that eager code does, so that dropout is the same.
     """
+    # else a first micro-batch with as many rows as tokens gives code for such alone, and is compiled once more
+    torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
     for layer in layers_of(model):
         # else torch draws dropout by a generator of its own

@@ -100,6 +100,9 @@ def test_all_shapes_and_layers_share_their_graphs_and_nothing_else_changes() -> 
     expected = train(build_model("mt5", dropout=0.1), start=PAD)
     model = build_model("mt5", dropout=0.1)
     compile_layers(model)
+    square = torch.full((4, 4), 7)  # whose equal sizes, and as many heads, are a chance
+    Seq2SeqLoss(model).train()(square, torch.ones_like(square), square, square)
+    assert num_graphs() == GRAPHS["mt5"]
     assert_alike(train(model, start=PAD), expected)
     assert num_graphs() == GRAPHS["mt5"]
     assert not counters["graph_break"]
