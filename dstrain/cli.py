@@ -362,7 +362,7 @@ def summary(config: RunConfig) -> str:
         "step": f"{training.batch_size} {unit} over all ranks",
         "precision": config.precision,
         "best by": config.best_metric,
-        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}",
+        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
         "run folder": config.run_dir,
         "recipe": recipe_hash(config)[:16],
     }
@@ -377,6 +377,10 @@ def _micro_batch(config: RunConfig) -> str:
     if machine.micro_batch_tokens is None:
         return "as many tokens as fit into the GPU's memory"
     return f"at most {machine.micro_batch_tokens} tokens"
+
+
+def _compiled(config: RunConfig) -> str:
+    return {True: ", compiled layers", False: "", None: ", layers compiled if that is faster"}[config.machine.compile]
 
 
 def _is_override(argument: str) -> bool:

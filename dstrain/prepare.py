@@ -143,7 +143,13 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
             )
         texts = (text for example in _train_examples(config) for text in (example.source, example.target))
         train_tokenizer(config.model.scratch, texts=texts, languages=languages, task_tokens=added, folder=parts)
-        parts.rename(cached)
+        try:
+            parts.rename(cached)
+        except OSError:
+            # another run was faster: its tokenizer has the same key, so it is the same
+            if not cached.exists():
+                raise
+            shutil.rmtree(parts)
     shutil.copytree(cached, folder, dirs_exist_ok=True)
     return load_tokenizer(str(folder))
 

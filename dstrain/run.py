@@ -35,6 +35,7 @@ from dstrain.engine.faults import Finding, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.export import export_live
 from dstrain.guard import start_guard
+from dstrain.models.compilation import COMPILING_STEPS
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
@@ -87,7 +88,8 @@ def run(
         torch.autograd.set_detect_anomaly(True)
     ranks = join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
     walltime = WallTime(allocation_end, reserve_seconds=config.machine.reserve_seconds, now=time.time)
-    preempt = PreemptHook(ranks=ranks, walltime=walltime)
+    num_slow_steps = 0 if config.machine.compile is False else COMPILING_STEPS
+    preempt = PreemptHook(ranks=ranks, walltime=walltime, num_slow_steps=num_slow_steps)
     guard = start_guard(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
     try:
         if debug:

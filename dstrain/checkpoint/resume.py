@@ -41,7 +41,8 @@ class Change:
 
     def __str__(self) -> str:
         about = f" ({self.about})" if self.about else ""
-        return f"{self.field}{about}: {self.old!r} in the checkpoint, {self.new!r} now"
+        old, new = ("null" if value is None else repr(value) for value in (self.old, self.new))
+        return f"{self.field}{about}: {old} in the checkpoint, {new} now"
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,8 @@ class Machine(Section):
     compile: bool | None = False
     """Compile the layers of encoder and decoder for training by torch.compile; dropout draws the same numbers. Null measures
     both ways once for a model, GPU and precision, and keeps the faster for the whole run; without a GPU, and under ZeRO 3,
-    whose weights are gathered by hooks, it is false. Not yet measured on a GPU, therefore off."""
+    whose weights are gathered by hooks, it is false. The first steps of every start wait for the compiler, a minute or two in
+    which no signal is answered. Not yet measured on a GPU, therefore off."""
     evaluation_tokens: PositiveInt = 4096
     """Budget of an evaluation batch where `evaluation.batch_size` is null: rows × beams × longest source, in tokens with
     padding. Another budget may change only hypotheses whose two likeliest tokens are equally likely, within rounding."""

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+COMPILING_STEPS = 3
+"""Steps at the beginning that may wait for compilers; a shape that comes first later is rare."""
 MAX_GRAPHS = 64
 """Graphs of one function, torch's own limit being 8. T5's layers need four (first and other layers of both sides), and a single
 row, source token or target token is compiled apart: 32 at most."""

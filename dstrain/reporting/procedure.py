@@ -156,7 +156,10 @@ def describe_machine(record: RunRecord) -> list[Line]:
     """The machine half: what computed the recipe, and how well it was used."""
     machine, info = record.config.machine, record.info
     pinned = machine.micro_batch_size
-    budget = f"{machine.micro_batch_tokens} tokens with padding" if pinned is None else f"pinned to {pinned} sequences"
+    budget = f"pinned to {pinned} sequences"
+    if pinned is None:
+        budget = f"{machine.micro_batch_tokens} tokens with padding; cut further where that saves more than "
+        budget += f"{machine.micro_batch_overhead} tokens of padding"
     if machine.min_micro_batches > 1:
         budget += f"; at least {machine.min_micro_batches} micro-batches per step"
     lines: list[Line] = [
@@ -166,6 +169,7 @@ def describe_machine(record: RunRecord) -> list[Line]:
         ("ZeRO stage", _zero_stage(record.config)),
         ("Micro-batch budget", budget),
         ("Micro-batches", _accumulation(record)),
+        ("Compiled layers", _on(bool(machine.compile))),
         ("Activation checkpointing", _on(machine.activation_checkpointing)),
         ("Offload of optimizer state", _on(machine.offload_optimizer)),
         ("Offload of weights", _on(machine.offload_parameters)),

@@ -14,12 +14,14 @@ from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
 
 ROOM_BYTES = 120 << 20
+UNSTEADY_BYTES = ROOM_BYTES // 20
+"""Resident memory of a process is not the same twice: its allocator keeps some of what larger steps took."""
 
 
 def test_what_is_found_fits_and_half_as_much_again_does_not(tmp_path: Path) -> None:
     (found,) = start_ranks(_find, [str(tmp_path)], world_size=1)
     assert found["width"] < found["budget"]
-    assert found["peak"] <= found["limit"] < found["peak_of_more"]
+    assert found["peak"] <= found["limit"] + UNSTEADY_BYTES < found["peak_of_more"]
 
 
 def _find(place: Place, arguments: Sequence[str]) -> dict[str, int]:

@@ -162,10 +162,10 @@ def test_other_token_ids_without_any_cause_are_refused_by_split(split: str, tmp_
 def test_a_source_that_is_new_or_gone_is_a_change(tmp_path: Path) -> None:
     save_run(tmp_path)
     fewer = {key: value for key, value in DATA.items() if key != "data.train.1"}
-    assert "data.train.1 (content of two.tsv): 'bbb' in the checkpoint, None now" in refusal(
+    assert "data.train.1 (content of two.tsv): 'bbb' in the checkpoint, null now" in refusal(
         tmp_path, by=replace(start(), data=fewer)
     )
-    assert "data.train.2 (fingerprint): None in the checkpoint, 'x' now" in refusal(
+    assert "data.train.2 (fingerprint): null in the checkpoint, 'x' now" in refusal(
         tmp_path, by=start(data={"data.train.2": "x"})
     )
 
@@ -257,5 +257,5 @@ def test_a_state_of_another_step_than_its_manifest_says_is_no_state_to_go_on_fro
 def test_a_change_reads_as_a_sentence() -> None:
     assert str(Change("seed", 1, 2)) == "seed: 1 in the checkpoint, 2 now"
     assert (
-        str(Change("tokenizer", "a", None, "fingerprint")) == "tokenizer (fingerprint): 'a' in the checkpoint, None now"
+        str(Change("tokenizer", "a", None, "fingerprint")) == "tokenizer (fingerprint): 'a' in the checkpoint, null now"
     )

@@ -36,8 +36,9 @@ class Peers:
         return [max(pair) for pair in zip(values, self.others, strict=True)]
 
 
-def start(ranks: Any, *, walltime: WallTime | None = None) -> tuple[PreemptHook, Recorder]:
-    hook, recorder = PreemptHook(ranks=ranks, walltime=walltime or endless()), Recorder()
+def start(ranks: Any, *, walltime: WallTime | None = None, num_slow_steps: int = 0) -> tuple[PreemptHook, Recorder]:
+    hook = PreemptHook(ranks=ranks, walltime=walltime or endless(), num_slow_steps=num_slow_steps)
+    recorder = Recorder()
     hook.on_start(Progress(0, Position(0, 0)), recorder.control)
     return hook, recorder
 
@@ -138,4 +139,12 @@ def test_what_was_learned_of_durations_survives_a_restart() -> None:
     walltime = endless()
     after, _ = start(alone(), walltime=walltime)
     after.load_state(before.state())
+    assert walltime.durations == {"step": 2.0}
+
+
+def test_steps_that_wait_for_a_compiler_say_nothing_of_those_after_them() -> None:
+    walltime = endless()
+    hook, recorder = start(alone(), walltime=walltime, num_slow_steps=2)
+    for step, seconds in enumerate((40.0, 30.0, 2.0), start=1):
+        hook.on_step(build_step(step, seconds=seconds), recorder.control)
     assert walltime.durations == {"step": 2.0}
