@@ -94,6 +94,8 @@ class Job:
     seed: int = 0
     precision: str = "fp32"
     compile: bool = False
+    overhead: int | None = None
+    """As machine.micro_batch_overhead; None is the device's own."""
     deepspeed: bool = False
     """Run the Trainer on DeepSpeed as well, with our settings."""
     held_out: bool = False
@@ -172,7 +174,10 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         seed=config.seed,
         batch_size=config.training.batch_size,
         batch_unit=config.training.batch_unit,
-        cut=Cut(job.side.size, micro_batch_overhead=OVERHEADS[ranks.device.type]),
+        cut=Cut(
+            job.side.size,
+            micro_batch_overhead=OVERHEADS[ranks.device.type] if job.overhead is None else job.overhead,
+        ),
     )
     loader = Loader(
         tokens,
