@@ -5,10 +5,10 @@ random weights. First ours alone, in updates of exactly 4,096 and 16,384 target 
 share of the GPU's peak that the model's own arithmetic is, [6 x (encoder x S + decoder x T) + 6 x head x T] / seconds / peak,
 with the multiply-adds a token of encoder, decoder and head, S source and T target tokens; attention is left out. Then the
 cards' own batches (16 sentences; 16 x 32 sequences), lengths drawn as of translations and parses: updates a second and peak
-memory, with compiled layers and other cuts as well, against the Trainer with the same DeepSpeed settings and without DeepSpeed. Sides take
-turns, each in a process of its own. `--tiny` takes small models and runs anywhere: it shows that the benchmark works, and
-nothing else. For evaluations see `python -m tests.benchmarks.evaluation --size mt5-small`, which takes the GPU where there is
-one.
+memory, with compiled layers and other cuts as well, against the Trainer with the same DeepSpeed settings and without
+DeepSpeed. Sides take turns, each in a process of its own. `--tiny` takes small models and runs anywhere: it shows that the
+benchmark works, and nothing else. For evaluations see `python -m tests.benchmarks.evaluation --size mt5-small`, which takes the
+GPU where there is one.
 """
 
 import argparse
