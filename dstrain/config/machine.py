@@ -33,9 +33,9 @@ class Machine(Section):
     """DeepSpeed ZeRO stage: 0 keeps everything on every rank, 1 shards optimizer state, 2 gradients too, 3 weights too.
     0 with 16-bit precision runs as 1 (stage 0 hides skipped steps)."""
     micro_batch_tokens: PositiveInt | None = 8192
-    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding. Null fills the GPU's memory:
-    the largest budget that fits is measured once for a model, GPU and precision, and kept for the whole run; without a GPU it
-    is 8192."""
+    """Budget of a micro-batch: rows × (longest source + longest target), in tokens with padding. In steps of target tokens a
+    micro-batch is of one bucket at most, that is of 4,096 target tokens. Null fills the GPU's memory: the largest budget that
+    fits is measured once for a model, GPU and precision, and kept for the whole run; without a GPU it is 8192."""
     micro_batch_overhead: Annotated[int, Field(ge=0)] | None = None
     """What a micro-batch costs besides its tokens, in tokens: a step is cut further where that saves more padding. Null is 128 on
     a CPU (measured) and 2048 on a GPU (estimated), whichever the run began on."""
