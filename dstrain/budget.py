@@ -23,6 +23,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 from dstrain.prepare import Prepared, cache_dir
 
 CPU_TOKENS = 8192
@@ -58,17 +59,17 @@ def settle_machine(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measu
     """`config` with values for `machine.micro_batch_tokens`, `micro_batch_overhead` and `compile`; a collective call.
 
     Raises:
-        ValueError: not even one row fits, or nothing can be measured; the message says what to set.
+        UserError: not even one row fits, or nothing can be measured; the message says what to set.
     """
     answer: Machine | str | None = None
     if ranks.rank == 0:
         try:
             answer = _settle(config, prepared=prepared, ranks=ranks, measure=measure or measure_apart)
-        except ValueError as error:
+        except UserError as error:
             answer = str(error)
     answer = ranks.broadcast(answer)
     if not isinstance(answer, Machine):
-        raise ValueError(answer)
+        raise UserError(answer)
     return config.model_copy(update={"machine": answer})
 
 
@@ -132,7 +133,7 @@ def _measure_once(
         log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in asked))
         found, origin = measure(config, prepared), ""
         if found.budget is None:
-            raise ValueError(
+            raise UserError(
                 "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU, as one rank; set "
                 "a number if the ranks share the model (zero_stage 3), or see activation_checkpointing and the offload keys"
             )
@@ -169,7 +170,7 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> Measured:
     """What is null in `config.machine`, measured in a process of its own.
 
     Raises:
-        ValueError: the process failed.
+        UserError: the process failed.
     """
     request = {
         "config": config.model_dump(mode="json"),
@@ -194,7 +195,7 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> Measured:
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
         keys = " and ".join(f"machine.{key}" for key in _open_keys(config.machine))
-        raise ValueError(
+        raise UserError(
             f"{keys}: nothing could be measured ({last[0]}); set values instead of null, such as "
             "micro_batch_tokens=8192 and compile=false"
         )

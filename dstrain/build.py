@@ -22,6 +22,7 @@ from dstrain.data.plan import Cut, Plan, Position
 from dstrain.describe import list_versions
 from dstrain.engine.engine import Engine, build_engine, check_device_precision
 from dstrain.engine.pieces import MOMENTS
+from dstrain.errors import UserError
 from dstrain.guard import Guard
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision
@@ -82,7 +83,7 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
     """Make everything ready, from the newest checkpoint if there is one; `allowed` names fields that may have changed.
 
     Raises:
-        ValueError: something the user can mend; the message says what and how.
+        UserError: something the user can mend; the message says what and how.
     """
     ranks = guard.ranks
     check_device_precision(config)
@@ -181,7 +182,7 @@ def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
     try:
         (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{run_dir / 'checkpoints'} cannot hold checkpoints ({error.strerror}): move it away"
         ) from error
     needed = plan_room(

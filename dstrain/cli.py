@@ -21,6 +21,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.drill.lives import count_gpus
 from dstrain.drill.perform import perform
 from dstrain.drill.stories import MIN_STEPS, plan_stories
+from dstrain.errors import UserError
 from dstrain.reporting import comparison
 from dstrain.reporting.records import load_record
 from dstrain.reporting.terminal import aligned, printable
@@ -158,7 +159,7 @@ def compare(
     for run in runs:
         try:
             record = load_record(run)
-        except (ValueError, OSError, RecursionError) as error:
+        except (UserError, OSError, RecursionError) as error:
             typer.echo(f"{run} is skipped: {error}", err=True)
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
@@ -235,7 +236,7 @@ def verify(
             raise typer.Exit(0 if verdict.is_whole else 1)
         verdicts = inspect_run(run)
         if not verdicts:
-            raise ValueError(f"{run} holds no checkpoints")
+            raise UserError(f"{run} holds no checkpoints")
         typer.echo(_table(verdicts))
         if not any(verdict.is_next for verdict in verdicts):
             typer.echo(f"{run}: there is no checkpoint to go on from", err=True)
@@ -251,11 +252,11 @@ def export(
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with _clean_errors():
         if not (run / "config.yaml").is_file():
-            raise ValueError(f"{run} is no run folder: it holds no config.yaml")
+            raise UserError(f"{run} is no run folder: it holds no config.yaml")
         # the two beside it are where a folder is made and set aside
         for taken in (folder, folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
             if os.path.lexists(taken):
-                raise ValueError(f"{taken} exists already: give another folder, or remove it")
+                raise UserError(f"{taken} exists already: give another folder, or remove it")
         from dstrain.export import export_checkpoint  # imports torch: only where there is something to write
 
         directory = export_checkpoint(run, step=step, folder=folder)
@@ -295,7 +296,7 @@ def drill(
             environment=os.environ,
             say=typer.echo,
         )
-    except ValueError as error:
+    except UserError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt:
@@ -392,6 +393,6 @@ def _clean_errors() -> Iterator[None]:
     """A user's mistake ends in its message and exit code 1, without a traceback."""
     try:
         yield
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from error

@@ -3,6 +3,7 @@
 from typing import Any
 
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 
 TRAIN_ROWS = 64
 EVAL_ROWS = 8
@@ -16,10 +17,10 @@ def shrink_config(config: RunConfig, *, overfit: int | None, world_size: int) ->
     The run goes to a folder of its own, so that it never meets the checkpoints of the real one.
 
     Raises:
-        ValueError: several ranks.
+        UserError: several ranks.
     """
     if world_size > 1:
-        raise ValueError(f"--debug runs one process, found {world_size}: start it with python, without a launcher")
+        raise UserError(f"--debug runs one process, found {world_size}: start it with python, without a launcher")
     values = config.model_dump()
     suffix = f"-overfit{overfit}" if overfit else "-debug"
     output_dir = None if config.output_dir is None else config.output_dir.rstrip("/") + suffix

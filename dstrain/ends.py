@@ -12,6 +12,7 @@ from dstrain.cluster.holder import this_process
 from dstrain.cluster.lease import Lease, LeaseHeld, acquire
 from dstrain.cluster.outcome import RunOutcome
 from dstrain.config.machine import Machine
+from dstrain.errors import UserError
 from dstrain.export import export_checkpoint, export_live
 from dstrain.reporting.card import write_card
 from dstrain.reporting.records import load_record
@@ -32,7 +33,7 @@ def compare_with_history(built: Built) -> None:
     """Whether the folder's rows fit the place where the run begins.
 
     Raises:
-        ValueError: the folder tells of a run that was saved, and no checkpoint is there: a start would begin from step 0
+        UserError: the folder tells of a run that was saved, and no checkpoint is there: a start would begin from step 0
             and replace what that run left.
     """
     path, step = built.run_dir / METRICS_FILE, built.first_progress.step
@@ -41,7 +42,7 @@ def compare_with_history(built: Built) -> None:
         row.step for row in rows if isinstance(row, EventRow) and row.event in ("stop", "finish", "resume") and row.step
     ]
     if built.resume is None and saved:
-        raise ValueError(
+        raise UserError(
             f"{built.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} before ({path}): a start "
             "would begin from step 0 and replace its models and scores. Restore the checkpoints, give another output_dir, "
             f"or remove {built.run_dir} to begin again"
@@ -183,5 +184,5 @@ def _complete_export(run_dir: Path, *, name: str, step: int) -> None:
         return
     try:
         export_checkpoint(run_dir, step=step, folder=run_dir / name)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         log.warning("%s does not hold the model of step %d: %s", run_dir / name, step, error)

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from dstrain.checkpoint.store import name_of
 from dstrain.cluster.environment import discover_place
-from dstrain.cluster.lease import LeaseLost
 from dstrain.cluster.rendezvous import arrange_meeting, needs_meeting
-from dstrain.config.load import ConfigError, load_config
+from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.console import prepare_output
+from dstrain.errors import UserError
 from dstrain.reporting.scores import folder_of_set
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         meeting = None
         if needs_meeting(place):
             meeting = arrange_meeting(place, environment=os.environ, run_dir=order.output)
-    except (ConfigError, ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(error, file=sys.stderr)
         return EXIT_USAGE
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
                 ranks=ranks,
             )
         ranks.leave()
-    except (ValueError, LeaseLost, OSError) as error:
+    except (UserError, OSError) as error:
         print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
         if place.world_size > 1:
             # the interpreter's own ending would wait for peers in destructors of the process group
@@ -117,29 +117,27 @@ def plan_order(options: argparse.Namespace) -> Order:
     """What the arguments ask for.
 
     Raises:
-        ValueError: it cannot be done; the message says what and how.
+        UserError: it cannot be done; the message says what and how.
     """
     run_dir = Path(options.model) if (Path(options.model) / "config.yaml").is_file() else None
     if run_dir is None:
         _refuse_no_model(options.model)
     if run_dir is None and (asked := [name for name in ("step", "name", "due") if getattr(options, name)]):
         flag = {"name": "--as"}.get(asked[0], f"--{asked[0]}")
-        raise ValueError(f"{flag} needs a run folder, and {options.model} is none: it holds no config.yaml")
+        raise UserError(f"{flag} needs a run folder, and {options.model} is none: it holds no config.yaml")
     if options.config is None and run_dir is None:
-        raise ValueError(f"{options.model} is no run folder with a config.yaml: say which recipe with --config")
+        raise UserError(f"{options.model} is no run folder with a config.yaml: say which recipe with --config")
     if options.due and (options.step or options.name or options.output or options.config):
-        raise ValueError("--due scores a run's own evaluations: leave --step, --as, --output and --config away")
+        raise UserError("--due scores a run's own evaluations: leave --step, --as, --output and --config away")
     if options.name and options.output:
-        raise ValueError("--as keeps the scores in the run folder: leave --output away, or --as")
+        raise UserError("--as keeps the scores in the run folder: leave --output away, or --as")
     recipe = options.config or str(Path(options.model) / "config.yaml")
     config = load_config(recipe, overrides=options.overrides, check_files=True, trains=False)
     if options.due and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
-        raise ValueError(
-            f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away"
-        )
+        raise UserError(f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away")
     changes = [text for text in options.overrides if _is_of(text, keys=EFFECTIVE_KEYS)]
     if options.name and options.config is None and all(text.startswith("machine.") for text in changes):
-        raise ValueError(
+        raise UserError(
             f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
             "'data.eval=[{path: other.tsv}]', or leave --as away"
         )
@@ -165,10 +163,10 @@ def _refuse_no_model(name: str) -> None:
     """Before the hub is asked, which takes long to answer that it has no such name."""
     folder = Path(name)
     if (step := name_of(folder)) is not None and folder.is_dir():
-        raise ValueError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {step.step}")
+        raise UserError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {step.step}")
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
-        raise ValueError(
+        raise UserError(
             f"{name}: no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
         )
 
@@ -179,7 +177,7 @@ def _model_of(run_dir: Path, *, step: int | None) -> str:
     for name in EXPORTS:
         if (run_dir / name).is_dir():
             return str(run_dir / name)
-    raise ValueError(
+    raise UserError(
         f"{run_dir} holds no model yet, neither best/ nor final/: score one of its checkpoints with --step (dstrain verify "
         f"{run_dir} lists them)"
     )

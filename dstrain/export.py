@@ -16,6 +16,7 @@ from dstrain.cluster.lease import read_claims
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
+from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap
 from dstrain.models.families import generation_arguments, max_positions
 from dstrain.models.load import DTYPES, load_model
@@ -57,10 +58,10 @@ def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
     `step` None takes the newest that is whole; one of weights only will do.
 
     Raises:
-        ValueError: the run has no such checkpoint, or the folder exists already.
+        UserError: the run has no such checkpoint, or the folder exists already.
     """
     if folder.exists() and folder.parent != run_dir:
-        raise ValueError(f"{folder} exists already: give another folder, or remove it")
+        raise UserError(f"{folder} exists already: give another folder, or remove it")
     config = load_config(str(run_dir / "config.yaml"))
     directory = find_checkpoint(run_dir, step=step)
     tokenizer = load_run_tokenizer(run_dir)
@@ -74,9 +75,9 @@ def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
 
 
 def load_run_tokenizer(run_dir: Path) -> Seq2SeqTokenizer:
-    """The tokenizer that a run trains with; raises ValueError where it is not there."""
+    """The tokenizer that a run trains with; raises UserError where it is not there."""
     if not (run_dir / "tokenizer").is_dir():
-        raise ValueError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
+        raise UserError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
     return load_tokenizer(str(run_dir / "tokenizer"))
 
 
@@ -106,7 +107,7 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
     """A whole checkpoint of a run, full or of weights only: that of a step, or the newest.
 
     Raises:
-        ValueError: there is none; the message lists those there are.
+        UserError: there is none; the message lists those there are.
     """
     directories = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
     broken = []
@@ -123,4 +124,4 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
     there = ", ".join(str(name.step) for path in directories if (name := name_of(path))) or "none"
     why = f"; not whole: {'; '.join(broken)}" if broken else ""
     wanted = "no checkpoint that is whole" if step is None else f"no whole checkpoint of step {step}"
-    raise ValueError(f"{run_dir / 'checkpoints'}: {wanted} (steps there: {there}){why}")
+    raise UserError(f"{run_dir / 'checkpoints'}: {wanted} (steps there: {there}){why}")

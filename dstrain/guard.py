@@ -21,6 +21,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.requeue import read_start
 from dstrain.cluster.watchdog import REPORT_SECONDS, Watchdog, end_process, run_within, start_watchdog
 from dstrain.config.machine import Machine
+from dstrain.errors import UserError
 
 RENEWALS = 4
 """Renewals of the lease before it goes stale, so that one or two may fail."""
@@ -91,7 +92,7 @@ def start_guard(
     """Take the run folder's lease and start the watchdog; a collective call. `environment` tells which job this is.
 
     Raises:
-        ValueError: another start is writing to the folder, or it cannot be written to.
+        UserError: another start is writing to the folder, or it cannot be written to.
     """
     job, restart = read_start(environment)
     lease, attempt = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
@@ -136,13 +137,13 @@ def take_lease(
     """The lease of a folder, on rank 0 alone, and its number; a collective call with arguments as those of `acquire`.
 
     Raises:
-        ValueError: another process holds it, or the folder cannot be written.
+        UserError: another process holds it, or the folder cannot be written.
     """
     lease, refusal = None, None
     if ranks.rank == 0:
         try:
             lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
-        except ValueError as error:
+        except UserError as error:
             refusal = error
     number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
     if message is not None:

@@ -20,6 +20,7 @@ from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
+from dstrain.errors import UserError
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.tasks.parsing import task_tokens
@@ -53,7 +54,7 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
     Raises:
-        ValueError: data or tokenizer cannot be used; the message comes from rank 0, the others end with it.
+        UserError: data or tokenizer cannot be used; the message comes from rank 0, the others end with it.
     """
     run_dir = Path(config.run_dir)
     tokenizer_dir = run_dir / "tokenizer"
@@ -138,7 +139,7 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
         parts = cached.with_name(f"{cached.name}.tmp-{secrets.token_hex(8)}")
         if next(_train_examples(config), None) is None:
             places = ", ".join(source.place for source in config.data.train)
-            raise ValueError(
+            raise UserError(
                 f"data.train ({places}) has no usable row: correct the data or its columns, or change data.rules"
             )
         texts = (text for example in _train_examples(config) for text in (example.source, example.target))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dstrain.attempt.failure import newest_report
 from dstrain.checkpoint.store import current_dirs, name_of
 from dstrain.cluster.commands import Run, run_command, split_arguments
 from dstrain.cluster.environment import EXIT_PREEMPTED
@@ -44,6 +45,7 @@ from dstrain.cluster.requeue import (
 from dstrain.cluster.small_jobs import describe_refusal, plan_submission
 from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.load import load_config
+from dstrain.errors import UserError
 from dstrain.train import EXIT_USAGE, make_run_dir, parse_arguments
 
 MAX_SOURCE = 160
@@ -98,7 +100,7 @@ def main(
         if options.question == "told":
             return told(job)
         return end(job, code=options.code)
-    except (ValueError, OSError) as error:
+    except (UserError, OSError) as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
 
@@ -174,21 +176,11 @@ def newest_step(run_dir: Path) -> int:
     return max((name.step for name in names), default=0)
 
 
-def newest_report(run_dir: Path) -> tuple[int, str | None]:
-    """When a rank last reported that it failed, in the file system's nanoseconds, and the last line of its report."""
-    reports = [(path.stat().st_mtime_ns, path) for path in (run_dir / "failures").glob("rank-*.txt")]
-    if not reports:
-        return 0, None
-    time, path = max(reports)
-    lines = path.read_text(errors="replace").strip().splitlines()
-    return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
-
-
 def _try_evaluation_job(job: Job) -> None:
     """Ask whether Slurm would take the small jobs of this run, before time is spent on training.
 
     Raises:
-        ValueError: it never would. On a restart, and where it may only be for now, that is said and nothing more.
+        UserError: it never would. On a restart, and where it may only be for now, that is said and nothing more.
     """
     if job.evaluation_job is None:
         return
@@ -198,7 +190,7 @@ def _try_evaluation_job(job: Job) -> None:
         return
     refusal = describe_refusal(job.run_dir, options=job.evaluation_job, printed=printed)
     if job.restart == 0 and not any(words in printed for words in FOR_NOW):
-        raise ValueError(refusal)
+        raise UserError(refusal)
     _say(refusal)
 
 
@@ -271,7 +263,7 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
     config = load_config(given.config, overrides=given.overrides, check_files=options.question == "start")
     job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
     if not job.isdecimal() or not restart.isdecimal():
-        raise ValueError(
+        raise UserError(
             f"environment: SLURM_JOB_ID and SLURM_RESTART_COUNT must be whole numbers, found {job!r} and {restart!r}; "
             "submit slurm/train.sbatch with sbatch"
         )

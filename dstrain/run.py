@@ -22,7 +22,7 @@ from dstrain.checkpoint.store import carry_out, plan_pruning, sync_path
 from dstrain.cluster.environment import Place
 from dstrain.cluster.lease import read_claims
 from dstrain.cluster.phases import Drill
-from dstrain.cluster.process_group import join_ranks
+from dstrain.cluster.process_group import join_ranks, named_peer_loss
 from dstrain.cluster.rendezvous import Meeting
 from dstrain.cluster.walltime import WallTime
 from dstrain.config.load import dump_config
@@ -58,6 +58,7 @@ KEPT_BY_GUARD = ("lease", "ranks", "outcome.json")
 log = logging.getLogger(__name__)
 
 
+@named_peer_loss()
 def run(
     config: RunConfig,
     *,
@@ -80,7 +81,7 @@ def run(
         allocation_end: when this process is ended from outside, in seconds since 1970.
 
     Raises:
-        ValueError: something the user can mend; the message says what and how.
+        UserError: something the user can mend; the message says what and how.
     """
     quiet_transformers()
     if debug:

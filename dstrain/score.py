@@ -22,6 +22,7 @@ from dstrain.config.schema import Model, RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.due import Due, list_due
 from dstrain.ends import settle
+from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate, write_evaluation
 from dstrain.export import find_checkpoint, load_checkpoint_model, load_run_tokenizer
 from dstrain.guard import RENEWALS, take_lease
@@ -53,14 +54,14 @@ def sole_scorer(folder: Path, *, ranks: Ranks, stale_seconds: float) -> Iterator
     Two that make the same scores would do all work twice, and write over each other.
 
     Raises:
-        ValueError: another process makes them, or the folder cannot be written.
+        UserError: another process makes them, or the folder cannot be written.
     """
     scores = folder / "scores"
     try:
         lease, _ = take_lease(scores, ranks=ranks, stale_seconds=stale_seconds)
     except LeaseHeld as error:
         holder = read_claims(scores)[-1].holder
-        raise ValueError(
+        raise UserError(
             f"{scores}: {holder or 'another process'} makes these scores; wait for it, or end it"
         ) from error
     ended = threading.Event()
@@ -101,7 +102,7 @@ def score_model(
         joins: the run whose card is to tell of these scores, if it is finished; else it does so at its end.
 
     Raises:
-        ValueError: the model, its tokenizer or the data cannot be used, another process scores into `output`, or the test
+        UserError: the model, its tokenizer or the data cannot be used, another process scores into `output`, or the test
             set of that name has other rows.
         LeaseLost: another process has taken over, because this one had stood still.
     """
@@ -111,7 +112,7 @@ def score_model(
         tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=output)
         data = ScoredData(tuple(rows.place for rows in config.data.eval), tokens.fingerprint)
         if joins is not None and (other := find_other_data(output, data=data)) is not None:
-            raise ValueError(
+            raise UserError(
                 f"--as {output.name}: the scores of that name in {output} are of other rows ({', '.join(other.places)}): give "
                 "these rows another name, or remove the folder"
             )
@@ -142,7 +143,7 @@ def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[
     """Score what a run left to another job, and what becomes due meanwhile, until nothing is; all ranks call it.
 
     Raises:
-        ValueError: the run's tokenizer or its data cannot be used, or another process makes these scores.
+        UserError: the run's tokenizer or its data cannot be used, or another process makes these scores.
         LeaseLost: another process has taken over, because this one had stood still.
     """
     with sole_scorer(run_dir, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
@@ -182,7 +183,7 @@ def _load_due(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: R
     model = None
     try:
         model = _load_whole(run_dir, step=step, tokenizer=tokenizer)
-    except ValueError as error:
+    except UserError as error:
         log.warning("the evaluation of step %d is left out: %s", step, error)
     # asked of all, since the checkpoint may change while some have read it
     (is_missing,) = ranks.max([int(model is None)])

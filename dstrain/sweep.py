@@ -19,6 +19,7 @@ from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.sweeps import Setting, Sweep, read_form
 from dstrain.config.yaml_source import Problem, Where, write_value
+from dstrain.errors import UserError
 
 EXIT_USAGE = 2
 MAX_NAME = 80
@@ -91,7 +92,7 @@ def check_members(sweep: Sweep, members: Sequence[Member]) -> list[RunConfig]:
     """The recipe of every member.
 
     Raises:
-        ValueError: everything that is wrong with any of them, and which; members that are equal; a folder whose number
+        UserError: everything that is wrong with any of them, and which; members that are equal; a folder whose number
             belongs to another member.
     """
     configs, faults = _load_members(sweep, members)
@@ -99,7 +100,7 @@ def check_members(sweep: Sweep, members: Sequence[Member]) -> list[RunConfig]:
     lines = [f"{_called(faults[problem], of=len(members))}: {problem}" for problem in in_order]
     lines += _find_equal(configs)
     if lines := [*lines, *find_strangers(members)]:
-        raise ValueError("\n".join(lines))
+        raise UserError("\n".join(lines))
     return list(configs.values())
 
 
@@ -156,13 +157,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = plan_members(sweep)
         if options.member not in range(len(members)):
             last = len(members) - 1
-            raise ValueError(
+            raise UserError(
                 f"{options.file} has members 0 to {last}, and none {options.member}: submit it with --array=0-{last}"
             )
         member = members[options.member]
         if strangers := list(find_strangers([member])):
-            raise ValueError("\n".join(strangers))
-    except ValueError as error:
+            raise UserError("\n".join(strangers))
+    except UserError as error:
         print(error, file=sys.stderr)
         return EXIT_USAGE
     sys.stdout.buffer.write(b"".join(os.fsencode(argument) + b"\0" for argument in member.arguments(sweep.config)))

@@ -15,45 +15,59 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dstrain"
 
-LEFT = ("config", "cluster", "tasks")
+LEFT = ("config", "cluster", "tasks", "errors")
 ROOMS: dict[str, frozenset[str]] = {
-    "config": frozenset(),
-    "cluster": frozenset({"config"}),
-    "tasks": frozenset({"config"}),
+    "errors": frozenset(),
+    "config": frozenset({"errors"}),
+    "cluster": frozenset({"config", "errors"}),
+    "tasks": frozenset({"config", "errors"}),
     "data": frozenset(LEFT),
-    "models": frozenset({"config", "tasks"}),
+    "models": frozenset({"config", "errors", "tasks"}),
     "engine": frozenset({*LEFT, "data", "models"}),
     "checkpoint": frozenset({*LEFT, "data", "models", "engine"}),
     "evaluation": frozenset({*LEFT, "data", "models"}),
     "training": frozenset({*LEFT, "data", "models", "engine", "checkpoint", "evaluation"}),
-    "reporting": frozenset({"config"}),
+    "reporting": frozenset({"config", "errors"}),
 }
 """Room to the rooms it may import, besides itself."""
 
 TOP_LEVEL: dict[str, frozenset[str]] = {
+    "attempt": frozenset({"config", "errors", "cluster"}),
     "console": frozenset({"cluster"}),
-    "debug": frozenset({"config"}),
+    "debug": frozenset({"config", "errors"}),
     "describe": frozenset({*LEFT, "data", "models", "engine"}),
     "prepare": frozenset({*LEFT, "data", "models"}),
-    "guard": frozenset({"config", "cluster"}),
-    "budget": frozenset({"config", "cluster", "prepare"}),
+    "guard": frozenset({"config", "errors", "cluster"}),
+    "budget": frozenset({"config", "errors", "cluster", "prepare"}),
     "probe": frozenset({*LEFT, "data", "models", "engine", "evaluation"}),
     "build": frozenset({*ROOMS, "budget", "describe", "guard", "prepare"}) - {"reporting"},
     "export": frozenset({*LEFT, "data", "models", "checkpoint", "evaluation", "build", "prepare"}),
     "ends": frozenset({*ROOMS, "build", "export"}),
     "run": frozenset({*ROOMS, "build", "describe", "ends", "export", "guard", "prepare"}),
-    "due": frozenset({"config", "cluster", "checkpoint", "reporting", "train"}),
-    "evaluate": frozenset({"config", "cluster", "checkpoint", "console", "reporting", "score"}),
+    "due": frozenset({"config", "errors", "cluster", "checkpoint", "reporting", "train"}),
+    "evaluate": frozenset({"config", "errors", "cluster", "checkpoint", "console", "reporting", "score"}),
     "score": frozenset(
         {*LEFT, "data", "models", "checkpoint", "evaluation", "reporting", "due", "ends", "export", "guard", "prepare"}
     ),
-    "train": frozenset({"config", "cluster", "console", "debug", "run"}),
-    "requeue": frozenset({"config", "cluster", "checkpoint", "train"}),
-    "drill": frozenset({"config", "cluster", "checkpoint", "reporting"}),
-    "status": frozenset({"config", "cluster", "checkpoint", "reporting"}),
-    "sweep": frozenset({"config"}),
+    "train": frozenset({"config", "errors", "attempt", "cluster", "console", "debug", "run"}),
+    "requeue": frozenset({"config", "errors", "attempt", "cluster", "checkpoint", "train"}),
+    "drill": frozenset({"config", "errors", "cluster", "checkpoint", "reporting"}),
+    "status": frozenset({"config", "errors", "cluster", "checkpoint", "reporting"}),
+    "sweep": frozenset({"config", "errors"}),
     "cli": frozenset(
-        {"config", "checkpoint", "cluster", "drill", "evaluate", "export", "reporting", "status", "sweep", "train"}
+        {
+            "config",
+            "errors",
+            "checkpoint",
+            "cluster",
+            "drill",
+            "evaluate",
+            "export",
+            "reporting",
+            "status",
+            "sweep",
+            "train",
+        }
     ),
 }
 """Top-level module to the rooms and top-level modules it may import."""

@@ -14,6 +14,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
+from dstrain.errors import UserError
+
 MANIFEST = "manifest.json"
 FORMAT = 2
 BLOCK_BYTES = 1 << 20
@@ -38,7 +40,7 @@ Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint that is not whole; the message names the file and what is wrong with it."""
 
 

@@ -16,6 +16,7 @@ from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
 from dstrain.cluster.lease import Claim
 from dstrain.config.differences import differences
+from dstrain.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ PLACE_OF_DATA = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path)")
 """Recipe keys that may differ: another machine keeps the files elsewhere, and their content is compared itself."""
 
 
-class ResumeRefused(ValueError):
+class ResumeRefused(UserError):
     """The run folder holds a checkpoint that this recipe or these data must not go on from."""
 
 

@@ -4,6 +4,8 @@ asking the file system."""
 import shutil
 from pathlib import Path
 
+from dstrain.errors import UserError
+
 FP32_BYTES = 4
 SPARE_BYTES = 16 << 20
 """Left free beside a checkpoint: manifests, metrics and cards must still find room."""
@@ -26,11 +28,11 @@ def check_room(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
     """Whether a run folder's file system has room for a run.
 
     Raises:
-        ValueError: it has not; says how much is needed and free.
+        UserError: it has not; says how much is needed and free.
     """
     free = shutil.disk_usage(run_dir).free
     if free < num_bytes:
-        raise ValueError(
+        raise UserError(
             f"{run_dir}: the run needs {num_bytes / 1e6:,.0f} MB for checkpoints and models, {free / 1e6:,.0f} MB are free: "
             f"make room, give output_dir on a larger file system, or lower checkpoint.keep_last (now {keep_last}, at least 2)"
         )

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dstrain.cluster.nodes import first_node
+from dstrain.errors import UserError
 
 EXIT_PREEMPTED = 85
 """Exit code: saved, start me again."""
@@ -47,7 +48,7 @@ def discover_place(environment: Mapping[str, str]) -> Place:
     """This process's place in the run.
 
     Raises:
-        ValueError: variables of a launcher are there in part, or are not numbers.
+        UserError: variables of a launcher are there in part, or are not numbers.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _launched_place(environment)
@@ -64,7 +65,7 @@ def _launched_place(environment: Mapping[str, str]) -> Place:
     missing = [key for key in needed if key not in environment]
     if missing:
         given = " and ".join(key for key in ("RANK", "WORLD_SIZE") if key in environment)
-        raise ValueError(
+        raise UserError(
             f"environment: {given} set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
             f"{given} for a single process"
         )
@@ -111,7 +112,7 @@ def _local_world_size(environment: Mapping[str, str]) -> int:
 def _number(environment: Mapping[str, str], key: str) -> int:
     value = environment.get(key, "")
     if not value.isdecimal():
-        raise ValueError(f"environment: {key} must be a whole number, found {value!r}; start through a launcher")
+        raise UserError(f"environment: {key} must be a whole number, found {value!r}; start through a launcher")
     return int(value)
 
 

@@ -31,6 +31,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.cluster.holder import Holder
 from dstrain.cluster.processes import HIDDEN, process_start
+from dstrain.errors import UserError
 
 DIRECTORY = "lease"
 MAX_CLAIM_BYTES = 64 << 10
@@ -42,11 +43,13 @@ _CLAIM_NAME = re.compile(r"([0-9]{8,})\.json")
 log = logging.getLogger(__name__)
 
 
-class LeaseHeld(ValueError):
+class LeaseHeld(UserError):
     """Another process writes this run folder; the message names it and the way out."""
 
+    is_said_by_rank_0 = True
 
-class LeaseLost(RuntimeError):
+
+class LeaseLost(UserError):
     """This process may not write the run folder any more; the message names who may."""
 
 
@@ -175,7 +178,7 @@ def acquire(
 
     Raises:
         LeaseHeld: somebody else holds it.
-        ValueError: the folder cannot be written.
+        UserError: the folder cannot be written.
     """
     with _explained(folder):
         (folder / DIRECTORY).mkdir(parents=True, exist_ok=True)
@@ -394,7 +397,7 @@ def _explained(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = f" at {error.filename}" if error.filename else ""
-        raise ValueError(
+        raise UserError(
             f"{folder}: the run folder cannot be written ({error.strerror}{where}); make it writable, free some space, or "
             "give another output_dir"
         ) from error

@@ -2,6 +2,8 @@
 
 import re
 
+from dstrain.errors import UserError
+
 _RANGES = r"\[\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\]"
 _NODES = re.compile(rf"[^\[\],\s]+(?:{_RANGES}[^\[\],\s]*)*(?=,|$)")
 
@@ -10,9 +12,9 @@ def first_node(node_list: str) -> str:
     """The first host of a Slurm node list: `gpu[07-09,12],login1` gives `gpu07`.
 
     Raises:
-        ValueError: the list is empty or malformed.
+        UserError: the list is empty or malformed.
     """
     match = _NODES.match(node_list.strip())
     if match is None:
-        raise ValueError(f"SLURM_JOB_NODELIST: not a Slurm node list: {node_list!r}; set MASTER_ADDR to the first node")
+        raise UserError(f"SLURM_JOB_NODELIST: not a Slurm node list: {node_list!r}; set MASTER_ADDR to the first node")
     return re.sub(r"\[(\d+)[^\]]*\]", r"\1", match[0])

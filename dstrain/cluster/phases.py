@@ -21,6 +21,7 @@ from typing import Any, Literal, get_args
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.cluster.holder import this_process
+from dstrain.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +260,7 @@ def read_drill(environment: Mapping[str, str]) -> Drill | None:
     """The drill that DSTRAIN_DRILL asks for, None without one.
 
     Raises:
-        ValueError: it is malformed, or its phase does not exist.
+        UserError: it is malformed, or its phase does not exist.
     """
     value = environment.get(DRILL_VARIABLE, "")
     if not value:
@@ -267,7 +268,7 @@ def read_drill(environment: Mapping[str, str]) -> Drill | None:
     match = _DRILL.fullmatch(value)
     known = [phase for phases in TRACKS.values() for phase in phases]
     if not match or match["phase"] not in known:
-        raise ValueError(
+        raise UserError(
             f"environment: {DRILL_VARIABLE} must be kill:PHASE:OCCURRENCE or kill:PHASE:OCCURRENCE:rank=RANK, as in "
             f"'kill:write part:2:rank=1', with an occurrence from 1 and a phase of: {', '.join(known)}; found {value!r}"
         )

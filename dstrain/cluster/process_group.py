@@ -4,7 +4,9 @@ They run over gloo on the CPU, beside the device's own backend, so that asking a
 """
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,6 +16,33 @@ import torch.distributed as dist
 
 from dstrain.cluster.environment import Place
 from dstrain.cluster.rendezvous import Meeting
+from dstrain.errors import PeerLost, UserError
+
+_GLOO_ERROR = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
+"""How gloo's errors open, with the line of its source: torch gives them no type of their own, as it does NCCL's."""
+
+
+@contextmanager
+def named_peer_loss() -> Iterator[None]:
+    """Raise PeerLost instead of the error by which the process group says that its connection to another rank broke."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if _is_network_error(error):
+            raise PeerLost(str(error)) from error
+        raise
+
+
+def _is_network_error(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
+            return True
+        if type(error) is RuntimeError and _GLOO_ERROR.match(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 @dataclass(frozen=True)
@@ -91,7 +120,7 @@ def join_ranks(place: Place, *, timeout_minutes: int, meeting: Meeting | None = 
     Without a `meeting`, at which the ranks have agreed on a port, the launcher's address and port are used.
 
     Raises:
-        ValueError: more ranks on this node than GPUs, or the port is in use.
+        UserError: more ranks on this node than GPUs, or the port is in use.
     """
     os.environ.update(place.as_environment())
     # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
@@ -108,7 +137,7 @@ def join_ranks(place: Place, *, timeout_minutes: int, meeting: Meeting | None = 
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
-        raise ValueError(
+        raise UserError(
             f"port {place.master_port} of this machine is in use, probably by another run: start with another one "
             "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
         ) from error
@@ -135,14 +164,14 @@ def choose_device(place: Place) -> torch.device:
     """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only.
 
     Raises:
-        ValueError: more ranks on this node than GPUs.
+        UserError: more ranks on this node than GPUs.
     """
     count = torch.cuda.device_count()
     if count == 0:
         return torch.device("cpu")
     own_gpu_only = count == 1 and place.launcher == "srun"
     if place.local_rank >= count and not own_gpu_only:
-        raise ValueError(
+        raise UserError(
             f"LOCAL_RANK {place.local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
         )
     device = torch.device("cuda", 0 if own_gpu_only else place.local_rank)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.environment import Place
+from dstrain.errors import UserError
 
 DIRECTORY = "rendezvous"
 PORTS = range(20000, 32000)
@@ -59,7 +60,7 @@ def arrange_meeting(
     """Rank 0 takes a port and publishes it in the run folder; the others wait for its word.
 
     Raises:
-        ValueError: no port is free, or the word of rank 0 does not come, as where the run folder is not shared.
+        UserError: no port is free, or the word of rank 0 does not come, as where the run folder is not shared.
     """
     key = name_meeting(environment)
     path = run_dir / DIRECTORY / f"{key}.json"
@@ -72,7 +73,7 @@ def arrange_meeting(
     waited = 0.0  # by the pauses, so that a suspended task has not waited
     while (found := _read_port(path, mark=mark)) is None:
         if waited >= timeout_seconds:
-            raise ValueError(
+            raise UserError(
                 f"{path}: rank {place.rank} waited {timeout_seconds:.0f} s for rank 0 on {place.master_address} to publish "
                 "its port there; give an output_dir on a file system that all nodes share, or set MASTER_PORT to a port "
                 "that is free on that node"
@@ -88,7 +89,7 @@ def name_meeting(environment: Mapping[str, str]) -> str:
     parts = [environment.get(key, "0") for key in ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT")]
     for part in parts:
         if not part.isdecimal():
-            raise ValueError(f"environment: SLURM_* numbers must be whole, found {part!r}; start with srun")
+            raise UserError(f"environment: SLURM_* numbers must be whole, found {part!r}; start with srun")
     return "-".join([cluster or "slurm", *parts])
 
 
@@ -101,7 +102,7 @@ def open_port(ports: Iterable[int]) -> socket.socket:
     """A socket that listens on the first of these ports that nobody holds, on all of this host's addresses.
 
     Raises:
-        ValueError: all are in use.
+        UserError: all are in use.
     """
     tried = 0
     both = socket.has_dualstack_ipv6()
@@ -110,7 +111,7 @@ def open_port(ports: Iterable[int]) -> socket.socket:
         tried += 1
         with suppress(OSError):
             return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=4096)
-    raise ValueError(
+    raise UserError(
         f"{socket.gethostname()}: none of {tried} ports between {PORTS.start} and {PORTS.stop} is free; set MASTER_PORT to "
         "one that is"
     )
@@ -123,7 +124,7 @@ def _publish(path: Path, *, port: int, mark: str) -> None:
         temporary.write_text(json.dumps({"port": port, "host": socket.gethostname(), "mark": mark}) + "\n")
         temporary.replace(path)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: the port of rank 0 cannot be published ({error.strerror}); make the run folder writable, or give "
             "another output_dir"
         ) from error

@@ -5,6 +5,8 @@ A warning signal is one way to hear of the end. Where none comes, or too late, t
 
 from collections.abc import Callable, Mapping
 
+from dstrain.errors import UserError
+
 END_VARIABLES = ("DSTRAIN_ALLOCATION_END", "SLURM_JOB_END_TIME")
 """Seconds since 1970; the first is for schedulers that are not Slurm."""
 
@@ -21,14 +23,14 @@ def read_allocation_end(environment: Mapping[str, str]) -> float | None:
     """When this allocation ends, in seconds since 1970; None where nobody says.
 
     Raises:
-        ValueError: a variable holds something else.
+        UserError: a variable holds something else.
     """
     for name in END_VARIABLES:
         if text := environment.get(name, "").strip():
             try:
                 return float(text)
             except ValueError:
-                raise ValueError(
+                raise UserError(
                     f"environment: {name} must be a number of seconds since 1970, found {text!r}; unset it"
                 ) from None
     return None

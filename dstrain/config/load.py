@@ -27,6 +27,7 @@ from dstrain.config.yaml_source import (
     read_document,
     shown,
 )
+from dstrain.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
 """The largest shipped recipe has a few thousand."""
@@ -34,7 +35,7 @@ MARKS = {"recipe": ("extends", "model", "task", "data", "training"), "sweep": ("
 """Top-level keys that only the one kind of file has."""
 
 
-class ConfigError(ValueError):
+class ConfigError(UserError):
     """Everything that is wrong with a configuration; prints one problem a line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:

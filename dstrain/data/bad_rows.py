@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from dstrain.errors import UserError
+
 Reason = Literal["empty", "undecodable", "unpointable", "too_long", "unknown_token"]
 Action = Literal["skip", "truncate", "keep"]
 
@@ -27,7 +29,7 @@ WAYS_OUT: dict[Reason, str] = {
 }
 
 
-class UnusableRowError(ValueError):
+class UnusableRowError(UserError):
     """A row that the recipe's rules do not let pass."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dstrain.config.schema import Rules, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
-from dstrain.tasks.parsing import PointerPair, UnpointableWord, to_pointer
+from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def _point(row: Row, *, rules: Rules, on_bad: OnBad) -> PointerPair | None:
     except UnpointableWord as error:
         rule, problem = rules.unpointable, str(error)
         apply_rule(rule, where=row.where, reason="unpointable", problem=problem, text=text, on_bad=on_bad)
-    except ValueError as error:
+    except MalformedParse as error:
         rule, problem = rules.undecodable, str(error)
         apply_rule(rule, where=row.where, reason="undecodable", problem=problem, text=text, on_bad=on_bad)
     return None

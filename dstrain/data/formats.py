@@ -15,6 +15,8 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from dstrain.errors import UserError
+
 Column = str | int
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -72,7 +74,7 @@ def read_csv(path: Path, columns: Sequence[Column]) -> Records:
 def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
     """Rows of a Parquet file, some at a time; dotted columns reach into structs.
 
-    Raises ValueError if the file is no Parquet or has no such column.
+    Raises UserError if the file is no Parquet or has no such column.
     """
     names = check_names(columns, where=str(path))
     number = 0
@@ -91,11 +93,11 @@ def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
 def read_aligned(path: Path, target_path: Path) -> Records:
     """Line n of one file with line n of the other.
 
-    Raises ValueError if the numbers of lines differ.
+    Raises UserError if the numbers of lines differ.
     """
     num_lines, num_target_lines = _count_lines(path), _count_lines(target_path)
     if num_lines != num_target_lines:
-        raise ValueError(
+        raise UserError(
             f"{path} has {num_lines} lines and {target_path} has {num_target_lines}: "
             "aligned files need as many lines each"
         )
@@ -128,10 +130,10 @@ def read_lines(path: Path) -> Records:
 
 
 def check_names(columns: Sequence[Column], *, where: str) -> list[str]:
-    """The columns, which must all be names. Raises ValueError for a number."""
+    """The columns, which must all be names. Raises UserError for a number."""
     for column in columns:
         if isinstance(column, int):
-            raise ValueError(
+            raise UserError(
                 f"{where}: column {column} is a number, but these rows have names: "
                 "set source_column and target_column to names (dotted for nested fields)"
             )
@@ -139,11 +141,11 @@ def check_names(columns: Sequence[Column], *, where: str) -> list[str]:
 
 
 def top_level_names(names: Sequence[str], *, available: Sequence[str], where: str) -> list[str]:
-    """The available columns that hold the given, possibly dotted, names. Raises ValueError where one is missing."""
+    """The available columns that hold the given, possibly dotted, names. Raises UserError where one is missing."""
     found = [name if name in available else name.split(".")[0] for name in names]
     for name, top_level in zip(names, found, strict=True):
         if top_level not in available:
-            raise ValueError(f"{where}: {_missing(name, available=available)}")
+            raise UserError(f"{where}: {_missing(name, available=available)}")
         _check_once(top_level, available=available, where=where)
     return list(dict.fromkeys(found))
 
@@ -233,12 +235,12 @@ def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Recor
     if len(places) < len(columns):
         header = next(records, None)
         if not isinstance(header, Record):
-            raise ValueError(
+            raise UserError(
                 f"{path}:1: no header, though columns are given by name: add one, or give columns by number"
             )
         for column in columns:
             if isinstance(column, str) and column not in header.cells:
-                raise ValueError(f"{header.where}: {_missing(column, available=header.cells)}")
+                raise UserError(f"{header.where}: {_missing(column, available=header.cells)}")
             _check_once(column, available=header.cells, where=header.where)
         places = [column if isinstance(column, int) else header.cells.index(column) for column in columns]
     for record in records:
@@ -255,7 +257,7 @@ def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Recor
 
 def _check_once(column: Column, *, available: Sequence[Column], where: str) -> None:
     if available.count(column) > 1:
-        raise ValueError(f"{where}: two columns are called `{column}`: rename one of them")
+        raise UserError(f"{where}: two columns are called `{column}`: rename one of them")
 
 
 def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
@@ -264,7 +266,7 @@ def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
             wanted = top_level_names(names, available=file.schema_arrow.names, where=str(path))
             yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(
+        raise UserError(
             f"{path}: not a Parquet file, or a damaged one ({error}): restore it, correct `path` or set `format`"
         ) from error
 

@@ -15,6 +15,7 @@ import torch
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, longest
 from dstrain.data.tokens import TokenSet
+from dstrain.errors import UserError
 
 CPU = torch.device("cpu")
 POLL_SECONDS = 0.1
@@ -78,7 +79,7 @@ class Loader:
     def iterate_from(self, position: Position) -> Generator[StepBatch, None, None]:
         """The steps from position on, over all epochs without an end; close the iterator to stop its thread.
 
-        What fails in the thread is raised here, with the traceback of the thread. Raises ValueError if the epoch has no
+        What fails in the thread is raised here, with the traceback of the thread. Raises UserError if the epoch has no
         such position.
         """
         ready: queue.Queue[StepBatch | _Failure] = queue.Queue(maxsize=self._prefetch_steps)
@@ -101,7 +102,7 @@ class Loader:
     def load_step(self, position: Position) -> StepBatch:
         """The step at position, collated for this rank.
 
-        Raises ValueError if the epoch has no such position, or if every row of the data is excluded.
+        Raises UserError if the epoch has no such position, or if every row of the data is excluded.
         """
         source_lengths, target_lengths = self._plan.source_lengths, self._plan.target_lengths
         excluded = self._excluded
@@ -131,7 +132,7 @@ class Loader:
     def _spare_row(self, excluded: frozenset[int]) -> Rows:
         row = next((row for row in range(self._plan.num_rows) if row not in excluded), None)
         if row is None:
-            raise ValueError(
+            raise UserError(
                 f"all {self._plan.num_rows} rows of data.train are set aside, so there is nothing to train on: look at "
                 "quarantine.jsonl in the run folder, and correct the data or lower training.learning_rate"
             )

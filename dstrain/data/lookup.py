@@ -28,7 +28,7 @@ def locate_rows(
     """The rows of these numbers in the training token set of the sources; none for a number beyond its end.
 
     rules.unknown_token must be resolved, as for `prepare_token_set`. Reads no further than the last of the rows. Raises
-    ValueError if a source cannot be read.
+    UserError if a source cannot be read.
     """
     found: dict[int, LocatedRow] = {}
     wanted = sorted(set(rows), reverse=True)

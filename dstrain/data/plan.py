@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from dstrain.data.buckets import cut_alike, fill_pieces, order_alike, plan_layout, split_pieces
 from dstrain.data.permutation import permutation_keys, permute
+from dstrain.errors import UserError
 
 WINDOW_ROWS = 1 << 18
 """Rows laid out together when a step is counted in tokens, or a few less. Bounds memory, and leaves two steps a window that
@@ -133,7 +134,7 @@ class Plan:
     ) -> None:
         assert len(source_lengths) == len(target_lengths)
         if len(source_lengths) == 0:
-            raise ValueError("data.train has no rows to plan: give it at least one usable row")
+            raise UserError("data.train has no rows to plan: give it at least one usable row")
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
         self.num_rows = len(source_lengths)
@@ -192,11 +193,11 @@ class Plan:
 
         In target tokens the steps of earlier windows are counted first, once an epoch, where that was not done yet.
 
-        Raises ValueError if the epoch has no such step.
+        Raises UserError if the epoch has no such step.
         """
         found = self._find_step(position)
         if found is None:
-            raise ValueError(
+            raise UserError(
                 f"epoch {position.epoch} has no step {position.step}: it has {self.num_steps(position.epoch)} steps, "
                 "counted from 0. The data or training.batch_size differ from those the position was saved with: restore "
                 "them"

@@ -26,6 +26,7 @@ from dstrain.data.formats import (
     read_aligned,
     top_level_names,
 )
+from dstrain.errors import UserError
 from dstrain.tasks.synthetic import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
 
@@ -46,7 +47,7 @@ class Row:
 def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Row]:
     """The usable rows of all sources, one source after the other; each row once, whatever its repeat.
 
-    Raises ValueError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
+    Raises UserError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
     """
     for source in sources:
         languages = choose_languages(task, source=source.source_language, target=source.target_language)
@@ -59,7 +60,7 @@ def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: On
 def fingerprint_sources(sources: Sequence[Source]) -> str:
     """Hash of what the sources hold and how it is read; the names of local files do not enter.
 
-    Raises ValueError if a source cannot be read.
+    Raises UserError if a source cannot be read.
     """
     return hashlib.sha256("".join(map(fingerprint_source, sources)).encode()).hexdigest()
 
@@ -67,7 +68,7 @@ def fingerprint_sources(sources: Sequence[Source]) -> str:
 def fingerprint_source(source: Source) -> str:
     """Hash of what one source holds and how it is read; the names of local files do not enter.
 
-    Raises ValueError if it cannot be read.
+    Raises UserError if it cannot be read.
     """
     part = [_hash_content(source), source.model_dump(exclude={"path", "target_path"})]
     return hashlib.sha256(json.dumps(part).encode()).hexdigest()
@@ -81,11 +82,11 @@ def _read_records(source: Source) -> Records:
     path, *target_path = _local_paths(source)
     if target_path:
         if source.group_column is not None:
-            raise ValueError(f"{path}: group_column `{source.group_column}`, but aligned text files have no columns")
+            raise UserError(f"{path}: group_column `{source.group_column}`, but aligned text files have no columns")
         return read_aligned(path, target_path[0])
     file_format = source.format or path.suffix.removeprefix(".").lower()
     if file_format not in READERS:
-        raise ValueError(f"{path}: format not known from the suffix; set `format` to one of {', '.join(READERS)}")
+        raise UserError(f"{path}: format not known from the suffix; set `format` to one of {', '.join(READERS)}")
     return READERS[file_format](path, _columns(source))
 
 
@@ -98,7 +99,7 @@ def _local_paths(source: Source) -> list[Path]:
     paths = [Path(path) for path in (source.path, source.target_path) if path is not None]
     for path in paths:
         if not os.path.isfile(path):  # False as well for a name that no file can have
-            raise ValueError(f"data source `{path}` is no file (looked in {Path.cwd()}): correct `path`")
+            raise UserError(f"data source `{path}` is no file (looked in {Path.cwd()}): correct `path`")
     return paths
 
 
@@ -150,11 +151,11 @@ def _load_hub(source: Source) -> Any:
         return datasets.load_dataset(source.hub, source.subset, split=source.split, revision=source.revision)
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if datasets.config.HF_HUB_OFFLINE:
-            raise ValueError(
+            raise UserError(
                 f"data source hub `{source.hub}` is not in the local cache, and HF_HUB_OFFLINE=1 forbids the "
                 f"download: run once without HF_HUB_OFFLINE, or give the rows as files with `path` ({error})"
             ) from error
-        raise ValueError(
+        raise UserError(
             f"data source hub `{source.hub}` (subset `{source.subset}`, split `{source.split}`, revision "
             f"`{source.revision}`) cannot be loaded: {error}"
         ) from error

@@ -23,6 +23,7 @@ from dstrain.config.schema import Rules, Source, Task
 from dstrain.data.bad_rows import BadRowLog, apply_rule
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
+from dstrain.errors import UserError
 
 FORMAT_VERSION = 2
 """Raise it when the files change, or when tasks make other text of the same rows: older folders are then left alone."""
@@ -99,7 +100,7 @@ def prepare_token_set(
 ) -> Path:
     """The folder of the token set of the sources, made if it is not in the cache. rules.unknown_token must be resolved.
 
-    Raises ValueError if a source cannot be read or nothing usable is in it, UnusableRowError where a rule is `error`.
+    Raises UserError if a source cannot be read or nothing usable is in it, UnusableRowError where a rule is `error`.
     """
     fingerprints = [fingerprint_source(source) for source in sources]
     settings = [task.model_dump(), rules.model_dump(), for_evaluation, encoder.fingerprint, FORMAT_VERSION]
@@ -136,7 +137,7 @@ def build_token_set(
 
     source_fingerprints go into the report, so that a later change can be traced to its source.
 
-    Two processes may do so at once: the first to finish stays. Raises ValueError if no row is left, UnusableRowError
+    Two processes may do so at once: the first to finish stays. Raises UserError if no row is left, UnusableRowError
     where a rule is `error`.
     """
     log = log or BadRowLog()
@@ -151,7 +152,7 @@ def build_token_set(
         log.save(temporary / BAD_ROWS)
         report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
-            raise ValueError(
+            raise UserError(
                 f"data.{'eval' if for_evaluation else 'train'} has no usable row: {report['rows_read']} were read, "
                 f"skipped by reason: {report['skipped']}. Correct the data or its columns, or change data.rules"
             )
@@ -177,12 +178,12 @@ def fit_examples(
 
 
 def load_token_set(folder: Path) -> TokenSet:
-    """The token set in folder. Raises ValueError if its files are not those that were written."""
+    """The token set in folder. Raises UserError if its files are not those that were written."""
     description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
     for name, size in description["files"].items():
         found = (folder / name).stat().st_size if (folder / name).exists() else None
         if found != size:
-            raise ValueError(
+            raise UserError(
                 f"{folder / name}: {size} bytes were written, found {found}: delete {folder} and start again"
             )
     return TokenSet(folder, report=description["report"])

@@ -30,6 +30,7 @@ from dstrain.drill.compare import (
 )
 from dstrain.drill.lives import ended_like_ctrl_c, live
 from dstrain.drill.stories import CONTROL, STRAIGHT, Life, Story, announce, shorten
+from dstrain.errors import UserError
 from dstrain.reporting.records import load_record
 from dstrain.reporting.rows import RunFolderError
 
@@ -102,7 +103,7 @@ def perform(
     """Whether every story ended as the straight run did; the table is said, and written to `folder`.
 
     Raises:
-        ValueError: `folder` holds something that is no earlier drill.
+        UserError: `folder` holds something that is no earlier drill.
         KeyboardInterrupt: after all ranks were killed.
     """
     prepare_folder(folder)
@@ -126,13 +127,13 @@ def prepare_folder(folder: Path) -> None:
     """An empty folder for a drill; that of an earlier one is removed.
 
     Raises:
-        ValueError: it holds anything else.
+        UserError: it holds anything else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise ValueError(f"{folder} holds something that is no earlier drill: give another folder with --output")
+        raise UserError(f"{folder} holds something that is no earlier drill: give another folder with --output")
     if folder.is_dir():
         if (holder := _other_drill(folder / MARKER)) is not None:
-            raise ValueError(f"{folder} belongs to a drill that is under way ({holder}): give another with --output")
+            raise UserError(f"{folder} belongs to a drill that is under way ({holder}): give another with --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARKER).write_bytes(_HOLDER.dump_json(this_process()))

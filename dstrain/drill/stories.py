@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dstrain.cluster.phases import Drill
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 
 MIN_STEPS = 6
 """Three checkpoints, so that one is pruned."""
@@ -82,7 +83,7 @@ def plan_stories(*, num_ranks: int, steps: int, has_rehearsal: bool, only: Seque
     """The straight run, which is always told, and the stories compared with it; `only` names those wanted.
 
     Raises:
-        ValueError: a name that there is no story of.
+        UserError: a name that there is no story of.
     """
     stories = [
         Story(STRAIGHT, "straight run", (Life(num_ranks),)),
@@ -93,7 +94,7 @@ def plan_stories(*, num_ranks: int, steps: int, has_rehearsal: bool, only: Seque
     names = [story.name for story in stories]
     unknown = [name for name in only if name not in names]
     if unknown:
-        raise ValueError(f"no story is called {', '.join(unknown)} on {num_ranks} ranks: there are {', '.join(names)}")
+        raise UserError(f"no story is called {', '.join(unknown)} on {num_ranks} ranks: there are {', '.join(names)}")
     return [story for story in stories if not only or story.name in (STRAIGHT, *only)]
 
 

@@ -25,6 +25,7 @@ from dstrain.data.loader import StepBatch
 from dstrain.engine.ds_config import build_ds_config, effective_zero_stage
 from dstrain.engine.pieces import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.engine.schedule import learning_rate_at
+from dstrain.errors import UserError
 from dstrain.models.compilation import eager_layers, explained_compilation
 from dstrain.models.loss import ProjectionLoss
 
@@ -32,8 +33,10 @@ SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresi
 """What DeepSpeed's DynamicLossScaler changes as it runs; its static scaler, which the user may ask for, has the first."""
 
 
-class TrainingFault(RuntimeError):
-    """Training cannot go on; the message says why and the way out."""
+class TrainingFault(UserError):
+    """Training cannot continue; the message says why and the way out."""
+
+    is_said_by_rank_0 = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,7 @@ class Engine:
         costs a host-device synchronisation.
 
         Raises:
-            ValueError: layers that should be compiled cannot be.
+            UserError: layers that should be compiled cannot be.
         """
         loss_scaler, skipped_steps = self.loss_scaler_state(), self.skipped_steps
         loss_scale = self.loss_scale
@@ -247,7 +250,7 @@ def build_engine(config: RunConfig, *, module: nn.Module, ranks: Ranks, total_st
     """DeepSpeed around a loss module.
 
     Raises:
-        ValueError: fp16 on a device that DeepSpeed does not train in fp16.
+        UserError: fp16 on a device that DeepSpeed does not train in fp16.
     """
     check_device_precision(config)
     _skip_shared_memory_build()
@@ -269,11 +272,11 @@ def check_device_precision(config: RunConfig) -> None:
     """Refuse a precision that this machine's device cannot train in.
 
     Raises:
-        ValueError: fp16 on such a device.
+        UserError: fp16 on such a device.
     """
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():
         name = get_accelerator().device_name()
-        raise ValueError(f"precision: DeepSpeed does not train fp16 on this device ({name}); override precision=fp32")
+        raise UserError(f"precision: DeepSpeed does not train fp16 on this device ({name}); override precision=fp32")
 
 
 def build_optimizer(module: nn.Module, *, training: Training) -> torch.optim.Optimizer:

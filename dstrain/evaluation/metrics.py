@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace
 
 SACREBLEU_LANGUAGES = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "ja", "jpn": "ja", "ko": "ko", "kor": "ko"}
@@ -59,7 +60,7 @@ def translation_scores(
 ) -> list[Score]:
     """`bleu` and `chrf` of a corpus, 0 to 100, with sacreBLEU's signatures (Post 2018).
 
-    The `sacrebleu` command gives the same numbers from files that hold `one_line` of each text. Raises ValueError for
+    The `sacrebleu` command gives the same numbers from files that hold `one_line` of each text. Raises UserError for
     an empty corpus or sides of different length.
     """
     _check_pairs(hypotheses, references)
@@ -92,7 +93,7 @@ def parsing_scores(
       as they are in the data): equal after the pointers are undone, white space aside.
     - `valid_brackets`: the hypothesis is one well-formed parse.
 
-    Raises ValueError for an empty corpus or sides of different length.
+    Raises UserError for an empty corpus, ValueError for sides of different length.
     """
     _check_pairs(hypotheses, references)
     spaced = [respace(text.strip()) for text in hypotheses]
@@ -118,7 +119,7 @@ def length_scores(num_tokens: Sequence[int], *, was_cut: Sequence[bool]) -> list
     and Marian), the start token of the decoder.
     """
     if not num_tokens:
-        raise ValueError("no hypotheses to measure: the evaluation set is empty; check data.eval")
+        raise UserError("no hypotheses to measure: the evaluation set is empty; check data.eval")
     return [Score("gen_len", sum(num_tokens) / len(num_tokens)), Score("hit_cap_rate", _rate(was_cut))]
 
 
@@ -130,4 +131,4 @@ def _check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
     if len(hypotheses) != len(references):
         raise ValueError(f"every hypothesis needs its reference: found {len(hypotheses)} and {len(references)}")
     if not hypotheses:
-        raise ValueError("no hypotheses to score: the evaluation set is empty; check data.eval")
+        raise UserError("no hypotheses to score: the evaluation set is empty; check data.eval")

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from dstrain.errors import UserError
+
 COMPILING_STEPS = 3
 """Steps at the beginning that may wait for compilers; a shape that comes first later is rare."""
 MAX_GRAPHS = 64
@@ -50,12 +52,12 @@ def explained_compilation() -> Iterator[None]:
     """Say what can be done where layers cannot be compiled.
 
     Raises:
-        ValueError: torch's compiler failed. Training does not silently go on at another speed than was asked for.
+        UserError: torch's compiler failed. Training does not silently go on at another speed than was asked for.
     """
     try:
         yield
     except torch._dynamo.exc.TorchDynamoException as error:
-        raise ValueError(
+        raise UserError(
             f"machine.compile: layers cannot be compiled here ({first_line(error)}); set it to false"
         ) from error
 

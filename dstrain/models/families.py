@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dstrain.config.schema import T5_ARCHITECTURES, fp16_refusal
+from dstrain.errors import UserError
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 FAMILY_OF_MODEL_TYPE = {"m2m_100": "m2m100", "mbart": "mbart", "marian": "marian", "t5": "t5", "mt5": "mt5"}
@@ -38,16 +39,16 @@ HARMLESS_GENERATION_FIELDS = (
 def family_of(model_config: PreTrainedConfig) -> str:
     """The family: `m2m100`, `nllb`, `mbart`, `marian`, `t5` or `mt5`.
 
-    Raises ValueError for any other architecture, decoder-only ones among them, and for Marian with two vocabularies.
+    Raises UserError for any other architecture, decoder-only ones among them, and for Marian with two vocabularies.
     """
     family = FAMILY_OF_MODEL_TYPE.get(model_config.model_type)
     if family is None:
-        raise ValueError(
+        raise UserError(
             f"model.name: architecture `{model_config.model_type}` is not supported; take an encoder-decoder model of "
             "the families M2M100, NLLB, mBART, Marian, T5 or mT5"
         )
     if family == "marian" and not model_config.share_encoder_decoder_embeddings:
-        raise ValueError(
+        raise UserError(
             "model.name: Marian models with separate source and target vocabularies are not supported; take one whose "
             "config has share_encoder_decoder_embeddings=true"
         )
@@ -56,9 +57,9 @@ def family_of(model_config: PreTrainedConfig) -> str:
 
 
 def check_precision(model_config: PreTrainedConfig, *, precision: str, allow_fp16_t5: bool) -> None:
-    """Refuse fp16 for the T5 family with ValueError, unless it is asked for by name."""
+    """Refuse fp16 for the T5 family with UserError, unless it is asked for by name."""
     if precision == "fp16" and model_config.model_type in T5_ARCHITECTURES and not allow_fp16_t5:
-        raise ValueError(fp16_refusal(model_config.model_type))
+        raise UserError(fp16_refusal(model_config.model_type))
 
 
 def max_positions(model_config: PreTrainedConfig) -> int | None:
@@ -94,13 +95,13 @@ def decoder_start_id(model: PreTrainedModel) -> int | None:
 
     The rotation gives `[language, x…, </s>]` for mBART-cc25's labels `[x…, </s>, language]`, and
     `[</s>, language, x…]` for mBART-50's `[language, x…, </s>]` (`shift_tokens_right` in transformers' modeling_mbart).
-    Raises ValueError if the model's config does not say.
+    Raises UserError if the model's config does not say.
     """
     if model.config.model_type == "mbart":
         return None
     start = model.config.decoder_start_token_id
     if start is None:
-        raise ValueError(
+        raise UserError(
             f"the config of `{model.config.name_or_path}` has no decoder_start_token_id: add it to its config.json "
             "(M2M100: the id of </s>; Marian, T5 and mT5: the id of <pad>)"
         )
@@ -115,7 +116,7 @@ def generation_arguments(
     M2M100, NLLB and mBART-50 force the language as the first token; mBART-cc25 starts from it; Marian and T5 need
     nothing. Without a target language the tokenizer's own default is taken, as in `Seq2SeqTokenizer.encode`. Beams,
     length penalty and the cap are the caller's: `load_model` has removed the checkpoint's stale ones
-    (`reset_generation_config`). Raises ValueError for unknown language codes.
+    (`reset_generation_config`). Raises UserError for unknown language codes.
     """
     if not tokenizer.languages:
         return {}

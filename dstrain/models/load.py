@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, Pr
 from transformers.utils import logging as transformers_logging
 
 from dstrain.config.schema import Model
+from dstrain.errors import UserError
 from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -28,7 +29,7 @@ def _ignore(sentence: str) -> None:
 
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
-    """The config of a hub name or local folder. Raises ValueError if its family is not supported."""
+    """The config of a hub name or local folder. Raises UserError if its family is not supported."""
     config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
     family_of(config)
     return config
@@ -39,7 +40,7 @@ def load_model(
 ) -> PreTrainedModel:
     """The model that the config section describes, in fp32 on the CPU; the same weights for the same seed.
 
-    `report` gets a sentence for everything that differs from the stored model. Raises ValueError for an unsupported
+    `report` gets a sentence for everything that differs from the stored model. Raises UserError for an unsupported
     architecture and for weights that do not fill the model.
     """
     if section.scratch is not None:
@@ -101,7 +102,7 @@ def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) 
     )
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ValueError(
+        raise UserError(
             f"model.name `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: the "
             "folder is incomplete or of another architecture"
         )

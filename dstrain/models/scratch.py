@@ -42,6 +42,7 @@ from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CO
 from transformers.tokenization_utils_base import generate_merges
 
 from dstrain.config.schema import Scratch
+from dstrain.errors import UserError
 from dstrain.models.families import set_dropout, set_layerdrop
 from dstrain.models.tokenizer import Seq2SeqTokenizer, register_languages
 
@@ -69,7 +70,7 @@ def train_tokenizer(
     """Train a tokenizer on the texts and write it to the folder in the family's ordinary format.
 
     The same texts give the same files. Task tokens are added as whole tokens and take no part in the training. The
-    first and last of `languages` become the default source and target language. Raises ValueError for unknown language
+    first and last of `languages` become the default source and target language. Raises UserError for unknown language
     codes, for texts without content and for a vocabulary smaller than the texts' characters.
     """
     write_tokenizer(
@@ -180,14 +181,14 @@ def _sentences(texts: Iterable[str], *, failures: list[Exception]) -> Iterator[s
         raise
 
 
-def _explain(error: RuntimeError, *, vocabulary_size: int) -> ValueError:
+def _explain(error: RuntimeError, *, vocabulary_size: int) -> UserError:
     needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
     if needed:
-        return ValueError(
+        return UserError(
             f"model.scratch.vocabulary_size {vocabulary_size} is smaller than the {needed[1]} single characters and "
             "special pieces that the training text needs: raise it well above that"
         )
-    return ValueError(f"sentencepiece cannot train a tokenizer on the training text ({error}): is there enough text?")
+    return UserError(f"sentencepiece cannot train a tokenizer on the training text ({error}): is there enough text?")
 
 
 def _scored_pieces(model: bytes) -> list[tuple[str, float]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from dstrain.errors import UserError
 from dstrain.models.batch_encoding import build_batch_encoder
 
 NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
@@ -22,7 +23,7 @@ QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, 
 class Seq2SeqTokenizer:
     """A family's tokenizer with one way of being asked. Holds the current languages of the wrapped tokenizer.
 
-    Raises ValueError when two tokens share an id, because training one would train the other.
+    Raises UserError when two tokens share an id, because training one would train the other.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -58,12 +59,12 @@ class Seq2SeqTokenizer:
         return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
 
     def language_id(self, code: str | None) -> int | None:
-        """Token id of a language code; None for families without language tokens. Raises ValueError if unknown."""
+        """Token id of a language code; None for families without language tokens. Raises UserError if unknown."""
         if not self.languages:
             return None
         if code not in self.languages:
             name = type(self.tokenizer).__name__
-            raise ValueError(f"language `{code}` is none of {name}'s codes; take for example {self._examples(code)}")
+            raise UserError(f"language `{code}` is none of {name}'s codes; take for example {self._examples(code)}")
         return self.languages[code]
 
     def encode(
@@ -71,7 +72,7 @@ class Seq2SeqTokenizer:
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of the sources and of the targets, special tokens included, untruncated.
 
-        A language left out is the tokenizer's default; families without language tokens ignore both. Raises ValueError
+        A language left out is the tokenizer's default; families without language tokens ignore both. Raises UserError
         for unknown language codes.
         """
         self._set_languages(source_language, target_language)
@@ -97,7 +98,7 @@ class Seq2SeqTokenizer:
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """The first tokens of the text, with the special tokens at both ends kept; at most max_tokens in all.
 
-        Raises ValueError when max_tokens leaves no room for the special tokens.
+        Raises UserError when max_tokens leaves no room for the special tokens.
         """
         if len(ids) <= max_tokens:
             return list(ids)
@@ -105,7 +106,7 @@ class Seq2SeqTokenizer:
         tail = _count_leading(reversed(ids[head:]), members=self._special)
         room = max_tokens - head - tail
         if room < 0:
-            raise ValueError(f"max tokens {max_tokens} leave no room for {head + tail} special tokens: raise the limit")
+            raise UserError(f"max tokens {max_tokens} leave no room for {head + tail} special tokens: raise the limit")
         return [*ids[: head + room], *ids[len(ids) - tail :]]
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -188,7 +189,7 @@ def _check_distinct(vocabulary: dict[str, int], *, languages: dict[str, int], na
     shared = [(token, owner[i], i) for token, i in vocabulary.items() if owner[i] != token]
     shared += [(code, owner[i], i) for code, i in languages.items() if i in owner and code not in owner[i]]
     if shared:
-        raise ValueError(
+        raise UserError(
             f"tokenizer `{name}`: tokens `{shared[0][0]}` and `{shared[0][1]}` share id {shared[0][2]}, so that they "
             "would be trained as one: its files are inconsistent; take them from where the model was published"
         )

@@ -48,7 +48,7 @@ TEMPLATE = "card.md.j2"
 def write_card(run_dir: Path) -> Path:
     """Draw the plots and write the card of a run folder, finished or not; returns the card's path.
 
-    Raises RunFolderError (a ValueError) where the folder is no run or a file in it is broken.
+    Raises RunFolderError where the folder is no run or a file in it is broken.
     """
     record = load_record(run_dir)
     write_plots(record, run_dir=run_dir)

@@ -177,7 +177,7 @@ def read_run_info(run_dir: Path) -> RunInfo:
 def load_record(run_dir: Path) -> RunRecord:
     """The record of a run folder, finished or not.
 
-    Raises RunFolderError (a ValueError) naming the file and line where the folder is no run or a file is broken.
+    Raises RunFolderError naming the file and line where the folder is no run or a file is broken.
     """
     if not run_dir.is_dir():
         raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")

@@ -13,6 +13,8 @@ from typing import IO, Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.errors import UserError
+
 METRICS_FILE = "metrics.jsonl"
 
 DURABLE_KINDS = ("eval", "due", "event")
@@ -21,7 +23,7 @@ DURABLE_KINDS = ("eval", "due", "event")
 Event = Literal["start", "resume", "stop", "finish", "unsaved"]
 
 
-class RunFolderError(ValueError):
+class RunFolderError(UserError):
     """A folder that is no run, or a file in it that does not hold what it should."""
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.errors import UserError
 from dstrain.reporting.rows import DueRow, EvalRow, Row, RunFolderError
 
 TEST_SETS = "test_sets"
@@ -116,10 +117,10 @@ def folder_of_set(run_dir: Path, *, name: str) -> Path:
     """Where the scores of another test set are kept.
 
     Raises:
-        ValueError: the name cannot be that of a folder.
+        UserError: the name cannot be that of a folder.
     """
     if not _SET_NAME.fullmatch(name):
-        raise ValueError(f"--as {name}: a test set is named with letters, digits, `.`, `_` and `-`")
+        raise UserError(f"--as {name}: a test set is named with letters, digits, `.`, `_` and `-`")
     return run_dir / TEST_SETS / name
 
 

@@ -14,6 +14,10 @@ _LABEL = re.compile(r"\[(?:IN|SL):[^\s\[\]<>]+")
 _STRUCTURE = re.compile(rf"({_LABEL.pattern}|<pt-[0-9]+>|\])")
 
 
+class MalformedParse(ValueError):
+    """A parse whose brackets or labels are not well formed."""
+
+
 class UnpointableWord(ValueError):
     """A word of the parse has no place of its own in the utterance."""
 
@@ -33,12 +37,12 @@ def to_pointer(utterance: str, *, parse: str) -> PointerPair:
     (`messaged` becomes `me ssaged`), or where it first occurs at all. A repeated word then points at its places from
     left to right, and at the last one again when all are used.
 
-    Raises UnpointableWord for a word that is not in the utterance, ValueError for a parse that is not well formed.
+    Raises UnpointableWord for a word that is not in the utterance, MalformedParse for a parse that is not well formed.
     """
     tokens = parse.split()
     fault = _find_fault(tokens)
     if fault:
-        raise ValueError(f"not a parse: {fault}: `{parse}`")
+        raise MalformedParse(f"not a parse: {fault}: `{parse}`")
     source = _cut_words_free(utterance, words=[token for token in tokens if not _is_bracket(token)])
     places: dict[str, list[int]] = {}
     for place, word in enumerate(source.split()):

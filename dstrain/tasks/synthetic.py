@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from dstrain.errors import UserError
 from dstrain.tasks import phrases
 from dstrain.tasks.utterances import draw_utterance
 from dstrain.tasks.vocabulary import Phrase
@@ -41,10 +42,10 @@ class DemoRow:
 def demo_rows(task: Literal["translation", "parsing"], *, split: str, seed: int = 0) -> list[DemoRow]:
     """Rows of `split` `train` or `eval`, all sources distinct, in mixed order; the same for the same seed everywhere.
 
-    Raises ValueError for another task or split.
+    Raises UserError for another task or split.
     """
     if task not in ("translation", "parsing") or split not in ("train", "eval"):
-        raise ValueError(f"there is no demo `{task}`, split `{split}`: take translation or parsing, train or eval")
+        raise UserError(f"there is no demo `{task}`, split `{split}`: take translation or parsing, train or eval")
     rng = Random(f"{task}/{split}/{seed}")
     num_rows = TRANSLATION_ROWS if task == "translation" else PARSING_ROWS
     draw = _draw_translation if task == "translation" else draw_utterance

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 import dstrain.evaluate
 from dstrain.cli import app
 from dstrain.config.load import load_config, recipe_hash, recipes_folder
+from dstrain.errors import UserError
 
 RUNNER = CliRunner()
 
@@ -88,7 +89,7 @@ def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run
 ) -> None:
     def write_card(run_dir: Path) -> Path:
         if not run_dir.is_dir():
-            raise ValueError(f"{run_dir} is no run folder")
+            raise UserError(f"{run_dir} is no run folder")
         return run_dir / "README.md"
 
     install_module(monkeypatch, "dstrain.reporting.card", write_card=write_card)

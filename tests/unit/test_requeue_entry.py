@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.attempt.failure import newest_report
 from dstrain.cluster.outcome import RunOutcome, write_outcome
 from dstrain.cluster.requeue import JobEnd, read_history
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.requeue import main, newest_report, newest_step, run_command
+from dstrain.requeue import main, newest_step, run_command
 
 
 @dataclass

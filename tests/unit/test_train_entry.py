@@ -1,12 +1,9 @@
 """What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from argparse import Namespace
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +12,6 @@ import pytest
 from dstrain import train
 from dstrain.cluster.environment import EXIT_PREEMPTED, Place
 from dstrain.cluster.lease import LeaseHeld
-from dstrain.cluster.outcome import RunOutcome, read_outcome, write_outcome
-from dstrain.cluster.phases import Phases, ranks_dir, record_path
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.train import main, show_command
@@ -239,6 +234,19 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
     assert "Traceback" not in printed
 
 
+def test_a_value_error_of_the_program_is_never_taken_for_a_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slip(path: str, **given: Any) -> RunConfig:
+        first, second = [path]
+        raise AssertionError(first + second)
+
+    monkeypatch.setattr(train, "load_config", slip)
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        main(["--config", "debug"])
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize(("restarts", "code"), [({}, 1), ({"SLURM_RESTART_COUNT": "1"}, EXIT_PREEMPTED)])
 def test_slurm_tells_a_restart_from_a_first_start(
     restarts: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -258,155 +266,3 @@ def test_slurm_tells_a_restart_from_a_first_start(
     with pytest.raises(SystemExit) as ended:
         main(["--config", "debug", f"output_dir={tmp_path}"])
     assert ended.value.code == code
-
-
-def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2, is_restart: bool = False) -> int:
-    config = load_config("debug", overrides=[f"output_dir={tmp_path}"])
-    place = build_place(rank=rank, world_size=world_size)
-    return train._report_failure(error, config=config, place=place, is_restart=is_restart)
-
-
-def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
-    try:
-        raise error from cause
-    except Exception as caught:
-        return caught
-
-
-LOST = "Connection closed by peer [127.0.0.1]:29500"
-
-
-def test_a_port_in_use_is_a_failure_and_no_lost_peer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from dstrain.cluster.process_group import join_ranks
-
-    monkeypatch.setattr(os, "environ", dict(os.environ))
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        place = replace(build_place(), master_port=other.getsockname()[1])
-        with pytest.raises(ValueError, match="is in use") as caught:
-            join_ranks(place, timeout_minutes=1)
-    assert report(caught.value, tmp_path, rank=0) == 1
-    assert "lost" not in capsys.readouterr().err
-    outcome = read_outcome(tmp_path)
-    assert outcome is not None
-    assert (outcome.outcome, outcome.exit_code) == ("failed", 1)
-
-
-def test_the_rank_that_fails_prints_its_traceback_and_leaves_it_in_the_run_folder(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    report(raised(RuntimeError("out of memory")), tmp_path, rank=1)
-    printed = capsys.readouterr().err
-    assert printed.startswith("rank 1 failed:\nTraceback")
-    assert (tmp_path / "failures" / "rank-1.txt").read_text() in printed
-    assert "RuntimeError: out of memory" in printed
-
-
-def test_a_rank_that_lost_its_peer_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report(raised(RuntimeError("out of memory")), tmp_path, rank=1)
-    capsys.readouterr()
-    report(raised(RuntimeError("all_reduce"), cause=RuntimeError(LOST)), tmp_path, rank=0)
-    assert capsys.readouterr().err == "rank 0 ends because rank 1 failed\n"
-    assert not (tmp_path / "failures" / "rank-0.txt").exists()
-
-
-@pytest.mark.parametrize("old", [True, False])
-def test_a_peer_that_is_gone_without_a_fresh_report_is_a_reason_to_start_again(
-    old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(train, "PEER_SECONDS", 0.3)
-    if old:  # of an earlier start
-        left = tmp_path / "failures" / "rank-1.txt"
-        left.parent.mkdir()
-        left.write_text("old")
-        os.utime(left, (time.time() - 3600, time.time() - 3600))
-    assert report(raised(RuntimeError(LOST)), tmp_path, rank=0) == EXIT_PREEMPTED
-    assert "rank 0 lost its connection to a rank that left no word" in capsys.readouterr().err
-    outcome = read_outcome(tmp_path)
-    assert outcome is not None
-    assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
-
-
-@pytest.mark.parametrize(
-    ("error", "lost"),
-    [
-        (raised(RuntimeError(LOST)), True),
-        (raised(RuntimeError("Connection reset by peer")), True),
-        (raised(RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:534] x")), True),
-        (raised(RuntimeError("NCCL communicator was aborted")), True),
-        (raised(KeyError("x"), cause=raised(OSError("y"), cause=RuntimeError(LOST))), True),
-        (raised(RuntimeError("out of memory")), False),
-        (raised(KeyError("x"), cause=OSError("y")), False),
-    ],
-)
-def test_a_lost_peer_is_known_by_its_words_anywhere_in_the_chain(error: Exception, lost: bool) -> None:
-    assert train._lost_peer(error) is lost
-
-
-def test_an_error_that_the_user_can_mend_is_printed_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(ValueError, match="no-such-recipe") as caught:
-        load_config("no-such-recipe")
-    report(caught.value, tmp_path, rank=0, world_size=1)
-    assert capsys.readouterr().err == f"error: {caught.value}\n"
-    assert "Traceback" in (tmp_path / "failures" / "rank-0.txt").read_text()
-
-
-def test_a_value_error_of_a_library_keeps_its_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report(raised(ValueError("too many values to unpack")), tmp_path, rank=0, world_size=1)
-    assert "Traceback" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize(("is_restart", "code"), [(True, EXIT_PREEMPTED), (False, 1)])
-def test_a_folder_that_is_held_ends_a_restart_with_start_me_again_and_a_first_start_as_failed(
-    is_restart: bool, code: int, rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
-    assert report(raised(LeaseHeld("held by process 7")), tmp_path, rank=rank, is_restart=is_restart) == code
-    assert ("held by process 7" in capsys.readouterr().err) is (rank == 0)
-    assert not (tmp_path / "failures").exists()
-    assert read_outcome(tmp_path) is not None
-    assert read_outcome(tmp_path).attempt == 3  # type: ignore[union-attr]
-
-
-def test_only_a_held_folder_is_a_reason_to_start_again(tmp_path: Path) -> None:
-    assert report(raised(ValueError("no rows")), tmp_path, rank=0, is_restart=True) == 1
-
-
-def test_a_refused_start_leaves_the_outcome_of_a_finished_run(tmp_path: Path) -> None:
-    write_outcome(tmp_path, RunOutcome("finished", 0, step=12, attempt=3))
-    Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
-    before = (tmp_path / "outcome.json").read_bytes()
-    assert report(raised(ValueError("data.train: changed")), tmp_path, rank=0, world_size=1) == 1
-    assert (tmp_path / "outcome.json").read_bytes() == before
-    assert (tmp_path / "failures" / "rank-0.txt").exists()
-
-
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), RuntimeError(LOST)])
-def test_an_outcome_carries_the_attempt_of_the_rank_that_writes_it(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "PEER_SECONDS", 0.1)
-    write_outcome(tmp_path, RunOutcome("running", None, attempt=4))
-    Phases(ranks_dir(tmp_path), rank=1, attempt=4).close()
-    report(raised(error), tmp_path, rank=1)
-    outcome = read_outcome(tmp_path)
-    assert outcome is not None
-    assert (outcome.outcome in ("failed", "lost"), outcome.attempt) == (True, 4)
-
-
-@pytest.mark.parametrize("error", [RuntimeError("out of memory"), RuntimeError(LOST)])
-def test_a_rank_whose_record_is_anothers_by_now_leaves_the_outcome_alone(
-    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(train, "PEER_SECONDS", 0.1)
-    write_outcome(tmp_path, RunOutcome("running", None, attempt=5))
-    Phases(ranks_dir(tmp_path), rank=1, attempt=5).close()
-    record = record_path(ranks_dir(tmp_path), rank=1)
-    record.write_text(record.read_text().replace('"host": "', '"host": "x'))
-    report(raised(error), tmp_path, rank=1)
-    assert read_outcome(tmp_path) is not None
-    assert read_outcome(tmp_path).outcome == "running"  # type: ignore[union-attr]

@@ -1,0 +1,93 @@
+"""What a rank leaves when it fails: a line or a traceback on the terminal, a report in `failures/`, the outcome of the run.
+
+Knows nothing of torch: what the error means is known from its class.
+"""
+
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.holder import this_process
+from dstrain.cluster.lease import LeaseHeld, LeaseLost
+from dstrain.cluster.outcome import RunOutcome, write_bad_end
+from dstrain.cluster.phases import ranks_dir, read_rank_records
+from dstrain.config.schema import RunConfig
+from dstrain.errors import PeerLost, UserError
+
+PEER_SECONDS = 5.0
+"""How long a rank that lost a peer waits for the report of that peer."""
+
+
+def report_failure(error: Exception, *, config: RunConfig, place: Place, is_restart: bool = False) -> int:
+    """Say on the terminal and in the run folder why this rank fails, and return its exit code.
+
+    A UserError is printed as its message, a lost peer as one line, any other error with its traceback. The exit code is
+    EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, or if a scheduler
+    restarts a job whose folder is still held: its earlier start may soon end.
+    """
+    run_dir = Path(config.run_dir)
+    if isinstance(error, PeerLost):
+        return _report_lost_peer(error, run_dir=run_dir, rank=place.rank)
+    full = "".join(traceback.format_exception(error))
+    if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
+        _write_report(full, error=error, run_dir=run_dir, rank=place.rank)
+    code = EXIT_PREEMPTED if isinstance(error, LeaseHeld) and is_restart else 1
+    if place.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
+        return code
+    text = f"error: {error}" if isinstance(error, UserError) else full
+    print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+    return code
+
+
+def newest_report(run_dir: Path) -> tuple[int, str | None]:
+    """When a rank last reported a failure, in nanoseconds of the file system's clock, and the last line of its report."""
+    reports = [(path.stat().st_mtime_ns, path) for path in (run_dir / "failures").glob("rank-*.txt")]
+    if not reports:
+        return 0, None
+    time, path = max(reports)
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
+
+
+def _report_lost_peer(error: PeerLost, *, run_dir: Path, rank: int) -> int:
+    if culprit := _wait_for_report(run_dir / "failures", since=time.time() - PEER_SECONDS):
+        print(f"rank {rank} ends because {culprit} failed", file=sys.stderr)
+        return 1
+    # the watchdog knows more of the ranks on this host, and ends this process with a message that names them
+    time.sleep(PEER_SECONDS)
+    message = f"rank {rank} lost its connection to a rank that reported nothing: {error}"
+    write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=_own_attempt(run_dir, rank=rank)))
+    print(message, file=sys.stderr, flush=True)
+    return EXIT_PREEMPTED
+
+
+def _write_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:
+    try:
+        (run_dir / "failures").mkdir(parents=True, exist_ok=True)
+        (run_dir / "failures" / f"rank-{rank}.txt").write_text(full)
+    except OSError as problem:
+        print(f"the failure could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
+    attempt = _own_attempt(run_dir, rank=rank)
+    write_bad_end(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}", attempt=attempt))
+
+
+def _own_attempt(run_dir: Path, *, rank: int) -> int:
+    """Number of the attempt that this process belongs to, by its own record; 0 before it has one."""
+    own = this_process()
+    records = read_rank_records(ranks_dir(run_dir), ranks=[rank])
+    ours = (own.host, own.pid_namespace, own.pid, own.process_start)
+    return next(
+        (each.attempt for each in records if (each.host, each.pid_namespace, each.pid, each.process_start) == ours), 0
+    )
+
+
+def _wait_for_report(reports: Path, *, since: float) -> str | None:
+    deadline = time.monotonic() + PEER_SECONDS
+    while time.monotonic() < deadline:
+        for report in reports.glob("rank-*.txt"):
+            if report.stat().st_mtime >= since:
+                return report.stem.replace("-", " ")
+        time.sleep(0.1)
+    return None

@@ -1,0 +1,169 @@
+"""What a failing rank prints and leaves in the run folder, and the exit code it ends with."""
+
+import os
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dstrain.attempt import failure
+from dstrain.attempt.failure import report_failure
+from dstrain.cluster.environment import EXIT_PREEMPTED, Place
+from dstrain.cluster.lease import LeaseHeld
+from dstrain.cluster.outcome import RunOutcome, read_outcome, write_outcome
+from dstrain.cluster.phases import Phases, ranks_dir, record_path
+from dstrain.config.load import load_config
+from dstrain.errors import PeerLost, UserError
+
+
+def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:
+    return Place(
+        rank=rank,
+        local_rank=rank,
+        world_size=world_size,
+        master_address="127.0.0.1",
+        master_port=1,
+        launcher=launcher,
+        local_world_size=world_size,
+    )
+
+
+def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2, is_restart: bool = False) -> int:
+    config = load_config("debug", overrides=[f"output_dir={tmp_path}"])
+    place = build_place(rank=rank, world_size=world_size)
+    return report_failure(error, config=config, place=place, is_restart=is_restart)
+
+
+def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+LOST = "Connection closed by peer [127.0.0.1]:29500"
+
+
+def test_a_port_in_use_is_a_failure_and_no_lost_peer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from dstrain.cluster.process_group import join_ranks
+
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        place = replace(build_place(), master_port=other.getsockname()[1])
+        with pytest.raises(ValueError, match="is in use") as caught:
+            join_ranks(place, timeout_minutes=1)
+    assert report(caught.value, tmp_path, rank=0) == 1
+    assert "lost" not in capsys.readouterr().err
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("failed", 1)
+
+
+def test_the_rank_that_fails_prints_its_traceback_and_leaves_it_in_the_run_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(raised(RuntimeError("out of memory")), tmp_path, rank=1)
+    printed = capsys.readouterr().err
+    assert printed.startswith("rank 1 failed:\nTraceback")
+    assert (tmp_path / "failures" / "rank-1.txt").read_text() in printed
+    assert "RuntimeError: out of memory" in printed
+
+
+def test_a_rank_that_lost_its_peer_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(raised(RuntimeError("out of memory")), tmp_path, rank=1)
+    capsys.readouterr()
+    report(raised(PeerLost(LOST), cause=RuntimeError(LOST)), tmp_path, rank=0)
+    assert capsys.readouterr().err == "rank 0 ends because rank 1 failed\n"
+    assert not (tmp_path / "failures" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_peer_that_is_gone_without_a_fresh_report_is_a_reason_to_start_again(
+    old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(failure, "PEER_SECONDS", 0.3)
+    if old:  # of an earlier start
+        left = tmp_path / "failures" / "rank-1.txt"
+        left.parent.mkdir()
+        left.write_text("old")
+        os.utime(left, (time.time() - 3600, time.time() - 3600))
+    assert report(raised(PeerLost(LOST)), tmp_path, rank=0) == EXIT_PREEMPTED
+    assert "rank 0 lost its connection to a rank that reported nothing" in capsys.readouterr().err
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
+
+
+def test_an_error_that_the_user_can_mend_is_printed_without_a_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="no-such-recipe") as caught:
+        load_config("no-such-recipe")
+    report(caught.value, tmp_path, rank=0, world_size=1)
+    assert capsys.readouterr().err == f"error: {caught.value}\n"
+    assert "Traceback" in (tmp_path / "failures" / "rank-0.txt").read_text()
+
+
+@pytest.mark.parametrize("error", [ValueError("not enough values to unpack (expected 3, got 1)"), KeyError("x")])
+def test_an_error_of_the_program_keeps_its_traceback(
+    error: Exception, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report(raised(error), tmp_path, rank=0, world_size=1)
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("is_restart", "code"), [(True, EXIT_PREEMPTED), (False, 1)])
+def test_a_folder_that_is_held_ends_a_restart_with_start_me_again_and_a_first_start_as_failed(
+    is_restart: bool, code: int, rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
+    assert report(raised(LeaseHeld("held by process 7")), tmp_path, rank=rank, is_restart=is_restart) == code
+    assert ("held by process 7" in capsys.readouterr().err) is (rank == 0)
+    assert not (tmp_path / "failures").exists()
+    assert read_outcome(tmp_path) is not None
+    assert read_outcome(tmp_path).attempt == 3  # type: ignore[union-attr]
+
+
+def test_only_a_held_folder_is_a_reason_to_start_again(tmp_path: Path) -> None:
+    assert report(raised(ValueError("no rows")), tmp_path, rank=0, is_restart=True) == 1
+
+
+def test_a_refused_start_leaves_the_outcome_of_a_finished_run(tmp_path: Path) -> None:
+    write_outcome(tmp_path, RunOutcome("finished", 0, step=12, attempt=3))
+    Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
+    before = (tmp_path / "outcome.json").read_bytes()
+    assert report(raised(ValueError("data.train: changed")), tmp_path, rank=0, world_size=1) == 1
+    assert (tmp_path / "outcome.json").read_bytes() == before
+    assert (tmp_path / "failures" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), PeerLost(LOST)])
+def test_an_outcome_carries_the_attempt_of_the_rank_that_writes_it(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=4))
+    Phases(ranks_dir(tmp_path), rank=1, attempt=4).close()
+    report(raised(error), tmp_path, rank=1)
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome in ("failed", "lost"), outcome.attempt) == (True, 4)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), PeerLost(LOST)])
+def test_a_rank_whose_record_is_anothers_by_now_leaves_the_outcome_alone(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=5))
+    Phases(ranks_dir(tmp_path), rank=1, attempt=5).close()
+    record = record_path(ranks_dir(tmp_path), rank=1)
+    record.write_text(record.read_text().replace('"host": "', '"host": "x'))
+    report(raised(error), tmp_path, rank=1)
+    assert read_outcome(tmp_path) is not None
+    assert read_outcome(tmp_path).outcome == "running"  # type: ignore[union-attr]
