@@ -12,22 +12,21 @@ from typing import Annotated
 import typer
 
 import dstrain
-from dstrain.checkpoint.manifest import shown
-from dstrain.checkpoint.store import name_of
-from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
-from dstrain.cluster.holder import this_process
-from dstrain.config.load import ConfigError, load_config, recipe_hash
-from dstrain.config.schema import RunConfig
-from dstrain.drill.lives import count_gpus
-from dstrain.drill.perform import perform
-from dstrain.drill.stories import MIN_STEPS, plan_stories
+from dstrain.checkpoint.verify import inspect_checkpoint, inspect_run, is_checkpoint, is_sound
+from dstrain.cluster.processes import this_process
+from dstrain.config.load import ConfigError, load_config
+from dstrain.config.summary import summary
+from dstrain.drill.drill import perform
+from dstrain.drill.launch import count_gpus
+from dstrain.drill.scenarios import MIN_STEPS, plan_stories
 from dstrain.errors import UserError
 from dstrain.reporting import comparison
-from dstrain.reporting.records import load_record
-from dstrain.reporting.terminal import aligned, printable
+from dstrain.reporting.terminal import aligned
+from dstrain.run_folder.record import load_record
 from dstrain.status import text
+from dstrain.status.checkpoints import _table
 from dstrain.status.inspect import inspect_status
-from dstrain.sweep import (
+from dstrain.sweep.members import (
     SIZE,
     Member,
     check_members,
@@ -37,6 +36,7 @@ from dstrain.sweep import (
     write_indices,
     write_submit,
 )
+from dstrain.sweep.text import _member_row
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -47,8 +47,6 @@ app = typer.Typer(
 
 EXIT_USAGE, EXIT_INTERRUPTED = 2, 130
 AT_WORK = ("running", "finished")
-MAX_SCORES = 4
-"""Scores shown of a checkpoint."""
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.learning_rate=1e-4 …")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")]
@@ -257,7 +255,7 @@ def export(
         for taken in (folder, folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
             if os.path.lexists(taken):
                 raise UserError(f"{taken} exists already: give another folder, or remove it")
-        from dstrain.export import export_checkpoint  # imports torch: only where there is something to write
+        from dstrain.run.export import export_checkpoint  # imports torch: only where there is something to write
 
         directory = export_checkpoint(run, step=step, folder=folder)
         model = load_config(str(run / "config.yaml")).model
@@ -311,77 +309,6 @@ def _state_of_member(member: Member) -> tuple[str | None, str | None]:
         return None, None
     found = inspect_status(run, now=time.time(), observer=this_process())
     return found.state, found.comes_again
-
-
-def _member_row(member: Member, state: str | None, job: str | None) -> tuple[str, str, str, str]:
-    again = f", Slurm starts job {job} again" if job else ""
-    return str(member.number), shlex.join(member.varied) or "-", printable(member.run_dir), f"{state or '-'}{again}"
-
-
-def _table(verdicts: list[Verdict]) -> str:
-    """One aligned line a checkpoint."""
-    return aligned([("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)])
-
-
-def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
-    manifest = verdict.manifest
-    name = name_of(verdict.directory) or name_of(verdict.directory.with_suffix("")) or manifest
-    scores = list((manifest.scores or {}).items() if manifest else ())
-    listed = " ".join(f"{shown(metric)} {value:.4f}" for metric, value in scores[:MAX_SCORES])
-    return (
-        str(name.step) if name else "?",
-        str(name.lease) if name else "?",
-        manifest.content if manifest else "-",
-        f"{verdict.num_bytes / 1e6:,.1f} MB",
-        f"{listed} …" if len(scores) > MAX_SCORES else listed or "-",
-        _state(verdict),
-    )
-
-
-def _state(verdict: Verdict) -> str:
-    if verdict.is_leftover:
-        return f"unfinished: {verdict.directory.name}, removed by the next save"
-    parts = ["whole" if verdict.problem is None else f"broken: {verdict.problem}"]
-    if verdict.is_superseded:
-        parts.append("superseded: a later start went on from an earlier step")
-    if verdict.is_next:
-        parts.append("a start goes on from here")
-    return "; ".join(parts)
-
-
-def summary(config: RunConfig) -> str:
-    """What a configuration amounts to, one aligned line a topic."""
-    training, model = config.training, config.model
-    scratch = model.scratch
-    length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epochs"
-    unit = training.batch_unit.replace("_", " ")
-    rows = {
-        "name": config.name,
-        "model": f"scratch: {scratch.architecture}" if scratch else f"{model.name}",
-        "task": config.task.kind,
-        "length": length,
-        "step": f"{training.batch_size} {unit} over all ranks",
-        "precision": config.precision,
-        "best by": config.best_metric,
-        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
-        "run folder": config.run_dir,
-        "recipe": recipe_hash(config)[:16],
-    }
-    width = max(map(len, rows))
-    return "\n".join(f"  {topic:<{width}}  {value}" for topic, value in rows.items())
-
-
-def _micro_batch(config: RunConfig) -> str:
-    machine = config.machine
-    if machine.micro_batch_size is not None:
-        return f"{machine.micro_batch_size} sequences"
-    if machine.micro_batch_tokens is None:
-        return "as many tokens as fit into the GPU's memory"
-    return f"at most {machine.micro_batch_tokens} tokens"
-
-
-def _compiled(config: RunConfig) -> str:
-    return {True: ", compiled layers", False: "", None: ", layers compiled if that is faster"}[config.machine.compile]
 
 
 def _is_override(argument: str) -> bool:

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.checkpoint.store import name_of
+from dstrain.cluster.console import prepare_output
 from dstrain.cluster.environment import discover_place
 from dstrain.cluster.rendezvous import arrange_meeting, needs_meeting
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.console import prepare_output
 from dstrain.errors import UserError
-from dstrain.reporting.scores import folder_of_set
+from dstrain.run_folder.scores import folder_of_set
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 EXPORTS = ("best", "final")
@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         keys = ", ".join(EFFECTIVE_KEYS)
         print(f"no effect here: {', '.join(order.ignored)} (what has: {keys})", file=sys.stderr)
     # imports torch for seconds: only for an order that can be carried out
-    from dstrain.score import join_scorers, score_due, score_model
+    from dstrain.run.scoring import join_scorers, score_due, score_model
 
     try:
         ranks = join_scorers(place, config=order.config, meeting=meeting)

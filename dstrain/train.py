@@ -3,7 +3,6 @@
 Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=value ...]`.
 """
 
-import argparse
 import logging
 import os
 import shlex
@@ -14,19 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 
 from dstrain.attempt.failure import report_failure
-from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED, Place, discover_place
+from dstrain.attempt.rank_records import read_drill
+from dstrain.cluster.console import prepare_output
+from dstrain.cluster.environment import CAUSE_VARIABLE, Place, discover_place, read_start
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
-from dstrain.cluster.phases import read_drill
 from dstrain.cluster.rendezvous import Meeting, arrange_meeting, needs_meeting
-from dstrain.cluster.requeue import CAUSE_VARIABLE, read_start
 from dstrain.cluster.walltime import read_allocation_end
+from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.console import prepare_output
-from dstrain.debug import shrink_config
+from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
-
-EXIT_USAGE = 2
+from dstrain.run_folder.layout import make_run_dir
 
 log = logging.getLogger("dstrain")
 
@@ -53,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _await_signals()
     command = show_command(place, script=sys.argv[0], arguments=arguments)
     try:
-        from dstrain.run import run  # imports torch and DeepSpeed for seconds: only for a configuration that can run
+        from dstrain.run.training import (
+            run,  # imports torch and DeepSpeed for seconds: only for a configuration that can run
+        )
 
         return run(
             config,
@@ -72,50 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         os._exit(report_failure(error, config=config, place=place, is_restart=restart > 0))
 
 
-def make_run_dir(config: RunConfig) -> Path:
-    """The run folder, made if need be; raises UserError where it cannot be."""
-    run_dir = Path(config.run_dir)
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"output_dir: the run folder {run_dir} cannot be made ({error.strerror}); override output_dir=…"
-        ) from error
-    return run_dir
-
-
 def _arrange_meeting(place: Place, *, config: RunConfig) -> Meeting | None:
     if not needs_meeting(place):
         return None
     return arrange_meeting(place, environment=os.environ, run_dir=Path(config.run_dir))
-
-
-def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """What a training is started with; anything else ends the process with a usage message and code 2."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
-    parser.add_argument("--config", required=True, help="a recipe file, or the name of a shipped recipe")
-    parser.add_argument(
-        "--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection"
-    )
-    parser.add_argument(
-        "--overfit", type=_row_count, metavar="N", help="debug: learn N rows by heart, to prove the model can"
-    )
-    parser.add_argument(
-        "--allow-changed",
-        action="append",
-        default=[],
-        metavar="FIELD",
-        help="go on from the checkpoint although this field has changed (training.learning_rate, data.train, …)",
-    )
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
-    return parser.parse_intermixed_args(arguments)
-
-
-def _row_count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is a number of rows, 1 or more; found {text!r}")
-    return int(text)
 
 
 def _await_signals() -> None:

@@ -8,13 +8,14 @@ import time
 import traceback
 from pathlib import Path
 
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place
-from dstrain.cluster.holder import this_process
-from dstrain.cluster.lease import LeaseHeld, LeaseLost
-from dstrain.cluster.outcome import RunOutcome, write_bad_end
-from dstrain.cluster.phases import ranks_dir, read_rank_records
+from dstrain.attempt.lease import LeaseHeld, LeaseLost
+from dstrain.attempt.rank_records import ranks_dir, read_rank_records
+from dstrain.cluster.environment import Place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
 from dstrain.errors import PeerLost, UserError
+from dstrain.run_folder.outcome import RunOutcome, write_bad_end
 
 PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for the report of that peer."""

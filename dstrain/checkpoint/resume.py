@@ -14,9 +14,9 @@ from typing import Any
 from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
-from dstrain.cluster.lease import Claim
 from dstrain.config.differences import differences
 from dstrain.errors import UserError
+from dstrain.run_folder.claims import Claim
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,6 @@ last, and renamed into place; it leaves by a rename as well. So under its final 
 damaged from outside. There is no `latest` file, because it can lie.
 """
 
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +20,9 @@ from dstrain.checkpoint.manifest import (
     save_manifest,
     verify_checkpoint,
 )
-from dstrain.cluster.lease import Claim, is_superseded
+from dstrain.errors import UserError
+from dstrain.run_folder.atomic import sync_path
+from dstrain.run_folder.claims import Claim, is_superseded, read_claims
 
 _NAME = re.compile(r"step-([0-9]{8,18})\.lease-([0-9]{1,18})")
 _LEFTOVER = re.compile(_NAME.pattern + r"\.(tmp|old)")
@@ -229,15 +230,6 @@ def trim_checkpoint(directory: Path) -> None:
         _delete(path)
 
 
-def sync_path(path: Path) -> None:
-    """Make a file's content, or the names in a directory, survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _sync_way_to(root: Path) -> None:
     """Make the directories that lead to `root` survive a power cut: whoever made them need not have thought of it."""
     for folder in root.absolute().parents:
@@ -259,3 +251,34 @@ def _delete(path: Path) -> None:
         path.unlink()
     else:
         shutil.rmtree(path)
+
+
+def newest_step(run_dir: Path) -> int:
+    """Step of the newest checkpoint, by its name; 0 without one. To read it whole is the business of who goes on from it."""
+    found = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    names = [name for path in found if (name := name_of(path))]
+    return max((name.step for name in names), default=0)
+
+
+def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
+    """A whole checkpoint of a run, full or of weights only: that of a step, or the newest.
+
+    Raises:
+        UserError: there is none; the message lists those there are.
+    """
+    directories = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    broken = []
+    for directory in directories:
+        name = name_of(directory)
+        if step is not None and (name is None or name.step != step):
+            continue
+        try:
+            verify_committed(directory)
+        except CheckpointError as error:
+            broken.append(str(error))
+            continue
+        return directory
+    there = ", ".join(str(name.step) for path in directories if (name := name_of(path))) or "none"
+    why = f"; not whole: {'; '.join(broken)}" if broken else ""
+    wanted = "no checkpoint that is whole" if step is None else f"no whole checkpoint of step {step}"
+    raise UserError(f"{run_dir / 'checkpoints'}: {wanted} (steps there: {there}){why}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, load_manifest, verify_checkpoint
 from dstrain.checkpoint.store import checkpoint_dirs, leftover_dirs, name_of, verify_committed
-from dstrain.cluster.lease import Claim, is_superseded, read_claims
+from dstrain.run_folder.claims import Claim, is_superseded, read_claims
 
 CHECKPOINTS = "checkpoints"
 

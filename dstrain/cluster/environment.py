@@ -11,10 +11,8 @@ from dataclasses import dataclass
 from dstrain.cluster.nodes import first_node
 from dstrain.errors import UserError
 
-EXIT_PREEMPTED = 85
-"""Exit code: saved, start me again."""
-EXIT_INTERRUPTED = 130
-"""Exit code: ended at once by Ctrl-C, as shells give it."""
+CAUSE_VARIABLE = "DSTRAIN_CAUSE"
+"""Tells the ranks why they were started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +119,14 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def read_start(environment: Mapping[str, str]) -> tuple[str, int]:
+    """The job that this process is a start of, as no other cluster calls one of its own, and how often it was restarted.
+
+    `("", 0)` outside a job.
+    """
+    job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
+    if not job.isdecimal() or not restart.isdecimal():
+        return "", 0
+    return f"{environment.get('SLURM_CLUSTER_NAME', '')}/{job}", int(restart)

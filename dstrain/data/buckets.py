@@ -4,7 +4,6 @@ Pure numpy. Knows nothing of epochs, ranks or the configuration. All of it is a 
 keys that it is given; sums are of whole numbers, so that every machine finds the same.
 """
 
-import heapq
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,97 +96,6 @@ def plan_token_steps(target_lengths: Lengths, *, max_tokens: int) -> Rows:
         left = cumulative[first:-1] - (cumulative[first - 1] if first else 0)
         ends[-2] = first + 1 + int(np.argmin(np.maximum(left, left[-1] + target_lengths[-1] - left)))
     return np.asarray(ends, dtype=np.int64)
-
-
-def padded_tokens(source_lengths: Lengths, target_lengths: Lengths) -> int:
-    """Tokens of one micro-batch with padding: rows × (longest source + longest target)."""
-    return len(source_lengths) * (int(source_lengths.max()) + int(target_lengths.max()))
-
-
-def fill_pieces(order: Rows, lengths: Rows, *, max_tokens: int) -> list[Rows]:
-    """Consecutive parts of an order, none over max_tokens with padding but a single row that is.
-
-    lengths are `[2, rows]`, source and target. The last two parts share what is left, as evenly as can be.
-    """
-    if padded_tokens(*lengths) <= max_tokens:
-        return [order]
-    pieces, start, longest_source, longest_target = [], 0, 0, 0
-    for index, (source, target) in enumerate(zip(*lengths[:, order].tolist(), strict=True)):
-        # comparisons, because max() takes three times as long
-        if source > longest_source:
-            longest_source = source
-        if target > longest_target:
-            longest_target = target
-        if index > start and (index - start + 1) * (longest_source + longest_target) > max_tokens:
-            pieces.append(order[start:index])
-            start, longest_source, longest_target = index, source, target
-    if not pieces:
-        return [order]
-    rest = np.concatenate([pieces[-1], order[start:]])
-    sizes = np.arange(1, len(rest))
-    left, right = (
-        sizes * np.maximum.accumulate(lengths[:, part], axis=1).sum(axis=0)[:-1] for part in (rest, rest[::-1])
-    )
-    middle = 1 + int(np.argmin(np.maximum(left, right[::-1])))
-    return [*pieces[:-1], rest[:middle], rest[middle:]]
-
-
-def cut_alike(lengths: Lengths, *, max_tokens: int, overhead: int) -> list[Rows]:
-    """Rows as pieces with little padding, each as places `[rows]`; none is over max_tokens but a single row that is.
-
-    lengths are `[2, rows]`, source and target. From all rows on, a piece is cut in two, along the side and at the place that
-    leave the least padding, until no cut saves more than `overhead` padded tokens a piece.
-    """
-    pieces, waiting = [], [np.arange(lengths.shape[1])]
-    while waiting:
-        piece = waiting.pop()
-        whole = padded_tokens(*lengths[:, piece])
-        # no cut saves more than all padding, and most pieces of like rows are done with here
-        if len(piece) > 1 and (whole > max_tokens or whole - int(lengths[:, piece].sum()) > overhead):
-            cost, halves = _cut_in_two(piece, lengths, max_tokens=max_tokens, overhead=overhead)
-            if whole > max_tokens or cost < whole + overhead:
-                waiting += reversed(halves)
-                continue
-        pieces.append(piece)
-    return pieces
-
-
-def _cut_in_two(piece: Rows, lengths: Lengths, *, max_tokens: int, overhead: int) -> tuple[int, tuple[Rows, Rows]]:
-    """The cheapest two parts of a piece, and their cost: padded tokens, and overhead for as many pieces as they need."""
-    found = []
-    sizes = np.arange(1, len(piece))
-    for side in (0, 1):
-        order = piece[np.lexsort((-lengths[1 - side, piece], -lengths[side, piece]))]
-        ordered = lengths[:, order]
-        first = sizes * np.maximum.accumulate(ordered, axis=1).sum(axis=0)[:-1]
-        second = sizes[::-1] * np.maximum.accumulate(ordered[:, ::-1], axis=1).sum(axis=0)[-2::-1]
-        costs = first + second + overhead * (-(-first // max_tokens) - (-second // max_tokens))
-        # of equals the most even, so that ranks share them well
-        place = int(np.lexsort((abs(first - second), costs))[0])
-        found.append((int(costs[place]), side, (order[: place + 1], order[place + 1 :])))
-    cost, _, halves = min(found, key=lambda each: each[:2])
-    return cost, halves
-
-
-def split_pieces(
-    pieces: list[Rows], source_lengths: Lengths, target_lengths: Lengths, *, num_pieces: int
-) -> list[Rows]:
-    """The heaviest piece in two, the first of equals, until there are num_pieces of them in the same order."""
-
-    def entry(place: int, piece: Rows) -> tuple[int, int, Rows]:
-        cost = padded_tokens(source_lengths[piece], target_lengths[piece]) * (len(piece) > 1)
-        return -cost, place, piece
-
-    # the place of a piece's first row is its own alone, so two pieces never come to be compared
-    places = np.cumsum([0, *(len(piece) for piece in pieces[:-1])]).tolist()
-    heap = [entry(place, piece) for place, piece in zip(places, pieces, strict=True)]
-    heapq.heapify(heap)
-    while len(heap) < num_pieces:
-        _, place, heaviest = heap[0]
-        left, right = np.array_split(heaviest, 2)
-        heapq.heapreplace(heap, entry(place, left))
-        heapq.heappush(heap, entry(place + len(left), right))
-    return [piece for _, _, piece in sorted(heap, key=lambda item: item[1])]
 
 
 def _group_targets(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from dstrain.data.collate import MicroBatch, collate
-from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows, longest
+from dstrain.data.cuts import longest
+from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 

@@ -16,7 +16,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.buckets import cut_alike, fill_pieces, order_alike, plan_layout, split_pieces
+from dstrain.data.buckets import plan_layout
+from dstrain.data.cuts import Cut, cut_step
 from dstrain.data.permutation import permutation_keys, permute
 from dstrain.errors import UserError
 
@@ -24,8 +25,6 @@ WINDOW_ROWS = 1 << 18
 """Rows laid out together when a step is counted in tokens, or a few less. Bounds memory, and leaves two steps a window that
 are shorter, though seldom by more than half; the more rows, the more alike are those of a bucket."""
 
-MANY_PIECES = 64
-"""From so many micro-batches on, which have like rows enough, rows are sorted once; for fewer the best cuts are searched."""
 
 FILLER = -1
 """In the list of `deal`: this rank has nothing to compute while others still have."""
@@ -43,16 +42,6 @@ class Position:
 
     epoch: int
     step: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cut:
-    """How a step is cut into micro-batches; the fields are those of `machine` in the configuration."""
-
-    micro_batch_tokens: int
-    micro_batch_size: int | None = None
-    min_micro_batches: int = 1
-    micro_batch_overhead: int = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,54 +252,6 @@ class Plan:
 
     def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
         return np.asarray([len(self._plan_window(epoch, window)[2]) for window in windows], dtype=np.int64)
-
-
-def longest(lengths: Lengths, *, pieces: Sequence[Rows]) -> Rows:
-    """The greatest length of each piece `[pieces]`, none of which is empty; lengths are those of all rows."""
-    if not pieces:
-        return np.empty(0, dtype=np.int64)
-    starts = np.cumsum([0, *(len(piece) for piece in pieces[:-1])])
-    # together, because one piece after the other costs milliseconds where hundreds of ranks share a step
-    return np.maximum.reduceat(lengths[np.concatenate(pieces)], starts).astype(np.int64)
-
-
-def cut_step(
-    source_lengths: Lengths, target_lengths: Lengths, *, cut: Cut, bucket_ends: Rows | None = None
-) -> list[Rows]:
-    """The micro-batches of a step, each as places `[batch]` within the step, rows of like length together.
-
-    The longest come first. No micro-batch is over the token budget, but for a single row that is; a pinned size
-    replaces the budget. There are at least `min_micro_batches`, or as many as rows; where each saves more padding than
-    `micro_batch_overhead`, there are more. A step whose rows lie in buckets of like length already (where each ends,
-    `[buckets]`) is cut bucket by bucket.
-    """
-    lengths = np.stack([source_lengths, target_lengths]).astype(np.int64)
-    buckets = np.split(np.arange(lengths.shape[1]), [] if bucket_ends is None else bucket_ends[:-1])
-    pieces = [bucket[piece] for bucket in buckets for piece in _cut_rows(lengths[:, bucket], cut=cut)]
-    pieces = _longest_first(pieces, lengths)
-    wanted = min(cut.min_micro_batches, lengths.shape[1])
-    if len(pieces) >= wanted:
-        return pieces
-    return _longest_first(split_pieces(pieces, source_lengths, target_lengths, num_pieces=wanted), lengths)
-
-
-def _longest_first(pieces: list[Rows], lengths: Rows) -> list[Rows]:
-    widths = np.stack([longest(side, pieces=pieces) for side in lengths]).sum(axis=0)
-    return [pieces[place] for place in np.argsort(-widths, kind="stable")]
-
-
-def _cut_rows(lengths: Rows, *, cut: Cut) -> list[Rows]:
-    """Rows `[2, rows]`, source and target, as micro-batches with little padding."""
-    max_tokens, size = cut.micro_batch_tokens, cut.micro_batch_size
-    if size is not None:
-        # stable, so that equal lengths keep the step's order
-        order = np.lexsort((-lengths[1], -lengths.sum(axis=0)))
-        return [order[start : start + size] for start in range(0, len(order), size)]
-    num_pieces = int(lengths.sum()) / max_tokens
-    if num_pieces < MANY_PIECES:
-        return cut_alike(lengths, max_tokens=max_tokens, overhead=cut.micro_batch_overhead)
-    order = order_alike(*lengths, bucket_tokens=int(lengths[1].sum()) / num_pieces)
-    return fill_pieces(order, lengths, max_tokens=max_tokens)
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:

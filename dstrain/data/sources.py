@@ -27,7 +27,7 @@ from dstrain.data.formats import (
     top_level_names,
 )
 from dstrain.errors import UserError
-from dstrain.tasks.synthetic import GENERATOR_VERSION, demo_rows
+from dstrain.tasks.demo.rows import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
 
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from signal import SIGKILL
 from typing import Any
 
-from dstrain.cluster.environment import EXIT_PREEMPTED
-from dstrain.drill.stories import CONTROL, STRAIGHT, Life, Story
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.drill.scenarios import CONTROL, STRAIGHT, Life, Story
 from dstrain.reporting import markdown
-from dstrain.reporting.records import RunRecord
+from dstrain.run_folder.record import RunRecord
 
 TOLERANCES = {"fp32": 1e-6, "bf16": 2e-2, "fp16": 2e-2}
 """Largest relative difference by precision, where the control run shows no more."""

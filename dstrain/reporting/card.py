@@ -29,7 +29,6 @@ from dstrain.reporting.provenance import (
     describe_origin,
     describe_rules,
 )
-from dstrain.reporting.records import RunRecord, load_record
 from dstrain.reporting.results import (
     build_groups_table,
     build_headline,
@@ -40,6 +39,7 @@ from dstrain.reporting.results import (
     explain_headline,
     headline_row,
 )
+from dstrain.run_folder.record import RunRecord, load_record
 
 CARD_FILE = "README.md"
 TEMPLATE = "card.md.j2"

@@ -9,8 +9,8 @@ from typing import Any
 from dstrain.config.differences import differences
 from dstrain.config.schema import RECIPE_KEYS
 from dstrain.reporting import markdown
-from dstrain.reporting.records import RunRecord
 from dstrain.reporting.terminal import aligned, printable
+from dstrain.run_folder.record import RunRecord
 
 MISSING = "-"
 NUM_FIXED = 7

@@ -12,8 +12,8 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from dstrain.config.schema import RunConfig, Source, Task
 from dstrain.reporting.markdown import one_line
-from dstrain.reporting.records import RunRecord
-from dstrain.reporting.rows import EvalRow
+from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.rows import EvalRow
 
 METRICS = {"translation": ["bleu", "chrf"], "parsing": ["exact_match"]}
 LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}

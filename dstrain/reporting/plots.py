@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dstrain.reporting.records import RunRecord
-from dstrain.reporting.rows import EvalRow
+from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.rows import EvalRow
 
 LOSS_PLOT = "plots/loss.png"
 SCORE_PLOT = "plots/score.png"

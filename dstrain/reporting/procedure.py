@@ -11,7 +11,7 @@ from statistics import median
 
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
-from dstrain.reporting.records import RunRecord
+from dstrain.run_folder.record import RunRecord
 
 Line = tuple[str, object]
 

@@ -11,8 +11,8 @@ from dstrain.config.schema import RunConfig, Source
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling
-from dstrain.reporting.records import DataReport, RunRecord
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
+from dstrain.run_folder.record import DataReport, RunRecord
 
 Line = tuple[str, object]
 

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Set
 
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
-from dstrain.reporting.records import RunRecord
-from dstrain.reporting.rows import EvalRow
-from dstrain.reporting.scores import TEST_SETS
+from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.rows import EvalRow
+from dstrain.run_folder.scores import TEST_SETS
 
 Line = tuple[str, object]
 

@@ -14,19 +14,19 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.attempt.hangs import Hang
+from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
-from dstrain.cluster.hangs import Hang
-from dstrain.cluster.lease import DIRECTORY, Claim, read_claims
-from dstrain.cluster.outcome import RunOutcome, read_outcome
-from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
-from dstrain.cluster.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
-from dstrain.cluster.small_jobs import Evaluation, read_jobs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import CONFIG_FILE, INFO_FILE, read_run_info
-from dstrain.reporting.rows import METRICS_FILE, ROWS, DueRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
-from dstrain.reporting.scores import merge_evaluations, read_due_scores
+from dstrain.run_folder.claims import DIRECTORY, Claim, read_claims
+from dstrain.run_folder.outcome import RunOutcome, read_outcome
+from dstrain.run_folder.record import CONFIG_FILE, INFO_FILE, read_run_info
+from dstrain.run_folder.rows import METRICS_FILE, ROWS, DueRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
+from dstrain.run_folder.scores import merge_evaluations, read_due_scores
+from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
+from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
 MAX_COUNT = 2**63 - 1
 """Of steps and seconds: a larger number is damage."""

@@ -5,17 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstrain.attempt.hangs import describe_hang
+from dstrain.attempt.rank_records import RankRecord
 from dstrain.checkpoint.store import name_of
-from dstrain.cluster.hangs import describe_hang
-from dstrain.cluster.holder import Holder
-from dstrain.cluster.lease import Claim
-from dstrain.cluster.phases import RankRecord
-from dstrain.cluster.processes import HIDDEN, process_start
-from dstrain.cluster.requeue import JobEnd
-from dstrain.cluster.small_jobs import MAX_JOBS
+from dstrain.cluster.processes import HIDDEN, Holder, process_start
 from dstrain.config.machine import Machine
-from dstrain.reporting.rows import EvalRow, Row, best_evaluation
 from dstrain.reporting.terminal import from_iso
+from dstrain.run_folder.claims import Claim
+from dstrain.run_folder.rows import EvalRow, Row, best_evaluation
+from dstrain.slurm.evaluation_jobs import MAX_JOBS
+from dstrain.slurm.requeue import JobEnd
 from dstrain.status.files import RunFiles, read_files
 from dstrain.status.judge import (
     STOPPED,

@@ -4,14 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from dstrain.cluster.holder import Holder
-from dstrain.cluster.lease import Claim
-from dstrain.cluster.outcome import RunOutcome
-from dstrain.cluster.phases import PHASE_LIMITS, RankRecord
-from dstrain.cluster.requeue import JobEnd
+from dstrain.attempt.rank_records import PHASE_LIMITS, RankRecord
+from dstrain.cluster.processes import Holder
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.reporting.rows import EventRow
 from dstrain.reporting.terminal import duration, from_iso
+from dstrain.run_folder.claims import Claim
+from dstrain.run_folder.outcome import RunOutcome
+from dstrain.run_folder.rows import EventRow
+from dstrain.slurm.requeue import JobEnd
 
 State = Literal[
     "running",

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dstrain.reporting.rows import EvalRow, TrainRow
+from dstrain.run_folder.rows import EvalRow, TrainRow
 
 RECENT_ROWS = 20
 """Logging intervals that tell the present speed: the first steps compile and warm up."""

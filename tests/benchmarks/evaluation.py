@@ -39,7 +39,7 @@ from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.load import DTYPES, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-from dstrain.prepare import prepare
+from dstrain.run.prepare import prepare
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 """Of evaluations; the training before them is short."""

@@ -33,7 +33,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.evaluation.generate import plan_cap
 from dstrain.models.families import max_positions
 from dstrain.models.load import quiet_transformers
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.record import load_record
 from tests.benchmarks.training import ORIGINS, describe_machine, find_real_rows
 from tests.benchmarks.training_case import (
     LEARNING_RATE,

@@ -23,9 +23,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dstrain.data.cuts import Cut, longest
 from dstrain.data.loader import Loader
 from dstrain.data.permutation import permutation_keys, permute
-from dstrain.data.plan import FILLER, WINDOW_ROWS, Cut, Exchange, Plan, Position, Rows, deal, longest
+from dstrain.data.plan import FILLER, WINDOW_ROWS, Exchange, Plan, Position, Rows, deal
 from dstrain.data.tokens import DESCRIPTION, TokenSet, load_token_set
 from tests.benchmarks.timing import Clock, timed
 

@@ -16,23 +16,23 @@ from typing import Any
 import torch
 from pydantic_core import to_json
 
+from dstrain.attempt.hangs import Scene, load_hang
+from dstrain.attempt.lease import Lease, acquire, is_stop_requested
+from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_rank_records
+from dstrain.attempt.watchdog import find_lost
 from dstrain.checkpoint.manifest import FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.saver import WholeCheckpoints
 from dstrain.checkpoint.state import STATE_FILE, RunState
 from dstrain.checkpoint.store import Name, begin_save, carry_out, commit_save, plan_pruning
 from dstrain.cluster.environment import Place
-from dstrain.cluster.hangs import Scene, load_hang
-from dstrain.cluster.holder import this_process
-from dstrain.cluster.lease import Lease, acquire, is_stop_requested, read_claims
-from dstrain.cluster.outcome import RunOutcome, write_outcome
-from dstrain.cluster.phases import Phases, RankRecord, ranks_dir, read_rank_records
-from dstrain.cluster.processes import read_process
+from dstrain.cluster.processes import read_process, this_process
 from dstrain.cluster.rendezvous import Meeting, arrange_meeting
-from dstrain.cluster.watchdog import find_lost
 from dstrain.config.load import dump_config, load_config
-from dstrain.reporting.records import CONFIG_FILE, load_record, write_run_info
-from dstrain.reporting.rows import METRICS_FILE, TrainRow, append_row
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.outcome import RunOutcome, write_outcome
+from dstrain.run_folder.record import CONFIG_FILE, load_record, write_run_info
+from dstrain.run_folder.rows import METRICS_FILE, TrainRow, append_row
 from dstrain.status.inspect import inspect_status
 from tests.benchmarks.timing import timed
 

@@ -21,7 +21,7 @@ from dstrain.config.schema import RunConfig, Scratch
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
 from dstrain.models.scratch import SPECIAL_IDS, build_scratch_model
-from dstrain.prepare import prepare
+from dstrain.run.prepare import prepare
 
 LEARNING_RATE = 1e-3
 MAX_GRAD_NORM = 1.0

@@ -36,17 +36,18 @@ from transformers import (
     TrainerCallback,
 )
 
-from dstrain.budget import OVERHEADS
 from dstrain.cluster.environment import discover_place
 from dstrain.cluster.process_group import join_ranks
 from dstrain.data.collate import collate
+from dstrain.data.cuts import Cut
 from dstrain.data.loader import Loader
-from dstrain.data.plan import Cut, Lengths, Plan, Position
+from dstrain.data.plan import Lengths, Plan, Position
 from dstrain.data.tokens import TokenSet
 from dstrain.engine.engine import build_engine
 from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.run.autotune import OVERHEADS
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train

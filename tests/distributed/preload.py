@@ -6,6 +6,6 @@ import transformers.models.mt5.modeling_mt5
 import transformers.models.t5.modeling_t5  # noqa: F401
 
 import dstrain.reporting.plots
-import dstrain.run  # noqa: F401
+import dstrain.run.training  # noqa: F401
 
 torch.set_num_threads(1)

@@ -56,8 +56,9 @@ class Tokens:
 
 def train_steps(ranks: Ranks, engine: Any, *, first: int, last: int) -> Cell:
     """Steps `first` to `last` of the run, from the data position that belongs to `first`."""
+    from dstrain.data.cuts import Cut
     from dstrain.data.loader import Loader
-    from dstrain.data.plan import Cut, Plan, Position
+    from dstrain.data.plan import Plan, Position
 
     tokens: Any = Tokens()
     plan = Plan(

@@ -76,9 +76,10 @@ class Run:
     """A run on real ranks: data from a file, the real loop, engine, loader and quarantine, and a diary of it all."""
 
     def __init__(self, ranks: Ranks, root: Path, config: RunConfig, *, excluded: Sequence[int] = ()) -> None:
+        from dstrain.data.cuts import Cut
         from dstrain.data.loader import Loader
         from dstrain.data.lookup import locate_rows
-        from dstrain.data.plan import Cut, Plan
+        from dstrain.data.plan import Plan
         from dstrain.data.tokens import load_token_set, prepare_token_set
         from dstrain.engine.engine import build_engine
         from dstrain.engine.faults import find_bad_rows

@@ -32,8 +32,8 @@ def hold_commit(folder: str) -> None:
     """
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
         return
-    from dstrain.cluster.lease import Lease
-    from dstrain.cluster.phases import Phases
+    from dstrain.attempt.lease import Lease
+    from dstrain.attempt.rank_records import Phases
 
     enter, entered = Phases.enter, []
 

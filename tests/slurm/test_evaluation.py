@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from dstrain.checkpoint.export import exported_step
-from dstrain.cluster.small_jobs import job_name
+from dstrain.checkpoint.pending import list_due
 from dstrain.config.schema import RunConfig
-from dstrain.due import list_due
-from dstrain.reporting.records import load_record
+from dstrain.models.save import exported_step
+from dstrain.run_folder.record import load_record
+from dstrain.slurm.evaluation_jobs import job_name
 from tests.slurm.jobs import TWO_BY_TWO, build_recipe, call, submit, until
 from tests.system.runs import read_rows
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.store import current_dirs, name_of
-from dstrain.cluster.lease import read_claims
-from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.record import load_record
 from tests.slurm.harmed import harmed
 from tests.slurm.jobs import TWO_BY_TWO, Job, build_recipe, call, run_cluster, submit, until
 from tests.system.harm import noted_rows

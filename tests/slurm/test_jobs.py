@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.cluster.holder import this_process
-from dstrain.cluster.outcome import read_outcome
-from dstrain.cluster.phases import ranks_dir, read_rank_records
-from dstrain.cluster.requeue import JobEnd, read_history
+from dstrain.attempt.rank_records import ranks_dir, read_rank_records
+from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
+from dstrain.run_folder.outcome import read_outcome
+from dstrain.slurm.requeue import JobEnd, read_history
 from dstrain.status.inspect import RunStatus, inspect_status
 from dstrain.status.text import describe_status
 from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, log_path, run_cluster, submit, until

@@ -10,9 +10,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from dstrain.cli import app
-from dstrain.cluster.requeue import JobStart, read_history
 from dstrain.config.load import load_config
-from dstrain.sweep import plan_members, read_sweep
+from dstrain.slurm.requeue import JobStart, read_history
+from dstrain.sweep.members import plan_members, read_sweep
 from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, recipe_path, submit
 from tests.system.runs import read_rows
 

@@ -83,8 +83,8 @@ def note_rows(argument: str) -> None:
 
 def late_commit(argument: str) -> None:
     """A save that was under way when the lease was lost is committed all the same, as by a node that is cut off."""
+    from dstrain.attempt.lease import Lease
     from dstrain.checkpoint.saver import Saver
-    from dstrain.cluster.lease import Lease
 
     commit = Saver._commit
 

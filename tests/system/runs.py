@@ -12,7 +12,7 @@ from typing import Any
 
 from dstrain.cluster.environment import Place
 from dstrain.config.schema import RunConfig
-from dstrain.tasks.synthetic import demo_rows
+from dstrain.tasks.demo.rows import demo_rows
 from tests.distributed.ranks import start_ranks
 from tests.distributed.steps import change
 
@@ -81,7 +81,7 @@ def _train(
     allowed: Sequence[str],
     allocation_end: float | None,
 ) -> int:
-    from dstrain.run import run
+    from dstrain.run.training import run
 
     logging.getLogger("dstrain").setLevel(logging.WARNING)
     config = RunConfig.model_validate(values)

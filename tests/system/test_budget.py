@@ -5,11 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
+from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.load import load_config
-from dstrain.prepare import prepare
-from dstrain.probe import Probe, Request, find_budget, find_faster
+from dstrain.run.autotune_probe import Probe, Request, find_budget, find_faster
+from dstrain.run.prepare import prepare
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
 

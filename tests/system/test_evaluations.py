@@ -8,15 +8,16 @@ from typing import Any
 
 import pytest
 
-from dstrain.checkpoint.export import exported_step
+from dstrain.checkpoint.pending import list_due
 from dstrain.checkpoint.verify import inspect_run, is_sound
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place, discover_place
-from dstrain.cluster.holder import this_process
-from dstrain.due import list_due
+from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
-from dstrain.reporting.records import load_record
-from dstrain.reporting.rows import EvalRow
-from dstrain.score import join_scorers, sole_scorer
+from dstrain.models.save import exported_step
+from dstrain.run.scoring import join_scorers, sole_scorer
+from dstrain.run_folder.record import load_record
+from dstrain.run_folder.rows import EvalRow
 from dstrain.status.inspect import inspect_status
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train

@@ -15,16 +15,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dstrain.attempt.lease import acquire
+from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
-from dstrain.cluster.environment import EXIT_PREEMPTED
-from dstrain.cluster.holder import Holder
-from dstrain.cluster.lease import acquire, read_claims
-from dstrain.cluster.outcome import read_outcome
-from dstrain.cluster.phases import RankRecord, ranks_dir, read_rank_records
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.processes import Holder
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.record import load_record
 from tests.system import torture
 from tests.system.harm import noted_rows
 from tests.system.runs import NUM_TRAIN, read_rows

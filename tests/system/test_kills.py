@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.record import load_record
 from tests.system import torture
 from tests.system.torture import STAGES, Kill, Tally
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dstrain.checkpoint.store import newest_valid
-from dstrain.cluster.environment import EXIT_PREEMPTED, free_port
-from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.environment import free_port
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.run_folder.outcome import read_outcome
 from tests.system.runs import build_run, read_rows
 
 ROOT = Path(__file__).resolve().parents[2]

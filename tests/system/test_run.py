@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 
 from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.cli import app
-from dstrain.cluster.environment import EXIT_PREEMPTED
-from dstrain.cluster.outcome import read_outcome
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.record import load_record
 from tests.system.runs import NUM_EVAL, build_run, read_rows, train
 
 

@@ -11,7 +11,7 @@ from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig, Scratch
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
-from dstrain.tasks.synthetic import demo_rows
+from dstrain.tasks.demo.rows import demo_rows
 from tests.system.runs import train, write_pairs
 
 SECTIONS = [

@@ -18,14 +18,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dstrain.attempt.rank_records import DRILL_VARIABLE, TRACKS, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place
-from dstrain.cluster.lease import read_claims
-from dstrain.cluster.phases import DRILL_VARIABLE, TRACKS, ranks_dir, read_rank_records
+from dstrain.cluster.environment import Place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import load_record
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.record import load_record
 from tests.distributed.ranks import end_ranks
 from tests.system.harm import apply_harm
 from tests.system.runs import build_run

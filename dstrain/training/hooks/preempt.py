@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from dstrain.cluster.environment import EXIT_INTERRUPTED, EXIT_PREEMPTED
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime

@@ -10,12 +10,13 @@ import pytest
 
 from dstrain.attempt import failure
 from dstrain.attempt.failure import report_failure
-from dstrain.cluster.environment import EXIT_PREEMPTED, Place
-from dstrain.cluster.lease import LeaseHeld
-from dstrain.cluster.outcome import RunOutcome, read_outcome, write_outcome
-from dstrain.cluster.phases import Phases, ranks_dir, record_path
+from dstrain.attempt.lease import LeaseHeld
+from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
+from dstrain.cluster.environment import Place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.errors import PeerLost, UserError
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
 
 
 def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:

@@ -8,7 +8,7 @@ from typing import Any
 
 from dstrain.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_file, save_manifest
 from dstrain.checkpoint.store import Name, begin_save, commit_save
-from dstrain.cluster.lease import Claim
+from dstrain.run_folder.claims import Claim
 
 RECIPE: dict[str, Any] = {
     "seed": 1,

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, flip, save
 
 from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import newest_valid, trim_checkpoint
+from tests.unit.checkpoint.checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, flip, save
 
 WEIGHTS_OF_RANK_1 = "weights-00001.safetensors"
 OPTIMIZER_OF_RANK_1 = "optimizer-00001.safetensors"

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import STATE, WEIGHTS, build_manifest, ignore, read_values, save, write_values
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import nn, zeros
@@ -20,6 +19,15 @@ from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, sav
 from dstrain.checkpoint.parts import write_tensors
 from dstrain.checkpoint.resume import Start, find_changes
 from dstrain.checkpoint.state import RunState, load_state, load_weights
+from tests.unit.checkpoint.checkpoint_cases import (
+    STATE,
+    WEIGHTS,
+    build_manifest,
+    ignore,
+    read_values,
+    save,
+    write_values,
+)
 
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MAX_MESSAGE = 700

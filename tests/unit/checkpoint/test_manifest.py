@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import STATE, WEIGHTS, build_manifest, flip, read_values, save, seal, write_values
 
 from dstrain.checkpoint import manifest as manifest_module
 from dstrain.checkpoint.manifest import (
@@ -20,6 +19,16 @@ from dstrain.checkpoint.manifest import (
     load_manifest,
     save_manifest,
     verify_checkpoint,
+)
+from tests.unit.checkpoint.checkpoint_cases import (
+    STATE,
+    WEIGHTS,
+    build_manifest,
+    flip,
+    read_values,
+    save,
+    seal,
+    write_values,
 )
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_cases import ignore
 from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from dstrain.checkpoint import parts
 from dstrain.checkpoint.parts import write_blocks, write_tensors
+from tests.unit.checkpoint.checkpoint_cases import ignore
 
 GENERATOR = torch.Generator().manual_seed(0)
 

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, build_manifest, ignore
-from durable_disk import DurableDisk, Image, write_image
 
 from dstrain.checkpoint import store
 from dstrain.checkpoint.manifest import (
@@ -26,6 +24,9 @@ from dstrain.checkpoint.manifest import (
 )
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.store import Name, begin_save, carry_out, checkpoint_dirs, name_of, plan_pruning
+from dstrain.run_folder.atomic import sync_path
+from tests.unit.checkpoint.checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, build_manifest, ignore
+from tests.unit.checkpoint.durable_disk import DurableDisk, Image, write_image
 
 STEPS = (10, 20, 30, 40, 50, 60, 70)
 BEST = 20
@@ -180,9 +181,9 @@ def test_a_sync_left_out_is_found_out(
 def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
         final = parts.rename(parts.with_suffix(""))
-        store.sync_path(final.parent)
+        sync_path(final.parent)
         save_manifest(manifest, directory=final)
-        store.sync_path(final)
+        sync_path(final)
         return final
 
     monkeypatch.setattr(store, "commit_save", commit)
@@ -196,8 +197,8 @@ def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
     def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
         save_manifest(manifest, directory=parts)
         final = parts.rename(parts.with_suffix(""))
-        store.sync_path(final)
-        store.sync_path(final.parent)
+        sync_path(final)
+        sync_path(final.parent)
         return final
 
     monkeypatch.setattr(store, "commit_save", commit)
@@ -252,12 +253,12 @@ def test_the_disk_itself_keeps_what_was_synced_and_may_lose_all_else(
         (tmp_path / "a" / "file").write_text("content")
         empty, named, filled = (), (("a", None),), (("a", None), ("a/file", b""))
         assert set(disk.images()) == {empty, named, filled}
-        store.sync_path(tmp_path / "a" / "file")
+        sync_path(tmp_path / "a" / "file")
         synced = (("a", None), ("a/file", b"content"))
         assert set(disk.images()) == {empty, named, synced}
-        store.sync_path(tmp_path)
+        sync_path(tmp_path)
         assert set(disk.images()) == {named, synced}
-        store.sync_path(tmp_path / "a")
+        sync_path(tmp_path / "a")
         assert set(disk.images()) == {synced}
         (tmp_path / "a").rename(tmp_path / "b")
         assert set(disk.images()) == {synced, (("b", None), ("b/file", b"content"))}

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import STATE, WEIGHTS, break_file, build_manifest, claims, ignore
 from pydantic_core import to_json
 
 from dstrain.checkpoint.manifest import CheckpointError, save_manifest
@@ -16,6 +15,7 @@ from dstrain.checkpoint.store import Name, begin_save, commit_save, trim_checkpo
 from dstrain.config.differences import differences
 from dstrain.config.load import load_config
 from dstrain.config.schema import RECIPE_KEYS
+from tests.unit.checkpoint.checkpoint_cases import STATE, WEIGHTS, break_file, build_manifest, claims, ignore
 
 DATA = {
     "train": "f00",

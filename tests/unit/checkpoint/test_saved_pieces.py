@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_cases import ignore, seal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError
 from dstrain.checkpoint.parts import write_tensors
 from dstrain.checkpoint.state import MASTER, SavedPieces, load_weights, open_pieces
+from tests.unit.checkpoint.checkpoint_cases import ignore, seal
 
 WHOLE = torch.arange(10, dtype=torch.float32)
 

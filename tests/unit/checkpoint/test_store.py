@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, break_file, build_manifest, claims, ignore, save
 
 from dstrain.checkpoint import store
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, verify_checkpoint
@@ -26,7 +25,17 @@ from dstrain.checkpoint.store import (
     trim_checkpoint,
     verify_committed,
 )
-from dstrain.cluster.lease import Claim
+from dstrain.run_folder.claims import Claim
+from tests.unit.checkpoint.checkpoint_cases import (
+    OPTIMIZER,
+    STATE,
+    WEIGHTS,
+    break_file,
+    build_manifest,
+    claims,
+    ignore,
+    save,
+)
 
 
 def names(directories: Sequence[Path]) -> list[tuple[int, int]]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, break_file, save
 from click.testing import Result
 from typer.testing import CliRunner
 
@@ -19,7 +18,8 @@ from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, ver
 from dstrain.checkpoint.store import Name, begin_save, checkpoint_dirs, trim_checkpoint
 from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.cli import app
-from dstrain.cluster.holder import this_process
+from dstrain.cluster.processes import this_process
+from tests.unit.checkpoint.checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, break_file, save
 
 RUNNER = CliRunner(env={"COLUMNS": "200"})
 

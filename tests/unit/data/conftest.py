@@ -4,10 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from word_encoder import WordEncoder, make_example
 
 from dstrain.config.schema import Rules, Task
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
+from tests.unit.data.word_encoder import WordEncoder, make_example
 
 
 @pytest.fixture

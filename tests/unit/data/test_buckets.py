@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.buckets import order_alike, padded_tokens, plan_layout, plan_token_steps
+from dstrain.data.buckets import order_alike, plan_layout, plan_token_steps
+from dstrain.data.cuts import padded_tokens
 from dstrain.data.permutation import permutation_keys
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)

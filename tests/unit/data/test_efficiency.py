@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from dstrain.data.buckets import padded_tokens
-from dstrain.data.plan import WINDOW_ROWS, Cut, Plan, Position
+from dstrain.data.cuts import Cut, padded_tokens
+from dstrain.data.plan import WINDOW_ROWS, Plan, Position
 
 DEFAULT = Cut(micro_batch_tokens=8192)
 WHOLE = Cut(micro_batch_tokens=1 << 40)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from dstrain.data.cuts import Cut
 from dstrain.data.loader import Loader, StepBatch
-from dstrain.data.plan import Cut, Plan, Position
+from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
 
 LENGTHS = [(row * 5 % 11 + 2, row * 3 % 7 + 2) for row in range(45)]

@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from word_encoder import WordEncoder
 
 from dstrain.config.schema import Rules, Source, Task
 from dstrain.data.lookup import locate_rows
 from dstrain.data.tokens import load_token_set, prepare_token_set
+from tests.unit.data.word_encoder import WordEncoder
 
 TASK = Task(kind="translation", max_source_tokens=5, max_target_tokens=4)
 FIRST = ["a b\tc", "\tb", "a b c d e f\tg", "a\tx", "b\ta b c d e", "g\tg"]

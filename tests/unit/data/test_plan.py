@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.buckets import padded_tokens
-from dstrain.data.plan import FILLER, Cut, Lengths, Plan, Position, Rows, cut_step, deal
+from dstrain.data.cuts import Cut, cut_step, padded_tokens
+from dstrain.data.plan import FILLER, Lengths, Plan, Position, Rows, deal
 
 LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)
 CUTS = st.builds(

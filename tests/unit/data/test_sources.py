@@ -9,7 +9,7 @@ import pytest
 from dstrain.config.schema import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
 from dstrain.data.sources import Row, fingerprint_sources, read_rows
-from dstrain.tasks.synthetic import demo_rows
+from dstrain.tasks.demo.rows import demo_rows
 
 TRANSLATION = Task(kind="translation", source_language="ko", target_language="en")
 NAMED: dict[str, Any] = {"source_column": "ko", "target_column": "en"}

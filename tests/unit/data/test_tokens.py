@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from word_encoder import WordEncoder, make_example
 
 from dstrain.config.schema import Rules, Source, Task
 from dstrain.data import tokens as tokens_module
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set, prepare_token_set
+from tests.unit.data.word_encoder import WordEncoder, make_example
 
 TASK = Task(kind="translation", max_source_tokens=5, max_target_tokens=4)
 

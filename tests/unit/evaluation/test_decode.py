@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 import torch
-from decoding_cases import CAP, FAMILIES, LANGUAGE, build_generation, build_model, build_sources, search, stock
 from transformers import PreTrainedModel
 
 from dstrain.evaluation.decode import SHARED_ATTENTION, shared_attention, should_compact, unserved
 from dstrain.evaluation.generate import evaluation_mode, generate
+from tests.unit.evaluation.decoding_cases import (
+    CAP,
+    FAMILIES,
+    LANGUAGE,
+    build_generation,
+    build_model,
+    build_sources,
+    search,
+    stock,
+)
 
 NUM_ROWS = 200
 

@@ -14,15 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import (
-    END,
-    LANGUAGES,
-    WordTokenizer,
-    build_config,
-    build_model,
-    build_tokens,
-    run_evaluation,
-)
 from pydantic import ValidationError
 
 from dstrain.evaluation.evaluate import (
@@ -34,6 +25,15 @@ from dstrain.evaluation.evaluate import (
 )
 from dstrain.evaluation.generate import BatchResult, Hypothesis, plan_batches
 from dstrain.evaluation.metrics import one_line, translation_scores
+from tests.unit.evaluation.evaluation_cases import (
+    END,
+    LANGUAGES,
+    WordTokenizer,
+    build_config,
+    build_model,
+    build_tokens,
+    run_evaluation,
+)
 
 MIXED: list[str | None] = ["en", "ko", "en", "en", "zh"] * 5
 

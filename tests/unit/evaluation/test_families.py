@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import run_evaluation
 from transformers import PreTrainedModel
 
 from dstrain.config.schema import RunConfig
@@ -22,6 +21,7 @@ from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.tasks.parsing import task_tokens, to_pointer
+from tests.unit.evaluation.evaluation_cases import run_evaluation
 
 CODES = {"m2m100": ("ko", "en"), "nllb": ("kor_Hang", "eng_Latn"), "mbart": ("ko_KR", "en_XX")}
 FAMILIES = ["m2m100", "nllb", "mbart", "marian", "t5", "mt5"]

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from evaluation_cases import END, LANGUAGES, PAD, build_config, build_model, build_tokens, run_evaluation
 from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig, PreTrainedModel
@@ -23,6 +22,15 @@ from dstrain.evaluation.generate import (
     read_sequence,
 )
 from dstrain.models.loss import Seq2SeqLoss
+from tests.unit.evaluation.evaluation_cases import (
+    END,
+    LANGUAGES,
+    PAD,
+    build_config,
+    build_model,
+    build_tokens,
+    run_evaluation,
+)
 
 FAMILIES = ["m2m100", "t5"]
 

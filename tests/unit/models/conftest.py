@@ -4,10 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_models import FAMILIES, LANGUAGES, TASK_TOKENS, TEXTS, Batch, Tiny, build_batch, tiny_scratch
 
 from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
+from tests.unit.models.tiny_models import (
+    FAMILIES,
+    LANGUAGES,
+    TASK_TOKENS,
+    TEXTS,
+    Batch,
+    Tiny,
+    build_batch,
+    tiny_scratch,
+)
 
 
 @pytest.fixture(scope="session")

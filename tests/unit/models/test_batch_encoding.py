@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny_models import FAMILIES, TASK_TOKENS, TEXTS
 
 from dstrain.models.batch_encoding import build_batch_encoder
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.tasks.synthetic import demo_rows
+from dstrain.tasks.demo.rows import demo_rows
+from tests.unit.models.tiny_models import FAMILIES, TASK_TOKENS, TEXTS
 
 HOSTILE = [
     "", " ", "  two  spaces ", "\ttab\nline", "</s>", "a</s>b", "__en__", "x __ko__ y", "__en_", "<unk>", "<pad>", "<s>",

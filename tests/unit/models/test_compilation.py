@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import Tiny
 from torch import Tensor, nn
 from torch._dynamo.utils import counters
 from transformers import M2M100Config, M2M100ForConditionalGeneration, PreTrainedModel
@@ -16,6 +15,7 @@ from dstrain.models.compilation import compile_layers, explained_compilation, la
 from dstrain.models.load import enable_activation_checkpointing
 from dstrain.models.loss import Seq2SeqLoss
 from tests.distributed.steps import EOS, PAD, VOCABULARY, build_batch, build_model, build_rows
+from tests.unit.models.tiny_models import Tiny
 
 SHAPES = ([3, 5, 8], [2, 14])
 """Rows of micro-batches; their lengths differ as well."""

@@ -3,8 +3,8 @@
 from typing import Any
 
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.records import INFO, RunInfo, RunRecord, build_record
-from dstrain.reporting.rows import EvalRow, EventRow, Row, TrainRow
+from dstrain.run_folder.record import INFO, RunInfo, RunRecord, build_record
+from dstrain.run_folder.rows import EvalRow, EventRow, Row, TrainRow
 
 SECTIONS = (
     "Model description",

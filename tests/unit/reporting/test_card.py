@@ -14,7 +14,14 @@ import pytest
 from huggingface_hub import ModelCard, ModelCardData
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from reporting_cases import (
+from sacrebleu.metrics import BLEU, CHRF
+
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
+from dstrain.reporting.card import build_card, write_card
+from dstrain.run_folder.record import RunRecord, build_record, write_run_info
+from dstrain.run_folder.rows import EventRow, Row, append_row
+from tests.unit.reporting.reporting_cases import (
     BLEU_SIGNATURE,
     CHRF_SIGNATURE,
     FRONT_MATTER,
@@ -34,13 +41,6 @@ from reporting_cases import (
     translation_record,
     translation_row,
 )
-from sacrebleu.metrics import BLEU, CHRF
-
-from dstrain.config.load import dump_config
-from dstrain.config.schema import RunConfig
-from dstrain.reporting.card import build_card, write_card
-from dstrain.reporting.records import RunRecord, build_record, write_run_info
-from dstrain.reporting.rows import EventRow, Row, append_row
 
 SCRATCH = {"architecture": "m2m100"}
 

@@ -5,7 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reporting_cases import (
+
+from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
+from dstrain.run_folder.record import RunRecord, build_record
+from dstrain.run_folder.rows import EventRow, Row
+from tests.unit.reporting.reporting_cases import (
     parsing_config,
     parsing_record,
     run_info,
@@ -14,10 +18,6 @@ from reporting_cases import (
     translation_record,
     translation_row,
 )
-
-from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
-from dstrain.reporting.records import RunRecord, build_record
-from dstrain.reporting.rows import EventRow, Row
 
 
 @pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from training_cases import Recorder
 
 from dstrain.data.plan import Position
 from dstrain.engine.engine import Fault, StepResult, TrainingFault
 from dstrain.training.loop import train
 from dstrain.training.state import Control, Hook, Progress, StepInfo
+from tests.unit.training.training_cases import Recorder
 
 STEPS_PER_EPOCH = 3
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from training_cases import alone
 
 from dstrain.training.meters import LossMeter
+from tests.unit.training.training_cases import alone
 
 STEPS = [(30.0, 10), (5.0, 40), (1.5, 1)]
 

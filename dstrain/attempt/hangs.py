@@ -1,0 +1,221 @@
+"""What a hang leaves behind: its announcement, the stacks of every rank, the end of those that do not answer. Knows no limits.
+
+All of it lies in `<run>/hangs/<attempt>/`: `hang.json` by the rank that noticed, `rank-00000.txt` by every rank, or for it.
+"""
+
+import faulthandler
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_rank_records
+from dstrain.cluster.processes import Process, read_process
+
+STACKS_SIGNAL = signal.SIGRTMIN + 7
+"""Asks a rank for its stacks. No launcher and no library sends it."""
+STACKS_SECONDS = 1.0
+"""How long a rank that is about to be killed has for its stacks."""
+STALE_SECONDS = 60.0
+"""Clocks of hosts differ by less: an announcement this much older than a rank was left by another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hang:
+    """A rank without progress, as the first rank that noticed says; `noticed` is seconds since 1970."""
+
+    rank: int
+    track: str
+    phase: str
+    seconds: float
+    noticed: float
+
+
+_HANG = TypeAdapter(Hang)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Where a rank reports a hang, and whom it looks after."""
+
+    run_dir: Path
+    own: RankRecord
+    """This rank as it was when its watchdog began."""
+    local_ranks: Sequence[int]
+    grace_seconds: float
+    """How long ranks of one host wait for each other's stacks."""
+
+    @property
+    def folder(self) -> Path:
+        return self.run_dir / "hangs" / str(self.own.attempt)
+
+    def dump_path(self, rank: int) -> Path:
+        return self.folder / f"rank-{rank:05d}.txt"
+
+    def stacks_path(self, rank: int) -> Path:
+        """What a rank's C level answers to STACKS_SIGNAL; empty until then."""
+        return ranks_dir(self.run_dir) / f"rank-{rank:05d}.stacks"
+
+
+def is_neighbour(record: RankRecord, *, own: RankRecord) -> bool:
+    """Another rank of the same attempt, whose process id means something to this one."""
+    here = (own.attempt, own.host, own.pid_namespace)
+    alike = (record.attempt, record.host, record.pid_namespace) == here
+    return alike and record.rank != own.rank and own.pid_namespace != ""
+
+
+def is_running(record: RankRecord, *, find_process: Callable[[int], Process | None] = read_process) -> bool:
+    """Whether the process of a record is there; a zombie, or a later process with its id, is not it."""
+    process = find_process(record.pid)
+    return process is not None and process.start == record.process_start and process.state not in "ZX"
+
+
+def describe_hang(hang: Hang) -> str:
+    """Who does not get on, and where."""
+    return f"hang: rank {hang.rank} made no progress for {hang.seconds:.1f} s in {hang.track} phase {hang.phase!r}"
+
+
+def describe_record(record: RankRecord, *, now: float) -> str:
+    """What a rank did last, in one line."""
+    phases = ", ".join(f"{track} {phase!r}" for track, phase in record.tracks.items())
+    step = "before the first step" if record.step is None else f"step {record.step}"
+    ended = f", ended: {record.ended}" if record.ended else ""
+    quiet, silent = now - record.changed, now - record.heartbeat
+    return f"phases {phases}, {step}, last progress {quiet:.1f} s ago, last heartbeat {silent:.1f} s ago{ended}"
+
+
+def load_hang(scene: Scene) -> Hang | None:
+    """The hang announced in this attempt, if any."""
+    with suppress(FileNotFoundError, ValidationError):
+        hang = _HANG.validate_json((scene.folder / "hang.json").read_bytes())
+        if hang.noticed > scene.own.changed - STALE_SECONDS:
+            return hang
+    return None
+
+
+def remove_leftovers(scene: Scene) -> None:
+    """Remove what another run left for this rank: attempts are counted anew where a user empties the lease's folder."""
+    if load_hang(scene) is None:
+        (scene.folder / "hang.json").unlink(missing_ok=True)
+        scene.dump_path(scene.own.rank).unlink(missing_ok=True)
+
+
+def report_hang(hang: Hang, *, scene: Scene, phases: Phases) -> None:
+    """Announce a hang, write this rank's stacks, and see to the ranks of this host that do not.
+
+    Gives way to a lower rank that runs; returns when every rank of this host is written down, or the grace is over twice.
+    """
+    is_first = _announce(hang, scene=scene)
+    _dump(scene, phases=phases)
+    _wait_for_dumps(scene)
+    dumped = [rank for rank in scene.local_ranks if scene.dump_path(rank).exists()]
+    if min(dumped) == scene.own.rank:
+        _end_silent([rank for rank in scene.local_ranks if rank not in dumped], scene=scene)
+    else:
+        # a launcher ends all ranks with the first, so nobody goes before the silent ones are written down
+        _wait_for_dumps(scene)
+    if is_first:
+        _describe_other_hosts(scene)
+
+
+def _announce(hang: Hang, *, scene: Scene) -> bool:
+    scene.folder.mkdir(parents=True, exist_ok=True)
+    return _write_new(scene.folder / "hang.json", json.dumps(asdict(hang)) + "\n")
+
+
+def _dump(scene: Scene, *, phases: Phases) -> None:
+    own, path = phases.record(), scene.dump_path(scene.own.rank)
+    unfinished = path.with_suffix(".tmp")
+    with unfinished.open("w") as file:
+        print(f"rank {own.rank}, pid {own.pid} on {own.host}, attempt {own.attempt}", file=file)
+        print(describe_record(own, now=time.time()), file=file)
+        for track, (phase, seconds) in phases.quiet_seconds().items():
+            print(f"no progress for {seconds:.1f} s in {track} phase {phase!r}", file=file)
+        # before faulthandler, which writes past Python's buffer
+        print(file=file, flush=True)
+        faulthandler.dump_traceback(file=file)
+    unfinished.replace(path)
+
+
+def _wait_for_dumps(scene: Scene) -> None:
+    deadline = time.monotonic() + scene.grace_seconds
+    while time.monotonic() < deadline and not all(scene.dump_path(rank).exists() for rank in scene.local_ranks):
+        time.sleep(0.05)
+
+
+def _end_silent(ranks: list[int], *, scene: Scene) -> None:
+    records = read_rank_records(ranks_dir(scene.run_dir), ranks=ranks)
+    neighbours = {record.rank: record for record in records if is_neighbour(record, own=scene.own)}
+    # before the signals, which change it
+    states = {rank: describe_process(record) for rank, record in neighbours.items()}
+    running = [record for record in neighbours.values() if is_running(record)]
+    _ask_for_stacks(running, scene=scene)
+    killed = [stuck.rank for stuck in running if _send_signal(stuck, signal.SIGKILL)]
+    for rank in ranks:
+        lines = [f"rank {rank} wrote no stacks within {scene.grace_seconds:.1f} s; rank {scene.own.rank} writes this"]
+        if record := neighbours.get(rank):
+            lines += [f"pid {record.pid} on {record.host}: {states[rank]}", describe_record(record, now=time.time())]
+            lines += ["killed with SIGKILL"] * (rank in killed) + ["", _load_stacks(rank, scene=scene)]
+        else:
+            lines.append(f"it left no record of attempt {scene.own.attempt} whose process this rank can see")
+        _write_new(scene.dump_path(rank), "\n".join(lines) + "\n")
+
+
+def describe_process(record: RankRecord) -> str:
+    """State of a rank's process and what it sleeps in, as far as the kernel tells."""
+    process = read_process(record.pid)
+    if process is None or process.start != record.process_start:
+        return "process gone"
+    state = f"process state {process.state}"
+    with suppress(OSError):
+        # "0" where it does not sleep, or the kernel keeps it to itself
+        if (where := Path(f"/proc/{record.pid}/wchan").read_text().strip()) not in ("", "0"):
+            return f"{state}, in {where}"
+    return state
+
+
+def _ask_for_stacks(records: list[RankRecord], *, scene: Scene) -> None:
+    for record in records:
+        _send_signal(record, STACKS_SIGNAL)
+    deadline = time.monotonic() + STACKS_SECONDS
+    while time.monotonic() < deadline and not all(_load_stacks(record.rank, scene=scene) for record in records):
+        time.sleep(0.05)
+
+
+def _load_stacks(rank: int, *, scene: Scene) -> str:
+    with suppress(OSError):
+        return scene.stacks_path(rank).read_text(errors="replace")
+    return ""
+
+
+def _send_signal(record: RankRecord, number: int) -> bool:
+    # asked again each time: its id may be another's by now
+    if not is_running(record):
+        return False
+    with suppress(ProcessLookupError):
+        os.kill(record.pid, number)
+    return True
+
+
+def _describe_other_hosts(scene: Scene) -> None:
+    for record in read_rank_records(ranks_dir(scene.run_dir)):
+        if record.attempt == scene.own.attempt and record.rank not in scene.local_ranks:
+            head = f"rank {record.rank}, pid {record.pid} on {record.host}, wrote no stacks so far"
+            text = f"{head}; rank {scene.own.rank} writes this\n{describe_record(record, now=time.time())}\n"
+            _write_new(scene.dump_path(record.rank), text)
+
+
+def _write_new(path: Path, text: str) -> bool:
+    # exclusively, so that nothing stands in for what a rank has written itself
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        return False
+    return True

@@ -1,0 +1,39 @@
+"""What a configuration amounts to, as text. Pure."""
+
+from dstrain.config.load import recipe_hash
+from dstrain.config.schema import RunConfig
+
+
+def summary(config: RunConfig) -> str:
+    """What a configuration amounts to, one aligned line a topic."""
+    training, model = config.training, config.model
+    scratch = model.scratch
+    length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epochs"
+    unit = training.batch_unit.replace("_", " ")
+    rows = {
+        "name": config.name,
+        "model": f"scratch: {scratch.architecture}" if scratch else f"{model.name}",
+        "task": config.task.kind,
+        "length": length,
+        "step": f"{training.batch_size} {unit} over all ranks",
+        "precision": config.precision,
+        "best by": config.best_metric,
+        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
+        "run folder": config.run_dir,
+        "recipe": recipe_hash(config)[:16],
+    }
+    width = max(map(len, rows))
+    return "\n".join(f"  {topic:<{width}}  {value}" for topic, value in rows.items())
+
+
+def _micro_batch(config: RunConfig) -> str:
+    machine = config.machine
+    if machine.micro_batch_size is not None:
+        return f"{machine.micro_batch_size} sequences"
+    if machine.micro_batch_tokens is None:
+        return "as many tokens as fit into the GPU's memory"
+    return f"at most {machine.micro_batch_tokens} tokens"
+
+
+def _compiled(config: RunConfig) -> str:
+    return {True: ", compiled layers", False: "", None: ", layers compiled if that is faster"}[config.machine.compile]

@@ -1,0 +1,94 @@
+"""A trained model as an ordinary Hugging Face folder, proved by loading it back."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
+
+from dstrain.models.load import EXPORT_MARK
+from dstrain.models.tokenizer import Seq2SeqTokenizer
+from dstrain.run_folder.atomic import sync_path
+
+
+class ExportError(RuntimeError):
+    """An exported folder does not hold the model that was trained."""
+
+
+def export_model(
+    model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any], step: int
+) -> None:
+    """Write model, tokenizer and generation settings as a Hugging Face folder, replacing an older one only when complete.
+
+    `generation` are GenerationConfig's own fields, the forced first token among them. The weights must be whole
+    (`Engine.gathered`); they are saved in the precision that was evaluated.
+    """
+    parts = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(parts, ignore_errors=True)
+    parts.mkdir(parents=True)
+    config = GenerationConfig.from_model_config(model.config)
+    config.update(**{**generation, "max_length": None})
+    before, model.generation_config = model.generation_config, config
+    try:
+        model.save_pretrained(parts)  # type: ignore[operator]
+    finally:
+        model.generation_config = before
+    tokenizer.tokenizer.save_pretrained(parts)
+    (parts / EXPORT_MARK).write_text(json.dumps({"step": step}) + "\n")
+    for path in (*parts.rglob("*"), parts):
+        sync_path(path)
+    before_it = _set_aside(folder)
+    shutil.rmtree(before_it, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before_it)
+    parts.rename(folder)
+    sync_path(folder.parent)
+    shutil.rmtree(before_it, ignore_errors=True)
+
+
+def recover_export(folder: Path) -> None:
+    """Put back the older folder where a replacement was cut short between its two renames."""
+    if not folder.exists() and _set_aside(folder).is_dir():
+        _set_aside(folder).rename(folder)
+
+
+def exported_step(folder: Path) -> int | None:
+    """The step whose weights an exported folder holds; None if there is none or it does not say."""
+    try:
+        return int(json.loads((folder / EXPORT_MARK).read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _set_aside(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.old")
+
+
+def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[int]], pad_token_id: int) -> None:
+    """Load an exported folder with the ordinary classes and compare weights and greedy hypotheses with the live model.
+
+    Args:
+        sources: token ids of a few source rows.
+
+    Raises:
+        ExportError: names the first tensor or hypothesis that differs.
+    """
+    device = next(model.parameters()).device
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(folder, dtype=next(model.parameters()).dtype).to(device).eval()
+    AutoTokenizer.from_pretrained(folder)
+    reloaded = loaded.state_dict()
+    for name, tensor in model.state_dict().items():
+        if name not in reloaded or not torch.equal(tensor, reloaded[name]):
+            raise ExportError(f"{folder}: tensor {name} was not saved as it was trained")
+    width = max(map(len, sources))
+    ids = torch.tensor([[*row, *[pad_token_id] * (width - len(row))] for row in sources], device=device)
+    mask = (ids != pad_token_id).long()
+    settings = loaded.generation_config
+    live = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
+    again = loaded.generate(input_ids=ids, attention_mask=mask)
+    if live.shape != again.shape or not torch.equal(live, again):
+        raise ExportError(f"{folder}: the reloaded model generates other hypotheses than the trained one")

@@ -1,0 +1,225 @@
+"""Everything a run consists of before its first step: data, tokenizer, plan, model, engine, and where it begins."""
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from dstrain.attempt.attempt import Guard
+from dstrain.checkpoint.resume import Resume, Start, find_resume
+from dstrain.checkpoint.room import check_room, plan_room
+from dstrain.checkpoint.saver import RunIdentity
+from dstrain.checkpoint.state import load_optimizer, load_weights
+from dstrain.checkpoint.store import checkpoint_dirs
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.load import recipe_hash
+from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.data.cuts import Cut
+from dstrain.data.plan import Plan, Position
+from dstrain.engine.engine import Engine, build_engine, check_device_precision
+from dstrain.engine.pieces import MOMENTS
+from dstrain.errors import UserError
+from dstrain.models.compilation import compile_layers
+from dstrain.models.families import check_precision
+from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
+from dstrain.models.loss import Seq2SeqLoss
+from dstrain.run.autotune import settle_machine
+from dstrain.run.info import list_versions
+from dstrain.run.prepare import Prepared, prepare
+from dstrain.run_folder.claims import read_claims
+from dstrain.training.state import Progress
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a run consists of before its first step."""
+
+    config: RunConfig
+    guard: Guard
+    prepared: Prepared
+    identity: RunIdentity
+    resume: Resume | None
+    plan: Plan
+    total_steps: int
+    engine: Engine
+    warnings: list[str]
+
+    @property
+    def ranks(self) -> Ranks:
+        return self.guard.ranks
+
+    @property
+    def run_dir(self) -> Path:
+        return Path(self.config.run_dir)
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.run_dir / "checkpoints"
+
+    @property
+    def model(self) -> PreTrainedModel:
+        model = self.engine.module.model
+        assert isinstance(model, PreTrainedModel)
+        return model
+
+    @property
+    def first_progress(self) -> Progress:
+        """Where training begins."""
+        if self.resume is None:
+            return Progress(0, Position(0, 0))
+        state = self.resume.state
+        position = Position(state.epoch, state.step_in_epoch)
+        if position.step >= self.plan.num_steps(position.epoch):
+            # other data or another batch size, with the user's leave: the epoch is over sooner
+            position = Position(position.epoch + 1, 0)
+        return Progress(state.step, position)
+
+
+def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Built:
+    """Make everything ready, from the newest checkpoint if there is one; `allowed` names fields that may have changed.
+
+    Raises:
+        UserError: something the user can mend; the message says what and how.
+    """
+    ranks = guard.ranks
+    check_device_precision(config)
+    if config.model.name is not None:
+        model_config = load_config(config.model.name, revision=config.model.revision)
+        check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
+    prepared = prepare(config, ranks=ranks)
+    config = settle_machine(config, prepared=prepared, ranks=ranks)
+    recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
+    identity = RunIdentity(recipe_hash(config), recipe, list_versions(), guard.attempt)
+    resume = _agree_on_resume(config, guard=guard, identity=identity, prepared=prepared, allowed=allowed)
+    guard.set_base(resume.state.step if resume else 0)
+    plan = _build_plan(config, prepared=prepared)
+    _count_steps(plan, config=config, ranks=ranks, resume=resume)
+    total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
+    warnings: list[str] = []
+    model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
+    if ranks.rank == 0:
+        _check_room(config, model=model)
+    if config.machine.activation_checkpointing:
+        enable_activation_checkpointing(model)
+    if config.machine.compile:
+        compile_layers(model)
+        log.info("layers are compiled as the first steps need them, which takes a minute or two")
+    module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
+    if resume is not None:
+        load_weights(resume.directory, module=module)
+    engine = build_engine(config, module=module.to(ranks.device), ranks=ranks, total_steps=total_steps)
+    if resume is not None:
+        load_optimizer(resume.directory, engine=engine, state=resume.state)
+        warnings += [f"continued although this had changed: {change}" for change in resume.allowed]
+    warnings += _data_warnings(config, prepared=prepared)
+    warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
+    return Built(config, guard, prepared, identity, resume, plan, total_steps, engine, warnings)
+
+
+def _agree_on_resume(
+    config: RunConfig, *, guard: Guard, identity: RunIdentity, prepared: Prepared, allowed: Iterable[str]
+) -> Resume | None:
+    found = None
+    if guard.ranks.rank == 0:
+        found = find_resume(
+            Path(config.run_dir) / "checkpoints",
+            start=Start(identity.recipe, prepared.fingerprints, _places(config), asdict(_cut(config))),
+            claims=read_claims(Path(config.run_dir)),
+            allowed=allowed,
+        )
+    resume: Resume | None = guard.ranks.broadcast(found)
+    if resume is not None:
+        ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
+        log.info("going on from %s (saved by %s)", resume.directory, ranks)
+    return resume
+
+
+def _places(config: RunConfig) -> dict[str, str]:
+    return {
+        f"data.{split}.{number}": source.path or source.hub or f"demo {source.demo}"
+        for split, sources in (("train", config.data.train), ("eval", config.data.eval))
+        for number, source in enumerate(sources)
+    }
+
+
+def _cut(config: RunConfig) -> Cut:
+    machine = config.machine
+    tokens, overhead = machine.micro_batch_tokens, machine.micro_batch_overhead
+    assert tokens is not None, "settled before anything is cut"
+    assert overhead is not None
+    return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
+
+
+def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
+    return Plan(
+        prepared.train.source_lengths,
+        prepared.train.target_lengths,
+        fingerprint=prepared.train.fingerprint,
+        seed=config.seed,
+        batch_size=config.training.batch_size,
+        batch_unit=config.training.batch_unit,
+        cut=_cut(config),
+    )
+
+
+def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
+    """Count the steps of the epochs that are asked about before training; together, since it reads all lengths for each."""
+    epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
+    plan.count_together(
+        sorted(epochs),
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+    )
+
+
+def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
+    run_dir, keep_last = Path(config.run_dir), config.checkpoint.keep_last
+    try:
+        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{run_dir / 'checkpoints'} cannot hold checkpoints ({error.strerror}): move it away"
+        ) from error
+    needed = plan_room(
+        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_moments=len(MOMENTS[config.training.optimizer]),
+        keep_last=keep_last,
+        model_bytes=4 if config.precision == "fp32" else 2,
+        num_saved=len(checkpoint_dirs(run_dir / "checkpoints")),
+    )
+    check_room(run_dir, num_bytes=needed, keep_last=keep_last)
+
+
+def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
+    warnings = []
+    if prepared.train.fingerprint == prepared.eval.fingerprint:
+        warnings.append(
+            "the evaluation rows are the training rows: scores show what was learned by heart, and no skill"
+        )
+    num_rows, batch_size = prepared.train.num_rows, config.training.batch_size
+    if config.training.batch_unit == "sequences" and num_rows < batch_size:
+        warnings.append(
+            f"training.batch_size is {batch_size}, but a step holds the {num_rows} rows of the data at most"
+        )
+    return warnings
+
+
+def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_size: int) -> list[str]:
+    warnings = []
+    if engine.zero_stage != config.machine.zero_stage:
+        warnings.append(
+            f"machine.zero_stage 0 with {config.precision} runs as 1: DeepSpeed's stage 0 hides skipped steps in 16 bits"
+        )
+    num_micro_batches = len(plan.step(Position(0, 0)).micro_batches)
+    if num_micro_batches < world_size:
+        warnings.append(
+            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some have nothing to do. "
+            f"Set machine.min_micro_batches={world_size} (in a new run: the cut of a step is kept for a whole run)"
+        )
+    return warnings

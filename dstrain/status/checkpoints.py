@@ -1,0 +1,40 @@
+"""The checkpoints of a run as a table, for `dstrain verify`."""
+
+from dstrain.checkpoint.manifest import shown
+from dstrain.checkpoint.store import name_of
+from dstrain.checkpoint.verify import Verdict
+from dstrain.reporting.terminal import aligned
+
+MAX_SCORES = 4
+"""Scores shown of a checkpoint."""
+
+
+def _table(verdicts: list[Verdict]) -> str:
+    """One aligned line a checkpoint."""
+    return aligned([("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)])
+
+
+def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
+    manifest = verdict.manifest
+    name = name_of(verdict.directory) or name_of(verdict.directory.with_suffix("")) or manifest
+    scores = list((manifest.scores or {}).items() if manifest else ())
+    listed = " ".join(f"{shown(metric)} {value:.4f}" for metric, value in scores[:MAX_SCORES])
+    return (
+        str(name.step) if name else "?",
+        str(name.lease) if name else "?",
+        manifest.content if manifest else "-",
+        f"{verdict.num_bytes / 1e6:,.1f} MB",
+        f"{listed} …" if len(scores) > MAX_SCORES else listed or "-",
+        _state(verdict),
+    )
+
+
+def _state(verdict: Verdict) -> str:
+    if verdict.is_leftover:
+        return f"unfinished: {verdict.directory.name}, removed by the next save"
+    parts = ["whole" if verdict.problem is None else f"broken: {verdict.problem}"]
+    if verdict.is_superseded:
+        parts.append("superseded: a later start went on from an earlier step")
+    if verdict.is_next:
+        parts.append("a start goes on from here")
+    return "; ".join(parts)

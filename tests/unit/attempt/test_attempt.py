@@ -1,0 +1,51 @@
+"""What a start says of itself in the run folder, from its lease to its end."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from dstrain.attempt.attempt import Guard, start_guard
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import Ranks
+from dstrain.config.machine import Machine
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
+
+
+def start(run_dir: Path, *, environment: Mapping[str, str] | None = None) -> Guard:
+    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    return start_guard(run_dir, ranks=ranks, machine=Machine(), drill=None, environment=environment or {})
+
+
+def outcome(run_dir: Path) -> tuple[str, int] | None:
+    found = read_outcome(run_dir)
+    return (found.outcome, found.attempt) if found else None
+
+
+@pytest.mark.parametrize("before", [None, RunOutcome("preempted", 85, attempt=1), RunOutcome("failed", 1)])
+def test_a_start_says_at_once_that_it_runs(before: RunOutcome | None, tmp_path: Path) -> None:
+    if before is not None:
+        write_outcome(tmp_path, before)
+    guard = start(tmp_path)
+    assert outcome(tmp_path) == ("running", guard.attempt)
+    guard.close("done")
+
+
+def test_a_finished_run_stays_finished_until_a_start_knows_where_it_goes_on_from(tmp_path: Path) -> None:
+    write_outcome(tmp_path, RunOutcome("finished", 0, attempt=5))
+    refused = start(tmp_path)
+    assert outcome(tmp_path) == ("finished", 5)
+    refused.close("refused")
+    accepted = start(tmp_path)
+    accepted.set_base(12)
+    assert outcome(tmp_path) == ("running", accepted.attempt)
+    accepted.close("done")
+
+
+def test_the_lease_tells_which_start_of_which_job_holds_it(tmp_path: Path) -> None:
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}
+    start(tmp_path, environment=slurm).close("done")
+    (claim,) = read_claims(tmp_path)
+    assert (claim.job, claim.restart, claim.released) == ("big/7", 2, True)

@@ -1,0 +1,105 @@
+"""A job that its scheduler starts again, and an earlier start of it that still holds the lease: on a node that was cut off."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
+from dstrain.cluster.environment import read_start
+from dstrain.cluster.processes import Holder, this_process
+from dstrain.run_folder.claims import read_claims
+from tests.unit.attempt.lease_cases import STALE_SECONDS, elsewhere, take
+
+JOB = "big/7"
+
+
+@pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
+def test_an_earlier_start_of_the_job_has_its_time_to_end_and_is_followed_although_it_lives(
+    holder: Holder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = take(tmp_path, holder=holder, job=JOB)
+    waited: list[float] = []
+
+    def live_on(seconds: float) -> None:
+        waited.append(seconds)
+        old.renew()
+
+    with caplog.at_level(logging.WARNING):
+        new = take(tmp_path, job=JOB, restart=1, sleep=live_on)
+    assert sum(waited) >= STALE_SECONDS
+    assert "is an earlier start of this job, which Slurm has ended: it is cut off" in caplog.text
+    assert [(claim.job, claim.restart) for claim in read_claims(tmp_path)] == [(JOB, 0), (JOB, 1)]
+    with pytest.raises(LeaseLost, match="lease 1 was lost to lease 2"):
+        old.renew()
+    new.check()
+
+
+@pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
+def test_an_earlier_start_that_ends_in_order_is_followed_at_once(holder: Holder, tmp_path: Path) -> None:
+    old = take(tmp_path, holder=holder, job=JOB)
+    waited: list[float] = []
+
+    def save_and_end(seconds: float) -> None:
+        waited.append(seconds)
+        old.set_base(4)
+        old.release()
+
+    assert take(tmp_path, job=JOB, restart=1, sleep=save_and_end).number == 2
+    assert len(waited) == 1
+
+
+@pytest.mark.parametrize(
+    ("former", "present"),
+    [
+        ((JOB, 1), (JOB, 1)),  # two steps of one start
+        ((JOB, 2), (JOB, 1)),
+        (("big/8", 0), (JOB, 1)),
+        (("small/7", 0), (JOB, 1)),
+        (("", 0), (JOB, 1)),
+        ((JOB, 0), ("", 0)),
+        (("", 0), ("", 1)),
+    ],
+)
+@pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
+def test_whoever_else_lives_is_not_followed(
+    holder: Holder, former: tuple[str, int], present: tuple[str, int], tmp_path: Path
+) -> None:
+    old = take(tmp_path, holder=holder, job=former[0], restart=former[1])
+    with pytest.raises(LeaseHeld):
+        take(tmp_path, job=present[0], restart=present[1], sleep=lambda seconds: old.renew())
+    old.check()
+
+
+def test_a_job_that_comes_in_between_is_not_followed(tmp_path: Path) -> None:
+    take(tmp_path, holder=elsewhere(), job=JOB).release()
+    other: list[Lease] = [take(tmp_path, holder=elsewhere(), job="big/8")]
+    with pytest.raises(LeaseHeld):
+        take(tmp_path, job=JOB, restart=1, sleep=lambda seconds: other[0].renew())
+
+
+def test_a_claim_without_a_job_is_read_as_before(tmp_path: Path) -> None:
+    take(tmp_path)
+    path = tmp_path / "lease" / "00000001.json"
+    path.write_text(path.read_text().replace(',"job":"","restart":0', ""))
+    assert "job" not in path.read_text()
+    (claim,) = read_claims(tmp_path)
+    assert claim.holder is not None
+    assert (claim.job, claim.restart) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "start"),
+    [
+        ({}, ("", 0)),
+        ({"SLURM_JOB_ID": "7"}, ("/7", 0)),
+        ({"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}, ("big/7", 2)),
+        ({"SLURM_JOB_ID": "x", "SLURM_RESTART_COUNT": "2"}, ("", 0)),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x"}, ("", 0)),
+        ({"SLURM_RESTART_COUNT": "2"}, ("", 0)),
+    ],
+)
+def test_the_environment_tells_which_start_of_which_job_this_is(
+    environment: dict[str, str], start: tuple[str, int]
+) -> None:
+    assert read_start(environment) == start

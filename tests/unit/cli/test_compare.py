@@ -1,0 +1,184 @@
+"""`dstrain compare`: runs side by side, the best first, with the recipe keys in which they differ and no others."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from dstrain.cli import app
+from dstrain.config.load import dump_config, load_config
+from dstrain.reporting.comparison import differing_keys, value_at
+from dstrain.run_folder.record import write_run_info
+from dstrain.run_folder.rows import EvalRow, EventRow, TrainRow, append_row
+
+
+def make_run(
+    folder: Path, *overrides: str, bleu: list[float] | None = None, name: str = "", loss: float = 1.25, **scores: float
+) -> str:
+    """A finished run of the debug recipe with an evaluation every 10 steps."""
+    config = load_config("debug", overrides=[f"name={name or folder.name}", *overrides])
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(config))
+    write_run_info(folder, {"total_steps": 40, "world_size": 1})
+    rows: list[tuple[str, Any]] = [
+        ("event", EventRow("start", 0)),
+        ("train", TrainRow(35, 1.0, loss, elapsed_seconds=61.7)),
+    ]
+    for number, value in enumerate([12.0] if bleu is None else bleu, start=1):
+        rows.append(("eval", EvalRow(10 * number, 1.0, {"bleu": value, "loss": 9.0 - number, **scores})))
+    rows.append(("event", EventRow("finish", 40)))
+    for kind, row in rows:
+        append_row(folder / "metrics.jsonl", {"kind": kind, **asdict(row)})
+    return str(folder)
+
+
+def compare(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["compare", *arguments])
+
+
+def cells(result: Result) -> list[list[str]]:
+    """A table of the terminal, whose columns are two spaces apart."""
+    return [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in result.stdout.splitlines()]
+
+
+def test_the_table_has_the_best_run_first_and_a_column_for_every_key_that_differs(tmp_path: Path) -> None:
+    low = make_run(tmp_path / "low", "training.learning_rate=1e-4", bleu=[3.0, 7.5])
+    high = make_run(tmp_path / "high", "seed=7", bleu=[25.5, 20.0], loss=0.5)
+    result = compare(low, high)
+    assert result.exit_code == 0, result.output
+    rate = str(load_config("debug").training.learning_rate)
+    assert cells(result) == [
+        ["run", "status", "step", "best bleu", "at step", "loss", "seconds trained", "seed", "training.learning_rate"],
+        [high, "finished", "40 of 40", "25.5000", "10", "0.5000", "61.7", "7", rate],
+        [low, "finished", "40 of 40", "7.5000", "20", "1.2500", "61.7", str(load_config("debug").seed), "0.0001"],
+    ]
+
+
+def test_what_does_not_change_what_is_learned_has_no_column(tmp_path: Path) -> None:
+    one = make_run(tmp_path / "one")
+    two = make_run(tmp_path / "two", "machine.zero_stage=2", "logging.every_steps=3")
+    assert cells(compare(one, two))[0][-1] == "seconds trained"
+
+
+def test_a_loss_is_better_the_lower_it_is_and_runs_without_a_score_come_last(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "none", "evaluation.best_metric=loss", bleu=[]),
+        make_run(tmp_path / "one", "evaluation.best_metric=loss", bleu=[1.0]),
+        make_run(tmp_path / "three", "evaluation.best_metric=loss", bleu=[1.0, 1.0, 1.0]),
+        make_run(tmp_path / "nan", "evaluation.best_metric=loss", bleu=[1.0], loss=math.nan),
+    ]
+    table = cells(compare(*runs))
+    assert [Path(row[0]).name for row in table] == ["run", "three", "one", "nan", "none"]
+    assert table[0][3] == "best loss"
+    assert [row[3:5] for row in table[1:]] == [["6.0000", "30"], ["8.0000", "10"], ["8.0000", "10"], ["-", "-"]]
+    assert table[3][5] == "nan"
+
+
+def test_runs_of_several_metrics_stand_apart_and_name_them(tmp_path: Path) -> None:
+    runs = [
+        make_run(tmp_path / "a", "evaluation.best_metric=chrf", bleu=[1.0], chrf=50.0),
+        make_run(tmp_path / "b", bleu=[30.0], chrf=10.0),
+        make_run(tmp_path / "c", "evaluation.best_metric=chrf", bleu=[1.0], chrf=60.0),
+    ]
+    table = cells(compare(*runs))
+    assert [(Path(row[0]).name, row[3]) for row in table] == [
+        ("run", "best score"),
+        ("b", "bleu 30.0000"),
+        ("c", "chrf 60.0000"),
+        ("a", "chrf 50.0000"),
+    ]
+
+
+def test_a_run_is_known_by_its_folder_alone_or_beside_others_of_any_name(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / folder, name=name) for folder, name in (("a", "same"), ("b", "same"), ("c", "other"))]
+    assert [row[0] for row in cells(compare(*runs))[1:]] == runs
+    for run in runs:
+        assert cells(compare(run))[1][0] == run
+
+
+def test_a_folder_is_shown_without_what_a_terminal_would_obey(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "a\x1b[2Jb", name="plain")
+    assert cells(compare(run))[1][0] == run.replace("\x1b", " ")
+
+
+def test_a_long_value_of_a_recipe_is_cut_on_the_terminal_alone(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", f"task.source_prefix={'long ' * 30}end")]
+    assert sorted(len(row[-1]) for row in cells(compare(*runs))[1:])[-1] == 40
+    assert "long end" in compare(*runs, "--markdown").stdout
+
+
+def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) -> None:
+    run, broken = make_run(tmp_path / "run"), make_run(tmp_path / "broken")
+    (tmp_path / "broken" / "metrics.jsonl").write_text("nonsense\n")
+    (tmp_path / "deep").mkdir()
+    for name, content in (
+        ("config.yaml", dump_config(load_config("debug"))),
+        ("run.json", "[" * 100_000),
+        ("metrics.jsonl", ""),
+    ):
+        (tmp_path / "deep" / name).write_text(content)
+    result = compare(str(tmp_path / "nowhere"), run, str(tmp_path), broken, str(tmp_path / "deep"))
+    assert result.exit_code == 1
+    assert [row[0] for row in cells(result)[1:]] == [run]
+    skipped = result.stderr.splitlines()
+    assert len(skipped) == 4
+    for line, part in zip(
+        skipped, ("nowhere: no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"), strict=True
+    ):
+        assert " is skipped: " in line
+        assert part in line
+    assert "Traceback" not in result.output
+
+
+def test_nothing_but_folders_that_are_no_runs_prints_no_table(tmp_path: Path) -> None:
+    result = compare(str(tmp_path))
+    assert (result.exit_code, result.stdout) == (1, "")
+
+
+def test_json_has_numbers_and_null_for_what_is_none(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a", "seed=7", loss=math.nan), make_run(tmp_path / "b", bleu=[])]
+    result = compare(*runs, "--json")
+    assert result.exit_code == 0
+    first, second = json.loads(result.stdout)
+    assert first["recipe"] == {"seed": 7}
+    assert (first["run"], first["name"], first["state"], first["step"]) == (runs[0], "a", "finished", 40)
+    assert (first["best"], first["best_step"], first["metric"]) == (12.0, 10, "bleu")
+    assert (first["loss"], first["trained_seconds"]) == (None, 61.7)
+    assert (second["best"], second["best_step"]) == (None, None)
+
+
+def test_markdown_is_a_table_whose_cells_are_escaped(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", "task.source_prefix=x|y")]
+    lines = compare(*runs, "--markdown").stdout.splitlines()
+    assert len(lines) == 4
+    assert lines[0].strip("|").split("|")[-1].strip() == "task.source_prefix"
+    assert sum(r"x\|y" in line for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipes", "keys"),
+    [
+        ([{"a": 1}], []),
+        ([{"a": 1}, {"a": 1}], []),
+        ([{"a": 1, "b": 1}, {"a": 1, "b": 2}], ["b"]),
+        ([{"a": {"b": 1}}, {"a": {"b": 1}}, {"a": {"b": 2}}], ["a.b"]),
+        ([{"a": {"b": 1}}, {"a": {"b": 2}}, {"a": None}], ["a"]),
+        ([{"a": [{"b": 1}]}, {"a": [{"b": 2}]}, {"a": []}], ["a"]),
+        ([{"a": {"b": 1}, "ab": 1}, {"a": None, "ab": 2}], ["a", "ab"]),
+    ],
+)
+def test_keys_that_differ_are_leaves_or_the_whole_where_only_some_have_it(
+    recipes: list[dict[str, Any]], keys: list[str]
+) -> None:
+    assert differing_keys(recipes) == keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("a.0.b", 1), ("a.1.b", None), ("a", [{"b": 1}]), ("c.d", None), ("c", "text"), ("e.f", None)]
+)
+def test_the_value_of_a_key_that_a_recipe_lacks_is_none(key: str, value: Any) -> None:
+    assert value_at({"a": [{"b": 1}], "c": "text"}, key=key) == value

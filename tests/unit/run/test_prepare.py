@@ -1,0 +1,32 @@
+"""What a run makes ready before its model: a tokenizer from the training text, made once for all runs that need the same."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dstrain.cluster.environment import discover_place
+from dstrain.cluster.process_group import Ranks
+from dstrain.models.tokenizer import load_tokenizer
+from dstrain.run import prepare as module
+from dstrain.run.prepare import prepare
+from tests.system.runs import build_run
+
+
+def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer = module.train_tokenizer
+
+    def train_twice(*arguments: Any, folder: Path, **settings: Any) -> None:
+        train_tokenizer(*arguments, folder=folder, **settings)
+        shutil.copytree(folder, folder.with_name(folder.name.split(".tmp-")[0]))  # the other run, a moment earlier
+
+    monkeypatch.setattr(module, "train_tokenizer", train_twice)
+    config = build_run(tmp_path)
+    prepared = prepare(config, ranks=Ranks(place=discover_place({}), device=torch.device("cpu"), group=None))
+    assert config.machine.cache_dir is not None
+    (cached,) = (Path(config.machine.cache_dir) / "tokenizers").iterdir()  # and no draft beside it
+    assert prepared.tokenizer.fingerprint == load_tokenizer(str(cached)).fingerprint

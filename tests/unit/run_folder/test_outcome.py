@@ -1,0 +1,43 @@
+"""How a run ended, in a file: what may replace what."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
+
+
+def end_badly(run_dir: Path, *, attempt: int) -> tuple[str, int]:
+    write_bad_end(run_dir, RunOutcome("failed", 1, "no rows", attempt=attempt))
+    found = read_outcome(run_dir)
+    assert found is not None
+    return found.outcome, found.attempt
+
+
+@pytest.mark.parametrize("attempt", [0, 3])
+def test_a_failure_is_written_where_nothing_is(attempt: int, tmp_path: Path) -> None:
+    assert end_badly(tmp_path, attempt=attempt) == ("failed", attempt)
+
+
+@pytest.mark.parametrize(
+    ("before", "attempt", "after"),
+    [
+        (RunOutcome("running", None, attempt=3), 3, ("failed", 3)),
+        (RunOutcome("lost", 85, attempt=3), 3, ("failed", 3)),
+        (RunOutcome("lost", 85, attempt=3), 4, ("failed", 4)),
+        (RunOutcome("preempted", 85, attempt=3), 0, ("failed", 3)),  # failed before it had the folder, and nobody has
+        (RunOutcome("failed", 1, attempt=0), 0, ("failed", 0)),
+        (RunOutcome("running", None, attempt=3), 0, ("running", 3)),
+        (RunOutcome("running", None, attempt=3), 2, ("running", 3)),
+        (RunOutcome("running", None, attempt=0), 0, ("running", 0)),
+        (RunOutcome("preempted", 85, attempt=3), 2, ("preempted", 3)),
+        (RunOutcome("finished", 0, attempt=3), 0, ("finished", 3)),
+        (RunOutcome("finished", 0, attempt=3), 3, ("finished", 3)),
+        (RunOutcome("finished", 0, attempt=3), 4, ("finished", 3)),
+    ],
+)
+def test_a_failure_replaces_only_what_is_not_of_another_start_and_not_finished(
+    before: RunOutcome, attempt: int, after: tuple[str, int], tmp_path: Path
+) -> None:
+    write_outcome(tmp_path, before)
+    assert end_badly(tmp_path, attempt=attempt) == after

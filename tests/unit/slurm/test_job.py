@@ -1,0 +1,394 @@
+"""The questions of the batch script, with a Slurm whose answers are given: what is written, asked for and returned."""
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from dstrain.attempt.failure import newest_report
+from dstrain.checkpoint.store import newest_step
+from dstrain.cluster.walltime import ALLOCATION_ENDS
+from dstrain.run_folder.outcome import RunOutcome, write_outcome
+from dstrain.slurm.job import main, run_command
+from dstrain.slurm.requeue import JobEnd, read_history
+
+
+@dataclass
+class Slurm:
+    """Answers as it is told, and remembers what was asked for."""
+
+    queue: str = "None N/A 0"
+    down: str = ""
+    requeue_code: int = 0
+    refusal: str = ""
+    """What sbatch says of the small job."""
+    requeued: list[str] = field(default_factory=list)
+    asked_about: list[str] = field(default_factory=list)
+    tried: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
+        if command[0] == "squeue":
+            self.asked_about.append(command[command.index("--jobs") + 1])
+        if command[0] == "env":
+            self.tried.append(list(command))
+            return (1 if self.refusal else 0), self.refusal
+        if command[:2] == ["scontrol", "requeue"]:
+            self.requeued.append(command[2])
+            return self.requeue_code, "Job may not be requeued"
+        return 0, {"squeue": self.queue, "sinfo": self.down}[command[0]]
+
+
+@dataclass
+class Batch:
+    """A batch script of job 7 that trains into `folder/run`."""
+
+    folder: Path
+    slurm: Slurm = field(default_factory=Slurm)
+    restart: int = 0
+    array: dict[str, str] = field(default_factory=dict)
+    """Its place in a job array."""
+    ends: float | None = None
+    """When its allocation ends."""
+
+    @property
+    def run_dir(self) -> Path:
+        return self.folder / "run"
+
+    def ask(self, question: str, *options: str, overrides: Sequence[str] = ()) -> int:
+        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"} | self.array
+        if self.ends is not None:
+            environment["SLURM_JOB_END_TIME"] = str(round(self.ends))
+        if self.restart:
+            environment["SLURM_RESTART_COUNT"] = str(self.restart)
+        training = ["--config", "debug", f"output_dir={self.run_dir}", *overrides]
+        return main([question, *options, "--", *training], environment=environment, run=self.slurm)
+
+    def save(self, step: int) -> None:
+        (self.run_dir / "checkpoints" / f"step-{step:08d}.lease-1").mkdir(parents=True)
+
+    def report(self, text: str) -> None:
+        (self.run_dir / "failures").mkdir(exist_ok=True)
+        (self.run_dir / "failures" / "rank-1.txt").write_text(text)
+
+    def last_end(self) -> JobEnd:
+        (*_, last) = read_history(self.run_dir)
+        assert isinstance(last, JobEnd)
+        return last
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+def test_a_start_prints_why(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert batch.ask("start") == 0
+    assert capsys.readouterr().out == "job 7, first start\n"
+
+
+def test_a_wrong_recipe_is_refused_with_the_error_as_the_last_line(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch.ask("start", overrides=["training.lerning_rate=1"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "lerning_rate" in printed.err.splitlines()[-1]
+
+
+def test_outside_a_job_the_way_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["start", "--", "--config", "debug", f"output_dir={tmp_path / 'run'}"], environment={}) == 2
+    assert "submit slurm/train.sbatch with sbatch" in capsys.readouterr().err
+
+
+def test_a_job_that_was_stopped_by_its_warning_is_requeued_and_knows_why(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85", "--warned", "3000") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert "requeued (the time limit is near)" in capsys.readouterr().err
+    batch.restart = 1
+    assert batch.ask("start") == 0
+    assert capsys.readouterr().out == "job 7, restart 1 (after time limit; says Slurm, by the signal before it)\n"
+
+
+@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85")])
+def test_a_time_limit_too_short_for_its_warning_is_said_with_the_way_out_before_what_follows(
+    question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ends = time.time() + 120
+    batch.slurm.queue = "TimeLimit N/A 0"
+    batch.ask("start")
+    batch.ask(*question, "--warned", "12")
+    (why, _) = capsys.readouterr().err.splitlines()
+    assert "too short for its warning, which came 12 s after the start: submit the job with a longer --time" in why
+    assert batch.slurm.requeued == ["7"]
+
+
+@pytest.mark.parametrize("ends", [None, 3900, 10_000_000])
+def test_of_a_warning_in_time_or_by_hand_nothing_more_is_said(
+    ends: float | None, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ends = None if ends is None else time.time() + ends
+    batch.ask("start")
+    batch.ask("end", "--code", "85", "--warned", "3600")
+    assert capsys.readouterr().err == "dstrain: requeued (the time limit is near)\n"
+
+
+def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = ["machine.evaluation_job=['--partition=nope']"]
+    batch.slurm.refusal = "sbatch: error: invalid partition specified: nope\nallocation failure: Invalid partition\n"
+    assert batch.ask("start", overrides=wanted) == 2
+    (command,) = batch.slurm.tried
+    assert command[command.index("sbatch") + 1 :][:2] == ["--test-only", "--partition=nope"]
+    assert "--unset=SLURM_JOB_ID" in command
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    (error,) = printed.err.splitlines()
+    assert error.startswith('machine.evaluation_job: sbatch refuses ["--partition=nope"] (sbatch: error: invalid part')
+    assert error.endswith(f"dstrain evaluate {batch.run_dir} --due")
+    assert read_history(batch.run_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("refusal", "restart"),
+    [
+        ("allocation failure: Requested node configuration is not available", 0),
+        ("allocation failure: Unable to contact slurm controller (connect failure)", 0),
+        ("sbatch: error: invalid partition specified: nope", 1),
+    ],
+)
+def test_what_may_be_so_for_now_and_whatever_befalls_a_restart_is_said_and_the_job_trains(
+    refusal: str, restart: int, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.refusal, batch.restart = refusal, restart
+    assert batch.ask("start", overrides=["machine.evaluation_job=['--partition=nope']"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("dstrain: machine.evaluation_job: sbatch refuses")
+    assert refusal in printed.err
+    assert printed.out.startswith("job 7, ")
+
+
+def test_a_run_that_scores_itself_and_options_that_slurm_takes_are_no_matter(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert batch.ask("start") == 0
+    assert batch.slurm.tried == []
+    assert batch.ask("start", overrides=["machine.evaluation_job=[]"]) == 0
+    assert len(batch.slurm.tried) == 1
+    assert capsys.readouterr().err == ""
+
+
+def test_a_lost_rank_is_requeued_with_its_name(batch: Batch) -> None:
+    batch.ask("start")
+    write_outcome(batch.run_dir, RunOutcome("lost", 85, "lost rank 3 (pid 9 on node2); phases main"))
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert (batch.last_end().cause, batch.last_end().source) == ("its own end", "lost rank 3 (pid 9 on node2)")
+
+
+def test_a_run_that_saw_the_end_of_its_allocation_needs_no_signal(batch: Batch) -> None:
+    batch.ask("start")
+    batch.save(10)
+    write_outcome(batch.run_dir, RunOutcome("preempted", 85, ALLOCATION_ENDS))
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+    assert batch.last_end().cause == "time limit"
+    assert batch.last_end().source == "the run, which saw the end of its allocation"
+
+
+def test_a_failure_reported_by_this_start_is_not_requeued(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.ask("start")
+    batch.report("Traceback\nValueError: no rows\n")
+    assert batch.ask("end", "--code", "85") == 1
+    assert batch.slurm.requeued == []
+    assert capsys.readouterr().err.endswith("it failed: rank 1: ValueError: no rows\n")
+
+
+def test_a_failure_is_told_as_the_rank_told_it(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+    batch.ask("start")
+    batch.report("Traceback\ndstrain.data.NoRows: no rows\n")
+    write_outcome(batch.run_dir, RunOutcome("failed", 1, "rank 1: no rows"))
+    assert batch.ask("end", "--code", "1") == 1
+    assert capsys.readouterr().err == "dstrain: not requeued, because it failed: rank 1: no rows\n"
+
+
+@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85"), ("end", "--code", "1")])
+def test_on_a_node_that_was_given_up_nothing_is_asked_for_any_more(
+    question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    elsewhere = Batch(batch.folder, restart=1)
+    elsewhere.ask("start")
+    before = read_history(batch.run_dir)
+    batch.slurm.queue = "Unable to contact slurm controller"
+    assert batch.ask(*question) == (0 if question == ("told",) else int(question[-1]))
+    assert batch.slurm.requeued == []
+    assert read_history(batch.run_dir) == before
+    assert "this job was started again on other nodes" in capsys.readouterr().err
+
+
+def test_a_failure_reported_by_an_earlier_start_is_of_the_past(batch: Batch) -> None:
+    batch.run_dir.mkdir()
+    batch.report("ValueError: of old")
+    batch.ask("start")
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 2])
+def test_a_job_that_finished_or_failed_keeps_its_code_and_is_not_requeued(code: int, batch: Batch) -> None:
+    batch.ask("start")
+    assert batch.ask("end", "--code", str(code)) == code
+    assert batch.slurm.requeued == []
+
+
+def test_a_job_that_saves_nothing_is_not_requeued_for_the_third_time(batch: Batch) -> None:
+    codes = []
+    for restart in range(3):
+        batch.restart = restart
+        assert batch.ask("start") == 0
+        codes.append(batch.ask("end", "--code", "85"))
+    assert codes == [85, 85, 1]
+    assert batch.slurm.requeued == ["7", "7"]
+
+
+def test_a_job_that_slurm_itself_requeues_without_end_is_refused_at_its_start(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for restart in range(3):
+        batch.restart = restart
+        assert batch.ask("start") == 0  # and its node dies
+    batch.restart = 3
+    assert batch.ask("start") == 1
+    assert "3 starts in a row saved nothing new" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_checkpoint_lets_a_job_try_again(batch: Batch) -> None:
+    for restart in range(6):
+        batch.restart = restart
+        assert batch.ask("start") == 0
+        batch.save(restart + 1)
+        assert batch.ask("end", "--code", "85") == 85
+
+
+def test_the_number_of_tries_is_the_scripts(batch: Batch) -> None:
+    batch.ask("start", "--max-fruitless", "1")
+    assert batch.ask("end", "--max-fruitless", "1", "--code", "85") == 1
+
+
+@pytest.mark.parametrize(
+    ("queue", "down", "cause", "said"),
+    [
+        ("None 2026-11-25T12:13:15 1", "", "preemption", "Slurm starts the job again"),
+        ("None N/A 1", "node2", "node failure", "Slurm starts the job again"),
+        ("None N/A 1", "", "requeue by hand", "Slurm starts the job again"),
+        ("None N/A 0", "", "cancelled", "not requeued"),
+    ],
+)
+def test_what_slurm_does_by_itself_is_not_asked_for(
+    queue: str, down: str, cause: str, said: str, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.queue, batch.slurm.down = queue, down
+    batch.ask("start")
+    assert batch.ask("told") == 0
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == []
+    assert batch.last_end().cause == cause
+    assert capsys.readouterr().err.splitlines()[-1] == f"dstrain: {cause}: {said}"
+
+
+def test_where_srun_ends_before_slurms_word_comes_slurm_is_asked(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    batch.slurm.queue, batch.slurm.down = "None N/A 1", "node2"
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == []
+    assert batch.last_end().cause == "node failure"
+    assert capsys.readouterr().err.splitlines()[-1] == "dstrain: node failure: Slurm starts the job again"
+
+
+def test_at_the_time_limit_the_requeue_is_asked_for_at_once_and_once(batch: Batch) -> None:
+    batch.slurm.queue = "TimeLimit N/A 0"
+    batch.ask("start")
+    batch.ask("told")
+    assert batch.slurm.requeued == ["7"]
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.requeued == ["7"]
+
+
+def test_a_task_of_an_array_speaks_for_itself_alone_even_where_its_job_id_is_the_arrays(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85") == 85
+    assert batch.slurm.asked_about == ["7_3"]
+    assert batch.slurm.requeued == ["7_3"]
+    assert [entry.job for entry in read_history(batch.run_dir)] == ["7", "7"]
+    capsys.readouterr()
+    batch.restart = 1
+    batch.slurm.requeue_code = 1
+    batch.ask("start")
+    assert capsys.readouterr().out.startswith("job 7_3, restart 1 (")
+    batch.save(20)
+    batch.ask("end", "--code", "85")
+    assert "scontrol requeue 7_3 failed" in capsys.readouterr().err
+
+
+def test_a_job_submitted_inside_a_task_of_an_array_never_speaks_for_that_task(batch: Batch) -> None:
+    batch.array = {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"}  # inherited
+    batch.ask("start")
+    batch.save(10)
+    assert batch.ask("end", "--code", "85") == 85
+    assert (batch.slurm.asked_about, batch.slurm.requeued) == (["7"], ["7"])
+
+
+def test_the_sigterm_that_follows_its_own_requeue_changes_nothing(batch: Batch) -> None:
+    batch.ask("start")
+    batch.ask("end", "--code", "85", "--warned", "3000")
+    batch.slurm.queue = "None N/A 1"
+    batch.ask("told")
+    assert batch.last_end().cause == "time limit"
+
+
+def test_a_requeue_that_slurm_refuses_is_said_with_the_way_out(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.slurm.requeue_code = 1
+    batch.ask("start")
+    batch.ask("end", "--code", "85")
+    assert "scontrol requeue 7 failed (Job may not be requeued): submit the job again" in capsys.readouterr().err
+
+
+def test_the_newest_step_is_that_of_the_present_line(tmp_path: Path) -> None:
+    assert newest_step(tmp_path) == 0
+    for name in ("step-00000004.lease-1", "step-00000010.lease-1", "step-00000099.lease-1.tmp", "step-12"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert newest_step(tmp_path) == 10
+
+
+def test_the_newest_report_is_chosen_by_its_time(tmp_path: Path) -> None:
+    assert newest_report(tmp_path) == (0, None)
+    (tmp_path / "failures").mkdir()
+    for rank, text in enumerate(("ValueError: first", "")):
+        path = tmp_path / "failures" / f"rank-{rank}.txt"
+        path.write_text(text)
+        os.utime(path, ns=(1000 - rank, 1000 - rank))
+    assert newest_report(tmp_path) == (1000, "rank 0: ValueError: first")
+    os.utime(tmp_path / "failures" / "rank-1.txt", ns=(2000, 2000))
+    assert newest_report(tmp_path) == (2000, "rank 1: an error without a message")
+
+
+def test_a_command_that_is_missing_or_fails_is_an_answer() -> None:
+    assert run_command(["/no/such/scontrol"])[0] == 1
+    assert run_command(["sh", "-c", "echo out; echo why >&2; exit 3"]) == (3, "why\n")
+    assert run_command(["echo", "said"]) == (0, "said\n")

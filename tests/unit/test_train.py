@@ -1,0 +1,269 @@
+"""What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
+
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain import train
+from dstrain.attempt.lease import LeaseHeld
+from dstrain.cluster.environment import Place
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.config.load import load_config
+from dstrain.config.schema import RunConfig
+from dstrain.train import main, show_command
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH = ROOT / "launch" / "train.py"
+VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS")
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+
+
+def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:
+    return Place(
+        rank=rank,
+        local_rank=rank,
+        world_size=world_size,
+        master_address="127.0.0.1",
+        master_port=1,
+        launcher=launcher,
+        local_world_size=world_size,
+    )
+
+
+def run_launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """launch/train.py in a process of its own that tells, at its end, which heavy modules it has imported."""
+    code = """
+import atexit, runpy, sys
+heavy = ("torch", "deepspeed", "transformers", "datasets", "numpy")
+atexit.register(lambda: print("imported:", *[name for name in heavy if name in sys.modules]))
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, str(LAUNCH), *arguments]
+    environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
+    environment["PYTHONPATH"] = str(ROOT)
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, check=False)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nsead: 1\n", "bad.yaml:2: sead: unknown key; found 1; did you mean `seed`?"),
+        ("name: [\n", "bad.yaml:2: not valid YAML"),
+    ],
+)
+def test_a_configuration_error_ends_the_start_before_torch_is_imported(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    done = run_launch("--config", "bad.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout.split() == ["imported:"]
+
+
+def test_missing_data_are_found_before_torch_is_imported(tmp_path: Path) -> None:
+    done = run_launch("--config", "mtop_pointer_scratch", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "no such file" in done.stderr
+    assert done.stdout.split() == ["imported:"]
+
+
+def test_a_wrong_environment_is_an_error_of_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["--config", "debug"]) == 2
+    assert "WORLD_SIZE set but not RANK" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "prints"), [("RANK", "1", False), ("SLURM_PROCID", "1", False), ("RANK", "0", True)]
+)
+def test_only_the_first_rank_prints_a_configuration_error(
+    variable: str, value: str, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["--config", "nowhere"]) == 2
+    assert bool(capsys.readouterr().err) is prints
+
+
+def parse(*arguments: str) -> Namespace:
+    return train.parse_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config", "x.yaml", "a=1", "b=2"),
+        ("a=1", "--config", "x.yaml", "b=2"),
+        ("a=1", "b=2", "--config", "x.yaml"),
+        ("--local_rank=1", "--config", "x.yaml", "a=1", "b=2"),
+        ("--local-rank=1", "a=1", "--config=x.yaml", "b=2"),
+        ("--local_rank", "1", "a=1", "--config=x.yaml", "b=2"),
+    ],
+)
+def test_overrides_stand_before_and_after_options(arguments: tuple[str, ...]) -> None:
+    options = parse(*arguments)
+    assert (options.config, options.overrides, options.debug, options.overfit) == (
+        "x.yaml",
+        ["a=1", "b=2"],
+        False,
+        None,
+    )
+
+
+def test_debug_and_overfit_are_read() -> None:
+    options = parse("--config", "x", "--debug", "--overfit", "8", "a=1")
+    assert (options.debug, options.overfit, options.overrides) == (True, 8, ["a=1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config"),
+        (("--config", "x", "--overfit", "0"), "1 or more; found '0'"),
+        (("--config", "x", "--overfit=-3"), "found '-3'"),
+        (("--config", "x", "--overfit", "many"), "found 'many'"),
+        (("--config", "x", "--resume"), "--resume"),
+    ],
+)
+def test_wrong_options_are_refused(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(*arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("launcher", "world_size", "script", "shown"),
+    [
+        ("deepspeed", 2, str(LAUNCH), "deepspeed --num_gpus 2 launch/train.py"),
+        ("deepspeed", 2, "/site/dstrain/train.py", "deepspeed --num_gpus 2 --module dstrain.train"),
+        ("torchrun", 4, str(LAUNCH), "torchrun --nproc-per-node 4 launch/train.py"),
+        ("torchrun", 4, "/site/dstrain/train.py", "torchrun --nproc-per-node 4 --module dstrain.train"),
+        ("srun", 8, str(LAUNCH), "srun --ntasks 8 python launch/train.py"),
+        ("srun", 8, "/site/dstrain/train.py", "srun --ntasks 8 python -m dstrain.train"),
+        ("python", 1, str(LAUNCH), "python launch/train.py"),
+        ("python", 1, "launch/train.py", "python launch/train.py"),
+        ("python", 1, "/usr/bin/dstrain", "python -m dstrain.train"),
+    ],
+)
+def test_the_command_is_one_that_can_be_typed(launcher: str, world_size: int, script: str, shown: str) -> None:
+    place = build_place(launcher, world_size=world_size)
+    for local_rank in (["--local_rank=1"], ["--local-rank=1"], []):
+        arguments = [*local_rank, "--config", "my recipe.yaml", "a=[1, 2]"]
+        command = show_command(place, script=script, arguments=arguments)
+        assert command == f"{shown} --config 'my recipe.yaml' 'a=[1, 2]'"
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What dstrain.run.run was called with; it is not imported, and gives exit code 85."""
+    calls: list[dict[str, Any]] = []
+
+    def run(config: RunConfig, **given: Any) -> int:
+        calls.append({"config": config, **given})
+        return 85
+
+    monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=run))
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
+    monkeypatch.setattr(sys, "argv", [str(LAUNCH)])
+    return calls
+
+
+def test_a_run_gets_its_configuration_place_and_command_and_its_exit_code_is_kept(
+    started: list[dict[str, Any]],
+) -> None:
+    assert main(["--config", "debug", "seed=7"]) == 85
+    (call,) = started
+    assert (call["config"].seed, call["config"].name, call["debug"]) == (7, "debug", False)
+    assert (call["place"].launcher, call["command"]) == ("python", "python launch/train.py --config debug seed=7")
+
+
+@pytest.mark.parametrize(("options", "name"), [(["--debug"], "debug-debug"), (["--overfit", "4"], "debug-overfit4")])
+def test_debugging_runs_a_small_recipe_in_a_folder_of_its_own(
+    options: list[str], name: str, started: list[dict[str, Any]]
+) -> None:
+    main(["--config", "debug", *options])
+    (call,) = started
+    assert (call["config"].name, call["debug"]) == (name, True)
+
+
+def test_debugging_on_several_ranks_is_refused(
+    started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for key, value in build_place(world_size=2).as_environment().items():
+        monkeypatch.setenv(key, value)
+    assert main(["--config", "debug", "--debug"]) == 2
+    assert "one process" in capsys.readouterr().err
+    assert started == []
+
+
+def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(config: RunConfig, **given: Any) -> int:
+        load_config("no-such-recipe")
+        return 0
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=fail))
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", "debug", f"output_dir={tmp_path}"])
+    assert ended.value.code == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("error: ")
+    assert "no-such-recipe" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_value_error_of_the_program_is_never_taken_for_a_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slip(path: str, **given: Any) -> RunConfig:
+        first, second = [path]
+        raise AssertionError(first + second)
+
+    monkeypatch.setattr(train, "load_config", slip)
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        main(["--config", "debug"])
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("restarts", "code"), [({}, 1), ({"SLURM_RESTART_COUNT": "1"}, EXIT_PREEMPTED)])
+def test_slurm_tells_a_restart_from_a_first_start(
+    restarts: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(config: RunConfig, **given: Any) -> int:
+        raise LeaseHeld("held by process 7")
+
+    def end(code: int) -> None:
+        raise SystemExit(code)
+
+    monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=refuse))
+    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "_await_signals", lambda: None)
+    monkeypatch.setattr(os, "_exit", end)
+    for name, value in ({"SLURM_JOB_ID": "7"} | restarts).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as ended:
+        main(["--config", "debug", f"output_dir={tmp_path}"])
+    assert ended.value.code == code

@@ -1,0 +1,312 @@
+"""When the model is scored, which score is the best, when scores stop improving; and all of it over a restart."""
+
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
+from dstrain.data.plan import Position
+from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
+from dstrain.training.state import Progress
+from tests.distributed.steps import build_config
+from tests.unit.training.training_cases import Recorder, alone, build_step, endless
+
+TOTAL_STEPS = 40
+SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
+
+
+class Scorer:
+    """Gives the next of some values as the score, and notes how it was asked."""
+
+    def __init__(self, values: Iterable[float], *, metric: str) -> None:
+        self.values = iter(values)
+        self.metric = metric
+        self.asked: list[int | None] = []
+        self.cut_short = False
+
+    def __call__(self, max_batches: int | None) -> EvaluationResult | None:
+        self.asked.append(max_batches)
+        if self.cut_short:
+            return None
+        value = next(self.values) if max_batches is None else -1.0
+        return EvaluationResult(
+            scores={"loss": 9.0, "bleu": 9.0, self.metric: value}, groups={}, signatures={"bleu": SIGNATURE},
+            generation={"num_beams": 1}, num_rows=1, hypotheses=["h"], references=["r"], sources=["s"], warnings=["a warning"],
+        )  # fmt: skip
+
+
+class Case:
+    """A hook with everything around it."""
+
+    def __init__(
+        self,
+        run_dir: Path,
+        *,
+        values: Iterable[float] = (1.0,) * 99,
+        metric: str = "bleu",
+        walltime: WallTime | None = None,
+        **changes: Any,
+    ) -> None:
+        config = build_config(output_dir=str(run_dir), evaluation__best_metric=metric, **changes)
+        self.score = Scorer(values, metric=metric)
+        self.exported: list[int] = []
+        self.step = 0
+        self.recorder = Recorder()
+        self.hook = EvaluateHook(
+            config=config,
+            ranks=alone(),
+            walltime=walltime or endless(),
+            evaluate=self.score,
+            export_best=self.exported.append,
+            agree_on_stop=lambda control: control.request_stop("received SIGTERM", preempted=True),
+        )
+
+    @property
+    def evaluated(self) -> list[int]:
+        return [row["step"] for row in self.recorder.rows]
+
+    def start(self, step: int = 0) -> "Case":
+        self.step = step
+        self.hook.on_start(Progress(step, Position(0, step)), self.recorder.control)
+        return self
+
+    def run(self, first: int, last: int, *, before: Callable[[int], None] = lambda step: None) -> "Case":
+        """Steps of a tenth of an epoch, until one asks to stop."""
+        for step in range(first, last + 1):
+            self.step = step
+            before(step)
+            info = build_step(step, total_steps=TOTAL_STEPS, loss_sum=float(step))
+            self.hook.on_step(info, self.recorder.control)
+            if self.recorder.control.stop_reason is not None:
+                break
+        return self
+
+    def saved(self) -> Any:
+        return json.loads(json.dumps(self.hook.state()))
+
+
+@pytest.mark.parametrize(
+    ("cadence", "expected"),
+    [
+        ({}, [40]),
+        ({"evaluation__every_steps": 15}, [15, 30, 40]),
+        ({"evaluation__every_steps": 20}, [20, 40]),
+        ({"evaluation__every_epochs": 1.0}, [10, 20, 30, 40]),
+        ({"evaluation__every_epochs": 0.5}, [5, 10, 15, 20, 25, 30, 35, 40]),
+        ({"evaluation__every_epochs": 1.5}, [15, 30, 40]),
+        ({"evaluation__every_epochs": 0.3}, [3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36, 39, 40]),
+        ({"evaluation__every_epochs": 0.25}, [3, 5, 8, 10, 13, 15, 18, 20, 23, 25, 28, 30, 33, 35, 38, 40]),
+        ({"evaluation__every_epochs": 0.01}, list(range(1, 41))),
+    ],
+)
+def test_evaluates_at_its_cadence_and_at_the_end_once(
+    cadence: dict[str, Any], expected: list[int], tmp_path: Path
+) -> None:
+    assert Case(tmp_path, **cadence).start().run(1, TOTAL_STEPS).evaluated == expected
+
+
+@pytest.mark.parametrize(
+    ("rehearsal", "step", "asked"), [(True, 0, [REHEARSAL_BATCHES]), (False, 0, []), (True, 7, [])]
+)
+def test_a_new_run_rehearses_the_evaluation_without_a_score(
+    rehearsal: bool, step: int, asked: list[int], tmp_path: Path
+) -> None:
+    case = Case(tmp_path, evaluation__rehearsal=rehearsal).start(step)
+    assert case.score.asked == asked
+    assert case.recorder.rows == []
+    assert case.hook.best is None
+
+
+def test_a_row_says_what_the_score_needs_and_the_loss_since_the_last_one(tmp_path: Path) -> None:
+    case = Case(tmp_path, evaluation__every_steps=2).run(1, 4)
+    row = case.recorder.rows[1]
+    assert (row["kind"], row["step"], row["epoch"]) == ("eval", 4, 0.4)
+    assert row["train_loss"] == pytest.approx((3 + 4) / 20)
+    assert row["scores"]["bleu"] == 1.0
+    assert (row["signatures"], row["generation"]) == ({"bleu": SIGNATURE}, {"num_beams": 1})
+    assert row["warnings"] == ["a warning"]
+    assert (tmp_path / row["hypotheses"] / "hypotheses.txt").read_text() == "h\n"
+    json.dumps(case.recorder.rows)
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "best", "exported"),
+    [
+        ("bleu", [1.0, 3.0, 2.0], {"step": 2, "value": 3.0}, [1, 2]),
+        ("bleu", [2.0, 2.0, 2.0], {"step": 1, "value": 2.0}, [1]),
+        ("bleu", [0.0, 0.0, 0.0], {"step": 1, "value": 0.0}, [1]),
+        ("loss", [3.0, 1.0, 2.0], {"step": 2, "value": 1.0}, [1, 2]),
+        ("loss", [1.0, 1.0, 1.0], {"step": 1, "value": 1.0}, [1]),
+        ("loss", [math.nan, 5.0, 6.0], {"step": 2, "value": 5.0}, [1, 2]),
+        ("loss", [5.0, math.nan, 4.0], {"step": 3, "value": 4.0}, [1, 3]),
+        ("bleu", [math.nan, 0.0, math.nan], {"step": 2, "value": 0.0}, [1, 2]),
+    ],
+)
+def test_the_best_is_kept_and_of_equals_the_older(
+    metric: str, values: list[float], best: dict[str, float], exported: list[int], tmp_path: Path
+) -> None:
+    case = Case(tmp_path, values=values, metric=metric, evaluation__every_steps=1).run(1, 3)
+    assert case.hook.best == best
+    assert case.exported == exported
+
+
+STOPPING = {"evaluation__every_steps": 1}
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "patience", "min_delta", "stopped_at"),
+    [
+        ("bleu", [1, 2, 2, 2, 9], 2, 0.0, 4),
+        ("bleu", [1, 2, 1, 3, 1, 1, 1], 3, 0.0, 7),
+        ("bleu", [5, 4], 1, 0.0, 2),
+        ("bleu", [1, 1.4, 1.8, 9], 2, 0.5, 3),
+        ("bleu", [1, 1.6, 2.2, 2.8], 1, 0.5, None),
+        ("loss", [3, 2, 2.5, 2.1], 2, 0.0, 4),
+        ("loss", [3, 2, 1, 0.5], 1, 0.0, None),
+        ("loss", [math.nan, math.nan, math.nan], 2, 0.0, 3),
+    ],
+)
+def test_the_run_stops_when_the_metric_no_longer_improves(
+    metric: str, values: list[float], patience: int, min_delta: float, stopped_at: int | None, tmp_path: Path
+) -> None:
+    stopping = {"patience": patience, "min_delta": min_delta}
+    case = Case(tmp_path, values=values, metric=metric, training__early_stopping=stopping, **STOPPING)
+    case.run(1, len(values))
+    control = case.recorder.control
+    assert (case.step if control.stop_reason else None) == stopped_at
+    assert not control.preempted
+    if stopped_at:
+        assert control.stop_reason == f"early stopping: {metric} has not improved in {patience} evaluations"
+
+
+def test_a_gain_below_min_delta_is_still_the_best_model(tmp_path: Path) -> None:
+    case = Case(tmp_path, values=[1, 1.4], training__early_stopping={"patience": 5, "min_delta": 0.5}, **STOPPING)
+    assert case.run(1, 2).hook.best == {"step": 2, "value": 1.4}
+
+
+@pytest.mark.parametrize(("every_steps", "asked"), [(None, True), (7, False)])
+def test_a_checkpoint_follows_an_evaluation_unless_it_has_a_cadence_of_its_own(
+    every_steps: int | None, asked: bool, tmp_path: Path
+) -> None:
+    values = [2.0, 1.0]
+    case = Case(tmp_path, values=values, evaluation__every_steps=1, checkpoint__every_steps=every_steps).run(1, 1)
+    case.recorder.control.checkpoint_requested = False  # the first is the best so far, which is always saved
+    assert case.run(2, 2).recorder.control.checkpoint_requested is asked
+
+
+CADENCES = [{"evaluation__every_steps": 3}, {"evaluation__every_epochs": 0.7}, {}]
+VALUES = [float((7 * i) % 11) for i in range(TOTAL_STEPS)]
+
+
+@pytest.mark.parametrize("cadence", CADENCES)
+@pytest.mark.parametrize("stopped_at", [1, 2, 3, 6, 7, 8, 39, TOTAL_STEPS])
+def test_a_run_interrupted_anywhere_gives_the_rows_and_the_best_of_the_straight_run(
+    stopped_at: int, cadence: dict[str, Any], tmp_path: Path
+) -> None:
+    straight = Case(tmp_path / "straight", values=VALUES, **cadence).start().run(1, TOTAL_STEPS)
+    first = Case(tmp_path / "cut", values=VALUES, **cadence).start()
+
+    def stop(step: int) -> None:
+        if step == stopped_at:
+            first.recorder.control.request_stop("received SIGTERM", preempted=True)
+
+    first.run(1, TOTAL_STEPS, before=stop)
+    assert first.step == stopped_at
+    second = Case(tmp_path / "cut", values=first.score.values, **cadence)
+    second.hook.load_state(first.saved())
+    second.start(stopped_at).run(stopped_at + 1, TOTAL_STEPS)
+
+    def comparable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+
+    assert comparable(first.recorder.rows + second.recorder.rows) == comparable(straight.recorder.rows)
+    assert second.hook.best == straight.hook.best
+    assert first.exported + second.exported == straight.exported
+
+
+def test_a_run_told_to_stop_does_not_spend_its_last_minutes_on_an_evaluation(tmp_path: Path) -> None:
+    case = Case(tmp_path, evaluation__every_steps=1)
+    case.recorder.control.request_stop("received SIGTERM", preempted=True)
+    assert case.run(1, 1).score.asked == []
+
+
+def test_a_run_that_stopped_early_does_not_go_on_when_started_again(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"training__early_stopping": {"patience": 1}, **STOPPING}
+    first = Case(tmp_path, values=[2.0, 1.0], **changes).start().run(1, 2)
+    assert first.recorder.control.stop_reason is not None
+    second = Case(tmp_path, **changes)
+    second.hook.load_state(first.saved())
+    second.start(2)
+    assert second.recorder.control.stop_reason == first.recorder.control.stop_reason
+    assert second.score.asked == []
+
+
+def test_an_evaluation_cut_short_by_a_signal_is_done_first_after_the_restart(tmp_path: Path) -> None:
+    straight = Case(tmp_path / "straight", evaluation__every_steps=5).start().run(1, 10)
+    case = Case(tmp_path / "cut", evaluation__every_steps=5).start()
+    case.score.cut_short = True
+    case.run(1, 10)
+    assert (case.step, case.recorder.rows) == (5, [])
+    assert case.recorder.control.preempted
+    again = Case(tmp_path / "cut", evaluation__every_steps=5)
+    again.hook.load_state(case.saved())
+    again.start(5).run(6, 10)
+    assert [(row["step"], row["train_loss"]) for row in again.recorder.rows] == [
+        (row["step"], row["train_loss"]) for row in straight.recorder.rows
+    ]
+
+
+def test_the_best_asks_for_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> None:
+    values = [1.0, 0.5, 2.0]
+    case = Case(tmp_path, values=values, evaluation__every_steps=5, checkpoint__every_steps=1000).start()
+    asked = []
+    for step in (5, 10, 15):
+        case.run(step, step)
+        asked.append(case.recorder.control.checkpoint_requested)
+        case.recorder.control.checkpoint_requested = False
+    assert asked == [True, False, True]
+    assert case.hook.latest is not None
+    assert case.hook.latest[0] == 15
+
+
+def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any, **settings: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dstrain.training.hooks.evaluate.write_evaluation", fail)
+    (row,) = Case(tmp_path, evaluation__every_steps=5).start().run(1, 5).recorder.rows
+    assert row["hypotheses"] is None
+    assert row["warnings"][-1] == "the hypotheses of step 5 could not be written: No space left on device"
+
+
+def test_an_evaluation_that_would_not_end_in_time_is_the_first_thing_after_the_restart(tmp_path: Path) -> None:
+    clock = [0.0]
+    walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
+    case = Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start()
+    walltime.learn("evaluation", 300.0)
+    walltime.learn("save", 20.0)
+    case.run(1, 10)
+    assert case.evaluated == [10]
+    walltime.learn("evaluation", 300.0)
+    clock[0] = 700.0  # 300 s are left
+    case.run(11, 20)
+    assert case.evaluated == [10]
+    assert (case.step, case.recorder.control.stop_reason) == (20, ALLOCATION_ENDS)
+    assert case.recorder.control.preempted
+
+    after = Case(tmp_path, evaluation__every_steps=10)
+    after.hook.load_state(case.saved())
+    assert after.start(20).evaluated == [20]
+
+
+def test_how_long_evaluations_take_is_learned(tmp_path: Path) -> None:
+    walltime = WallTime(None, reserve_seconds=0.0, now=lambda: 0.0)
+    Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start().run(1, 10)
+    assert walltime.durations["evaluation"] > 0.0

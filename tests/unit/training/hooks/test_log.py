@@ -1,0 +1,175 @@
+"""Rows of the log: what they sum, how they survive a restart, and what is seen on a terminal and off it."""
+
+import io
+import json
+import logging
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from dstrain.data.plan import Position
+from dstrain.engine.engine import StepResult
+from dstrain.training.hooks.log import LogHook
+from dstrain.training.state import Progress
+from tests.distributed.steps import build_config
+from tests.unit.training.training_cases import Recorder, alone, build_step
+
+TOTAL_STEPS = 10
+
+
+def build_hook(*, every_steps: int = 3, terminal: bool = False, rank: int = 0) -> tuple[LogHook, io.StringIO]:
+    screen = io.StringIO()
+    ranks = alone()
+    hook = LogHook(
+        config=build_config(logging={"every_steps": every_steps, "tensorboard": False}),
+        ranks=replace(ranks, place=replace(ranks.place, rank=rank)),
+        total_steps=TOTAL_STEPS,
+        console=Console(file=screen, force_terminal=terminal, width=160),
+    )
+    return hook, screen
+
+
+def run(hook: LogHook, steps: Iterable[int], *, start: int = 0, **changes: Any) -> list[dict[str, Any]]:
+    recorder = Recorder()
+    hook.on_start(Progress(start, Position(0, start)), recorder.control)
+    for step in steps:
+        info = build_step(step, total_steps=TOTAL_STEPS, loss_sum=float(step * step), **changes)
+        hook.on_step(info, recorder.control)
+    return recorder.rows
+
+
+def test_rows_come_at_the_cadence_and_at_the_end() -> None:
+    hook, _ = build_hook()
+    assert [row["step"] for row in run(hook, range(1, 11))] == [3, 6, 9, 10]
+
+
+def test_a_row_sums_its_own_interval() -> None:
+    hook, _ = build_hook()
+    rows = run(hook, range(1, 11))
+    assert [row["loss"] for row in rows] == pytest.approx([14 / 30, 77 / 30, 194 / 30, 100 / 10])
+    assert [row["target_tokens"] for row in rows] == [30, 30, 30, 10]
+    second = rows[1]
+    assert (second["source_tokens"], second["padded_source_tokens"], second["padded_target_tokens"]) == (24, 48, 36)
+    assert (second["data_seconds"], second["target_tokens_per_second"]) == (0.75, 5.0)
+    assert [row["elapsed_seconds"] for row in rows] == [6.0, 12.0, 18.0, 20.0]
+    assert "seconds" not in second
+
+
+def test_a_row_gives_the_values_of_its_last_step_as_json() -> None:
+    hook, _ = build_hook(every_steps=1)
+    result = StepResult(torch.tensor(5.0), torch.tensor(0.25), 2e-4, False)
+    (row,) = run(hook, [4], result=result, loss_scale=128.0, skipped_steps=2)
+    assert (row["kind"], row["step"], row["epoch"]) == ("train", 4, 0.4)
+    assert (row["grad_norm"], row["learning_rate"]) == (0.25, 2e-4)
+    assert (row["loss_scale"], row["skipped_steps"], row["loss"]) == (128.0, 2, 0.5)
+    assert row["peak_memory_mb"] > 1.0
+    json.dumps(row)
+
+
+@pytest.mark.parametrize("stopped_at", range(1, TOTAL_STEPS))
+def test_a_restart_in_the_middle_of_an_interval_changes_no_row(stopped_at: int) -> None:
+    straight, _ = build_hook()
+    first, _ = build_hook()
+    second, _ = build_hook()
+    expected = run(straight, range(1, 11))
+    rows = run(first, range(1, stopped_at + 1))
+    second.load_state(json.loads(json.dumps(first.state())))
+    rows += run(second, range(stopped_at + 1, 11), start=stopped_at)
+    for row in [*expected, *rows]:
+        del row["peak_memory_mb"]
+    assert rows == expected
+
+
+def test_off_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixture) -> None:
+    hook, screen = build_hook()
+    with caplog.at_level(logging.INFO):
+        run(hook, range(1, 11))
+    hook.on_stop(Progress(10, Position(0, 10)), Recorder().control)
+    assert screen.getvalue() == ""
+    assert len(caplog.messages) == 4
+    assert caplog.messages[1].startswith(
+        "step 6/10  epoch 0.60  loss 2.5667  lr 1.00e-03  grad 0.500  5 target tokens/s"
+    )
+    assert "ETA 0:00:0" in caplog.messages[1]
+    assert "ETA" not in caplog.messages[3]
+
+
+def test_on_a_terminal_a_bar_stands_in_for_the_lines(caplog: pytest.LogCaptureFixture) -> None:
+    hook, screen = build_hook(terminal=True)
+    with caplog.at_level(logging.INFO):
+        run(hook, range(1, 11))
+        hook.on_stop(Progress(10, Position(0, 10)), Recorder().control)
+    assert caplog.messages == []
+    assert "10/10" in screen.getvalue()
+    assert "loss 10.0000" in screen.getvalue()
+
+
+def test_only_the_first_rank_shows_anything(caplog: pytest.LogCaptureFixture) -> None:
+    hook, screen = build_hook(terminal=True, rank=1)
+    with caplog.at_level(logging.INFO):
+        rows = run(hook, range(1, 11))
+    assert [row["step"] for row in rows] == [3, 6, 9, 10]
+    assert (screen.getvalue(), caplog.messages) == ("", [])
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_an_error_gives_the_terminal_back(started: bool) -> None:
+    hook, screen = build_hook(terminal=True)
+    if started:
+        run(hook, [1])
+    hook.on_error(RuntimeError("no"))
+    assert screen.getvalue().endswith("\x1b[?25h") or not started
+
+
+def skip_steps(hook: LogHook, pattern: str, *, start: int = 0) -> list[dict[str, Any]]:
+    """The rows of steps that were applied (+, with a norm of 0.25) or skipped (-)."""
+    recorder = Recorder()
+    hook.on_start(Progress(start, Position(0, start)), recorder.control)
+    for place, sign in enumerate(pattern):
+        applied = sign == "+"
+        step = start + place + 1
+        result = StepResult(torch.tensor(1.0), 0.25 if applied else float("inf"), 1e-3, applied)
+        skipped = pattern[: place + 1].count("-")
+        hook.on_step(build_step(step, result=result, loss_scale=64.0, skipped_steps=skipped), recorder.control)
+    return recorder.rows
+
+
+def test_a_row_gives_the_rate_of_skipped_steps_and_the_longest_streak_of_its_interval() -> None:
+    hook, _ = build_hook(every_steps=4)
+    rows = skip_steps(hook, "+--+---+++---+++++++")
+    assert [row["skip_rate"] for row in rows] == [2 / 4, 5 / 8, 7 / 12, 8 / 16, 8 / 20]
+    assert [row["halvings_in_a_row"] for row in rows] == [2, 3, 2, 3, 0]
+
+
+def test_several_skipped_steps_in_a_row_are_said_once_a_streak(caplog: pytest.LogCaptureFixture) -> None:
+    hook, _ = build_hook(every_steps=100)
+    with caplog.at_level(logging.WARNING):
+        skip_steps(hook, "--+--+")
+        assert caplog.messages == []
+        skip_steps(hook, "+-----+----", start=6)
+    first, second = caplog.messages
+    assert "3 steps in a row overflowed and were skipped, up to step 10" in first
+    assert "The loss scale is 64 now, the last finite gradient norm 0.25" in first
+    assert "up to step 16" in second
+
+
+def test_an_alarm_without_any_applied_step_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    hook, _ = build_hook(every_steps=100)
+    with caplog.at_level(logging.WARNING):
+        skip_steps(hook, "---")
+    assert "the last finite gradient norm none yet" in caplog.messages[0]
+
+
+def test_a_streak_goes_on_over_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+    first, _ = build_hook(every_steps=100)
+    skip_steps(first, "--")
+    second, _ = build_hook(every_steps=4)
+    second.load_state(json.loads(json.dumps(first.state())))
+    with caplog.at_level(logging.WARNING):
+        (row,) = skip_steps(second, "-+", start=2)
+    assert len(caplog.messages) == 1
+    assert row["halvings_in_a_row"] == 3

@@ -1,0 +1,158 @@
+"""The quarantine: what it lists, when it gives up, what survives a restart, and how a spike is measured."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dstrain.data.lookup import LocatedRow
+from dstrain.data.plan import Position
+from dstrain.engine.engine import Fault, StepResult, TrainingFault
+from dstrain.engine.faults import Finding
+from dstrain.training.hooks.quarantine import Quarantine
+from dstrain.training.state import Progress
+from tests.distributed.steps import build_config
+from tests.unit.training.training_cases import Recorder, alone, build_step
+
+FAULT = Fault("loss", loss=math.nan)
+
+
+class Bench:
+    """A quarantine with a search that finds what it is told to."""
+
+    def __init__(self, folder: Path, **training: Any) -> None:
+        changes = {f"training__{name}": value for name, value in training.items()}
+        self.finding = Finding()
+        self.excluded: list[int] = []
+        self.path = folder / "quarantine.jsonl"
+        self.quarantine = Quarantine(
+            config=build_config(output_dir=str(folder), **changes),
+            ranks=alone(),
+            find_rows=lambda batch, fault, step: self.finding,
+            locate_rows=self._locate,
+            exclude=self.excluded.extend,
+        )
+
+    def set_aside(self, *rows: int, step: int = 7) -> None:
+        self.finding = Finding(rows=dict.fromkeys(rows, math.nan))
+        self.quarantine.set_aside(None, fault=FAULT, step=step)  # type: ignore[arg-type]
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.path.read_text(encoding="utf-8").splitlines()]
+
+    def _locate(self, rows: Iterable[int]) -> Mapping[int, LocatedRow]:
+        return {row: LocatedRow(f"rows.tsv:{row + 1}", f"원문 {row}", "text" * 100) for row in rows}
+
+
+def test_a_row_is_left_out_and_listed_with_its_place_and_texts(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.set_aside(3, 9)
+    bench.set_aside(4, step=8)
+    assert bench.excluded == [3, 9, 4]
+    assert [line["row"] for line in bench.lines()] == [3, 9, 4]
+    assert bench.lines()[2] == {
+        "row": 4, "step": 8, "reason": "the loss is nan", "where": "rows.tsv:5", "source": "원문 4", "target": "text" * 100,
+    }  # fmt: skip
+    assert [row.row for row in bench.quarantine.rows] == [3, 9, 4]
+
+
+def test_what_was_set_aside_survives_a_restart_and_is_listed_once(tmp_path: Path) -> None:
+    first = Bench(tmp_path)
+    first.set_aside(3)
+    saved = json.loads(json.dumps(first.quarantine.state()))
+    first.set_aside(5)  # after the checkpoint: the next process will meet it again
+    second = Bench(tmp_path)
+    second.quarantine.load_state(saved)
+    assert second.excluded == [3]
+    second.quarantine.on_start(Progress(7, Position(0, 7)), Recorder().control)
+    assert [line["row"] for line in second.lines()] == [3]
+    second.set_aside(5)
+    assert [line["row"] for line in second.lines()] == [3, 5]
+
+
+def test_a_run_without_faults_leaves_no_file(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.quarantine.on_start(Progress(0, Position(0, 0)), Recorder().control)
+    assert not bench.path.exists()
+
+
+def test_as_many_rows_as_allowed_are_set_aside_and_not_one_more(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, max_quarantined_rows=3)
+    bench.set_aside(1, 2)
+    bench.set_aside(3)
+    with pytest.raises(TrainingFault) as caught:
+        bench.set_aside(4, step=12)
+    message = str(caught.value)
+    for part in (
+        "step 12 was not applied: the loss is nan.",
+        "Rows that cause it: 1; set aside before: 3; training.max_quarantined_rows allows 3 together.",
+        "Nothing was saved after step 11",
+        "raise training.max_quarantined_rows",
+        "rows.tsv:5 (row 4): '원문 4' → 'texttext",
+    ):
+        assert part in message
+    assert "text" * 60 not in message
+    assert bench.excluded == [1, 2, 3]
+    assert [line["row"] for line in bench.lines()] == [1, 2, 3]
+
+
+def test_none_allowed_stops_at_the_first(tmp_path: Path) -> None:
+    with pytest.raises(TrainingFault, match="allows 0"):
+        Bench(tmp_path, max_quarantined_rows=0).set_aside(1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "finding", "sentence"),
+    [
+        (Fault("scale", loss=2.0), Finding(), r"smallest loss scale, 1\. None of its micro-batches .*bf16 or fp32"),
+        (
+            FAULT,
+            Finding(suspects=(3, 4), micro_batches=(2,)),
+            r"micro-batch 2 does, with 2 rows\..*rows\.tsv:4 \(row 3\)",
+        ),
+        (FAULT, Finding(parameters=("w", "v")), r"not finite themselves, in 2 parameters \(w, v\)"),
+        (Fault("spike", loss=9.0, loss_limit=4.0), Finding(), "the loss is 9 a target token, over the limit of 4"),
+    ],
+)
+def test_where_no_row_can_be_named_the_run_stops_with_what_is_known(
+    tmp_path: Path, fault: Fault, finding: Finding, sentence: str
+) -> None:
+    bench = Bench(tmp_path)
+    bench.finding = finding
+    with pytest.raises(TrainingFault, match=f"(?s)step 2 was not applied.*{sentence}"):
+        bench.quarantine.set_aside(None, fault=fault, step=2)  # type: ignore[arg-type]
+    assert bench.excluded == []
+    assert not bench.path.exists()
+
+
+def apply_steps(bench: Bench, losses: Iterable[float], *, applied: bool = True) -> None:
+    for step, loss in enumerate(losses, start=1):
+        result = StepResult(torch.tensor(0.0), 1.0, 1e-3, applied, None, loss)
+        bench.quarantine.on_step(build_step(step, result=result), Recorder().control)
+
+
+def test_without_a_factor_no_loss_is_too_large(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    apply_steps(bench, [1.0, 2.0])
+    assert bench.quarantine.loss_limit is None
+
+
+def test_the_limit_is_a_multiple_of_the_mean_of_the_last_hundred_applied_losses(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, spike_factor=3.0)
+    assert bench.quarantine.loss_limit == math.inf
+    apply_steps(bench, [1.0, 2.0])
+    assert bench.quarantine.loss_limit == pytest.approx(4.5)
+    apply_steps(bench, [99.0], applied=False)
+    apply_steps(bench, [0.0])  # a step of fillers
+    assert bench.quarantine.loss_limit == pytest.approx(4.5)
+    apply_steps(bench, [4.0] * 100)
+    assert bench.quarantine.loss_limit == pytest.approx(12.0)
+    resumed = Bench(tmp_path, spike_factor=3.0)
+    resumed.quarantine.load_state(json.loads(json.dumps(bench.quarantine.state())))
+    assert resumed.quarantine.loss_limit == bench.quarantine.loss_limit
+    apply_steps(resumed, [5.0] * 100)
+    assert resumed.quarantine.loss_limit == pytest.approx(15.0)
