@@ -111,14 +111,14 @@ def evaluate(
     name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Another test set: its scores join the run's card.")
     ] = None,
-    due: Annotated[bool, typer.Option("--due", help="What the run left to another job.")] = False,
+    pending: Annotated[bool, typer.Option("--pending", help="What the run left to another job.")] = False,
     output: Annotated[Path | None, typer.Option("--output", help="Where the scores are written.")] = None,
 ) -> None:
     """Score a model in this process; several start with `torchrun … launch/evaluate.py` or slurm/evaluate.sbatch."""
     from dstrain.evaluate import main as evaluate_main
 
     given = {"--config": config, "--step": step, "--as": name, "--output": output}
-    argv = [model, *(overrides or []), *(["--due"] if due else [])]
+    argv = [model, *(overrides or []), *(["--pending"] if pending else [])]
     argv += [f"{flag}={value}" for flag, value in given.items() if value is not None]
     raise typer.Exit(evaluate_main(argv, program="dstrain evaluate"))
 

@@ -1,7 +1,7 @@
 """What srun, torchrun and python start to score models. Finds out what is asked before torch is imported.
 
 python -m dstrain.evaluate RUN                          the best model again, into <run>/evaluate
-python -m dstrain.evaluate RUN --due                    the evaluations that the run left to another job
+python -m dstrain.evaluate RUN --pending                    the evaluations that the run left to another job
 python -m dstrain.evaluate RUN --step N --as NAME 'data.eval=[{path: other.tsv}]'    another test set
 python -m dstrain.evaluate MODEL --config RECIPE        any model folder or hub name
 """
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.checkpoint.store import name_of
-from dstrain.cluster.console import prepare_output
-from dstrain.cluster.environment import discover_place
-from dstrain.cluster.rendezvous import arrange_meeting, needs_meeting
+from dstrain.checkpoint.store import parse_checkpoint_name
+from dstrain.cluster.console import quiet_libraries
+from dstrain.cluster.environment import read_process_info
+from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
@@ -48,7 +48,7 @@ class Order:
     step: int | None
     output: Path
     """Where scores and hypotheses are written."""
-    is_due: bool
+    is_pending: bool
     """Score what the run in `output` left to another job, rather than one model."""
     joins: Path | None
     """The run whose card tells of these scores, as of another test set."""
@@ -60,26 +60,26 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     """Score as one rank among others; gives the exit code: 0 scored, 1 failed, 2 a wrong command."""
     options = parse_arguments(sys.argv[1:] if argv is None else argv, program=program)
     try:
-        place = discover_place(os.environ)
+        process = read_process_info(os.environ)
         order = plan_order(options)
-        meeting = None
-        if needs_meeting(place):
-            meeting = arrange_meeting(place, environment=os.environ, run_dir=order.output)
+        rendezvous = None
+        if needs_rendezvous(process):
+            rendezvous = open_rendezvous(process, environment=os.environ, run_dir=order.output)
     except (UserError, OSError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(error, file=sys.stderr)
         return EXIT_USAGE
-    prepare_output(place)
-    if order.ignored and place.rank == 0:
+    quiet_libraries(process)
+    if order.ignored and process.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
         print(f"no effect here: {', '.join(order.ignored)} (what has: {keys})", file=sys.stderr)
     # imports torch for seconds: only for an order that can be carried out
-    from dstrain.run.scoring import join_scorers, score_due, score_model
+    from dstrain.run.scoring import join_scorers, score_model, score_pending
 
     try:
-        ranks = join_scorers(place, config=order.config, meeting=meeting)
-        if order.is_due:
-            score_due(order.output, config=order.config, ranks=ranks)
+        ranks = join_scorers(process, config=order.config, rendezvous=rendezvous)
+        if order.is_pending:
+            score_pending(order.output, config=order.config, ranks=ranks)
         else:
             score_model(
                 order.model,
@@ -91,8 +91,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
             )
         ranks.leave()
     except (UserError, OSError) as error:
-        print(error if place.rank == 0 else f"rank {place.rank}: {error}", file=sys.stderr, flush=True)
-        if place.world_size > 1:
+        print(error if process.rank == 0 else f"rank {process.rank}: {error}", file=sys.stderr, flush=True)
+        if process.world_size > 1:
             # the interpreter's own ending would wait for peers in destructors of the process group
             os._exit(EXIT_FAILED)
         return EXIT_FAILED
@@ -107,7 +107,7 @@ def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Names
     parser.add_argument("--config", help="the recipe; a run folder has its own")
     parser.add_argument("--step", type=int, help="score the checkpoint of this step of a run")
     parser.add_argument("--as", dest="name", help="name of another test set: its scores join the run's card, by step")
-    parser.add_argument("--due", action="store_true", help="score what the run left to another job")
+    parser.add_argument("--pending", action="store_true", help="score what the run left to another job")
     parser.add_argument("--output", type=Path, help="where scores and hypotheses are written")
     parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
     return parser.parse_intermixed_args(arguments)
@@ -122,32 +122,34 @@ def plan_order(options: argparse.Namespace) -> Order:
     run_dir = Path(options.model) if (Path(options.model) / "config.yaml").is_file() else None
     if run_dir is None:
         _refuse_no_model(options.model)
-    if run_dir is None and (asked := [name for name in ("step", "name", "due") if getattr(options, name)]):
+    if run_dir is None and (asked := [name for name in ("step", "name", "pending") if getattr(options, name)]):
         flag = {"name": "--as"}.get(asked[0], f"--{asked[0]}")
         raise UserError(f"{flag} needs a run folder, and {options.model} is none: it holds no config.yaml")
     if options.config is None and run_dir is None:
         raise UserError(f"{options.model} is no run folder with a config.yaml: say which recipe with --config")
-    if options.due and (options.step or options.name or options.output or options.config):
-        raise UserError("--due scores a run's own evaluations: leave --step, --as, --output and --config away")
+    if options.pending and (options.step or options.name or options.output or options.config):
+        raise UserError("--pending scores a run's own evaluations: leave --step, --as, --output and --config away")
     if options.name and options.output:
         raise UserError("--as keeps the scores in the run folder: leave --output away, or --as")
     recipe = options.config or str(Path(options.model) / "config.yaml")
     config = load_config(recipe, overrides=options.overrides, check_files=True, trains=False)
-    if options.due and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
-        raise UserError(f"--due scores what the run's own recipe says: `{changed[0]}` would change that; leave it away")
+    if options.pending and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
+        raise UserError(
+            f"--pending scores what the run's own recipe says: `{changed[0]}` would change that; leave it away"
+        )
     changes = [text for text in options.overrides if _is_of(text, keys=EFFECTIVE_KEYS)]
     if options.name and options.config is None and all(text.startswith("machine.") for text in changes):
         raise UserError(
             f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
             "'data.eval=[{path: other.tsv}]', or leave --as away"
         )
-    model = options.model if run_dir is None or options.due else _model_of(run_dir, step=options.step)
+    model = options.model if run_dir is None or options.pending else _model_of(run_dir, step=options.step)
     return Order(
         config,
         model,
         step=options.step,
         output=_output(options, run_dir=run_dir, config=config),
-        is_due=options.due,
+        is_pending=options.pending,
         joins=run_dir if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
     )
@@ -162,7 +164,7 @@ def _is_of(override: str, *, keys: Sequence[str]) -> bool:
 def _refuse_no_model(name: str) -> None:
     """Before the hub is asked, which takes long to answer that it has no such name."""
     folder = Path(name)
-    if (step := name_of(folder)) is not None and folder.is_dir():
+    if (step := parse_checkpoint_name(folder)) is not None and folder.is_dir():
         raise UserError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {step.step}")
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
@@ -188,7 +190,7 @@ def _output(options: argparse.Namespace, *, run_dir: Path | None, config: RunCon
         return options.output or Path("evaluate") / config.name
     if options.name:
         return folder_of_set(run_dir, name=options.name)
-    return run_dir if options.due else options.output or run_dir / "evaluate"
+    return run_dir if options.pending else options.output or run_dir / "evaluate"
 
 
 if __name__ == "__main__":

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import prepare_output
-from dstrain.cluster.environment import CAUSE_VARIABLE, Place, discover_place, read_start
+from dstrain.cluster.console import quiet_libraries
+from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
-from dstrain.cluster.rendezvous import Meeting, arrange_meeting, needs_meeting
+from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import load_config
@@ -35,22 +35,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = parse_arguments(arguments)
     try:
-        place = discover_place(os.environ)
-        place = replace(place, launched_by=find_launcher(place.launcher))
+        process = read_process_info(os.environ)
+        process = replace(process, launched_by=find_launcher(process.launcher))
         drill = read_drill(os.environ)
         allocation_end = read_allocation_end(os.environ)
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         if options.debug or options.overfit:
-            config = shrink_config(config, overfit=options.overfit, world_size=place.world_size)
+            config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
         make_run_dir(config)
-        meeting = _arrange_meeting(place, config=config)
+        rendezvous = _open_rendezvous(process, config=config)
     except UserError as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"{error}", file=sys.stderr)
         return EXIT_USAGE
-    prepare_output(place)
+    quiet_libraries(process)
     _await_signals()
-    command = show_command(place, script=sys.argv[0], arguments=arguments)
+    command = show_command(process, script=sys.argv[0], arguments=arguments)
     try:
         from dstrain.run.training import (
             run,  # imports torch and DeepSpeed for seconds: only for a configuration that can run
@@ -58,25 +58,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return run(
             config,
-            place=place,
+            process=process,
             command=command,
             allowed=options.allow_changed,
             drill=drill,
             debug=bool(options.debug or options.overfit),
-            meeting=meeting,
+            rendezvous=rendezvous,
             cause=os.environ.get(CAUSE_VARIABLE),
             allocation_end=allocation_end,
         )
     except Exception as error:
         # the interpreter's own ending would wait for peers in destructors of the process group
         _, restart = read_start(os.environ)
-        os._exit(report_failure(error, config=config, place=place, is_restart=restart > 0))
+        os._exit(report_failure(error, config=config, process=process, is_restart=restart > 0))
 
 
-def _arrange_meeting(place: Place, *, config: RunConfig) -> Meeting | None:
-    if not needs_meeting(place):
+def _open_rendezvous(process: ProcessInfo, *, config: RunConfig) -> Rendezvous | None:
+    if not needs_rendezvous(process):
         return None
-    return arrange_meeting(place, environment=os.environ, run_dir=Path(config.run_dir))
+    return open_rendezvous(process, environment=os.environ, run_dir=Path(config.run_dir))
 
 
 def _await_signals() -> None:
@@ -86,14 +86,14 @@ def _await_signals() -> None:
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
 
 
-def show_command(place: Place, *, script: str, arguments: Sequence[str]) -> str:
+def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> str:
     """The command that starts this run again on as many ranks, as one would type it."""
     launcher = {
-        "deepspeed": ["deepspeed", "--num_gpus", str(place.local_world_size)],
-        "torchrun": ["torchrun", "--nproc-per-node", str(place.local_world_size)],
-        "srun": ["srun", "--ntasks", str(place.world_size), "python"],
-    }.get(place.launcher, ["python"])
-    module = "--module" if place.launcher in ("deepspeed", "torchrun") else "-m"
+        "deepspeed": ["deepspeed", "--num_gpus", str(process.local_world_size)],
+        "torchrun": ["torchrun", "--nproc-per-node", str(process.local_world_size)],
+        "srun": ["srun", "--ntasks", str(process.world_size), "python"],
+    }.get(process.launcher, ["python"])
+    module = "--module" if process.launcher in ("deepspeed", "torchrun") else "-m"
     program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
     given = [argument for argument in arguments if not argument.startswith(("--local_rank", "--local-rank"))]
     return shlex.join([*launcher, *program, *given])

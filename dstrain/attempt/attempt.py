@@ -1,4 +1,4 @@
-"""What keeps a run folder safe while ranks write to it: the lease, the ranks' records, the watchdog, the outcome."""
+"""One start of a run: its lease, the record of each rank, the watchdog and the outcome keep the run folder safe."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire, is_stop_requested, request_stop
 from dstrain.attempt.rank_records import Drill, Phases, ranks_dir
 from dstrain.attempt.watchdog import REPORT_SECONDS, Watchdog, end_process, run_within, start_watchdog
-from dstrain.cluster.environment import Place, read_start
+from dstrain.cluster.environment import ProcessInfo, read_start
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
@@ -21,13 +21,13 @@ RENEWALS = 4
 
 
 @dataclass(frozen=True)
-class Guard:
-    """The watch over one start of a run; every rank has one."""
+class Attempt:
+    """One start of a run, as one rank sees it: its lease, its record, its watchdog and its outcome."""
 
     run_dir: Path
     ranks: Ranks
-    attempt: int
-    """Number of the lease."""
+    number: int
+    """That of the lease."""
     lease: Lease | None
     """On rank 0 alone."""
     phases: Phases
@@ -51,15 +51,15 @@ class Guard:
         if self.lease is not None:
             self.lease.set_base(step)
         # again, for a finished run: until now this start might have been refused
-        self.report(RunOutcome("running", None, attempt=self.attempt))
+        self.report(RunOutcome("running", None, attempt=self.number))
 
-    def tell_to_stop(self) -> None:
+    def request_stop(self) -> None:
         """Leave word for the other ranks that the run was told to stop."""
-        request_stop(self.run_dir, number=self.attempt)
+        request_stop(self.run_dir, number=self.number)
 
-    def is_told_to_stop(self) -> bool:
+    def is_stop_requested(self) -> bool:
         """Whether a rank has left such word."""
-        return is_stop_requested(self.run_dir, number=self.attempt)
+        return is_stop_requested(self.run_dir, number=self.number)
 
     def report(self, outcome: RunOutcome) -> None:
         """Write the outcome of this start; rank 0 writes."""
@@ -67,49 +67,49 @@ class Guard:
             write_outcome(self.run_dir, outcome)
 
     def close(self, reason: str) -> None:
-        """End the watch in order, and give the folder free."""
+        """Stop the watchdog and release the lease."""
         self.watchdog.stop()
         self.phases.end(reason)
         if self.lease is not None:
             self.lease.release()
 
 
-def start_guard(
+def start_attempt(
     run_dir: Path,
     *,
     ranks: Ranks,
     machine: Machine,
     drill: Drill | None,
     environment: Mapping[str, str] = os.environ,
-) -> Guard:
+) -> Attempt:
     """Take the run folder's lease and start the watchdog; a collective call. `environment` tells which job this is.
 
     Raises:
         UserError: another start is writing to the folder, or it cannot be written to.
     """
     job, restart = read_start(environment)
-    lease, attempt = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
-    phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=attempt, drill=drill)
+    lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
+    phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=number, drill=drill)
 
     def end(code: int, message: str) -> None:
-        _end(run_dir, code=code, message=message, attempt=attempt, phases=phases)
+        _end(run_dir, code=code, message=message, attempt=number, phases=phases)
 
     watchdog = start_watchdog(
         phases,
         run_dir=run_dir,
-        local_ranks=local_ranks(ranks.place),
+        local_ranks=local_ranks(ranks.process),
         limits=limits_in_seconds(machine),
         renew=lease.renew if lease is not None else None,
         renew_seconds=machine.lease_seconds / RENEWALS,
         on_lost=lambda error: end(1, str(error)),
         end=end,
     )
-    guard = Guard(run_dir, ranks, attempt, lease, phases, watchdog)
+    attempt = Attempt(run_dir, ranks, number, lease, phases, watchdog)
     before = read_outcome(run_dir) if ranks.rank == 0 else None
     if before is None or before.outcome != "finished":
-        guard.report(RunOutcome("running", None, attempt=attempt))
+        attempt.report(RunOutcome("running", None, attempt=number))
     phases.enter("set-up")
-    return guard
+    return attempt
 
 
 def limits_in_seconds(machine: Machine) -> dict[str, float]:
@@ -118,10 +118,10 @@ def limits_in_seconds(machine: Machine) -> dict[str, float]:
     return {name.removesuffix("_minutes"): minutes * 60 for name, minutes in values.items()}
 
 
-def local_ranks(place: Place) -> Sequence[int]:
+def local_ranks(process: ProcessInfo) -> Sequence[int]:
     """The ranks of this host, as launchers number them."""
-    first = place.rank - place.local_rank
-    return range(first, first + place.local_world_size)
+    first = process.rank - process.local_rank
+    return range(first, first + process.local_world_size)
 
 
 def take_lease(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dstrain.attempt.lease import LeaseHeld, LeaseLost
 from dstrain.attempt.rank_records import ranks_dir, read_rank_records
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
@@ -21,7 +21,7 @@ PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for the report of that peer."""
 
 
-def report_failure(error: Exception, *, config: RunConfig, place: Place, is_restart: bool = False) -> int:
+def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo, is_restart: bool = False) -> int:
     """Say on the terminal and in the run folder why this rank fails, and return its exit code.
 
     A UserError is printed as its message, a lost peer as one line, any other error with its traceback. The exit code is
@@ -30,15 +30,15 @@ def report_failure(error: Exception, *, config: RunConfig, place: Place, is_rest
     """
     run_dir = Path(config.run_dir)
     if isinstance(error, PeerLost):
-        return _report_lost_peer(error, run_dir=run_dir, rank=place.rank)
+        return _report_lost_peer(error, run_dir=run_dir, rank=process.rank)
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
-        _write_report(full, error=error, run_dir=run_dir, rank=place.rank)
+        _write_report(full, error=error, run_dir=run_dir, rank=process.rank)
     code = EXIT_PREEMPTED if isinstance(error, LeaseHeld) and is_restart else 1
-    if place.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
+    if process.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
         return code
     text = f"error: {error}" if isinstance(error, UserError) else full
-    print(f"rank {place.rank} failed:\n{text}" if place.world_size > 1 else text, file=sys.stderr, flush=True)
+    print(f"rank {process.rank} failed:\n{text}" if process.world_size > 1 else text, file=sys.stderr, flush=True)
     return code
 
 

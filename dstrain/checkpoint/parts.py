@@ -19,10 +19,10 @@ WRITTEN_BYTES = 8 << 20
 """Bytes hashed and written at a time."""
 
 
-def write_tensors(tensors: Mapping[str, Tensor], *, path: Path, reach: Callable[[str], None]) -> FileEntry:
+def write_tensors(tensors: Mapping[str, Tensor], *, path: Path, on_stage: Callable[[str], None]) -> FileEntry:
     """Write contiguous fp32 CPU tensors as a safetensors file and sync it; the entry is of what was meant to be written.
 
-    `reach` is told of every stage of the writing.
+    `on_stage` is told of every stage of the writing.
     """
     assert all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors.values())
     header, position = {}, 0
@@ -33,7 +33,9 @@ def write_tensors(tensors: Mapping[str, Tensor], *, path: Path, reach: Callable[
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)  # the format aligns the data
     blocks = _blocks(tensors.values())
-    return write_blocks([len(text).to_bytes(8, "little"), text], blocks, num_bytes=position, path=path, reach=reach)
+    return write_blocks(
+        [len(text).to_bytes(8, "little"), text], blocks, num_bytes=position, path=path, on_stage=on_stage
+    )
 
 
 def write_blocks(
@@ -42,11 +44,11 @@ def write_blocks(
     *,
     num_bytes: int,
     path: Path,
-    reach: Callable[[str], None],
+    on_stage: Callable[[str], None],
 ) -> FileEntry:
-    """Write, hash and sync a file; `num_bytes` of `blocks`, so that `reach` can be told of the half."""
+    """Write, hash and sync a file; `num_bytes` of `blocks`, so that `on_stage` can be told of the half."""
     digest, written, halfway = hashlib.sha256(), 0, False
-    reach("write part")
+    on_stage("write part")
     with path.open("wb", buffering=0) as stream:
         for start in head:
             digest.update(start)
@@ -57,10 +59,10 @@ def write_blocks(
             written += len(block)
             if not halfway and 2 * written >= num_bytes:
                 halfway = True
-                reach("part half written")
+                on_stage("part half written")
         size = os.fstat(stream.fileno()).st_size
         os.fsync(stream.fileno())
-    reach("part written")
+    on_stage("part written")
     return FileEntry(path.name, size, digest.hexdigest())
 
 

@@ -19,7 +19,14 @@ from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.room import SPARE_BYTES
 from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
-from dstrain.checkpoint.store import Name, begin_save, commit_save, remove_leftover, remove_leftovers, verify_committed
+from dstrain.checkpoint.store import (
+    CheckpointName,
+    begin_save,
+    commit_save,
+    remove_leftover,
+    remove_leftovers,
+    verify_committed,
+)
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
 
@@ -61,13 +68,13 @@ class Saver:
         check_lease: Callable[[], None],
         sync_records: Callable[[], None],
         prune: Callable[[], None],
-        reach: Callable[[str], None],
+        on_stage: Callable[[str], None],
     ) -> None:
         """`ranks` must be a group of its own: its exchanges run beside those of training.
 
         `check_lease` is asked before a commit and raises where another writer has taken the folder. `sync_records` makes
         what was logged survive a power cut, since a checkpoint claims everything up to its step. `prune` is called after a
-        commit. `reach` is told of every stage.
+        commit. `on_stage` is told of every stage.
         """
         self._root = root
         self._engine = engine
@@ -76,7 +83,7 @@ class Saver:
         self._check_lease = check_lease
         self._sync_records = sync_records
         self._prune = prune
-        self._reach = reach
+        self._on_stage = on_stage
         self._buffers = HostBuffers(ranks.device)
         self._in_flight: Future[Outcome] | None = None
 
@@ -91,11 +98,11 @@ class Saver:
             try:
                 outcome = self._write(snapshot, complete, scores=scores)
             except BaseException as error:  # whatever it is, the training thread must hear of it
-                self._reach("idle")
+                self._on_stage("idle")
                 future.set_exception(error)
             else:
                 # before the result, which lets the next save begin
-                self._reach("idle")
+                self._on_stage("idle")
                 future.set_result(outcome)
 
         threading.Thread(target=work, name="dstrain-saver", daemon=True).start()
@@ -122,11 +129,11 @@ class Saver:
         assert self._in_flight is None
         if self._ranks.rank == 0:
             self._remove_old()
-            self._reach("idle")
+            self._on_stage("idle")
 
     def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> Outcome:
-        ranks, reach = self._ranks, self._reach
-        reach("begin")
+        ranks, on_stage = self._ranks, self._on_stage
+        on_stage("begin")
         total_bytes = int(ranks.sum([snapshot.num_bytes])[0])
         begun = self._begin(state.step, num_bytes=total_bytes) if ranks.rank == 0 else None
         parts, problem = ranks.broadcast(begun)
@@ -152,7 +159,7 @@ class Saver:
 
     def _begin(self, step: int, *, num_bytes: int) -> tuple[Path | None, str | None]:
         try:
-            parts = begin_save(self._root, name=Name(step, self._identity.lease))
+            parts = begin_save(self._root, name=CheckpointName(step, self._identity.lease))
             free = shutil.disk_usage(self._root).free
         except OSError as error:
             return None, f"{self._root}: {error.strerror}"
@@ -164,7 +171,9 @@ class Saver:
     def _write_parts(self, snapshot: Snapshot, *, parts: Path) -> list[FileEntry] | str:
         try:
             return [
-                write_tensors(tensors, path=parts / f"{kind}-{self._ranks.rank:05d}.safetensors", reach=self._reach)
+                write_tensors(
+                    tensors, path=parts / f"{kind}-{self._ranks.rank:05d}.safetensors", on_stage=self._on_stage
+                )
                 for kind, tensors in (("weights", snapshot.weights), ("optimizer", snapshot.optimizer))
             ]
         except OSError as error:
@@ -185,7 +194,7 @@ class Saver:
                 raise OSError(0, "; ".join(problems))
             content = to_json(asdict(state), indent=1, inf_nan_mode="constants")
             path = parts / STATE_FILE
-            entries.append(write_blocks([], [content], num_bytes=len(content), path=path, reach=self._reach))
+            entries.append(write_blocks([], [content], num_bytes=len(content), path=path, on_stage=self._on_stage))
             manifest = Manifest(
                 step=state.step,
                 lease=self._identity.lease,
@@ -198,7 +207,7 @@ class Saver:
             )
             self._sync_records()
             self._check_lease()
-            return Outcome(state.step, commit_save(parts, manifest=manifest, reach=self._reach))
+            return Outcome(state.step, commit_save(parts, manifest=manifest, on_stage=self._on_stage))
         except OSError as error:
             # the checkpoint before is whole and training can go on; the next save tries again
             remove_leftover(parts)

@@ -30,12 +30,12 @@ _LEFTOVER = re.compile(_NAME.pattern + r"\.(tmp|old)")
 OPTIMIZER_PREFIX = "optimizer-"
 """Files that a checkpoint of weights only does without."""
 
-Reach = Callable[[str], None]
+OnStage = Callable[[str], None]
 """Told of every stage of the protocol as it is reached."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Name:
+class CheckpointName:
     """What a checkpoint directory is named after."""
 
     step: int
@@ -45,10 +45,10 @@ class Name:
         return f"step-{self.step:08d}.lease-{self.lease}"
 
 
-def name_of(directory: Path) -> Name | None:
+def parse_checkpoint_name(directory: Path) -> CheckpointName | None:
     """The name of a committed directory, None for anything else that may lie beside it."""
     match = _NAME.fullmatch(directory.name)
-    name = Name(int(match[1]), int(match[2])) if match else None
+    name = CheckpointName(int(match[1]), int(match[2])) if match else None
     return name if str(name) == directory.name else None
 
 
@@ -57,7 +57,7 @@ def leftover_dirs(root: Path) -> list[Path]:
     return sorted(path for path in root.glob("step-*") if _LEFTOVER.fullmatch(path.name))
 
 
-def begin_save(root: Path, *, name: Name) -> Path:
+def begin_save(root: Path, *, name: CheckpointName) -> Path:
     """An empty directory to write the parts of a checkpoint into, once what interrupted saves left is out of the way."""
     remove_leftovers(root, lease=name.lease)
     root.mkdir(parents=True, exist_ok=True)
@@ -78,22 +78,22 @@ def remove_leftovers(root: Path, *, lease: int) -> None:
             remove_leftover(leftover)
 
 
-def commit_save(parts: Path, *, manifest: Manifest, reach: Reach) -> Path:
+def commit_save(parts: Path, *, manifest: Manifest, on_stage: OnStage) -> Path:
     """Write the manifest and rename the directory into place; every part must be on disk already.
 
     A checkpoint of the same step and lease (a run continued after a fall-back within one process's life) is replaced.
     """
-    reach("manifest")
+    on_stage("manifest")
     save_manifest(manifest, directory=parts)
     sync_path(parts)
-    reach("rename")
+    on_stage("rename")
     final = parts.with_suffix("")
     replaced = _set_aside(final) if final.exists() else None
     parts.rename(final)
     sync_path(final.parent)
     if replaced is not None:
         _delete(replaced)
-    reach("renamed")
+    on_stage("renamed")
     return final
 
 
@@ -101,7 +101,7 @@ def checkpoint_dirs(root: Path) -> list[Path]:
     """Committed directories, the newest step first, whether or not they verify; of one step the later lease's first."""
     if not root.is_dir():
         return []
-    named = [(name, path) for path in root.iterdir() if (name := name_of(path))]
+    named = [(name, path) for path in root.iterdir() if (name := parse_checkpoint_name(path))]
     return [path for _, path in sorted(named, reverse=True)]
 
 
@@ -109,7 +109,7 @@ def current_dirs(root: Path, *, claims: Sequence[Claim]) -> list[Path]:
     """Committed directories on the line of the present writer: none that a writer who had lost the folder committed late."""
     found = []
     for path in checkpoint_dirs(root):
-        name = name_of(path)
+        name = parse_checkpoint_name(path)
         if name and not is_superseded(claims, lease=name.lease, step=name.step):
             found.append(path)
     return found
@@ -137,8 +137,8 @@ def verify_committed(directory: Path) -> Manifest:
         CheckpointError: as `verify_checkpoint`, or the directory is a renamed copy: it would be taken for another step.
     """
     manifest = verify_checkpoint(directory)
-    name = Name(manifest.step, manifest.lease)
-    if name != name_of(directory):
+    name = CheckpointName(manifest.step, manifest.lease)
+    if name != parse_checkpoint_name(directory):
         raise CheckpointError(f"{directory / MANIFEST}: it was saved as {name}, so its directory was renamed or copied")
     return manifest
 
@@ -183,7 +183,7 @@ def plan_pruning(
     wanted = frozenset(keep_steps)
 
     def is_wanted(directory: Path) -> bool:
-        name = name_of(directory)
+        name = parse_checkpoint_name(directory)
         assert name
         return name.step in wanted or (keep_weights_every is not None and name.step % keep_weights_every == 0)
 
@@ -191,13 +191,13 @@ def plan_pruning(
     return Pruning(tuple(remove), tuple(path for path in older if is_wanted(path)))
 
 
-def carry_out(pruning: Pruning, *, reach: Reach) -> None:
+def carry_out(pruning: Pruning, *, on_stage: OnStage) -> None:
     """Remove and trim; interrupted anywhere, every directory under its final name is still whole."""
     for directory in pruning.remove:
-        reach("prune")
+        on_stage("prune")
         remove_checkpoint(directory)
     for directory in pruning.trim:
-        reach("prune")
+        on_stage("prune")
         trim_checkpoint(directory)
 
 
@@ -256,7 +256,7 @@ def _delete(path: Path) -> None:
 def newest_step(run_dir: Path) -> int:
     """Step of the newest checkpoint, by its name; 0 without one. To read it whole is the business of who goes on from it."""
     found = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
-    names = [name for path in found if (name := name_of(path))]
+    names = [name for path in found if (name := parse_checkpoint_name(path))]
     return max((name.step for name in names), default=0)
 
 
@@ -269,7 +269,7 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
     directories = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
     broken = []
     for directory in directories:
-        name = name_of(directory)
+        name = parse_checkpoint_name(directory)
         if step is not None and (name is None or name.step != step):
             continue
         try:
@@ -278,7 +278,7 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
             broken.append(str(error))
             continue
         return directory
-    there = ", ".join(str(name.step) for path in directories if (name := name_of(path))) or "none"
+    there = ", ".join(str(name.step) for path in directories if (name := parse_checkpoint_name(path))) or "none"
     why = f"; not whole: {'; '.join(broken)}" if broken else ""
     wanted = "no checkpoint that is whole" if step is None else f"no whole checkpoint of step {step}"
     raise UserError(f"{run_dir / 'checkpoints'}: {wanted} (steps there: {there}){why}")

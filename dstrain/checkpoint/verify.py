@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, load_manifest, verify_checkpoint
-from dstrain.checkpoint.store import checkpoint_dirs, leftover_dirs, name_of, verify_committed
+from dstrain.checkpoint.store import checkpoint_dirs, leftover_dirs, parse_checkpoint_name, verify_committed
 from dstrain.run_folder.claims import Claim, is_superseded, read_claims
 
 CHECKPOINTS = "checkpoints"
@@ -37,7 +37,7 @@ class Verdict:
 
 def is_checkpoint(directory: Path) -> bool:
     """Whether a directory is one checkpoint, whole or not, and no folder of them."""
-    named = name_of(directory) is not None or directory in leftover_dirs(directory.parent)
+    named = parse_checkpoint_name(directory) is not None or directory in leftover_dirs(directory.parent)
     return named or os.path.lexists(directory / MANIFEST)
 
 
@@ -73,7 +73,7 @@ def is_sound(verdicts: list[Verdict]) -> bool:
 
 def _inspect(directory: Path, *, claims: list[Claim]) -> Verdict:
     # one that was taken elsewhere may have any name
-    verify = verify_committed if name_of(directory) else verify_checkpoint
+    verify = verify_committed if parse_checkpoint_name(directory) else verify_checkpoint
     manifest, problem = _peek(directory), None
     try:
         manifest = verify(directory)
@@ -85,7 +85,7 @@ def _inspect(directory: Path, *, claims: list[Claim]) -> Verdict:
                 verify(directory)
             except CheckpointError as again:
                 problem = str(again)
-    name = name_of(directory)
+    name = parse_checkpoint_name(directory)
     superseded = name is not None and is_superseded(claims, lease=name.lease, step=name.step)
     return Verdict(directory, _size(directory), manifest, problem, is_superseded=superseded)
 

@@ -6,19 +6,19 @@ import sys
 import warnings
 from pathlib import Path
 
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 
 log = logging.getLogger("dstrain")
 
 
-def prepare_output(place: Place) -> None:
+def quiet_libraries(process: ProcessInfo) -> None:
     """Set up logging, and the environment that libraries read when they are imported."""
     logging.basicConfig(
         level=logging.WARNING,
-        format="%(message)s" if place.rank == 0 else f"rank {place.rank}: %(message)s",
+        format="%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s",
         stream=sys.stderr,
     )
-    log.setLevel(logging.INFO if place.rank == 0 else logging.WARNING)
+    log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
     # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")

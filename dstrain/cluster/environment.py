@@ -16,7 +16,7 @@ CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ProcessInfo:
     """One process of a run. Ranks are 0-based; `world_size` counts processes over all nodes."""
 
     rank: int
@@ -42,23 +42,23 @@ class Place:
         }
 
 
-def discover_place(environment: Mapping[str, str]) -> Place:
-    """This process's place in the run.
+def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
+    """What the environment says of this process: its rank, its peers, its launcher.
 
     Raises:
         UserError: variables of a launcher are there in part, or are not numbers.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
-        return _launched_place(environment)
+        return _launched_process(environment)
     # a batch script has SLURM_PROCID and SLURM_NTASKS too, but only srun starts a step of several tasks
     if "SLURM_STEP_ID" in environment and _number(environment, "SLURM_NTASKS") > 1:
-        return _slurm_place(environment)
-    return Place(
+        return _slurm_process(environment)
+    return ProcessInfo(
         rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
     )
 
 
-def _launched_place(environment: Mapping[str, str]) -> Place:
+def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
     needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
     missing = [key for key in needed if key not in environment]
     if missing:
@@ -67,7 +67,7 @@ def _launched_place(environment: Mapping[str, str]) -> Place:
             f"environment: {given} set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
             f"{given} for a single process"
         )
-    return Place(
+    return ProcessInfo(
         rank=_number(environment, "RANK"),
         local_rank=_number(environment, "LOCAL_RANK"),
         world_size=_number(environment, "WORLD_SIZE"),
@@ -84,10 +84,10 @@ def _launcher(environment: Mapping[str, str]) -> str:
     return "deepspeed" if "CROSS_RANK" in environment else "environment"
 
 
-def _slurm_place(environment: Mapping[str, str]) -> Place:
+def _slurm_process(environment: Mapping[str, str]) -> ProcessInfo:
     # rank 0 runs on the first node of the step, which may be smaller than the job
     nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", "")
-    return Place(
+    return ProcessInfo(
         rank=_number(environment, "SLURM_PROCID"),
         local_rank=_number(environment, "SLURM_LOCALID"),
         world_size=_number(environment, "SLURM_NTASKS"),

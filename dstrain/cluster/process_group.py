@@ -14,8 +14,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dstrain.cluster.environment import Place
-from dstrain.cluster.rendezvous import Meeting
+from dstrain.cluster.environment import ProcessInfo
+from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.errors import PeerLost, UserError
 
 _GLOO_ERROR = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
@@ -49,7 +49,7 @@ def _is_network_error(error: BaseException | None) -> bool:
 class Ranks:
     """This process among its peers, with its device."""
 
-    place: Place
+    process: ProcessInfo
     device: torch.device
     group: dist.ProcessGroup | None
     """The gloo group; None is the default group, which is gloo already on CPU."""
@@ -58,11 +58,11 @@ class Ranks:
 
     @property
     def rank(self) -> int:
-        return self.place.rank
+        return self.process.rank
 
     @property
     def world_size(self) -> int:
-        return self.place.world_size
+        return self.process.world_size
 
     def beside(self) -> "Ranks":
         """The same ranks with a gloo group of their own, for exchanges of another thread; a collective call."""
@@ -114,53 +114,53 @@ class Ranks:
         return values
 
 
-def join_ranks(place: Place, *, timeout_minutes: int, meeting: Meeting | None = None) -> Ranks:
+def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendezvous | None = None) -> Ranks:
     """Start the process group; with several GPUs on a node, each rank takes the one of its local rank.
 
-    Without a `meeting`, at which the ranks have agreed on a port, the launcher's address and port are used.
+    Without a `rendezvous`, at which the ranks have agreed on a port, the launcher's address and port are used.
 
     Raises:
         UserError: more ranks on this node than GPUs, or the port is in use.
     """
-    os.environ.update(place.as_environment())
+    os.environ.update(process.as_environment())
     # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
     os.environ.setdefault("DEEPSPEED_TIMEOUT", str(timeout_minutes))
-    device = choose_device(place)
+    device = choose_device(process)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
         # ranks that each take every core slow each other down
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // place.local_world_size))
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // process.local_world_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        store = _open_store(place, meeting=meeting, timeout=timeout) if meeting else None
-        dist.init_process_group(backend, store=store, timeout=timeout, rank=place.rank, world_size=place.world_size)
+        store = _open_store(process, rendezvous=rendezvous, timeout=timeout) if rendezvous else None
+        dist.init_process_group(backend, store=store, timeout=timeout, rank=process.rank, world_size=process.world_size)
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
         raise UserError(
-            f"port {place.master_port} of this machine is in use, probably by another run: start with another one "
+            f"port {process.master_port} of this machine is in use, probably by another run: start with another one "
             "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
         ) from error
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
-    return Ranks(place=place, device=device, group=group, timeout=timeout)
+    return Ranks(process=process, device=device, group=group, timeout=timeout)
 
 
-def _open_store(place: Place, *, meeting: Meeting, timeout: timedelta) -> Any:
+def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous, timeout: timedelta) -> Any:
     """The store of the process group over the port that rank 0 has held since the start; returns when all ranks are there."""
     store_class: Any = vars(dist)["TCPStore"]  # exported at run time only
     store = store_class(
-        place.master_address,
-        meeting.port,
-        place.world_size,
-        is_master=place.rank == 0,
+        process.master_address,
+        rendezvous.port,
+        process.world_size,
+        is_master=process.rank == 0,
         timeout=timeout,
-        master_listen_fd=meeting.listener.detach() if meeting.listener else None,
+        master_listen_fd=rendezvous.listener.detach() if rendezvous.listener else None,
     )
-    meeting.close()
+    rendezvous.close()
     return store
 
 
-def choose_device(place: Place) -> torch.device:
+def choose_device(process: ProcessInfo) -> torch.device:
     """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only.
 
     Raises:
@@ -169,11 +169,11 @@ def choose_device(place: Place) -> torch.device:
     count = torch.cuda.device_count()
     if count == 0:
         return torch.device("cpu")
-    own_gpu_only = count == 1 and place.launcher == "srun"
-    if place.local_rank >= count and not own_gpu_only:
+    own_gpu_only = count == 1 and process.launcher == "srun"
+    if process.local_rank >= count and not own_gpu_only:
         raise UserError(
-            f"LOCAL_RANK {place.local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
+            f"LOCAL_RANK {process.local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
         )
-    device = torch.device("cuda", 0 if own_gpu_only else place.local_rank)
+    device = torch.device("cuda", 0 if own_gpu_only else process.local_rank)
     torch.cuda.set_device(device)
     return device

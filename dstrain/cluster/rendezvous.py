@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.errors import UserError
 
 DIRECTORY = "rendezvous"
@@ -30,7 +30,7 @@ MARKS = ("SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT")
 
 
 @dataclass(frozen=True)
-class Meeting:
+class Rendezvous:
     """An agreed port. On rank 0 it is held by `listener`, and published at `path`."""
 
     port: int
@@ -44,19 +44,19 @@ class Meeting:
                 self.path.unlink()
 
 
-def needs_meeting(place: Place) -> bool:
+def needs_rendezvous(process: ProcessInfo) -> bool:
     """Whether the launcher has left it to the ranks to agree on a port."""
-    return place.master_port == 0
+    return process.master_port == 0
 
 
-def arrange_meeting(
-    place: Place,
+def open_rendezvous(
+    process: ProcessInfo,
     *,
     environment: Mapping[str, str],
     run_dir: Path,
     timeout_seconds: float = MEETING_SECONDS,
     sleep: Callable[[float], None] = time.sleep,
-) -> Meeting:
+) -> Rendezvous:
     """Rank 0 takes a port and publishes it in the run folder; the others wait for its word.
 
     Raises:
@@ -65,22 +65,22 @@ def arrange_meeting(
     key = name_meeting(environment)
     path = run_dir / DIRECTORY / f"{key}.json"
     mark = "-".join(environment.get(name, "") for name in MARKS)
-    if place.rank == 0:
+    if process.rank == 0:
         listener = open_port(list_ports(key))
         port = int(listener.getsockname()[1])
         _publish(path, port=port, mark=mark)
-        return Meeting(port, listener=listener, path=path)
+        return Rendezvous(port, listener=listener, path=path)
     waited = 0.0  # by the pauses, so that a suspended task has not waited
     while (found := _read_port(path, mark=mark)) is None:
         if waited >= timeout_seconds:
             raise UserError(
-                f"{path}: rank {place.rank} waited {timeout_seconds:.0f} s for rank 0 on {place.master_address} to publish "
+                f"{path}: rank {process.rank} waited {timeout_seconds:.0f} s for rank 0 on {process.master_address} to publish "
                 "its port there; give an output_dir on a file system that all nodes share, or set MASTER_PORT to a port "
                 "that is free on that node"
             )
         sleep(POLL_SECONDS)
         waited += POLL_SECONDS
-    return Meeting(found)
+    return Rendezvous(found)
 
 
 def name_meeting(environment: Mapping[str, str]) -> str:
@@ -94,7 +94,7 @@ def name_meeting(environment: Mapping[str, str]) -> str:
 
 
 def list_ports(key: str) -> list[int]:
-    """The ports to try, in an order of this meeting's own, so that starts on one node seldom try the same."""
+    """The ports to try, in an order of this rendezvous's own, so that starts on one node seldom try the same."""
     return random.Random(key).sample(PORTS, MAX_TRIES)
 
 

@@ -67,7 +67,7 @@ class Machine(Section):
     evaluation_job: list[str] | None = None
     """Leave evaluations to a small Slurm job on a frozen checkpoint, while training goes on: sbatch's options for it, such as
     `[--gpus-per-node=1, --time=60]`, over those of slurm/evaluate.sbatch, which slurm/train.sbatch submits. Their rows join
-    the run's own, by step. Elsewhere `dstrain evaluate RUN --due` makes them. Null evaluates in the run itself."""
+    the run's own, by step. Elsewhere `dstrain evaluate RUN --pending` makes them. Null evaluates in the run itself."""
     watchdog: Watchdog = Watchdog()
     """When a run that hangs is ended."""
     lease_seconds: Annotated[float, Field(ge=1.0)] = 60.0

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import IO
 
 from dstrain.attempt.rank_records import DRILL_VARIABLE, ranks_dir, read_rank_records
-from dstrain.cluster.environment import Place, free_port
+from dstrain.cluster.environment import ProcessInfo, free_port
 from dstrain.drill.compare import Ended
 from dstrain.drill.scenarios import Life, drill_value
 from dstrain.run_folder.rows import METRICS_FILE, EventRow, RunFolderError, TrainRow, read_rows
@@ -68,7 +68,7 @@ def rank_environment(
     environment: Mapping[str, str], *, rank: int, num_ranks: int, port: int, life: Life
 ) -> dict[str, str]:
     """The environment of one rank, as a launcher would set it."""
-    place = Place(
+    process = ProcessInfo(
         rank=rank,
         local_rank=rank,
         world_size=num_ranks,
@@ -78,7 +78,7 @@ def rank_environment(
     )
     kept = {key: value for key, value in environment.items() if key not in OTHER_LAUNCHERS}
     drill = {DRILL_VARIABLE: drill_value(life.drill)} if life.drill else {}
-    return kept | place.as_environment() | {"LOCAL_WORLD_SIZE": str(num_ranks)} | drill
+    return kept | process.as_environment() | {"LOCAL_WORLD_SIZE": str(num_ranks)} | drill
 
 
 def count_gpus(environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> int:

@@ -263,8 +263,8 @@ def _shown_by_training(record: RunRecord) -> list[str]:
         )
     if record.train_rows and record.train_rows[-1].skipped_steps:
         found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
-    if record.due_rows:
-        steps = ", ".join(count(row.step) for row in record.due_rows)
+    if record.pending_rows:
+        steps = ", ".join(count(row.step) for row in record.pending_rows)
         found.append(f"evaluations that were left to other jobs have given no scores: step {steps}")
     if record.quarantine:
         found.append(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from dstrain.attempt.attempt import Guard
+from dstrain.attempt.attempt import Attempt
 from dstrain.checkpoint.resume import Resume, Start, find_resume
 from dstrain.checkpoint.room import check_room, plan_room
 from dstrain.checkpoint.saver import RunIdentity
@@ -26,7 +26,7 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.run.autotune import settle_machine
+from dstrain.run.autotune import resolve_machine
 from dstrain.run.info import list_versions
 from dstrain.run.prepare import Prepared, prepare
 from dstrain.run_folder.claims import read_claims
@@ -36,11 +36,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Built:
+class Assembly:
     """What a run consists of before its first step."""
 
     config: RunConfig
-    guard: Guard
+    attempt: Attempt
     prepared: Prepared
     identity: RunIdentity
     resume: Resume | None
@@ -51,7 +51,7 @@ class Built:
 
     @property
     def ranks(self) -> Ranks:
-        return self.guard.ranks
+        return self.attempt.ranks
 
     @property
     def run_dir(self) -> Path:
@@ -80,23 +80,23 @@ class Built:
         return Progress(state.step, position)
 
 
-def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Built:
+def assemble(config: RunConfig, *, attempt: Attempt, allowed: Iterable[str] = ()) -> Assembly:
     """Make everything ready, from the newest checkpoint if there is one; `allowed` names fields that may have changed.
 
     Raises:
         UserError: something the user can mend; the message says what and how.
     """
-    ranks = guard.ranks
+    ranks = attempt.ranks
     check_device_precision(config)
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
     prepared = prepare(config, ranks=ranks)
-    config = settle_machine(config, prepared=prepared, ranks=ranks)
+    config = resolve_machine(config, prepared=prepared, ranks=ranks)
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
-    identity = RunIdentity(recipe_hash(config), recipe, list_versions(), guard.attempt)
-    resume = _agree_on_resume(config, guard=guard, identity=identity, prepared=prepared, allowed=allowed)
-    guard.set_base(resume.state.step if resume else 0)
+    identity = RunIdentity(recipe_hash(config), recipe, list_versions(), attempt.number)
+    resume = _agree_on_resume(config, attempt=attempt, identity=identity, prepared=prepared, allowed=allowed)
+    attempt.set_base(resume.state.step if resume else 0)
     plan = _build_plan(config, prepared=prepared)
     _count_steps(plan, config=config, ranks=ranks, resume=resume)
     total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
@@ -118,21 +118,21 @@ def build(config: RunConfig, *, guard: Guard, allowed: Iterable[str] = ()) -> Bu
         warnings += [f"continued although this had changed: {change}" for change in resume.allowed]
     warnings += _data_warnings(config, prepared=prepared)
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
-    return Built(config, guard, prepared, identity, resume, plan, total_steps, engine, warnings)
+    return Assembly(config, attempt, prepared, identity, resume, plan, total_steps, engine, warnings)
 
 
 def _agree_on_resume(
-    config: RunConfig, *, guard: Guard, identity: RunIdentity, prepared: Prepared, allowed: Iterable[str]
+    config: RunConfig, *, attempt: Attempt, identity: RunIdentity, prepared: Prepared, allowed: Iterable[str]
 ) -> Resume | None:
     found = None
-    if guard.ranks.rank == 0:
+    if attempt.ranks.rank == 0:
         found = find_resume(
             Path(config.run_dir) / "checkpoints",
             start=Start(identity.recipe, prepared.fingerprints, _places(config), asdict(_cut(config))),
             claims=read_claims(Path(config.run_dir)),
             allowed=allowed,
         )
-    resume: Resume | None = guard.ranks.broadcast(found)
+    resume: Resume | None = attempt.ranks.broadcast(found)
     if resume is not None:
         ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
         log.info("going on from %s (saved by %s)", resume.directory, ranks)

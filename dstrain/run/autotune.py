@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Measured:
+class TunedMachine:
     """What was measured on a GPU, or stood fixed in the question."""
 
     budget: int | None
@@ -51,11 +51,13 @@ class Measured:
     """Why layers are compiled or not, with seconds; empty if that was not asked."""
 
 
-Measure = Callable[[RunConfig, Prepared], Measured]
+Measure = Callable[[RunConfig, Prepared], TunedMachine]
 """Answers what is null in a configuration."""
 
 
-def settle_machine(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure | None = None) -> RunConfig:
+def resolve_machine(
+    config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure | None = None
+) -> RunConfig:
     """`config` with values for `machine.micro_batch_tokens`, `micro_batch_overhead` and `compile`; a collective call.
 
     Raises:
@@ -124,11 +126,11 @@ def _plan_compile(machine: Machine, *, kept: Machine | None, device: torch.devic
 
 def _measure_once(
     config: RunConfig, *, asked: list[str], prepared: Prepared, device: torch.device, measure: Measure
-) -> Measured:
+) -> TunedMachine:
     file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
     origin = f", as measured before ({file})"
     if file.is_file():
-        found = Measured(**json.loads(file.read_bytes()))
+        found = TunedMachine(**json.loads(file.read_bytes()))
     else:
         log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in asked))
         found, origin = measure(config, prepared), ""
@@ -166,7 +168,7 @@ def _key(config: RunConfig, *, prepared: Prepared, device: torch.device) -> str:
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def measure_apart(config: RunConfig, prepared: Prepared) -> Measured:
+def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
     """What is null in `config.machine`, measured in a process of its own.
 
     Raises:
@@ -199,4 +201,4 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> Measured:
             f"{keys}: nothing could be measured ({last[0]}); set values instead of null, such as "
             "micro_batch_tokens=8192 and compile=false"
         )
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+    return TunedMachine(**json.loads(done.stdout.splitlines()[-1]))

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.schema import RunConfig
 from dstrain.data.collate import MicroBatch, collate
@@ -243,7 +243,7 @@ def main() -> None:
     quiet_transformers()
     values = json.loads(Path(sys.argv[1]).read_bytes())
     request = Request(**(values | {"config": RunConfig.model_validate(values["config"])}))
-    ranks = join_ranks(discover_place({}), timeout_minutes=request.config.machine.collective_timeout_minutes)
+    ranks = join_ranks(read_process_info({}), timeout_minutes=request.config.machine.collective_timeout_minutes)
     limit = int(torch.cuda.mem_get_info(ranks.device)[0] * SHARE_OF_FREE)
     print(json.dumps(answer(request, probe=Probe(request, ranks=ranks), limit_bytes=limit)))
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from dstrain.checkpoint.state import load_weights
-from dstrain.checkpoint.store import find_checkpoint, name_of
+from dstrain.checkpoint.store import find_checkpoint, parse_checkpoint_name
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
@@ -19,7 +19,7 @@ from dstrain.models.load import DTYPES, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.run.assemble import Built
+from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
 
 NUM_CHECKED_ROWS = 8
@@ -28,26 +28,26 @@ NUM_CHECKED_ROWS = 8
 log = logging.getLogger(__name__)
 
 
-def export_live(built: Built, *, name: str, step: int, check: bool = False) -> None:
+def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False) -> None:
     """Write the model as it is now to `<run>/<name>`; all ranks enter, rank 0 writes.
 
     Raises:
         ExportError: with `check`, the folder does not hold the model.
         OSError: it cannot be written.
     """
-    folder, prepared = built.run_dir / name, built.prepared
-    with built.engine.gathered() as model:
-        if built.ranks.rank == 0:
+    folder, prepared = assembly.run_dir / name, assembly.prepared
+    with assembly.engine.gathered() as model:
+        if assembly.ranks.rank == 0:
             assert isinstance(model, PreTrainedModel)
             settings = generation_settings(
-                model, config=built.config, tokenizer=prepared.tokenizer, tokens=prepared.eval
+                model, config=assembly.config, tokenizer=prepared.tokenizer, tokens=prepared.eval
             )
             export_model(model, tokenizer=prepared.tokenizer, folder=folder, generation=settings, step=step)
             if check:
                 rows = range(min(NUM_CHECKED_ROWS, prepared.eval.num_rows))
                 sources = [prepared.eval.source(row).tolist() for row in rows]
                 check_export(folder, model=model, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
-    built.ranks.barrier()  # a rank that went on could meet its next collective alone
+    assembly.ranks.barrier()  # a rank that went on could meet its next collective alone
 
 
 def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
@@ -66,7 +66,7 @@ def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
     model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
     settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens)
-    name = name_of(directory)
+    name = parse_checkpoint_name(directory)
     assert name
     export_model(model, tokenizer=tokenizer, folder=folder, generation=settings, step=name.step)
     return directory

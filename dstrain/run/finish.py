@@ -12,7 +12,7 @@ from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.models.save import exported_step
 from dstrain.reporting.card import write_card
-from dstrain.run.assemble import Built
+from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_checkpoint, export_live
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import load_record
@@ -36,36 +36,36 @@ def find_best_step(run_dir: Path, *, known: Mapping[str, float] | None) -> int |
 
 
 def finish(
-    built: Built, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
+    assembly: Assembly, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
 ) -> int:
     """Export the last model, see that the best is there, write the card and the outcome; gives the exit code."""
     if not control.preempted:
-        built.guard.phases.enter("export")
-        export_live(built, name=FINAL, step=progress.step, check=True)
-    built.guard.phases.enter("finish")
-    if built.ranks.rank == 0:
+        assembly.attempt.phases.enter("export")
+        export_live(assembly, name=FINAL, step=progress.step, check=True)
+    assembly.attempt.phases.enter("finish")
+    if assembly.ranks.rank == 0:
         control.record(event_row("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
         # after that row: whoever scores from now on looks after the best model itself
-        step = None if control.preempted else find_best_step(built.run_dir, known=best)
+        step = None if control.preempted else find_best_step(assembly.run_dir, known=best)
         if step is not None:
-            complete_export(built.run_dir, name=BEST, step=step)
-        _write_card(built.run_dir)
-        _tell_of_due(built)
+            complete_export(assembly.run_dir, name=BEST, step=step)
+        _write_card(assembly.run_dir)
+        _name_pending(assembly)
     if control.preempted:
         # asked of all, since a signal may reach any rank
-        (milliseconds,) = built.ranks.max([round(1000 * preempt.seconds_since_told())])
+        (milliseconds,) = assembly.ranks.max([round(1000 * preempt.seconds_since_told())])
         done = "a save" if control.unsaved is None else "a save that failed"
         log.info(
             "%s: ended %.1f s later, after the step under way and %s", control.stop_reason, milliseconds / 1000, done
         )
-    outcome = _outcome(control, step=progress.step, attempt=built.guard.attempt)
-    built.guard.report(outcome)
-    built.ranks.barrier()
+    outcome = _outcome(control, step=progress.step, attempt=assembly.attempt.number)
+    assembly.attempt.report(outcome)
+    assembly.ranks.barrier()
     assert outcome.exit_code is not None
     return outcome.exit_code
 
 
-def settle(run_dir: Path, *, machine: Machine) -> bool:
+def refresh_finished_run(run_dir: Path, *, machine: Machine) -> bool:
     """Write the best model and the card of a finished run again, by one process, since scores have come after its end.
 
     False for a run that has not finished, which does so itself: nobody may hold its folder when it is started again.
@@ -96,10 +96,10 @@ def _wait_for_lease(run_dir: Path, *, machine: Machine) -> Lease | None:
     return None
 
 
-def _tell_of_due(built: Built) -> None:
-    due = load_record(built.run_dir).due_rows
-    if due and built.ranks.place.launcher != "srun":  # slurm/train.sbatch submits a job for them
-        log.warning("%d evaluations have no scores yet: dstrain evaluate %s --due", len(due), built.run_dir)
+def _name_pending(assembly: Assembly) -> None:
+    due = load_record(assembly.run_dir).pending_rows
+    if due and assembly.ranks.process.launcher != "srun":  # slurm/train.sbatch submits a job for them
+        log.warning("%d evaluations have no scores yet: dstrain evaluate %s --pending", len(due), assembly.run_dir)
 
 
 def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:

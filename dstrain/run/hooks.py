@@ -20,7 +20,7 @@ from dstrain.engine.faults import Finding, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.models.families import generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.run.assemble import Built
+from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_live
 from dstrain.run.finish import BEST
 from dstrain.run.prepare import locate_training_rows
@@ -29,7 +29,7 @@ from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
 from dstrain.run_folder.rows import METRICS_FILE
 from dstrain.training.hooks.checkpoint import CheckpointHook
-from dstrain.training.hooks.deferred import DueHook, Found
+from dstrain.training.hooks.deferred import DeferredEvaluationHook, Found
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.preempt import PreemptHook
@@ -40,12 +40,12 @@ from dstrain.training.state import Hook, Progress
 log = logging.getLogger(__name__)
 
 
-def _build_quarantine(built: Built, *, loader: Loader) -> Quarantine:
-    config, ranks, tokenizer = built.config, built.ranks, built.prepared.tokenizer
+def _build_quarantine(assembly: Assembly, *, loader: Loader) -> Quarantine:
+    config, ranks, tokenizer = assembly.config, assembly.ranks, assembly.prepared.tokenizer
 
     def find_rows(batch: StepBatch, fault: Fault, step: int) -> Finding:
-        built.guard.phases.enter("search", step=step - 1)
-        return find_bad_rows(built.engine, batch, fault=fault, step=step, config=config, ranks=ranks)
+        assembly.attempt.phases.enter("search", step=step - 1)
+        return find_bad_rows(assembly.engine, batch, fault=fault, step=step, config=config, ranks=ranks)
 
     return Quarantine(
         config=config,
@@ -56,44 +56,44 @@ def _build_quarantine(built: Built, *, loader: Loader) -> Quarantine:
     )
 
 
-def _build_hooks(built: Built, *, preempt: PreemptHook, quarantine: Quarantine, walltime: WallTime) -> list[Hook]:
+def _build_hooks(assembly: Assembly, *, preempt: PreemptHook, quarantine: Quarantine, walltime: WallTime) -> list[Hook]:
     """In the order in which they are called after every step.
 
     Whoever may stop the run comes first; the checkpoint comes after the log, because it claims everything up to its step,
     the log's row included.
     """
-    config, ranks = built.config, built.ranks
+    config, ranks = assembly.config, assembly.ranks
 
     def should_stop() -> bool:
-        built.guard.phases.beat()
-        return preempt.should_stop(is_told=built.guard.is_told_to_stop, tell=built.guard.tell_to_stop)
+        assembly.attempt.phases.beat()
+        return preempt.should_stop(is_told=assembly.attempt.is_stop_requested, tell=assembly.attempt.request_stop)
 
-    evaluation = _build_evaluation(built, preempt=preempt, walltime=walltime, should_stop=should_stop)
-    logging_hook = LogHook(config=config, ranks=ranks, total_steps=built.total_steps, console=Console(stderr=True))
+    evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime, should_stop=should_stop)
+    logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, console=Console(stderr=True))
     stateful: list[Hook] = [preempt, quarantine, evaluation, logging_hook]
-    saver = _build_saver(built, evaluation=evaluation)
+    saver = _build_saver(assembly, evaluation=evaluation)
 
     def save(progress: Progress) -> Sequence[Outcome]:
-        built.guard.phases.enter("wait for save")
+        assembly.attempt.phases.enter("wait for save")
         before = saver.finish()
-        built.guard.phases.enter("snapshot", step=progress.step)
+        assembly.attempt.phases.enter("snapshot", step=progress.step)
         scores = evaluation.latest[1] if evaluation.latest and evaluation.latest[0] == progress.step else None
-        saver.save(_run_state(built, progress=progress, hooks=stateful), scores=scores)
+        saver.save(_run_state(assembly, progress=progress, hooks=stateful), scores=scores)
         return before
 
-    if built.resume is not None:
-        _load_hooks(stateful, resume=built.resume)
+    if assembly.resume is not None:
+        _load_hooks(stateful, resume=assembly.resume)
     checkpoint = CheckpointHook(settings=config.checkpoint, walltime=walltime, save=save, saves=saver)
-    return [*stateful, checkpoint, ProgressHook(enter=built.guard.phases.enter)]
+    return [*stateful, checkpoint, ProgressHook(enter=assembly.attempt.phases.enter)]
 
 
 def _build_evaluation(
-    built: Built, *, preempt: PreemptHook, walltime: WallTime, should_stop: Callable[[], bool]
-) -> EvaluateHook | DueHook:
-    config, ranks = built.config, built.ranks
+    assembly: Assembly, *, preempt: PreemptHook, walltime: WallTime, should_stop: Callable[[], bool]
+) -> EvaluateHook | DeferredEvaluationHook:
+    config, ranks = assembly.config, assembly.ranks
 
     def score(max_batches: int | None) -> EvaluationResult | None:
-        return _evaluate(built, max_batches=max_batches, should_stop=should_stop)
+        return _evaluate(assembly, max_batches=max_batches, should_stop=should_stop)
 
     if config.machine.evaluation_job is None:
         return EvaluateHook(
@@ -101,14 +101,14 @@ def _build_evaluation(
             ranks=ranks,
             walltime=walltime,
             evaluate=score,
-            export_best=lambda step: _export_best(built, step=step),
+            export_best=lambda step: _export_best(assembly, step=step),
             agree_on_stop=preempt.agree,
         )
-    return DueHook(
+    return DeferredEvaluationHook(
         config=config,
         ranks=ranks,
         rehearse=lambda: score(REHEARSAL_BATCHES),
-        look_up=lambda: _look_up(built.run_dir),
+        look_up=lambda: _look_up(assembly.run_dir),
     )
 
 
@@ -118,7 +118,7 @@ def _look_up(run_dir: Path) -> Found:
     metric, best = record.config.best_metric, record.best
     return (
         {"step": best.step, "value": best.scores[metric]} if best else None,
-        [row.step for row in record.due_rows],
+        [row.step for row in record.pending_rows],
     )
 
 
@@ -133,78 +133,80 @@ def _load_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
             ) from error
 
 
-def _build_saver(built: Built, *, evaluation: EvaluateHook | DueHook) -> Saver:
+def _build_saver(assembly: Assembly, *, evaluation: EvaluateHook | DeferredEvaluationHook) -> Saver:
     is_whole = WholeCheckpoints()
-    settings, claims = built.config.checkpoint, read_claims(built.run_dir)
+    settings, claims = assembly.config.checkpoint, read_claims(assembly.run_dir)
 
-    def reach(phase: str) -> None:
-        built.guard.phases.enter(phase, track="save")
+    def on_stage(phase: str) -> None:
+        assembly.attempt.phases.enter(phase, track="save")
 
     def prune() -> None:
         pruning = plan_pruning(
-            built.checkpoints,
+            assembly.checkpoints,
             claims=claims,
             keep_last=settings.keep_last,
             keep_steps=evaluation.kept_steps,
             keep_weights_every=settings.keep_weights_every_steps,
             is_whole=is_whole,
         )
-        carry_out(pruning, reach=reach)
+        carry_out(pruning, on_stage=on_stage)
 
     return Saver(
-        built.checkpoints,
-        engine=built.engine,
-        identity=built.identity,
-        ranks=built.ranks.beside(),
-        check_lease=built.guard.check_lease,
-        sync_records=lambda: sync_path(built.run_dir / METRICS_FILE),
+        assembly.checkpoints,
+        engine=assembly.engine,
+        identity=assembly.identity,
+        ranks=assembly.ranks.beside(),
+        check_lease=assembly.attempt.check_lease,
+        sync_records=lambda: sync_path(assembly.run_dir / METRICS_FILE),
         prune=prune,
-        reach=reach,
+        on_stage=on_stage,
     )
 
 
-def _run_state(built: Built, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
+def _run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
     return RunState(
         step=progress.step,
         epoch=progress.position.epoch,
         step_in_epoch=progress.position.step,
-        cut=asdict(built.plan.cut),
-        data=built.prepared.fingerprints,
+        cut=asdict(assembly.plan.cut),
+        data=assembly.prepared.fingerprints,
         hooks={hook.name: hook.state() for hook in hooks},
     )
 
 
-def _evaluate(built: Built, *, max_batches: int | None, should_stop: Callable[[], bool]) -> EvaluationResult | None:
-    built.guard.phases.enter("evaluation")
-    with built.engine.gathered() as model:
+def _evaluate(
+    assembly: Assembly, *, max_batches: int | None, should_stop: Callable[[], bool]
+) -> EvaluationResult | None:
+    assembly.attempt.phases.enter("evaluation")
+    with assembly.engine.gathered() as model:
         assert isinstance(model, PreTrainedModel)
         return evaluate(
             model,
             # not the engine's own: under ZeRO-3 its forward is a collective call, and ranks have unequal numbers of batches
             loss_module=Seq2SeqLoss(model),
-            tokenizer=built.prepared.tokenizer,
-            tokens=built.prepared.eval,
-            config=built.config,
+            tokenizer=assembly.prepared.tokenizer,
+            tokens=assembly.prepared.eval,
+            config=assembly.config,
             generation_arguments=lambda language: generation_arguments(
-                model, tokenizer=built.prepared.tokenizer, target_language=language
+                model, tokenizer=assembly.prepared.tokenizer, target_language=language
             ),
-            rank=built.ranks.rank,
-            world_size=built.ranks.world_size,
-            gather=built.ranks.gather,
-            device=built.ranks.device,
+            rank=assembly.ranks.rank,
+            world_size=assembly.ranks.world_size,
+            gather=assembly.ranks.gather,
+            device=assembly.ranks.device,
             should_stop=should_stop,
             max_batches=max_batches,
         )
 
 
-def _export_best(built: Built, *, step: int) -> None:
-    built.guard.phases.enter("export")
+def _export_best(assembly: Assembly, *, step: int) -> None:
+    assembly.attempt.phases.enter("export")
     try:
-        export_live(built, name=BEST, step=step)
+        export_live(assembly, name=BEST, step=step)
     except OSError as error:  # a full disk; on rank 0 alone, which writes
         log.warning(
             "the best model, of step %d, cannot be written (%s): its checkpoint will serve, if that can be saved",
             step,
             error,
         )
-        built.ranks.barrier()
+        assembly.ranks.barrier()

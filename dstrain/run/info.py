@@ -23,7 +23,7 @@ def list_versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def describe_run(
+def build_run_info(
     config: RunConfig,
     *,
     ranks: Ranks,
@@ -41,7 +41,7 @@ def describe_run(
         "command": command,
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
-        "launcher": ranks.place.launcher,
+        "launcher": ranks.process.launcher,
         "data": data,
         "model": {
             "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",

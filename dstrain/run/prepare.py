@@ -86,7 +86,7 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
 def locate_training_rows(
     rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> dict[int, LocatedRow]:
-    """Place and text of rows of the training token set, by reading the sources again."""
+    """ProcessInfo and text of rows of the training token set, by reading the sources again."""
     return locate_rows(
         set(rows), sources=config.data.train, task=config.task, rules=_resolved_rules(config), encoder=tokenizer
     )

@@ -13,11 +13,11 @@ from transformers import PreTrainedModel
 from dstrain.attempt.attempt import RENEWALS, take_lease
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
 from dstrain.checkpoint.manifest import CheckpointError
-from dstrain.checkpoint.pending import Due, list_due
-from dstrain.checkpoint.store import find_checkpoint, name_of
-from dstrain.cluster.environment import Place
+from dstrain.checkpoint.pending import PendingEvaluation, list_pending
+from dstrain.checkpoint.store import find_checkpoint, parse_checkpoint_name
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, choose_device, join_ranks
-from dstrain.cluster.rendezvous import Meeting
+from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.schema import Model, RunConfig
 from dstrain.data.tokens import TokenSet
@@ -29,7 +29,7 @@ from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.save import exported_step
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
-from dstrain.run.finish import settle
+from dstrain.run.finish import refresh_finished_run
 from dstrain.run.prepare import share_evaluation
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.scores import ScoredData, find_other_data, score_file
@@ -40,12 +40,12 @@ NUM_TRIES = 3
 log = logging.getLogger(__name__)
 
 
-def join_scorers(place: Place, *, config: RunConfig, meeting: Meeting | None) -> Ranks:
+def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezvous | None) -> Ranks:
     """The ranks that share the rows; a process alone needs no group."""
     quiet_transformers()
-    if place.world_size == 1:
-        return Ranks(place=place, device=choose_device(place), group=None)
-    return join_ranks(place, timeout_minutes=config.machine.collective_timeout_minutes, meeting=meeting)
+    if process.world_size == 1:
+        return Ranks(process=process, device=choose_device(process), group=None)
+    return join_ranks(process, timeout_minutes=config.machine.collective_timeout_minutes, rendezvous=rendezvous)
 
 
 @contextmanager
@@ -136,11 +136,11 @@ def score_model(
     for warning in result.warnings:
         log.warning("warning: %s", warning)
     say(f"scores and hypotheses of {result.num_rows:,} rows: {output}")
-    if joins is not None and not settle(joins, machine=config.machine):
+    if joins is not None and not refresh_finished_run(joins, machine=config.machine):
         say(f"they stand on the card of {joins} once the run has ended; now with: dstrain card {joins}")
 
 
-def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
+def score_pending(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
     """Score what a run left to another job, and what becomes due meanwhile, until nothing is; all ranks call it.
 
     Raises:
@@ -148,14 +148,14 @@ def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[
         LeaseLost: another process has taken over, because this one had stood still.
     """
     with sole_scorer(run_dir, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
-        tried: set[Due] = set()
-        while (due := _next_due(run_dir, tried=tried, ranks=ranks)) is not None:
+        tried: set[PendingEvaluation] = set()
+        while (due := _next_pending(run_dir, tried=tried, ranks=ranks)) is not None:
             if not tried:
                 tokenizer = load_run_tokenizer(run_dir)
                 tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=run_dir)
             tried.add(due)
             started = time.perf_counter()
-            model = _load_due(run_dir, step=due.step, tokenizer=tokenizer, ranks=ranks)
+            model = _load_pending(run_dir, step=due.step, tokenizer=tokenizer, ranks=ranks)
             if model is None:
                 continue
             result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
@@ -169,17 +169,17 @@ def score_due(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[
     if ranks.rank == 0:
         if not tried:
             say(f"{run_dir}: no evaluation is due")
-        settle(run_dir, machine=config.machine)
+        refresh_finished_run(run_dir, machine=config.machine)
 
 
-def _next_due(run_dir: Path, *, tried: set[Due], ranks: Ranks) -> Due | None:
+def _next_pending(run_dir: Path, *, tried: set[PendingEvaluation], ranks: Ranks) -> PendingEvaluation | None:
     """The oldest due evaluation, the same on every rank."""
-    found = [due for due in list_due(run_dir) if due not in tried] if ranks.rank == 0 else []
-    chosen: Due | None = ranks.broadcast(found[0] if found else None)
+    found = [due for due in list_pending(run_dir) if due not in tried] if ranks.rank == 0 else []
+    chosen: PendingEvaluation | None = ranks.broadcast(found[0] if found else None)
     return chosen
 
 
-def _load_due(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
+def _load_pending(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
     """The model of a checkpoint; None on all ranks if one of them cannot load it, so that nobody evaluates alone."""
     model = None
     try:
@@ -214,7 +214,7 @@ def _load_whole(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer) -> Pre
         try:
             return load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
         except (CheckpointError, OSError) as error:
-            name = name_of(directory)
+            name = parse_checkpoint_name(directory)
             log.info("%s changed while it was read (%s): trying again", name, error)
     return load_checkpoint_model(find_checkpoint(run_dir, step=step), config=config, tokenizer=tokenizer)
 

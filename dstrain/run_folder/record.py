@@ -16,7 +16,7 @@ from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.rows import (
     METRICS_FILE,
-    DueRow,
+    DeferredRow,
     EvalRow,
     EventRow,
     Row,
@@ -28,7 +28,7 @@ from dstrain.run_folder.rows import (
     read_rows,
     validate,
 )
-from dstrain.run_folder.scores import Scores, merge_evaluations, read_due_scores, read_test_sets
+from dstrain.run_folder.scores import Scores, merge_evaluations, read_deferred_scores, read_test_sets
 
 CONFIG_FILE = "config.yaml"
 INFO_FILE = "run.json"
@@ -114,7 +114,7 @@ class RunRecord:
     """Which of EXPORTS the run folder holds, with the step of the weights as far as the folder says it."""
     quarantine: tuple[QuarantinedRow, ...] = ()
     """Rows that training did without."""
-    due_rows: tuple[DueRow, ...] = ()
+    pending_rows: tuple[DeferredRow, ...] = ()
     """Evaluations left to other jobs that have given no scores yet."""
     test_sets: Mapping[str, tuple[Scores, ...]] = field(default_factory=dict)
     """Scores of other test sets by name, in the order of their steps."""
@@ -191,7 +191,7 @@ def load_record(run_dir: Path) -> RunRecord:
         rows=rows,
         exports=exports,
         quarantine=read_quarantine(run_dir),
-        find_scores=lambda due: read_due_scores(run_dir, due=due),
+        find_scores=lambda due: read_deferred_scores(run_dir, due=due),
         test_sets=read_test_sets(run_dir),
     )
 
@@ -220,7 +220,7 @@ def build_record(
     rows: Sequence[Row],
     exports: Mapping[str, int | None] | None = None,
     quarantine: Sequence[QuarantinedRow] = (),
-    find_scores: Callable[[DueRow], Scores | None] = lambda due: None,
+    find_scores: Callable[[DeferredRow], Scores | None] = lambda due: None,
     test_sets: Mapping[str, tuple[Scores, ...]] | None = None,
 ) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
@@ -234,7 +234,7 @@ def build_record(
         events=tuple(row for row in kept if isinstance(row, EventRow)),
         exports=exports or {},
         quarantine=tuple(quarantine),
-        due_rows=tuple(due),
+        pending_rows=tuple(due),
         test_sets=test_sets or {},
     )
 

@@ -85,7 +85,7 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True)
-class DueRow:
+class DeferredRow:
     """An evaluation that another job makes, on the checkpoint of this step and lease; `train_loss` as in EvalRow."""
 
     step: int
@@ -94,12 +94,12 @@ class DueRow:
     lease: int = 0
 
 
-Row = TrainRow | EvalRow | DueRow | EventRow
+Row = TrainRow | EvalRow | DeferredRow | EventRow
 
 ROWS: Mapping[str, TypeAdapter[Any]] = {
     "train": TypeAdapter(TrainRow),
     "eval": TypeAdapter(EvalRow),
-    "due": TypeAdapter(DueRow),
+    "due": TypeAdapter(DeferredRow),
     "event": TypeAdapter(EventRow),
 }
 

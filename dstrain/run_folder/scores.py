@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.errors import UserError
-from dstrain.run_folder.rows import DueRow, EvalRow, Row, RunFolderError
+from dstrain.run_folder.rows import DeferredRow, EvalRow, Row, RunFolderError
 
 TEST_SETS = "test_sets"
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -63,7 +63,7 @@ def find_other_data(folder: Path, *, data: ScoredData) -> ScoredData | None:
     return next((other for other in kept if other.fingerprint != data.fingerprint), None)
 
 
-def read_due_scores(run_dir: Path, *, due: DueRow) -> Scores | None:
+def read_deferred_scores(run_dir: Path, *, due: DeferredRow) -> Scores | None:
     """The scores of an evaluation that was left to another job; None until they are there."""
     scores = _read_scores(score_file(run_dir, step=due.step))
     # an earlier start may have scored other weights at this step
@@ -79,13 +79,13 @@ def _read_scores(path: Path) -> Scores | None:
 
 
 def merge_evaluations(
-    rows: Sequence[Row], *, find_scores: Callable[[DueRow], Scores | None]
-) -> tuple[list[EvalRow], list[DueRow]]:
+    rows: Sequence[Row], *, find_scores: Callable[[DeferredRow], Scores | None]
+) -> tuple[list[EvalRow], list[DeferredRow]]:
     """The evaluations among `rows`, superseded ones dropped, by step: those made, and those still due."""
     made = {row.step: row for row in rows if isinstance(row, EvalRow)}
     due = []
     for row in rows:
-        if not isinstance(row, DueRow) or row.step in made:
+        if not isinstance(row, DeferredRow) or row.step in made:
             continue
         scores = find_scores(row)
         if scores is None:
@@ -95,7 +95,7 @@ def merge_evaluations(
     return [made[step] for step in sorted(made)], sorted(due, key=lambda row: row.step)
 
 
-def as_row(scores: Scores, *, due: DueRow) -> EvalRow:
+def as_row(scores: Scores, *, due: DeferredRow) -> EvalRow:
     """An evaluation as the run itself would have written it down."""
     return EvalRow(
         step=due.step,

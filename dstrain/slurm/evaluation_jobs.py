@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dstrain.checkpoint.pending import list_due
+from dstrain.checkpoint.pending import list_pending
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
@@ -52,13 +52,13 @@ def main(
         return 0
     say = _say_once()
     while question == "watch":
-        submit_due(config, environment=environment, run=run, say=say)
+        submit_pending(config, environment=environment, run=run, say=say)
         time.sleep(WATCH_SECONDS)
-    submit_due(config, environment=environment, run=run, say=say, is_last=True)
+    submit_pending(config, environment=environment, run=run, say=say, is_last=True)
     return 0
 
 
-def submit_due(
+def submit_pending(
     config: RunConfig,
     *,
     environment: Mapping[str, str],
@@ -73,7 +73,7 @@ def submit_due(
     """
     run_dir = Path(config.run_dir)
     try:
-        due = list_due(run_dir)
+        due = list_pending(run_dir)
     except (RunFolderError, OSError):  # the run may not have begun to write
         return None
     jobs = read_jobs(run_dir)
@@ -136,7 +136,7 @@ def plan_submission(
         *asked,
         SCRIPT,
         str(run_dir),
-        "--due",
+        "--pending",
     ]
 
 
@@ -145,7 +145,7 @@ def describe_refusal(run_dir: Path, *, options: Sequence[str], printed: str) -> 
     words = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
     return (
         f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({words}); correct it, set null "
-        f"to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {run_dir} --due"
+        f"to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {run_dir} --pending"
     )
 
 

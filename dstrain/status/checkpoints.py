@@ -1,7 +1,7 @@
 """The checkpoints of a run as a table, for `dstrain verify`."""
 
 from dstrain.checkpoint.manifest import shown
-from dstrain.checkpoint.store import name_of
+from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.checkpoint.verify import Verdict
 from dstrain.reporting.terminal import aligned
 
@@ -16,7 +16,9 @@ def _table(verdicts: list[Verdict]) -> str:
 
 def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
     manifest = verdict.manifest
-    name = name_of(verdict.directory) or name_of(verdict.directory.with_suffix("")) or manifest
+    name = (
+        parse_checkpoint_name(verdict.directory) or parse_checkpoint_name(verdict.directory.with_suffix("")) or manifest
+    )
     scores = list((manifest.scores or {}).items() if manifest else ())
     listed = " ".join(f"{shown(metric)} {value:.4f}" for metric, value in scores[:MAX_SCORES])
     return (

@@ -23,8 +23,8 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import DIRECTORY, Claim, read_claims
 from dstrain.run_folder.outcome import RunOutcome, read_outcome
 from dstrain.run_folder.record import CONFIG_FILE, INFO_FILE, read_run_info
-from dstrain.run_folder.rows import METRICS_FILE, ROWS, DueRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
-from dstrain.run_folder.scores import merge_evaluations, read_due_scores
+from dstrain.run_folder.rows import METRICS_FILE, ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
+from dstrain.run_folder.scores import merge_evaluations, read_deferred_scores
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
 from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
@@ -46,7 +46,7 @@ class RunFiles:
     total_steps: int | None
     train_rows: tuple[TrainRow, ...]
     eval_rows: tuple[EvalRow, ...]
-    due_rows: tuple[DueRow, ...]
+    pending_rows: tuple[DeferredRow, ...]
     """Evaluations left to other jobs that have given no scores yet."""
     evaluation_jobs: dict[Evaluation, list[str]]
     """The jobs that were submitted for evaluations, the earliest first."""
@@ -73,7 +73,7 @@ def read_files(run_dir: Path) -> RunFiles:
     """The files of a run folder; an absent folder holds none."""
     notes: list[str] = []
     rows = _read_rows(run_dir, notes=notes)
-    evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_due_scores(run_dir, due=due))
+    evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_deferred_scores(run_dir, due=due))
     claims, outcome = _read_start(run_dir)
     history = read_history(run_dir)
     return RunFiles(
@@ -82,7 +82,7 @@ def read_files(run_dir: Path) -> RunFiles:
         total_steps=_read_total_steps(run_dir, notes=notes),
         train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
         eval_rows=tuple(evaluations),
-        due_rows=tuple(due),
+        pending_rows=tuple(due),
         evaluation_jobs=read_jobs(run_dir),
         events=tuple(row for row in rows if isinstance(row, EventRow)),
         claims=tuple(claims),

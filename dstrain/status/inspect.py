@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstrain.attempt.hangs import describe_hang
 from dstrain.attempt.rank_records import RankRecord
-from dstrain.checkpoint.store import name_of
+from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.cluster.processes import HIDDEN, Holder, process_start
 from dstrain.config.machine import Machine
 from dstrain.reporting.terminal import from_iso
@@ -183,7 +183,7 @@ def view_status(
         cause=_describe_end(files.job_end) if has_ended else None,
         comes_again=files.comes_again if has_ended else None,
         starts=tuple(_view_start(claim, files=files, verdict=verdict) for claim in files.claims),
-        notes=files.notes + _note_unsaved(files) + _note_due(files, run=run),
+        notes=files.notes + _note_unsaved(files) + _note_pending(files, run=run),
     )
 
 
@@ -231,16 +231,16 @@ def _find_best(files: RunFiles) -> Score | None:
 def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
     """That the newest checkpoint that was wanted does not exist, unless a later one does."""
     unsaved = [event for event in files.events if event.event == "unsaved"]
-    newest = name_of(files.checkpoints[0][0]) if files.checkpoints else None
+    newest = parse_checkpoint_name(files.checkpoints[0][0]) if files.checkpoints else None
     if not unsaved or (newest and newest.step >= unsaved[-1].step):
         return ()
     return (f"the checkpoint of step {unsaved[-1].step} could not be saved: {unsaved[-1].message}",)
 
 
-def _note_due(files: RunFiles, *, run: str) -> tuple[str, ...]:
+def _note_pending(files: RunFiles, *, run: str) -> tuple[str, ...]:
     """Which evaluations have no scores yet because another job is to make them, by their jobs."""
     steps: dict[str, list[str]] = {}
-    for row in files.due_rows:
+    for row in files.pending_rows:
         jobs = files.evaluation_jobs.get((row.step, row.lease), [])
         given_up = ", given up" if len(jobs) >= MAX_JOBS else ""
         whose = f"job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}{given_up}" if jobs else "no job submitted"
@@ -248,7 +248,7 @@ def _note_due(files: RunFiles, *, run: str) -> tuple[str, ...]:
     if not steps:
         return ()
     listed = "; ".join(f"step {', '.join(some)} ({whose})" for whose, some in steps.items())
-    return (f"evaluations of other jobs without scores so far: {listed}; by hand: dstrain evaluate {run} --due",)
+    return (f"evaluations of other jobs without scores so far: {listed}; by hand: dstrain evaluate {run} --pending",)
 
 
 def _describe_end(end: JobEnd | None) -> str | None:
@@ -285,7 +285,7 @@ def _view_checkpoint(files: RunFiles) -> CheckpointView | None:
     if not files.checkpoints:
         return None
     directory, saved = files.checkpoints[0]
-    name = name_of(directory)
+    name = parse_checkpoint_name(directory)
     assert name
     return CheckpointView(str(name), name.step, saved, len(files.checkpoints))
 

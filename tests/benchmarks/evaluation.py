@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import load_config
 from dstrain.config.schema import Evaluation, RunConfig
@@ -76,7 +76,7 @@ class Case:
 def build_case(config: RunConfig, *, folder: Path, num_steps: int, size: str | None) -> Case:
     """The recipe's model after num_steps of plain AdamW, or as it lies in the folder; grown to a size, unless None."""
     config = config.model_copy(update={"output_dir": str(folder / "run")})
-    prepared = prepare(config, ranks=Ranks(place=discover_place({}), device=torch.device("cpu"), group=None))
+    prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=print)
     case = Case(config, prepared.tokenizer, prepared.eval, model)
     weights = folder / f"weights-{num_steps}.pt"

@@ -50,7 +50,7 @@ def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
         check_lease=lambda: None,
         sync_records=lambda: None,
         prune=lambda: None,
-        reach=lambda phase: None,
+        on_stage=lambda phase: None,
     )
     step = 0
 

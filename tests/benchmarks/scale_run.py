@@ -1,6 +1,6 @@
 """A run folder as hundreds of ranks would leave it, written by what writes it in a run; and what it costs to read one.
 
-Simulated: the ranks are objects of one process, and tensors are tiny. Real: the lease, the meeting, the ranks' records, the
+Simulated: the ranks are objects of one process, and tensors are tiny. Real: the lease, the rendezvous, the ranks' records, the
 rows, the checkpoints with their manifests and their pruning, and everything that reads them.
 """
 
@@ -24,10 +24,10 @@ from dstrain.checkpoint.manifest import FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
 from dstrain.checkpoint.saver import WholeCheckpoints
 from dstrain.checkpoint.state import STATE_FILE, RunState
-from dstrain.checkpoint.store import Name, begin_save, carry_out, commit_save, plan_pruning
-from dstrain.cluster.environment import Place
+from dstrain.checkpoint.store import CheckpointName, begin_save, carry_out, commit_save, plan_pruning
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.processes import read_process, this_process
-from dstrain.cluster.rendezvous import Meeting, arrange_meeting
+from dstrain.cluster.rendezvous import Rendezvous, open_rendezvous
 from dstrain.config.load import dump_config, load_config
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
@@ -77,7 +77,7 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
     """A run of some steps, with SAVES checkpoints on the way whatever the number of steps."""
     watch = Stopwatch()
     lease = watch("lease", lambda: acquire(run_dir, holder=this_process(), stale_seconds=60.0))
-    watch("meeting", lambda: meet(run_dir, num_ranks=num_ranks))
+    watch("rendezvous", lambda: meet(run_dir, num_ranks=num_ranks))
     phases = watch("records", lambda: open_records(run_dir, num_ranks=num_ranks, attempt=lease.number))
     lease.set_base(0)
     write_outcome(run_dir, RunOutcome("running", None, attempt=lease.number))
@@ -101,14 +101,14 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
 def meet(run_dir: Path, *, num_ranks: int) -> None:
     """Every rank reads the port of rank 0, which takes its word back afterwards."""
 
-    def arrange(rank: int) -> Meeting:
-        place = Place(rank, rank % RANKS_PER_HOST, num_ranks, "localhost", 0, "srun", RANKS_PER_HOST)
-        return arrange_meeting(place, environment=JOB, run_dir=run_dir)
+    def arrange(rank: int) -> Rendezvous:
+        place = ProcessInfo(rank, rank % RANKS_PER_HOST, num_ranks, "localhost", 0, "srun", RANKS_PER_HOST)
+        return open_rendezvous(place, environment=JOB, run_dir=run_dir)
 
     first = arrange(0)
     assert first.listener is not None
     with ThreadPoolExecutor(RANKS_PER_HOST) as pool:
-        ports = {meeting.port for meeting in pool.map(arrange, range(1, num_ranks))}
+        ports = {rendezvous.port for rendezvous in pool.map(arrange, range(1, num_ranks))}
     assert ports <= {first.port}, ports
     first.listener.close()
     first.close()
@@ -156,19 +156,19 @@ def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_w
     """One checkpoint by the protocol of the saver, with a weight and a moment a rank; then the older ones are removed."""
     root, tensors = run_dir / "checkpoints", {"master/weight@0": torch.full((8,), float(step))}
 
-    def reach(phase: str) -> None:
+    def on_stage(phase: str) -> None:
         pass
 
     def write(rank: int) -> list[FileEntry]:
         kinds = ("weights", "optimizer")
         paths = [parts / f"{kind}-{rank:05d}.safetensors" for kind in kinds]
-        return [write_tensors(tensors, path=path, reach=reach) for path in paths]
+        return [write_tensors(tensors, path=path, on_stage=on_stage) for path in paths]
 
-    parts = begin_save(root, name=Name(step, lease.number))
+    parts = begin_save(root, name=CheckpointName(step, lease.number))
     with ThreadPoolExecutor(RANKS_PER_HOST) as pool:
         entries = [entry for written in pool.map(write, range(num_ranks)) for entry in written]
     state = to_json(asdict(RunState(step=step, epoch=0, step_in_epoch=step, cut={}, data={})), indent=1)
-    entries.append(write_blocks([], [state], num_bytes=len(state), path=parts / STATE_FILE, reach=reach))
+    entries.append(write_blocks([], [state], num_bytes=len(state), path=parts / STATE_FILE, on_stage=on_stage))
     manifest = Manifest(
         step=step,
         lease=lease.number,
@@ -179,7 +179,7 @@ def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_w
         files=tuple(entries),
     )
     lease.check()
-    commit_save(parts, manifest=manifest, reach=reach)
+    commit_save(parts, manifest=manifest, on_stage=on_stage)
     pruning = plan_pruning(
         root,
         claims=read_claims(run_dir),
@@ -188,7 +188,7 @@ def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_w
         keep_weights_every=None,
         is_whole=is_whole,
     )
-    carry_out(pruning, reach=reach)
+    carry_out(pruning, on_stage=on_stage)
 
 
 def measure_folder(run_dir: Path, *, num_ranks: int, num_steps: int, seconds: Mapping[str, float]) -> Folder:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig, Scratch
 from dstrain.data.examples import Example
@@ -131,7 +131,7 @@ def make_case(
     )
     special = SPECIAL_IDS[model]
     if train:
-        ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+        ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
         prepared = prepare(config, ranks=ranks)
         folders = [prepared.train.folder, prepared.eval.folder]
         assert prepared.tokenizer.vocabulary_size <= ROWS_OF_HEAD[model]

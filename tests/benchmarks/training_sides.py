@@ -36,7 +36,7 @@ from transformers import (
     TrainerCallback,
 )
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import join_ranks
 from dstrain.data.collate import collate
 from dstrain.data.cuts import Cut
@@ -167,7 +167,7 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
     )
     if config.machine.compile:
         compile_layers(model)
-    ranks = join_ranks(discover_place({}), timeout_minutes=5)
+    ranks = join_ranks(read_process_info({}), timeout_minutes=5)
     plan = Plan(
         tokens.source_lengths,
         tokens.target_lengths,
@@ -295,7 +295,7 @@ def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: Token
     """Seq2SeqTrainer on the same rows, with its own collator."""
     assert job.rows_per_update % job.side.size == 0
     if job.deepspeed:
-        os.environ.update(discover_place({}).as_environment())  # else DeepSpeed asks MPI
+        os.environ.update(read_process_info({}).as_environment())  # else DeepSpeed asks MPI
     watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"),

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from dstrain.cluster.environment import Place, free_port
+from dstrain.cluster.environment import ProcessInfo, free_port
 
 SPAWN = multiprocessing.get_context("forkserver")
 SPAWN.set_forkserver_preload(["tests.distributed.preload"])
@@ -48,11 +48,11 @@ def end_ranks(
     return [child.exitcode for child in children if child.exitcode is not None]
 
 
-def build_places(world_size: int) -> list[Place]:
+def build_places(world_size: int) -> list[ProcessInfo]:
     """The places of a run on this host, with a port of its own."""
     port = free_port()
     return [
-        Place(
+        ProcessInfo(
             rank=rank,
             local_rank=rank,
             world_size=world_size,
@@ -94,7 +94,7 @@ def _receive(pipe: Connection, *, rank: int) -> Any:
     return value
 
 
-def _run_rank(pipe: Connection, place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+def _run_rank(pipe: Connection, place: ProcessInfo, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     import torch
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -108,7 +108,7 @@ def _run_rank(pipe: Connection, place: Place, function: Callable[..., Any], argu
         os._exit(0)  # destructors of the process group would wait for peers that are gone
 
 
-def _run_to_the_end(place: Place, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
+def _run_to_the_end(place: ProcessInfo, function: Callable[..., int], arguments: tuple[Any, ...]) -> None:
     import torch
 
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -122,7 +122,7 @@ def _run_to_the_end(place: Place, function: Callable[..., int], arguments: tuple
         os._exit(code)  # as in _run_rank
 
 
-def _join_and_call(place: Place, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _join_and_call(place: ProcessInfo, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     from dstrain.cluster.process_group import join_ranks
 
     ranks = join_ranks(place, timeout_minutes=2)

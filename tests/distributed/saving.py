@@ -19,7 +19,7 @@ def save_now(root: Path, *, engine: Any, step: int, ranks: Ranks, **state: Any) 
         check_lease=lambda: None,
         sync_records=lambda: None,
         prune=lambda: None,
-        reach=lambda phase: None,
+        on_stage=lambda phase: None,
     )
     values: dict[str, Any] = {"epoch": 0, "step_in_epoch": step, "cut": {}, "data": {}} | state
     saver.save(RunState(step=step, **values), scores=None)
@@ -44,6 +44,6 @@ def resume_optimizer(directory: Path, *, engine: Any) -> None:
 
 def saved_dir(root: Path, *, step: int) -> Path:
     """The committed directory of a step."""
-    from dstrain.checkpoint.store import Name
+    from dstrain.checkpoint.store import CheckpointName
 
-    return root / str(Name(step, 0))
+    return root / str(CheckpointName(step, 0))

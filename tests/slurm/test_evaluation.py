@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dstrain.checkpoint.pending import list_due
+from dstrain.checkpoint.pending import list_pending
 from dstrain.config.schema import RunConfig
 from dstrain.models.save import exported_step
 from dstrain.run_folder.record import load_record
@@ -25,7 +25,7 @@ def test_rows_of_a_small_job_join_the_run_while_it_trains_and_are_those_of_the_s
         return not call("squeue", "--noheader", "--name", job_name(run_dir)).strip()
 
     assert job.wait_end() == "COMPLETED 0:0", job.log()
-    until(lambda: not list_due(run_dir) and is_over(), else_show=(tmp_path / "small.log").read_text)
+    until(lambda: not list_pending(run_dir) and is_over(), else_show=(tmp_path / "small.log").read_text)
     record, expected = load_record(run_dir), load_record(Path(straight.run_dir))
     assert [(row.step, row.epoch, row.train_loss) for row in record.eval_rows] == [
         (row.step, row.epoch, row.train_loss) for row in expected.eval_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
-from dstrain.checkpoint.store import current_dirs, name_of
+from dstrain.checkpoint.store import current_dirs, parse_checkpoint_name
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
@@ -127,7 +127,9 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_save_and_what_it_commits
     until(lambda: [claim.base_step for claim in read_claims(run_dir)][1:] == [4], else_show=job.log)
     (tmp_path / "go-on").touch()
     until((tmp_path / "committed").exists, else_show=job.log)
-    chosen = [name_of(path) for path in current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))]
+    chosen = [
+        parse_checkpoint_name(path) for path in current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    ]
     assert all(name and (name.lease == 2 or name.step <= 4) for name in chosen), chosen
     assert_as_straight(job, straight=straight)
     assert resumed_at(job) == [4]

@@ -168,7 +168,7 @@ def test_a_wrong_option_of_the_evaluation_job_fails_at_once_with_the_error_as_th
     job = submit(build_recipe(tmp_path, machine__evaluation_job=["--partition=nope"]), wait=True)
     assert job.wait_end() == "FAILED 2:0"
     assert last_line(job).startswith('machine.evaluation_job: sbatch refuses ["--partition=nope"] (sbatch: error: ')
-    assert f"dstrain evaluate {job.config.run_dir} --due" in last_line(job)
+    assert f"dstrain evaluate {job.config.run_dir} --pending" in last_line(job)
     assert "srun" not in job.log()
 
 

@@ -26,13 +26,13 @@ def rename_before_manifest(argument: str) -> None:
     from dstrain.checkpoint import saver
     from dstrain.checkpoint.manifest import Manifest, save_manifest
 
-    def commit(parts: Path, *, manifest: Manifest, reach: Callable[[str], None]) -> Path:
+    def commit(parts: Path, *, manifest: Manifest, on_stage: Callable[[str], None]) -> Path:
         final = parts.with_suffix("")
-        reach("rename")
+        on_stage("rename")
         parts.rename(final)
-        reach("manifest")
+        on_stage("manifest")
         save_manifest(manifest, directory=final)
-        reach("renamed")
+        on_stage("renamed")
         return final
 
     saver.commit_save = commit

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.config.schema import RunConfig
 from dstrain.tasks.demo.rows import demo_rows
 from tests.distributed.ranks import start_ranks
@@ -75,7 +75,7 @@ def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
 
 
 def _train(
-    place: Place,
+    process: ProcessInfo,
     values: dict[str, Any],
     stop_after: int | None,
     allowed: Sequence[str],
@@ -85,11 +85,11 @@ def _train(
 
     logging.getLogger("dstrain").setLevel(logging.WARNING)
     config = RunConfig.model_validate(values)
-    if stop_after is not None and place.rank == 0:
+    if stop_after is not None and process.rank == 0:
         threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
     return run(
         config,
-        place=place,
+        process=process,
         command="python -m dstrain.train",
         allowed=allowed,
         allocation_end=allocation_end,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.load import load_config
@@ -25,11 +25,11 @@ def test_what_is_found_fits_and_half_as_much_again_does_not(tmp_path: Path) -> N
     assert found["peak"] <= found["limit"] + UNSTEADY_BYTES < found["peak_of_more"]
 
 
-def _find(place: Place, arguments: Sequence[str]) -> dict[str, int]:
+def _find(place: ProcessInfo, arguments: Sequence[str]) -> dict[str, int]:
     # more rows than a step has, so that a step does not end the search
     config = build_run(Path(arguments[0]), training__batch_size=1_000_000)
-    ranks = join_ranks(discover_place({}), timeout_minutes=5)
-    prepared = prepare(config, ranks=Ranks(place=place, device=ranks.device, group=None))
+    ranks = join_ranks(read_process_info({}), timeout_minutes=5)
+    prepared = prepare(config, ranks=Ranks(process=place, device=ranks.device, group=None))
     folders = [str(tokens.folder) for tokens in (prepared.train, prepared.eval)]
     request = Request(config, str(Path(config.run_dir) / "tokenizer"), *folders)
     probe = Probe(request, ranks=ranks)
@@ -51,13 +51,13 @@ def test_compiled_layers_are_timed_against_eager_ones(tmp_path: Path) -> None:
     assert found["graphs"] >= 2
 
 
-def _time(place: Place, arguments: Sequence[str]) -> dict[str, Any]:
+def _time(place: ProcessInfo, arguments: Sequence[str]) -> dict[str, Any]:
     import torch
     from torch._dynamo.utils import counters
 
     config = build_run(Path(arguments[0]), machine__compile=None)
-    ranks = join_ranks(discover_place({}), timeout_minutes=5)
-    prepared = prepare(config, ranks=Ranks(place=place, device=ranks.device, group=None))
+    ranks = join_ranks(read_process_info({}), timeout_minutes=5)
+    prepared = prepare(config, ranks=Ranks(process=place, device=ranks.device, group=None))
     folders = [str(tokens.folder) for tokens in (prepared.train, prepared.eval)]
     probe = Probe(Request(config, str(Path(config.run_dir) / "tokenizer"), *folders), ranks=ranks)
     assert probe.measure(200) is not None

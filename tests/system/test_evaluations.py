@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from dstrain.checkpoint.pending import list_due
+from dstrain.checkpoint.pending import list_pending
 from dstrain.checkpoint.verify import inspect_run, is_sound
-from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
@@ -30,7 +30,7 @@ def score(*arguments: str, world_size: int = 1) -> list[int]:
     return start_ranks(_score, arguments, world_size=world_size)
 
 
-def _score(place: Place, arguments: Sequence[str]) -> int:
+def _score(place: ProcessInfo, arguments: Sequence[str]) -> int:
     os.environ.update(place.as_environment() | {"LOCAL_WORLD_SIZE": str(place.local_world_size)})
     return main(list(arguments))
 
@@ -55,18 +55,18 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
     config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
     run_dir = Path(config.run_dir)
     assert train(config, world_size=2, stop_after=7) == [EXIT_PREEMPTED] * 2
-    assert [due.step for due in list_due(run_dir)] == [3, 6]
-    assert score(str(run_dir), "--due", world_size=2) == [0, 0]
+    assert [due.step for due in list_pending(run_dir)] == [3, 6]
+    assert score(str(run_dir), "--pending", world_size=2) == [0, 0]
     assert values(load_record(run_dir).eval_rows) == values(load_record(straight).eval_rows)[:2]
     assert not (run_dir / "best").exists()  # that is the run's own to write while it goes on
 
     assert train(config, world_size=2) == [0, 0]
-    assert [due.step for due in list_due(run_dir)] == [9, 12, 14]
+    assert [due.step for due in list_pending(run_dir)] == [9, 12, 14]
     assert is_sound(inspect_run(run_dir))  # what is due has kept its weights
-    assert score(str(run_dir), "--due") == [0]
+    assert score(str(run_dir), "--pending") == [0]
     record, expected = load_record(run_dir), load_record(straight)
     assert values(record.eval_rows) == values(expected.eval_rows)
-    assert record.due_rows == ()
+    assert record.pending_rows == ()
     assert expected.best is not None
     assert exported_step(run_dir / "best") == expected.best.step
     assert exported_step(run_dir / "final") == 14
@@ -77,20 +77,20 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
 
 def test_scoring_a_finished_run_is_no_start_of_it(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = inspect_status(straight, now=0.0, observer=this_process())
-    assert main([str(straight), "--due"]) == 0
+    assert main([str(straight), "--pending"]) == 0
     assert f"{straight}: no evaluation is due" in capsys.readouterr().out
     after = inspect_status(straight, now=0.0, observer=this_process())
     assert (after.state, after.since, after.starts) == (before.state, before.since, before.starts)
 
 
 def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ranks = join_scorers(discover_place({}), config=load_record(straight).config, meeting=None)
+    ranks = join_scorers(read_process_info({}), config=load_record(straight).config, rendezvous=None)
     with sole_scorer(straight, ranks=ranks, stale_seconds=60.0):
-        assert main([str(straight), "--due"]) == 1
+        assert main([str(straight), "--pending"]) == 1
     said = capsys.readouterr().err
     assert f"{straight / 'scores'}: process {os.getpid()} on " in said
     assert "makes these scores; wait for it, or end it" in said
-    assert main([str(straight), "--due"]) == 0
+    assert main([str(straight), "--pending"]) == 0
 
 
 def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_ar
     assert train(config, world_size=2) == [0, 0]
     (broken,) = (run_dir / "checkpoints").glob("step-00000006.*/weights-00000.safetensors")
     broken.write_bytes(broken.read_bytes()[:-1])
-    assert score(str(run_dir), "--due") == [0]
+    assert score(str(run_dir), "--pending") == [0]
     record = load_record(run_dir)
     assert [row.step for row in record.eval_rows] == [3, 9, 12, 14]
-    assert [row.step for row in record.due_rows] == [6]
+    assert [row.step for row in record.pending_rows] == [6]
 
 
 def test_another_test_set_is_scored_on_two_ranks_as_on_one_and_stands_on_the_card(

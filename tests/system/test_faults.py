@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from dstrain.attempt.lease import acquire
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import CheckpointError
-from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
+from dstrain.checkpoint.store import checkpoint_dirs, newest_valid, parse_checkpoint_name
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import Holder
 from dstrain.config.load import dump_config
@@ -261,7 +261,7 @@ def test_a_writer_that_slept_through_a_takeover_ends_and_what_it_commits_late_is
     (step,) = steps
     assert codes[0] == 1
     assert "lease 1 was lost to lease 2 of process 7 on elsewhere" in torture.printed(config)
-    saved = [name_of(path) for path in checkpoint_dirs(Path(config.run_dir) / "checkpoints")]
+    saved = [parse_checkpoint_name(path) for path in checkpoint_dirs(Path(config.run_dir) / "checkpoints")]
     assert any(name and name.step > step for name in saved) is bool(harms)
     assert live(config) == BOTH, torture.printed(config)
     events = load_record(Path(config.run_dir)).events

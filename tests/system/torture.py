@@ -20,8 +20,8 @@ from pathlib import Path
 
 from dstrain.attempt.rank_records import DRILL_VARIABLE, TRACKS, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import verify_checkpoint
-from dstrain.checkpoint.store import checkpoint_dirs, name_of, newest_valid
-from dstrain.cluster.environment import Place
+from dstrain.checkpoint.store import checkpoint_dirs, newest_valid, parse_checkpoint_name
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
@@ -132,7 +132,9 @@ def _kill_later(pids: list[int], kill: Kill) -> None:
                 continue  # it had come to its end
 
 
-def _start(place: Place, config: str, drill: str, harms: Sequence[str], number: str, arguments: Sequence[str]) -> int:
+def _start(
+    place: ProcessInfo, config: str, drill: str, harms: Sequence[str], number: str, arguments: Sequence[str]
+) -> int:
     from dstrain.train import main
 
     for each in harms:
@@ -196,7 +198,9 @@ def fingerprint(config: RunConfig) -> dict[str, object]:
         "losses": {row.step: row.loss for row in record.train_rows},
         "scores": {row.step: (row.train_loss, row.scores) for row in record.eval_rows},
         "best_step": record.best.step if record.best else None,
-        "kept": sorted({name.step for path in checkpoint_dirs(run_dir / "checkpoints") if (name := name_of(path))}),
+        "kept": sorted(
+            {name.step for path in checkpoint_dirs(run_dir / "checkpoints") if (name := parse_checkpoint_name(path))}
+        ),
         "status": record.status,
     }
 

@@ -26,7 +26,7 @@ def test_of_a_run_folder_its_own_recipe_and_its_best_model_are_taken(run: Path, 
         (run / name).mkdir()
     found = order(run)
     assert (found.model, found.config.name, found.output) == (str(run / folders[0]), "debug", run / "evaluate")
-    assert (found.step, found.is_due, found.joins) == (None, False, None)
+    assert (found.step, found.is_pending, found.joins) == (None, False, None)
 
 
 def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
@@ -56,8 +56,8 @@ def test_what_has_no_effect_on_scores_is_told_from_what_has(run: Path) -> None:
 
 
 def test_what_is_due_is_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
-    found = order(run, "--due", "machine.cache_dir=/elsewhere")
-    assert (found.is_due, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
+    found = order(run, "--pending", "machine.cache_dir=/elsewhere")
+    assert (found.is_pending, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
 
 
 def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
         (["some/model", "--config", "debug", "--step", "3"], "--step needs a run folder, and some/model is none"),
         (["some/model", "--config", "debug", "--as", "x"], "--as needs a run folder"),
-        (["some/model", "--config", "debug", "--due"], "--due needs a run folder"),
+        (["some/model", "--config", "debug", "--pending"], "--pending needs a run folder"),
         (["{run}"], "score one of its checkpoints with --step"),
-        (["{run}", "--due", "--step", "3"], "leave --step, --as, --output and --config away"),
-        (["{run}", "--due", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
+        (["{run}", "--pending", "--step", "3"], "leave --step, --as, --output and --config away"),
+        (["{run}", "--pending", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "leave --output away, or --as"),
         (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "is named with letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),

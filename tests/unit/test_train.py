@@ -11,7 +11,7 @@ import pytest
 
 from dstrain import train
 from dstrain.attempt.lease import LeaseHeld
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
@@ -28,8 +28,8 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:
-    return Place(
+def build_process(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> ProcessInfo:
+    return ProcessInfo(
         rank=rank,
         local_rank=rank,
         world_size=world_size,
@@ -161,10 +161,10 @@ def test_wrong_options_are_refused(
     ],
 )
 def test_the_command_is_one_that_can_be_typed(launcher: str, world_size: int, script: str, shown: str) -> None:
-    place = build_place(launcher, world_size=world_size)
+    process = build_process(launcher, world_size=world_size)
     for local_rank in (["--local_rank=1"], ["--local-rank=1"], []):
         arguments = [*local_rank, "--config", "my recipe.yaml", "a=[1, 2]"]
-        command = show_command(place, script=script, arguments=arguments)
+        command = show_command(process, script=script, arguments=arguments)
         assert command == f"{shown} --config 'my recipe.yaml' 'a=[1, 2]'"
 
 
@@ -178,7 +178,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return 85
 
     monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=run))
-    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "quiet_libraries", lambda process: None)
     monkeypatch.setattr(train, "_await_signals", lambda: None)
     monkeypatch.setattr(sys, "argv", [str(LAUNCH)])
     return calls
@@ -190,7 +190,7 @@ def test_a_run_gets_its_configuration_place_and_command_and_its_exit_code_is_kep
     assert main(["--config", "debug", "seed=7"]) == 85
     (call,) = started
     assert (call["config"].seed, call["config"].name, call["debug"]) == (7, "debug", False)
-    assert (call["place"].launcher, call["command"]) == ("python", "python launch/train.py --config debug seed=7")
+    assert (call["process"].launcher, call["command"]) == ("python", "python launch/train.py --config debug seed=7")
 
 
 @pytest.mark.parametrize(("options", "name"), [(["--debug"], "debug-debug"), (["--overfit", "4"], "debug-overfit4")])
@@ -205,7 +205,7 @@ def test_debugging_runs_a_small_recipe_in_a_folder_of_its_own(
 def test_debugging_on_several_ranks_is_refused(
     started: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for key, value in build_place(world_size=2).as_environment().items():
+    for key, value in build_process(world_size=2).as_environment().items():
         monkeypatch.setenv(key, value)
     assert main(["--config", "debug", "--debug"]) == 2
     assert "one process" in capsys.readouterr().err
@@ -223,7 +223,7 @@ def test_an_error_of_the_run_is_reported_and_ends_the_process_with_1(
         raise SystemExit(code)
 
     monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=fail))
-    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "quiet_libraries", lambda process: None)
     monkeypatch.setattr(train, "_await_signals", lambda: None)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(SystemExit) as ended:
@@ -259,7 +259,7 @@ def test_slurm_tells_a_restart_from_a_first_start(
         raise SystemExit(code)
 
     monkeypatch.setitem(sys.modules, "dstrain.run.training", Namespace(run=refuse))
-    monkeypatch.setattr(train, "prepare_output", lambda place: None)
+    monkeypatch.setattr(train, "quiet_libraries", lambda process: None)
     monkeypatch.setattr(train, "_await_signals", lambda: None)
     monkeypatch.setattr(os, "_exit", end)
     for name, value in ({"SLURM_JOB_ID": "7"} | restarts).items():

@@ -10,7 +10,7 @@ from dstrain.training.hooks.evaluate import EvaluateHook, is_due
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
-MANY_DUE = 3
+MANY_PENDING = 3
 """Each keeps a checkpoint."""
 
 Found = tuple[dict[str, float] | None, list[int]]
@@ -19,7 +19,7 @@ Found = tuple[dict[str, float] | None, list[int]]
 log = logging.getLogger(__name__)
 
 
-class DueHook(Hook):
+class DeferredEvaluationHook(Hook):
     """Stands in for EvaluateHook where evaluations are another job's, and leaves a state that it can go on from."""
 
     name = EvaluateHook.name
@@ -37,7 +37,7 @@ class DueHook(Hook):
         self._warned = False
         self.best: dict[str, float] | None = None
         """As EvaluateHook's, of the scores that have come so far."""
-        self.due_steps: list[int] = []
+        self.pending_steps: list[int] = []
         """Steps whose checkpoints wait to be scored."""
         self.latest: tuple[int, dict[str, float]] | None = None
         """None: a checkpoint is saved before it is scored."""
@@ -45,7 +45,7 @@ class DueHook(Hook):
     @property
     def kept_steps(self) -> list[int]:
         """Steps whose weights must not be pruned."""
-        return [*self.due_steps, *([int(self.best["step"])] if self.best else [])]
+        return [*self.pending_steps, *([int(self.best["step"])] if self.best else [])]
 
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
@@ -81,12 +81,12 @@ class DueHook(Hook):
 
     def _take_up(self) -> None:
         found = self._look_up() if self._ranks.rank == 0 else None
-        self.best, self.due_steps = self._ranks.broadcast(found)
-        if len(self.due_steps) > MANY_DUE and not self._warned and self._ranks.rank == 0:
+        self.best, self.pending_steps = self._ranks.broadcast(found)
+        if len(self.pending_steps) > MANY_PENDING and not self._warned and self._ranks.rank == 0:
             self._warned = True
             log.warning(
                 "%d evaluations wait for another job, and each keeps a checkpoint: see squeue, or run "
-                "`dstrain evaluate %s --due` (said once)",
-                len(self.due_steps),
+                "`dstrain evaluate %s --pending` (said once)",
+                len(self.pending_steps),
                 self._config.run_dir,
             )

@@ -45,7 +45,7 @@ class PreemptHook(Hook):
         self._flag = 0
         self._told: float | None = None
         # watched from here on, since a launcher may die while data and model are made ready
-        watch_launcher(ranks.place.launched_by, on_death=self._on_orphaned)
+        watch_launcher(ranks.process.launched_by, on_death=self._on_orphaned)
 
     def on_start(self, progress: Progress, control: Control) -> None:
         for number in SIGNALS:

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstrain.attempt.attempt import Guard, start_guard
-from dstrain.cluster.environment import discover_place
+from dstrain.attempt.attempt import Attempt, start_attempt
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.machine import Machine
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
 
 
-def start(run_dir: Path, *, environment: Mapping[str, str] | None = None) -> Guard:
-    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
-    return start_guard(run_dir, ranks=ranks, machine=Machine(), drill=None, environment=environment or {})
+def start(run_dir: Path, *, environment: Mapping[str, str] | None = None) -> Attempt:
+    ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
+    return start_attempt(run_dir, ranks=ranks, machine=Machine(), drill=None, environment=environment or {})
 
 
 def outcome(run_dir: Path) -> tuple[str, int] | None:
@@ -28,9 +28,9 @@ def outcome(run_dir: Path) -> tuple[str, int] | None:
 def test_a_start_says_at_once_that_it_runs(before: RunOutcome | None, tmp_path: Path) -> None:
     if before is not None:
         write_outcome(tmp_path, before)
-    guard = start(tmp_path)
-    assert outcome(tmp_path) == ("running", guard.attempt)
-    guard.close("done")
+    attempt = start(tmp_path)
+    assert outcome(tmp_path) == ("running", attempt.number)
+    attempt.close("done")
 
 
 def test_a_finished_run_stays_finished_until_a_start_knows_where_it_goes_on_from(tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_a_finished_run_stays_finished_until_a_start_knows_where_it_goes_on_from
     refused.close("refused")
     accepted = start(tmp_path)
     accepted.set_base(12)
-    assert outcome(tmp_path) == ("running", accepted.attempt)
+    assert outcome(tmp_path) == ("running", accepted.number)
     accepted.close("done")
 
 

@@ -12,15 +12,15 @@ from dstrain.attempt import failure
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.lease import LeaseHeld
 from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
-from dstrain.cluster.environment import Place
+from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.errors import PeerLost, UserError
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
 
 
-def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> Place:
-    return Place(
+def build_process(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> ProcessInfo:
+    return ProcessInfo(
         rank=rank,
         local_rank=rank,
         world_size=world_size,
@@ -33,8 +33,8 @@ def build_place(launcher: str = "python", *, rank: int = 0, world_size: int = 1)
 
 def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2, is_restart: bool = False) -> int:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}"])
-    place = build_place(rank=rank, world_size=world_size)
-    return report_failure(error, config=config, place=place, is_restart=is_restart)
+    process = build_process(rank=rank, world_size=world_size)
+    return report_failure(error, config=config, process=process, is_restart=is_restart)
 
 
 def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
@@ -54,9 +54,9 @@ def test_a_port_in_use_is_a_failure_and_no_lost_peer(
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with socket.create_server(("127.0.0.1", 0)) as other:
-        place = replace(build_place(), master_port=other.getsockname()[1])
+        process = replace(build_process(), master_port=other.getsockname()[1])
         with pytest.raises(ValueError, match="is in use") as caught:
-            join_ranks(place, timeout_minutes=1)
+            join_ranks(process, timeout_minutes=1)
     assert report(caught.value, tmp_path, rank=0) == 1
     assert "lost" not in capsys.readouterr().err
     outcome = read_outcome(tmp_path)

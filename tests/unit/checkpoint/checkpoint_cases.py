@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_file, save_manifest
-from dstrain.checkpoint.store import Name, begin_save, commit_save
+from dstrain.checkpoint.store import CheckpointName, begin_save, commit_save
 from dstrain.run_folder.claims import Claim
 
 RECIPE: dict[str, Any] = {
@@ -55,11 +55,11 @@ def save(
     **values: Any,
 ) -> Path:
     """A committed checkpoint of weights, optimizer and state; `values` go into its manifest."""
-    parts = begin_save(root, name=Name(step, lease))
+    parts = begin_save(root, name=CheckpointName(step, lease))
     written = {WEIGHTS: f"{content} of step {step}", OPTIMIZER: "optimizer", STATE: "{}"} | dict(files or {})
     for name, text in written.items():
         (parts / name).write_text(text)
-    return commit_save(parts, manifest=build_manifest(parts, step=step, lease=lease, **values), reach=ignore)
+    return commit_save(parts, manifest=build_manifest(parts, step=step, lease=lease, **values), on_stage=ignore)
 
 
 def seal(directory: Path) -> None:

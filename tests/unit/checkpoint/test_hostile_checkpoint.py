@@ -282,7 +282,7 @@ def test_a_piece_given_twice_in_one_header_is_refused_or_read_as_one(tmp_path: P
 
 
 def test_a_piece_given_by_two_files_is_read_once(tmp_path: Path) -> None:
-    write_tensors({"master/weight@0": zeros(6), "master/bias@0": zeros(2)}, path=tmp_path / WEIGHTS, reach=ignore)
+    write_tensors({"master/weight@0": zeros(6), "master/bias@0": zeros(2)}, path=tmp_path / WEIGHTS, on_stage=ignore)
     write_header(tmp_path / "weights-00001.safetensors", header=json.dumps(WHOLE).encode(), data=bytes(32))
     assert read_weights(tmp_path)
 

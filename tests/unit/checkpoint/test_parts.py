@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Tensor]] = {
 @pytest.mark.parametrize("tensors", CASES.values(), ids=CASES.keys())
 def test_the_library_reads_what_was_written_bit_for_bit(tensors: dict[str, Tensor], tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
-    entry = write_tensors(tensors, path=path, reach=ignore)
+    entry = write_tensors(tensors, path=path, on_stage=ignore)
     read = load_file(path)
     assert read.keys() == tensors.keys()
     for name, tensor in tensors.items():
@@ -54,7 +54,7 @@ def test_the_library_reads_what_was_written_bit_for_bit(tensors: dict[str, Tenso
 def test_a_header_of_any_length_leaves_the_data_aligned(length: int, tmp_path: Path) -> None:
     tensors = {"n" * length: numbers(3)}
     path = tmp_path / "weights.safetensors"
-    write_tensors(tensors, path=path, reach=ignore)
+    write_tensors(tensors, path=path, on_stage=ignore)
     content = path.read_bytes()
     assert int.from_bytes(content[:8], "little") % 8 == 0
     assert torch.equal(load_file(path)["n" * length].view(torch.int32), tensors["n" * length].view(torch.int32))
@@ -65,7 +65,7 @@ def test_a_header_of_any_length_leaves_the_data_aligned(length: int, tmp_path: P
 def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "WRITTEN_BYTES", 12)
     tensors = {"a": numbers(10), "b": numbers(3), "c": numbers(7, 2)}
-    entry = write_tensors(tensors, path=tmp_path / "w", reach=ignore)
+    entry = write_tensors(tensors, path=tmp_path / "w", on_stage=ignore)
     read = load_file(tmp_path / "w")
     assert all(torch.equal(read[name].view(torch.int32), tensor.view(torch.int32)) for name, tensor in tensors.items())
     assert entry.sha256 == hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
@@ -74,7 +74,7 @@ def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypat
 def test_a_write_that_the_system_cuts_short_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, view: write(descriptor, bytes(view[:5])))
-    entry = write_tensors({"a": numbers(10)}, path=tmp_path / "w", reach=ignore)
+    entry = write_tensors({"a": numbers(10)}, path=tmp_path / "w", on_stage=ignore)
     assert entry.size == (tmp_path / "w").stat().st_size
     assert entry.sha256 == hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
 
@@ -85,7 +85,7 @@ def test_a_full_disk_is_an_error_and_not_a_short_file(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="No space left"):
-        write_tensors({"a": numbers(10)}, path=tmp_path / "w", reach=ignore)
+        write_tensors({"a": numbers(10)}, path=tmp_path / "w", on_stage=ignore)
 
 
 def test_stages_are_told_as_they_are_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,11 +93,11 @@ def test_stages_are_told_as_they_are_reached(tmp_path: Path, monkeypatch: pytest
     path = tmp_path / "w"
     sizes: dict[str, int] = {}
 
-    def reach(stage: str) -> None:
+    def on_stage(stage: str) -> None:
         assert stage not in sizes, "told twice"
         sizes[stage] = path.stat().st_size if path.exists() else 0
 
-    entry = write_tensors({"a": numbers(10)}, path=path, reach=reach)
+    entry = write_tensors({"a": numbers(10)}, path=path, on_stage=on_stage)
     assert list(sizes) == ["write part", "part half written", "part written"]
     assert list(sizes.values()) == [0, entry.size - 20, entry.size]
 
@@ -105,7 +105,7 @@ def test_stages_are_told_as_they_are_reached(tmp_path: Path, monkeypatch: pytest
 def test_the_file_is_synced_after_its_last_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(os.fstat(descriptor).st_size))
-    entry = write_blocks([b"head"], [b"one", b"two"], num_bytes=6, path=tmp_path / "w", reach=ignore)
+    entry = write_blocks([b"head"], [b"one", b"two"], num_bytes=6, path=tmp_path / "w", on_stage=ignore)
     assert synced == [entry.size] == [10]
     assert (tmp_path / "w").read_bytes() == b"headonetwo"
 
@@ -115,11 +115,11 @@ def test_the_file_is_synced_after_its_last_byte(tmp_path: Path, monkeypatch: pyt
 )
 def test_only_what_the_format_is_written_for_is_written(tensor: Tensor, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        write_tensors({"a": tensor}, path=tmp_path / "w", reach=ignore)
+        write_tensors({"a": tensor}, path=tmp_path / "w", on_stage=ignore)
     assert not (tmp_path / "w").exists()
 
 
 def test_the_metadata_of_a_file_hold_nothing(tmp_path: Path) -> None:
-    write_tensors({"a": numbers(1)}, path=tmp_path / "w", reach=ignore)
+    write_tensors({"a": numbers(1)}, path=tmp_path / "w", on_stage=ignore)
     with safe_open(tmp_path / "w", framework="pt") as opened:
         assert opened.metadata() is None

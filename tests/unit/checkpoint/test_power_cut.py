@@ -23,7 +23,14 @@ from dstrain.checkpoint.manifest import (
     verify_checkpoint,
 )
 from dstrain.checkpoint.parts import write_blocks, write_tensors
-from dstrain.checkpoint.store import Name, begin_save, carry_out, checkpoint_dirs, name_of, plan_pruning
+from dstrain.checkpoint.store import (
+    CheckpointName,
+    begin_save,
+    carry_out,
+    checkpoint_dirs,
+    parse_checkpoint_name,
+    plan_pruning,
+)
 from dstrain.run_folder.atomic import sync_path
 from tests.unit.checkpoint.checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, build_manifest, ignore
 from tests.unit.checkpoint.durable_disk import DurableDisk, Image, write_image
@@ -67,7 +74,7 @@ class Drive:
         """What a start would find."""
         root = self.folder / "run" / "checkpoints"
         for directory in checkpoint_dirs(root):
-            name = name_of(directory)
+            name = parse_checkpoint_name(directory)
             try:
                 verify_checkpoint(directory)
             except CheckpointError as error:
@@ -82,20 +89,20 @@ class Drive:
                 verify_checkpoint(found[0])
             except CheckpointError as error:
                 raise Lost(f"what was found is not whole: {error}") from error
-        begin_save(root, name=Name(99, 9))  # whatever was left, the next save can begin
+        begin_save(root, name=CheckpointName(99, 9))  # whatever was left, the next save can begin
 
 
 def write_checkpoint(root: Path, *, step: int, drive: Drive) -> None:
     """One save as the saver makes it."""
     drive.in_flight = step
-    parts = begin_save(root, name=Name(step, 1))
+    parts = begin_save(root, name=CheckpointName(step, 1))
     tensors = {"master/w@0": torch.arange(float(step))}
     entries = (
-        write_tensors(tensors, path=parts / WEIGHTS, reach=ignore),
-        write_tensors({"exp_avg/w@0": torch.ones(3)}, path=parts / OPTIMIZER, reach=ignore),
-        write_blocks([], [b"{}"], num_bytes=2, path=parts / STATE, reach=ignore),
+        write_tensors(tensors, path=parts / WEIGHTS, on_stage=ignore),
+        write_tensors({"exp_avg/w@0": torch.ones(3)}, path=parts / OPTIMIZER, on_stage=ignore),
+        write_blocks([], [b"{}"], num_bytes=2, path=parts / STATE, on_stage=ignore),
     )
-    store.commit_save(parts, manifest=build_manifest(parts, step=step, files=entries), reach=ignore)
+    store.commit_save(parts, manifest=build_manifest(parts, step=step, files=entries), on_stage=ignore)
     drive.whole.append(step)
     drive.in_flight = None
 
@@ -127,11 +134,11 @@ def train(
             write_checkpoint(root, step=step, drive=drive)
             if step in DAMAGED:
                 drive.whole.remove(step)
-                drive.disk.damage(root / str(Name(step, 1)) / WEIGHTS)
+                drive.disk.damage(root / str(CheckpointName(step, 1)) / WEIGHTS)
             pruning = plan_pruning(
                 root, claims=(), keep_last=2, keep_steps=[BEST], keep_weights_every=None, is_whole=judge
             )
-            carry_out(pruning, reach=ignore)
+            carry_out(pruning, on_stage=ignore)
             drive.cut()
     return drive
 
@@ -143,9 +150,10 @@ def test_a_power_cut_at_any_operation_costs_at_most_the_save_under_way(
     assert drive.whole == [10, 20, 30, 60, 70]
     assert drive.num_cuts > 400
     left = {
-        name_of(path): verify_checkpoint(path).content for path in checkpoint_dirs(tmp_path / "disk/run/checkpoints")
+        parse_checkpoint_name(path): verify_checkpoint(path).content
+        for path in checkpoint_dirs(tmp_path / "disk/run/checkpoints")
     }
-    assert left == {Name(70, 1): "full", Name(60, 1): "full", Name(20, 1): "weights"}
+    assert left == {CheckpointName(70, 1): "full", CheckpointName(60, 1): "full", CheckpointName(20, 1): "weights"}
 
 
 def test_what_pruning_has_removed_stays_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +161,11 @@ def test_what_pruning_has_removed_stays_removed(tmp_path: Path, monkeypatch: pyt
     assert drive.disk is not None
     for image in drive.disk.images():
         write_image(image, folder=drive.folder)
-        steps = {name.step for path in checkpoint_dirs(drive.folder / "run/checkpoints") if (name := name_of(path))}
+        steps = {
+            name.step
+            for path in checkpoint_dirs(drive.folder / "run/checkpoints")
+            if (name := parse_checkpoint_name(path))
+        }
         assert steps == {20, 60, 70}
 
 
@@ -179,7 +191,7 @@ def test_a_sync_left_out_is_found_out(
 
 
 def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
+    def commit(parts: Path, *, manifest: Manifest, on_stage: store.OnStage) -> Path:
         final = parts.rename(parts.with_suffix(""))
         sync_path(final.parent)
         save_manifest(manifest, directory=final)
@@ -194,7 +206,7 @@ def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: 
 def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def commit(parts: Path, *, manifest: Manifest, reach: store.Reach) -> Path:
+    def commit(parts: Path, *, manifest: Manifest, on_stage: store.OnStage) -> Path:
         save_manifest(manifest, directory=parts)
         final = parts.rename(parts.with_suffix(""))
         sync_path(final)

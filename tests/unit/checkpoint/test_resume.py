@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from dstrain.checkpoint.manifest import CheckpointError, save_manifest
 from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, Start, find_resume
 from dstrain.checkpoint.state import RunState, load_state
-from dstrain.checkpoint.store import Name, begin_save, commit_save, trim_checkpoint
+from dstrain.checkpoint.store import CheckpointName, begin_save, commit_save, trim_checkpoint
 from dstrain.config.differences import differences
 from dstrain.config.load import load_config
 from dstrain.config.schema import RECIPE_KEYS
@@ -38,11 +38,11 @@ def save_run(root: Path, *, step: int = 40, lease: int = 1, data: dict[str, str]
     state = RunState(
         step=step, epoch=2, step_in_epoch=5, cut=CUT, data=DATA | (data or {}), hooks={"log": {"a": 1}}, **values
     )
-    parts = begin_save(root, name=Name(step, lease))
+    parts = begin_save(root, name=CheckpointName(step, lease))
     (parts / WEIGHTS).write_text("weights")
     (parts / STATE).write_bytes(to_json(asdict(state), inf_nan_mode="constants"))
     manifest = build_manifest(parts, step=step, lease=lease, recipe=dict(start().recipe))
-    return commit_save(parts, manifest=manifest, reach=ignore)
+    return commit_save(parts, manifest=manifest, on_stage=ignore)
 
 
 def find(root: Path, *, by: Start | None = None, allowed: tuple[str, ...] = ()) -> Resume:

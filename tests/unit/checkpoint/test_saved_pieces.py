@@ -21,7 +21,7 @@ WHOLE = torch.arange(10, dtype=torch.float32)
 
 def write(folder: Path, *ranks: dict[str, Tensor]) -> Path:
     for rank, tensors in enumerate(ranks):
-        write_tensors(tensors, path=folder / f"weights-{rank:05d}.safetensors", reach=ignore)
+        write_tensors(tensors, path=folder / f"weights-{rank:05d}.safetensors", on_stage=ignore)
     seal(folder)
     return folder
 

@@ -9,7 +9,7 @@ import pytest
 from dstrain.checkpoint import store
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, verify_checkpoint
 from dstrain.checkpoint.store import (
-    Name,
+    CheckpointName,
     Pruning,
     begin_save,
     carry_out,
@@ -17,8 +17,8 @@ from dstrain.checkpoint.store import (
     commit_save,
     current_dirs,
     leftover_dirs,
-    name_of,
     newest_valid,
+    parse_checkpoint_name,
     plan_pruning,
     remove_checkpoint,
     remove_leftover,
@@ -40,7 +40,7 @@ from tests.unit.checkpoint.checkpoint_cases import (
 
 def names(directories: Sequence[Path]) -> list[tuple[int, int]]:
     """Step and lease of each."""
-    found = [name_of(path) for path in directories]
+    found = [parse_checkpoint_name(path) for path in directories]
     return [(name.step, name.lease) for name in found if name]
 
 
@@ -76,7 +76,7 @@ def plan(
 
 
 def test_begin_gives_an_empty_directory_beside_the_final_one(tmp_path: Path) -> None:
-    parts = begin_save(tmp_path / "new" / "checkpoints", name=Name(12, 3))
+    parts = begin_save(tmp_path / "new" / "checkpoints", name=CheckpointName(12, 3))
     assert parts.name == "step-00000012.lease-3.tmp"
     assert list(parts.iterdir()) == []
 
@@ -89,7 +89,7 @@ def test_begin_removes_what_interrupted_saves_and_removals_of_this_and_earlier_l
         leftover = tmp_path / f"step-00000005.lease-{lease}.{ending}"
         leftover.mkdir()
         (leftover / WEIGHTS).write_text("half")
-    parts = begin_save(tmp_path, name=Name(12, 2))
+    parts = begin_save(tmp_path, name=CheckpointName(12, 2))
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {f"step-00000005.lease-3.{ending}", f"step-00000005.lease-10.{ending}", parts.name}
 
@@ -111,15 +111,15 @@ def test_a_file_or_a_link_in_the_place_of_a_leftover_does_not_stop_saves_and_is_
 
 def test_begin_leaves_committed_checkpoints_alone(tmp_path: Path) -> None:
     directory = save(tmp_path, step=12)
-    begin_save(tmp_path, name=Name(12, 1))
+    begin_save(tmp_path, name=CheckpointName(12, 1))
     assert verify_checkpoint(directory).step == 12
 
 
 def test_two_saves_at_once_under_one_name_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    begin_save(tmp_path, name=Name(12, 1))
+    begin_save(tmp_path, name=CheckpointName(12, 1))
     monkeypatch.setattr(store, "remove_leftover", lambda parts: None)
     with pytest.raises(FileExistsError):
-        begin_save(tmp_path, name=Name(12, 1))
+        begin_save(tmp_path, name=CheckpointName(12, 1))
 
 
 def test_commit_makes_a_checkpoint_that_verifies(tmp_path: Path) -> None:
@@ -131,12 +131,12 @@ def test_commit_makes_a_checkpoint_that_verifies(tmp_path: Path) -> None:
 
 def test_commit_tells_of_every_stage_in_order(tmp_path: Path) -> None:
     reached: list[str] = []
-    parts = begin_save(tmp_path, name=Name(7, 1))
+    parts = begin_save(tmp_path, name=CheckpointName(7, 1))
 
-    def reach(stage: str) -> None:
+    def on_stage(stage: str) -> None:
         reached.append(f"{stage}: {'manifest' if (parts / MANIFEST).exists() else 'none'} {parts.exists()}")
 
-    commit_save(parts, manifest=build_manifest(parts), reach=reach)
+    commit_save(parts, manifest=build_manifest(parts), on_stage=on_stage)
     assert reached == ["manifest: none True", "rename: manifest True", "renamed: none False"]
 
 
@@ -268,7 +268,7 @@ def test_pruning_keeps_the_last_ones_and_the_best_as_weights(tmp_path: Path) -> 
         save(tmp_path, step=step)
     planned = plan(tmp_path, keep_steps=[2])
     assert (steps(planned.remove), steps(planned.trim)) == ([3, 1], [2])
-    carry_out(planned, reach=ignore)
+    carry_out(planned, on_stage=ignore)
     assert steps(checkpoint_dirs(tmp_path)) == [5, 4, 2]
     assert [verify_committed(path).content for path in checkpoint_dirs(tmp_path)] == ["full", "full", "weights"]
     assert leftover_dirs(tmp_path) == []
@@ -285,7 +285,9 @@ def test_pruning_tells_of_itself_before_it_touches_anything(tmp_path: Path) -> N
     for step in (1, 2, 3, 4):
         save(tmp_path, step=step)
     seen: list[tuple[str, int]] = []
-    carry_out(plan(tmp_path, keep_steps=[1]), reach=lambda stage: seen.append((stage, len(checkpoint_dirs(tmp_path)))))
+    carry_out(
+        plan(tmp_path, keep_steps=[1]), on_stage=lambda stage: seen.append((stage, len(checkpoint_dirs(tmp_path))))
+    )
     assert seen == [("prune", 4), ("prune", 3)]
 
 
@@ -340,7 +342,7 @@ def test_a_cadence_keeps_what_is_trimmed_already_as_it_is(tmp_path: Path) -> Non
     for step in (1, 2, 3):
         save(tmp_path, step=step)
     for _ in range(2):
-        carry_out(plan(tmp_path, every=1), reach=ignore)
+        carry_out(plan(tmp_path, every=1), on_stage=ignore)
         assert verify_committed(tmp_path / "step-00000001.lease-1").content == "weights"
 
 
@@ -362,7 +364,7 @@ def test_a_file_under_the_name_of_a_checkpoint_is_removed_like_one(tmp_path: Pat
 
 
 def test_what_a_failed_save_has_written_is_removed_and_a_second_time_is_no_fault(tmp_path: Path) -> None:
-    parts = begin_save(tmp_path, name=Name(1, 1))
+    parts = begin_save(tmp_path, name=CheckpointName(1, 1))
     (parts / WEIGHTS).write_text("half")
     for _ in range(2):
         remove_leftover(parts)
@@ -409,7 +411,7 @@ def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(
         save(tmp_path, step=step)
     monkeypatch.setattr(shutil, "rmtree", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        carry_out(plan(tmp_path), reach=ignore)
+        carry_out(plan(tmp_path), on_stage=ignore)
     assert steps(checkpoint_dirs(tmp_path)) == [3, 2]
     assert [path.name for path in leftover_dirs(tmp_path)] == ["step-00000001.lease-1.old"]
 
@@ -420,10 +422,10 @@ def test_a_commit_cut_short_leaves_the_older_checkpoint_to_be_found(
 ) -> None:
     save(tmp_path, step=1)
     save(tmp_path, step=2, content="first")
-    parts = begin_save(tmp_path, name=Name(2, 1))
+    parts = begin_save(tmp_path, name=CheckpointName(2, 1))
     (parts / WEIGHTS).write_text("second")
     monkeypatch.setattr(store, stage, interrupt)
     with pytest.raises(KeyboardInterrupt):
-        commit_save(parts, manifest=build_manifest(parts, step=2), reach=ignore)
+        commit_save(parts, manifest=build_manifest(parts, step=2), on_stage=ignore)
     assert find(tmp_path) == (2, [])
     assert "first" in (tmp_path / "step-00000002.lease-1" / WEIGHTS).read_text()

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dstrain.checkpoint import verify
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, verify_checkpoint
-from dstrain.checkpoint.store import Name, begin_save, checkpoint_dirs, trim_checkpoint
+from dstrain.checkpoint.store import CheckpointName, begin_save, checkpoint_dirs, trim_checkpoint
 from dstrain.checkpoint.verify import Verdict, inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.cli import app
 from dstrain.cluster.processes import this_process
@@ -107,7 +107,7 @@ def test_what_was_committed_by_a_writer_who_had_lost_the_folder_is_superseded(ro
 
 
 def test_leftovers_stand_at_the_end_and_break_nothing(root: Path) -> None:
-    parts = begin_save(root, name=Name(50, 1))
+    parts = begin_save(root, name=CheckpointName(50, 1))
     (parts / WEIGHTS).write_text("half")
     (root / "step-00000001.lease-1.old").mkdir()
     verdicts = inspect_run(root.parent)
@@ -175,7 +175,7 @@ def test_a_renamed_copy_is_broken_where_it_lies_and_whole_once_it_was_taken_else
 
 def test_nothing_is_changed_by_looking(root: Path) -> None:
     break_file(root / "step-00000040.lease-1")
-    begin_save(root, name=Name(50, 1))
+    begin_save(root, name=CheckpointName(50, 1))
     before = {path: path.stat().st_mtime_ns for path in sorted(root.parent.rglob("*"))}
     run_verify(root.parent)
     assert {path: path.stat().st_mtime_ns for path in sorted(root.parent.rglob("*"))} == before
@@ -253,7 +253,7 @@ def test_one_checkpoint_is_judged_by_itself(root: Path) -> None:
 
 
 def test_one_leftover_is_unfinished(root: Path) -> None:
-    result = run_verify(begin_save(root, name=Name(50, 1)))
+    result = run_verify(begin_save(root, name=CheckpointName(50, 1)))
     assert result.exit_code == 1
     assert "unfinished" in result.stdout
 

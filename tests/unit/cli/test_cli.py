@@ -109,7 +109,7 @@ def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypa
     plain_arguments = dstrain.evaluate.parse_arguments
     monkeypatch.setattr(dstrain.evaluate, "main", main)
     arguments = ["evaluate", "runs/x", "seed=1", "--config", "debug", "--step", "7", "--as", "flores", "--output", "o"]
-    assert RUNNER.invoke(app, [*arguments, "--due"]).exit_code == 1
+    assert RUNNER.invoke(app, [*arguments, "--pending"]).exit_code == 1
     assert seen == [
         {
             "model": "runs/x",
@@ -117,7 +117,7 @@ def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypa
             "config": "debug",
             "step": 7,
             "name": "flores",
-            "due": True,
+            "pending": True,
             "output": Path("o"),
             "local_rank": None,
         }

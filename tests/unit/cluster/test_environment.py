@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from dstrain.cluster.environment import Place, discover_place, free_port
+from dstrain.cluster.environment import ProcessInfo, free_port, read_process_info
 
 LAUNCHED = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 SLURM = {
@@ -26,29 +26,29 @@ def without(environment: dict[str, str], *keys: str) -> dict[str, str]:
     [({"CROSS_RANK": "0"}, "deepspeed"), ({"TORCHELASTIC_RUN_ID": "none"}, "torchrun"), ({}, "environment")],
 )
 def test_a_launcher_is_known_by_its_variables(extra: dict[str, str], launcher: str) -> None:
-    place = discover_place(LAUNCHED | extra)
-    assert place == Place(
+    place = read_process_info(LAUNCHED | extra)
+    assert place == ProcessInfo(
         rank=3, local_rank=1, world_size=4, master_address="node1", master_port=29500, launcher=launcher
     )
 
 
 def test_a_launcher_inside_a_slurm_job_wins_over_slurm() -> None:
-    assert discover_place(SLURM | LAUNCHED | {"TORCHELASTIC_RUN_ID": "1"}).rank == 3
+    assert read_process_info(SLURM | LAUNCHED | {"TORCHELASTIC_RUN_ID": "1"}).rank == 3
 
 
 def test_srun_gives_ranks_the_first_node_and_leaves_the_port_to_them() -> None:
-    place = discover_place(SLURM)
+    place = read_process_info(SLURM)
     assert (place.rank, place.local_rank, place.world_size) == (5, 1, 8)
     assert (place.master_address, place.launcher) == ("gpu07", "srun")
     assert place.master_port == 0
 
 
 def test_srun_on_a_part_of_the_job_meets_on_the_first_node_of_the_step() -> None:
-    assert discover_place(SLURM | {"SLURM_STEP_NODELIST": "gpu08"}).master_address == "gpu08"
+    assert read_process_info(SLURM | {"SLURM_STEP_NODELIST": "gpu08"}).master_address == "gpu08"
 
 
 def test_the_users_own_address_and_port_win_over_slurms() -> None:
-    place = discover_place(SLURM | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"})
+    place = read_process_info(SLURM | {"MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "1234"})
     assert (place.master_address, place.master_port) == ("10.0.0.1", 1234)
 
 
@@ -57,7 +57,7 @@ def test_the_users_own_address_and_port_win_over_slurms() -> None:
     [{}, {"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, {"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, {"MASTER_PORT": "1"}],
 )
 def test_a_process_without_peers_is_alone_on_a_free_port(environment: dict[str, str]) -> None:
-    place = discover_place(environment)
+    place = read_process_info(environment)
     assert (place.rank, place.local_rank, place.world_size) == (0, 0, 1)
     assert (place.master_address, place.launcher) == ("127.0.0.1", "python")
     assert place.master_port > 0
@@ -71,26 +71,26 @@ def test_a_free_port_can_be_bound() -> None:
 @pytest.mark.parametrize("missing", sorted(LAUNCHED))
 def test_half_a_launchers_environment_is_refused_by_name(missing: str) -> None:
     with pytest.raises(ValueError, match=rf"not {missing}\b.*unset"):
-        discover_place(without(LAUNCHED, missing))
+        read_process_info(without(LAUNCHED, missing))
 
 
 @pytest.mark.parametrize("key", sorted(set(LAUNCHED) - {"MASTER_ADDR"}))
 @pytest.mark.parametrize("value", ["", "two", "-1", "1.0", "²"])
 def test_a_launchers_number_that_is_none_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{key} must be a whole number"):
-        discover_place(LAUNCHED | {key: value})
+        read_process_info(LAUNCHED | {key: value})
 
 
 @pytest.mark.parametrize("key", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "MASTER_PORT"])
 def test_a_slurm_number_that_is_none_is_refused_by_name(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key} must be a whole number"):
-        discover_place(SLURM | {key: "x"})
+        read_process_info(SLURM | {key: "x"})
 
 
 def test_slurm_without_a_node_list_is_refused() -> None:
     with pytest.raises(ValueError, match=r"SLURM_JOB_NODELIST.*MASTER_ADDR"):
-        discover_place(without(SLURM, "SLURM_JOB_NODELIST"))
+        read_process_info(without(SLURM, "SLURM_JOB_NODELIST"))
 
 
 def test_a_place_goes_back_into_the_environment_it_came_from() -> None:
-    assert discover_place(LAUNCHED).as_environment() == LAUNCHED
+    assert read_process_info(LAUNCHED).as_environment() == LAUNCHED

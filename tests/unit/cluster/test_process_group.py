@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.process_group import Ranks, choose_device, named_peer_loss
 from dstrain.errors import PeerLost, UserError
 
@@ -20,37 +20,37 @@ def show_gpus(monkeypatch: pytest.MonkeyPatch, *, count: int) -> list[torch.devi
     return chosen
 
 
-def place(local_rank: int, *, launcher: str = "torchrun") -> Place:
-    return replace(discover_place({}), local_rank=local_rank, world_size=8, launcher=launcher)
+def process(local_rank: int, *, launcher: str = "torchrun") -> ProcessInfo:
+    return replace(read_process_info({}), local_rank=local_rank, world_size=8, launcher=launcher)
 
 
 @pytest.mark.parametrize("local_rank", [0, 7])
 def test_without_a_gpu_every_rank_takes_the_cpu(local_rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, count=0)
-    assert choose_device(place(local_rank)) == torch.device("cpu")
+    assert choose_device(process(local_rank)) == torch.device("cpu")
 
 
 @pytest.mark.parametrize("local_rank", [0, 3])
 def test_with_several_gpus_a_rank_takes_that_of_its_number(local_rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = show_gpus(monkeypatch, count=4)
-    assert choose_device(place(local_rank)) == torch.device("cuda", local_rank)
+    assert choose_device(process(local_rank)) == torch.device("cuda", local_rank)
     assert chosen == [torch.device("cuda", local_rank)]
 
 
 def test_the_only_gpu_that_slurm_shows_a_task_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, count=1)
-    assert choose_device(place(3, launcher="srun")) == torch.device("cuda", 0)
+    assert choose_device(process(3, launcher="srun")) == torch.device("cuda", 0)
 
 
 @pytest.mark.parametrize(("count", "launcher"), [(4, "srun"), (1, "torchrun")])
 def test_more_ranks_than_gpus_are_refused(count: int, launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     show_gpus(monkeypatch, count=count)
     with pytest.raises(ValueError, match=f"LOCAL_RANK 4 has no GPU: this node shows {count}"):
-        choose_device(place(4, launcher=launcher))
+        choose_device(process(4, launcher=launcher))
 
 
 def test_a_rank_that_is_alone_needs_no_process_group() -> None:
-    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
     assert ranks.gather("x") == ["x"]
     assert ranks.broadcast({"a": 1}) == {"a": 1}
     assert ranks.max([3, -1]) == [3, -1]

@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from dstrain.cluster import rendezvous
-from dstrain.cluster.environment import Place, discover_place
+from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.rendezvous import (
     PORTS,
-    Meeting,
-    arrange_meeting,
+    Rendezvous,
     list_ports,
     name_meeting,
-    needs_meeting,
+    needs_rendezvous,
     open_port,
+    open_rendezvous,
 )
 
 STEP = {
@@ -33,13 +33,15 @@ STEP = {
 }
 
 
-def place(rank: int = 0) -> Place:
-    return replace(discover_place(STEP), rank=rank)
+def process(rank: int = 0) -> ProcessInfo:
+    return replace(read_process_info(STEP), rank=rank)
 
 
-def meet(run_dir: Path, *, rank: int = 0, environment: dict[str, str] = STEP, timeout_seconds: float = 0.0) -> Meeting:
-    return arrange_meeting(
-        place(rank),
+def meet(
+    run_dir: Path, *, rank: int = 0, environment: dict[str, str] = STEP, timeout_seconds: float = 0.0
+) -> Rendezvous:
+    return open_rendezvous(
+        process(rank),
         environment=environment,
         run_dir=run_dir,
         timeout_seconds=timeout_seconds,
@@ -48,20 +50,20 @@ def meet(run_dir: Path, *, rank: int = 0, environment: dict[str, str] = STEP, ti
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Iterator[Meeting]:
-    meeting = meet(tmp_path)
-    assert meeting.listener is not None
-    with closing(meeting.listener):
-        yield meeting
+def first(tmp_path: Path) -> Iterator[Rendezvous]:
+    rendezvous = meet(tmp_path)
+    assert rendezvous.listener is not None
+    with closing(rendezvous.listener):
+        yield rendezvous
 
 
 def test_only_a_step_of_slurm_without_a_port_has_to_agree_on_one() -> None:
-    assert needs_meeting(discover_place(STEP))
-    assert not needs_meeting(discover_place(STEP | {"MASTER_PORT": "1234"}))
-    assert not needs_meeting(discover_place({}))
+    assert needs_rendezvous(read_process_info(STEP))
+    assert not needs_rendezvous(read_process_info(STEP | {"MASTER_PORT": "1234"}))
+    assert not needs_rendezvous(read_process_info({}))
 
 
-def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Meeting, tmp_path: Path) -> None:
+def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Rendezvous, tmp_path: Path) -> None:
     other = meet(tmp_path, rank=1)
     assert other.port == first.port
     assert (other.listener, other.path) == (None, None)
@@ -69,20 +71,20 @@ def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Meeting, tmp_pat
         pass
 
 
-def test_the_port_is_taken_from_the_moment_it_is_published(first: Meeting) -> None:
+def test_the_port_is_taken_from_the_moment_it_is_published(first: Rendezvous) -> None:
     with pytest.raises(ValueError, match=r"none of 1 ports .* is free; set MASTER_PORT"):
         open_port([first.port])
 
 
 @pytest.mark.parametrize("changed", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"])
-def test_the_word_of_another_start_is_not_taken(changed: str, first: Meeting, tmp_path: Path) -> None:
+def test_the_word_of_another_start_is_not_taken(changed: str, first: Rendezvous, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rank 1 waited"):
         meet(tmp_path, rank=1, environment=STEP | {changed: "77"})
 
 
 @pytest.mark.parametrize("mark", ["SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT"])
 def test_a_word_left_by_a_job_whose_number_is_used_again_is_not_believed(
-    mark: str, first: Meeting, tmp_path: Path
+    mark: str, first: Rendezvous, tmp_path: Path
 ) -> None:
     again = STEP | {mark: "41234"}
     with pytest.raises(ValueError, match="rank 1 waited"):
@@ -93,7 +95,7 @@ def test_a_word_left_by_a_job_whose_number_is_used_again_is_not_believed(
         assert meet(tmp_path, rank=1, environment=again).port == second.port != first.port
 
 
-def test_a_word_that_was_taken_back_is_gone(first: Meeting, tmp_path: Path) -> None:
+def test_a_word_that_was_taken_back_is_gone(first: Rendezvous, tmp_path: Path) -> None:
     first.close()
     first.close()  # twice is no error
     with pytest.raises(ValueError, match="rank 1 waited"):
@@ -101,13 +103,13 @@ def test_a_word_that_was_taken_back_is_gone(first: Meeting, tmp_path: Path) -> N
 
 
 def test_whoever_waits_goes_on_as_soon_as_rank_0_has_spoken(tmp_path: Path) -> None:
-    opened: list[Meeting] = []
+    opened: list[Rendezvous] = []
 
     def speak_after_a_while(seconds: float) -> None:
         if not opened:
             opened.append(meet(tmp_path))
 
-    other = arrange_meeting(place(1), environment=STEP, run_dir=tmp_path, sleep=speak_after_a_while)
+    other = open_rendezvous(process(1), environment=STEP, run_dir=tmp_path, sleep=speak_after_a_while)
     assert opened[0].listener is not None
     opened[0].listener.close()
     assert other.port == opened[0].port
@@ -119,7 +121,7 @@ def test_a_run_folder_that_is_not_shared_is_said_with_both_ways_out(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"port": "x", "mark": "-"}', '{"port": 1}', "{}"])
-def test_a_word_that_is_none_is_waited_out(content: str, first: Meeting, tmp_path: Path) -> None:
+def test_a_word_that_is_none_is_waited_out(content: str, first: Rendezvous, tmp_path: Path) -> None:
     assert first.path is not None
     first.path.write_text(content)
     with pytest.raises(ValueError, match="rank 1 waited"):
@@ -184,14 +186,14 @@ def test_twenty_times_in_a_row_two_jobs_of_one_host_meet_among_themselves(
             together: threading.Barrier = together,
         ) -> None:
             together.wait()
-            meeting = arrange_meeting(place(0), environment=job, run_dir=tmp_path)
-            assert meeting.listener is not None
-            with closing(meeting.listener):
-                connection, _ = meeting.listener.accept()
+            rendezvous = open_rendezvous(process(0), environment=job, run_dir=tmp_path)
+            assert rendezvous.listener is not None
+            with closing(rendezvous.listener):
+                connection, _ = rendezvous.listener.accept()
                 with closing(connection):
                     heard[job["SLURM_JOB_ID"], 0] = connection.recv(64).decode()
                     connection.sendall(job["SLURM_JOB_ID"].encode())
-            meeting.close()
+            rendezvous.close()
 
         def listen(
             job: dict[str, str],
@@ -199,10 +201,10 @@ def test_twenty_times_in_a_row_two_jobs_of_one_host_meet_among_themselves(
             together: threading.Barrier = together,
         ) -> None:
             together.wait()
-            meeting = arrange_meeting(
-                place(1), environment=job, run_dir=tmp_path, sleep=lambda seconds: time.sleep(0.01)
+            rendezvous = open_rendezvous(
+                process(1), environment=job, run_dir=tmp_path, sleep=lambda seconds: time.sleep(0.01)
             )
-            with socket.create_connection(("127.0.0.1", meeting.port), timeout=10) as connection:
+            with socket.create_connection(("127.0.0.1", rendezvous.port), timeout=10) as connection:
                 connection.sendall(job["SLURM_JOB_ID"].encode())
                 heard[job["SLURM_JOB_ID"], 1] = connection.recv(64).decode()
 

@@ -10,7 +10,7 @@ from deepspeed.runtime.fp16 import loss_scaler
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from torch import nn
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import Training
 from dstrain.engine.engine import Engine, build_engine, build_optimizer, check_device_precision, micro_batch_seed
@@ -94,7 +94,7 @@ def test_fp16_is_refused_where_deepspeed_does_not_train_it(monkeypatch: pytest.M
     config = build_config(precision="fp16")
     with pytest.raises(ValueError, match=r"precision: .*fp16.*override precision=fp32"):
         check_device_precision(config)
-    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
     with pytest.raises(ValueError, match="precision: "):
         build_engine(config, module=build_module(), ranks=ranks, total_steps=1)
 
@@ -116,7 +116,7 @@ def build_fp16_engine(scaler: Any) -> Engine:
         zero_optimization_stage=lambda: 1,
         skipped_steps=0,
     )
-    ranks = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
     return Engine(wrapped, config=build_config(precision="fp16"), ranks=ranks, total_steps=1)
 
 

@@ -10,18 +10,18 @@ from typing import Any
 import pytest
 import torch
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import dump_config, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
-from dstrain.run.autotune import CPU_TOKENS, OVERHEADS, Measured, settle_machine
+from dstrain.run.autotune import CPU_TOKENS, OVERHEADS, TunedMachine, resolve_machine
 from dstrain.run.autotune_probe import Request, answer, find_faster, is_faster, plan_budget
 from dstrain.run.prepare import Prepared, prepare
 from tests.system.runs import build_run
 
-CPU = Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
-GPU = Ranks(place=discover_place({}), device=torch.device("cuda"), group=None)
+CPU = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
+GPU = Ranks(process=read_process_info({}), device=torch.device("cuda"), group=None)
 
 
 @dataclass
@@ -164,10 +164,10 @@ class Case:
     """A run whose recipe leaves both open, on a GPU that is a name alone."""
 
     folder: Path
-    answer: Measured = field(default_factory=lambda: Measured(20_000, True, "faster"))
+    answer: TunedMachine = field(default_factory=lambda: TunedMachine(20_000, True, "faster"))
     asked: list[Machine] = field(default_factory=list)
 
-    def measure(self, config: RunConfig, prepared: Prepared) -> Measured:
+    def measure(self, config: RunConfig, prepared: Prepared) -> TunedMachine:
         """Stands in for the process that measures."""
         self.asked.append(config.machine)
         return self.answer
@@ -181,7 +181,7 @@ class Case:
         } | changes
         config = build_run(self.folder, **changes)
         prepared = prepare(config, ranks=CPU)
-        settled = settle_machine(config, prepared=prepared, ranks=ranks, measure=self.measure)
+        settled = resolve_machine(config, prepared=prepared, ranks=ranks, measure=self.measure)
         (Path(config.run_dir) / "config.yaml").write_text(dump_config(settled))
         return settled.machine.micro_batch_tokens, settled.machine.compile
 
@@ -214,7 +214,7 @@ def test_both_are_measured_at_once_and_once_for_a_model_gpu_and_precision(
         assert [case.settle(run="first"), case.settle(run="second", seed=7)] == [(20_000, True)] * 2
     assert len(case.asked) == 1
     assert [line for line in caplog.messages if "as measured before" in line and "layers are compiled" in line]
-    case.answer = Measured(40_000, False, "slower")
+    case.answer = TunedMachine(40_000, False, "slower")
     assert case.settle(run="third", precision="bf16") == (40_000, False)
     assert len(case.asked) == 2
 
@@ -222,7 +222,7 @@ def test_both_are_measured_at_once_and_once_for_a_model_gpu_and_precision(
 def test_what_one_question_leaves_out_stands_as_it_is(case: Case) -> None:
     case.answer = replace(case.answer, budget=512)
     assert case.settle(run="first", machine__micro_batch_tokens=512) == (512, True)
-    case.answer = Measured(30_000, False, "")
+    case.answer = TunedMachine(30_000, False, "")
     assert case.settle(run="second", machine__compile=False) == (30_000, False)
     found = [(machine.micro_batch_tokens, machine.compile) for machine in case.asked]
     assert found == [(512, None), (None, False)]
@@ -231,20 +231,20 @@ def test_what_one_question_leaves_out_stands_as_it_is(case: Case) -> None:
 def test_where_the_size_pins_a_micro_batch_no_budget_is_measured(case: Case) -> None:
     assert case.settle(machine__micro_batch_size=4, machine__compile=False) == (CPU_TOKENS, False)
     assert case.asked == []
-    case.answer = Measured(CPU_TOKENS, True, "faster")
+    case.answer = TunedMachine(CPU_TOKENS, True, "faster")
     assert case.settle(run="second", machine__micro_batch_size=4) == (CPU_TOKENS, True)
     assert [machine.micro_batch_tokens for machine in case.asked] == [CPU_TOKENS]
 
 
 def test_under_zero_3_layers_are_eager_and_only_the_budget_is_measured(case: Case) -> None:
-    case.answer = Measured(20_000, False, "")
+    case.answer = TunedMachine(20_000, False, "")
     assert case.settle(machine__zero_stage=3) == (20_000, False)
     assert [machine.compile for machine in case.asked] == [False]
 
 
 def test_a_run_that_goes_on_keeps_its_own_and_compiles_where_it_can(case: Case) -> None:
     assert case.settle() == (20_000, True)
-    case.answer = Measured(1, False, "")
+    case.answer = TunedMachine(1, False, "")
     assert case.settle(machine__offload_optimizer=True) == (20_000, True)
     assert case.settle(machine__zero_stage=3) == (20_000, False)
     assert case.settle(ranks=CPU) == (20_000, False)
@@ -264,6 +264,6 @@ def test_what_a_micro_batch_costs_is_the_devices_own_unless_the_run_began_with_a
 
 
 def test_where_not_one_row_fits_the_way_out_is_said(case: Case) -> None:
-    case.answer = Measured(None, False, "")
+    case.answer = TunedMachine(None, False, "")
     with pytest.raises(ValueError, match=r"not even the longest row alone fits .* set a number"):
         case.settle()

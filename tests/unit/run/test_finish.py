@@ -14,7 +14,7 @@ from dstrain.run_folder.rows import append_row
 def warnings_of(run_dir: Path, *, step: int, every_steps: int) -> list[str]:
     """What is said where a run goes on from a checkpoint of `step`."""
     config = load_config("debug", overrides=[f"logging.every_steps={every_steps}"])
-    built: Any = SimpleNamespace(
+    assembly: Any = SimpleNamespace(
         run_dir=run_dir,
         checkpoints=run_dir / "checkpoints",
         first_progress=SimpleNamespace(step=step),
@@ -22,8 +22,8 @@ def warnings_of(run_dir: Path, *, step: int, every_steps: int) -> list[str]:
         config=config,
         warnings=[],
     )
-    compare_with_history(built)
-    found: list[str] = built.warnings
+    compare_with_history(assembly)
+    found: list[str] = assembly.warnings
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run import prepare as module
@@ -26,7 +26,7 @@ def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the
 
     monkeypatch.setattr(module, "train_tokenizer", train_twice)
     config = build_run(tmp_path)
-    prepared = prepare(config, ranks=Ranks(place=discover_place({}), device=torch.device("cpu"), group=None))
+    prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
     assert config.machine.cache_dir is not None
     (cached,) = (Path(config.machine.cache_dir) / "tokenizers").iterdir()  # and no draft beside it
     assert prepared.tokenizer.fingerprint == load_tokenizer(str(cached)).fingerprint

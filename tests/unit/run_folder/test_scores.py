@@ -8,8 +8,8 @@ import pytest
 
 from dstrain.reporting.card import build_card
 from dstrain.run_folder.record import RunRecord, build_record
-from dstrain.run_folder.rows import DueRow, EvalRow, EventRow, Row, RunFolderError
-from dstrain.run_folder.scores import Scores, folder_of_set, read_due_scores, read_test_sets, score_file
+from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row, RunFolderError
+from dstrain.run_folder.scores import Scores, folder_of_set, read_deferred_scores, read_test_sets, score_file
 from tests.unit.reporting.reporting_cases import RunInfo, translation_config
 
 CONFIG = translation_config()
@@ -26,7 +26,7 @@ def record_of(run_dir: Path, rows: list[Row]) -> RunRecord:
         CONFIG,
         info=RunInfo(),
         rows=rows,
-        find_scores=lambda due: read_due_scores(run_dir, due=due),
+        find_scores=lambda due: read_deferred_scores(run_dir, due=due),
         test_sets=read_test_sets(run_dir),
     )
 
@@ -36,15 +36,15 @@ def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_ow
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
         EvalRow(10, 0.5, {"bleu": 30.0}, lease=1),
-        DueRow(20, 1.0, train_loss=1.5, lease=1),
+        DeferredRow(20, 1.0, train_loss=1.5, lease=1),
         EvalRow(30, 1.5, {"bleu": 12.0}, lease=1),
-        DueRow(40, 2.0, lease=1),
+        DeferredRow(40, 2.0, lease=1),
     ]
     record = record_of(tmp_path, rows)
     assert [row.step for row in record.eval_rows] == [10, 20, 30]
     merged = record.eval_rows[1]
     assert (merged.epoch, merged.train_loss, merged.scores["bleu"], merged.seconds) == (1.0, 1.5, 20.0, 3.0)
-    assert record.due_rows == (DueRow(40, 2.0, lease=1),)
+    assert record.pending_rows == (DeferredRow(40, 2.0, lease=1),)
     assert "evaluations that were left to other jobs have given no scores: step 40" in build_card(record)
 
 
@@ -52,20 +52,20 @@ def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count
     write_scores(tmp_path, step=20, lease=1)
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
-        DueRow(20, 1.0, lease=1),
+        DeferredRow(20, 1.0, lease=1),
         EventRow("resume", 15, lease=2),
     ]
     assert record_of(tmp_path, rows).eval_rows == ()
-    assert record_of(tmp_path, rows).due_rows == ()
-    again: list[Row] = [*rows, DueRow(20, 1.0, lease=2)]
-    assert [row.step for row in record_of(tmp_path, again).due_rows] == [20]
+    assert record_of(tmp_path, rows).pending_rows == ()
+    again: list[Row] = [*rows, DeferredRow(20, 1.0, lease=2)]
+    assert [row.step for row in record_of(tmp_path, again).pending_rows] == [20]
     write_scores(tmp_path, step=20, lease=2)
     assert [row.step for row in record_of(tmp_path, again).eval_rows] == [20]
 
 
 def test_a_run_that_goes_on_from_the_very_checkpoint_keeps_what_is_due(tmp_path: Path) -> None:
-    rows: list[Row] = [EventRow("start", 0, lease=1), DueRow(20, 1.0, lease=1), EventRow("resume", 20, lease=2)]
-    assert [row.step for row in record_of(tmp_path, rows).due_rows] == [20]
+    rows: list[Row] = [EventRow("start", 0, lease=1), DeferredRow(20, 1.0, lease=1), EventRow("resume", 20, lease=2)]
+    assert [row.step for row in record_of(tmp_path, rows).pending_rows] == [20]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"step": 20}', '{"step": 21, "lease": 1, "scores": {}}'])
@@ -73,7 +73,7 @@ def test_a_broken_score_file_is_no_score(content: str, tmp_path: Path) -> None:
     path = score_file(tmp_path, step=20)
     path.parent.mkdir()
     path.write_text(content)
-    assert read_due_scores(tmp_path, due=DueRow(20, 1.0, lease=1)) is None
+    assert read_deferred_scores(tmp_path, due=DeferredRow(20, 1.0, lease=1)) is None
 
 
 def test_other_test_sets_stand_on_the_card_by_name_and_step(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.checkpoint.pending import Due, list_due
+from dstrain.checkpoint.pending import PendingEvaluation, list_pending
 from dstrain.config.load import dump_config, load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import append_row
-from dstrain.slurm.evaluation_jobs import MAX_JOBS, job_name, main, submit_due
+from dstrain.slurm.evaluation_jobs import MAX_JOBS, job_name, main, submit_pending
 
 INSIDE = {"SLURM_NTASKS_PER_NODE": "8", "SLURM_CONF": "/etc/slurm.conf", "SLURM_JOB_ID": "7", "HOME": "/root"}
 
@@ -66,7 +66,7 @@ class Case:
         path.write_text(json.dumps({"step": step, "lease": 1, "scores": {"bleu": 1.0}}))
 
     def submit(self, *, is_last: bool = False) -> str | None:
-        return submit_due(self.config, environment=INSIDE, run=self.slurm, say=self.said.append, is_last=is_last)
+        return submit_pending(self.config, environment=INSIDE, run=self.slurm, say=self.said.append, is_last=is_last)
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ def case(tmp_path: Path) -> Case:
 def test_due_is_what_has_no_scores_and_whose_checkpoint_is_there(case: Case) -> None:
     case.due(20, is_saved=False)
     case.due(30)
-    assert list_due(case.run_dir) == [Due(10, 1), Due(30, 1)]
+    assert list_pending(case.run_dir) == [PendingEvaluation(10, 1), PendingEvaluation(30, 1)]
     case.score(10)
-    assert list_due(case.run_dir) == [Due(30, 1)]
+    assert list_pending(case.run_dir) == [PendingEvaluation(30, 1)]
 
 
 def test_a_job_is_submitted_with_the_recipes_options_and_without_the_size_of_this_one(case: Case) -> None:
@@ -96,7 +96,7 @@ def test_a_job_is_submitted_with_the_recipes_options_and_without_the_size_of_thi
         "--dependency=singleton",
         "slurm/evaluate.sbatch",
         str(case.run_dir),
-        "--due",
+        "--pending",
     ]
     assert case.said == ["job 101 scores step 10"]
 
@@ -129,14 +129,14 @@ def test_a_refused_job_is_said_with_its_key_slurms_words_and_the_way_out(case: C
     assert case.submit() is None
     assert case.said == [
         'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, set '
-        f"null to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {case.run_dir} --due"
+        f"null to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {case.run_dir} --pending"
     ]
-    assert list_due(case.run_dir) == [Due(10, 1)]
+    assert list_pending(case.run_dir) == [PendingEvaluation(10, 1)]
 
 
 def test_a_run_that_has_not_begun_to_write_has_nothing_due(tmp_path: Path) -> None:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}", "machine.evaluation_job=[]"])
-    assert submit_due(config, environment={}, run=Slurm(), say=print) is None
+    assert submit_pending(config, environment={}, run=Slurm(), say=print) is None
 
 
 def test_the_watch_says_a_refusal_once_and_whatever_is_new(

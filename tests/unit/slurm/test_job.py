@@ -152,7 +152,7 @@ def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
     assert printed.out == ""
     (error,) = printed.err.splitlines()
     assert error.startswith('machine.evaluation_job: sbatch refuses ["--partition=nope"] (sbatch: error: invalid part')
-    assert error.endswith(f"dstrain evaluate {batch.run_dir} --due")
+    assert error.endswith(f"dstrain evaluate {batch.run_dir} --pending")
     assert read_history(batch.run_dir) == []
 
 

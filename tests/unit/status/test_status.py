@@ -366,7 +366,7 @@ def test_evaluations_without_scores_are_told_by_their_jobs_and_with_the_way_out(
     (note,) = look(run).notes
     assert note == (
         "evaluations of other jobs without scores so far: step 10 (jobs 20, 21, 22, given up); step 20 (job 20); "
-        f"step 30, 40 (no job submitted); by hand: dstrain evaluate {run} --due"
+        f"step 30, 40 (no job submitted); by hand: dstrain evaluate {run} --pending"
     )
 
 

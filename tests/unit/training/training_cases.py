@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from dstrain.cluster.environment import discover_place
+from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import WallTime
 from dstrain.data.plan import Position
@@ -14,7 +14,7 @@ from dstrain.training.state import Control, Progress, StepInfo
 
 def alone() -> Ranks:
     """The one rank of a run."""
-    return Ranks(place=discover_place({}), device=torch.device("cpu"), group=None)
+    return Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
 
 
 def endless() -> WallTime:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dstrain.data.plan import Position
-from dstrain.training.hooks.deferred import DueHook, Found
+from dstrain.training.hooks.deferred import DeferredEvaluationHook, Found
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
@@ -21,7 +21,9 @@ class Case:
         self.rehearsals = 0
         self.recorder = Recorder()
         self.config = build_config(output_dir=str(run_dir), machine__evaluation_job=[], **changes)
-        self.hook = DueHook(config=self.config, ranks=alone(), rehearse=self.rehearse, look_up=lambda: self.found)
+        self.hook = DeferredEvaluationHook(
+            config=self.config, ranks=alone(), rehearse=self.rehearse, look_up=lambda: self.found
+        )
 
     def rehearse(self) -> None:
         self.rehearsals += 1

@@ -26,7 +26,7 @@ def build_hook(*, every_steps: int = 3, terminal: bool = False, rank: int = 0) -
     ranks = alone()
     hook = LogHook(
         config=build_config(logging={"every_steps": every_steps, "tensorboard": False}),
-        ranks=replace(ranks, place=replace(ranks.place, rank=rank)),
+        ranks=replace(ranks, process=replace(ranks.process, rank=rank)),
         total_steps=TOTAL_STEPS,
         console=Console(file=screen, force_terminal=terminal, width=160),
     )

@@ -29,7 +29,7 @@ class Peers:
     """The exchange of a rank whose peer brings `others` to every reduction."""
 
     others: list[int]
-    place: Any = field(default_factory=lambda: alone().place)
+    process: Any = field(default_factory=lambda: alone().process)
     rank: int = 0
 
     def max(self, values: Sequence[int]) -> list[int]:
@@ -86,7 +86,7 @@ def test_a_launcher_that_died_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(preempt, "watch_launcher", lambda pids, *, on_death: deaths.append((pids, on_death)))
     monkeypatch.setattr(preempt.threading.Timer, "start", lambda timer: timers.extend([timer]))
     ranks = alone()
-    hook, recorder = start(replace(ranks, place=replace(ranks.place, launched_by=(17, 4))))
+    hook, recorder = start(replace(ranks, process=replace(ranks.process, launched_by=(17, 4))))
     ((pids, on_death),) = deaths
     assert pids == (17, 4)
     on_death()
