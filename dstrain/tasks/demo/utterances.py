@@ -42,7 +42,7 @@ FILLERS = {
     "|sunny afternoon|space oddity|wild horses|autumn leaves",
     "todo": "buy milk|water the plants|pay the rent|feed the cat|book a flight|wash the car|do the dishes|clean the kitchen"
     "|return the books|take out the trash|walk the dog|charge the phone|order new shoes|pick up the kids",
-    "content": "I am late|dinner is ready|the rendezvous is over|I will be home soon|the package is here|the bus is full"
+    "content": "I am late|dinner is ready|the meeting is over|I will be home soon|the package is here|the bus is full"
     "|I need help|I miss you|the train is late|I am on my way|we need milk|the doctor called|the game starts soon",
 }
 """Words that fill templates, by kind; options are separated by a bar."""

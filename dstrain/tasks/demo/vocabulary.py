@@ -118,7 +118,7 @@ PARTS_OF_DAY = (
     ("저녁", range(6, 10), "in the evening"), ("밤", range(9, 12), "at night"),
 )  # fmt: skip
 EVENTS = (
-    Phrase("회의", "rendezvous"), Phrase("수업", "class"), Phrase("시험", "exam"), Phrase("파티", "party"),
+    Phrase("회의", "meeting"), Phrase("수업", "class"), Phrase("시험", "exam"), Phrase("파티", "party"),
     Phrase("공연", "show"), Phrase("약속", "appointment"),
 )  # fmt: skip
 TRANSPORT = (
