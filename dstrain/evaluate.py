@@ -16,13 +16,13 @@ from pathlib import Path
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.cluster.console import quiet_libraries
 from dstrain.cluster.environment import read_process_info
+from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.run_folder.scores import folder_of_set
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
 EXPORTS = ("best", "final")
 EFFECTIVE_KEYS = (
     "task",

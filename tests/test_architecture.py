@@ -25,7 +25,6 @@ ROOMS: dict[str, frozenset[str]] = {
     "models": frozenset({"config", "run_folder"}),
     "attempt": frozenset({"config", "cluster", "run_folder"}),
     "reporting": frozenset({"config", "run_folder"}),
-    "sweep": frozenset({"config", "reporting"}),
     "engine": frozenset({"config", "cluster", "data", "models"}),
     "evaluation": frozenset({"config", "data", "models", "tasks"}),
     "checkpoint": frozenset({"config", "cluster", "run_folder", "engine"}),
@@ -33,6 +32,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint"}),
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
+    "sweep": frozenset({"config", "cluster", "reporting", "status"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training".split()
     ),
@@ -41,10 +41,12 @@ ROOMS: dict[str, frozenset[str]] = {
     "cli": frozenset(
         "config cluster run_folder reporting sweep checkpoint drill slurm status run evaluate train".split()
     ),
+    "__main__": frozenset({"cli"}),
 }
 """Room or program to the rooms it may import, besides itself and `errors`."""
 
 TORCH_FREE = (
+    "dstrain.__main__",
     "dstrain.errors",
     "dstrain.config",
     "dstrain.cluster",

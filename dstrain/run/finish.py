@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
@@ -21,8 +21,6 @@ from dstrain.training.state import Control, Progress, event_row
 
 BEST, FINAL = "best", "final"
 LEASE_TRIES = 12
-EXIT_UNSAVED = 1
-"""The run ended in order, but its last checkpoint could not be written."""
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +103,7 @@ def _name_pending(assembly: Assembly) -> None:
 def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
     if control.unsaved is not None:
         log.error("%s; once it can be, the same command goes on from the newest checkpoint", control.unsaved)
-        return RunOutcome("failed", EXIT_UNSAVED, control.unsaved, step=step, attempt=attempt)
+        return RunOutcome("failed", EXIT_FAILED, control.unsaved, step=step, attempt=attempt)
     if control.preempted:
         return RunOutcome("preempted", EXIT_PREEMPTED, control.stop_reason or "", step=step, attempt=attempt)
     return RunOutcome("finished", 0, control.stop_reason or "", step=step, attempt=attempt)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from dstrain.attempt.failure import newest_report
 from dstrain.checkpoint.store import newest_step
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED, EXIT_USAGE
+from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
@@ -29,7 +29,6 @@ from dstrain.slurm.commands import Run, run_command
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
 from dstrain.slurm.requeue import (
     BY_SLURM,
-    EXIT_FRUITLESS,
     MAX_FRUITLESS,
     Cause,
     Entry,
@@ -110,7 +109,7 @@ def start(job: Job) -> int:
     history = job.history()
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
         print(describe_fruitless(num_fruitless), file=sys.stderr)
-        return EXIT_FRUITLESS
+        return EXIT_FAILED
     _try_evaluation_job(job)
     cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
     entry = JobStart(

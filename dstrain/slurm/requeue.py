@@ -13,13 +13,12 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 
 HISTORY_FILE = "slurm.jsonl"
 
 MAX_FRUITLESS = 3
 """Starts in a row that saved nothing new."""
-EXIT_FRUITLESS = 1
 SOON_SECONDS = 3600.0
 """A signal that comes earlier than this before the end is no warning of it, but somebody's wish."""
 KILLED = 128
@@ -87,11 +86,13 @@ def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless:
     if code == 0:
         return Decision(False, 0, "finished")
     if failure is not None:
-        return Decision(False, code if code < EXIT_PREEMPTED else 1, f"not requeued, because it failed: {failure}")
+        return Decision(
+            False, code if code < EXIT_PREEMPTED else EXIT_FAILED, f"not requeued, because it failed: {failure}"
+        )
     if code != EXIT_PREEMPTED and code <= KILLED:
         return Decision(False, code, f"not requeued, because it failed with exit code {code}: the message stands above")
     if num_fruitless >= max_fruitless:
-        return Decision(False, EXIT_FRUITLESS, describe_fruitless(num_fruitless))
+        return Decision(False, EXIT_FAILED, describe_fruitless(num_fruitless))
     why = "the time limit is near" if warned else f"exit code {code}"
     return Decision(True, EXIT_PREEMPTED, f"requeued ({why})")
 

@@ -6,11 +6,11 @@ from dstrain.checkpoint.verify import Verdict
 from dstrain.reporting.terminal import aligned
 
 MAX_SCORES = 4
-"""Scores shown of a checkpoint."""
+"""Scores shown per checkpoint."""
 
 
-def _table(verdicts: list[Verdict]) -> str:
-    """One aligned line a checkpoint."""
+def checkpoints_table(verdicts: list[Verdict]) -> str:
+    """One aligned line per checkpoint, with a header."""
     return aligned([("step", "lease", "content", "size", "scores", "state"), *map(_row, verdicts)])
 
 
@@ -34,9 +34,9 @@ def _row(verdict: Verdict) -> tuple[str, str, str, str, str, str]:
 def _state(verdict: Verdict) -> str:
     if verdict.is_leftover:
         return f"unfinished: {verdict.directory.name}, removed by the next save"
-    parts = ["whole" if verdict.problem is None else f"broken: {verdict.problem}"]
+    parts = ["valid" if verdict.problem is None else f"broken: {verdict.problem}"]
     if verdict.is_superseded:
-        parts.append("superseded: a later start went on from an earlier step")
+        parts.append("superseded: a later attempt resumed from an earlier step")
     if verdict.is_next:
-        parts.append("a start goes on from here")
+        parts.append("the next attempt resumes from here")
     return "; ".join(parts)

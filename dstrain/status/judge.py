@@ -36,6 +36,8 @@ STOPPED_BY: Mapping[str, State] = {
 }
 """What ended a job to the state of a run that was told to stop, and saved; `stopped` where nobody knows more."""
 STOPPED: tuple[State, ...] = ("stopped", *STOPPED_BY.values())
+IN_ORDER: tuple[State, ...] = ("running", "finished")
+"""States that need no action."""
 
 CLOCK_SECONDS = 60.0
 """Clocks of hosts differ by less, and a shared file system shows other hosts' writes sooner."""

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dstrain.cluster.exit_codes import EXIT_USAGE
 from dstrain.config.differences import differences
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
@@ -21,7 +22,6 @@ from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
 from dstrain.sweep.form import Setting, Sweep, read_form
 
-EXIT_USAGE = 2
 MAX_NAME = 80
 """Characters of a run folder's name."""
 MAX_VALUE = 24

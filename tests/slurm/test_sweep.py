@@ -9,7 +9,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.config.load import load_config
 from dstrain.slurm.requeue import JobStart, read_history
 from dstrain.sweep.members import plan_members, read_sweep

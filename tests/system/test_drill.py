@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from dstrain.checkpoint.manifest import verify_checkpoint
 from dstrain.checkpoint.store import checkpoint_dirs
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from tests.system.runs import build_run, read_rows, train

@@ -11,7 +11,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from dstrain.checkpoint.manifest import verify_checkpoint
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.run_folder.outcome import read_outcome

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.cluster.exit_codes import EXIT_USAGE
 from dstrain.config.load import ConfigError, dump_config, load_config
-from dstrain.evaluate import EXIT_USAGE, Order, main, parse_arguments, plan_order
+from dstrain.evaluate import Order, main, parse_arguments, plan_order
 
 
 @pytest.fixture

@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
 from dstrain.attempt.rank_records import DRILL_VARIABLE, TRACKS, Drill, read_drill
-from dstrain.cli import app
 from dstrain.config.load import dump_config, load_config, recipes_folder
 from dstrain.config.schema import RunConfig
 from dstrain.drill import drill as perform
@@ -711,67 +709,3 @@ def test_without_a_straight_run_nothing_else_is_tried(tmp_path: Path, monkeypatc
     arguments: dict[str, Any] = {"steps": STEPS, "life_minutes": 1.0, "environment": {}, "say": lambda text: None}
     assert not perform.perform(CONFIG, stories=[STRAIGHT, KILLED], folder=tmp_path / "drill", **arguments)
     assert lives == [Life(2)]
-
-
-# the command line
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["nowhere"], "nowhere: neither a file nor a shipped recipe"),
-        (["debug", "sead=1"], "did you mean `seed`?"),
-        (["debug", "--stories", "step,sted"], "no story is called sted"),
-        (["debug", "--steps", "5"], "--steps"),
-        (["debug", "--ranks", "0"], "--ranks"),
-        (["debug", "--output", "{folder}"], "no earlier drill"),
-    ],
-)
-def test_a_drill_that_cannot_be_begun_ends_with_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "thesis.tex").touch()
-    result = CliRunner().invoke(app, ["drill", *(argument.format(folder=tmp_path) for argument in arguments)])
-    assert result.exit_code == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(("nothing_lost", "code"), [(True, 0), (False, 1)])
-def test_a_drill_lies_beside_the_run_it_is_for(monkeypatch: pytest.MonkeyPatch, nothing_lost: bool, code: int) -> None:
-    seen: dict[str, Any] = {}
-
-    def fake(config: RunConfig, **arguments: Any) -> bool:
-        seen.update(arguments, config=config)
-        return nothing_lost
-
-    monkeypatch.setattr("dstrain.cli.perform", fake)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    result = CliRunner().invoke(app, ["drill", "debug", "output_dir=/big/disk/", "--life-minutes", "5"])
-    assert result.exit_code == code
-    assert (seen["folder"], seen["steps"], seen["life_minutes"]) == (Path("/big/disk-drill"), 12, 5.0)
-    assert seen["stories"] == plan_stories(num_ranks=3, steps=12, has_rehearsal=True)
-
-
-def test_an_interrupted_drill_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fake(config: RunConfig, **arguments: Any) -> bool:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("dstrain.cli.perform", fake)
-    assert CliRunner().invoke(app, ["drill", "debug"]).exit_code == 130
-
-
-@pytest.mark.parametrize(
-    ("there", "message"),
-    [
-        (["config.yaml", "model/"], "model exists already: give another folder, or remove it"),
-        (["config.yaml", "model.old/"], "model.old exists already"),
-        (["config.yaml", "model.tmp"], "model.tmp exists already"),
-        (["metrics.jsonl"], "is no run folder: it holds no config.yaml"),
-    ],
-)
-def test_export_writes_over_nothing(tmp_path: Path, there: list[str], message: str) -> None:
-    for name in there:
-        (tmp_path / name).mkdir() if name.endswith("/") else (tmp_path / name).touch()
-    result = CliRunner().invoke(app, ["export", str(tmp_path), str(tmp_path / "model")])
-    assert result.exit_code == 1
-    assert message in result.stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.rstrip("/") for name in there)

@@ -3,11 +3,8 @@
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from dstrain.attempt.rank_records import RankRecord
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.cluster.processes import Holder
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.config.load import dump_config, load_config
@@ -578,52 +575,6 @@ def test_time_spans_read_in_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
-@contextmanager
-def rank_of_this_host(run: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process that holds the run's lease and writes a rank's record, as training does."""
-    code = """
-import sys
-from pathlib import Path
-from dstrain.cluster.processes import this_process
-from dstrain.attempt.lease import acquire
-from dstrain.run_folder.outcome import RunOutcome, write_outcome
-from dstrain.attempt.rank_records import Phases, ranks_dir
-run = Path(sys.argv[1])
-lease = acquire(run, holder=this_process(), stale_seconds=60)
-phases = Phases(ranks_dir(run), rank=0, attempt=lease.number)
-write_outcome(run, RunOutcome("running", None, attempt=lease.number))
-phases.enter("step", step=3)
-print("ready", flush=True)
-sys.stdin.read()
-"""
-    command = [sys.executable, "-c", code, str(run)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout
-            assert process.stdout.readline() == "ready\n"
-            yield process
-        finally:
-            process.kill()
-
-
-def test_the_command_follows_a_real_process_from_running_to_killed_with_its_exit_codes(tmp_path: Path) -> None:
-    runner = CliRunner()
-    never = runner.invoke(app, ["status", str(tmp_path), "--json"])
-    assert (never.exit_code, json.loads(never.stdout)["state"]) == (1, "never started")
-    with rank_of_this_host(tmp_path) as process:
-        running = runner.invoke(app, ["status", str(tmp_path)])
-        assert running.exit_code == 0, running.output
-        assert f"{tmp_path}: running since" in running.stdout
-        assert "'step', step 3" in running.stdout
-        silent = runner.invoke(app, ["status", str(tmp_path), "--quiet-seconds", "0", "--json"])
-        assert (silent.exit_code, json.loads(silent.stdout)["state"]) == (1, "silent")
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    killed = runner.invoke(app, ["status", str(tmp_path)])
-    assert killed.exit_code == 1
-    assert "killed" in killed.stdout
-
-
 def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
     write_outcome(run, "finished", step=1000, exit_code=0)
     result = CliRunner().invoke(app, ["status", str(run), "--json"])
@@ -636,7 +587,7 @@ def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
 
 def test_status_and_compare_need_no_torch(run: Path) -> None:
     code = (
-        "import sys\nfrom dstrain.cli import app\n"
+        "import sys\nfrom dstrain.cli.app import app\n"
         "try: app(sys.argv[1:])\nexcept SystemExit: pass\n"
         "print([m for m in ('torch', 'deepspeed', 'transformers', 'numpy', 'matplotlib') if m in sys.modules])"
     )

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import ConfigError, dump_config, load_config
 from dstrain.config.yaml_source import Document, Where, apply_override, write_value
@@ -422,7 +422,7 @@ def test_a_member_whose_folder_holds_another_run_is_not_taken_for_it(tmp_path: P
         write_outcome(run, RunOutcome("finished", 0, ""))
     printed = invoke(path).stdout
     assert "--array=2-3 " in printed
-    assert "changed  member 1: the run in its folder learned otherwise (training." in printed
+    assert "changed  member 1: the run in its folder has another recipe (training." in printed
     assert "give the sweep another output_dir, or remove that folder" in printed
     found = json.loads(invoke(path, "--json").stdout)["members"]
     assert [bool(member["changed"]) for member in found] == [False, True, False, False]

@@ -1,18 +1,14 @@
-"""The command line: what it prints, its exit codes, and what it leaves unimported."""
+"""`dstrain check`: what it prints, its exit codes, and what it leaves unimported."""
 
 import subprocess
 import sys
-import types
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-import dstrain.evaluate
-from dstrain.cli import app
+from dstrain.cli.app import app
 from dstrain.config.load import load_config, recipe_hash, recipes_folder
-from dstrain.errors import UserError
 
 RUNNER = CliRunner()
 
@@ -60,78 +56,6 @@ def test_check_wants_a_configuration() -> None:
     assert "name at least one configuration" in result.stderr
 
 
-def test_version_is_printed() -> None:
-    assert RUNNER.invoke(app, ["--version"]).stdout.startswith("dstrain 0.")
-
-
-def install_module(monkeypatch: pytest.MonkeyPatch, name: str, **contents: Any) -> None:
-    module = types.ModuleType(name)
-    vars(module).update(contents)
-    monkeypatch.setitem(sys.modules, name, module)
-
-
-def test_train_passes_its_arguments_on_and_ends_with_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[list[str]] = []
-
-    def main(argv: list[str]) -> int:
-        seen.append(argv)
-        return 85
-
-    install_module(monkeypatch, "dstrain.train", main=main)
-    options = ["--config", "debug", "seed=1", "--debug", "--overfit", "8", "--allow-changed", "training"]
-    result = RUNNER.invoke(app, ["train", *options])
-    assert result.exit_code == 85
-    assert seen == [options]
-
-
-def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def write_card(run_dir: Path) -> Path:
-        if not run_dir.is_dir():
-            raise UserError(f"{run_dir} is no run folder")
-        return run_dir / "README.md"
-
-    install_module(monkeypatch, "dstrain.reporting.card", write_card=write_card)
-    assert RUNNER.invoke(app, ["card", str(tmp_path)]).stdout.strip() == f"{tmp_path}/README.md"
-    result = RUNNER.invoke(app, ["card", str(tmp_path / "nowhere")])
-    assert result.exit_code == 1
-    assert result.stderr.strip() == f"{tmp_path}/nowhere is no run folder"
-
-
-def test_evaluate_gives_its_arguments_to_the_entry_that_launchers_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
-
-    def main(argv: Any, *, program: str) -> int:
-        seen.append(vars(plain_arguments(argv, program=program)))
-        return 1
-
-    plain_arguments = dstrain.evaluate.parse_arguments
-    monkeypatch.setattr(dstrain.evaluate, "main", main)
-    arguments = ["evaluate", "runs/x", "seed=1", "--config", "debug", "--step", "7", "--as", "flores", "--output", "o"]
-    assert RUNNER.invoke(app, [*arguments, "--pending"]).exit_code == 1
-    assert seen == [
-        {
-            "model": "runs/x",
-            "overrides": ["seed=1"],
-            "config": "debug",
-            "step": 7,
-            "name": "flores",
-            "pending": True,
-            "output": Path("o"),
-            "local_rank": None,
-        }
-    ]
-
-
-def test_evaluate_names_itself_in_a_usage_error_and_takes_a_value_that_looks_like_an_option(tmp_path: Path) -> None:
-    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--", "-x=1"])
-    assert result.exit_code == 2
-    assert result.stderr.startswith("usage: dstrain evaluate ")
-    result = RUNNER.invoke(app, ["evaluate", str(tmp_path), "--as", "-x"])
-    assert "needs a run folder" in result.stderr
-
-
 def test_check_says_of_a_sweep_what_it_is_and_what_takes_it(tmp_path: Path) -> None:
     path = tmp_path / "sweep.yaml"
     for text in ("config: debug\noutput_dir: runs/x\ngrid: {seed: [1]}\n", "output_dir: runs/x\nlist: [{}]\n"):
@@ -151,7 +75,7 @@ def test_a_recipe_with_a_key_of_a_sweep_is_still_a_recipe(tmp_path: Path) -> Non
 
 def test_check_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom dstrain.cli import app\n"
+        "import sys\nfrom dstrain.cli.app import app\n"
         "try: app(['check', 'debug'])\nexcept SystemExit as end: assert end.code == 0\n"
         "print([m for m in ('torch', 'deepspeed', 'transformers', 'datasets', 'numpy') if m in sys.modules])"
     )

@@ -1,0 +1,44 @@
+"""The `dstrain` command: assembles the commands of this folder. Knows the name of each and nothing of what it does.
+
+A new command is one new file with a function of the same name, and one line in COMMANDS.
+"""
+
+from importlib import import_module
+from typing import Annotated
+
+import typer
+
+import dstrain
+
+COMMANDS = (
+    "check",
+    "train",
+    "evaluate",
+    "card",
+    "status",
+    "compare",
+    "sweep",
+    "verify",
+    "export",
+    "drill",
+)
+"""In the order of `dstrain --help`."""
+
+app = typer.Typer(
+    help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Distributed training of sequence-to-sequence models: one recipe, any machine."""
+    if version:
+        typer.echo(f"dstrain {dstrain.__version__}")
+        raise typer.Exit
+
+
+for _name in COMMANDS:
+    app.command()(getattr(import_module(f"dstrain.cli.{_name}"), _name))

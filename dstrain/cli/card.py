@@ -1,0 +1,13 @@
+"""`dstrain card`: the model card of a run, written again."""
+
+import typer
+
+from dstrain.cli.common import RunFolder, clean_errors
+
+
+def card(run: RunFolder) -> None:
+    """Write the model card of a run again from the run's files."""
+    with clean_errors():
+        from dstrain.reporting.card import write_card  # imports matplotlib, which the other commands do not need
+
+        typer.echo(write_card(run))

@@ -1,0 +1,37 @@
+"""`dstrain check`: what is wrong with configurations, or what each amounts to."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.config.load import ConfigError, load_config
+from dstrain.config.summary import summary
+
+
+def check(
+    arguments: Annotated[list[str], typer.Argument(metavar="CONFIG... [KEY=VALUE]...", help="Files or recipe names.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
+    ] = None,
+) -> None:
+    """Report everything that is wrong with configurations, each with file and line, without importing torch."""
+    configs = [argument for argument in arguments if not _is_override(argument)]
+    overrides = [argument for argument in arguments if _is_override(argument)] + (settings or [])
+    if not configs:
+        raise typer.BadParameter("name at least one configuration", param_hint="CONFIG")
+    failed = False
+    for name in configs:
+        try:
+            config = load_config(name, overrides=overrides, check_files=True)
+        except ConfigError as error:
+            typer.echo(str(error), err=True)
+            failed = True
+        else:
+            typer.echo(f"{name}: ok\n{summary(config)}")
+    raise typer.Exit(EXIT_FAILED if failed else 0)
+
+
+def _is_override(argument: str) -> bool:
+    return "=" in argument and not Path(argument).exists()

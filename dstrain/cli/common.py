@@ -1,0 +1,27 @@
+"""What several commands share: the types of common arguments, and errors without a traceback."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.errors import UserError
+
+RECIPE = "A recipe file, or the name of a shipped recipe."
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.learning_rate=1e-4 …")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+@contextmanager
+def clean_errors() -> Iterator[None]:
+    """Prints a user's mistake as its message, without a traceback, and ends with EXIT_FAILED."""
+    try:
+        yield
+    except (UserError, OSError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_FAILED) from error

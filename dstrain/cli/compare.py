@@ -1,0 +1,39 @@
+"""`dstrain compare`: runs side by side."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstrain.cli.common import AsJson
+from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.cluster.processes import this_process
+from dstrain.errors import UserError
+from dstrain.reporting import comparison
+from dstrain.run_folder.record import load_record
+from dstrain.status.inspect import inspect_status
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    as_json: AsJson = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, for a page.")] = False,
+) -> None:
+    """Show runs side by side, best first, with the recipe keys in which they differ; exit code 1 if one is not a run."""
+    found: list[comparison.Compared] = []
+    for run in runs:
+        try:
+            record = load_record(run)
+        except (UserError, OSError, RecursionError) as error:
+            typer.echo(f"{run} is skipped: {error}", err=True)
+        else:
+            state = inspect_status(run, now=time.time(), observer=this_process()).state
+            found.append(comparison.describe_run(record, run=str(run), state=state))
+    show = comparison.markdown_table if as_markdown else comparison.text_table
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json(found), indent=1))
+    elif found:
+        typer.echo(show(found))
+    raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

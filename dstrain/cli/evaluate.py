@@ -1,0 +1,31 @@
+"""`dstrain evaluate`: `dstrain.evaluate` in this process."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dstrain.cli.common import Overrides
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run folder (its best model is taken), a model folder or a hub name.")],
+    overrides: Overrides = None,
+    config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
+    step: Annotated[int | None, typer.Option("--step", help="Score the checkpoint of this step of a run.")] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="NAME", help="Name of another test set: its scores join the run's card."),
+    ] = None,
+    pending: Annotated[
+        bool, typer.Option("--pending", help="Make the evaluations that the run left to another job.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option("--output", help="Folder for the scores.")] = None,
+) -> None:
+    """Score a model in this process; several start with `torchrun … launch/evaluate.py` or slurm/evaluate.sbatch."""
+    from dstrain.evaluate import main  # here, so that the other commands start faster
+
+    given = {"--config": config, "--step": step, "--as": name, "--output": output}
+    argv = [model, *(overrides or []), *(["--pending"] if pending else [])]
+    argv += [f"{flag}={value}" for flag, value in given.items() if value is not None]
+    raise typer.Exit(main(argv, program="dstrain evaluate"))

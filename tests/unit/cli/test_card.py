@@ -1,0 +1,27 @@
+"""`dstrain card`: where the card was written, or why not."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dstrain.cli.app import app
+from dstrain.errors import UserError
+from tests.unit.cli.cli_cases import install_module
+
+RUNNER = CliRunner()
+
+
+def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_card(run_dir: Path) -> Path:
+        if not run_dir.is_dir():
+            raise UserError(f"{run_dir} is no run folder")
+        return run_dir / "README.md"
+
+    install_module(monkeypatch, "dstrain.reporting.card", write_card=write_card)
+    assert RUNNER.invoke(app, ["card", str(tmp_path)]).stdout.strip() == f"{tmp_path}/README.md"
+    result = RUNNER.invoke(app, ["card", str(tmp_path / "nowhere")])
+    assert result.exit_code == 1
+    assert result.stderr.strip() == f"{tmp_path}/nowhere is no run folder"

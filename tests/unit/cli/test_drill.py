@@ -1,0 +1,54 @@
+"""`dstrain drill`: how it starts a drill, and its exit codes."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dstrain.cli.app import app
+from dstrain.config.schema import RunConfig
+from dstrain.drill.scenarios import plan_stories
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "nowhere: neither a file nor a shipped recipe"),
+        (["debug", "sead=1"], "did you mean `seed`?"),
+        (["debug", "--stories", "step,sted"], "no story is called sted"),
+        (["debug", "--steps", "5"], "--steps"),
+        (["debug", "--ranks", "0"], "--ranks"),
+        (["debug", "--output", "{folder}"], "no earlier drill"),
+    ],
+)
+def test_a_drill_that_cannot_be_begun_ends_with_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "thesis.tex").touch()
+    result = CliRunner().invoke(app, ["drill", *(argument.format(folder=tmp_path) for argument in arguments)])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(("nothing_lost", "code"), [(True, 0), (False, 1)])
+def test_a_drill_lies_beside_the_run_it_is_for(monkeypatch: pytest.MonkeyPatch, nothing_lost: bool, code: int) -> None:
+    seen: dict[str, Any] = {}
+
+    def fake(config: RunConfig, **arguments: Any) -> bool:
+        seen.update(arguments, config=config)
+        return nothing_lost
+
+    monkeypatch.setattr("dstrain.cli.drill.perform", fake)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
+    result = CliRunner().invoke(app, ["drill", "debug", "output_dir=/big/disk/", "--life-minutes", "5"])
+    assert result.exit_code == code
+    assert (seen["folder"], seen["steps"], seen["life_minutes"]) == (Path("/big/disk-drill"), 12, 5.0)
+    assert seen["stories"] == plan_stories(num_ranks=3, steps=12, has_rehearsal=True)
+
+
+def test_an_interrupted_drill_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fake(config: RunConfig, **arguments: Any) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dstrain.cli.drill.perform", fake)
+    assert CliRunner().invoke(app, ["drill", "debug"]).exit_code == 130
