@@ -1,53 +1,68 @@
-"""Settings that cannot go together: the error that carries them, and the checks across sections. Knows no section."""
+"""Settings of different sections that cannot go together, and why. Pure; conflicts inside one section are found there."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 
-Conflict = tuple[tuple[str, ...], str]
-"""The dotted keys involved, first the one at which it is reported, and the message."""
+from dstrain.config.machine import Machine
+from dstrain.config.metrics import choosing_metrics
+from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
+from dstrain.config.section import Conflict
 
-_SCORED = {"translation": ("bleu", "chrf", "loss"), "parsing": ("exact_match", "loss")}
+T5_ARCHITECTURES = ("t5", "mt5", "umt5")
+"""Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
+
 _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
 
 
-class ConflictError(ValueError):
-    """Settings that exclude each other; the keys are relative to the section that raises."""
-
-    def __init__(self, *conflicts: Conflict) -> None:
-        self.conflicts = conflicts
-        super().__init__("; ".join(message for _, message in conflicts))
-
-
 def evaluation_conflicts(
-    *, kind: str, metric: str | None, early_stopping: bool, is_periodic: bool, is_elsewhere: bool
+    task: Task, *, evaluation: Evaluation, training: Training, machine: Machine
 ) -> Iterator[Conflict]:
-    """Metrics that the task does not have, and early stopping without evaluations before the end or of another job's."""
-    if metric is not None and metric not in _SCORED[kind]:
-        message = f"`{metric}` is not computed for task.kind `{kind}`: take one of {', '.join(_SCORED[kind])}"
+    """A metric that the task does not have; early stopping without periodic evaluations, or with another job's."""
+    metric, allowed = evaluation.best_metric, choosing_metrics(task.kind)
+    if metric is not None and metric not in allowed:
+        message = f"`{metric}` is not computed for task.kind `{task.kind}`: take one of {', '.join(allowed)}"
         yield ("evaluation.best_metric", "task.kind"), message
-    if early_stopping and not is_periodic:
+    if training.early_stopping is None:
+        return
+    if evaluation.every_steps is None and evaluation.every_epochs is None:
         keys = ("training.early_stopping", "evaluation.every_steps", "evaluation.every_epochs")
         yield keys, "needs evaluation.every_steps or evaluation.every_epochs"
-    if early_stopping and is_elsewhere:
+    if machine.evaluation_job is not None:
         message = "cannot wait for scores of another job: set one of both to null"
         yield ("training.early_stopping", "machine.evaluation_job"), message
 
 
-def task_conflicts(
-    *, kind: str, demos: Mapping[str, str | None], architecture: str | None, languages: Mapping[str, str | None]
-) -> Iterator[Conflict]:
-    """Demo rows (by dotted key) of another task, and language codes (by key of `task`) that an architecture needs."""
-    for key, demo in demos.items():
-        if demo not in (None, kind):
-            yield (key, "task.kind"), f"demo `{demo}` has no rows for task.kind `{kind}`: make them equal"
-    if architecture in _NEED_LANGUAGES and kind == "translation":
-        for key, language in languages.items():
-            if language is None:
+def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict]:
+    """Demo rows of another task; a missing language code that the architecture needs."""
+    for side, sources in (("train", data.train), ("eval", data.eval)):
+        for number, source in enumerate(sources):
+            if source.demo not in (None, task.kind):
+                message = f"demo `{source.demo}` has no rows for task.kind `{task.kind}`: make them equal"
+                yield (f"data.{side}.{number}.demo", "task.kind"), message
+    architecture = model.scratch.architecture if model.scratch else None
+    if architecture in _NEED_LANGUAGES and task.kind == "translation":
+        for key in ("source_language", "target_language"):
+            if getattr(task, key) is None:
                 keys = (f"task.{key}", "model.scratch.architecture", "task.kind")
                 yield keys, f"is needed by architecture `{architecture}`"
 
 
-def named_architecture(name: str, *, known: Iterable[str]) -> str | None:
-    """The architecture that a model's name gives away: `t5` for `google/flan-t5-small`, `mt5` for `mt5-small`."""
+def precision_conflicts(precision: str, *, model: Model) -> Iterator[Conflict]:
+    """Arithmetic in fp16 for a model that overflows it, unless the recipe allows it."""
+    architecture = model.scratch.architecture if model.scratch else _named_architecture(model.name or "")
+    if precision == "fp16" and architecture in T5_ARCHITECTURES and not model.allow_fp16_t5:
+        yield ("precision", "model.name", "model.scratch.architecture"), fp16_refusal(architecture)
+
+
+def fp16_refusal(architecture: str) -> str:
+    """Why fp16 is refused for the T5 family, and the way out."""
+    return (
+        f"`fp16` overflows in `{architecture}` (activations over 65,504; transformers#9295): use bf16 or fp32, or set "
+        "model.allow_fp16_t5=true to try all the same"
+    )
+
+
+def _named_architecture(name: str) -> str | None:
+    """The T5 architecture that a model's name contains: `t5` for `google/flan-t5-small`, `mt5` for `mt5-small`."""
     parts = re.split(r"[^a-z0-9]+", name.lower())
-    return next((architecture for architecture in known if architecture in parts), None)
+    return next((architecture for architecture in T5_ARCHITECTURES if architecture in parts), None)

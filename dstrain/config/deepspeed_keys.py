@@ -1,7 +1,7 @@
-"""DeepSpeed's own configuration keys, as data, and which of them dstrain lets through. Imports no DeepSpeed.
+"""DeepSpeed's own configuration keys, as data, and which of them dstrain accepts. Does not import DeepSpeed.
 
-DeepSpeed 0.19 ignores unknown top-level keys in silence (`gradient_cliping`), so they are caught here. The lists are
-those of 0.19.8; a test asks the installed DeepSpeed which keys it reads.
+DeepSpeed 0.19 silently ignores unknown top-level keys (`gradient_cliping`), so they are refused here. The lists are
+those of 0.19.8; a test compares them with the keys that the installed DeepSpeed reads.
 """
 
 from collections.abc import Iterable, Mapping
@@ -70,7 +70,7 @@ REFUSED_KEYS: Mapping[str, str] = {
     "data_types.param_dtype": _PRECISION,
     "data_types.buffer_dtype": _PRECISION,
 }
-"""Dotted keys that decide what is learned, that dstrain sets itself, or that would be ignored; with the way out."""
+"""Dotted keys that decide what is learned, that dstrain sets itself, or that would be ignored; each with the way out."""
 
 REMOVED_KEYS = frozenset({
     "amp", "compression_training", "curriculum_learning", "eigenvalue", "elasticity", "graph_harvesting", "nebula",

@@ -1,4 +1,4 @@
-"""In which leaves two configurations differ. Knows trees of mappings and lists, and no key of them."""
+"""The leaves in which two configurations differ. Knows trees of mappings and lists, and none of their keys."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

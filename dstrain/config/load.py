@@ -1,7 +1,7 @@
 """A configuration file, with `extends` and overrides, as a RunConfig; and back to text and hashes. Imports no torch.
 
-Relative data and model paths in a configuration stay relative to the directory in which the command is started, not to
-the configuration file, so that a recipe run by name from the installed package finds the user's data.
+Relative paths of data and models are relative to the working directory, not to the configuration file, so that a recipe
+of the installed package finds the user's data.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ from dstrain.config.yaml_source import (
 from dstrain.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
-"""The largest shipped recipe has a few thousand."""
+"""Largest file that is read. The largest shipped recipe has a few thousand bytes."""
 MARKS = {"recipe": ("extends", "model", "task", "data", "training"), "sweep": ("config", "grid", "list")}
-"""Top-level keys that only the one kind of file has."""
+"""Top-level keys that only this kind of file has."""
 
 
 class ConfigError(UserError):
-    """Everything that is wrong with a configuration; prints one problem a line."""
+    """Everything that is wrong with a configuration, one problem per line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -49,17 +49,21 @@ def load_config(
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
     A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced,
-    and `key: null` unsets a key of the base. With `check_files`, missing data files and model folders are problems too; where
-    nothing is trained (`trains` false), those of the evaluation rows alone.
+    and `key: null` unsets a key of the base.
 
-    Raises ConfigError with all problems at once, each with its file and line.
+    Args:
+        check_files: whether missing data files and model folders are problems too.
+        trains: whether the training rows and the model are needed; if not, only evaluation files are checked.
+
+    Raises:
+        ConfigError: all problems at once, each with its file and line.
     """
     document = _read_with_base(find_config(path_or_name))
     if not document.value and document.problems:
         raise ConfigError(document.problems)
     if kind_of(document) == "sweep":
         way_out = f"`dstrain sweep {path_or_name}` checks it, and says how to submit it"
-        raise ConfigError([Problem(document.place(()), (), "this is a sweep, no recipe", way_out=way_out)])
+        raise ConfigError([Problem(document.place(()), (), "this is a sweep, not a recipe", way_out=way_out)])
     for text in overrides:
         apply_override(document, text=text)
     config, problems = find_problems(document)
@@ -71,7 +75,7 @@ def load_config(
 
 
 def kind_of(document: Document) -> str | None:
-    """What kind of file of MARKS it is, None where its keys say neither or both."""
+    """`recipe` or `sweep`, by the keys of MARKS; None if it has keys of neither or of both."""
     kinds = [kind for kind, keys in MARKS.items() if not document.value.keys().isdisjoint(keys)]
     return kinds[0] if len(kinds) == 1 else None
 
@@ -91,7 +95,7 @@ def find_config(path_or_name: str) -> Path:
 
 
 def recipes_folder() -> Path:
-    """Where the shipped recipes lie: in the installed package, else beside it in a clone."""
+    """The folder of the shipped recipes: in the installed package, else beside it in a clone."""
     package = Path(__file__).parent.parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "configs"
@@ -103,18 +107,10 @@ def dump_config(config: RunConfig) -> str:
 
 
 def recipe_hash(config: RunConfig) -> str:
-    """SHA-256 of the recipe half: equal for two runs that learn the same."""
+    """SHA-256 of the recipe half: equal if two runs learn the same."""
     dump = config.model_dump(mode="json")
-    return _hash({key: dump[key] for key in RECIPE_KEYS})
-
-
-def config_hash(config: RunConfig) -> str:
-    """SHA-256 of the whole configuration."""
-    return _hash(config.model_dump(mode="json"))
-
-
-def _hash(value: Mapping[str, Any]) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    recipe = {key: dump[key] for key in RECIPE_KEYS}
+    text = json.dumps(recipe, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -137,7 +133,7 @@ def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, 
         return nothing, Problem(where, key, "must be the name of another file", shown(base_name))
     path = child.parent / base_name
     if not os.path.isfile(path):
-        way_out = "the path is relative to the file that says `extends`"
+        way_out = "the path is relative to the file with `extends`"
         return nothing, Problem(where, key, "no such file", shown(str(path)), way_out)
     base = _read(path)
     if "extends" in base.value:
@@ -156,7 +152,7 @@ def _read(path: Path) -> Document:
         return Document({}, {(): root}, [Problem(root, (), "cannot be read", error.strerror)])
     if len(content) > MAX_CONFIG_BYTES:
         return Document(
-            {}, {(): root}, [Problem(root, (), f"larger than {MAX_CONFIG_BYTES:,} bytes: no configuration")]
+            {}, {(): root}, [Problem(root, (), f"larger than {MAX_CONFIG_BYTES:,} bytes: not a configuration")]
         )
     try:
         text = content.decode("utf-8-sig")
@@ -175,7 +171,7 @@ def _missing_files(document: Document, *, trains: bool) -> Iterator[Problem]:
         target = Path(written)
         wanted = "folder" if path[0] == "model" else "file"
         if not (os.path.isdir(target) if wanted == "folder" else os.path.isfile(target)):
-            way_out = "`~` is not expanded: write the whole path" if written.startswith("~") else None
+            way_out = "`~` is not expanded: write the full path" if written.startswith("~") else None
             if way_out is None and not target.is_absolute():
                 way_out = f"relative to {Path.cwd()}; correct it or override `{dotted(path)}=…`"
             yield Problem(document.place(path), path, f"no such {wanted}", shown(written), way_out)

@@ -1,7 +1,7 @@
-"""What is wrong with a document, all of it at once and each with its place. Reads no files and raises nothing.
+"""Everything that is wrong with a document, each problem with its file and line. Reads no files and raises nothing.
 
 Pydantic stops before the cross-field checks when a field is wrong. So wrong values are replaced by harmless ones and
-the document is validated again, until nothing new turns up; conflicts with a replaced value are not reported.
+the document is validated again, until no new problem is found. Conflicts with a replaced value are not reported.
 """
 
 import types
@@ -14,9 +14,9 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dstrain.config.conflicts import ConflictError
 from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
+from dstrain.config.section import ConflictError
 from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
@@ -41,7 +41,8 @@ _HARMLESS: Mapping[KeyPath, Any] = {
     ("training", "learning_rate"): 1.0,
     ("training", "early_stopping", "patience"): 1,
 }
-"""Stands in for wrong or missing values that have no default; list items all look like item 0."""
+"""Replacements for wrong or missing values without a default; every list item uses the entry of item 0. A new required
+key needs an entry here, which a test checks."""
 
 _WANTED = {
     "string_type": "must be text",
@@ -105,12 +106,12 @@ def _from_pydantic(
             for keys, message in error_raised.conflicts:
                 involved = tuple(path + _key_path(key) for key in keys)
                 where = _first_place(document, involved=involved)
-                # an override of one key leaves the other keys of the item as they are in the file
+                # an override of one key leaves the item's other keys in the file, so the way out replaces the list
                 whole = _whole_list(path, where=where) if where.line == 0 else None
                 way_out = f"or replace the list: {whole}" if whole else None
                 yield involved, Problem(where, involved[0], message, way_out=way_out)
         elif details[0]["type"] != "too_short" or not any(_is_within(other, path) for other in set(by_path) - {path}):
-            # a list whose items are wrong counts as empty: the items are reported already
+            # a list counts as too short if its items are wrong, and these are reported already
             yield (path,), _problem(details, path=path, document=document)
 
 
@@ -187,12 +188,12 @@ def _about(path: KeyPath) -> str | None:
 
 
 def _whole_list(path: KeyPath, *, where: Where) -> str | None:
-    """How the list at `path`, or the one that has this item, is written whole; None where the vocabulary has no example."""
+    """How the list at `path`, or the list around this item, is written in full; None if the schema has no example."""
     at = path[:-1] if path and isinstance(path[-1], int) else path
     field = _fields(at[:-1]).get(str(at[-1])) if at else None
     if field is None or not field.examples:
         return None
-    # quoted for a shell where it is typed, and as the key stands where it is in a file
+    # quoted for a shell if it is an override, and written as in a file otherwise
     return f"`{at[-1]}: {field.examples[0]}`" if where.line else f"`'{dotted(at)}={field.examples[0]}'`"
 
 
@@ -234,7 +235,7 @@ def _all_keys(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tupl
 
 
 def _real_path(detail: ErrorDetails, *, value: Any) -> KeyPath:
-    """Pydantic's location without the names of union members, which are no keys."""
+    """Pydantic's location without the names of union members, which are not keys."""
     path: KeyPath = ()
     for key in detail["loc"]:
         if not isinstance(value, dict | list):

@@ -1,4 +1,4 @@
-"""A recipe made small enough to step through: a few rows, everything happens within the first steps. Pure."""
+"""A recipe shrunk for debugging: a few rows, and everything happens within the first steps. Pure."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ OVERFIT_STEPS = 300
 
 
 def shrink_config(config: RunConfig, *, overfit: int | None, world_size: int) -> RunConfig:
-    """The recipe for `--debug`, or with `overfit` for learning that many training rows by heart, without dropout.
+    """The recipe for `--debug`, or with `overfit` for memorising that many training rows, without dropout.
 
-    The run goes to a folder of its own, so that it never meets the checkpoints of the real one.
+    The run goes to a folder of its own, so that it never reads the checkpoints of the real run.
 
     Raises:
         UserError: several ranks.

@@ -1,11 +1,11 @@
-"""What a configuration amounts to, as text. Pure."""
+"""A configuration in ten lines of text. Pure."""
 
 from dstrain.config.load import recipe_hash
 from dstrain.config.schema import RunConfig
 
 
 def summary(config: RunConfig) -> str:
-    """What a configuration amounts to, one aligned line a topic."""
+    """One aligned line per topic: model, task, length, step, machine and so on."""
     training, model = config.training, config.model
     scratch = model.scratch
     length = f"{training.max_steps} steps" if training.max_steps else f"{training.epochs:g} epochs"

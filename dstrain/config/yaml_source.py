@@ -19,9 +19,9 @@ _QUOTE = "quote it"
 _BROKEN = object()
 
 MAX_VALUES = 10_000
-"""Values in a document, those that an alias stands for counted each time: a few lines can stand for a billion."""
+"""Values in a document. Those behind an alias count each time, because a few lines of aliases can stand for a billion."""
 MAX_DEPTH = 50
-"""Lists and mappings inside one another."""
+"""Levels of nested lists and mappings."""
 MAX_INT_BITS = 64
 MAX_SHOWN = 60
 """Characters of a value in a message."""
@@ -77,7 +77,7 @@ class Problem:
 class Document:
     """A tree of plain values, where each key path was written (the root is `()`), and what was wrong with the text.
 
-    The values at `broken` were refused: they are absent, or null as items of a list.
+    The values at `broken` were refused: their keys are absent, and list items are null.
     """
 
     value: dict[str, Any]
@@ -104,7 +104,7 @@ def shown(value: Any) -> str:
 
 
 def write_value(value: Any) -> str:
-    """A value as one would type it behind `key=`: read as YAML it is equal to `value`."""
+    """A value as typed after `key=`: read as YAML it is equal to `value`."""
     if value is None or isinstance(value, bool | int | float):
         return json.dumps(value)
     text = yaml.dump(value, Dumper=Dumper, default_flow_style=True, allow_unicode=True, width=math.inf)
@@ -116,18 +116,18 @@ def _cut(text: str) -> str:
 
 
 def _compose(text: str) -> yaml.Node | None:
-    """The nodes of a text; whatever PyYAML trips over becomes a YAMLError."""
+    """The nodes of a text; every failure of PyYAML becomes a YAMLError."""
     try:
         node: yaml.Node | None = yaml.compose(text, Loader=Loader)
     except RecursionError as error:
         raise yaml.YAMLError("lists or mappings are nested too deep") from error
-    except (ValueError, OverflowError) as error:  # an escape beyond all letters, a version of thousands of digits
-        raise yaml.YAMLError(f"an escape or a number that means nothing ({error})") from error
+    except (ValueError, OverflowError) as error:  # an escape beyond Unicode, a version of thousands of digits
+        raise yaml.YAMLError(f"an invalid escape or number ({error})") from error
     return node
 
 
 def read_document(text: str, *, file: str) -> Document:
-    """The document in `text`. A text that is no YAML mapping gives an empty value and a problem at the root."""
+    """The document in `text`. A text that is not a YAML mapping becomes an empty value and a problem at the root."""
     root = Where(file, 1)
     reader = _Reader(place=lambda node: Where(file, node.start_mark.line + 1))
     try:
@@ -144,7 +144,7 @@ def read_document(text: str, *, file: str) -> Document:
     value = reader.read(node, path=())
     if reader.num_values > MAX_VALUES:
         rule = f"stands for more than {MAX_VALUES:,} values"
-        return Document({}, {(): root}, [Problem(root, (), rule, way_out="this is no configuration")])
+        return Document({}, {(): root}, [Problem(root, (), rule, way_out="this is not a configuration")])
     reader.where[()] = root
     return Document(value, reader.where, reader.problems, reader.broken)
 
@@ -157,7 +157,7 @@ def merge_documents(base: Document, *, child: Document) -> Document:
 
 
 def apply_override(document: Document, *, text: str) -> None:
-    """Sets one value from `dotted.key=value`, in place; the value is read as YAML. Faults become problems."""
+    """Sets one value from `dotted.key=value`, in place; the value is read as YAML. What is wrong with it becomes problems."""
     where = Where(f"override `{text}`", 0)
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")
@@ -210,7 +210,7 @@ def _read_written(written: str, *, reader: "_Reader", path: KeyPath, where: Wher
 
 
 def _step(parent: Any, *, part: str, path: KeyPath, where: Where, problems: list[Problem]) -> str | int | None:
-    """The key or index that `part` means inside `parent`; None, and a problem, if there is no such place."""
+    """The key or index that `part` means inside `parent`; None, and a problem, if there is none."""
     if isinstance(parent, dict):
         return part
     if not isinstance(parent, list):
@@ -248,7 +248,7 @@ def _forget(where: dict[KeyPath, Where], *, path: KeyPath) -> None:
 
 
 class _Reader:
-    """Walks the nodes of one text, collecting values, places and problems."""
+    """Walks the nodes of one text and collects values, their lines and problems."""
 
     def __init__(self, *, place: Callable[[yaml.Node], Where]) -> None:
         self.place = place
@@ -279,7 +279,7 @@ class _Reader:
                 return [None if item is _BROKEN else item for item in items]
             if isinstance(node, yaml.ScalarNode):
                 return self.scalar(node, path=path)
-            return self.refuse(node, path=path, rule="this tag is not understood", found=node.tag)
+            return self.refuse(node, path=path, rule="this tag is not supported", found=node.tag)
         finally:
             self.open.pop()
 
@@ -290,7 +290,7 @@ class _Reader:
             written = _whole(str(key_node.value)) if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
             here = (*path, written)
             if key_node.tag.endswith(":merge"):
-                self.refuse(key_node, path=here, rule="merge keys are not understood", way_out="use `extends:`")
+                self.refuse(key_node, path=here, rule="merge keys are not supported", way_out="use `extends:`")
             elif not key_node.tag.endswith(":str"):
                 self.refuse(key_node, path=here, rule="a key must be text", found=f"`{written}`", way_out=_QUOTE)
             elif written in first:
@@ -309,30 +309,30 @@ class _Reader:
         kind = node.tag.rpartition(":")[2]
         found = f"`{_cut(_whole(written))}`"
         if _HALF_LETTER.search(written):
-            return self.refuse(node, path=path, rule="half of a surrogate pair is no letter", found=found)
+            return self.refuse(node, path=path, rule="half of a surrogate pair is not a character", found=found)
         if kind == "str":
             return written
         if kind == "bool" and written.lower() not in ("true", "false"):
             rule = f"YAML reads a plain `{written}` as {str(written.lower() in ('yes', 'on')).lower()}"
             return self.refuse(node, path=path, rule=rule, found=found, way_out=f"{_QUOTE}, or write true or false")
         if kind in ("int", "float") and ":" in written:
-            rule = "YAML reads this as a number to base 60"
+            rule = "YAML reads this as a number in base 60"
             return self.refuse(node, path=path, rule=rule, found=found, way_out=_QUOTE)
         if kind == "int" and _OCTAL.match(written):
-            rule = "YAML reads a number with a leading 0 to base 8"
+            rule = "YAML reads a number with a leading 0 in base 8"
             return self.refuse(node, path=path, rule=rule, found=found, way_out=f"{_QUOTE}, or remove the 0")
         if kind == "timestamp":
             return self.refuse(node, path=path, rule="YAML reads this as a date", found=found, way_out=_QUOTE)
         if kind not in ("null", "bool", "int", "float"):
-            return self.refuse(node, path=path, rule="this tag is not understood", found=node.tag)
+            return self.refuse(node, path=path, rule="this tag is not supported", found=node.tag)
         try:
             value = self.scalars.construct_object(node)
         except (ValueError, LookupError, OverflowError, yaml.YAMLError):  # a tag that does not fit, such as `!!int x`
-            return self.refuse(node, path=path, rule=f"is no {kind}", found=found)
+            return self.refuse(node, path=path, rule=f"is not a valid {kind}", found=found)
         if isinstance(value, float) and not math.isfinite(value):
             return self.refuse(node, path=path, rule="must be a finite number", found=found)
         if isinstance(value, int) and value.bit_length() > MAX_INT_BITS:
-            return self.refuse(node, path=path, rule=f"must be a number of {MAX_INT_BITS} bits", found=found)
+            return self.refuse(node, path=path, rule=f"must fit into {MAX_INT_BITS} bits", found=found)
         return value
 
     def refuse(

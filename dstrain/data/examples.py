@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dstrain.config.schema import Rules, Task
+from dstrain.config.recipe import Rules, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer

@@ -7,7 +7,7 @@ why somebody asks.
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import read_rows

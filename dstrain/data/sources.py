@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.formats import (
     READERS,

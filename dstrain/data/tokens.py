@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRowLog, apply_rule
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows

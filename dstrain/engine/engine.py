@@ -20,7 +20,8 @@ from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import RunConfig, Training
+from dstrain.config.recipe import Training
+from dstrain.config.schema import RunConfig
 from dstrain.data.loader import StepBatch
 from dstrain.engine.ds_config import build_ds_config, effective_zero_stage
 from dstrain.engine.pieces import MOMENTS, prime_optimizer, torch_optimizer

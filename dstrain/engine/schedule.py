@@ -2,7 +2,7 @@
 
 import math
 
-from dstrain.config.schema import Training
+from dstrain.config.recipe import Training
 
 
 def learning_rate_at(step: int, *, training: Training, total_steps: int) -> float:

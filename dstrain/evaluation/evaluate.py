@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from dstrain.config.schema import Evaluation, RunConfig, Task
+from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.decode import unserved
 from dstrain.evaluation.generate import (

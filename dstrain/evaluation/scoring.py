@@ -4,7 +4,7 @@ hypotheses came about and where scores go."""
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dstrain.config.schema import Task
+from dstrain.config.recipe import Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.generate import Cap, Hypothesis

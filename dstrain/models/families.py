@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from dstrain.config.schema import T5_ARCHITECTURES, fp16_refusal
+from dstrain.config.conflicts import T5_ARCHITECTURES, fp16_refusal
 from dstrain.errors import UserError
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from dstrain.config.schema import Model
+from dstrain.config.recipe import Model
 from dstrain.errors import UserError
 from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
 from dstrain.models.scratch import build_scratch_model

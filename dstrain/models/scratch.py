@@ -41,7 +41,7 @@ from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES 
 from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as MBART50_CODES
 from transformers.tokenization_utils_base import generate_merges
 
-from dstrain.config.schema import Scratch
+from dstrain.config.recipe import Scratch
 from dstrain.errors import UserError
 from dstrain.models.families import set_dropout, set_layerdrop
 from dstrain.models.tokenizer import Seq2SeqTokenizer, register_languages

@@ -10,7 +10,8 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dstrain.config.schema import RunConfig, Source, Task
+from dstrain.config.recipe import Source, Task
+from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow

@@ -7,7 +7,8 @@ import math
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from dstrain.config.schema import RunConfig, Source
+from dstrain.config.recipe import Source
+from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling

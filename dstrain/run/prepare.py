@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import Rules, RunConfig
+from dstrain.config.recipe import Rules
+from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows

@@ -19,7 +19,8 @@ from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, choose_device, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
-from dstrain.config.schema import Model, RunConfig
+from dstrain.config.recipe import Model
+from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate, write_evaluation

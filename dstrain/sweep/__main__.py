@@ -1,4 +1,4 @@
-"""What slurm/sweep.sbatch asks: `python -m dstrain.sweep FILE --member N [key=value ...]` prints a member's arguments."""
+"""Prints the arguments of a member for slurm/sweep.sbatch: `python -m dstrain.sweep FILE --member N [key=value ...]`."""
 
 import sys
 

@@ -17,10 +17,10 @@ from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, read_d
 
 KEYS = {
     "config": "a recipe file, or the name of a shipped recipe",
-    "output_dir": "the folder that gets one run folder a member",
+    "output_dir": "the folder that holds one run folder per member",
     "overrides": "keys and values for all members",
     "grid": "keys, each with a list of values: every combination is a member, the last key changes fastest",
-    "list": "one mapping of keys to values a member",
+    "list": "one mapping of keys to values per member",
 }
 MAX_MEMBERS = 1001
 """Slurm's own limit where a site sets no other (MaxArraySize)."""
@@ -38,29 +38,29 @@ class Setting:
 
     @property
     def text(self) -> str:
-        """As it would be typed."""
+        """As typed on a command line."""
         return f"{self.key}={write_value(self.value)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """A sweep file as it was read."""
+    """A sweep file as read."""
 
     config: str
-    """Empty where the file names no recipe that there is."""
+    """Empty if the file names no existing recipe."""
     output_dir: str
     common: tuple[Setting, ...]
     choices: tuple[tuple[Setting, ...], ...]
-    """What each member sets besides."""
+    """What each member sets in addition."""
     typed: tuple[str, ...] = ()
     """Overrides of the command line, for all members."""
 
 
 def read_form(path: str, *, typed: Sequence[str] = ()) -> tuple[Sweep, list[Problem]]:
-    """What can be used of a sweep file and of overrides on the command line, and everything that is wrong with their form.
+    """The usable part of a sweep file and of overrides on the command line, and everything that is wrong with their form.
 
     Raises:
-        ConfigError: the file cannot be read, is no YAML mapping, or is a recipe.
+        ConfigError: the file cannot be read, is not a YAML mapping, or is a recipe.
     """
     document = _read(Path(path))
     if document.problems and not document.value:
@@ -68,7 +68,7 @@ def read_form(path: str, *, typed: Sequence[str] = ()) -> tuple[Sweep, list[Prob
     if kind_of(document) == "recipe":
         raise ConfigError([_no_sweep(path, where=document.place(()))])
     problems = list(_find_problems(document))
-    # a missing recipe is told as that alone, once
+    # a missing recipe is one problem, not one per member
     config = "" if any(problem.path == ("config",) for problem in problems) else document.value["config"]
     output_dir = str(document.value.get("output_dir"))
     sweep = Sweep(config, output_dir, _settings(document, at=("overrides",)), _choices(document))
@@ -79,14 +79,16 @@ def read_form(path: str, *, typed: Sequence[str] = ()) -> tuple[Sweep, list[Prob
 
 def _no_sweep(name: str, *, where: Where) -> Problem:
     way_out = f"`dstrain check {name}` checks it, and a sweep names it: `config: {name}`"
-    return Problem(where, (), "this is a recipe, no sweep", way_out=way_out)
+    return Problem(where, (), "this is a recipe, not a sweep", way_out=way_out)
 
 
 def _read(path: Path) -> Document:
     try:
         content = path.read_bytes()[: MAX_CONFIG_BYTES + 1]
         if len(content) > MAX_CONFIG_BYTES:
-            raise ConfigError([Problem(Where(str(path), 1), (), f"larger than {MAX_CONFIG_BYTES:,} bytes: no sweep")])
+            raise ConfigError(
+                [Problem(Where(str(path), 1), (), f"larger than {MAX_CONFIG_BYTES:,} bytes: not a sweep")]
+            )
         return read_document(content.decode("utf-8-sig"), file=str(path))
     except OSError as error:
         where = Where(str(path), 0)
@@ -121,7 +123,7 @@ def _find_problems(document: Document) -> Iterator[Problem]:
         yield from _mapping_problems(document, at=("overrides",), refused=("output_dir",))
     given = [key for key in ("grid", "list") if value.get(key) is not None or (key,) in document.broken]
     if len(given) != 1:
-        way_out = f"`grid`: {KEYS['grid']}; `list`: {KEYS['list']}; what all share stands in `overrides`"
+        way_out = f"`grid`: {KEYS['grid']}; `list`: {KEYS['list']}; what all members share goes into `overrides`"
         where = document.place(("list",) if given else ())
         yield Problem(where, (), "give exactly one of `grid` and `list`", " and ".join(given) or "none", way_out)
     elif (given[0],) not in document.broken:
@@ -166,7 +168,7 @@ def _too_many(number: int, *, where: Where, at: KeyPath) -> Iterator[Problem]:
 def _mapping_problems(
     document: Document, *, at: KeyPath, refused: Sequence[str], may_be_empty: bool = True
 ) -> Iterator[Problem]:
-    """What is wrong with a mapping of override keys; the values are the recipe's business."""
+    """What is wrong with a mapping of override keys; the values are checked with the recipe."""
     value: Any = document.value
     for part in at:
         value = value[part]
@@ -182,12 +184,12 @@ def _mapping_problems(
 
 def _key_problem(key: str, *, refused: Sequence[str]) -> str | None:
     if not _KEY.fullmatch(key):
-        return "is no key of a recipe; write it as you would type it, such as `training.learning_rate`"
+        return "is not a key of a recipe; write a dotted key, such as `training.learning_rate`"
     if key not in refused:
         return None
     if key == "output_dir":
-        return "every member gets a folder of its own in the sweep's `output_dir`: change that one"
-    return "names the model card, and cannot be varied; a member is known by its run folder"
+        return "every member has its own folder in the sweep's `output_dir`: change that one"
+    return "names the model card and cannot be varied; members are told apart by their run folders"
 
 
 def _typed_problem(text: str, *, sweep: Sweep) -> Problem | None:
@@ -199,13 +201,13 @@ def _typed_problem(text: str, *, sweep: Sweep) -> Problem | None:
         return Problem(where, (), rule)
     for setting in itertools.chain.from_iterable(sweep.choices):
         if f"{setting.key}.".startswith(f"{key}.") or f"{key}.".startswith(f"{setting.key}."):
-            rule = f"is for all members, and would undo `{setting.key}`, which the sweep varies"
+            rule = f"applies to all members and would undo `{setting.key}`, which the sweep varies"
             return Problem(where, (), rule, way_out=f"change {setting.where}")
     return None
 
 
 def _choices(document: Document) -> tuple[tuple[Setting, ...], ...]:
-    """What each member sets; of a wrong form what can be read, the recipe as it is at least."""
+    """What each member sets; of a wrong form the readable part, at least one member that sets nothing."""
     members, grid = document.value.get("list"), document.value.get("grid")
     if isinstance(members, list) and 0 < len(members) <= MAX_MEMBERS:
         return tuple(_settings(document, at=("list", number)) for number in range(len(members)))
@@ -225,7 +227,7 @@ def _column(document: Document, *, key: str, items: Sequence[Any]) -> list[Setti
 
 
 def _settings(document: Document, *, at: KeyPath) -> tuple[Setting, ...]:
-    """Those of a mapping of override keys."""
+    """The settings of a mapping of override keys."""
     value: Any = document.value
     for part in at:
         value = value.get(part) if isinstance(value, dict) else value[part]
@@ -235,6 +237,6 @@ def _settings(document: Document, *, at: KeyPath) -> tuple[Setting, ...]:
 
 
 def _setting(document: Document, *, key: str, value: Any, at: KeyPath) -> Setting | None:
-    """None for what cannot be typed as an override, of which a problem tells."""
+    """None if it cannot be typed as an override; that is a problem already."""
     is_broken = any(path[: len(at)] == at for path in document.broken)
     return None if is_broken or not _KEY.fullmatch(key) else Setting(key, value, document.place(at))

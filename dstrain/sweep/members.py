@@ -1,6 +1,6 @@
-"""A sweep: one recipe, many overrides, a run folder for each. Plans its members and checks them; starts none and reads no run.
+"""A sweep: one recipe, many overrides, one run folder per member. Plans and checks the members; starts none, reads no run.
 
-python -m dstrain.sweep FILE --member N [key=value ...]     what slurm/sweep.sbatch gives launch/train.py, NUL after each
+python -m dstrain.sweep FILE --member N [key=value ...]     the arguments of launch/train.py for slurm/sweep.sbatch
 """
 
 import argparse
@@ -23,12 +23,12 @@ from dstrain.errors import UserError
 from dstrain.sweep.form import Setting, Sweep, read_form
 
 MAX_NAME = 80
-"""Characters of a run folder's name."""
+"""Longest name of a run folder, in characters."""
 MAX_VALUE = 24
-"""Characters of a value in it."""
+"""Longest value in that name, in characters."""
 SCRIPT = "slurm/sweep.sbatch"
 SIZE = ("--nodes=1", "--gpus-per-node=1")
-"""Of one member's job."""
+"""Default size of one member's job, as sbatch options."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9.+_-]+")
 _NUMBERED = re.compile(r"(\d+)-")
@@ -41,15 +41,15 @@ class Member:
     number: int
     """Its index in the job array."""
     overrides: tuple[str, ...]
-    """`key=value` as one would type them, without the run folder."""
+    """`key=value` as typed, without the run folder."""
     run_dir: str
     varied: tuple[str, ...] = ()
-    """Those of the overrides that are its own."""
+    """The overrides that only this member has."""
     places: Mapping[str, Where] = field(default_factory=dict)
-    """Override to the line of the sweep file."""
+    """Override to its line in the sweep file."""
 
     def arguments(self, config: str) -> list[str]:
-        """What launch/train.py is given."""
+        """The arguments of launch/train.py."""
         return ["--config", config, *self.overrides, f"output_dir={write_value(self.run_dir)}"]
 
 
@@ -57,8 +57,8 @@ def read_sweep(path: str, *, typed: Sequence[str] = ()) -> Sweep:
     """The sweep in a file, with overrides of the command line.
 
     Raises:
-        ConfigError: everything that is wrong with its form, each with file and line; and then, too, what is wrong with the
-            recipe under whatever else it says.
+        ConfigError: everything that is wrong with its form, each with file and line, and what is wrong with the recipe under
+            its readable overrides.
     """
     sweep, problems = read_form(path, typed=typed)
     if problems and sweep.config:
@@ -69,7 +69,7 @@ def read_sweep(path: str, *, typed: Sequence[str] = ()) -> Sweep:
 
 
 def plan_members(sweep: Sweep) -> list[Member]:
-    """Every run of the sweep, numbered as it stands in the file. Pure."""
+    """Every run of the sweep, numbered in the order of the file. Pure."""
     short = _shorten_keys({setting.key for choice in sweep.choices for setting in choice})
     width = max(3, len(str(len(sweep.choices) - 1)))
     members = []
@@ -92,8 +92,8 @@ def check_members(sweep: Sweep, members: Sequence[Member]) -> list[RunConfig]:
     """The recipe of every member.
 
     Raises:
-        UserError: everything that is wrong with any of them, and which; members that are equal; a folder whose number
-            belongs to another member.
+        UserError: everything that is wrong, each with its members; members that are equal; a folder whose number belongs to
+            another member.
     """
     configs, faults = _load_members(sweep, members)
     in_order = sorted(faults, key=lambda problem: problem.where)
@@ -105,9 +105,9 @@ def check_members(sweep: Sweep, members: Sequence[Member]) -> list[RunConfig]:
 
 
 def find_strangers(members: Sequence[Member]) -> Iterator[str]:
-    """Run folders whose number belongs to another member now, in words: the sweep has changed since they began.
+    """A message for each run folder whose number now belongs to another member: the sweep has changed since it began.
 
-    A job reads the sweep at each of its starts: without this it would go on as another run after a requeue.
+    A job reads the sweep at each start. Without this check it would continue as another run after a requeue.
     """
     wanted = {member.number: Path(member.run_dir) for member in members}
     for parent in sorted({folder.parent for folder in wanted.values()}):
@@ -121,10 +121,10 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
 
 
 def find_change(config: RunConfig) -> str | None:
-    """In what the run that lies in a member's folder learns otherwise than the member: the first difference, in words."""
+    """The first difference between the recipe of the run in a member's folder and the member's own; None if there is none."""
     try:
         before = load_config(str(Path(config.run_dir) / "config.yaml"))
-    except ConfigError:  # it has not begun, or its file is of another version: the start itself will say
+    except ConfigError:  # it has not begun, or another version wrote the file: its next attempt reports that
         return None
     old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))
     changes = [change for change in differences(old, new) if not change[0].endswith("path")]  # files may be moved
@@ -145,12 +145,12 @@ def write_indices(numbers: Iterable[int]) -> str:
 
 
 def write_submit(file: str, numbers: Iterable[int], *, typed: Sequence[str]) -> str:
-    """The command that submits members, whose size is for the user to change."""
+    """The command that submits members; the user may change their size."""
     return shlex.join(["sbatch", f"--array={write_indices(numbers)}", *SIZE, SCRIPT, file, *typed])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print a member's arguments for launch/train.py, a NUL after each, which no argument can hold."""
+    """Print a member's arguments for launch/train.py, each ended by a NUL, which no argument can contain."""
     options = _parse(sys.argv[1:] if argv is None else argv)
     try:
         sweep = read_sweep(options.file, typed=options.overrides)
@@ -158,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.member not in range(len(members)):
             last = len(members) - 1
             raise UserError(
-                f"{options.file} has members 0 to {last}, and none {options.member}: submit it with --array=0-{last}"
+                f"{options.file} has members 0 to {last}, not {options.member}: submit it with --array=0-{last}"
             )
         member = members[options.member]
         if strangers := list(find_strangers([member])):
@@ -171,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dstrain.sweep", description="Asked by slurm/sweep.sbatch.")
+    parser = argparse.ArgumentParser(prog="python -m dstrain.sweep", description="Used by slurm/sweep.sbatch.")
     parser.add_argument("file", metavar="FILE", help="a sweep file")
     parser.add_argument("--member", type=int, required=True, metavar="N", help="its number, from 0")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="for all members")
@@ -179,14 +179,14 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _shorten_keys(keys: Iterable[str]) -> dict[str, str]:
-    """Each key's last part, or the whole key where two have the same."""
+    """The last part of each key, or the full key where two share it."""
     ends = {key: key.rpartition(".")[2] for key in keys}
     count = Counter(ends.values())
     return {key: end if count[end] == 1 else key for key, end in ends.items()}
 
 
 def _name(number: str, choice: Sequence[Setting], *, short: Mapping[str, str]) -> str:
-    """Readable, and unique by its number; letters that a shell, a file system or a tool could misread become `_`."""
+    """A readable folder name, unique by its number. Characters that a shell or a file system could misread become `_`."""
     parts = [number]
     for setting in choice:
         value = setting.value if isinstance(setting.value, str) else write_value(setting.value)
@@ -196,7 +196,7 @@ def _name(number: str, choice: Sequence[Setting], *, short: Mapping[str, str]) -
 
 
 def _load_members(sweep: Sweep, members: Sequence[Member]) -> tuple[dict[int, RunConfig], dict[Problem, list[int]]]:
-    """The recipes of those that have one, and what is wrong with the others: whose it is."""
+    """The recipes of the valid members, and each problem of the others with the members that have it."""
     configs: dict[int, RunConfig] = {}
     faults: dict[Problem, list[int]] = {}
     for member in members:
@@ -210,7 +210,7 @@ def _load_members(sweep: Sweep, members: Sequence[Member]) -> tuple[dict[int, Ru
 
 
 def _placed(problem: Problem, *, member: Member) -> Problem:
-    """A problem of an override at its line of the sweep file."""
+    """The problem of an override, moved to its line in the sweep file."""
     for text, where in member.places.items():
         if problem.where.file == f"override `{text}`":
             return replace(problem, where=where)
@@ -222,7 +222,7 @@ def _find_equal(configs: Mapping[int, RunConfig]) -> Iterator[str]:
     for number, config in configs.items():
         same = first.setdefault(config.model_dump_json(exclude={"output_dir"}), number)
         if same != number:
-            yield f"members {same} and {number} are equal: they would train the same; remove one"
+            yield f"members {same} and {number} are equal and would train the same model: remove one"
 
 
 def _called(numbers: Sequence[int], *, of: int) -> str:

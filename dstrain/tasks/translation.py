@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from dstrain.config.schema import Task
+from dstrain.config.recipe import Task
 
 
 @dataclass(frozen=True, slots=True)

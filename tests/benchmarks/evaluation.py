@@ -29,7 +29,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import load_config
-from dstrain.config.schema import Evaluation, RunConfig
+from dstrain.config.recipe import Evaluation
+from dstrain.config.schema import RunConfig
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate

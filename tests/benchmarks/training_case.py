@@ -17,7 +17,8 @@ from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import RunConfig, Scratch
+from dstrain.config.recipe import Scratch
+from dstrain.config.schema import RunConfig
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
 from dstrain.models.scratch import SPECIAL_IDS, build_scratch_model

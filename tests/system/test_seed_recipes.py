@@ -8,7 +8,8 @@ from huggingface_hub import ModelCard
 from transformers import PreTrainedModel
 
 from dstrain.config.load import load_config
-from dstrain.config.schema import RunConfig, Scratch
+from dstrain.config.recipe import Scratch
+from dstrain.config.schema import RunConfig
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.tasks.demo.rows import demo_rows

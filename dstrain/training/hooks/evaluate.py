@@ -10,7 +10,8 @@ from typing import Any
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
-from dstrain.config.schema import Evaluation, RunConfig
+from dstrain.config.recipe import Evaluation
+from dstrain.config.schema import RunConfig
 from dstrain.evaluation.evaluate import EvaluationResult, write_evaluation
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo

@@ -63,7 +63,7 @@ def test_check_says_of_a_sweep_what_it_is_and_what_takes_it(tmp_path: Path) -> N
         result = RUNNER.invoke(app, ["check", str(path), "training.max_steps=3"])
         assert result.exit_code == 1
         (line,) = result.stderr.splitlines()
-        assert line.startswith(f"{path}:1: this is a sweep, no recipe; `dstrain sweep {path}`")
+        assert line.startswith(f"{path}:1: this is a sweep, not a recipe; `dstrain sweep {path}`")
 
 
 def test_a_recipe_with_a_key_of_a_sweep_is_still_a_recipe(tmp_path: Path) -> None:

@@ -93,12 +93,12 @@ gradient_clipping: 1
     found = [line.removeprefix(f"{path}:") for line in faults(path, "trainig.x=1", "logging.every_steps=0")]
     assert found == [
         '1: name: must match ^[A-Za-z0-9][A-Za-z0-9._-]*$; found "a b"; '
-        "Names the run folder and the model card: letters, digits, `.`, `_` and `-`",
-        "2: seed: must be a whole number; found true; Decides initial weights, data order and dropout",
+        "Name of the run folder and the model card: letters, digits, `.`, `_` and `-`",
+        "2: seed: must be a whole number; found true; Seed of the initial weights, the data order and dropout",
         "3: precision: must be 'fp32', 'bf16' or 'fp16'; found \"fp61\"; did you mean `fp16`?",
         "4: model.dropout: YAML reads a plain `no` as false; found `no`; quote it, or write true or false",
         "4: model.scratch.architecture: is required; found nothing; "
-        "Which family's architecture and tokenizer format to build",
+        "Model family whose architecture and tokenizer format are used",
         "4: model.scratch.vocabulary_size: must be a whole number; found 3000.0; write 3000",
         "4: model.name: give exactly one of `name` (hub name or folder) and `scratch`; found both; null unsets one",
         "7: task.form: must be 'pointer' or 'plain'; found \"pionter\"; did you mean `pointer`?",
@@ -113,7 +113,7 @@ gradient_clipping: 1
         '14: training.learning_rate: must be a number; found "3e-4"; remove the quotes',
         "16: training.max_steps: give exactly one of `epochs` and `max_steps`; found both; null unsets one",
         "17: training.betas: must have at least 2 items; found [0.9]",
-        "18: training.warmup_steps: YAML reads a number with a leading 0 to base 8; found `010`; "
+        "18: training.warmup_steps: YAML reads a number with a leading 0 in base 8; found `010`; "
         "quote it, or remove the 0",
         "19: evaluation.every_steps: give only one of `every_steps` and `every_epochs`; null unsets one",
         "19: evaluation.best_metric: `bleu` is not computed for task.kind `parsing`: take one of exact_match, loss",
@@ -124,7 +124,7 @@ gradient_clipping: 1
         "26: micro_batch_size: unknown key; found 3; did you mean `machine.micro_batch_size`?",
         "27: gradient_clipping: unknown key; found 1; set `training.max_grad_norm` instead",
         "override `logging.every_steps=0`: logging.every_steps: must be at least 1; found 0; "
-        "Optimizer steps between rows of metrics.jsonl: one host-device synchronisation each",
+        "Optimizer steps between rows of metrics.jsonl",
         'override `trainig.x=1`: trainig: unknown key; found {"x": 1}; did you mean `training`?',
     ]
 

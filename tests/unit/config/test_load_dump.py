@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrain.config.load import ConfigError, config_hash, dump_config, load_config, recipe_hash
+from dstrain.config.load import ConfigError, dump_config, load_config, recipe_hash
 from dstrain.config.schema import RunConfig
 
 GOOD = """\
@@ -62,9 +62,8 @@ def test_the_recipe_hash_follows_the_recipe_and_not_the_machine(good: Path) -> N
     )
     recipe = load_config(str(good), overrides=["training.learning_rate=1e-3"])
     assert recipe_hash(machine) == recipe_hash(base) != recipe_hash(recipe)
-    assert len({config_hash(config) for config in (base, machine, recipe)}) == 3
     same = load_config(str(good), overrides=["training.epochs=6.0", "training.learning_rate=0.0003", "seed=42"])
-    assert config_hash(same) == config_hash(base)
+    assert recipe_hash(same) == recipe_hash(base)
 
 
 PARTS = ["scratch", "train", "eval", "path", "demo", "kind", "epochs", "betas", "deepspeed", "fp16", "0", "1", "x"]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog
 from dstrain.data.sources import Row, fingerprint_source, read_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.lookup import locate_rows
 from dstrain.data.tokens import load_token_set, prepare_token_set
 from tests.unit.data.word_encoder import WordEncoder

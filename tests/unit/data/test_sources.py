@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
 from dstrain.data.sources import Row, fingerprint_sources, read_rows
 from dstrain.tasks.demo.rows import demo_rows

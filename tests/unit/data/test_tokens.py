@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrain.config.schema import Rules, Source, Task
+from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data import tokens as tokens_module
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.examples import Example

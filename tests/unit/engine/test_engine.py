@@ -12,7 +12,7 @@ from torch import nn
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.schema import Training
+from dstrain.config.recipe import Training
 from dstrain.engine.engine import Engine, build_engine, build_optimizer, check_device_precision, micro_batch_seed
 from tests.distributed.steps import build_config
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import get_scheduler
 
-from dstrain.config.schema import Training
+from dstrain.config.recipe import Training
 from dstrain.engine.schedule import learning_rate_at
 
 PEAK = 3e-4

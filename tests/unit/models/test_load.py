@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
-from dstrain.config.schema import Model
+from dstrain.config.recipe import Model
 from dstrain.models.families import generation_arguments
 from dstrain.models.load import grow_embeddings, load_model
 from dstrain.models.save import export_model

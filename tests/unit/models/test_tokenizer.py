@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, M2M100Tokenizer
 
-from dstrain.config.schema import Scratch
+from dstrain.config.recipe import Scratch
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from tests.unit.models.tiny_models import FAMILIES, LANGUAGES, PAIRS, TASK_TOKENS, TEXTS

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
-from dstrain.config.schema import Scratch
+from dstrain.config.recipe import Scratch
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 FAMILIES = ("m2m100", "nllb", "mbart", "mbart50", "marian", "t5", "mt5")

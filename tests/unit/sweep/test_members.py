@@ -178,16 +178,16 @@ def test_keys_with_the_same_last_part_are_named_in_full(tmp_path: Path) -> None:
         ("grid: {}\n", "FILE:3: grid: must be a mapping of keys to values; found {}"),
         ("grid:\n  seed: 1\n", "FILE:4: grid.seed: must be a list of values; found 1; write `seed: […]`"),
         ("grid:\n  seed: []\n", "FILE:4: grid.seed: must be a list of values; found []"),
-        ("list: []\n", "FILE:3: list: must be one mapping of keys to values a member; found []"),
+        ("list: []\n", "FILE:3: list: must be one mapping of keys to values per member; found []"),
         ("list:\n  - {seed: 1}\n  - 5\n", "FILE:5: list.1: must be a mapping of keys to values; found 5"),
         ("overrides: 3\nlist: [{}]\n", "FILE:3: overrides: must be a mapping of keys to values; found 3"),
-        ("grid:\n  output_dir: [a, b]\n", "FILE:4: grid.output_dir: every member gets a folder of its own"),
-        ("overrides: {output_dir: a}\nlist: [{}]\n", "FILE:3: overrides.output_dir: every member gets a folder"),
-        ("list: [{name: a}]\n", "FILE:3: list.0.name: names the model card, and cannot be varied"),
+        ("grid:\n  output_dir: [a, b]\n", "FILE:4: grid.output_dir: every member has its own folder"),
+        ("overrides: {output_dir: a}\nlist: [{}]\n", "FILE:3: overrides.output_dir: every member has its own folder"),
+        ("list: [{name: a}]\n", "FILE:3: list.0.name: names the model card and cannot be varied"),
         ("list: [{seed: no}]\n", "FILE:3: list.0.seed: YAML reads a plain `no` as false"),
-        ("grid: {seed: [1, 1:30]}\n", "FILE:3: grid.seed.1: YAML reads this as a number to base 60"),
-        ("list: [{--debug: 1}]\n", "FILE:3: list.0.--debug: is no key of a recipe"),
-        ("list: [{'seed=1 name': 1}]\n", "FILE:3: list.0.seed=1 name: is no key of a recipe"),
+        ("grid: {seed: [1, 1:30]}\n", "FILE:3: grid.seed.1: YAML reads this as a number in base 60"),
+        ("list: [{--debug: 1}]\n", "FILE:3: list.0.--debug: is not a key of a recipe"),
+        ("list: [{'seed=1 name': 1}]\n", "FILE:3: list.0.seed=1 name: is not a key of a recipe"),
         ("list: [", "not valid YAML"),
         ("grid: {seed: [1, 2], name: [a]}\nlits: 4\n", "FILE:4: lits: unknown key"),
     ],
@@ -217,7 +217,7 @@ def test_a_file_that_is_missing_empty_or_no_text_is_refused(tmp_path: Path) -> N
         (b"", "a configuration is a mapping of keys to values; found nothing"),
         (b"{}", "give exactly one of `grid` and `list`"),
         (b"config: \xff", "not UTF-8"),
-        (b"#" * (1 << 20) + b"#", "no sweep"),
+        (b"#" * (1 << 20) + b"#", "not a sweep"),
     ):
         if content is not None:
             (tmp_path / "sweep.yaml").write_bytes(content)
@@ -262,14 +262,14 @@ lits: 4
 """
     lines = refusal(tmp_path, text, "training.max_steps=no", "seed", "model.dropout=0.1").splitlines()
     assert [line.partition(";")[0] for line in lines] == [
-        "FILE:4: overrides.--debug: is no key of a recipe",
+        "FILE:4: overrides.--debug: is not a key of a recipe",
         "FILE:4: training.warmup_steps: must be at least 0",
         "FILE:6: grid.training.schedule.2: YAML reads a plain `no` as false",
         "FILE:6: training.schedule: must be 'linear', 'cosine', 'constant' or 'inverse_sqrt'",
         "FILE:7: grid.seed: must be a list of values",
         "FILE:8: model.dropout: must be less than 1",
         "FILE:9: lits: unknown key",
-        "override `model.dropout=0.1`: is for all members, and would undo `model.dropout`, which the sweep varies",
+        "override `model.dropout=0.1`: applies to all members and would undo `model.dropout`, which the sweep varies",
         "override `seed`: an override is written `dotted.key=value`",
         "override `training.max_steps=no`: training.max_steps: YAML reads a plain `no` as false",
     ]
@@ -291,7 +291,7 @@ def test_a_recipe_is_no_sweep_and_is_told_what_takes_it(name: str) -> None:
     result = invoke(name)
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert "this is a recipe, no sweep" in line
+    assert "this is a recipe, not a sweep" in line
     assert f"`dstrain check {name}`" in line
     assert f"`config: {name}`" in line
 
@@ -310,7 +310,7 @@ def test_a_member_whose_data_are_missing_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_two_members_that_are_equal_are_refused(text: str, tmp_path: Path) -> None:
-    assert refusal(tmp_path, text) == "members 0 and 2 are equal: they would train the same; remove one"
+    assert refusal(tmp_path, text) == "members 0 and 2 are equal and would train the same model: remove one"
 
 
 @pytest.mark.parametrize("typed", ["training.learning_rate=1e-5", "training={max_steps: 3}", "seed=1"])
@@ -318,9 +318,7 @@ def test_what_is_typed_may_not_undo_what_the_sweep_varies(typed: str, tmp_path: 
     assert "which the sweep varies" in refusal(tmp_path, GRID, typed)
 
 
-@pytest.mark.parametrize(
-    ("typed", "message"), [("seed", "`dotted.key=value`"), ("output_dir=x", "a folder of its own")]
-)
+@pytest.mark.parametrize(("typed", "message"), [("seed", "`dotted.key=value`"), ("output_dir=x", "has its own folder")])
 def test_what_is_typed_must_be_an_override(typed: str, message: str, tmp_path: Path) -> None:
     assert message in refusal(tmp_path, GRID, typed)
 
@@ -376,7 +374,7 @@ def test_a_number_without_a_member_is_refused(
     assert main([path, f"--member={number}"]) == 2
     printed = capsysbinary.readouterr()
     assert printed.out == b""
-    message = f"{path} has members 0 to 3, and none {number}: submit it with --array=0-3"
+    message = f"{path} has members 0 to 3, not {number}: submit it with --array=0-3"
     assert printed.err.decode().splitlines()[-1] == message
 
 

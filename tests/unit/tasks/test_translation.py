@@ -2,7 +2,7 @@
 
 import pytest
 
-from dstrain.config.schema import Task
+from dstrain.config.recipe import Task
 from dstrain.tasks.translation import Languages, choose_languages
 
 

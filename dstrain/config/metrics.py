@@ -1,0 +1,76 @@
+"""The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
+
+from dataclasses import dataclass
+
+BOTH = ("translation", "parsing")
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A score under the name that it has in metrics.jsonl, in score files and on the card."""
+
+    name: str
+    tasks: tuple[str, ...]
+    """Values of `task.kind` for which it is computed."""
+    unit: str
+    meaning: str
+    can_choose: bool = False
+    """Whether `evaluation.best_metric` may name it."""
+
+
+METRICS = (
+    Metric("bleu", ("translation",), "0 to 100", "Corpus BLEU by sacreBLEU, with its signature.", can_choose=True),
+    Metric("chrf", ("translation",), "0 to 100", "Corpus chrF by sacreBLEU, with its signature.", can_choose=True),
+    Metric(
+        "exact_match",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides.",
+        can_choose=True,
+    ),
+    Metric(
+        "exact_match_tokens",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose token ids equal those of the reference, special tokens aside.",
+    ),
+    Metric(
+        "exact_match_disagreements",
+        ("parsing",),
+        "rows",
+        "Number of rows on which `exact_match` and `exact_match_tokens` differ.",
+    ),
+    Metric(
+        "exact_match_parse",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose hypothesis equals the parse in the data after pointers are replaced by words, white space "
+        "aside. Pointer form only.",
+    ),
+    Metric("valid_brackets", ("parsing",), "0 to 1", "Share of rows whose hypothesis is one well-formed parse."),
+    Metric(
+        "gen_len",
+        BOTH,
+        "tokens",
+        "Mean length of the hypotheses. Every generated token but padding counts, as in the Hugging Face examples.",
+    ),
+    Metric(
+        "hit_cap_rate",
+        BOTH,
+        "0 to 1",
+        "Share of hypotheses that were cut at the longest allowed length (`evaluation.max_new_tokens`).",
+    ),
+    Metric(
+        "loss",
+        BOTH,
+        "nats per target token",
+        "Cross-entropy of the references. Computed if `evaluation.loss` is true. Lower is better.",
+        can_choose=True,
+    ),
+)
+"""Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
+
+
+def choosing_metrics(kind: str) -> tuple[str, ...]:
+    """Values of `evaluation.best_metric` for a task, its default first."""
+    return tuple(metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks)

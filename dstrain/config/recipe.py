@@ -1,0 +1,273 @@
+"""The recipe half of the vocabulary: model, task, data, training and evaluation. It decides what is learned. Reads no files."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from dstrain.config.section import ConflictError, PositiveInt, Probability, Section
+
+
+class Scratch(Section):
+    """A model with random weights. Its tokenizer is trained on the training text with sentencepiece."""
+
+    architecture: Literal["m2m100", "nllb", "mbart", "marian", "t5", "mt5"]
+    """Model family whose architecture and tokenizer format are used."""
+    vocabulary_size: PositiveInt = 4000
+    """Number of sentencepiece pieces, before language codes and task tokens are added."""
+    hidden_size: PositiveInt = 128
+    """Width of the model. Must be a multiple of `num_heads`."""
+    feed_forward_size: PositiveInt = 512
+    """Width of the feed-forward layers."""
+    num_layers: PositiveInt = 2
+    """Number of encoder layers, and of decoder layers."""
+    num_heads: PositiveInt = 4
+    """Number of attention heads."""
+    max_positions: PositiveInt = 512
+    """Longest sequence in tokens. Used only by families with a fixed table of positions."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> "Scratch":
+        if self.hidden_size % self.num_heads:
+            message = f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}: change one"
+            raise ConflictError((("hidden_size", "num_heads"), message))
+        return self
+
+
+class Model(Section):
+    """Where the model comes from: the Hugging Face Hub, a local folder, or `scratch`."""
+
+    name: str | None = None
+    """Hub name (`facebook/m2m100_418M`), or a local folder in the Hugging Face layout."""
+    revision: str | None = None
+    """Commit, tag or branch on the Hub. Only a commit makes the run repeatable."""
+    scratch: Scratch | None = None
+    """Start from random weights instead of `name`."""
+    dropout: Probability | None = None
+    """Dropout probability of all layers. Null keeps the model's own value."""
+    layerdrop: Probability = 0.0
+    """Probability of skipping a whole layer. The default is 0 on every ZeRO stage: ZeRO-3 cannot skip layers, and a
+    recipe must not depend on the stage. A notice is printed if the model's own value differs."""
+    allow_fp16_t5: bool = False
+    """Allow fp16 for T5 and mT5. Their activations overflow fp16, so the run is likely to end in NaN."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Model":
+        if (self.name is None) == (self.scratch is None):
+            given = "none" if self.name is None else "both"
+            message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
+            raise ConflictError((("name", "scratch"), message))
+        return self
+
+
+class Task(Section):
+    """What a row means."""
+
+    kind: Literal["translation", "parsing"]
+    """`translation` between languages, or `parsing` of utterances into bracketed parses."""
+    source_language: str | None = None
+    """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for
+    mBART. Required by these families."""
+    target_language: str | None = None
+    """Language code of the targets, written like `source_language`. It decides the forced first token of every
+    hypothesis."""
+    form: Literal["pointer", "plain"] = "pointer"
+    """Parsing only: `pointer` writes words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), `plain` keeps
+    the words."""
+    source_prefix: str = ""
+    """Text put before every source, such as `translate Korean to English: ` for T5, or `parse: ` for the pointer form
+    of t5-small-pointer-mtop."""
+    max_source_tokens: PositiveInt = 256
+    """Longest source in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
+    max_target_tokens: PositiveInt = 256
+    """Longest target in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
+
+
+class Source(Section):
+    """One place that rows come from: exactly one of `path`, `hub` and `demo`."""
+
+    path: str | None = None
+    """Local file. With `target_path`, the source side of two line-aligned text files."""
+    target_path: str | None = None
+    """Target side of two line-aligned text files."""
+    format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
+    """Format of `path`. Null derives it from the file suffix; it is `text` if `target_path` is given."""
+    hub: str | None = None
+    """Name of a dataset on the Hugging Face Hub."""
+    revision: str | None = None
+    """Commit, tag or branch of `hub`."""
+    subset: str | None = None
+    """Configuration name of `hub`, such as `ko-en`."""
+    split: str = "train"
+    """Split of `hub` or `demo`: `train`, `validation`, `eval` …"""
+    demo: Literal["translation", "parsing"] | None = None
+    """Built-in generated data, which need no download."""
+    source_column: str | int = 0
+    """Column of the sources. A name may be dotted for nested fields (`translation.ko`); a number counts from 0, for
+    files without a header."""
+    target_column: str | int = 1
+    """Column of the targets, written like `source_column`."""
+    group_column: str | int | None = None
+    """Column with the name of the group that a row belongs to. Scores are also computed per group."""
+    source_language: str | None = None
+    """Overrides `task.source_language` for these rows."""
+    target_language: str | None = None
+    """Overrides `task.target_language` for these rows."""
+    repeat: PositiveInt = 1
+    """Times that these rows occur per epoch: their mixing weight against the other sources."""
+    max_rows: PositiveInt | None = None
+    """Use only the first rows, at most this many. Null uses all."""
+
+    @property
+    def place(self) -> str:
+        """Where the rows come from, in a word."""
+        return self.path or self.hub or f"demo:{self.demo}"
+
+    @model_validator(mode="after")
+    def _one_place(self) -> "Source":
+        places = ("path", "hub", "demo")
+        given = [key for key in places if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ConflictError(
+                (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
+            )
+        if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
+            message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
+            raise ConflictError((("target_path", "path", "format"), message))
+        if self.format == "text" and self.target_path is None:
+            message = "format `text` needs `target_path`, the other of two line-aligned files"
+            raise ConflictError((("format", "target_path"), message))
+        return self
+
+
+class Rules(Section):
+    """What happens to a row that cannot be used as it is. Every such row is counted and listed with file:line."""
+
+    empty: Literal["error", "skip"] = "skip"
+    """A side is empty after white space is stripped."""
+    undecodable: Literal["error", "skip"] = "error"
+    """Bytes that are not UTF-8, or a line that cannot be parsed."""
+    unpointable: Literal["error", "skip"] = "error"
+    """Pointer form only: a word of the parse does not occur in the utterance."""
+    too_long: Literal["error", "skip", "truncate"] = "truncate"
+    """The row exceeds `task.max_source_tokens` or `task.max_target_tokens`. Targets of evaluation rows are never
+    truncated, because they are the reference."""
+    unknown_token: Literal["error", "skip", "keep"] | None = None
+    """The target contains a token that the tokenizer does not know. Null is `error` for parsing, where a bracket
+    missing from both sides would count as a match. Null is `keep` for translation, where scores use the reference text
+    itself."""
+
+
+class Data(Section):
+    """Training and evaluation rows."""
+
+    train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
+    """Sources of the training rows, mixed by `repeat`."""
+    eval: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
+    """Sources of the evaluation rows. Their `repeat` must be 1."""
+    rules: Rules = Rules()
+    """What happens to unusable rows."""
+
+    @model_validator(mode="after")
+    def _evaluation_counts_once(self) -> "Data":
+        message = "evaluation rows cannot be repeated: a score counts every row once; remove `repeat`"
+        repeated = [number for number, source in enumerate(self.eval) if source.repeat != 1]
+        if repeated:
+            raise ConflictError(*(((f"eval.{number}.repeat",), message) for number in repeated))
+        return self
+
+
+class EarlyStopping(Section):
+    """Stop when the recipe's metric (`evaluation.best_metric`) no longer improves."""
+
+    patience: PositiveInt
+    """Evaluations without improvement after which the run ends."""
+    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    """Smallest change that counts as an improvement, in the metric's own unit."""
+
+
+class Training(Section):
+    """How the weights change."""
+
+    batch_size: PositiveInt
+    """Size of an optimizer step over all ranks and micro-batches, in `batch_unit`."""
+    batch_unit: Literal["sequences", "target_tokens"] = "sequences"
+    """Unit of `batch_size`. `target_tokens` builds each step from buckets of rows of similar length, with at most 4,096
+    target tokens per bucket. A larger step draws several buckets at random."""
+    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Passes over the training rows. Give either this or `max_steps`."""
+    max_steps: PositiveInt | None = None
+    """Number of optimizer steps. Give either this or `epochs`."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
+    """Shape of the learning rate after warm-up. `linear` and `cosine` reach 0 one step after the last."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Optimizer steps of linear warm-up from 0."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
+    """`adam` adds weight decay to the gradient; `adamw` decouples it (Loshchilov & Hutter 2019); `sgd` has momentum."""
+    betas: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.9, 0.999)
+    """Adam's decay rates. For `sgd` the first is the momentum."""
+    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    """Adam's epsilon."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight decay of weight matrices. Biases and normalisation weights are not decayed."""
+    max_grad_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    """Gradient norm above which the gradient is clipped. 0 switches clipping off."""
+    label_smoothing: Probability = 0.0
+    """Probability mass that is spread over the vocabulary (Szegedy et al. 2016)."""
+    spike_factor: Annotated[float, Field(gt=1.0)] | None = None
+    """A step is not applied if its loss exceeds this multiple of the mean loss of the last 100 applied steps. The rows
+    that cause the spike are searched for and quarantined. Null applies every finite step."""
+    max_quarantined_rows: Annotated[int, Field(ge=0)] = 16
+    """Most rows that a run may quarantine because their loss or gradient is not finite, or a spike. The run stops when
+    there are more."""
+    early_stopping: EarlyStopping | None = None
+    """Stop before the end when the metric no longer improves. Null trains to the end."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> "Training":
+        if (self.epochs is None) == (self.max_steps is None):
+            found = "none" if self.epochs is None else "both"
+            message = f"give exactly one of `epochs` and `max_steps`; found {found}; null unsets one"
+            raise ConflictError((("max_steps", "epochs"), message))
+        return self
+
+
+class Evaluation(Section):
+    """When and how the model is scored on the evaluation rows."""
+
+    every_steps: PositiveInt | None = None
+    """Optimizer steps between evaluations. The end of training is always evaluated."""
+    every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    """Epochs between evaluations; fractions are allowed. Give either this or `every_steps`, or neither."""
+    batch_size: PositiveInt | None = None
+    """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
+    num_beams: PositiveInt = 1
+    """Beam size. 1 is greedy search."""
+    length_penalty: float = 1.0
+    """Exponent of the hypothesis length in beam scores."""
+    max_new_tokens: PositiveInt | None = None
+    """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
+    reached. The default of transformers, 20, would cut most hypotheses."""
+    best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
+    """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    loss: bool = True
+    """Also compute the loss of the references, at the cost of one more decoder pass."""
+    max_rows: PositiveInt | None = None
+    """Score only the first rows, at most this many; the card says so. Null scores all."""
+    rehearsal: bool = True
+    """Evaluate two batches before step 1, so that a fault in evaluation costs no training time."""
+
+    @model_validator(mode="after")
+    def _one_cadence(self) -> "Evaluation":
+        if self.every_steps is not None and self.every_epochs is not None:
+            message = "give only one of `every_steps` and `every_epochs`; null unsets one"
+            raise ConflictError((("every_steps", "every_epochs"), message))
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_computed_where_it_chooses(self) -> "Evaluation":
+        if self.best_metric == "loss" and not self.loss:
+            raise ConflictError((("best_metric", "loss"), "best_metric `loss` needs `loss: true`; found false"))
+        return self
