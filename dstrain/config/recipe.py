@@ -144,18 +144,18 @@ class Rules(Section):
     """What happens to a row that cannot be used as it is. Every such row is counted and listed with file:line."""
 
     empty: Literal["error", "skip"] = "skip"
-    """A side is empty after white space is stripped."""
+    """A row with a side that is empty after white space is stripped."""
     undecodable: Literal["error", "skip"] = "error"
-    """Bytes that are not UTF-8, or a line that cannot be parsed."""
+    """A row with bytes that are not UTF-8, or a line that cannot be parsed."""
     unpointable: Literal["error", "skip"] = "error"
-    """Pointer form only: a word of the parse does not occur in the utterance."""
+    """A row whose parse contains a word that the utterance does not (pointer form only)."""
     too_long: Literal["error", "skip", "truncate"] = "truncate"
-    """The row exceeds `task.max_source_tokens` or `task.max_target_tokens`. Targets of evaluation rows are never
-    truncated, because they are the reference."""
+    """A row over `task.max_source_tokens` or `task.max_target_tokens`. Targets of evaluation rows are never truncated,
+    because they are the reference."""
     unknown_token: Literal["error", "skip", "keep"] | None = None
-    """The target contains a token that the tokenizer does not know. Null is `error` for parsing, where a bracket
-    missing from both sides would count as a match. Null is `keep` for translation, where scores use the reference text
-    itself."""
+    """A row whose target contains a token unknown to the tokenizer. Null is `error` for parsing, because brackets that
+    the tokenizer drops from hypothesis and reference would count as a match. Null is `keep` for translation, because
+    its scores use the reference text itself."""
 
 
 class Data(Section):
@@ -240,7 +240,7 @@ class Evaluation(Section):
     every_steps: PositiveInt | None = None
     """Optimizer steps between evaluations. The end of training is always evaluated."""
     every_epochs: Annotated[float, Field(gt=0.0)] | None = None
-    """Epochs between evaluations; fractions are allowed. Give either this or `every_steps`, or neither."""
+    """Epochs between evaluations; fractions are allowed. Give at most one of this and `every_steps`."""
     batch_size: PositiveInt | None = None
     """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
     num_beams: PositiveInt = 1
