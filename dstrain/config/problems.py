@@ -4,24 +4,23 @@ Pydantic stops before the cross-field checks when a field is wrong. So wrong val
 the document is validated again, until no new problem is found. Conflicts with a replaced value are not reported.
 """
 
-import types
-import typing
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
 from dstrain.config.section import ConflictError
+from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
 from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
 _ROW = {"demo": "translation"}
-_HARMLESS: Mapping[KeyPath, Any] = {
+HARMLESS: Mapping[KeyPath, Any] = {
     ("name",): "x",
     ("model",): {"name": "x"},
     ("model", "name"): "x",
@@ -118,7 +117,7 @@ def _from_pydantic(
 def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) -> Problem:
     where = document.place(path)
     kind, found = details[0]["type"], details[0]["input"]
-    siblings = _fields(path[:-1])
+    siblings = fields_at(path[:-1])
     if kind == "extra_forbidden":
         return Problem(where, path, "unknown key", shown(found), _suggestion(str(path[-1]), siblings=siblings))
     if kind == "missing" and isinstance(path[-1], int):
@@ -127,7 +126,7 @@ def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) 
             written = _child(written, key=key)
         return Problem(where, path[:-1], f"must have at least {path[-1] + 1} items", shown(written))
     if kind == "missing":
-        way_out = _about(path) or "add it"
+        way_out = about(path) or "add it"
         return Problem(where, path, "is required", "nothing", way_out)
     rule = " or ".join(dict.fromkeys(_rule(detail) for detail in details)).replace(" or must be", " or")
     whole = _whole_list(path, where=where) if kind in ("model_type", "tuple_type") else None
@@ -149,11 +148,11 @@ def _way_out(kind: str, *, found: Any, path: KeyPath) -> str | None:
     if kind == "int_type" and isinstance(found, float) and found.is_integer():
         return f"write {int(found)}"
     if kind in ("int_type", "float_type", "bool_type") and isinstance(found, str):
-        return "remove the quotes" if _is_number(found) else _about(path)
+        return "remove the quotes" if _is_number(found) else about(path)
     if kind == "literal_error" and isinstance(found, str):
-        close = get_close_matches(found, [str(choice) for choice in _choices(path)], n=1)
-        return f"did you mean `{close[0]}`?" if close else _about(path)
-    return _about(path)
+        close = get_close_matches(found, [str(choice) for choice in choices_at(path)], n=1)
+        return f"did you mean `{close[0]}`?" if close else about(path)
+    return about(path)
 
 
 def _is_number(text: str) -> bool:
@@ -170,7 +169,7 @@ def _suggestion(key: str, *, siblings: Mapping[str, Any]) -> str:
         return f"did you mean `{close[0]}`?"
     if key in REFUSED_KEYS:
         return REFUSED_KEYS[key]
-    known = list(_all_keys(RunConfig, path=()))
+    known = list(all_keys())
     close = get_close_matches(key, {path[-1] for path in known}, n=1, cutoff=0.8)
     elsewhere = [dotted(path) for path in known if [path[-1]] == close]
     if elsewhere:
@@ -178,60 +177,14 @@ def _suggestion(key: str, *, siblings: Mapping[str, Any]) -> str:
     return f"known here: {', '.join(siblings)}" if siblings else "remove it"
 
 
-def _about(path: KeyPath) -> str | None:
-    """The first sentence of the documentation of the key at `path`."""
-    field = _fields(path[:-1]).get(str(path[-1])) if path else None
-    if field is None or not field.description:
-        return None
-    sentence = " ".join(field.description.split()).partition(". ")[0]
-    return str(sentence.rstrip("."))
-
-
 def _whole_list(path: KeyPath, *, where: Where) -> str | None:
     """How the list at `path`, or the list around this item, is written in full; None if the schema has no example."""
     at = path[:-1] if path and isinstance(path[-1], int) else path
-    field = _fields(at[:-1]).get(str(at[-1])) if at else None
+    field = fields_at(at[:-1]).get(str(at[-1])) if at else None
     if field is None or not field.examples:
         return None
     # quoted for a shell if it is an override, and written as in a file otherwise
     return f"`{at[-1]}: {field.examples[0]}`" if where.line else f"`'{dotted(at)}={field.examples[0]}'`"
-
-
-def _choices(path: KeyPath) -> Iterator[Any]:
-    annotation = _fields(path[:-1])[str(path[-1])].annotation
-    for member in (annotation, *typing.get_args(annotation)):
-        if typing.get_origin(member) is typing.Literal:
-            yield from typing.get_args(member)
-
-
-def _fields(path: KeyPath) -> Mapping[str, Any]:
-    """The known keys of the section at `path`; empty where there is no section."""
-    model: type[BaseModel] | None = RunConfig
-    for key in path:
-        if model is None:
-            return {}
-        if isinstance(key, str):
-            field = model.model_fields.get(key)
-            model = _section(field.annotation) if field else None
-    return model.model_fields if model else {}
-
-
-def _section(annotation: Any) -> type[BaseModel] | None:
-    """The section inside `annotation`: itself, an optional one, or the item of a list."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union, tuple):
-        found = [_section(member) for member in typing.get_args(annotation)]
-        return next((section for section in found if section), None)
-    return None
-
-
-def _all_keys(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
-    for name, field in model.model_fields.items():
-        yield (*path, name)
-        section = _section(field.annotation)
-        if section:
-            yield from _all_keys(section, path=(*path, name))
 
 
 def _real_path(detail: ErrorDetails, *, value: Any) -> KeyPath:
@@ -275,7 +228,7 @@ def _replace(value: Any, *, path: KeyPath, replaced: set[KeyPath]) -> None:
     if not path:
         return
     replaced.add(path)
-    harmless = _HARMLESS.get(tuple(0 if isinstance(key, int) else key for key in path))
+    harmless = HARMLESS.get(tuple(0 if isinstance(key, int) else key for key in path))
     if harmless is None and isinstance(path[-1], int):
         _replace(value, path=path[:-1], replaced=replaced)
         return

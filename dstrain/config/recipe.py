@@ -98,7 +98,7 @@ class Source(Section):
     subset: str | None = None
     """Configuration name of `hub`, such as `ko-en`."""
     split: str = "train"
-    """Split of `hub` or `demo`: `train`, `validation`, `eval` …"""
+    """Split of `hub` or `demo`, such as `train`, `validation` or `eval`."""
     demo: Literal["translation", "parsing"] | None = None
     """Built-in generated data, which need no download."""
     source_column: str | int = 0

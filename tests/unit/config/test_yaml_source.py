@@ -1,8 +1,13 @@
 """YAML text with places, and its traps."""
 
-import pytest
+from typing import Any
 
-from dstrain.config.yaml_source import Document, apply_override, merge_documents, read_document
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dstrain.config.yaml_source import Document, Where, apply_override, merge_documents, read_document, write_value
 
 
 def read(text: str) -> Document:
@@ -177,3 +182,37 @@ def test_a_faulty_override_is_a_problem_that_names_it(override: str, message: st
     (problem,) = document.problems
     assert str(problem).startswith(f"override `{override}`: ")
     assert message in str(problem)
+
+
+values = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63),
+        st.floats(allow_nan=False, allow_infinity=False),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.sampled_from(
+            ["3e-4", "no", "1:30", "null", "~", "007", "$HOME", "a: b", "a #b", " a", "", "2020-01-01", "\x85"]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text("abc.", min_size=1), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@given(values)
+def test_any_value_comes_back_as_it_was_written(value: Any) -> None:
+    document = Document({}, {(): Where("x", 1)})
+    text = write_value(value)
+    apply_override(document, text=f"key={text}")
+    assert document.problems == []
+    assert document.value == {"key": value}
+    assert type(document.value["key"]) is type(value)
+    assert "\0" not in text
+
+
+@pytest.mark.parametrize("text", ["0.0001", "linear", "true", "null", "two words; $HOME", "runs/a=b"])
+def test_a_plain_value_stays_plain(text: str) -> None:
+    assert write_value(yaml.safe_load(text)) == text

@@ -1,0 +1,72 @@
+"""The command line of `launch/train.py`."""
+
+from argparse import Namespace
+
+import pytest
+
+from dstrain.config.arguments import parse_arguments, split_arguments
+
+
+def parse(*arguments: str) -> Namespace:
+    return parse_arguments(arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--config", "x.yaml", "a=1", "b=2"),
+        ("a=1", "--config", "x.yaml", "b=2"),
+        ("a=1", "b=2", "--config", "x.yaml"),
+        ("--local_rank=1", "--config", "x.yaml", "a=1", "b=2"),
+        ("--local-rank=1", "a=1", "--config=x.yaml", "b=2"),
+        ("--local_rank", "1", "a=1", "--config=x.yaml", "b=2"),
+    ],
+)
+def test_overrides_stand_before_and_after_options(arguments: tuple[str, ...]) -> None:
+    options = parse(*arguments)
+    assert (options.config, options.overrides, options.debug, options.overfit) == (
+        "x.yaml",
+        ["a=1", "b=2"],
+        False,
+        None,
+    )
+
+
+def test_debug_and_overfit_are_read() -> None:
+    options = parse("--config", "x", "--debug", "--overfit", "8", "a=1")
+    assert (options.debug, options.overfit, options.overrides) == (True, 8, ["a=1"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--config"),
+        (("--config", "x", "--overfit", "0"), "must be a number of rows, at least 1; found '0'"),
+        (("--config", "x", "--overfit=-3"), "found '-3'"),
+        (("--config", "x", "--overfit", "many"), "found 'many'"),
+        (("--config", "x", "--resume"), "--resume"),
+    ],
+)
+def test_wrong_options_are_refused(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse(*arguments)
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "own", "training"),
+    [
+        ((), [], []),
+        (("a", "b"), ["a", "b"], []),
+        (("a", "--", "b"), ["a"], ["b"]),
+        (("--", "b", "--", "c"), [], ["b", "--", "c"]),
+        (("a", "--"), ["a"], []),
+    ],
+)
+def test_the_first_double_dash_separates_ones_own_arguments_from_those_of_training(
+    arguments: tuple[str, ...], own: list[str], training: list[str]
+) -> None:
+    assert split_arguments(arguments) == (own, training)

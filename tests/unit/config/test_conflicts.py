@@ -1,0 +1,56 @@
+"""Settings of different sections that cannot go together."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.config.load import load_config
+from tests.unit.config.config_cases import faults
+
+
+def test_early_stopping_cannot_wait_for_scores_of_another_job(good: Path) -> None:
+    overrides = ["training.early_stopping.patience=2", "evaluation.every_steps=5", "machine.evaluation_job=[]"]
+    (line,) = faults(good, *overrides)
+    assert "training.early_stopping" in line
+    assert "cannot wait for scores of another job" in line
+
+
+@pytest.mark.parametrize(
+    "name", ["google/mt5-small", "t5-base", "google/flan-t5-small", "google/umt5-base", "./runs/mt5/best"]
+)
+def test_fp16_is_refused_for_names_of_the_t5_family_unless_forced(good: Path, name: str) -> None:
+    (line,) = faults(good, f"model.name={name}", "precision=fp16")
+    assert line.startswith("override `precision=fp16`: precision: `fp16` overflows in `")
+    config = load_config(str(good), overrides=[f"model.name={name}", "precision=fp16", "model.allow_fp16_t5=true"])
+    assert config.precision == "fp16"
+
+
+def test_fp16_is_fine_for_other_models(good: Path) -> None:
+    assert load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "precision=fp16"]).precision == "fp16"
+
+
+def test_scratch_conflicts_are_found(good: Path) -> None:
+    found = faults(good, "model.name=null", "model.scratch.architecture=mbart")
+    assert [line.split(": ")[1:] for line in found] == [
+        ["task.source_language", "is needed by architecture `mbart`"],
+        ["task.target_language", "is needed by architecture `mbart`"],
+    ]
+    (line,) = faults(good, "model.name=null", "model.scratch={architecture: marian, hidden_size: 100, num_heads: 3}")
+    assert "hidden_size 100 is not a multiple of num_heads 3" in line
+
+
+def test_demo_rows_of_another_task_are_named_by_their_place(good: Path) -> None:
+    (line,) = faults(good, "data.train.0.demo=parsing")
+    assert "data.train.0.demo: demo `parsing` has no rows for task.kind `translation`: make them equal" in line
+
+
+def test_a_metric_of_another_task_is_refused_with_those_of_this_one(good: Path) -> None:
+    (line,) = faults(good, "evaluation.best_metric=exact_match")
+    assert line.endswith("`exact_match` is not computed for task.kind `translation`: take one of bleu, chrf, loss")
+
+
+def test_early_stopping_needs_evaluations_before_the_end(good: Path) -> None:
+    (line,) = faults(good, "training.early_stopping.patience=2")
+    assert line.endswith("training.early_stopping: needs evaluation.every_steps or evaluation.every_epochs")
+    overrides = ["training.early_stopping.patience=2", "evaluation.every_epochs=0.5"]
+    assert load_config(str(good), overrides=overrides).training.early_stopping is not None

@@ -1,0 +1,38 @@
+"""Settings of the machine half that cannot go together."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.config.load import load_config
+from tests.unit.config.config_cases import GOOD, faults, write
+
+
+def test_layers_are_not_compiled_under_zero_3_and_null_leaves_it_open(tmp_path: Path) -> None:
+    text = GOOD + "machine: {zero_stage: 3, compile: true}\n"
+    (line,) = faults(write(tmp_path, text))
+    assert "machine.compile: compile needs zero_stage 0, 1 or 2" in line
+    assert "found 3: set compile to false or null" in line
+    path = str(write(tmp_path, text))
+    assert load_config(path, overrides=["machine.compile=null"]).machine.compile is None
+    assert load_config(path, overrides=["machine.zero_stage=2"]).machine.compile is True
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["machine.zero_stage=0", "machine.offload_optimizer=true"], "needs zero_stage 1, 2 or 3; found 0"),
+        (["machine.zero_stage=2", "machine.offload_parameters=true"], "needs zero_stage 3; found 2"),
+        (["machine.deepspeed={fp16: {enabled: true}}"], "machine.deepspeed.fp16.enabled: set `precision` instead"),
+    ],
+)
+def test_what_deepspeed_cannot_do_or_must_not_be_told_is_refused(
+    good: Path, overrides: list[str], message: str
+) -> None:
+    (line,) = faults(good, *overrides)
+    assert message in line
+
+
+def test_offloading_fits_the_stages_that_shard(good: Path) -> None:
+    overrides = ["machine.zero_stage=3", "machine.offload_parameters=true", "machine.offload_optimizer=true"]
+    assert load_config(str(good), overrides=overrides).machine.offload_parameters

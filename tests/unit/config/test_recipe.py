@@ -1,0 +1,50 @@
+"""Settings inside one section of the recipe half that cannot go together."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from dstrain.config.recipe import Data, Evaluation, Model, Scratch, Source, Training
+from dstrain.config.section import ConflictError, Section
+
+STEPS = {"batch_size": 1, "learning_rate": 1.0}
+DEMO = {"demo": "parsing"}
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "keys", "message"),
+    [
+        (Scratch, {"architecture": "t5", "hidden_size": 10, "num_heads": 4}, ("hidden_size", "num_heads"), "multiple"),
+        (Model, {}, ("name", "scratch"), "found none"),
+        (Model, {"name": "x", "scratch": {"architecture": "t5"}}, ("name", "scratch"), "found both"),
+        (Source, {}, ("path", "hub", "demo"), "found none"),
+        (Source, {"path": "x", "hub": "y"}, ("path", "hub", "demo"), "found path and hub"),
+        (Source, {"demo": "parsing", "target_path": "x"}, ("target_path", "path", "format"), "goes with `path`"),
+        (Source, {"path": "x", "target_path": "y", "format": "tsv"}, ("target_path", "path", "format"), "goes with"),
+        (Source, {"path": "x", "format": "text"}, ("format", "target_path"), "needs `target_path`"),
+        (Data, {"train": [DEMO], "eval": [DEMO, DEMO | {"repeat": 2}]}, ("eval.1.repeat",), "cannot be repeated"),
+        (Training, STEPS, ("max_steps", "epochs"), "found none"),
+        (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
+        (Evaluation, {"every_steps": 1, "every_epochs": 1.0}, ("every_steps", "every_epochs"), "only one"),
+        (Evaluation, {"best_metric": "loss", "loss": False}, ("best_metric", "loss"), "needs `loss: true`"),
+    ],
+)
+def test_settings_that_exclude_each_other_are_refused_with_their_keys(
+    section: type[Section], values: dict[str, Any], keys: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ValidationError) as refusal:
+        section.model_validate(values)
+    (error,) = refusal.value.errors()
+    conflict = error["ctx"]["error"]
+    assert isinstance(conflict, ConflictError)
+    assert [found for found, _ in conflict.conflicts] == [keys]
+    assert message in str(conflict)
+
+
+@pytest.mark.parametrize(
+    ("source", "place"),
+    [({"path": "a.tsv"}, "a.tsv"), ({"hub": "mtop"}, "mtop"), ({"demo": "parsing"}, "demo:parsing")],
+)
+def test_a_source_names_its_place(source: dict[str, str], place: str) -> None:
+    assert Source.model_validate(source).place == place

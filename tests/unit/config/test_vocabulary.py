@@ -1,0 +1,40 @@
+"""The keys that the schema knows."""
+
+from dstrain.config.schema import RunConfig
+from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
+
+
+def test_every_key_of_every_section_is_found_below_lists_and_optional_sections() -> None:
+    keys = list(all_keys())
+    assert len(keys) == len(set(keys))
+    assert {key[0] for key in keys} == set(RunConfig.model_fields)
+    for key in (("data", "train", "path"), ("model", "scratch", "num_heads"), ("machine", "watchdog", "save_minutes")):
+        assert key in keys
+
+
+def test_the_fields_of_a_section_are_those_at_its_path_and_none_elsewhere() -> None:
+    assert "patience" in fields_at(("training", "early_stopping"))
+    assert "hub" in fields_at(("data", "eval", 3))
+    assert fields_at(()) == RunConfig.model_fields
+    for path in (("seed",), ("nowhere",), ("seed", "deeper"), ("machine", "deepspeed", "fp16")):
+        assert fields_at(path) == {}
+
+
+def test_choices_are_those_of_a_key_that_has_some() -> None:
+    assert list(choices_at(("precision",))) == ["fp32", "bf16", "fp16"]
+    assert list(choices_at(("data", "rules", "unknown_token"))) == ["error", "skip", "keep"]
+    assert list(choices_at(("seed",))) == []
+
+
+def test_every_key_but_a_section_explains_itself_in_sentences() -> None:
+    for *section, key in all_keys():
+        said = " ".join((fields_at(tuple(section))[key].description or "").split())
+        assert said.endswith(".") or fields_at((*section, key)), (section, key)
+
+
+def test_what_is_said_about_a_key_is_its_first_sentence_on_one_line() -> None:
+    assert about(("evaluation", "num_beams")) == "Beam size"
+    assert about(("machine", "watchdog", "step_minutes")) == "Minutes for one optimizer step"
+    assert about(("model",)) is None
+    assert about(("nowhere",)) is None
+    assert about(()) is None
