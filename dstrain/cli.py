@@ -22,6 +22,7 @@ from dstrain.drill.scenarios import MIN_STEPS, plan_stories
 from dstrain.errors import UserError
 from dstrain.reporting import comparison
 from dstrain.reporting.terminal import aligned
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import load_record
 from dstrain.status import text
 from dstrain.status.checkpoints import _table
@@ -257,7 +258,7 @@ def export(
                 raise UserError(f"{taken} exists already: give another folder, or remove it")
         from dstrain.run.export import export_checkpoint  # imports torch: only where there is something to write
 
-        directory = export_checkpoint(run, step=step, folder=folder)
+        directory = export_checkpoint(RunFolder(run), step=step, to=folder)
         model = load_config(str(run / "config.yaml")).model
         unset = "".join(f" model.{key}=null" for key in ("scratch", "revision") if getattr(model, key) is not None)
         typer.echo(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")

@@ -5,14 +5,13 @@ Pure functions of a RunRecord; knows nothing of the recipe's other lines and of 
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Set
 
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import TEST_SETS
+from dstrain.run_folder.scores import sacrebleu_command
 
 Line = tuple[str, object]
 
@@ -143,7 +142,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
             "" if found.num_rows is None else count(found.num_rows),
             *(number(found.scores.get(metric)) for metric in metrics),
             join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
-            code(f"{TEST_SETS}/{name}/{found.hypotheses}"),
+            code(f"test_sets/{name}/{found.hypotheses}"),
         ]
         for name, found in rows
     ]
@@ -198,22 +197,8 @@ def _score_file(row: EvalRow) -> str:
 def build_recount(record: RunRecord) -> Markdown | None:
     """The sacrebleu command that gives the headline's BLEU and chrF again; None where there is no BLEU."""
     row = headline_row(record)
-    command = sacrebleu_command(row) if row else None
+    command = sacrebleu_command(row, folder=row.hypotheses) if row and row.hypotheses else None
     return code_block(command, language="bash") if command else None
-
-
-def sacrebleu_command(row: EvalRow) -> str | None:
-    """The command, to be run in the run folder, with the signature's settings; None without BLEU or files."""
-    if "bleu" not in row.signatures or row.hypotheses is None:
-        return None
-    settings = dict(part.split(":", 1) for part in row.signatures["bleu"].split("|") if ":" in part)
-    named = settings.get("tok", "13a")
-    # the signature of a MeCab tokenizer goes on with the dictionary's version
-    tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
-    metrics = ["bleu", *(["chrf"] if "chrf" in row.signatures else [])]
-    words = ["sacrebleu", f"{row.hypotheses}/references.txt", "-i", f"{row.hypotheses}/hypotheses.txt"]
-    words += ["-m", *metrics, "-w", "4", "-tok", tokenizer, *(["-lc"] if settings.get("case") == "lc" else [])]
-    return shlex.join(words)
 
 
 def describe_cut_hypotheses(record: RunRecord) -> str:

@@ -21,10 +21,10 @@ from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import DIRECTORY, Claim, read_claims
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_outcome
-from dstrain.run_folder.record import CONFIG_FILE, INFO_FILE, read_run_info
-from dstrain.run_folder.rows import METRICS_FILE, ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
-from dstrain.run_folder.scores import merge_evaluations, read_deferred_scores
+from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
+from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
 from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
@@ -73,7 +73,9 @@ def read_files(run_dir: Path) -> RunFiles:
     """The files of a run folder; an absent folder holds none."""
     notes: list[str] = []
     rows = _read_rows(run_dir, notes=notes)
-    evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_deferred_scores(run_dir, due=due))
+    evaluations, due = merge_evaluations(
+        rows, find_scores=lambda row: read_deferred_scores(RunFolder(run_dir), row=row)
+    )
     claims, outcome = _read_start(run_dir)
     history = read_history(run_dir)
     return RunFiles(
@@ -98,35 +100,35 @@ def read_files(run_dir: Path) -> RunFiles:
 
 
 def _read_config(run_dir: Path, *, notes: list[str]) -> RunConfig | None:
-    path = run_dir / CONFIG_FILE
+    path = RunFolder(run_dir).config
     try:
         return load_config(str(path)) if path.is_file() else None
     except UNREADABLE as error:
-        notes.append(f"{CONFIG_FILE} cannot be read, so its limits and its metric are not known: {error}")
+        notes.append(f"{path.name} cannot be read, so its limits and its metric are not known: {error}")
     return None
 
 
 def _read_total_steps(run_dir: Path, *, notes: list[str]) -> int | None:
     try:
-        total = read_run_info(run_dir).total_steps if (run_dir / INFO_FILE).is_file() else None
+        total = read_run_info(run_dir).total_steps if RunFolder(run_dir).info.is_file() else None
     except UNREADABLE as error:
-        notes.append(f"{INFO_FILE} cannot be read: {error}")
+        notes.append(f"{RunFolder(run_dir).info.name} cannot be read: {error}")
         return None
     return total if total is not None and 0 < total <= MAX_COUNT else None
 
 
 def _read_rows(run_dir: Path, *, notes: list[str]) -> list[Row]:
     """Rows of metrics.jsonl that count; broken lines are passed over, but for a torn last one said."""
-    path = run_dir / METRICS_FILE
+    path = RunFolder(run_dir).metrics
     try:
         *lines, torn = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     except OSError as error:
-        notes.append(f"{METRICS_FILE} cannot be read: {error.strerror}")
+        notes.append(f"{path.name} cannot be read: {error.strerror}")
         return []
     read = [_read_row(line) for line in lines]
     broken = [number for number, row in enumerate(read, start=1) if row is None]
     if broken:
-        notes.append(f"{METRICS_FILE}: {len(broken)} broken line(s) passed over, the first is line {broken[0]}")
+        notes.append(f"{path.name}: {len(broken)} broken line(s) passed over, the first is line {broken[0]}")
     return drop_superseded([row for row in [*read, _read_row(torn)] if row is not None])
 
 
