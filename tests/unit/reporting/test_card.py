@@ -192,24 +192,27 @@ def test_a_model_that_is_not_from_the_hub_links_nowhere(
 def test_the_headline_names_its_step_its_reason_and_the_last_evaluation() -> None:
     card = build_card(parsing_record())
     assert "scores at step 2,400 (epoch 80.00), the best of 4 evaluations by `exact_match`" in card
-    assert "Scored were all 2,235 rows" in card
+    assert "All 2,235 rows of the evaluation set were scored." in card
     assert "The folder `best/` holds these weights." in card
-    assert "The last evaluation, at step 3,000, gave Loss 0.1505, Exact Match 0.5512." in card
+    assert "The last evaluation, at step 3,000, has Loss 0.1505, Exact Match 0.5512." in card
 
 
 def test_a_headline_chosen_by_loss_says_where_the_score_was_higher() -> None:
     card = build_card(parsing_record(parsing_config(evaluation={"best_metric": "loss"})))
     assert "- Loss: 0.1202\n- Exact Match: 0.5365\n" in card
-    assert "Exact Match was higher at another step: 0.5539 at step 2,400; the recipe chooses by `loss`." in card
+    assert (
+        "Exact Match was higher at another step: 0.5539 at step 2,400; the recipe selects the best checkpoint by `loss`."
+        in card
+    )
 
 
 def test_a_best_evaluation_that_is_also_the_last_says_so() -> None:
-    assert "checkpoint, and also the last. Scored" in build_card(translation_record())
+    assert "checkpoint, and also the last evaluation. All" in build_card(translation_record())
 
 
 def test_scores_of_a_part_of_the_evaluation_set_are_called_that() -> None:
     card = build_card(parsing_record(parsing_config(evaluation={"max_rows": 2235})))
-    assert "Scored were only the first 2,235 rows of the evaluation set." in card
+    assert "Only the first 2,235 rows of the evaluation set were scored." in card
     assert "- only the first 2,235 evaluation rows were scored" in card
 
 
@@ -221,22 +224,27 @@ def test_scores_of_a_part_of_the_evaluation_set_are_called_that() -> None:
         (
             {"micro_batch_size": 100},
             1,
-            "100 sequences at most per micro-batch (pinned; the step does not divide evenly)",
+            "at most 100 sequences per micro-batch (pinned; the step does not divide evenly)",
             None,
         ),
         (
             {"micro_batch_size": 16},
             3,
-            "16 sequences at most per micro-batch (pinned; the step does not divide evenly)",
+            "at most 16 sequences per micro-batch (pinned; the step does not divide evenly)",
             None,
         ),
         (
             {"micro_batch_size": 256, "min_micro_batches": 4},
             1,
-            "256 sequences at most per micro-batch (pinned; the step does not divide evenly)",
+            "at most 256 sequences per micro-batch (pinned; the step does not divide evenly)",
             None,
         ),
-        ({}, 2, "48 sequences at most per micro-batch (varies: cut under a budget of 8192 tokens with padding)", None),
+        (
+            {},
+            2,
+            "at most 48 sequences per micro-batch (varies: steps are split under a budget of 8192 tokens, padding included)",
+            None,
+        ),
     ],
 )
 def test_batch_sizes_are_exact_only_where_every_micro_batch_is_equally_large(
@@ -248,7 +256,7 @@ def test_batch_sizes_are_exact_only_where_every_micro_batch_is_equally_large(
         build_card(parsing_record(parsing_config(machine=machine), info=info)), under="Training hyperparameters"
     )
     ranks = "1 rank" if world_size == 1 else f"{world_size} ranks"
-    varying = f"30 to 36 micro-batches per step over all ranks (mean 32.50), dealt to {ranks}"
+    varying = f"30 to 36 micro-batches per step over all ranks (mean 32.50), distributed to {ranks}"
     assert lines["train_batch_size"] == size
     assert lines["gradient_accumulation_steps"] == (accumulation or varying)
     assert lines["total_train_batch_size"] == "512"
@@ -257,15 +265,15 @@ def test_batch_sizes_are_exact_only_where_every_micro_batch_is_equally_large(
 def test_numbers_of_micro_batches_name_the_steps_they_were_counted_on() -> None:
     cut = {"min": 1, "max": 4, "mean": 2.1, "largest_rows": 16, "num_steps": 200}
     lines = listed(build_card(translation_record(info=run_info(micro_batches=cut))), under="Training hyperparameters")
-    assert lines["train_batch_size"].startswith("16 sequences at most per micro-batch in the first 200 steps (varies")
+    assert lines["train_batch_size"].startswith("at most 16 sequences per micro-batch in the first 200 steps (varies")
     assert "over all ranks in the first 200 steps (mean 2.10)" in lines["gradient_accumulation_steps"]
 
 
 def test_steps_of_target_tokens_have_no_fixed_number_of_sequences() -> None:
     training = {"batch_size": 4096, "batch_unit": "target_tokens", "max_steps": 10, "learning_rate": 1e-3}
     lines = listed(build_card(parsing_record(parsing_config(training=training))), under="Training hyperparameters")
-    assert lines["total_train_batch_size"] == "4096 target tokens at most (the number of sequences varies)"
-    assert lines["train_batch_size"].startswith("16 sequences at most")
+    assert lines["total_train_batch_size"] == "at most 4096 target tokens (the number of sequences varies)"
+    assert lines["train_batch_size"].startswith("at most 16 sequences")
 
 
 @pytest.mark.parametrize(
@@ -288,7 +296,7 @@ def test_a_precision_overridden_on_the_command_line_is_seen_in_three_places() ->
     command = "HF_HUB_OFFLINE=1 python launch/train.py --config configs/ko_en_m2m.yaml precision=fp32 model.name=./tiny"
     card = build_card(translation_record(translation_config(precision="fp32"), info=run_info(command=command)))
     precision = listed(card, under="Training hyperparameters")["mixed_precision_training"]
-    assert precision == "none (fp32); **set on the command line** in place of the recipe's (`precision=fp32`)"
+    assert precision == "none (fp32); **set on the command line** (`precision=fp32`) instead of the recipe's value"
     assert "- the precision was overridden on the command line: fp32" in card
     assert "Overrides on the command line: `precision=fp32`, `model.name=./tiny`." in card
 
@@ -323,7 +331,7 @@ def test_zero_0_with_16_bit_is_called_what_it_runs_as() -> None:
     [
         (
             EventRow("resume", 50),
-            "> **This run is not finished: it is still running or was killed. Its files tell of step 50 of",
+            "> **This run is not finished: it is still running or was killed. Last recorded: step 50 of",
         ),
         (
             EventRow("stop", 50, message="SIGTERM"),
@@ -346,13 +354,13 @@ def test_a_folder_with_the_weights_of_another_step_is_not_passed_off_as_the_best
     rows: list[Row] = [EventRow("start", 0), translation_row(50, bleu=1.0, loss=2.0), EventRow("finish", 50)]
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows, exports={"best": 20}))
     assert "holds these weights" not in card
-    assert "**The folder `best/` does not hold these weights, but those of step 20.**" in card
+    assert "**The folder `best/` does not hold these weights but those of step 20.**" in card
 
 
 def test_a_run_that_only_started_has_a_card() -> None:
     card = build_card(build_record(parsing_config(), info=run_info(**EMPTY), rows=[]))
     assert [heading for heading in headings(card) if heading in SECTIONS] == list(SECTIONS)
-    assert "No evaluation has been made yet." in card
+    assert "No evaluation has been run yet." in card
     assert "- Transformers not recorded\n" in card
     assert "plots/" not in card
 
@@ -384,10 +392,14 @@ def test_data_are_counted_with_their_fingerprints_and_rules() -> None:
 def test_checks_to_come_have_their_place_and_cut_hypotheses_are_warned_of() -> None:
     card = build_card(parsing_record())
     checks = dict(next(table for table in tables(card) if table[0] == ["Check", "Result"]))
-    assert checks["Train/evaluation overlap"] == "not checked in this version"
-    assert checks["Language check of data and hypotheses"] == "not checked in this version"
-    assert checks["Hypotheses cut by the length cap"].startswith("25.0 % of the headline's hypotheses")
-    assert "- hypotheses were cut: hit_cap_rate 0.2500 at the headline's step" in card
+    assert checks["Train/evaluation overlap"] == "not checked by this version of dstrain"
+    assert checks["Language check of data and hypotheses"] == "not checked by this version of dstrain"
+    assert checks["Hypotheses cut at the length limit"].startswith(
+        "25.0 % of the hypotheses of the evaluation reported"
+    )
+    assert (
+        "- hypotheses were cut at the length limit: hit_cap_rate 0.2500 in the evaluation reported at the top" in card
+    )
 
 
 def test_numbers_that_are_not_finite_are_never_shown_as_numbers(tmp_path: Path) -> None:
@@ -397,9 +409,9 @@ def test_numbers_that_are_not_finite_are_never_shown_as_numbers(tmp_path: Path) 
         EventRow("finish", 50),
     ]
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
-    assert "the last evaluation, because no evaluation gave a finite `bleu`" in card
+    assert "the last evaluation, because no evaluation has a finite `bleu`" in card
     assert results_table(card)[1][:5] == ["not a number (NaN)", "0.00", "50", "infinite", "not a number (NaN)"]
-    assert "- losses and scores that are no finite numbers: 1 logged training losses, scores of 1 evaluations" in card
+    assert "- non-finite losses and scores (logged training losses: 1; evaluations: 1)" in card
     results = load(card, folder=tmp_path).data.eval_results
     assert results is not None
     assert {result.metric_type for result in results} == {"gen_len", "hit_cap_rate"}
@@ -484,7 +496,7 @@ def test_hostile_names_break_neither_front_matter_nor_headings_nor_tables(tmp_pa
 
 def test_hostile_names_become_no_html_no_links_and_no_control_characters() -> None:
     card = build_card(hostile_record())
-    assert [token.content[:20] for token in inline_parts(card, kind="html_block")] == ["<!-- Written by dstr"]
+    assert [token.content[:20] for token in inline_parts(card, kind="html_block")] == ["<!-- Generated by ds"]
     assert inline_parts(card, kind="html_inline") == []
     assert inline_parts(card, kind="link_open") == []
     assert len(inline_parts(card, kind="fence")) == 2

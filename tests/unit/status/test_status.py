@@ -195,7 +195,7 @@ def test_a_rank_that_waits_for_a_save_is_where_the_save_is(run: Path) -> None:
     ranks = look(run).ranks
     assert ranks
     assert (ranks.phases, ranks.num_saving) == ({"write part": 2}, 2)
-    assert "2 in 'write part'; a checkpoint in flight on 2" in describe_status(look(run))
+    assert "2 in 'write part'; 2 saving a checkpoint" in describe_status(look(run))
 
 
 def test_a_start_whose_ranks_have_not_met_yet_is_running(run: Path) -> None:
@@ -204,7 +204,7 @@ def test_a_start_whose_ranks_have_not_met_yet_is_running(run: Path) -> None:
     write_outcome(run, "preempted")
     write_claim(run, 2, holder=replace(NODE, since=iso(NOW - 5)), base_step=None)
     status = look(run)
-    assert (status.state, status.message, status.ranks) == ("running", "its ranks have not met yet", None)
+    assert (status.state, status.message, status.ranks) == ("running", "its ranks have not connected yet", None)
     assert status.since == NOW - 5
 
 
@@ -238,7 +238,7 @@ def test_a_run_of_this_host_is_killed_as_soon_as_its_processes_are_gone(run: Pat
     assert look(run, processes={500: 78}).state == "killed", "its process id is another's by now"
     status = look(run)
     assert (status.state, status.since) == ("killed", NOW - 10)
-    assert status.message == "no process of it is left on login"
+    assert status.message == "none of its processes is left on login"
     assert status.step == 120
     assert status.ranks
     assert status.ranks.missing == (), "all are gone, and none is missing"
@@ -297,10 +297,10 @@ def test_what_ended_the_job_of_a_run_that_was_told_to_stop_is_its_state(
     assert (status.state, status.step, status.comes_again, status.ranks) == (state, 130, comes_again, None)
     assert status.starts[-1].ended == state
     text = describe_status(status)
-    assert (f"{cause}; says squeue, by its restart count" in text) == (cause not in ("its own end", "unknown"))
-    coming = "Slurm starts job 12 again, as squeue --jobs 12 shows; if it does not, start it again: the same command"
+    assert (f"{cause}, according to squeue, by its restart count" in text) == (cause not in ("its own end", "unknown"))
+    coming = "Slurm starts job 12 again (see squeue --jobs 12); if it does not, start it again: the same command"
     assert (coming in text) == (comes_again is not None)
-    assert "start it again: the same command goes on" in text
+    assert "start it again: the same command resumes" in text
 
 
 @pytest.mark.parametrize("outcome", ["running", "lost"])
@@ -313,7 +313,7 @@ def test_what_ended_the_job_is_told_of_a_run_that_was_killed_or_lost_too(run: Pa
     status = look(run)
     assert status.state == {"running": "killed", "lost": "lost"}[outcome]
     assert status.comes_again == "12"
-    assert "node failure; says sinfo, by node2, which is down" in describe_status(status)
+    assert "node failure, according to sinfo, by node2, which is down" in describe_status(status)
 
 
 @pytest.mark.parametrize(("job", "restart"), [("", 0), ("cluster/13", 0), ("cluster/12", 2)])
@@ -365,8 +365,8 @@ def test_evaluations_without_scores_are_told_by_their_jobs_and_with_the_way_out(
         note_job(run, job=str(20 + number), evaluations=[(10, 1), (20, 1)] if number == 0 else [(10, 1)])
     (note,) = look(run).notes
     assert note == (
-        "evaluations of other jobs without scores so far: step 10 (jobs 20, 21, 22, given up); step 20 (job 20); "
-        f"step 30, 40 (no job submitted); by hand: dstrain evaluate {run} --pending"
+        "evaluations deferred to other jobs have no scores yet: step 10 (jobs 20, 21, 22, given up); step 20 (job 20); "
+        f"step 30, 40 (no job submitted); to run them here: dstrain evaluate {run} --pending"
     )
 
 
@@ -435,7 +435,7 @@ def test_every_start_tells_how_it_ended(run: Path) -> None:
     assert [(start.number, start.from_step, start.ended) for start in look(run).starts] == [
         (1, 0, "stopped at step 60: received SIGTERM"),
         (2, 60, "hang: rank 3 made no progress for 900.0 s in main phase 'step'"),
-        (3, 60, "killed, lost or failed: it left no last word"),
+        (3, 60, "killed, lost or failed: it recorded no reason"),
         (4, 100, None),
     ]
 
@@ -445,7 +445,7 @@ def test_a_start_tells_why_it_was_made_where_its_launcher_said_so(run: Path) -> 
     write_row(run, EventRow("resume", 100, iso(NOW), "after a preemption", lease=2))
     status = look(run)
     assert [start.cause for start in status.starts] == [None, "after a preemption"]
-    assert "from step 100 (after a preemption): goes on" in describe_status(status)
+    assert "from step 100 (after a preemption): in progress" in describe_status(status)
 
 
 def test_a_checkpoint_that_was_left_aside_is_not_the_last_one(run: Path) -> None:
@@ -455,7 +455,7 @@ def test_a_checkpoint_that_was_left_aside_is_not_the_last_one(run: Path) -> None
     status = look(run)
     assert status.checkpoint
     assert status.checkpoint.name == "step-00000100.lease-1"
-    assert any("1 checkpoint(s) do not count" in note for note in status.notes)
+    assert any("1 checkpoint(s) are superseded" in note for note in status.notes)
 
 
 def test_a_checkpoint_that_could_not_be_saved_is_said_until_a_later_one_is(run: Path) -> None:
@@ -489,7 +489,7 @@ def test_broken_lines_of_the_log_are_passed_over_and_said_but_a_torn_last_one_is
     assert look(run).notes == ()
     (run / "metrics.jsonl").write_bytes(b"\xff\n[1]\n" + whole)
     status = look(run)
-    assert status.notes == ("metrics.jsonl: 2 broken line(s) passed over, the first is line 1",)
+    assert status.notes == ("metrics.jsonl: 2 broken line(s) skipped, the first is line 1",)
     assert status.last_loss
     assert status.last_loss.step == 100
 
@@ -534,7 +534,7 @@ def test_a_rank_whose_record_holds_impossible_numbers_is_passed_over(run: Path, 
 def test_a_row_of_an_impossible_step_is_a_broken_line(run: Path, step: int) -> None:
     write_row(run, TrainRow(step, 1.0, 1.0, elapsed_seconds=400.0, lease=1))
     status = look(run)
-    assert status.notes == ("metrics.jsonl: 1 broken line(s) passed over, the first is line 5",)
+    assert status.notes == ("metrics.jsonl: 1 broken line(s) skipped, the first is line 5",)
     assert status.eta_seconds == 880 * 2 + 9 * 30
 
 
