@@ -205,7 +205,7 @@ def _list_quarantined(record: RunRecord) -> Markdown | str:
         [phrase("{} (step {}: {})", code(row.where), count(row.step), row.reason) for row in rows[:NUM_SHOWN]],
         separator="; ",
     )
-    more = f" and {count(len(rows) - NUM_SHOWN)} more" if len(rows) > NUM_SHOWN else ""
+    more = Markdown(f" and {count(len(rows) - NUM_SHOWN)} more" if len(rows) > NUM_SHOWN else "")
     return phrase(
         "{} (at most {} allowed), listed in {}: {}{}",
         count(len(rows)),

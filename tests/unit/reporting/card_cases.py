@@ -17,13 +17,13 @@ def load(card: str, *, folder: Path) -> Any:
 
 
 def rebuild(data: dict[str, Any]) -> Any:
-    """The metadata after a way through the Hub's own class."""
+    """The metadata after a round trip through the Hub's own class."""
     card_data: Any = ModelCardData(**data)
     return card_data.to_dict()
 
 
 def parse(card: str) -> list[Token]:
-    """The card without its front matter as CommonMark with tables; rich brings the parser."""
+    """The card without its front matter, parsed as CommonMark with tables. The parser is a dependency of rich."""
     return MarkdownIt("commonmark").enable("table").parse(card.split("\n---\n", 1)[1])
 
 
@@ -51,7 +51,7 @@ def tables(card: str) -> list[list[list[str]]]:
 
 
 def inline_parts(card: str, *, kind: str) -> list[Token]:
-    """All tokens of a kind, within text as well."""
+    """All tokens of a kind, including those inside text."""
     tokens = parse(card)
     return [token for outer in tokens for token in [outer, *(outer.children or [])] if token.type == kind]
 

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.card import build_card, write_card
+from dstrain.reporting.card import build_card, build_notice, write_card
 from dstrain.run_folder.record import RunRecord, build_record, write_run_info
 from dstrain.run_folder.rows import EventRow, Row, append_row
 from tests.unit.reporting.card_cases import headings, inline_parts, listed, load, rebuild, results_table, tables
@@ -33,7 +33,9 @@ from tests.unit.reporting.reporting_cases import (
 
 
 @pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])
-def test_every_section_and_front_matter_key_of_the_seeds_is_there_in_order(record: RunRecord, tmp_path: Path) -> None:
+def test_every_section_and_front_matter_key_of_the_published_cards_is_there_in_order(
+    record: RunRecord, tmp_path: Path
+) -> None:
     card = build_card(record)
     assert [heading for heading in headings(card) if heading in SECTIONS] == list(SECTIONS)
     assert headings(card)[0] == record.config.name
@@ -42,7 +44,7 @@ def test_every_section_and_front_matter_key_of_the_seeds_is_there_in_order(recor
     assert "More information needed" not in card
 
 
-def test_the_translation_card_names_what_its_seed_names() -> None:
+def test_the_translation_card_states_what_the_published_one_states() -> None:
     card = build_card(translation_record())
     base = "[facebook/m2m100_418M](https://huggingface.co/facebook/m2m100_418M)"
     assert f"This model is a fine-tuned version of {base} on the tatoeba/train.tsv dataset.\n" in card
@@ -57,7 +59,7 @@ def test_the_translation_card_names_what_its_seed_names() -> None:
     assert list(listed(card, under="ko-en-m2m"))[:3] == list(TRANSLATION_RESULTS)
 
 
-def test_the_parsing_card_names_what_its_seed_names() -> None:
+def test_the_parsing_card_states_what_the_published_one_states() -> None:
     card = build_card(parsing_record())
     base = "[google/mt5-small](https://huggingface.co/google/mt5-small)"
     assert f"This model is a fine-tuned version of {base} on the mtop (en) dataset.\n" in card
@@ -104,6 +106,17 @@ EMPTY: dict[str, Any] = {
     "steps_per_epoch": None,
     "micro_batches": {},
 }
+
+
+@pytest.mark.parametrize(("fingerprint", "is_warned"), [("5f3a9c", True), ("e7710b", False), (None, False)])
+def test_a_run_evaluated_on_its_training_rows_says_what_its_scores_measure(
+    fingerprint: str | None, is_warned: bool
+) -> None:
+    data = {"train": {"fingerprint": "5f3a9c"}, "eval": {"fingerprint": fingerprint}}
+    notice = build_notice(translation_record(info=run_info(data=data)))
+    assert (notice is not None) == is_warned
+    if notice:
+        assert notice.endswith("the scores measure memorisation, not generalisation.")
 
 
 def test_a_run_that_only_started_has_a_card() -> None:

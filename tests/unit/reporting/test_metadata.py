@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.config.schema import Source
 from dstrain.reporting.card import build_card
+from dstrain.reporting.metadata import label, source_name
 from dstrain.run_folder.record import RunRecord
 from tests.unit.reporting.card_cases import load, rebuild
 from tests.unit.reporting.reporting_cases import (
@@ -48,3 +50,22 @@ def test_codes_of_model_families_become_iso_codes_and_norwegian_stays_a_string(t
     task = {"kind": "translation", "source_language": "kor_Hang", "target_language": "no"}
     data = load(build_card(translation_record(translation_config(task=task))), folder=tmp_path).data
     assert data.language == ["kor", "no"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"hub": "mtop"}, "mtop"),
+        ({"hub": "mtop", "subset": "en"}, "mtop (en)"),
+        ({"path": "/data/tatoeba/train.tsv"}, "tatoeba/train.tsv"),
+        ({"path": "../train.tsv"}, "train.tsv"),
+        ({"demo": "translation"}, "built-in translation demo"),
+    ],
+)
+def test_a_source_is_named_by_its_hub_name_the_end_of_its_path_or_its_demo(source: dict[str, str], name: str) -> None:
+    assert source_name(Source.model_validate(source)) == name
+
+
+@pytest.mark.parametrize(("metric", "shown"), [("bleu", "Bleu"), ("chrf", "chrF"), ("gen_len", "Gen Len")])
+def test_scores_have_readable_names(metric: str, shown: str) -> None:
+    assert label(metric) == shown

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from dstrain.reporting.card import build_card
+from dstrain.reporting.procedure import command_overrides
 from dstrain.run_folder.record import build_record
 from dstrain.run_folder.rows import EventRow, Row
 from tests.unit.reporting.card_cases import listed
@@ -19,7 +20,7 @@ from tests.unit.reporting.reporting_cases import (
 
 
 @pytest.mark.parametrize("name", ["Transformers 5.23.0", "Pytorch 2.13.0", "Datasets 5.2.0", "Tokenizers 0.23.0"])
-def test_framework_versions_are_written_as_in_the_seeds(name: str) -> None:
+def test_framework_versions_are_written_as_in_the_published_cards(name: str) -> None:
     section = build_card(parsing_record()).split("### Framework versions\n")[1]
     assert f"\n- {name}\n" in section
     assert {"- DeepSpeed 0.19.8", "- dstrain 0.1.0", "- Python 3.11.2"} <= set(section.splitlines())
@@ -95,13 +96,13 @@ def test_steps_of_target_tokens_have_no_fixed_number_of_sequences() -> None:
         ({"optimizer": "sgd", "betas": (0.5, 0.9)}, "SGD with momentum=0.5"),
     ],
 )
-def test_optimizers_are_named_with_what_decides_them(training: dict[str, Any], expected: str) -> None:
+def test_optimizers_are_named_with_their_parameters(training: dict[str, Any], expected: str) -> None:
     given = {"batch_size": 8, "max_steps": 10, "learning_rate": 1e-3, "warmup_steps": 3} | training
     lines = listed(build_card(parsing_record(parsing_config(training=given))), under="Training hyperparameters")
     assert (lines["optimizer"], lines["lr_scheduler_warmup_steps"]) == (expected, "3")
 
 
-def test_a_precision_overridden_on_the_command_line_is_seen_in_three_places() -> None:
+def test_a_precision_overridden_on_the_command_line_is_shown_in_three_places() -> None:
     command = "HF_HUB_OFFLINE=1 python launch/train.py --config configs/ko_en_m2m.yaml precision=fp32 model.name=./tiny"
     card = build_card(translation_record(translation_config(precision="fp32"), info=run_info(command=command)))
     precision = listed(card, under="Training hyperparameters")["mixed_precision_training"]
@@ -110,7 +111,7 @@ def test_a_precision_overridden_on_the_command_line_is_seen_in_three_places() ->
     assert "Overrides on the command line: `precision=fp32`, `model.name=./tiny`." in card
 
 
-def test_skipped_steps_loss_scale_and_restarts_are_told() -> None:
+def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
     rows: list[Row] = [
         EventRow("start", 0, "2026-11-23T10:00:00Z"),
         train_row(50, loss_scale=65536.0, skipped_steps=2),
@@ -130,6 +131,15 @@ def test_skipped_steps_loss_scale_and_restarts_are_told() -> None:
     assert "It has not been evaluated yet." in card
 
 
-def test_zero_0_with_16_bit_is_called_what_it_runs_as() -> None:
+def test_zero_stage_0_with_16_bit_precision_is_shown_as_the_stage_that_runs() -> None:
     card = build_card(translation_record(translation_config(machine={"zero_stage": 0})))
     assert listed(card, under="Machine")["ZeRO stage"].startswith("1 (0 in the recipe")
+
+
+def test_overrides_are_found_in_a_command_even_with_an_unclosed_quote() -> None:
+    assert command_overrides("HF_HOME=/x python launch/train.py --config a.yaml training.batch_size=8 'name=a b'") == [
+        "training.batch_size=8",
+        "name=a b",
+    ]
+    assert command_overrides("python train.py seed=7 'name=a") == ["seed=7"]
+    assert command_overrides(None) == []

@@ -26,7 +26,7 @@ from tests.unit.reporting.reporting_cases import (
 )
 
 
-def test_the_headline_names_its_step_its_reason_and_the_last_evaluation() -> None:
+def test_the_headline_names_its_step_the_reason_for_it_and_the_last_evaluation() -> None:
     card = build_card(parsing_record())
     assert "scores at step 2,400 (epoch 80.00), the best of 4 evaluations by `exact_match`" in card
     assert "All 2,235 rows of the evaluation set were scored." in card
@@ -47,13 +47,13 @@ def test_a_best_evaluation_that_is_also_the_last_says_so() -> None:
     assert "checkpoint, and also the last evaluation. All" in build_card(translation_record())
 
 
-def test_scores_of_a_part_of_the_evaluation_set_are_called_that() -> None:
+def test_scores_of_a_part_of_the_evaluation_set_are_marked_as_such() -> None:
     card = build_card(parsing_record(parsing_config(evaluation={"max_rows": 2235})))
     assert "Only the first 2,235 rows of the evaluation set were scored." in card
     assert "- only the first 2,235 evaluation rows were scored" in card
 
 
-def test_a_folder_with_the_weights_of_another_step_is_not_passed_off_as_the_best() -> None:
+def test_a_folder_with_the_weights_of_another_step_is_not_presented_as_the_best() -> None:
     rows: list[Row] = [EventRow("start", 0), translation_row(50, bleu=1.0, loss=2.0), EventRow("finish", 50)]
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows, exports={"best": 20}))
     assert "holds these weights" not in card
@@ -81,7 +81,7 @@ def test_an_evaluation_before_the_first_training_loss_says_no_log() -> None:
     assert results_table(build_card(build_record(translation_config(), info=run_info(), rows=rows)))[1][0] == "No log"
 
 
-def test_groups_are_scored_each_and_a_long_list_is_cut_with_a_note() -> None:
+def test_every_group_has_its_scores_and_a_long_list_is_cut_with_a_note() -> None:
     groups = {f"kind {number}": {"exact_match": 0.5, "num_rows": 10.0} for number in range(70)}
     rows: list[Row] = [parsing_row(10, exact_match=0.5, loss=1.0, groups=groups)]
     card = build_card(build_record(parsing_config(), info=run_info(), rows=rows))
@@ -91,7 +91,7 @@ def test_groups_are_scored_each_and_a_long_list_is_cut_with_a_note() -> None:
     assert "And 10 more groups in `scores/step-00000010.json`." in card
 
 
-def test_the_sacrebleu_command_gives_the_cards_numbers(tmp_path: Path) -> None:
+def test_the_sacrebleu_command_prints_the_numbers_of_the_card(tmp_path: Path) -> None:
     hypotheses = ["the cat sat on the mat .", "two cups of coffee", "half past three in the afternoon"]
     references = ["the cat sat on a mat .", "two cups of coffee", "half past four in the afternoon"]
     bleu, chrf = BLEU(tokenize="13a"), CHRF()

@@ -15,17 +15,9 @@ from dstrain.run_folder.rows import EvalRow, EventRow, TrainRow, append_row
 from dstrain.status.inspect import RunStatus, inspect_status
 
 NOW = 1_800_000_000.0
-
-
 LEASE_SECONDS = 60.0
-
-
 OBSERVER = Holder("login", 1, 1, "pid:[1] boot", since="")
-
-
 NODE = Holder("node1", 500, 77, "pid:[9] other", since="2027-01-15T07:00:00+00:00")
-
-
 HERE = replace(NODE, host="login", pid_namespace="pid:[1] boot")
 
 
@@ -52,8 +44,8 @@ def write_claim(
     os.utime(path, (renewed, renewed))
 
 
-def write_rank(run: Path, rank: int = 0, **changes: Any) -> None:
-    """A rank of NODE in a step, that made progress and was heard of 10 seconds ago."""
+def rank_record(rank: int = 0, **changes: Any) -> RankRecord:
+    """A rank of NODE in phase `step`, whose last progress and heartbeat were 10 seconds ago."""
     record = RankRecord(
         rank=rank,
         host=NODE.host,
@@ -68,9 +60,13 @@ def write_rank(run: Path, rank: int = 0, **changes: Any) -> None:
         heartbeat=NOW - 10,
         ended=None,
     )
+    return replace(record, **changes)
+
+
+def write_rank(run: Path, rank: int = 0, **changes: Any) -> None:
     path = run / "ranks" / f"rank-{rank:05d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(replace(record, **changes))))
+    path.write_text(json.dumps(asdict(rank_record(rank, **changes))))
 
 
 def write_outcome(run: Path, outcome: str, *, attempt: int = 1, time: float = NOW - 300, **values: Any) -> None:
@@ -91,7 +87,7 @@ def add_checkpoint(run: Path, name: str, *, saved: float) -> None:
 
 
 def write_run(folder: Path) -> Path:
-    """A run of two ranks on another node, 120 of 1000 steps done, with scores and a checkpoint."""
+    """Write a run of two ranks on another node, 120 of 1000 steps done, with scores and a checkpoint; returns its folder."""
     config = load_config("debug", overrides=["machine.lease_seconds=60", "name=mine"])
     (folder / "config.yaml").write_text(dump_config(config))
     write_run_info(folder, {"total_steps": 1000, "world_size": 2})
@@ -108,5 +104,5 @@ def write_run(folder: Path) -> Path:
 
 
 def look(run: Path, *, processes: dict[int, int] | None = None, **options: Any) -> RunStatus:
-    """The status as seen from OBSERVER's host, whose process table is `processes` (id to start)."""
+    """The status as seen from OBSERVER's host, whose process table is `processes` (process id to start time)."""
     return inspect_status(run, now=NOW, observer=OBSERVER, find_start=(processes or {}).get, **options)

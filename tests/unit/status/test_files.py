@@ -24,7 +24,7 @@ from tests.unit.status.status_cases import (
 )
 
 
-def test_ranks_of_an_earlier_start_on_more_ranks_do_not_count(run: Path) -> None:
+def test_rank_records_of_an_earlier_attempt_on_more_ranks_do_not_count(run: Path) -> None:
     write_claim(run, 2, base_step=100)
     write_outcome(run, "running", attempt=2)
     write_rank(run, 0, attempt=2, step=None)
@@ -34,7 +34,7 @@ def test_ranks_of_an_earlier_start_on_more_ranks_do_not_count(run: Path) -> None
     assert status.step == 100
 
 
-def test_a_checkpoint_that_was_left_aside_is_not_the_last_one(run: Path) -> None:
+def test_a_superseded_checkpoint_is_not_the_newest(run: Path) -> None:
     add_checkpoint(run, "step-00000110.lease-1", saved=NOW)
     write_claim(run, 2, base_step=100)
     (run / "checkpoints" / "step-00000130.lease-2.tmp").mkdir()
@@ -45,7 +45,7 @@ def test_a_checkpoint_that_was_left_aside_is_not_the_last_one(run: Path) -> None
 
 
 @pytest.mark.parametrize(("job", "restart"), [("", 0), ("cluster/13", 0), ("cluster/12", 2)])
-def test_the_end_of_an_earlier_start_says_nothing_of_one_that_wrote_no_history(
+def test_the_job_end_of_an_earlier_attempt_is_not_that_of_an_attempt_without_history(
     run: Path, job: str, restart: int
 ) -> None:
     append_entry(run, JobEnd("12", 1, "cancelled", "squeue, by its restart count", again=False))
@@ -55,7 +55,7 @@ def test_the_end_of_an_earlier_start_says_nothing_of_one_that_wrote_no_history(
     assert (status.state, status.cause, status.comes_again) == ("stopped", None, None)
 
 
-def test_a_job_that_is_starting_again_is_not_to_be_started_by_hand(run: Path) -> None:
+def test_a_job_that_is_starting_again_needs_no_start_by_hand(run: Path) -> None:
     append_entry(run, JobEnd("12", 0, "time limit", "Slurm", again=True))
     append_entry(run, JobStart("12", 1, 100, ""))
     write_claim(run, job="cluster/12", released=True)
@@ -63,7 +63,7 @@ def test_a_job_that_is_starting_again_is_not_to_be_started_by_hand(run: Path) ->
     assert (look(run).state, look(run).comes_again) == ("at its time limit", "12")
 
 
-def test_a_job_whose_script_has_not_decided_yet_may_go_on_by_itself(run: Path) -> None:
+def test_a_job_whose_script_has_not_decided_yet_may_start_again_by_itself(run: Path) -> None:
     append_entry(run, JobStart("12", 0, 0, ""))
     write_claim(run, job="cluster/12", released=True)
     write_outcome(run, "preempted", message="received SIGUSR1")
@@ -72,7 +72,7 @@ def test_a_job_whose_script_has_not_decided_yet_may_go_on_by_itself(run: Path) -
     assert (look(run).state, look(run).comes_again) == ("cancelled", None)
 
 
-def test_broken_lines_of_the_log_are_passed_over_and_said_but_a_torn_last_one_is_not(run: Path) -> None:
+def test_broken_lines_of_the_log_are_skipped_and_noted_except_a_torn_last_one(run: Path) -> None:
     whole = (run / "metrics.jsonl").read_bytes()
     (run / "metrics.jsonl").write_bytes(whole + b'{"kind": "train", "st')
     assert look(run).notes == ()
@@ -85,7 +85,7 @@ def test_broken_lines_of_the_log_are_passed_over_and_said_but_a_torn_last_one_is
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.json", "outcome.json", "metrics.jsonl", "lease/00000001.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"null", b"\x00" * 1024, b"[" * 100_000, b'{"total_steps": NaN}'])
-def test_a_broken_file_hides_what_it_held_and_no_more(run: Path, name: str, content: bytes) -> None:
+def test_a_broken_file_hides_its_own_content_and_nothing_else(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
     status = look(run)
     assert status.state == "running"
@@ -95,7 +95,7 @@ def test_a_broken_file_hides_what_it_held_and_no_more(run: Path, name: str, cont
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl", "checkpoints", "ranks", "lease", "outcome.json"])
-def test_a_file_in_place_of_a_folder_or_the_other_way_round_is_no_crash(run: Path, name: str) -> None:
+def test_a_file_in_place_of_a_folder_or_the_reverse_does_not_crash(run: Path, name: str) -> None:
     path = run / name
     path.rename(run / "aside")
     path.write_text("x") if (run / "aside").is_dir() else path.mkdir()
@@ -103,7 +103,7 @@ def test_a_file_in_place_of_a_folder_or_the_other_way_round_is_no_crash(run: Pat
 
 
 @pytest.mark.parametrize("change", [{"changed": math.nan}, {"heartbeat": math.inf}, {"step": 10**400}])
-def test_a_rank_whose_record_holds_impossible_numbers_is_passed_over(run: Path, change: dict[str, Any]) -> None:
+def test_a_rank_record_with_impossible_numbers_is_skipped(run: Path, change: dict[str, Any]) -> None:
     write_rank(run, 1, **change)
     ranks = look(run).ranks
     assert ranks
@@ -111,7 +111,7 @@ def test_a_rank_whose_record_holds_impossible_numbers_is_passed_over(run: Path, 
 
 
 @pytest.mark.parametrize("step", [-1, 10**400])
-def test_a_row_of_an_impossible_step_is_a_broken_line(run: Path, step: int) -> None:
+def test_a_row_with_an_impossible_step_is_a_broken_line(run: Path, step: int) -> None:
     write_row(run, TrainRow(step, 1.0, 1.0, elapsed_seconds=400.0, lease=1))
     status = look(run)
     assert status.notes == ("metrics.jsonl: 1 broken line(s) skipped, the first is line 5",)
@@ -125,7 +125,7 @@ def test_a_row_of_an_impossible_step_is_a_broken_line(run: Path, step: int) -> N
     cut=st.integers(0, 12),
 )
 @settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_no_damage_to_a_file_crashes_it(run: Path, name: str, at: int, patch: bytes, cut: int) -> None:
+def test_no_damage_to_a_file_crashes_the_status(run: Path, name: str, at: int, patch: bytes, cut: int) -> None:
     path = {"lease": run / "lease" / "00000001.json", "ranks": run / "ranks" / "rank-00001.json"}.get(name, run / name)
     whole, times = path.read_bytes(), (path.stat().st_atime, path.stat().st_mtime)
     at %= len(whole)

@@ -18,7 +18,7 @@ from tests.unit.status.status_cases import (
 )
 
 
-def test_a_run_on_another_node_is_running_with_its_phase_step_slowest_rank_scores_and_checkpoint(run: Path) -> None:
+def test_a_run_on_another_node_shows_its_phase_step_slowest_rank_scores_and_checkpoint(run: Path) -> None:
     status = look(run)
     assert (status.state, status.step, status.total_steps) == ("running", 120, 1000)
     assert status.ranks
@@ -38,12 +38,12 @@ def test_a_run_on_another_node_is_running_with_its_phase_step_slowest_rank_score
         assert part in text
 
 
-def test_the_eta_is_that_of_recent_trained_seconds_and_of_the_evaluations_to_come(run: Path) -> None:
+def test_the_eta_covers_the_remaining_steps_and_evaluations(run: Path) -> None:
     # 880 steps of 2 s, and nine evaluations of 30 s, one every 100 steps
     assert look(run).eta_seconds == 880 * 2 + 9 * 30
 
 
-def test_a_rank_that_waits_for_a_save_is_where_the_save_is(run: Path) -> None:
+def test_a_rank_that_waits_for_a_save_shows_the_phase_of_the_save(run: Path) -> None:
     for rank in (0, 1):
         write_rank(run, rank, tracks={"main": "wait for save", "save": "write part"})
     ranks = look(run).ranks
@@ -52,7 +52,7 @@ def test_a_rank_that_waits_for_a_save_is_where_the_save_is(run: Path) -> None:
     assert "2 in 'write part'; 2 saving a checkpoint" in describe_status(look(run))
 
 
-def test_evaluations_without_scores_are_told_by_their_jobs_and_with_the_way_out(run: Path) -> None:
+def test_pending_evaluations_are_listed_by_job_with_the_command_that_runs_them(run: Path) -> None:
     for step in (10, 20, 30, 40):
         append_row(run / "metrics.jsonl", {"kind": "due", "step": step, "epoch": 1.0, "lease": 1})
     for number in range(MAX_JOBS):
@@ -70,7 +70,7 @@ def test_a_finished_run_has_no_ranks_and_no_eta(run: Path) -> None:
     assert (status.state, status.step, status.ranks, status.eta_seconds) == ("finished", 1000, None, None)
 
 
-def test_every_start_tells_how_it_ended(run: Path) -> None:
+def test_every_attempt_shows_how_it_ended(run: Path) -> None:
     write_row(run, EventRow("stop", 60, iso(NOW - 900), "received SIGTERM", lease=1))
     (run / "hangs" / "2").mkdir(parents=True)
     hang = {"rank": 3, "track": "main", "phase": "step", "seconds": 900.0, "noticed": NOW - 600}
@@ -86,7 +86,7 @@ def test_every_start_tells_how_it_ended(run: Path) -> None:
     ]
 
 
-def test_a_start_tells_why_it_was_made_where_its_launcher_said_so(run: Path) -> None:
+def test_an_attempt_shows_why_it_was_started_if_its_launcher_gave_a_reason(run: Path) -> None:
     write_claim(run, 2, base_step=100)
     write_row(run, EventRow("resume", 100, iso(NOW), "after a preemption", lease=2))
     status = look(run)
@@ -94,7 +94,7 @@ def test_a_start_tells_why_it_was_made_where_its_launcher_said_so(run: Path) -> 
     assert "from step 100 (after a preemption): in progress" in describe_status(status)
 
 
-def test_a_checkpoint_that_could_not_be_saved_is_said_until_a_later_one_is(run: Path) -> None:
+def test_a_checkpoint_that_could_not_be_saved_is_noted_until_a_later_one_exists(run: Path) -> None:
     write_row(run, EventRow("unsaved", 110, iso(NOW), "no space", lease=1))
     assert look(run).notes == ("the checkpoint of step 110 could not be saved: no space",)
     add_checkpoint(run, "step-00000120.lease-1", saved=NOW)

@@ -18,8 +18,8 @@ from tests.unit.status.status_cases import (
 )
 
 
-def test_a_failed_run_gives_its_message_and_no_advice_to_start_again(run: Path) -> None:
-    """Whoever fails by himself does not know the number of the lease."""
+def test_a_failed_run_shows_its_message_and_no_advice_to_start_again(run: Path) -> None:
+    """A rank that fails alone does not know the number of its attempt."""
     for rank in (0, 1):
         write_rank(run, rank, changed=NOW - 301, heartbeat=NOW - 299)
     write_outcome(run, "failed", attempt=0, message="rank 1: no\x1b[31m such column\nfound 'x'", exit_code=1)
@@ -31,7 +31,7 @@ def test_a_failed_run_gives_its_message_and_no_advice_to_start_again(run: Path) 
     assert "start it again" not in text
 
 
-def test_a_folder_that_does_not_exist_is_no_run_that_never_started(tmp_path: Path) -> None:
+def test_a_missing_folder_is_told_apart_from_a_run_that_never_started(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "nowhere", tmp_path / "file"):
         assert look(folder).state == "no such folder"
@@ -40,7 +40,7 @@ def test_a_folder_that_does_not_exist_is_no_run_that_never_started(tmp_path: Pat
         assert "output_dir" in advice
 
 
-def test_512_ranks_are_told_in_a_few_lines(run: Path) -> None:
+def test_512_ranks_fit_in_a_few_lines(run: Path) -> None:
     for rank in range(512):
         phase = "evaluation" if rank % 100 == 0 else "step"
         late = {"step": 110, "heartbeat": NOW - 1000} if rank in (17, 18, 200, 300, 400) else {}
@@ -59,7 +59,7 @@ def test_512_ranks_are_told_in_a_few_lines(run: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_no_number_is_null_in_json(run: Path, value: float) -> None:
+def test_a_loss_that_is_not_finite_is_null_in_json(run: Path, value: float) -> None:
     write_row(run, TrainRow(110, 1.1, value, elapsed_seconds=math.nan, lease=1))
     status = look(run)
     assert status.eta_seconds == 880 * 2 + 9 * 30
