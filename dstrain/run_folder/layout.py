@@ -73,6 +73,14 @@ class RunFolder:
         return self.path / "plots"
 
     @property
+    def loss_plot(self) -> Path:
+        return self.plots / "loss.png"
+
+    @property
+    def score_plot(self) -> Path:
+        return self.plots / "score.png"
+
+    @property
     def tensorboard(self) -> Path:
         return self.path / "tensorboard"
 
@@ -126,6 +134,10 @@ class RunFolder:
         """Folder of the stacks of all ranks, where an attempt ended by a hang."""
         return self.path / "hangs" / str(attempt)
 
+    def hang_record(self, attempt: int) -> Path:
+        """Which ranks hung, and since when."""
+        return self.hang(attempt) / "hang.json"
+
     @property
     def failures(self) -> Path:
         """Tracebacks, one file per rank."""
@@ -145,6 +157,10 @@ class RunFolder:
     def evaluation_jobs(self) -> Path:
         """Slurm jobs submitted for evaluations."""
         return self.path / "evaluation_jobs.jsonl"
+
+
+NAMES = RunFolder(Path())
+"""The same paths relative to the run folder, to be shown in texts."""
 
 
 def make_run_folder(config: RunConfig) -> RunFolder:

@@ -26,9 +26,14 @@ def test_a_file_is_made_with_its_folder_and_replaced(durable: bool, tmp_path: Pa
 def test_a_write_that_fails_leaves_the_older_file_and_no_draft(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_file(path, "older")
-    with pytest.raises(type(error)), open_new(path) as file:
-        file.write(b"part")
-        raise error
+
+    def write_a_part() -> None:
+        with open_new(path) as file:
+            file.write(b"part")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_a_part()
     assert path.read_text() == "older"
     assert names(tmp_path) == ["file"]
 
@@ -55,9 +60,14 @@ def fill(folder: Path, content: str) -> None:
 def test_a_folder_replaces_an_older_one_only_when_it_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     fill(folder, "first")
-    with pytest.raises(KeyboardInterrupt), new_folder(folder, draft=tmp_path / "draft") as draft:
-        (draft / "file").write_text("part")
-        raise KeyboardInterrupt
+
+    def fill_a_part() -> None:
+        with new_folder(folder, draft=tmp_path / "draft") as draft:
+            (draft / "file").write_text("part")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_a_part()
     assert (folder / "file").read_text() == "first"
     fill(folder, "second")
     assert (folder / "file").read_text() == "second"
@@ -96,9 +106,13 @@ def test_of_two_that_make_the_same_folder_the_first_to_finish_stays(tmp_path: Pa
 
 
 def test_a_shared_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), shared_folder(tmp_path / "key") as draft:
-        (draft / "file").write_text("part")
-        raise RuntimeError
+    def fill_a_part() -> None:
+        with shared_folder(tmp_path / "key") as draft:
+            (draft / "file").write_text("part")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill_a_part()
     assert names(tmp_path) == []
 
 

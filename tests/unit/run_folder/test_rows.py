@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.record import build_record
 from dstrain.run_folder.rows import (
     DeferredRow,
     EvalRow,
@@ -19,7 +20,7 @@ from dstrain.run_folder.rows import (
     drop_superseded,
     read_rows,
 )
-from tests.unit.reporting.reporting_cases import parsing_row, train_row, translation_row
+from tests.unit.reporting.reporting_cases import parsing_row, run_info, train_row, translation_config, translation_row
 
 TRAIN: dict[str, Any] = {"kind": "train", "step": 1, "epoch": 0.1, "loss": 2.0}
 

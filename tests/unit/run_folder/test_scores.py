@@ -50,7 +50,7 @@ def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_ow
     merged = record.eval_rows[1]
     assert (merged.epoch, merged.train_loss, merged.scores["bleu"], merged.seconds) == (1.0, 1.5, 20.0, 3.0)
     assert record.pending_rows == (DeferredRow(40, 2.0, lease=1),)
-    assert "evaluations that were left to other jobs have given no scores: step 40" in build_card(record)
+    assert "evaluations deferred to other jobs have no scores yet: step 40" in build_card(record)
 
 
 def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count(tmp_path: Path) -> None:

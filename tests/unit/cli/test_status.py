@@ -1,0 +1,95 @@
+"""`dstrain status`: its output and exit codes, and that it imports no torch."""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dstrain.cli import app
+from tests.unit.status.status_cases import (
+    NOW,
+    iso,
+    write_outcome,
+    write_run,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path)
+
+
+@contextmanager
+def rank_of_this_host(run: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds the run's lease and writes a rank's record, as training does."""
+    code = """
+import sys
+from pathlib import Path
+from dstrain.cluster.processes import this_process
+from dstrain.attempt.lease import acquire
+from dstrain.run_folder.outcome import RunOutcome, write_outcome
+from dstrain.attempt.rank_records import Phases, ranks_dir
+run = Path(sys.argv[1])
+lease = acquire(run, holder=this_process(), stale_seconds=60)
+phases = Phases(ranks_dir(run), rank=0, attempt=lease.number)
+write_outcome(run, RunOutcome("running", None, attempt=lease.number))
+phases.enter("step", step=3)
+print("ready", flush=True)
+sys.stdin.read()
+"""
+    command = [sys.executable, "-c", code, str(run)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            process.kill()
+
+
+def test_the_command_follows_a_real_process_from_running_to_killed_with_its_exit_codes(tmp_path: Path) -> None:
+    runner = CliRunner()
+    never = runner.invoke(app, ["status", str(tmp_path), "--json"])
+    assert (never.exit_code, json.loads(never.stdout)["state"]) == (1, "never started")
+    with rank_of_this_host(tmp_path) as process:
+        running = runner.invoke(app, ["status", str(tmp_path)])
+        assert running.exit_code == 0, running.output
+        assert f"{tmp_path}: running since" in running.stdout
+        assert "'step', step 3" in running.stdout
+        silent = runner.invoke(app, ["status", str(tmp_path), "--quiet-seconds", "0", "--json"])
+        assert (silent.exit_code, json.loads(silent.stdout)["state"]) == (1, "silent")
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    killed = runner.invoke(app, ["status", str(tmp_path)])
+    assert killed.exit_code == 1
+    assert "killed" in killed.stdout
+
+
+def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    result = CliRunner().invoke(app, ["status", str(run), "--json"])
+    assert result.exit_code == 0
+    told = json.loads(result.stdout)
+    assert (told["state"], told["since"]) == ("finished", iso(NOW - 300))
+    assert told["best"] == {"step": 100, "metric": "bleu", "value": 12.5}
+    assert told["last_scores"] == {"step": 100, "scores": {"loss": 2.5, "bleu": 12.5}}
+
+
+def test_status_and_compare_need_no_torch(run: Path) -> None:
+    code = (
+        "import sys\nfrom dstrain.cli import app\n"
+        "try: app(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'deepspeed', 'transformers', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for command in ("status", "compare"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, str(run)], capture_output=True, text=True, check=True
+        )
+        assert "120" in done.stdout or "100" in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"
