@@ -1,4 +1,4 @@
-"""What deepspeed, torchrun, srun and python start. Checks the configuration before torch or a model class is imported.
+"""What deepspeed, torchrun, srun and python start to train. Checks the configuration before torch is imported.
 
 Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=value ...]`.
 """
@@ -22,65 +22,61 @@ from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendez
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import load_config
-from dstrain.config.schema import RunConfig
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
-from dstrain.run_folder.layout import make_run_dir
+from dstrain.run.launch import Launch
+from dstrain.run_folder.layout import RunFolder, make_run_folder
 
 log = logging.getLogger("dstrain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one rank of a training run; gives the exit code: 0 finished, 85 saved and to be started again, else failed."""
+    """Run one rank of a training run; returns the exit code: 0 finished, 85 saved and to be started again, else failed."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = parse_arguments(arguments)
     try:
         process = read_process_info(os.environ)
         process = replace(process, launched_by=find_launcher(process.launcher))
-        drill = read_drill(os.environ)
-        allocation_end = read_allocation_end(os.environ)
         config = load_config(options.config, overrides=options.overrides, check_files=True)
-        if options.debug or options.overfit:
+        is_debug = bool(options.debug or options.overfit)
+        if is_debug:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
-        make_run_dir(config)
-        rendezvous = _open_rendezvous(process, config=config)
+        folder = make_run_folder(config)
+        launch = Launch(
+            process,
+            command=show_command(process, script=sys.argv[0], arguments=arguments),
+            allow_changed=tuple(options.allow_changed),
+            debug=is_debug,
+            drill=read_drill(os.environ),
+            rendezvous=_open_rendezvous(process, folder=folder),
+            cause=os.environ.get(CAUSE_VARIABLE),
+            allocation_end=read_allocation_end(os.environ),
+        )
     except UserError as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(f"{error}", file=sys.stderr)
         return EXIT_USAGE
     quiet_libraries(process)
     _await_signals()
-    command = show_command(process, script=sys.argv[0], arguments=arguments)
     try:
-        from dstrain.run.training import (
-            run,  # imports torch and DeepSpeed for seconds: only for a configuration that can run
-        )
+        # imports torch and DeepSpeed for seconds: only for a configuration that can run
+        from dstrain.run.training import run
 
-        return run(
-            config,
-            process=process,
-            command=command,
-            allowed=options.allow_changed,
-            drill=drill,
-            debug=bool(options.debug or options.overfit),
-            rendezvous=rendezvous,
-            cause=os.environ.get(CAUSE_VARIABLE),
-            allocation_end=allocation_end,
-        )
+        return run(config, launch=launch)
     except Exception as error:
         # the interpreter's own ending would wait for peers in destructors of the process group
         _, restart = read_start(os.environ)
         os._exit(report_failure(error, config=config, process=process, is_restart=restart > 0))
 
 
-def _open_rendezvous(process: ProcessInfo, *, config: RunConfig) -> Rendezvous | None:
+def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous | None:
     if not needs_rendezvous(process):
         return None
-    return open_rendezvous(process, environment=os.environ, run_dir=Path(config.run_dir))
+    return open_rendezvous(process, environment=os.environ, run_dir=folder.path)
 
 
 def _await_signals() -> None:
-    # until training begins nothing can be saved, and nothing is lost: to be started again is all there is to say
+    # until training begins there is nothing to save and nothing to lose: exit with "start me again"
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))

@@ -31,7 +31,7 @@ class ResumeRefused(UserError):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field in which a start differs from the checkpoint."""
+    """One field in which an attempt differs from the checkpoint."""
 
     field: str
     """A dotted key of the configuration, or `tokenizer`."""
@@ -47,8 +47,8 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """What a start brings, to be compared with a checkpoint."""
+class TrainingInputs:
+    """What an attempt would train with, to be compared with what a checkpoint was trained with."""
 
     recipe: Mapping[str, Any]
     data: Mapping[str, str]
@@ -71,7 +71,7 @@ class Resume:
 
 
 def find_resume(
-    root: Path, *, start: Start, claims: Sequence[Claim] = (), allowed: Iterable[str] = ()
+    root: Path, *, inputs: TrainingInputs, claims: Sequence[Claim] = (), allowed: Iterable[str] = ()
 ) -> Resume | None:
     """The newest valid checkpoint under `root`, None for a new run.
 
@@ -99,7 +99,7 @@ def find_resume(
     state = load_state(directory)
     if state.step != manifest.step:
         raise CheckpointError(f"{directory / STATE_FILE}: of step {state.step}, the manifest says {manifest.step}")
-    changes = list(find_changes(manifest, state=state, start=start))
+    changes = list(find_changes(manifest, state=state, inputs=inputs))
     wanted = tuple(allowed)
     for field in wanted:
         if not any(_is_allowed(change.field, (field,)) for change in changes):
@@ -110,30 +110,30 @@ def find_resume(
         fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
         raise ResumeRefused(
             f"{directory} cannot be continued, because what is learned has changed:\n  {listed}\n"
-            f"Undo the change; or go on all the same with {fields}; or start a new run from its weights: "
+            f"Undo the change; or continue all the same with {fields}; or start a new run from its weights: "
             f"dstrain export {directory.parent.parent} MODEL_FOLDER, then model.name=MODEL_FOLDER output_dir=…"
         )
     return Resume(directory, state, manifest.world_size, tuple(changes))
 
 
-def find_changes(manifest: Manifest, *, state: RunState, start: Start) -> Iterator[Change]:
-    """Everything in which a start differs from a checkpoint."""
-    for key, old, new in differences(manifest.recipe, start.recipe):
+def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs) -> Iterator[Change]:
+    """Everything in which an attempt differs from a checkpoint."""
+    for key, old, new in differences(manifest.recipe, inputs.recipe):
         if not PLACE_OF_DATA.fullmatch(key):
             yield Change(key, old, new)
-    changed = [key for key in sorted({*state.data, *start.data}) if state.data.get(key) != start.data.get(key)]
+    changed = [key for key in sorted({*state.data, *inputs.data}) if state.data.get(key) != inputs.data.get(key)]
     causes = [key for key in changed if key not in ("train", "eval")]
     for key in causes:
-        about = f"content of {start.places[key]}" if key in start.places else "fingerprint"
-        yield Change(key, state.data.get(key), start.data.get(key), about=about)
+        about = f"content of {inputs.places[key]}" if key in inputs.places else "fingerprint"
+        yield Change(key, state.data.get(key), inputs.data.get(key), about=about)
     for split in changed:
         # the token ids follow from sources, tokenizer and recipe: named themselves only where none of these explains them
         explained = any(cause == "tokenizer" or cause.startswith(f"data.{split}") for cause in causes)
-        if split in ("train", "eval") and not explained and manifest.recipe == start.recipe:
+        if split in ("train", "eval") and not explained and manifest.recipe == inputs.recipe:
             yield Change(
-                f"data.{split}", state.data.get(split), start.data.get(split), about="fingerprint of the token ids"
+                f"data.{split}", state.data.get(split), inputs.data.get(split), about="fingerprint of the token ids"
             )
-    for key, old, new in differences(state.cut, start.cut):
+    for key, old, new in differences(state.cut, inputs.cut):
         yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout belongs to")
 
 

@@ -2,10 +2,10 @@
 
 import typer
 
-from dstrain.cli.common import RunFolder, clean_errors
+from dstrain.cli.common import RunArgument, clean_errors
 
 
-def card(run: RunFolder) -> None:
+def card(run: RunArgument) -> None:
     """Write the model card of a run again from the run's files."""
     with clean_errors():
         from dstrain.reporting.card import write_card  # imports matplotlib, which the other commands do not need

@@ -9,6 +9,7 @@ import typer
 from dstrain.cli.common import clean_errors
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
+from dstrain.run_folder.layout import RunFolder
 
 
 def export(
@@ -20,7 +21,8 @@ def export(
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():
-        if not (run / "config.yaml").is_file():
+        source = RunFolder(run)
+        if not source.config.is_file():
             raise UserError(f"{run} is not a run folder: it holds no config.yaml")
         # the export is made in FOLDER.tmp, and an older folder is set aside as FOLDER.old
         for taken in (folder, folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
@@ -28,7 +30,7 @@ def export(
                 raise UserError(f"{taken} exists already: give another folder, or remove it")
         from dstrain.run.export import export_checkpoint  # imports torch: only where there is something to write
 
-        directory = export_checkpoint(run, step=step, folder=folder)
-        model = load_config(str(run / "config.yaml")).model
+        directory = export_checkpoint(source, step=step, to=folder)
+        model = load_config(str(source.config)).model
         unset = "".join(f" model.{key}=null" for key in ("scratch", "revision") if getattr(model, key) is not None)
         typer.echo(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")

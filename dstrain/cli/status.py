@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import AsJson, RunFolder
+from dstrain.cli.common import AsJson, RunArgument
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
 from dstrain.status import text
@@ -15,7 +15,7 @@ from dstrain.status.judge import IN_ORDER
 
 
 def status(
-    run: RunFolder,
+    run: RunArgument,
     as_json: AsJson = False,
     quiet_seconds: Annotated[
         float | None,

@@ -30,8 +30,8 @@ from dstrain.drill.compare import (
 from dstrain.drill.launch import ended_like_ctrl_c, live
 from dstrain.drill.scenarios import CONTROL, STRAIGHT, Life, Story, announce, shorten
 from dstrain.errors import UserError
+from dstrain.run_folder.reading import RunFolderError
 from dstrain.run_folder.record import load_record
-from dstrain.run_folder.rows import RunFolderError
 
 MARKER = ".dstrain-drill"
 LARGE = (CHECKPOINTS, "best", "final")

@@ -18,7 +18,9 @@ from dstrain.attempt.rank_records import DRILL_VARIABLE, ranks_dir, read_rank_re
 from dstrain.cluster.environment import ProcessInfo, free_port
 from dstrain.drill.compare import Ended
 from dstrain.drill.scenarios import Life, drill_value
-from dstrain.run_folder.rows import METRICS_FILE, EventRow, RunFolderError, TrainRow, read_rows
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.rows import EventRow, TrainRow, read_rows
 
 PROGRAM = (sys.executable, "-m", "dstrain.train")
 OTHER_LAUNCHERS = ("TORCHELASTIC_RUN_ID", "CROSS_RANK", "LOCAL_SIZE", DRILL_VARIABLE)
@@ -163,5 +165,5 @@ def _stopped_in(life: Life, *, run_dir: Path, codes: Sequence[int]) -> str | Non
 
 def _rows(run_dir: Path) -> list[TrainRow | EventRow]:
     with suppress(FileNotFoundError, RunFolderError):
-        return [row for row in read_rows(run_dir / METRICS_FILE) if isinstance(row, TrainRow | EventRow)]
+        return [row for row in read_rows(RunFolder(run_dir).metrics) if isinstance(row, TrainRow | EventRow)]
     return []

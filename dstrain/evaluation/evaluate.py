@@ -1,19 +1,17 @@
-"""One evaluation from rows to scores and files. Owns the order of its parts, the proof that every row was scored once,
-and the folder that a score travels with; refuses to know when to evaluate and how ranks talk (`gather` is given)."""
+"""One evaluation, from rows to scores: the order of its parts, and the proof that every row was scored once.
 
-import json
+Does not know when to evaluate, and writes nothing.
+"""
+
 import math
-import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Evaluation, Task
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
@@ -31,20 +29,19 @@ from dstrain.evaluation.generate import (
 )
 from dstrain.evaluation.metrics import one_line
 from dstrain.evaluation.scoring import ScoredRow, find_faults, group_rows, read_rows, score_rows
-from dstrain.models.families import decoder_start_id, max_positions
+from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
+from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-
-GenerationArguments = Callable[[str | None], Mapping[str, Any]]
-"""Target language -> what the model's family adds to the generation config, for example `forced_bos_token_id`."""
+from dstrain.run_folder.scores import ScoredTexts, Scores
 
 
 class IncompleteEvaluationError(RuntimeError):
-    """The ranks did not hand over every row exactly once; a score of such rows would be false."""
+    """The ranks did not return every row exactly once; a score of such rows would be false."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """What every rank decides alike before any batch is computed."""
+    """What every rank decides before any batch is computed; the same on all of them."""
 
     batches: list[Batch]
     shares: list[list[Batch]]
@@ -59,72 +56,55 @@ class EvaluationPlan:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """Scores with everything that belongs to them; rows in the order of the evaluation set."""
+    """Scores, and the texts that they were computed from."""
 
-    scores: dict[str, float]
-    groups: dict[str, dict[str, float]]
-    signatures: dict[str, str]
-    generation: dict[str, Any]
-    num_rows: int
-    hypotheses: list[str]
-    references: list[str]
-    sources: list[str]
-    warnings: list[str]
+    scores: Scores
+    texts: ScoredTexts
 
 
 def evaluate(
     model: PreTrainedModel,
     *,
-    loss_module: torch.nn.Module,
-    tokenizer: Seq2SeqTokenizer,
     tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
-    generation_arguments: GenerationArguments,
-    rank: int,
-    world_size: int,
-    gather: Callable[[list[BatchResult] | None], list[list[BatchResult] | None] | None],
-    device: torch.device,
+    ranks: Ranks,
     should_stop: Callable[[], bool] = lambda: False,
-    max_rows: int | None = None,
     max_batches: int | None = None,
 ) -> EvaluationResult | None:
     """Scores of the evaluation set on rank 0, None on the others; the same on any number of ranks. All ranks call it.
 
-    `loss_module` returns the sum of token cross-entropies of a batch; `gather` brings each rank's list to rank 0.
-    `should_stop` is asked before every batch; if any rank stops, there is no result on any.
-    `max_rows` (None: the recipe's `evaluation.max_rows`) takes the first rows, `max_batches` the batches with the longest
-    sources. Under ZeRO-3 the caller gathers the weights around the call, and `loss_module` is not the one that the engine
-    wraps: its forward waits for the other ranks. Raises IncompleteEvaluationError if a row is missing or came twice.
+    `model` holds its whole weights (`Engine.gathered`). `should_stop` is called before every batch; if it returns True on
+    any rank, there is no result on any. `max_batches` takes only the first batches, those with the longest sources.
+
+    Raises:
+        IncompleteEvaluationError: a row is missing, or came twice.
     """
+    # a loss module of its own: under ZeRO-3 the engine's is collective, and ranks have different numbers of batches
+    loss = Seq2SeqLoss(model)
     plan = plan_evaluation(
-        model,
-        tokens=tokens,
-        config=config,
-        generation_arguments=generation_arguments,
-        world_size=world_size,
-        max_rows=max_rows,
-        max_batches=max_batches,
+        model, tokens=tokens, tokenizer=tokenizer, config=config, world_size=ranks.world_size, max_batches=max_batches
     )
-    with evaluation_mode(model, loss_module=loss_module):
+    with evaluation_mode(model, loss_module=loss):
         results: list[BatchResult] = []
-        for batch in plan.shares[rank]:
+        for batch in plan.shares[ranks.rank]:
             if should_stop():
                 break
             result = evaluate_batch(
                 batch,
                 model=model,
-                loss=loss_module if config.evaluation.loss else None,
+                loss=loss if config.evaluation.loss else None,
                 tokens=tokens,
                 pad_id=tokenizer.pad_token_id,
                 decoder_start_id=decoder_start_id(model),
                 generation=plan.generation[batch.target_language],
-                device=device,
+                device=ranks.device,
             )
             results.append(result)
-    gathered = gather(results if len(results) == len(plan.shares[rank]) else None)
+    gathered = ranks.gather(results if len(results) == len(plan.shares[ranks.rank]) else None)
     if gathered is None or None in gathered:
         return None
-    collected = collect_results(plan.batches, results=(result for share in gathered for result in share or ()))
+    collected = collect_results(plan.batches, results=(result for share in gathered for result in share))
     hypotheses = sorted((h for result in collected for h in result.hypotheses), key=lambda hypothesis: hypothesis.row)
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
     faults = find_faults(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
@@ -135,20 +115,18 @@ def plan_evaluation(
     model: PreTrainedModel,
     *,
     tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
-    generation_arguments: GenerationArguments,
     world_size: int,
-    max_rows: int | None,
     max_batches: int | None,
 ) -> EvaluationPlan:
-    """Batches and the generation settings of every target language; `shares` alone depends on the number of ranks."""
+    """Batches, and the generation settings of every target language; only `shares` depends on the number of ranks."""
     evaluation = config.evaluation
-    num_rows = min(tokens.num_rows, max_rows or evaluation.max_rows or tokens.num_rows)
+    num_rows = min(tokens.num_rows, evaluation.max_rows or tokens.num_rows)
     lengths = tokens.source_lengths[:num_rows]
-    languages = [example.target_language for example in tokens.examples[:num_rows]]
     batches = plan_batches(
         lengths,
-        languages=languages,
+        languages=[example.target_language for example in tokens.examples[:num_rows]],
         batch_size=evaluation.batch_size,
         max_tokens=config.machine.evaluation_tokens // evaluation.num_beams,
     )[:max_batches]
@@ -157,14 +135,16 @@ def plan_evaluation(
         longest_reference=int(tokens.target_lengths.max()),
         max_positions=max_positions(model.config),
     )
-    arguments = {batch.target_language: dict(generation_arguments(batch.target_language)) for batch in batches}
+    arguments = {
+        language: dict(generation_arguments(model, tokenizer=tokenizer, target_language=language))
+        for language in dict.fromkeys(batch.target_language for batch in batches)
+    }
     generation = {
         language: build_generation_config(
             model, evaluation=evaluation, max_new_tokens=cap.max_new_tokens, arguments=given
         )
         for language, given in arguments.items()
     }
-    shares = deal_batches(batches, source_lengths=lengths, world_size=world_size)
     settings = describe_generation(evaluation, cap=cap, arguments=arguments)
     if evaluation.batch_size is None:
         settings["batch_tokens"] = config.machine.evaluation_tokens
@@ -177,6 +157,7 @@ def plan_evaluation(
         warnings.append(f"hypotheses were limited to {cap.max_new_tokens} tokens by {cap.reason}")
     if num_rows < tokens.num_rows:
         warnings.append(f"only the first {num_rows} of {tokens.num_rows} evaluation rows were scored")
+    shares = deal_batches(batches, source_lengths=lengths, world_size=world_size)
     return EvaluationPlan(batches, shares, cap, generation, settings, warnings)
 
 
@@ -212,7 +193,7 @@ def collect_results(batches: Sequence[Batch], *, results: Iterable[BatchResult])
         found = "; ".join(f"{fault}: {len(rows)} rows, {rows[:10]}" for fault, rows in faults.items() if rows)
         raise IncompleteEvaluationError(
             f"each of {len(planned)} evaluation rows must arrive from the ranks once; found 0-based rows {found}. No "
-            "score is given. Check that all ranks read the same evaluation data and the same configuration"
+            "score is computed. Check that all ranks read the same evaluation data and the same configuration"
         )
     return collected
 
@@ -229,7 +210,7 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
 def build_result(
     rows: Sequence[ScoredRow], *, loss: float | None, task: Task, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
-    """All scores of these rows, over all and by group. A group's signature is given where it differs."""
+    """All scores of these rows, over all of them and by group. A group has a signature of its own where it differs."""
     overall = score_rows(rows, task=task)
     signatures = {score.name: score.signature for score in overall if score.signature}
     groups: dict[str, dict[str, float]] = {}
@@ -240,72 +221,17 @@ def build_result(
             if score.signature and score.signature != signatures[score.name]:
                 signatures[f"{score.name} ({name})"] = score.signature
     return EvaluationResult(
-        scores=({} if loss is None else {"loss": loss}) | {score.name: score.value for score in overall},
-        groups=groups,
-        signatures=signatures,
-        generation=plan.settings,
-        num_rows=len(rows),
-        hypotheses=[row.text for row in rows],
-        references=[row.reference for row in rows],
-        sources=[one_line(row.example.raw_source) for row in rows],
-        warnings=warnings,
+        Scores(
+            scores=({} if loss is None else {"loss": loss}) | {score.name: score.value for score in overall},
+            groups=groups,
+            signatures=signatures,
+            generation=plan.settings,
+            num_rows=len(rows),
+            warnings=tuple(warnings),
+        ),
+        ScoredTexts(
+            hypotheses=[row.text for row in rows],
+            references=[row.reference for row in rows],
+            sources=[one_line(row.example.raw_source) for row in rows],
+        ),
     )
-
-
-def write_evaluation(
-    result: EvaluationResult,
-    *,
-    run_dir: Path,
-    step: int,
-    lease: int = 0,
-    seconds: float | None = None,
-    data: Mapping[str, Any] | None = None,
-) -> str:
-    """Writes `hypotheses/step-…/{hypotheses,references,sources}.txt`, a row a line, and `scores/step-….json`.
-
-    Returns the folder's path relative to `run_dir`. The folder appears whole and the score file after it, so that a
-    score that can be read has its hypotheses. The score file holds the sacrebleu command that gives the same numbers,
-    `lease`, that of the checkpoint where the run left the evaluation to another job, and `data`, whose rows were scored.
-    One process at a time may write there.
-    """
-    name = f"step-{step:08d}"
-    relative = f"hypotheses/{name}"
-    folder, score_file = run_dir / relative, run_dir / "scores" / f"{name}.json"
-    draft, score_draft = folder.with_name(f"{name}.tmp"), score_file.with_suffix(".json.tmp")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    score_file.parent.mkdir(parents=True, exist_ok=True)
-    for file in ("hypotheses", "references", "sources"):
-        text = "".join(f"{line}\n" for line in getattr(result, file))
-        (draft / f"{file}.txt").write_text(text, encoding="utf-8", newline="\n")
-    score_file.unlink(missing_ok=True)  # it would belong to the earlier evaluation of this step
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(draft, folder)
-    record = {
-        "step": step,
-        "lease": lease,
-        "scores": result.scores,
-        "groups": result.groups,
-        "signatures": result.signatures,
-        "generation": result.generation,
-        "num_rows": result.num_rows,
-        "data": data,
-        "hypotheses": relative,
-        "seconds": seconds,
-        "command": sacrebleu_command(result),
-        "warnings": result.warnings,
-    }
-    score_draft.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    os.replace(score_draft, score_file)
-    return relative
-
-
-def sacrebleu_command(result: EvaluationResult) -> str | None:
-    """The command that gives the same BLEU and chrF in the folder of the files; None where there is no BLEU."""
-    if "bleu" not in result.signatures:
-        return None
-    tokenizer = dict(part.split(":", 1) for part in result.signatures["bleu"].split("|"))["tok"]
-    # the signature names mecab's version and dictionary as well
-    option = next(name for name in ("ja-mecab", "ko-mecab", tokenizer) if tokenizer.startswith(name))
-    return f"sacrebleu references.txt -i hypotheses.txt -m bleu chrf -w 4 -tok {option}"

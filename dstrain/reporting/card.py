@@ -1,6 +1,6 @@
-"""The model card: a run record in, README.md out. Owns the layout (card.md.j2) and the first lines.
+"""The model card: builds README.md from a run record. Owns the layout (card.md.j2) and the notice under the title.
 
-The values come from its neighbours. Refuses to know anything that the run folder does not hold.
+The other modules of this package provide the values. Everything comes from the run folder.
 """
 
 from pathlib import Path
@@ -10,13 +10,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dstrain.reporting.markdown import Markdown, code_block, count, one_line, phrase, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
-from dstrain.reporting.plots import LOSS_PLOT, SCORE_PLOT, has_losses, has_scores, write_plots
+from dstrain.reporting.plots import has_losses, has_scores, write_plots
 from dstrain.reporting.procedure import (
+    describe_attempts,
     describe_hyperparameters,
     describe_machine,
     describe_procedure,
-    describe_repeating,
-    describe_restarts,
+    describe_reproduction,
     describe_versions,
 )
 from dstrain.reporting.provenance import (
@@ -32,33 +32,34 @@ from dstrain.reporting.provenance import (
 from dstrain.reporting.results import (
     build_groups_table,
     build_headline,
-    build_recount,
+    build_rescoring,
     build_results_table,
     build_test_sets_table,
     describe_evaluation,
     explain_headline,
     headline_row,
 )
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.layout import NAMES, RunFolder
 from dstrain.run_folder.record import RunRecord, load_record
 
-CARD_FILE = "README.md"
 TEMPLATE = "card.md.j2"
 
 
 def write_card(run_dir: Path) -> Path:
-    """Draw the plots and write the card of a run folder, finished or not; returns the card's path.
+    """Draw the plots and write the card of a run, finished or not; returns the path of the card.
 
-    Raises RunFolderError where the folder is no run or a file in it is broken.
+    Raises RunFolderError if the folder is not a run folder or a file in it is broken.
     """
     record = load_record(run_dir)
     write_plots(record, run_dir=run_dir)
-    path = run_dir / CARD_FILE
-    path.write_text(build_card(record), encoding="utf-8", newline="\n")
+    path = RunFolder(run_dir).card
+    write_file(path, build_card(record))
     return path
 
 
 def build_card(record: RunRecord) -> str:
-    """The card's text. Every value but Markdown made here is escaped on its way into the template."""
+    """The text of the card. The template escapes every value that is not `Markdown` already."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -94,42 +95,40 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "test_sets": build_test_sets_table(record),
         "plots": _plots(record),
         "evaluation": describe_evaluation(record),
-        "recount": build_recount(record),
+        "rescoring": build_rescoring(record),
         "groups": build_groups_table(record),
-        "restarts": describe_restarts(record),
+        "attempts": describe_attempts(record),
         "checks": build_checks_table(record),
         "warnings": collect_warnings(record),
         "command": code_block(command, language="bash") if command and one_line(command) else None,
-        "repeating": describe_repeating(record),
+        "reproduction": describe_reproduction(record),
         "versions": describe_versions(record),
     }
 
 
 def build_notice(record: RunRecord) -> Markdown | None:
-    """The warning under the title of a run that has not come to its end; None for one that has."""
+    """The warning under the title: the run is unfinished, or it was evaluated on its training rows; None for any other run."""
     if record.status == "finished":
-        return _notice_of_memory(record)
+        return _warn_of_memorisation(record)
     done = f"step {count(record.last_step)} of {count(record.info.total_steps)}"
     if record.status == "stopped":
         message = record.events[-1].message
         return phrase(
             "This run is not finished: it was stopped at {}{}", done, phrase(": {}", message) if message else "."
         )
-    return phrase("This run is not finished: it is still running or was killed. Its files tell of {}.", done)
+    return phrase("This run is not finished: it is still running or was killed. Last recorded: {}.", done)
 
 
-def _notice_of_memory(record: RunRecord) -> Markdown | None:
+def _warn_of_memorisation(record: RunRecord) -> Markdown | None:
     prints = {report.fingerprint for report in record.info.data.values()}
     if len(record.info.data) < 2 or len(prints) > 1 or None in prints:
         return None
-    return Markdown(
-        "The evaluation rows are the training rows: the scores show what was learned by heart, and no skill."
-    )
+    return Markdown("The evaluation rows are the training rows: the scores measure memorisation, not generalisation.")
 
 
 def _plots(record: RunRecord) -> list[tuple[str, Markdown]]:
     plots = [
-        ("Training and validation loss", LOSS_PLOT, has_losses),
-        ("Scores over the optimizer steps", SCORE_PLOT, has_scores),
+        ("Training and validation loss", str(NAMES.loss_plot), has_losses),
+        ("Scores over the optimizer steps", str(NAMES.score_plot), has_scores),
     ]
     return [(title, Markdown(path)) for title, path, present in plots if present(record)]

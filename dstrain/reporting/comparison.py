@@ -1,4 +1,4 @@
-"""Runs side by side: their best scores, and the recipe keys in which they differ. Pure functions of records."""
+"""The table of `dstrain compare`: one row per run, with its best score and the recipe keys in which runs differ. Pure."""
 
 import json
 import math
@@ -14,24 +14,24 @@ from dstrain.run_folder.record import RunRecord
 
 MISSING = "-"
 NUM_FIXED = 7
-"""Columns before those of the recipe's keys."""
+"""Number of columns before those of the recipe keys."""
 MAX_VALUE = 40
-"""Characters of a recipe's value in a table for a terminal."""
+"""Most characters of a recipe value in a table for a terminal."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What the table says of one run."""
+    """One run, as a row of the table."""
 
     run: str
-    """Its folder, as it was given."""
+    """Its folder, as given on the command line."""
     name: str
     state: str
-    """As `dstrain status` calls it."""
+    """The state that `dstrain status` reports."""
     step: int
     total_steps: int | None
     metric: str
-    """Which score chooses the best."""
+    """The score that selects the best evaluation."""
     best: float | None
     best_step: int | None
     loss: float | None
@@ -41,7 +41,7 @@ class Compared:
 
 
 def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
-    """A run's part of the table."""
+    """The row of a run."""
     metric, best = record.config.best_metric, record.best
     last = record.train_rows[-1] if record.train_rows else None
     return Compared(
@@ -60,7 +60,7 @@ def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
 
 
 def rank_runs(runs: Iterable[Compared]) -> list[Compared]:
-    """Runs by their best score, the best first; runs of one metric stand together, those without a score at its end."""
+    """Runs by their best score, the best first. Runs with the same metric are grouped; those without a score end the group."""
 
     def order(run: Compared) -> tuple[str, float]:
         if run.best is None:
@@ -71,13 +71,13 @@ def rank_runs(runs: Iterable[Compared]) -> list[Compared]:
 
 
 def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Dotted recipe keys in which not all are equal; of a list or section that only some have, the key of the whole."""
+    """Dotted keys whose values differ. If only some recipes have a list or section, its own key represents all keys in it."""
     found = {key for other in recipes[1:] for key, _, _ in differences(recipes[0], other)}
     return sorted(key for key in found if not any(key.startswith(f"{whole}.") for whole in found))
 
 
 def value_at(recipe: Any, *, key: str) -> Any:
-    """The value of a dotted key, None where there is none."""
+    """The value of a dotted key, None if the recipe lacks it."""
     for part in key.split("."):
         if isinstance(recipe, Mapping):
             recipe = recipe.get(part)
@@ -89,19 +89,19 @@ def value_at(recipe: Any, *, key: str) -> Any:
 
 
 def text_table(runs: Sequence[Compared]) -> str:
-    """The table for a terminal, a line a run."""
+    """The table for a terminal, one line per run."""
     header, rows = _cells(runs)
     return aligned([header, *([*row[:NUM_FIXED], *map(_short, row[NUM_FIXED:])] for row in rows)])
 
 
 def markdown_table(runs: Sequence[Compared]) -> str:
-    """The table for a page."""
+    """The table as Markdown."""
     header, rows = _cells(runs)
     return markdown.table(header, rows)
 
 
 def as_json(runs: Sequence[Compared]) -> list[dict[str, Any]]:
-    """The rows as JSON values, `recipe` cut down to what differs; null for what is no finite number."""
+    """The rows as JSON values. `recipe` has only the keys that differ; a number that is not finite is None."""
     keys = differing_keys([run.recipe for run in runs])
     return [
         {name: _finite(value) for name, value in asdict(run).items()}
@@ -119,7 +119,7 @@ def _cells(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     assert len(header) == NUM_FIXED
     rows = [
         [
-            # a sweep gives all its runs one name
+            # the folder and not the name, because all runs of a sweep have the same name
             printable(run.run),
             run.state,
             f"{run.step} of {run.total_steps}" if run.total_steps else str(run.step),

@@ -1,4 +1,4 @@
-"""Text, numbers and tables as Markdown. Owns the escaping that keeps names out of the markup; knows nothing of runs."""
+"""Text, numbers and tables as Markdown. Owns the escaping, so that no name is read as markup; independent of runs."""
 
 import math
 import re
@@ -8,24 +8,24 @@ NOT_RECORDED = "not recorded"
 
 
 class Markdown(str):
-    """Text that is Markdown already; every other text is escaped on its way into the card."""
+    """Text that is Markdown already; any other text is escaped before it enters the card."""
 
     __slots__ = ()
 
 
 def render(value: object) -> Markdown:
-    """`value` as it may stand in a card: Markdown as it is, anything else as plain text."""
+    """`value` for use in a card: Markdown unchanged, anything else escaped."""
     return value if isinstance(value, Markdown) else plain(str(value))
 
 
 def one_line(text: str) -> str:
-    """`text` without line breaks, control characters and lone surrogates, white space collapsed."""
+    """`text` on one line: no line breaks, control characters or lone surrogates, white space collapsed."""
     encodable = text.encode("utf-8", "replace").decode("utf-8")
     return " ".join("".join(char if char.isprintable() else " " for char in encodable).split())
 
 
 def plain(text: str) -> Markdown:
-    """`text` as one line that a Markdown reader shows letter by letter. Underscores inside words need no escape."""
+    """`text` as one line that a Markdown renderer shows literally. Underscores inside words need no escape."""
     escaped = re.sub(r"([\\`*\[\]|~$#])", r"\\\1", one_line(text).replace("&", "&amp;"))
     escaped = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", escaped)
     escaped = re.sub(r"^([-+=])(?=[-+=\s]|$)|^(\d+)(?=[.)]\s)", _escape_list_mark, escaped)
@@ -71,7 +71,7 @@ def table(header: Sequence[object], rows: Iterable[Sequence[object]]) -> Markdow
 
 
 def number(value: float | None, *, decimals: int = 4) -> str:
-    """`value` with fixed decimals; says so where it is no finite number."""
+    """`value` with fixed decimals, or in words if it is None, infinite or not a number."""
     if value is None:
         return NOT_RECORDED
     if math.isfinite(value):
@@ -90,7 +90,7 @@ def percent(share: float) -> str:
 
 
 def _cell(value: object) -> str:
-    # GFM takes a pipe as the end of a cell even inside code, where plain text has escaped its own already
+    # in GFM a pipe ends a cell even inside inline code; pipes of plain text are already escaped
     return re.sub(r"(?<!\\)((?:\\\\)*)\|", r"\1\\|", render(value))
 
 

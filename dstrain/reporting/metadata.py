@@ -1,6 +1,6 @@
-"""The front matter of a card, which machines read: names, languages, metrics and the model index.
+"""The machine-readable front matter of a card: names, languages, metrics and the model index.
 
-Owns how data and models are named; knows nothing of the card's text.
+Owns how data sets, models and scores are named; independent of the card's text.
 """
 
 import math
@@ -18,16 +18,16 @@ from dstrain.run_folder.rows import EvalRow
 
 METRICS = {"translation": ["bleu", "chrf"], "parsing": ["exact_match"]}
 LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}
-"""Names of scores on the card where they are not the words of the key."""
+"""Names of scores on the card, where the name is not the key in title case."""
 
 
 def label(metric: str) -> str:
-    """The name of a score on the card."""
+    """The name of a score on the card: `gen_len` is `Gen Len`."""
     return LABELS.get(metric, metric.replace("_", " ").title())
 
 
 def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardData:
-    """Front matter: what the Hub's vocabulary has a word for. No licence, because no recipe states one."""
+    """The front matter, limited to the keys that the Hub defines. No licence, because recipes do not state one."""
     config = record.config
     return ModelCardData(
         language=language_codes(config) or None,
@@ -43,7 +43,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
 
 
 def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
-    """The model index: every finite score of the headline, each with its signature."""
+    """The model index: every finite score of the headline, with its sacrebleu signature if it has one."""
     sources = record.config.data.eval
     only = sources[0] if len(sources) == 1 and sources[0].hub else None
     return [
@@ -66,20 +66,20 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
 
 
 def language_codes(config: RunConfig) -> list[str]:
-    """ISO 639 codes of the recipe's languages: `ko_KR` and `kor_Hang` are `ko` and `kor`."""
-    places: tuple[Task | Source, ...] = (config.task, *config.data.train, *config.data.eval)
-    named = [code for place in places for code in (place.source_language, place.target_language)]
+    """ISO 639 codes of the recipe's languages: `ko_KR` becomes `ko`, `kor_Hang` becomes `kor`."""
+    sections: tuple[Task | Source, ...] = (config.task, *config.data.train, *config.data.eval)
+    named = [code for section in sections for code in (section.source_language, section.target_language)]
     codes = [re.split(r"[_-]", code)[0].lower() for code in named if code]
     return _distinct(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code))
 
 
 def hub_datasets(config: RunConfig) -> list[str]:
-    """Names of the data sets that come from the Hub, training before evaluation."""
+    """Names of the data sets from the Hub, those for training first."""
     return _distinct(source.hub for source in (*config.data.train, *config.data.eval) if source.hub)
 
 
 def hub_model(record: RunRecord) -> str | None:
-    """The base model's name on the Hub; None for a folder and for a model from scratch."""
+    """The name of the base model on the Hub; None for a local folder or a model trained from scratch."""
     name = record.config.model.name
     origin = record.info.model.origin or ("hub" if name and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "folder")
     is_on_hub = name is not None and origin == "hub" and not name.startswith((".", "~", "/"))
@@ -87,12 +87,12 @@ def hub_model(record: RunRecord) -> str | None:
 
 
 def dataset_name(sources: Sequence[Source]) -> str:
-    """What the sources are called in a sentence: `mtop`, `tatoeba/train.tsv + docs/train.tsv`."""
+    """The name of all sources together: `mtop`, `tatoeba/train.tsv + docs/train.tsv`."""
     return one_line(" + ".join(_distinct(source_name(source) for source in sources)))
 
 
 def source_name(source: Source) -> str:
-    """Hub name, the last two parts of a path, or the built-in demo."""
+    """The name of a source: its Hub name, the last two parts of its path, or its built-in demo."""
     if source.hub is not None:
         return f"{source.hub} ({source.subset})" if source.subset else source.hub
     if source.demo is not None:

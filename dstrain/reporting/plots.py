@@ -1,6 +1,6 @@
-"""The two pictures of a card: the losses and the scores over optimizer steps.
+"""The two plots of a card: losses and scores over optimizer steps.
 
-Knows a RunRecord and files; nothing of the card's text. Draws through the object interface: no display, no globals.
+Independent of the card's text. Uses matplotlib's object interface, which needs no display and no global state.
 """
 
 import math
@@ -11,18 +11,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from dstrain.run_folder.atomic import open_new
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
-
-LOSS_PLOT = "plots/loss.png"
-SCORE_PLOT = "plots/score.png"
 
 TITLES = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match", "loss": "validation loss"}
 UNITS = {"bleu": "score, 0 to 100", "exact_match": "share of evaluation rows, 0 to 1"}
 SCORES = {"translation": ("bleu", "chrf"), "parsing": ("exact_match",)}
 
 LOG_SCALE_FROM = 10
-"""Ratio of the highest loss to the lowest above which a linear axis would hide the end of training."""
+"""Ratio of the highest to the lowest loss above which the axis is logarithmic: a linear one would hide the end of training."""
 
 BLUE, ORANGE, GREY = "#2f6fb2", "#d9722e", "#6b7280"
 
@@ -44,22 +43,23 @@ def has_scores(record: RunRecord) -> bool:
 
 
 def write_plots(record: RunRecord, *, run_dir: Path) -> list[Path]:
-    """Draw what the record holds into `run_dir`/plots and return the paths, the losses first."""
+    """Write the plots for which the record has values to `run_dir`/plots; returns their paths, the losses first."""
+    folder = RunFolder(run_dir)
     drawn = []
-    for path, present, draw in ((LOSS_PLOT, has_losses, draw_losses), (SCORE_PLOT, has_scores, draw_scores)):
-        target = run_dir / path
-        if not present(record):
-            continue
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draw(record).savefig(
-            target, dpi=144, metadata={"Software": None}
-        )  # so that the same record gives the same bytes
-        drawn.append(target)
+    for path, present, draw in (
+        (folder.loss_plot, has_losses, draw_losses),
+        (folder.score_plot, has_scores, draw_scores),
+    ):
+        if present(record):
+            with open_new(path) as file:
+                # no software version in the file, so that the same record always produces the same bytes
+                draw(record).savefig(file, format="png", dpi=144, metadata={"Software": None})
+            drawn.append(path)
     return drawn
 
 
 def draw_losses(record: RunRecord) -> Figure:
-    """Training loss a logging interval and validation loss an evaluation, nats a target token."""
+    """Training loss per logging interval and validation loss per evaluation, in nats per target token."""
     figure, axes = _canvas(f"{record.config.name}: loss")
     smoothing = record.config.training.label_smoothing
     label = f"training (label smoothing {smoothing:g})" if smoothing else "training"
@@ -84,7 +84,7 @@ def draw_losses(record: RunRecord) -> Figure:
 
 
 def draw_scores(record: RunRecord) -> Figure:
-    """The task's scores an evaluation, with the evaluation marked that the recipe's metric chose."""
+    """The task's scores per evaluation; a star marks the best one by the recipe's metric."""
     metrics = SCORES[record.config.task.kind]
     main = metrics[0]
     figure, axes = _canvas(f"{record.config.name}: {TITLES[main]} on the evaluation set")

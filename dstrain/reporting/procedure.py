@@ -1,7 +1,7 @@
-"""How a run was trained, in the words of the seeds' cards: hyperparameters, machine, restarts, versions.
+"""How a run was trained, under the names of Hugging Face's cards: hyperparameters, machine, attempts, versions.
 
-Pure functions of a RunRecord. A value that depends on the cut into micro-batches is printed as one number only where it
-is exact, and as a range where micro-batches vary.
+Pure functions of a RunRecord. A value that depends on how steps are split into micro-batches is one number only if it is
+exact; otherwise it is a range.
 """
 
 import json
@@ -11,6 +11,7 @@ from statistics import median
 
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
+from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import RunRecord
 
 Line = tuple[str, object]
@@ -28,19 +29,20 @@ FRAMEWORKS = {
 
 
 def describe_procedure(record: RunRecord) -> list[str]:
-    """How the loss is normalised and the data are ordered."""
+    """How the loss is normalised and how the data are ordered, in sentences."""
     smoothing = record.config.training.label_smoothing
-    smoothed = f" with label smoothing {smoothing:g} (not in the validation loss)" if smoothing else ""
+    smoothed = f" with label smoothing {smoothing:g} (the validation loss has none)" if smoothing else ""
     return [
         f"The loss of an optimizer step is the sum of the token cross-entropies{smoothed}, divided by the number of"
-        " target tokens of the whole step over ranks and micro-batches: loss and gradient do not depend on the cut.",
-        "The order of the rows is a function of the data's fingerprint, the seed and the epoch; an epoch's last step"
-        " holds the rows that remain.",
+        " target tokens in the step. Both are taken over all ranks and micro-batches, so loss and gradient do not depend"
+        " on how the step is split.",
+        "The order of the rows is a function of the data fingerprint, the seed and the epoch. The last step of an epoch"
+        " contains the remaining rows.",
     ]
 
 
 def describe_hyperparameters(record: RunRecord) -> list[Line]:
-    """The recipe's numbers under the names that Hugging Face's cards give them."""
+    """The hyperparameters of the recipe, under the names used by Hugging Face's cards."""
     config = record.config
     training = config.training
     pinned = pinned_accumulation(record)
@@ -70,7 +72,7 @@ def describe_hyperparameters(record: RunRecord) -> list[Line]:
 
 
 def pinned_accumulation(record: RunRecord) -> int | None:
-    """Micro-batches a rank and full step where every micro-batch is equally large; None where they vary."""
+    """Micro-batches per rank and full step if all micro-batches have the same size; None if sizes vary."""
     machine, training, world_size = record.config.machine, record.config.training, record.info.world_size
     size = machine.micro_batch_size
     if (
@@ -89,15 +91,15 @@ def _micro_batch_size(record: RunRecord) -> str:
     if pinned_accumulation(record) is not None:
         return str(machine.micro_batch_size)
     if machine.micro_batch_size is not None:
-        return f"{machine.micro_batch_size} sequences at most per micro-batch (pinned; the step does not divide evenly)"
-    cut = f"varies: cut under a budget of {machine.micro_batch_tokens} tokens with padding"
+        return f"at most {machine.micro_batch_size} sequences per micro-batch (pinned; the step does not divide evenly)"
+    cut = f"varies: steps are split under a budget of {machine.micro_batch_tokens} tokens, padding included"
     if largest is None:
         return f"number of sequences per micro-batch not recorded ({cut})"
-    return f"{largest} sequences at most per micro-batch{_sample(record)} ({cut})"
+    return f"at most {largest} sequences per micro-batch{_sample(record)} ({cut})"
 
 
 def _sample(record: RunRecord) -> str:
-    """Which steps the numbers of micro-batches were counted on, where these are not all."""
+    """The steps on which micro-batches were counted; empty if all steps were."""
     counted, total = record.info.micro_batches.num_steps, record.info.total_steps
     return f" in the first {count(counted)} steps" if counted is not None and counted != total else ""
 
@@ -108,12 +110,12 @@ def _accumulation(record: RunRecord) -> str:
         return "varies; number of micro-batches per step not recorded"
     spread = str(cut.min) if cut.min == cut.max else f"{cut.min} to {cut.max}"
     mean = "" if cut.mean is None or cut.min == cut.max else f" (mean {number(cut.mean, decimals=2)})"
-    return f"{spread} micro-batches per step over all ranks{_sample(record)}{mean}, dealt to {_ranks(world_size)}"
+    return f"{spread} micro-batches per step over all ranks{_sample(record)}{mean}, distributed to {_ranks(world_size)}"
 
 
 def _ranks(world_size: int | None) -> str:
     if world_size is None:
-        return "a number of ranks that was not recorded"
+        return "an unrecorded number of ranks"
     return "1 rank" if world_size == 1 else f"{world_size} ranks"
 
 
@@ -121,7 +123,7 @@ def _total_batch_size(config: RunConfig) -> str:
     size = config.training.batch_size
     if config.training.batch_unit == "sequences":
         return str(size)
-    return f"{size} target tokens at most (the number of sequences varies)"
+    return f"at most {size} target tokens (the number of sequences varies)"
 
 
 def _optimizer(config: RunConfig) -> str:
@@ -140,25 +142,25 @@ def _precision(record: RunRecord) -> Markdown:
     precision = PRECISIONS[record.config.precision]
     if not given:
         return phrase("{}", precision)
-    return phrase("{}; **set on the command line** in place of the recipe's ({})", precision, given[-1])
+    return phrase("{}; **set on the command line** ({}) instead of the recipe's value", precision, given[-1])
 
 
 def command_overrides(command: str | None) -> list[str]:
-    """The `dotted.key=value` arguments of a command, in order."""
+    """The `dotted.key=value` arguments of a command, in their order."""
     try:
         words = shlex.split(command or "")
-    except ValueError:  # an unclosed quote: the words are for reading, not for running
+    except ValueError:  # an unclosed quote: good enough, since the words are only displayed
         words = (command or "").split()
     return [word for word in words if "=" in word and word.split("=")[0].split(".")[0] in RunConfig.model_fields]
 
 
 def describe_machine(record: RunRecord) -> list[Line]:
-    """The machine half: what computed the recipe, and how well it was used."""
+    """The machine half of the recipe, the devices, and how well they were used."""
     machine, info = record.config.machine, record.info
     pinned = machine.micro_batch_size
     budget = f"pinned to {pinned} sequences"
     if pinned is None:
-        budget = f"{machine.micro_batch_tokens} tokens with padding; cut further where that saves more than "
+        budget = f"{machine.micro_batch_tokens} tokens, padding included; split further where this saves more than "
         budget += f"{machine.micro_batch_overhead} tokens of padding"
     if machine.min_micro_batches > 1:
         budget += f"; at least {machine.min_micro_batches} micro-batches per step"
@@ -186,18 +188,18 @@ def _on(value: bool) -> str:
 def _zero_stage(config: RunConfig) -> str:
     stage = config.machine.zero_stage
     if stage == 0 and config.precision != "fp32":
-        return f"1 (0 in the recipe; with {config.precision} that would hide skipped steps)"
+        return f"1 (0 in the recipe; stage 0 with {config.precision} would hide skipped steps)"
     return str(stage)
 
 
 def _describe_steps(record: RunRecord) -> list[Line]:
     total, per_epoch = record.info.total_steps, record.info.steps_per_epoch
-    steps = f"{count(record.last_step)} of {count(total)} optimizer steps done, {count(per_epoch)} an epoch"
+    steps = f"{count(record.last_step)} of {count(total)} optimizer steps done, {count(per_epoch)} per epoch"
     return [("Steps", steps), ("Skipped steps and loss scale", describe_scaling(record))]
 
 
 def describe_scaling(record: RunRecord) -> str:
-    """Steps that fp16 skipped, and the way of the loss scale."""
+    """How many steps fp16 skipped, and the first, last and lowest loss scale."""
     if not record.train_rows:
         return NOT_RECORDED
     last_row = record.train_rows[-1]
@@ -217,25 +219,29 @@ def _describe_use(record: RunRecord) -> list[Line]:
     lines: list[Line] = []
     speeds = [row.target_tokens_per_second for row in rows if row.target_tokens_per_second is not None]
     if speeds:
-        lines.append(("Speed", f"{median(speeds):,.0f} real target tokens per second (median of the logged intervals)"))
+        lines.append(
+            (
+                "Speed",
+                f"{median(speeds):,.0f} target tokens per second, padding excluded (median of logged intervals)",
+            )
+        )
     padded = [sum(row.padded_source_tokens for row in rows), sum(row.padded_target_tokens for row in rows)]
     if all(padded):
         real = [sum(row.source_tokens for row in rows) / padded[0], sum(row.target_tokens for row in rows) / padded[1]]
         lines.append(
-            ("Real tokens in the batches", f"{percent(real[0])} of source, {percent(real[1])} of target positions")
+            ("Non-padding tokens", f"{percent(real[0])} of source positions, {percent(real[1])} of target positions")
         )
     memory = [row.peak_memory_mb for row in rows if row.peak_memory_mb is not None]
     if memory:
         lines.append(("Peak memory", f"{max(memory):,.0f} MB (highest logged value)"))
     if rows and rows[-1].elapsed_seconds is not None:
-        lines.append(
-            ("Time", f"{timedelta(seconds=round(rows[-1].elapsed_seconds))} of training (hours:minutes:seconds)")
-        )
+        trained = timedelta(seconds=round(rows[-1].elapsed_seconds))
+        lines.append(("Training time", f"{trained} (hours:minutes:seconds)"))
     return lines
 
 
-def describe_restarts(record: RunRecord) -> list[Markdown]:
-    """Every start, resume, stop and finish in order, with what was said at it."""
+def describe_attempts(record: RunRecord) -> list[Markdown]:
+    """How often the run resumed, then every start, resume, stop and finish in order, each with time and message."""
     resumes = sum(event.event == "resume" for event in record.events)
     lines = [phrase("Resumed: {}", "once" if resumes == 1 else f"{resumes} times" if resumes else "never")]
     for event in (event for event in record.events if event.event != "unsaved"):
@@ -246,21 +252,21 @@ def describe_restarts(record: RunRecord) -> list[Markdown]:
     return lines
 
 
-def describe_repeating(record: RunRecord) -> Markdown:
-    """What repeats the run."""
+def describe_reproduction(record: RunRecord) -> Markdown:
+    """How to run this again: the command, the recipe file and the overrides."""
     overrides = command_overrides(record.info.command)
     listed = join([code(override) for override in overrides], separator=", ")
     given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
-    start = (
-        "The command above started it last." if record.info.command else "The command that started it was not recorded."
-    )
+    command = "The command above is that of the last attempt."
+    if not record.info.command:
+        command = "The command was not recorded."
     return phrase(
-        "{} The resolved recipe, overrides included, is {} in this folder.{}", start, code("config.yaml"), given
+        "{} The resolved recipe, overrides included, is {} in this folder.{}", command, code(str(NAMES.config)), given
     )
 
 
 def describe_versions(record: RunRecord) -> list[Line]:
-    """Framework versions under the names that Hugging Face's cards give them, and any others recorded."""
+    """Framework versions under the names used by Hugging Face's cards, then any others that were recorded."""
     versions = record.info.versions
     named: list[Line] = [(name, versions.get(key) or NOT_RECORDED) for key, name in FRAMEWORKS.items()]
     return [*named, *((key, value or NOT_RECORDED) for key, value in versions.items() if key not in FRAMEWORKS)]

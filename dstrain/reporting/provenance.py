@@ -1,6 +1,6 @@
-"""What went into a run and what is known against it: model, data, rules, counts, checks and warnings.
+"""The origin and the known weaknesses of a model: base model, data, rules, counts, checks and warnings.
 
-Pure functions of a RunRecord. Where a file states nothing, that is what is said.
+Pure functions of a RunRecord. Anything that the files do not state is reported as not stated or not recorded.
 """
 
 import math
@@ -13,18 +13,19 @@ from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
+from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import DataReport, RunRecord
 
 Line = tuple[str, object]
 
-NOT_CHECKED = "not checked in this version"
+NOT_CHECKED = "not checked by this version of dstrain"
 NUM_SHOWN = 5
-"""Quarantined rows that the card names itself."""
+"""Quarantined rows and unsaved checkpoints that the card lists one by one."""
 SETS = {"train": "training", "eval": "evaluation"}
 
 
 def describe_origin(record: RunRecord) -> Markdown:
-    """The first sentence up to the data set: what the model was made from."""
+    """The predicate of the card's first sentence: what the model was trained from."""
     name = record.config.model.name
     if name is None:
         scratch = record.config.model.scratch
@@ -40,7 +41,7 @@ def _model_link(record: RunRecord, *, name: str) -> Markdown:
 
 
 def describe_model(record: RunRecord) -> list[Line]:
-    """Base model, architecture, task and what the recipe changes in the model."""
+    """Base model, architecture, task, and what the recipe changes in the model."""
     config, info = record.config, record.info.model
     lines: list[Line] = [("Base model", _base_model(record)), ("Architecture", _architecture(record))]
     lines.append(("Task", describe_task(config)))
@@ -48,11 +49,11 @@ def describe_model(record: RunRecord) -> list[Line]:
         lines.append(("Source prefix", code(repr(config.task.source_prefix))))
     if not language_codes(config):
         lines.append(("Languages", "not stated in the recipe"))
-    dropout = "the model's own" if config.model.dropout is None else f"{config.model.dropout:g}"
+    dropout = "the model's default" if config.model.dropout is None else f"{config.model.dropout:g}"
     lines.append(("Dropout", f"{dropout}; layerdrop {config.model.layerdrop:g}"))
-    licence = "not stated in the recipe, and left out of the front matter"
+    licence = "not stated in the recipe, so the front matter has none"
     origin = "the base model and the data" if config.model.name else "the data"
-    lines.append(("License", f"{licence}; look at those of {origin} before passing the model on"))
+    lines.append(("License", f"{licence}; check the licences of {origin} before sharing the model"))
     if info.base is not None and config.model.name is not None and info.base != config.model.name:
         lines.append(("Loaded as", code(info.base)))
     return lines
@@ -62,7 +63,7 @@ def _base_model(record: RunRecord) -> Markdown:
     model = record.config.model
     if model.scratch is not None:
         sizes = ", ".join(f"{key} {value}" for key, value in model.scratch.model_dump().items())
-        return phrase("none; built from random weights ({})", sizes)
+        return phrase("none; initialised with random weights ({})", sizes)
     assert model.name is not None
     link = _model_link(record, name=model.name)
     if hub_model(record) is None:
@@ -79,29 +80,30 @@ def _architecture(record: RunRecord) -> str:
 
 
 def describe_task(config: RunConfig) -> Markdown:
-    """The task in a phrase, with languages or form."""
+    """The task in a phrase: for translation the languages, for parsing the form of the parses."""
     task = config.task
     if task.kind == "parsing":
-        form = "pointer form (words of the utterance as `<pt-N>`)" if task.form == "pointer" else "plain form"
+        form = "pointer form (words copied from the utterance are `<pt-N>`)" if task.form == "pointer" else "plain form"
         return Markdown(f"parsing of utterances into bracketed parses, {form}")
     if task.source_language is None and task.target_language is None:
-        return Markdown("translation between languages that the recipe does not name for the whole task")
+        return Markdown("translation; the recipe does not state languages for the task as a whole")
     languages = [
-        code(language) if language else Markdown("a language that the recipe does not name for the whole task")
+        code(language) if language else Markdown("a language that the recipe does not state for the task as a whole")
         for language in (task.source_language, task.target_language)
     ]
     return phrase("translation from {} to {}", *languages)
 
 
 def describe_limits(record: RunRecord) -> list[Line]:
-    """What a user of the model has to know, as far as the run knows it."""
+    """What a user of the model has to know, as far as the files of the run say."""
     task = record.config.task
     lengths = (
-        f"{task.max_source_tokens} source and {task.max_target_tokens} target tokens at most, special tokens included"
+        f"rows of at most {task.max_source_tokens} source and {task.max_target_tokens} target tokens,"
+        " special tokens included"
     )
     return [
-        ("Intended use", "not stated in the recipe; the model was trained for the task above and for nothing else"),
-        ("Measured on", "the evaluation set below and nothing else; other domains, languages and lengths are untested"),
+        ("Intended use", "not stated in the recipe; the model was trained for the task above only"),
+        ("Evaluated on", "the evaluation data below only; other domains, languages and lengths are untested"),
         ("Trained on", f"{lengths}; rule for longer rows: {record.config.data.rules.too_long}"),
         ("Length of hypotheses", describe_cut_hypotheses(record)),
         ("Bias and safety", "not examined"),
@@ -109,7 +111,7 @@ def describe_limits(record: RunRecord) -> list[Line]:
 
 
 def build_sources_table(config: RunConfig) -> Markdown:
-    """Where the rows come from, a row a source."""
+    """One row per data source: where its rows come from."""
     rows = [
         [name, _place(source), _columns(source), _share(source)]
         for name, sources in (("training", config.data.train), ("evaluation", config.data.eval))
@@ -140,18 +142,18 @@ def _columns(source: Source) -> Markdown:
 
 def _share(source: Source) -> str:
     part = "all rows" if source.max_rows is None else f"the first {count(source.max_rows)} rows"
-    return part if source.repeat == 1 else f"{part}, {source.repeat} times an epoch"
+    return part if source.repeat == 1 else f"{part}, {source.repeat} times per epoch"
 
 
 def build_counts_table(record: RunRecord) -> Markdown:
-    """What became of the rows: read, used, skipped by reason, truncated; with the content's fingerprint."""
+    """One row per set: how many rows were read, used, skipped (by reason) and truncated, and the fingerprint of the content."""
     header = [
         "Set",
         "Rows read",
         "Rows used",
         "Skipped",
         "Truncated",
-        "Kept with unk",
+        "Kept with unknown tokens",
         "Source tokens",
         "Target tokens",
         "Fingerprint",
@@ -172,23 +174,23 @@ def _by_reason(skipped: Mapping[str, int]) -> str:
 
 
 def describe_rules(record: RunRecord) -> list[Line]:
-    """The recipe's rules for rows that cannot be used as they are."""
+    """The recipe's rules for rows that cannot be used as they are, and the files that list those rows."""
     rules = record.config.data.rules.model_dump() | {"unknown_token": record.config.unknown_token_rule}
     listed = ", ".join(f"{reason}: {rule}" for reason, rule in rules.items())
-    note = "Every row that was skipped or changed is listed with its file and line in"
+    files = (str(NAMES.bad_rows("train")), str(NAMES.bad_rows("eval")))
     return [
         ("Rules for unusable rows", listed),
-        ("Rows in full", phrase("{} {} and {}", note, code("bad_rows.train.jsonl"), code("bad_rows.eval.jsonl"))),
+        ("Skipped and changed rows", phrase("listed with file and line in {} and {}", *map(code, files))),
     ]
 
 
 def build_checks_table(record: RunRecord) -> Markdown:
-    """What was looked at, and what was not."""
+    """Each check and its result; checks that dstrain does not make are listed as such."""
     checks: list[tuple[str, object]] = [
-        ("Hypotheses cut by the length cap", describe_cut_hypotheses(record)),
+        ("Hypotheses cut at the length limit", describe_cut_hypotheses(record)),
         ("Steps skipped by fp16", describe_scaling(record)),
-        ("Losses and scores that are no finite numbers", _not_finite(record) or "none"),
-        ("Rows set aside while training", _set_aside(record)),
+        ("Non-finite losses and scores", _not_finite(record) or "none"),
+        ("Rows quarantined during training", _list_quarantined(record)),
         ("Checkpoints that could not be saved", _unsaved(record) or "none"),
         ("Train/evaluation overlap", NOT_CHECKED),
         ("Language check of data and hypotheses", NOT_CHECKED),
@@ -196,7 +198,7 @@ def build_checks_table(record: RunRecord) -> Markdown:
     return table(["Check", "Result"], checks)
 
 
-def _set_aside(record: RunRecord) -> Markdown | str:
+def _list_quarantined(record: RunRecord) -> Markdown | str:
     """How many rows were quarantined, and the first of them."""
     rows = record.quarantine
     if not rows:
@@ -205,19 +207,19 @@ def _set_aside(record: RunRecord) -> Markdown | str:
         [phrase("{} (step {}: {})", code(row.where), count(row.step), row.reason) for row in rows[:NUM_SHOWN]],
         separator="; ",
     )
-    more = f" and {count(len(rows) - NUM_SHOWN)} more" if len(rows) > NUM_SHOWN else ""
+    more = Markdown(f" and {count(len(rows) - NUM_SHOWN)} more" if len(rows) > NUM_SHOWN else "")
     return phrase(
-        "{} of at most {}, listed in {}: {}{}",
+        "{} (at most {} allowed), listed in {}: {}{}",
         count(len(rows)),
         count(record.config.training.max_quarantined_rows),
-        code("quarantine.jsonl"),
+        code(str(NAMES.quarantine)),
         listed,
         more,
     )
 
 
 def _unsaved(record: RunRecord) -> str | None:
-    """The steps that were to be saved and could not, each with its reason; said once a step."""
+    """The steps whose checkpoint could not be saved, each step once, with the reason."""
     failed = {row.step: row.message or NOT_RECORDED for row in record.events if row.event == "unsaved"}
     shown = "; ".join(f"step {count(step)} ({message})" for step, message in list(failed.items())[:NUM_SHOWN])
     more = f" and {count(len(failed) - NUM_SHOWN)} more" if len(failed) > NUM_SHOWN else ""
@@ -229,18 +231,18 @@ def _not_finite(record: RunRecord) -> str | None:
     scored = sum(not all(map(math.isfinite, row.scores.values())) for row in record.eval_rows)
     if not train and not scored:
         return None
-    return f"{count(train)} logged training losses, scores of {count(scored)} evaluations"
+    return f"logged training losses: {count(train)}; evaluations: {count(scored)}"
 
 
 def collect_warnings(record: RunRecord) -> list[object]:
-    """Warnings of the run and of the headline, then what the record itself shows, each once."""
+    """Warnings of the run and of the headline's evaluation, then those that follow from the record; no duplicates."""
     headline = headline_row(record)
-    told: list[object] = [*record.info.warnings, *(headline.warnings if headline else ())]
-    seen = list(dict.fromkeys([*told, *_shown_by_data(record), *_shown_by_training(record)]))
-    return seen or ["None recorded."]
+    recorded: list[object] = [*record.info.warnings, *(headline.warnings if headline else ())]
+    distinct = list(dict.fromkeys([*recorded, *_warn_of_data(record), *_warn_of_training(record)]))
+    return distinct or ["None recorded."]
 
 
-def _shown_by_data(record: RunRecord) -> list[str]:
+def _warn_of_data(record: RunRecord) -> list[str]:
     found = []
     for name, title in SETS.items():
         report = record.info.data.get(name, DataReport())
@@ -255,28 +257,29 @@ def _shown_by_data(record: RunRecord) -> list[str]:
     return found
 
 
-def _shown_by_training(record: RunRecord) -> list[str]:
+def _warn_of_training(record: RunRecord) -> list[str]:
     config, headline = record.config, headline_row(record)
     found = []
     if headline and headline.scores.get("hit_cap_rate"):
         found.append(
-            f"hypotheses were cut: hit_cap_rate {number(headline.scores['hit_cap_rate'])} at the headline's step"
+            "hypotheses were cut at the length limit: hit_cap_rate"
+            f" {number(headline.scores['hit_cap_rate'])} in the evaluation reported at the top"
         )
     if record.train_rows and record.train_rows[-1].skipped_steps:
         found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
     if record.pending_rows:
         steps = ", ".join(count(row.step) for row in record.pending_rows)
-        found.append(f"evaluations that were left to other jobs have given no scores: step {steps}")
+        found.append(f"evaluations deferred to other jobs have no scores yet: step {steps}")
     if record.quarantine:
         found.append(
-            f"{count(len(record.quarantine))} training rows were set aside, because no step with them could be applied"
+            f"{count(len(record.quarantine))} training rows were quarantined, because no step that contains them could be applied"
         )
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")
     not_finite = _not_finite(record)
     if not_finite:
-        found.append(f"losses and scores that are no finite numbers: {not_finite}")
+        found.append(f"non-finite losses and scores ({not_finite})")
     if config.evaluation.max_rows is not None:
         found.append(f"only the first {count(config.evaluation.max_rows)} evaluation rows were scored")
     if any(override.startswith("precision=") for override in command_overrides(record.info.command)):

@@ -1,49 +1,50 @@
-"""What the evaluations say: the headline and the reason for it, the table of results, groups, signatures and commands.
+"""The evaluations on the card: headline scores and why these, tables of results and groups, signatures, commands.
 
-Pure functions of a RunRecord; knows nothing of the recipe's other lines and of the card's layout.
+The headline is the evaluation that the card opens with. Pure functions of a RunRecord; independent of the card's layout.
 """
 
 import json
 import math
-import shlex
 from collections.abc import Iterable, Set
 
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
+from dstrain.run_folder.layout import BEST, FINAL, NAMES
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import TEST_SETS
+from dstrain.run_folder.scores import sacrebleu_command
 
 Line = tuple[str, object]
 
 SEED_SCORES = {"translation": ("bleu", "gen_len"), "parsing": ("exact_match",)}
-"""Scores in the first columns after the losses; the others follow in this order."""
+"""Scores in the first columns after the losses, as on the two published cards that this one follows."""
 MORE_SCORES = ("chrf", "exact_match_tokens", "exact_match_parse", "valid_brackets", "gen_len", "hit_cap_rate")
+"""Scores in the columns after those, in this order."""
 SEARCH = ("num_beams", "length_penalty")
-"""Settings that scores of other test sets may have been made with, unlike those of the run."""
+"""Generation settings in which the scoring of another test set may differ from the evaluations of the run."""
 MAX_GROUPS = 60
-"""Rows of the table of groups; the rest is in the score file."""
+"""Rows in the table of groups; the score file has all groups."""
 
 
 def headline_row(record: RunRecord) -> EvalRow | None:
-    """The evaluation that the card opens with: the best, or the last where none has a finite value of the metric."""
+    """The evaluation that the card opens with: the best, or the last if none has a finite value of the metric."""
     return record.best or record.final
 
 
 def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
-    """All scores of `rows` but the loss, as columns."""
+    """The names of all scores of `rows` except the loss, in the order of the columns."""
     present = {metric for row in rows for metric in row.scores} - {"loss"}
     return order_scores(present, kind=record.config.task.kind)
 
 
 def order_scores(present: Set[str], *, kind: str) -> list[str]:
-    """The task's scores among those `present`, the usual others, then any other by name."""
+    """`present` in the order of the columns: the task's own scores, the other known ones, then any others by name."""
     known = dict.fromkeys((*SEED_SCORES[kind], *MORE_SCORES))
     return [metric for metric in known if metric in present] + sorted(present - known.keys())
 
 
 def build_headline(record: RunRecord) -> list[Line]:
-    """The headline's scores, the loss first."""
+    """Label and value of each score of the headline, the loss first; empty before the first evaluation."""
     row = headline_row(record)
     if row is None:
         return []
@@ -52,23 +53,23 @@ def build_headline(record: RunRecord) -> list[Line]:
 
 
 def explain_headline(record: RunRecord) -> list[Markdown]:
-    """Which step the headline comes from and why, and what it is not."""
+    """Sentences: the step of the headline, why it was chosen, and where another evaluation was better."""
     row, final, metric = headline_row(record), record.final, record.config.best_metric
     if row is None or final is None:
         return []
     where = f"step {count(row.step)} (epoch {number(row.epoch, decimals=2)})"
     if record.best is None:
-        reason = phrase("the last evaluation, because no evaluation gave a finite {}", code(metric))
+        reason = phrase("the last evaluation, because no evaluation has a finite {}", code(metric))
     else:
-        also = Markdown(", and also the last" if row is final else "")
-        template = "the best of {} evaluations by {}, the metric that chooses the best checkpoint{}"
+        also = Markdown(", and also the last evaluation" if row is final else "")
+        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}"
         reason = phrase(template, count(len(record.eval_rows)), code(metric), also)
-    export = _export(record, "best" if record.best else "final", row)
+    export = _export(record, BEST if record.best else FINAL, row)
     sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
     if row is not final:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
-        last = f"The last evaluation, at step {count(final.step)}, gave {values}."
-        sentences.append(phrase("{}{}", last, _export(record, "final", final)))
+        last = f"The last evaluation, at step {count(final.step)}, has {values}."
+        sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
     return [*sentences, *_better_elsewhere(record, row)]
 
 
@@ -76,21 +77,18 @@ def _rows(record: RunRecord, row: EvalRow) -> Markdown:
     if row.num_rows is None:
         return Markdown()
     is_part = record.config.evaluation.max_rows is not None
-    return Markdown(
-        f" Scored were {'only the first' if is_part else 'all'} {count(row.num_rows)} rows of the evaluation set."
-    )
+    which = "Only the first" if is_part else "All"
+    return Markdown(f" {which} {count(row.num_rows)} rows of the evaluation set were scored.")
 
 
 def _export(record: RunRecord, name: str, row: EvalRow) -> Markdown:
-    # before the end a folder may still hold weights of steps that a resumed run went back behind
+    # until the run has finished, the folder may hold weights from before the run resumed at an earlier step
     if record.status != "finished" or name not in record.exports:
         return Markdown()
     step = record.exports[name]
     if step == row.step:
         return Markdown(f" The folder `{name}/` holds these weights.")
-    return phrase(
-        " **The folder {} does not hold these weights, but those of step {}.**", code(f"{name}/"), count(step)
-    )
+    return phrase(" **The folder {} does not hold these weights but those of step {}.**", code(f"{name}/"), count(step))
 
 
 def _compared(record: RunRecord) -> list[str]:
@@ -105,14 +103,14 @@ def _better_elsewhere(record: RunRecord, row: EvalRow) -> list[Markdown]:
     if not better:
         return []
     top = max(better, key=lambda other: other.scores[main])
-    template = "{} was higher at another step: {} at step {}; the recipe chooses by {}."
+    template = "{} was higher at another step: {} at step {}; the recipe selects the best checkpoint by {}."
     return [phrase(template, label(main), number(top.scores[main]), count(top.step), code(record.config.best_metric))]
 
 
 def build_results_table(record: RunRecord) -> Markdown:
-    """A row an evaluation: Training Loss, Epoch, Step, Validation Loss, then the scores."""
+    """One row per evaluation: Training Loss, Epoch, Step, Validation Loss, then the scores."""
     if not record.eval_rows:
-        return Markdown("No evaluation has been made yet.")
+        return Markdown("No evaluation has been run yet.")
     scores = ordered_scores(record, rows=record.eval_rows)
     header = ["Training Loss", "Epoch", "Step", "Validation Loss", *map(label, scores)]
     rows = [
@@ -128,7 +126,7 @@ def build_results_table(record: RunRecord) -> Markdown:
 
 
 def build_test_sets_table(record: RunRecord) -> Markdown | None:
-    """A row a test set and step; None where no other test set was scored."""
+    """One row per test set and step; None if no other test set was scored."""
     rows = [(name, scores) for name, found in record.test_sets.items() for scores in found]
     if not rows:
         return None
@@ -143,7 +141,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
             "" if found.num_rows is None else count(found.num_rows),
             *(number(found.scores.get(metric)) for metric in metrics),
             join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
-            code(f"{TEST_SETS}/{name}/{found.hypotheses}"),
+            code(f"{NAMES.test_set(name).path}/{found.hypotheses}"),
         ]
         for name, found in rows
     ]
@@ -151,7 +149,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
 
 
 def build_groups_table(record: RunRecord) -> Markdown | None:
-    """The headline's scores for each group; None where the data name no groups."""
+    """The headline's scores per group; None if the data have no groups."""
     row = headline_row(record)
     if row is None or not row.groups:
         return None
@@ -164,12 +162,12 @@ def build_groups_table(record: RunRecord) -> Markdown | None:
         rows = [count(int(scores["num_rows"])) if "num_rows" in scores else ""] if "num_rows" in present else []
         lines.append([name or "(no name)", *rows, *(number(scores.get(metric)) for metric in metrics)])
     rest = len(row.groups) - len(lines)
-    note = phrase("\n\nAnd {} more groups in {}.", count(rest), code(_score_file(row))) if rest else ""
+    note = phrase("\n\nAnd {} more groups in {}.", count(rest), code(str(NAMES.score_file(row.step)))) if rest else ""
     return join([table(header, lines), Markdown(note)], separator="")
 
 
 def describe_evaluation(record: RunRecord) -> list[Line]:
-    """The headline's signatures, generation settings and files."""
+    """Signatures, generation settings, files and duration of the headline's evaluation."""
     row = headline_row(record)
     if row is None:
         return [("Evaluations", "none yet")]
@@ -180,8 +178,8 @@ def describe_evaluation(record: RunRecord) -> list[Line]:
         lines.append(("Hypotheses", "not recorded"))
     else:
         files = [code(f"{row.hypotheses}/{name}.txt") for name in ("hypotheses", "references", "sources")]
-        lines.append(("Hypotheses, references and sources, one row a line", join(files, separator=", ")))
-        lines.append(("Scores as a file", code(_score_file(row))))
+        lines.append(("Hypotheses, references and sources, one row per line", join(files, separator=", ")))
+        lines.append(("Score file", code(str(NAMES.score_file(row.step)))))
     if row.seconds is not None:
         lines.append(("Time", f"{number(row.seconds, decimals=1)} seconds"))
     return lines
@@ -191,37 +189,21 @@ def _json(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _score_file(row: EvalRow) -> str:
-    return f"scores/step-{row.step:08d}.json"
-
-
-def build_recount(record: RunRecord) -> Markdown | None:
-    """The sacrebleu command that gives the headline's BLEU and chrF again; None where there is no BLEU."""
+def build_rescoring(record: RunRecord) -> Markdown | None:
+    """The sacrebleu command that reproduces the headline's BLEU and chrF, as a code block; None without BLEU."""
     row = headline_row(record)
-    command = sacrebleu_command(row) if row else None
+    command = sacrebleu_command(row, folder=row.hypotheses) if row and row.hypotheses else None
     return code_block(command, language="bash") if command else None
 
 
-def sacrebleu_command(row: EvalRow) -> str | None:
-    """The command, to be run in the run folder, with the signature's settings; None without BLEU or files."""
-    if "bleu" not in row.signatures or row.hypotheses is None:
-        return None
-    settings = dict(part.split(":", 1) for part in row.signatures["bleu"].split("|") if ":" in part)
-    named = settings.get("tok", "13a")
-    # the signature of a MeCab tokenizer goes on with the dictionary's version
-    tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
-    metrics = ["bleu", *(["chrf"] if "chrf" in row.signatures else [])]
-    words = ["sacrebleu", f"{row.hypotheses}/references.txt", "-i", f"{row.hypotheses}/hypotheses.txt"]
-    words += ["-m", *metrics, "-w", "4", "-tok", tokenizer, *(["-lc"] if settings.get("case") == "lc" else [])]
-    return shlex.join(words)
-
-
 def describe_cut_hypotheses(record: RunRecord) -> str:
-    """How many hypotheses of the headline the length cap ended."""
+    """The share of the headline's hypotheses that reached the length limit."""
     row = headline_row(record)
     rate = row.scores.get("hit_cap_rate") if row else None
     if rate is None:
         return "not recorded"
     cap = row.generation.get("max_new_tokens") if row else None
-    where = f" of {cap} tokens" if cap is not None else ""
-    return f"{percent(rate)} of the headline's hypotheses were ended by the cap{where}"
+    tokens = f" of {cap} tokens" if cap is not None else ""
+    return (
+        f"{percent(rate)} of the hypotheses of the evaluation reported at the top were cut at the length limit{tokens}"
+    )

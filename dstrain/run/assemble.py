@@ -1,4 +1,4 @@
-"""Everything a run consists of before its first step: data, tokenizer, plan, model, engine, and where it begins."""
+"""Everything that a run consists of before its first step: data, tokenizer, plan, model, engine, and where it begins."""
 
 import logging
 import math
@@ -9,7 +9,7 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from dstrain.attempt.attempt import Attempt
-from dstrain.checkpoint.resume import Resume, Start, find_resume
+from dstrain.checkpoint.resume import Resume, TrainingInputs, find_resume
 from dstrain.checkpoint.room import check_room, plan_room
 from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
@@ -26,10 +26,10 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.run.autotune import resolve_machine
 from dstrain.run.info import list_versions
-from dstrain.run.prepare import Prepared, prepare
+from dstrain.run.prepare import Prepared
 from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.layout import RunFolder
 from dstrain.training.state import Progress
 
 log = logging.getLogger(__name__)
@@ -40,6 +40,7 @@ class Assembly:
     """What a run consists of before its first step."""
 
     config: RunConfig
+    """With a value for every key that was to be measured."""
     attempt: Attempt
     prepared: Prepared
     identity: RunIdentity
@@ -54,12 +55,8 @@ class Assembly:
         return self.attempt.ranks
 
     @property
-    def run_dir(self) -> Path:
-        return Path(self.config.run_dir)
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.run_dir / "checkpoints"
+    def folder(self) -> RunFolder:
+        return RunFolder(Path(self.config.run_dir))
 
     @property
     def model(self) -> PreTrainedModel:
@@ -75,27 +72,35 @@ class Assembly:
         state = self.resume.state
         position = Position(state.epoch, state.step_in_epoch)
         if position.step >= self.plan.num_steps(position.epoch):
-            # other data or another batch size, with the user's leave: the epoch is over sooner
+            # other data or another batch size, which the user has allowed: the epoch is shorter
             position = Position(position.epoch + 1, 0)
         return Progress(state.step, position)
 
 
-def assemble(config: RunConfig, *, attempt: Attempt, allowed: Iterable[str] = ()) -> Assembly:
-    """Make everything ready, from the newest checkpoint if there is one; `allowed` names fields that may have changed.
+def check_model(config: RunConfig) -> None:
+    """Refuse a model that cannot be trained as the recipe says, before any data are read.
 
     Raises:
-        UserError: something the user can mend; the message says what and how.
+        UserError: its family is not supported, or the precision does not fit the device or the model.
     """
-    ranks = attempt.ranks
     check_device_precision(config)
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
-    prepared = prepare(config, ranks=ranks)
-    config = resolve_machine(config, prepared=prepared, ranks=ranks)
+
+
+def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_changed: Iterable[str] = ()) -> Assembly:
+    """Make everything ready, from the newest checkpoint if there is one; the fields in `allow_changed` may differ from it.
+
+    Raises:
+        UserError: something that the user can correct.
+    """
+    ranks = attempt.ranks
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
     identity = RunIdentity(recipe_hash(config), recipe, list_versions(), attempt.number)
-    resume = _agree_on_resume(config, attempt=attempt, identity=identity, prepared=prepared, allowed=allowed)
+    resume = _agree_on_resume(
+        config, attempt=attempt, identity=identity, prepared=prepared, allow_changed=allow_changed
+    )
     attempt.set_base(resume.state.step if resume else 0)
     plan = _build_plan(config, prepared=prepared)
     _count_steps(plan, config=config, ranks=ranks, resume=resume)
@@ -122,20 +127,20 @@ def assemble(config: RunConfig, *, attempt: Attempt, allowed: Iterable[str] = ()
 
 
 def _agree_on_resume(
-    config: RunConfig, *, attempt: Attempt, identity: RunIdentity, prepared: Prepared, allowed: Iterable[str]
+    config: RunConfig, *, attempt: Attempt, identity: RunIdentity, prepared: Prepared, allow_changed: Iterable[str]
 ) -> Resume | None:
     found = None
     if attempt.ranks.rank == 0:
         found = find_resume(
-            Path(config.run_dir) / "checkpoints",
-            start=Start(identity.recipe, prepared.fingerprints, _places(config), asdict(_cut(config))),
+            RunFolder(Path(config.run_dir)).checkpoints,
+            inputs=TrainingInputs(identity.recipe, prepared.fingerprints, _places(config), asdict(_cut(config))),
             claims=read_claims(Path(config.run_dir)),
-            allowed=allowed,
+            allowed=allow_changed,
         )
     resume: Resume | None = attempt.ranks.broadcast(found)
     if resume is not None:
         ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
-        log.info("going on from %s (saved by %s)", resume.directory, ranks)
+        log.info("resuming from %s (saved by %s)", resume.directory, ranks)
     return resume
 
 
@@ -150,7 +155,7 @@ def _places(config: RunConfig) -> dict[str, str]:
 def _cut(config: RunConfig) -> Cut:
     machine = config.machine
     tokens, overhead = machine.micro_batch_tokens, machine.micro_batch_overhead
-    assert tokens is not None, "settled before anything is cut"
+    assert tokens is not None, "resolved before anything is cut"
     assert overhead is not None
     return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
 
@@ -168,7 +173,7 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
 
 
 def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
-    """Count the steps of the epochs that are asked about before training; together, since it reads all lengths for each."""
+    """Count the steps of the epochs that are needed before training; ranks share the work, since it reads all lengths."""
     epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
     plan.count_together(
         sorted(epochs),
@@ -179,29 +184,25 @@ def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume 
 
 
 def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
-    run_dir, keep_last = Path(config.run_dir), config.checkpoint.keep_last
+    folder, keep_last = RunFolder(Path(config.run_dir)), config.checkpoint.keep_last
     try:
-        (run_dir / "checkpoints").mkdir(parents=True, exist_ok=True)
+        folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{run_dir / 'checkpoints'} cannot hold checkpoints ({error.strerror}): move it away"
-        ) from error
+        raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
     needed = plan_room(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_moments=len(MOMENTS[config.training.optimizer]),
         keep_last=keep_last,
         model_bytes=4 if config.precision == "fp32" else 2,
-        num_saved=len(checkpoint_dirs(run_dir / "checkpoints")),
+        num_saved=len(checkpoint_dirs(folder.checkpoints)),
     )
-    check_room(run_dir, num_bytes=needed, keep_last=keep_last)
+    check_room(folder.path, num_bytes=needed, keep_last=keep_last)
 
 
 def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
     warnings = []
     if prepared.train.fingerprint == prepared.eval.fingerprint:
-        warnings.append(
-            "the evaluation rows are the training rows: scores show what was learned by heart, and no skill"
-        )
+        warnings.append("the evaluation rows are the training rows: scores measure memorisation, not generalisation")
     num_rows, batch_size = prepared.train.num_rows, config.training.batch_size
     if config.training.batch_unit == "sequences" and num_rows < batch_size:
         warnings.append(
@@ -219,7 +220,7 @@ def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_si
     num_micro_batches = len(plan.step(Position(0, 0)).micro_batches)
     if num_micro_batches < world_size:
         warnings.append(
-            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some have nothing to do. "
+            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some ranks are idle. "
             f"Set machine.min_micro_batches={world_size} (in a new run: the cut of a step is kept for a whole run)"
         )
     return warnings

@@ -1,7 +1,7 @@
-"""What is null in `machine`, as values, once a run: which micro-batch fits and what it costs, and what is faster.
+"""Resolves the null keys of `machine` once per run: micro-batch size, micro-batch overhead, compile.
 
-Owns where the answers come from (the run itself, the device, the cache, a child process that measures); measures nothing. How
-steps are cut follows from them, so a run that goes on keeps them, on whatever machine.
+An answer comes from the run itself, from the device, from the cache, or from a child process that measures. How steps are
+cut depends on the answers, so a resumed run keeps them on any machine.
 """
 
 import hashlib
@@ -25,15 +25,17 @@ from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.run.prepare import Prepared, cache_dir
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.layout import RunFolder
 
 CPU_TOKENS = 8192
-"""Where there is no GPU memory to fill: larger micro-batches are not faster there."""
+"""Used where there is no GPU memory to fill: larger micro-batches are not faster there."""
 OVERHEADS = {"cpu": 128, "cuda": 2048}
-"""Padded tokens that pay for one more micro-batch. A CPU is as fast with 64 or 256; on a GPU it is what is computed while the
-kernels of a small micro-batch are launched, an estimate."""
+"""Padded tokens that cost as much as one more micro-batch. A CPU is as fast with 64 or 256. On a GPU it is an estimate of what
+could be computed while the kernels of a small micro-batch are launched."""
 MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
-"""What the memory of a step does not depend on; of the data the longest rows are asked for."""
+"""Sections that the memory of a step does not depend on; of the data only the longest rows matter."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed")
 
@@ -42,17 +44,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TunedMachine:
-    """What was measured on a GPU, or stood fixed in the question."""
+    """What was measured on a GPU, or was set already."""
 
     budget: int | None
     """Tokens of a micro-batch; None if not even one row fits."""
     compile: bool
     reason: str
-    """Why layers are compiled or not, with seconds; empty if that was not asked."""
+    """Why layers are compiled or not, with seconds; empty if that was not measured."""
 
 
 Measure = Callable[[RunConfig, Prepared], TunedMachine]
-"""Answers what is null in a configuration."""
+"""Finds values for the null keys of a configuration."""
 
 
 def resolve_machine(
@@ -66,7 +68,7 @@ def resolve_machine(
     answer: Machine | str | None = None
     if ranks.rank == 0:
         try:
-            answer = _settle(config, prepared=prepared, ranks=ranks, measure=measure or measure_apart)
+            answer = _resolve(config, prepared=prepared, ranks=ranks, measure=measure or measure_apart)
         except UserError as error:
             answer = str(error)
     answer = ranks.broadcast(answer)
@@ -75,58 +77,68 @@ def resolve_machine(
     return config.model_copy(update={"machine": answer})
 
 
-def _open_keys(machine: Machine) -> list[str]:
+def _null_keys(machine: Machine) -> list[str]:
     return [key for key in MEASURED if getattr(machine, key) is None]
 
 
-def _settle(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure) -> Machine:
-    machine, kept = config.machine, _kept_machine(Path(config.run_dir))
-    changes: dict[str, Any] = {}
-    if machine.micro_batch_overhead is None:
-        of_run = kept.micro_batch_overhead if kept else None
-        changes["micro_batch_overhead"] = OVERHEADS[ranks.device.type] if of_run is None else of_run
-    if machine.micro_batch_tokens is None:
-        changes["micro_batch_tokens"] = _plan_tokens(machine, kept=kept, device=ranks.device)
-    if machine.compile is None:
-        changes["compile"] = _plan_compile(machine, kept=kept, device=ranks.device)
-    machine = machine.model_copy(update=changes)
-    if not (asked := _open_keys(machine)):
+def _resolve(config: RunConfig, *, prepared: Prepared, ranks: Ranks, measure: Measure) -> Machine:
+    machine, kept = config.machine, _machine_of_run(RunFolder(Path(config.run_dir)))
+    machine = machine.model_copy(
+        update={
+            "micro_batch_overhead": _resolve_overhead(machine, kept=kept, device=ranks.device),
+            "micro_batch_tokens": _resolve_tokens(machine, kept=kept, device=ranks.device),
+            "compile": _resolve_compile(machine, kept=kept, device=ranks.device),
+        }
+    )
+    if not _null_keys(machine):
         return machine
     config = config.model_copy(update={"machine": machine})
-    found = _measure_once(config, asked=asked, prepared=prepared, device=ranks.device, measure=measure)
+    found = _measure_once(config, prepared=prepared, device=ranks.device, measure=measure)
     return machine.model_copy(update={"micro_batch_tokens": found.budget, "compile": found.compile})
 
 
-def _plan_tokens(machine: Machine, *, kept: Machine | None, device: torch.device) -> int | None:
-    """The budget of a micro-batch where nothing need be measured for it."""
+def _resolve_overhead(machine: Machine, *, kept: Machine | None, device: torch.device) -> int:
+    if machine.micro_batch_overhead is not None:
+        return machine.micro_batch_overhead
+    if kept is not None and kept.micro_batch_overhead is not None:
+        return kept.micro_batch_overhead
+    return OVERHEADS[device.type]
+
+
+def _resolve_tokens(machine: Machine, *, kept: Machine | None, device: torch.device) -> int | None:
+    """The token budget of a micro-batch; None if it must be measured."""
+    if machine.micro_batch_tokens is not None:
+        return machine.micro_batch_tokens
     if kept is not None and kept.micro_batch_tokens is not None:
-        log.info("micro-batches of at most %d tokens, as this run began with", kept.micro_batch_tokens)
+        log.info("micro-batches of at most %d tokens, as at the beginning of this run", kept.micro_batch_tokens)
         return kept.micro_batch_tokens
     if machine.micro_batch_size is not None:
-        return CPU_TOKENS  # cuts nothing
+        return CPU_TOKENS  # without effect: the size decides
     if device.type != "cuda":
         log.info("micro-batches of at most %d tokens: there is no GPU memory to fill", CPU_TOKENS)
         return CPU_TOKENS
     return None
 
 
-def _plan_compile(machine: Machine, *, kept: Machine | None, device: torch.device) -> bool | None:
-    """Whether layers are compiled where nothing need be measured for it."""
+def _resolve_compile(machine: Machine, *, kept: Machine | None, device: torch.device) -> bool | None:
+    """Whether layers are compiled; None if it must be measured."""
+    if machine.compile is not None:
+        return machine.compile
     if machine.zero_stage == 3:
-        log.info("layers are not compiled: ZeRO 3 gathers their weights by hooks, which compiled layers leave out")
+        log.info("layers are not compiled: ZeRO 3 gathers their weights by hooks, which compiled layers skip")
         return False
     if device.type != "cuda":
-        log.info("layers are not compiled: without a GPU nothing is gained")
+        log.info("layers are not compiled: without a GPU they would not be faster")
         return False
     if kept is not None and kept.compile is not None:
-        log.info("layers are %scompiled, as this run began with", "" if kept.compile else "not ")
+        log.info("layers are %scompiled, as at the beginning of this run", "" if kept.compile else "not ")
         return kept.compile
     return None
 
 
-def _measure_once(
-    config: RunConfig, *, asked: list[str], prepared: Prepared, device: torch.device, measure: Measure
-) -> TunedMachine:
+def _measure_once(config: RunConfig, *, prepared: Prepared, device: torch.device, measure: Measure) -> TunedMachine:
+    """What is null in `config.machine`, from the cache or measured; logged with where it comes from."""
+    asked = _null_keys(config.machine)
     file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
     origin = f", as measured before ({file})"
     if file.is_file():
@@ -139,10 +151,7 @@ def _measure_once(
                 "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU, as one rank; set "
                 "a number if the ranks share the model (zero_stage 3), or see activation_checkpointing and the offload keys"
             )
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}.tmp")
-        draft.write_text(json.dumps(asdict(found)) + "\n")
-        draft.replace(file)
+        write_file(file, json.dumps(asdict(found)) + "\n")
     if "micro_batch_tokens" in asked:
         log.info("micro-batches of at most %d tokens fit%s", found.budget, origin)
     if "compile" in asked:
@@ -150,11 +159,10 @@ def _measure_once(
     return found
 
 
-def _kept_machine(run_dir: Path) -> Machine | None:
-    """What an earlier start of the run has settled."""
-    path = run_dir / "config.yaml"
+def _machine_of_run(folder: RunFolder) -> Machine | None:
+    """The machine half that an earlier attempt resolved."""
     try:
-        return load_config(str(path)).machine if path.is_file() else None
+        return load_config(str(folder.config)).machine if folder.config.is_file() else None
     except ConfigError:  # of an older version; the checkpoint itself knows the cut
         return None
 
@@ -176,14 +184,14 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
     """
     request = {
         "config": config.model_dump(mode="json"),
-        "tokenizer": str(Path(config.run_dir) / "tokenizer"),
+        "tokenizer": str(RunFolder(Path(config.run_dir)).tokenizer),
         "train": str(prepared.train.folder),
         "eval": str(prepared.eval.folder),
     }
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request))
-        # alone, on the first GPU that this process sees, which is its own: rank 0 asks
+        # alone, on the first GPU that this process sees, which is that of rank 0
         environment = {
             key: value for key, value in os.environ.items() if key not in LAUNCHED and not key.startswith("SLURM_")
         }
@@ -196,7 +204,7 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
         )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-        keys = " and ".join(f"machine.{key}" for key in _open_keys(config.machine))
+        keys = " and ".join(f"machine.{key}" for key in _null_keys(config.machine))
         raise UserError(
             f"{keys}: nothing could be measured ({last[0]}); set values instead of null, such as "
             "micro_batch_tokens=8192 and compile=false"

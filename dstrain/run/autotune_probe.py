@@ -29,7 +29,7 @@ from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.engine.engine import Engine, build_engine
 from dstrain.evaluation.evaluate import evaluate
 from dstrain.models.compilation import compile_layers, first_line
-from dstrain.models.families import decoder_start_id, generation_arguments
+from dstrain.models.families import decoder_start_id
 from dstrain.models.load import enable_activation_checkpointing, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -179,19 +179,10 @@ class Probe:
         with self._engine.gathered() as model:
             evaluate(
                 model,
-                loss_module=Seq2SeqLoss(model),
-                tokenizer=self._tokenizer,
                 tokens=self._eval,
+                tokenizer=self._tokenizer,
                 config=self._config,
-                generation_arguments=lambda language: generation_arguments(
-                    model,
-                    tokenizer=self._tokenizer,
-                    target_language=language,
-                ),
-                rank=0,
-                world_size=1,
-                gather=lambda results: [results],
-                device=self._ranks.device,
+                ranks=self._ranks,
                 max_batches=1,
             )
 

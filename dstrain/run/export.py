@@ -21,6 +21,7 @@ from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run_folder.layout import RunFolder
 
 NUM_CHECKED_ROWS = 8
 """Evaluation rows whose hypotheses an exported model must repeat."""
@@ -29,16 +30,15 @@ log = logging.getLogger(__name__)
 
 
 def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False) -> None:
-    """Write the model as it is now to `<run>/<name>`; all ranks enter, rank 0 writes.
+    """Write the model as it is now to the run folder's `name`; all ranks enter, rank 0 writes.
 
     Raises:
         ExportError: with `check`, the folder does not hold the model.
         OSError: it cannot be written.
     """
-    folder, prepared = assembly.run_dir / name, assembly.prepared
+    folder, prepared = assembly.folder.model(name), assembly.prepared
     with assembly.engine.gathered() as model:
         if assembly.ranks.rank == 0:
-            assert isinstance(model, PreTrainedModel)
             settings = generation_settings(
                 model, config=assembly.config, tokenizer=prepared.tokenizer, tokens=prepared.eval
             )
@@ -47,36 +47,36 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                 rows = range(min(NUM_CHECKED_ROWS, prepared.eval.num_rows))
                 sources = [prepared.eval.source(row).tolist() for row in rows]
                 check_export(folder, model=model, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
-    assembly.ranks.barrier()  # a rank that went on could meet its next collective alone
+    assembly.ranks.barrier()  # a rank that continued could meet its next collective alone
 
 
-def export_checkpoint(run_dir: Path, *, step: int | None, folder: Path) -> Path:
-    """Write the weights of a run's checkpoint as a Hugging Face folder; gives the checkpoint's directory.
+def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
+    """Write the weights of a run's checkpoint as a Hugging Face folder; returns the checkpoint's directory.
 
-    `step` None takes the newest that is whole; one of weights only will do.
+    `step` None takes the newest valid checkpoint; one of weights only is enough.
 
     Raises:
-        UserError: the run has no such checkpoint, or the folder exists already.
+        UserError: the run has no such checkpoint, or the folder `to` exists already.
     """
-    if folder.exists() and folder.parent != run_dir:
-        raise UserError(f"{folder} exists already: give another folder, or remove it")
-    config = load_config(str(run_dir / "config.yaml"))
-    directory = find_checkpoint(run_dir, step=step)
-    tokenizer = load_run_tokenizer(run_dir)
+    if to.exists() and to.parent != folder.path:
+        raise UserError(f"{to} exists already: give another folder, or remove it")
+    config = load_config(str(folder.config))
+    directory = find_checkpoint(folder.path, step=step)
+    tokenizer = load_run_tokenizer(folder)
     model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
     settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens)
     name = parse_checkpoint_name(directory)
     assert name
-    export_model(model, tokenizer=tokenizer, folder=folder, generation=settings, step=name.step)
+    export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step)
     return directory
 
 
-def load_run_tokenizer(run_dir: Path) -> Seq2SeqTokenizer:
-    """The tokenizer that a run trains with; raises UserError where it is not there."""
-    if not (run_dir / "tokenizer").is_dir():
-        raise UserError(f"{run_dir / 'tokenizer'} is missing: start the run again, which restores it, or put it back")
-    return load_tokenizer(str(run_dir / "tokenizer"))
+def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
+    """The tokenizer that a run trains with; raises UserError if it is missing."""
+    if not folder.tokenizer.is_dir():
+        raise UserError(f"{folder.tokenizer} is missing: start the run again, which restores it, or put it back")
+    return load_tokenizer(str(folder.tokenizer))
 
 
 def load_checkpoint_model(directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
@@ -89,7 +89,7 @@ def load_checkpoint_model(directory: Path, *, config: RunConfig, tokenizer: Seq2
 def generation_settings(
     model: PreTrainedModel, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, tokens: TokenSet
 ) -> Mapping[str, Any]:
-    """The generation settings of the recipe's evaluations on `tokens`, so that an exported model generates what was scored."""
+    """The generation settings of the evaluations on `tokens`, so that an exported model generates what was scored."""
     settings = config.evaluation
     longest = int(tokens.target_lengths.max())
     cap = plan_cap(settings, longest_reference=longest, max_positions=max_positions(model.config))

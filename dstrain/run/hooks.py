@@ -1,12 +1,10 @@
-"""The hooks of a run, in the order in which they are called."""
+"""The hooks of a run, and what they call: how a save, an evaluation and a search for bad rows are put together."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
@@ -14,23 +12,20 @@ from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import carry_out, plan_pruning
 from dstrain.cluster.walltime import WallTime
-from dstrain.data.loader import Loader, StepBatch
+from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Fault
 from dstrain.engine.faults import Finding, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
-from dstrain.models.families import generation_arguments
-from dstrain.models.loss import Seq2SeqLoss
 from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_live
-from dstrain.run.finish import BEST
 from dstrain.run.prepare import locate_training_rows
 from dstrain.run_folder.atomic import sync_path
 from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.layout import BEST, RunFolder
 from dstrain.run_folder.record import load_record
-from dstrain.run_folder.rows import METRICS_FILE
 from dstrain.training.hooks.checkpoint import CheckpointHook
-from dstrain.training.hooks.deferred import DeferredEvaluationHook, Found
-from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
+from dstrain.training.hooks.deferred import DeferredEvaluationHook, ScoredElsewhere
+from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook, EvaluationHook
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.hooks.progress import ProgressHook
@@ -40,7 +35,55 @@ from dstrain.training.state import Hook, Progress
 log = logging.getLogger(__name__)
 
 
-def _build_quarantine(assembly: Assembly, *, loader: Loader) -> Quarantine:
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Everything that happens around a step."""
+
+    preempt: PreemptHook
+    quarantine: Quarantine
+    evaluation: EvaluationHook
+    log: LogHook
+    checkpoint: CheckpointHook
+    progress: ProgressHook
+
+    @property
+    def in_order(self) -> tuple[Hook, ...]:
+        """The order in which they are called after every step.
+
+        What can stop the run comes first. The checkpoint comes after the log, because it covers everything up to its step,
+        the log's row included.
+        """
+        return (self.preempt, self.quarantine, self.evaluation, self.log, self.checkpoint, self.progress)
+
+
+def build_hooks(
+    assembly: Assembly, *, preempt: PreemptHook, exclude: Callable[[Iterable[int]], None], walltime: WallTime
+) -> Hooks:
+    """The hooks in the state of the checkpoint that the run resumes from; `exclude` leaves rows out of the data."""
+    config, ranks = assembly.config, assembly.ranks
+    quarantine = _build_quarantine(assembly, exclude=exclude)
+    evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime)
+    logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, console=Console(stderr=True))
+    stateful: tuple[Hook, ...] = (preempt, quarantine, evaluation, logging_hook)
+    if assembly.resume is not None:
+        _restore_hooks(stateful, resume=assembly.resume)
+    saver = _build_saver(assembly, evaluation=evaluation)
+
+    def save(progress: Progress) -> Sequence[Outcome]:
+        assembly.attempt.phases.enter("wait for save")
+        before = saver.finish()
+        assembly.attempt.phases.enter("snapshot", step=progress.step)
+        saver.save(
+            _build_run_state(assembly, progress=progress, hooks=stateful), scores=evaluation.scores_of(progress.step)
+        )
+        return before
+
+    checkpoint = CheckpointHook(settings=config.checkpoint, walltime=walltime, save=save, saves=saver)
+    progress = ProgressHook(enter=assembly.attempt.phases.enter)
+    return Hooks(preempt, quarantine, evaluation, logging_hook, checkpoint, progress)
+
+
+def _build_quarantine(assembly: Assembly, *, exclude: Callable[[Iterable[int]], None]) -> Quarantine:
     config, ranks, tokenizer = assembly.config, assembly.ranks, assembly.prepared.tokenizer
 
     def find_rows(batch: StepBatch, fault: Fault, step: int) -> Finding:
@@ -52,151 +95,54 @@ def _build_quarantine(assembly: Assembly, *, loader: Loader) -> Quarantine:
         ranks=ranks,
         find_rows=find_rows,
         locate_rows=lambda rows: locate_training_rows(rows, config=config, tokenizer=tokenizer),
-        exclude=loader.exclude,
+        exclude=exclude,
     )
 
 
-def _build_hooks(assembly: Assembly, *, preempt: PreemptHook, quarantine: Quarantine, walltime: WallTime) -> list[Hook]:
-    """In the order in which they are called after every step.
-
-    Whoever may stop the run comes first; the checkpoint comes after the log, because it claims everything up to its step,
-    the log's row included.
-    """
-    config, ranks = assembly.config, assembly.ranks
+def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: WallTime) -> EvaluationHook:
+    config, ranks, attempt = assembly.config, assembly.ranks, assembly.attempt
 
     def should_stop() -> bool:
-        assembly.attempt.phases.beat()
-        return preempt.should_stop(is_told=assembly.attempt.is_stop_requested, tell=assembly.attempt.request_stop)
-
-    evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime, should_stop=should_stop)
-    logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, console=Console(stderr=True))
-    stateful: list[Hook] = [preempt, quarantine, evaluation, logging_hook]
-    saver = _build_saver(assembly, evaluation=evaluation)
-
-    def save(progress: Progress) -> Sequence[Outcome]:
-        assembly.attempt.phases.enter("wait for save")
-        before = saver.finish()
-        assembly.attempt.phases.enter("snapshot", step=progress.step)
-        scores = evaluation.latest[1] if evaluation.latest and evaluation.latest[0] == progress.step else None
-        saver.save(_run_state(assembly, progress=progress, hooks=stateful), scores=scores)
-        return before
-
-    if assembly.resume is not None:
-        _load_hooks(stateful, resume=assembly.resume)
-    checkpoint = CheckpointHook(settings=config.checkpoint, walltime=walltime, save=save, saves=saver)
-    return [*stateful, checkpoint, ProgressHook(enter=assembly.attempt.phases.enter)]
-
-
-def _build_evaluation(
-    assembly: Assembly, *, preempt: PreemptHook, walltime: WallTime, should_stop: Callable[[], bool]
-) -> EvaluateHook | DeferredEvaluationHook:
-    config, ranks = assembly.config, assembly.ranks
+        attempt.phases.beat()
+        return preempt.should_stop(is_stop_requested=attempt.is_stop_requested, request_stop=attempt.request_stop)
 
     def score(max_batches: int | None) -> EvaluationResult | None:
-        return _evaluate(assembly, max_batches=max_batches, should_stop=should_stop)
+        attempt.phases.enter("evaluation")
+        with assembly.engine.gathered() as model:
+            return evaluate(
+                model,
+                tokens=assembly.prepared.eval,
+                tokenizer=assembly.prepared.tokenizer,
+                config=config,
+                ranks=ranks,
+                should_stop=should_stop,
+                max_batches=max_batches,
+            )
 
-    if config.machine.evaluation_job is None:
-        return EvaluateHook(
+    if config.machine.evaluation_job is not None:
+        return DeferredEvaluationHook(
             config=config,
             ranks=ranks,
-            walltime=walltime,
-            evaluate=score,
-            export_best=lambda step: _export_best(assembly, step=step),
-            agree_on_stop=preempt.agree,
+            rehearse=lambda: score(REHEARSAL_BATCHES),
+            find_scored=lambda: _find_scored(assembly.folder),
         )
-    return DeferredEvaluationHook(
+    return EvaluateHook(
         config=config,
         ranks=ranks,
-        rehearse=lambda: score(REHEARSAL_BATCHES),
-        look_up=lambda: _look_up(assembly.run_dir),
+        walltime=walltime,
+        evaluate=score,
+        export_best=lambda step: _export_best(assembly, step=step),
+        agree_on_stop=preempt.agree,
     )
 
 
-def _look_up(run_dir: Path) -> Found:
-    """What other jobs have scored so far, and what is still due."""
-    record = load_record(run_dir)
+def _find_scored(folder: RunFolder) -> ScoredElsewhere:
+    record = load_record(folder.path)
     metric, best = record.config.best_metric, record.best
-    return (
-        {"step": best.step, "value": best.scores[metric]} if best else None,
-        [row.step for row in record.pending_rows],
+    return ScoredElsewhere(
+        best={"step": best.step, "value": best.scores[metric]} if best else None,
+        pending_steps=[row.step for row in record.pending_rows],
     )
-
-
-def _load_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
-    for hook in hooks:
-        try:
-            hook.load_state(resume.state.hooks[hook.name])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(
-                f"{resume.directory}: its state of `{hook.name}` is not what this version reads ({error!r}): go on with the "
-                "version that saved it, or export its weights and start a new run"
-            ) from error
-
-
-def _build_saver(assembly: Assembly, *, evaluation: EvaluateHook | DeferredEvaluationHook) -> Saver:
-    is_whole = WholeCheckpoints()
-    settings, claims = assembly.config.checkpoint, read_claims(assembly.run_dir)
-
-    def on_stage(phase: str) -> None:
-        assembly.attempt.phases.enter(phase, track="save")
-
-    def prune() -> None:
-        pruning = plan_pruning(
-            assembly.checkpoints,
-            claims=claims,
-            keep_last=settings.keep_last,
-            keep_steps=evaluation.kept_steps,
-            keep_weights_every=settings.keep_weights_every_steps,
-            is_whole=is_whole,
-        )
-        carry_out(pruning, on_stage=on_stage)
-
-    return Saver(
-        assembly.checkpoints,
-        engine=assembly.engine,
-        identity=assembly.identity,
-        ranks=assembly.ranks.beside(),
-        check_lease=assembly.attempt.check_lease,
-        sync_records=lambda: sync_path(assembly.run_dir / METRICS_FILE),
-        prune=prune,
-        on_stage=on_stage,
-    )
-
-
-def _run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
-    return RunState(
-        step=progress.step,
-        epoch=progress.position.epoch,
-        step_in_epoch=progress.position.step,
-        cut=asdict(assembly.plan.cut),
-        data=assembly.prepared.fingerprints,
-        hooks={hook.name: hook.state() for hook in hooks},
-    )
-
-
-def _evaluate(
-    assembly: Assembly, *, max_batches: int | None, should_stop: Callable[[], bool]
-) -> EvaluationResult | None:
-    assembly.attempt.phases.enter("evaluation")
-    with assembly.engine.gathered() as model:
-        assert isinstance(model, PreTrainedModel)
-        return evaluate(
-            model,
-            # not the engine's own: under ZeRO-3 its forward is a collective call, and ranks have unequal numbers of batches
-            loss_module=Seq2SeqLoss(model),
-            tokenizer=assembly.prepared.tokenizer,
-            tokens=assembly.prepared.eval,
-            config=assembly.config,
-            generation_arguments=lambda language: generation_arguments(
-                model, tokenizer=assembly.prepared.tokenizer, target_language=language
-            ),
-            rank=assembly.ranks.rank,
-            world_size=assembly.ranks.world_size,
-            gather=assembly.ranks.gather,
-            device=assembly.ranks.device,
-            should_stop=should_stop,
-            max_batches=max_batches,
-        )
 
 
 def _export_best(assembly: Assembly, *, step: int) -> None:
@@ -210,3 +156,56 @@ def _export_best(assembly: Assembly, *, step: int) -> None:
             error,
         )
         assembly.ranks.barrier()
+
+
+def _build_saver(assembly: Assembly, *, evaluation: EvaluationHook) -> Saver:
+    is_whole = WholeCheckpoints()
+    folder, settings = assembly.folder, assembly.config.checkpoint
+    claims = read_claims(folder.path)
+
+    def on_stage(phase: str) -> None:
+        assembly.attempt.phases.enter(phase, track="save")
+
+    def prune() -> None:
+        pruning = plan_pruning(
+            folder.checkpoints,
+            claims=claims,
+            keep_last=settings.keep_last,
+            keep_steps=evaluation.kept_steps,
+            keep_weights_every=settings.keep_weights_every_steps,
+            is_whole=is_whole,
+        )
+        carry_out(pruning, on_stage=on_stage)
+
+    return Saver(
+        folder.checkpoints,
+        engine=assembly.engine,
+        identity=assembly.identity,
+        ranks=assembly.ranks.beside(),
+        check_lease=assembly.attempt.check_lease,
+        sync_records=lambda: sync_path(folder.metrics),
+        prune=prune,
+        on_stage=on_stage,
+    )
+
+
+def _build_run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
+    return RunState(
+        step=progress.step,
+        epoch=progress.position.epoch,
+        step_in_epoch=progress.position.step,
+        cut=asdict(assembly.plan.cut),
+        data=assembly.prepared.fingerprints,
+        hooks={hook.name: hook.state() for hook in hooks},
+    )
+
+
+def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
+    for hook in hooks:
+        try:
+            hook.load_state(resume.state.hooks[hook.name])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(
+                f"{resume.directory}: its state of `{hook.name}` is not what this version reads ({error!r}): continue with "
+                "the version that saved it, or export its weights and start a new run"
+            ) from error

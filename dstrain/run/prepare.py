@@ -1,6 +1,6 @@
-"""Rows to a tokenizer and token sets: made once by rank 0, while the others wait without a collective operation.
+"""From rows to a tokenizer and token sets, made once by rank 0 while the others wait.
 
-A wait inside a collective would run into its time limit on large data; the others look for a file instead.
+They wait for a file, not in a collective operation, whose time limit large data would exceed.
 """
 
 import hashlib
@@ -14,16 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.recipe import Rules
+from dstrain.config.recipe import Rules, Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
-from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
+from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run_folder.atomic import shared_folder, write_file
+from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
 
 POLL_SECONDS = 0.2
@@ -41,7 +43,7 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Content of both token sets, of every source and of the tokenizer: a run may only go on with the same."""
+        """Hashes of both token sets, of every source and of the tokenizer: a run may only resume with the same."""
         sources = {
             f"data.{split}.{number}": fingerprint
             for split, tokens in (("train", self.train), ("eval", self.eval))
@@ -57,11 +59,10 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
     Raises:
         UserError: data or tokenizer cannot be used; the message comes from rank 0, the others end with it.
     """
-    run_dir = Path(config.run_dir)
-    tokenizer_dir = run_dir / "tokenizer"
-    folders = _made_by_rank_0(lambda: _make(config, tokenizer_dir=tokenizer_dir), run_dir=run_dir, ranks=ranks)
-    train, evaluation = (load_token_set(Path(folder)) for folder in folders)
-    return Prepared(load_tokenizer(str(tokenizer_dir)), train, evaluation)
+    folder = RunFolder(Path(config.run_dir))
+    made = _made_by_rank_0(lambda: _make(config, folder=folder), run_dir=folder.path, ranks=ranks)
+    train, evaluation = (load_token_set(Path(each)) for each in made)
+    return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
 
 
 def cache_dir(config: RunConfig) -> Path:
@@ -108,52 +109,62 @@ def _prepare_set(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, for_evaluati
     )
 
 
-def _make(config: RunConfig, *, tokenizer_dir: Path) -> list[str]:
-    tokenizer = _make_tokenizer(config, folder=tokenizer_dir)
-    folders = []
+def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
+    tokenizer = _make_tokenizer(config, folder=folder.tokenizer)
+    made = []
     for for_evaluation in (False, True):
-        folder = _prepare_set(config, tokenizer=tokenizer, for_evaluation=for_evaluation)
+        tokens = _prepare_set(config, tokenizer=tokenizer, for_evaluation=for_evaluation)
         name = "eval" if for_evaluation else "train"
-        report = load_token_set(folder).report
+        report = load_token_set(tokens).report
         log.info("%s data: %s rows of %s read", name, f"{report['rows']:,}", f"{report['rows_read']:,}")
-        shutil.copyfile(folder / "bad_rows.jsonl", tokenizer_dir.parent / f"bad_rows.{name}.jsonl")
-        folders.append(str(folder))
-    return folders
+        shutil.copyfile(tokens / BAD_ROWS, folder.bad_rows(name))
+        made.append(str(tokens))
+    return made
 
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
     """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
-    task = config.task
-    languages = [code for code in (task.source_language, task.target_language) if code is not None]
-    added = _task_tokens(config) if task.kind == "parsing" else []
+    added = _task_tokens(config) if config.task.kind == "parsing" else []
     if config.model.scratch is None:
-        assert config.model.name is not None
-        tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
-        first, last = (languages[0], languages[-1]) if languages else (None, None)
-        tokenizer.save(folder, source_language=first, target_language=last)
-        return load_tokenizer(str(folder))
-    settings = [config.model.scratch.model_dump(), task.model_dump(), config.data.rules.model_dump(), added]
+        _save_pretrained(config, added=added, folder=folder)
+    else:
+        shutil.copytree(_train_once(config, config.model.scratch, added=added), folder, dirs_exist_ok=True)
+    return load_tokenizer(str(folder))
+
+
+def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:
+    assert config.model.name is not None
+    tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
+    languages = _languages(config)
+    first, last = (languages[0], languages[-1]) if languages else (None, None)
+    tokenizer.save(folder, source_language=first, target_language=last)
+
+
+def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str]) -> Path:
+    """The cached tokenizer of the training text and the settings, trained if it is not in the cache."""
+    settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added]
     key = hashlib.sha256(json.dumps([fingerprint_sources(config.data.train), settings]).encode()).hexdigest()
     cached = cache_dir(config) / "tokenizers" / key[:32]
     if not cached.exists():
-        log.info("training a tokenizer of %d pieces on the training text", config.model.scratch.vocabulary_size)
-        parts = cached.with_name(f"{cached.name}.tmp-{secrets.token_hex(8)}")
-        if next(_train_examples(config), None) is None:
-            places = ", ".join(source.place for source in config.data.train)
-            raise UserError(
-                f"data.train ({places}) has no usable row: correct the data or its columns, or change data.rules"
-            )
+        _check_rows(config)
+        log.info("training a tokenizer of %d pieces on the training text", scratch.vocabulary_size)
         texts = (text for example in _train_examples(config) for text in (example.source, example.target))
-        train_tokenizer(config.model.scratch, texts=texts, languages=languages, task_tokens=added, folder=parts)
-        try:
-            parts.rename(cached)
-        except OSError:
-            # another run was faster: its tokenizer has the same key, so it is the same
-            if not cached.exists():
-                raise
-            shutil.rmtree(parts)
-    shutil.copytree(cached, folder, dirs_exist_ok=True)
-    return load_tokenizer(str(folder))
+        with shared_folder(cached) as folder:
+            train_tokenizer(scratch, texts=texts, languages=_languages(config), task_tokens=added, folder=folder)
+    return cached
+
+
+def _check_rows(config: RunConfig) -> None:
+    if next(_train_examples(config), None) is None:
+        places = ", ".join(source.place for source in config.data.train)
+        raise UserError(
+            f"data.train ({places}) has no usable row: correct the data or its columns, or change data.rules"
+        )
+
+
+def _languages(config: RunConfig) -> list[str]:
+    """Codes of the source and the target language, as far as the recipe names them."""
+    return [code for code in (config.task.source_language, config.task.target_language) if code is not None]
 
 
 def _task_tokens(config: RunConfig) -> list[str]:
@@ -172,9 +183,7 @@ def _made_by_rank_0(make: Callable[[], list[str]], *, run_dir: Path, ranks: Rank
     if ranks.rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         made = make()
-        parts = report.with_suffix(".tmp")
-        parts.write_text(json.dumps(made))
-        parts.rename(report)
+        write_file(report, json.dumps(made))
     else:
         # rank 0's failure needs no message here: it ends the run, and the launcher ends this rank
         while not report.exists():

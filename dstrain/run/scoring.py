@@ -1,11 +1,11 @@
-"""Models scored without an engine, their rows dealt out over the ranks: any model, and what a run has left to do."""
+"""Scores models without an engine, the rows dealt out over the ranks: any model, and a run's pending evaluations."""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -14,26 +14,25 @@ from dstrain.attempt.attempt import RENEWALS, take_lease
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.pending import PendingEvaluation, list_pending
-from dstrain.checkpoint.store import find_checkpoint, parse_checkpoint_name
+from dstrain.checkpoint.store import find_checkpoint
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, choose_device, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
-from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate, write_evaluation
-from dstrain.models.families import generation_arguments
+from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
-from dstrain.models.loss import Seq2SeqLoss
-from dstrain.models.save import exported_step
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
 from dstrain.run.prepare import share_evaluation
 from dstrain.run_folder.claims import read_claims
-from dstrain.run_folder.scores import ScoredData, find_other_data, score_file
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_exported_step
+from dstrain.run_folder.scores import ScoredData, Scores, find_other_data, write_scores
 
 NUM_TRIES = 3
 """A checkpoint may lose its optimizer state, and then its name, while it is read."""
@@ -50,21 +49,20 @@ def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezv
 
 
 @contextmanager
-def sole_scorer(folder: Path, *, ranks: Ranks, stale_seconds: float) -> Iterator[Lease | None]:
-    """Be the one job that makes the scores of a folder; gives the lease on rank 0. All ranks enter.
+def sole_scorer(folder: RunFolder, *, ranks: Ranks, stale_seconds: float) -> Iterator[Lease | None]:
+    """Be the only job that makes the scores in a folder; yields the lease, on rank 0. All ranks enter.
 
-    Two that make the same scores would do all work twice, and write over each other.
+    Two jobs that make the same scores would do all work twice and overwrite each other's files.
 
     Raises:
         UserError: another process makes them, or the folder cannot be written.
     """
-    scores = folder / "scores"
     try:
-        lease, _ = take_lease(scores, ranks=ranks, stale_seconds=stale_seconds)
+        lease, _ = take_lease(folder.scores, ranks=ranks, stale_seconds=stale_seconds)
     except LeaseHeld as error:
-        holder = read_claims(scores)[-1].holder
+        holder = read_claims(folder.scores)[-1].holder
         raise UserError(
-            f"{scores}: {holder or 'another process'} makes these scores; wait for it, or end it"
+            f"{folder.scores}: {holder or 'another process'} makes these scores; wait for it, or end it"
         ) from error
     ended = threading.Event()
     renewal = threading.Thread(
@@ -83,158 +81,149 @@ def sole_scorer(folder: Path, *, ranks: Ranks, stale_seconds: float) -> Iterator
 
 def _renew(lease: Lease, *, seconds: float, ended: threading.Event) -> None:
     while not ended.wait(seconds):
-        with suppress(OSError, LeaseLost):  # asked again before anything is written
+        with suppress(OSError, LeaseLost):  # checked again before anything is written
             lease.renew()
 
 
-def score_model(
-    source: str,
-    *,
-    step: int | None,
-    config: RunConfig,
-    output: Path,
-    joins: Path | None,
-    ranks: Ranks,
-    say: Callable[[str], None] = print,
-) -> None:
-    """Score one model on the recipe's evaluation rows; all ranks call it, rank 0 writes and says what came out.
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where the scores of one model go, and which model it is."""
 
-    Args:
-        source: a model folder or hub name; with `step` the folder of a run, whose checkpoint is meant.
-        joins: the run whose card is to tell of these scores, if it is finished; else it does so at its end.
+    folder: RunFolder
+    step: int
+    lease: int = 0
+    """Lease of the checkpoint, where the run left its evaluation to another job."""
+
+
+def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str], None] = print) -> None:
+    """Score one model on the recipe's evaluation rows; all ranks call it, rank 0 writes and prints the scores.
 
     Raises:
-        UserError: the model, its tokenizer or the data cannot be used, another process scores into `output`, or the test
-            set of that name has other rows.
-        LeaseLost: another process has taken over, because this one had stood still.
+        UserError: the model, its tokenizer or the data cannot be used; the test set of that name has other rows; another
+            process scores into the same folder, or has taken over because this one stood still.
     """
+    config, folder = request.config, RunFolder(request.output)
     started = time.perf_counter()
-    with sole_scorer(output, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
-        tokenizer = load_run_tokenizer(Path(source)) if step is not None else _load_tokenizer(source, config=config)
-        tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=output)
+    with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
+        tokenizer = _load_tokenizer(request)
+        tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
         data = ScoredData(tuple(rows.place for rows in config.data.eval), tokens.fingerprint)
-        if joins is not None and (other := find_other_data(output, data=data)) is not None:
+        if request.card_of is not None and (other := find_other_data(folder, data=data)) is not None:
             raise UserError(
-                f"--as {output.name}: the scores of that name in {output} are of other rows ({', '.join(other.places)}): give "
-                "these rows another name, or remove the folder"
+                f"--as {folder.path.name}: the scores of that name in {folder.path} are of other rows "
+                f"({', '.join(other.places)}): give these rows another name, or remove the folder"
             )
-        if step is not None:
-            model = _load_whole(Path(source), step=step, tokenizer=tokenizer)
-        else:
-            model, step = _load_folder(source, config=config, tokenizer=tokenizer)
-        result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
-        if result is None or lease is None:
-            return
-        lease.check()
-        if score_file(output, step=step).exists():
-            log.warning("%s: its scores of step %d are replaced", output, step)
-        seconds = time.perf_counter() - started
-        write_evaluation(result, run_dir=output, step=step, seconds=seconds, data=asdict(data))
-    for name, value in result.scores.items():
+        model, step = _load_requested(request, tokenizer=tokenizer)
+        result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+        if ranks.rank == 0 and folder.score_file(step).exists():
+            log.warning("%s: its scores of step %d are replaced", folder.path, step)
+        scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
+    if scores is None:  # of an interrupted evaluation, and on the other ranks
+        return
+    for name, value in scores.scores.items():
         say(f"{name:<26} {value:.4f}")
-    for name, signature in result.signatures.items():
+    for name, signature in scores.signatures.items():
         say(f"{name} signature: {signature}")
-    for warning in result.warnings:
+    for warning in scores.warnings:
         log.warning("warning: %s", warning)
-    say(f"scores and hypotheses of {result.num_rows:,} rows: {output}")
-    if joins is not None and not refresh_finished_run(joins, machine=config.machine):
-        say(f"they stand on the card of {joins} once the run has ended; now with: dstrain card {joins}")
+    say(f"scores and hypotheses of {scores.num_rows:,} rows: {folder.path}")
+    run = request.card_of
+    if run is not None and not refresh_finished_run(run, machine=config.machine):
+        say(f"the card of {run.path} shows them once the run has ended; now with: dstrain card {run.path}")
 
 
-def score_pending(run_dir: Path, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
-    """Score what a run left to another job, and what becomes due meanwhile, until nothing is; all ranks call it.
+def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
+    """Score the evaluations that a run left to another job until none is pending; all ranks call it.
 
     Raises:
-        UserError: the run's tokenizer or its data cannot be used, or another process makes these scores.
-        LeaseLost: another process has taken over, because this one had stood still.
+        UserError: the run's tokenizer or its data cannot be used; another process makes these scores, or has taken over
+            because this one stood still.
     """
-    with sole_scorer(run_dir, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
+    with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
         tried: set[PendingEvaluation] = set()
-        while (due := _next_pending(run_dir, tried=tried, ranks=ranks)) is not None:
+        while (pending := _next_pending(folder, tried=tried, ranks=ranks)) is not None:
             if not tried:
-                tokenizer = load_run_tokenizer(run_dir)
-                tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=run_dir)
-            tried.add(due)
+                tokenizer = load_run_tokenizer(folder)
+                tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
+            tried.add(pending)
             started = time.perf_counter()
-            model = _load_pending(run_dir, step=due.step, tokenizer=tokenizer, ranks=ranks)
+            model = _load_pending(folder, step=pending.step, tokenizer=tokenizer, ranks=ranks)
             if model is None:
                 continue
-            result = _evaluate(model, tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
-            if result is None or lease is None:
-                continue
-            lease.check()
-            seconds = time.perf_counter() - started
-            write_evaluation(result, run_dir=run_dir, step=due.step, lease=due.lease, seconds=seconds)
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
-            say(f"evaluation at step {due.step} ({seconds:.0f} s): {shown}")
+            result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+            scores = _save(result, target=Target(folder, pending.step, pending.lease), lease=lease, started=started)
+            if scores is not None:
+                shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.scores.items())
+                say(f"evaluation at step {pending.step} ({scores.seconds:.0f} s): {shown}")
     if ranks.rank == 0:
         if not tried:
-            say(f"{run_dir}: no evaluation is due")
-        refresh_finished_run(run_dir, machine=config.machine)
+            say(f"{folder.path}: no evaluation is pending")
+        refresh_finished_run(folder, machine=config.machine)
 
 
-def _next_pending(run_dir: Path, *, tried: set[PendingEvaluation], ranks: Ranks) -> PendingEvaluation | None:
-    """The oldest due evaluation, the same on every rank."""
-    found = [due for due in list_pending(run_dir) if due not in tried] if ranks.rank == 0 else []
+def _save(
+    result: EvaluationResult | None,
+    *,
+    target: Target,
+    lease: Lease | None,
+    started: float,
+    data: ScoredData | None = None,
+) -> Scores | None:
+    """Write what was scored, on rank 0; None on the others, and where nothing was scored."""
+    if result is None or lease is None:
+        return None
+    lease.check()
+    scores = replace(result.scores, seconds=time.perf_counter() - started)
+    write_scores(scores, result.texts, folder=target.folder, step=target.step, lease=target.lease, data=data)
+    return scores
+
+
+def _next_pending(folder: RunFolder, *, tried: set[PendingEvaluation], ranks: Ranks) -> PendingEvaluation | None:
+    """The oldest pending evaluation, the same on every rank."""
+    found = [each for each in list_pending(folder.path) if each not in tried] if ranks.rank == 0 else []
     chosen: PendingEvaluation | None = ranks.broadcast(found[0] if found else None)
     return chosen
 
 
-def _load_pending(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
-    """The model of a checkpoint; None on all ranks if one of them cannot load it, so that nobody evaluates alone."""
+def _load_pending(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
+    """The model of a checkpoint; None on all ranks if one of them cannot load it, so that no rank evaluates alone."""
     model = None
     try:
-        model = _load_whole(run_dir, step=step, tokenizer=tokenizer)
+        model = _load_checkpoint(folder, step=step, tokenizer=tokenizer)
     except UserError as error:
-        log.warning("the evaluation of step %d is left out: %s", step, error)
-    # asked of all, since the checkpoint may change while some have read it
+        log.warning("the evaluation of step %d is skipped: %s", step, error)
+    # all ranks are asked, since the checkpoint may change after some have read it
     (is_missing,) = ranks.max([int(model is None)])
     return None if is_missing else model
 
 
-def _load_tokenizer(source: str, *, config: RunConfig) -> Seq2SeqTokenizer:
-    return load_tokenizer(source, revision=_as_section(source, config=config).revision)
+def _load_tokenizer(request: EvaluationRequest) -> Seq2SeqTokenizer:
+    if request.step is not None:
+        return load_run_tokenizer(RunFolder(Path(request.model)))
+    return load_tokenizer(request.model, revision=_as_section(request).revision)
 
 
-def _load_folder(source: str, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:
-    """A model and its step, 0 where it does not say."""
-    section = _as_section(source, config=config)
-    model = load_model(section, tokenizer=tokenizer, seed=config.seed, report=log.warning)
-    return model.to(dtype=DTYPES[config.precision]), exported_step(Path(source)) or 0
+def _load_requested(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:
+    """A model and its step, 0 if it does not say."""
+    if request.step is not None:
+        return _load_checkpoint(RunFolder(Path(request.model)), step=request.step, tokenizer=tokenizer), request.step
+    config = request.config
+    model = load_model(_as_section(request), tokenizer=tokenizer, seed=config.seed, report=log.warning)
+    return model.to(dtype=DTYPES[config.precision]), read_exported_step(Path(request.model)) or 0
 
 
-def _as_section(source: str, *, config: RunConfig) -> Model:
-    revision = config.model.revision if source == config.model.name else None
-    return Model(name=source, revision=revision, layerdrop=config.model.layerdrop)
+def _as_section(request: EvaluationRequest) -> Model:
+    model = request.config.model
+    revision = model.revision if request.model == model.name else None
+    return Model(name=request.model, revision=revision, layerdrop=model.layerdrop)
 
 
-def _load_whole(run_dir: Path, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
-    config = load_config(str(run_dir / "config.yaml"))  # the model is the run's, whatever the rows are
+def _load_checkpoint(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
+    config = load_config(str(folder.config))  # the model is the run's, whatever the rows are
     for _ in range(NUM_TRIES - 1):
-        directory = find_checkpoint(run_dir, step=step)
+        directory = find_checkpoint(folder.path, step=step)
         try:
             return load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
         except (CheckpointError, OSError) as error:
-            name = parse_checkpoint_name(directory)
-            log.info("%s changed while it was read (%s): trying again", name, error)
-    return load_checkpoint_model(find_checkpoint(run_dir, step=step), config=config, tokenizer=tokenizer)
-
-
-def _evaluate(
-    model: PreTrainedModel, *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, config: RunConfig, ranks: Ranks
-) -> EvaluationResult | None:
-    model = model.to(ranks.device)
-    return evaluate(
-        model,
-        loss_module=Seq2SeqLoss(model),
-        tokenizer=tokenizer,
-        tokens=tokens,
-        config=config,
-        generation_arguments=lambda language: generation_arguments(
-            model, tokenizer=tokenizer, target_language=language
-        ),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        gather=ranks.gather,
-        device=ranks.device,
-    )
+            log.info("%s changed while it was read (%s): trying again", directory.name, error)
+    return load_checkpoint_model(find_checkpoint(folder.path, step=step), config=config, tokenizer=tokenizer)

@@ -1,19 +1,16 @@
-"""Trains what was assembly: the hooks around the loop, and what they call."""
+"""One attempt at a run, from joining its ranks to its exit code."""
 
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dstrain.attempt.attempt import start_attempt
-from dstrain.attempt.rank_records import Drill
-from dstrain.cluster.environment import ProcessInfo
+from dstrain.attempt.attempt import Attempt, start_attempt
 from dstrain.cluster.process_group import join_ranks, named_peer_loss
-from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.cluster.walltime import WallTime
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
@@ -21,107 +18,108 @@ from dstrain.data.loader import Loader
 from dstrain.models.compilation import COMPILING_STEPS
 from dstrain.models.families import decoder_start_id
 from dstrain.models.load import quiet_transformers
-from dstrain.models.save import recover_export
-from dstrain.run.assemble import Assembly, assemble
-from dstrain.run.finish import BEST, FINAL, finish
-from dstrain.run.hooks import _build_hooks, _build_quarantine
+from dstrain.run.assemble import Assembly, assemble, check_model
+from dstrain.run.autotune import resolve_machine
+from dstrain.run.finish import finish
+from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
+from dstrain.run.launch import Launch
+from dstrain.run.prepare import prepare
 from dstrain.run.restart import agree_on_finished, compare_with_history
+from dstrain.run_folder.atomic import recover_folder, write_file
+from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.record import write_run_info
-from dstrain.run_folder.rows import METRICS_FILE, append_row
-from dstrain.training.hooks.deferred import DeferredEvaluationHook
-from dstrain.training.hooks.evaluate import EvaluateHook
+from dstrain.run_folder.rows import Row, append_row, as_json
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.loop import train
-from dstrain.training.state import Control, event_row
-
-KEPT_BY_ATTEMPT = ("lease", "ranks", "outcome.json")
-"""What the attempt of this very start has written, when a debug run empties its folder."""
+from dstrain.training.state import Control, new_event
 
 log = logging.getLogger(__name__)
 
 
 @named_peer_loss()
-def run(
-    config: RunConfig,
-    *,
-    process: ProcessInfo,
-    command: str,
-    allowed: Iterable[str] = (),
-    drill: Drill | None = None,
-    debug: bool = False,
-    rendezvous: Rendezvous | None = None,
-    cause: str | None = None,
-    allocation_end: float | None = None,
-) -> int:
-    """Train a recipe from its beginning or from its newest checkpoint; gives the exit code.
-
-    Args:
-        allowed: fields that may have changed since the checkpoint.
-        drill: when this process is to be killed, to prove that nothing is lost.
-        rendezvous: the port that the ranks have agreed on, where their launcher gave none.
-        cause: why the run was started, for its history.
-        allocation_end: when this process is ended from outside, in seconds since 1970.
+def run(config: RunConfig, *, launch: Launch) -> int:
+    """Train a recipe from its beginning or from its newest checkpoint; returns the exit code.
 
     Raises:
-        UserError: something the user can mend; the message says what and how.
+        UserError: something that the user can correct.
     """
     quiet_transformers()
-    if debug:
+    if launch.debug:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
-    ranks = join_ranks(process, timeout_minutes=config.machine.collective_timeout_minutes, rendezvous=rendezvous)
-    walltime = WallTime(allocation_end, reserve_seconds=config.machine.reserve_seconds, now=time.time)
-    num_slow_steps = 0 if config.machine.compile is False else COMPILING_STEPS
-    preempt = PreemptHook(ranks=ranks, walltime=walltime, num_slow_steps=num_slow_steps)
-    attempt = start_attempt(Path(config.run_dir), ranks=ranks, machine=config.machine, drill=drill)
+    machine, folder = config.machine, RunFolder(Path(config.run_dir))
+    ranks = join_ranks(launch.process, timeout_minutes=machine.collective_timeout_minutes, rendezvous=launch.rendezvous)
+    walltime = WallTime(launch.allocation_end, reserve_seconds=machine.reserve_seconds, now=time.time)
+    preempt = PreemptHook(ranks=ranks, walltime=walltime)
+    attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
     try:
-        if debug:
-            _empty_folder(Path(config.run_dir))  # a debug run begins anew
-        assembly = assemble(config, attempt=attempt, allowed=allowed)
-        code = (
-            0
-            if agree_on_finished(assembly)
-            else _train(assembly, preempt=preempt, walltime=walltime, command=command, cause=cause)
-        )
+        if launch.debug:
+            _empty_folder(folder)
+        code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
     except BaseException as error:
-        attempt.phases.end(f"failed: {error}")  # else its neighbours take it for lost, and ask to be started again
+        attempt.phases.end(f"failed: {error}")  # otherwise its neighbours take it for lost, and ask to be started again
         raise
     ranks.leave()
     attempt.close(f"ended with code {code}")
     return code
 
 
-def _train(assembly: Assembly, *, preempt: PreemptHook, walltime: WallTime, command: str, cause: str | None) -> int:
-    config = assembly.config
-    record = _recorder(assembly)
+def _run_attempt(
+    config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
+) -> int:
+    check_model(config)
+    prepared = prepare(config, ranks=attempt.ranks)
+    config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)  # from here on nothing of it changes
+    assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)
+    if agree_on_finished(assembly):
+        return 0
+    return _train(assembly, launch=launch, preempt=preempt, walltime=walltime)
+
+
+def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime: WallTime) -> int:
+    record = _build_recorder(assembly)
     if assembly.ranks.rank == 0:
         compare_with_history(assembly)
-        parts = assembly.run_dir / "config.yaml.tmp"
-        parts.write_text(dump_config(config))
-        parts.replace(assembly.run_dir / "config.yaml")
-        write_run_info(assembly.run_dir, _describe(assembly, command=command))
-        record(event_row("resume" if assembly.resume else "start", assembly.first_progress.step, message=cause))
-        for warning in assembly.warnings:
-            log.warning("%s", warning)
-        for name in (BEST, FINAL):
-            recover_export(assembly.run_dir / name)
+        _write_beginning(assembly, launch=launch, record=record)
+    if assembly.config.machine.compile:
+        preempt.ignore_durations(num_steps=COMPILING_STEPS)
     control = Control(record=record)
     loader = _build_loader(assembly)
-    quarantine = _build_quarantine(assembly, loader=loader)
-    hooks = _build_hooks(assembly, preempt=preempt, quarantine=quarantine, walltime=walltime)
+    hooks = build_hooks(assembly, preempt=preempt, exclude=loader.exclude, walltime=walltime)
     progress = train(
         assembly.engine,
         loader=loader,
         progress=assembly.first_progress,
         total_steps=assembly.total_steps,
         epoch_at=assembly.plan.epoch_at,
-        hooks=hooks,
+        hooks=hooks.in_order,
         control=control,
-        quarantine=quarantine,
+        quarantine=hooks.quarantine,
     )
-    (best,) = (hook.best for hook in hooks if isinstance(hook, EvaluateHook | DeferredEvaluationHook))
-    return finish(assembly, progress=progress, control=control, preempt=preempt, best=best)
+    return finish(assembly, progress=progress, control=control, preempt=preempt, best=hooks.evaluation.best)
+
+
+def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None]) -> None:
+    """What the run folder says of an attempt before its first step; rank 0 alone writes."""
+    folder = assembly.folder
+    write_file(folder.config, dump_config(assembly.config), durable=True)
+    info = build_run_info(
+        assembly.config,
+        ranks=assembly.ranks,
+        data={"train": assembly.prepared.train.report, "eval": assembly.prepared.eval.report},
+        model=assembly.model,
+        plan=assembly.plan,
+        total_steps=assembly.total_steps,
+        warnings=assembly.warnings,
+        command=launch.command,
+    )
+    write_run_info(folder.path, info)
+    record(new_event("resume" if assembly.resume else "start", assembly.first_progress.step, message=launch.cause))
+    for warning in assembly.warnings:
+        log.warning("%s", warning)
+    for name in MODELS:
+        recover_folder(folder.model(name))
 
 
 def _build_loader(assembly: Assembly) -> Loader:
@@ -137,22 +135,11 @@ def _build_loader(assembly: Assembly) -> Loader:
     )
 
 
-def _describe(assembly: Assembly, *, command: str) -> dict[str, Any]:
-    return build_run_info(
-        assembly.config,
-        ranks=assembly.ranks,
-        data={"train": assembly.prepared.train.report, "eval": assembly.prepared.eval.report},
-        model=assembly.model,
-        plan=assembly.plan,
-        total_steps=assembly.total_steps,
-        warnings=assembly.warnings,
-        command=command,
-    )
-
-
-def _empty_folder(run_dir: Path) -> None:
-    for path in run_dir.iterdir():
-        if path.name in KEPT_BY_ATTEMPT:
+def _empty_folder(folder: RunFolder) -> None:
+    """Remove what earlier attempts left; this attempt has begun to write already."""
+    own = (folder.claims, folder.rank_records, folder.outcome)
+    for path in folder.path.iterdir():
+        if path in own:
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -160,20 +147,21 @@ def _empty_folder(run_dir: Path) -> None:
             path.unlink()
 
 
-def _recorder(assembly: Assembly) -> Callable[[dict[str, Any]], None]:
-    path = assembly.run_dir / METRICS_FILE
-    pending: list[dict[str, Any]] = []
+def _build_recorder(assembly: Assembly) -> Callable[[Row], None]:
+    """What appends a row to metrics.jsonl: rank 0 writes, the others do nothing."""
+    path = assembly.folder.metrics
+    waiting: list[dict[str, Any]] = []
 
-    def record(row: dict[str, Any]) -> None:
+    def record(row: Row) -> None:
         if assembly.ranks.rank != 0:
             return
-        pending.append(row | {"lease": assembly.attempt.number})
+        waiting.append(as_json(row) | {"lease": assembly.attempt.number})
         try:
-            while pending:
-                append_row(path, pending[0])
-                pending.pop(0)
-        except OSError as error:  # a full disk costs no rows: they wait for room
-            if len(pending) == 1:
-                log.warning("%s: %s; rows are kept until they can be written", path, error.strerror)
+            while waiting:
+                append_row(path, waiting[0])
+                waiting.pop(0)
+        except OSError as error:  # a full disk costs no rows
+            if len(waiting) == 1:
+                log.warning("%s: %s; rows are kept in memory until they can be written", path, error.strerror)
 
     return record

@@ -1,18 +1,179 @@
-"""Every name in a run folder."""
+"""Every name in a run folder, in one frozen type. Reads and writes nothing but the folder itself, which it can make."""
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 
+BEST, FINAL = "best", "final"
+MODELS = (BEST, FINAL)
+"""Sub-folders with a model in the Hugging Face layout; the first is the better one to use."""
+EXPORTED_STEP = "training_step.json"
+"""File in every exported model folder: the step whose weights it holds."""
 
-def make_run_dir(config: RunConfig) -> Path:
-    """The run folder, made if need be; raises UserError where it cannot be."""
-    run_dir = Path(config.run_dir)
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The paths of a run folder. Scores of another test set lie in a folder of their own with the same names."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, overrides included; a folder that has it is a run folder."""
+        return self.path / "config.yaml"
+
+    @property
+    def info(self) -> Path:
+        """Machine, versions, data and model as the newest attempt found them."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        """Training rows, evaluations and events, one JSON object per line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def outcome(self) -> Path:
+        """How the newest attempt ended."""
+        return self.path / "outcome.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Rows that training left out because no step with them could be applied."""
+        return self.path / "quarantine.jsonl"
+
+    def bad_rows(self, split: str) -> Path:
+        """Rows of a split (`train` or `eval`) that could not be used as they are."""
+        return self.path / f"bad_rows.{split}.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The tokenizer that the run trains with."""
+        return self.path / "tokenizer"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    def model(self, name: str) -> Path:
+        """An exported model; `name` is one of MODELS."""
+        return self.path / name
+
+    @property
+    def card(self) -> Path:
+        return self.path / "README.md"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
+
+    @property
+    def loss_plot(self) -> Path:
+        return self.plots / "loss.png"
+
+    @property
+    def score_plot(self) -> Path:
+        return self.plots / "score.png"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def scores(self) -> Path:
+        """One file per scored step."""
+        return self.path / "scores"
+
+    def score_file(self, step: int) -> Path:
+        return self.scores / f"step-{step:08d}.json"
+
+    def score_files(self) -> list[Path]:
+        """Those that exist, by step."""
+        return sorted(self.scores.glob("step-*.json"))
+
+    def hypotheses(self, step: int) -> Path:
+        """Folder of hypotheses, references and sources, a row per line."""
+        return self.path / "hypotheses" / f"step-{step:08d}"
+
+    @property
+    def test_sets(self) -> Path:
+        """One folder per other test set."""
+        return self.path / "test_sets"
+
+    def test_set(self, name: str) -> "RunFolder":
+        """The folder of another test set.
+
+        Raises:
+            UserError: the name cannot be that of a folder.
+        """
+        if not _SET_NAME.fullmatch(name):
+            raise UserError(f"--as {name}: a test set is named with letters, digits, `.`, `_` and `-`")
+        return RunFolder(self.test_sets / name)
+
+    @property
+    def evaluation(self) -> Path:
+        """Scores of the best model, made again by `dstrain evaluate`."""
+        return self.path / "evaluate"
+
+    @property
+    def claims(self) -> Path:
+        """One file per attempt: who may write the folder."""
+        return self.path / "lease"
+
+    @property
+    def rank_records(self) -> Path:
+        """One file per rank of the newest attempt: what it is doing."""
+        return self.path / "ranks"
+
+    def hang(self, attempt: int) -> Path:
+        """Folder of the stacks of all ranks, where an attempt ended by a hang."""
+        return self.path / "hangs" / str(attempt)
+
+    def hang_record(self, attempt: int) -> Path:
+        """Which ranks hung, and since when."""
+        return self.hang(attempt) / "hang.json"
+
+    @property
+    def failures(self) -> Path:
+        """Tracebacks, one file per rank."""
+        return self.path / "failures"
+
+    @property
+    def rendezvous(self) -> Path:
+        """Where rank 0 publishes its port while the ranks join."""
+        return self.path / "rendezvous"
+
+    @property
+    def slurm_history(self) -> Path:
+        """Starts and ends of the run's Slurm jobs."""
+        return self.path / "slurm.jsonl"
+
+    @property
+    def evaluation_jobs(self) -> Path:
+        """Slurm jobs submitted for evaluations."""
+        return self.path / "evaluation_jobs.jsonl"
+
+
+NAMES = RunFolder(Path())
+"""The same paths relative to the run folder, to be shown in texts."""
+
+
+def make_run_folder(config: RunConfig) -> RunFolder:
+    """The run's folder, made if it does not exist.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    folder = RunFolder(Path(config.run_dir))
     try:
-        run_dir.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"output_dir: the run folder {run_dir} cannot be made ({error.strerror}); override output_dir=…"
+            f"output_dir: the run folder {folder.path} cannot be made ({error.strerror}); override output_dir=…"
         ) from error
-    return run_dir
+    return folder

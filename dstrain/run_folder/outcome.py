@@ -1,7 +1,6 @@
-"""How a run last ended, as a file of its folder: torchrun hides exit codes, so the file says the same. Knows no torch."""
+"""How the newest attempt of a run ended, in outcome.json: torchrun hides exit codes, so the file says the same. No torch."""
 
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -10,12 +9,13 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-OUTCOME_FILE = "outcome.json"
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.layout import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What became of the last start. `running` with no process left means killed: start it again."""
+    """What became of the newest attempt. `running` without a living process means that it was killed: start it again."""
 
     outcome: Literal["running", "finished", "preempted", "lost", "failed"]
     exit_code: int | None
@@ -32,22 +32,17 @@ _OUTCOME = TypeAdapter(RunOutcome)
 
 
 def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
-    """Replace the run folder's outcome file, whole or not at all; a full disk leaves the older one."""
+    """Replace the outcome of a run; on a full disk the older one stays."""
     values = asdict(outcome) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
-    temporary = run_dir / f"{OUTCOME_FILE}.tmp-{os.getpid()}"
-    try:
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
-        temporary.replace(run_dir / OUTCOME_FILE)
-    except OSError:
-        with suppress(OSError):
-            temporary.unlink()
+    with suppress(OSError):
+        write_file(RunFolder(run_dir).outcome, json.dumps(values, indent=1) + "\n")
 
 
 def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
-    """Write that a rank failed or lost its peers, unless the file belongs to somebody else.
+    """Write that a rank failed or lost its peers, unless the file belongs to another attempt.
 
-    It does to a later start; to a start that runs, or may run, where this rank never belonged to one (attempt 0); and to a
-    finished run, which a start that goes on from there calls `running` first.
+    It belongs to a later attempt; to an attempt that may be running, if this rank never had a number (attempt 0); and to a
+    finished run, whose outcome an attempt that continues it sets to `running` first.
     """
     before = read_outcome(run_dir)
     if before is None:
@@ -60,9 +55,9 @@ def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
 
 
 def read_outcome(run_dir: Path) -> RunOutcome | None:
-    """How the run last ended; None if it never started or the file is broken."""
+    """How the newest attempt ended; None if there was none or the file is damaged."""
     try:
-        outcome: RunOutcome = _OUTCOME.validate_json((run_dir / OUTCOME_FILE).read_bytes())
+        outcome: RunOutcome = _OUTCOME.validate_json(RunFolder(run_dir).outcome.read_bytes())
     except (OSError, ValidationError):
         return None
     return outcome

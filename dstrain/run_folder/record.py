@@ -1,12 +1,11 @@
-"""A run folder read back as values: config.yaml, run.json, rows and scores in, RunRecord out. Writes run.json.
+"""A run folder read back as one value, RunRecord: configuration, run.json, rows, scores and quarantine. Writes run.json.
 
-Refuses to know live objects: no torch, no model, no process group. A card can be made again on a login node.
+Knows no live objects: no torch, no model, no process group. A card can be made again on a login node.
 """
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,28 +13,20 @@ from pydantic import TypeAdapter
 
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.layout import MODELS, RunFolder
+from dstrain.run_folder.reading import RunFolderError, parse_json, read_exported_step, validate
 from dstrain.run_folder.rows import (
-    METRICS_FILE,
     DeferredRow,
     EvalRow,
     EventRow,
     Row,
-    RunFolderError,
     TrainRow,
     best_evaluation,
     drop_superseded,
-    parse_json,
     read_rows,
-    validate,
 )
-from dstrain.run_folder.scores import Scores, merge_evaluations, read_deferred_scores, read_test_sets
-
-CONFIG_FILE = "config.yaml"
-INFO_FILE = "run.json"
-QUARANTINE_FILE = "quarantine.jsonl"
-EXPORTED_STEP_FILE = "training_step.json"
-EXPORTS = ("best", "final")
-"""Sub-folders with a model in the Hugging Face layout."""
+from dstrain.run_folder.scores import ScoreFile, read_score_file, read_test_sets
 
 Status = Literal["finished", "stopped", "interrupted"]
 
@@ -77,7 +68,7 @@ class MicroBatches:
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """run.json: the machine, the data and the model as the run found them at its last start."""
+    """run.json: the machine, the data and the model as the newest attempt found them."""
 
     versions: dict[str, str | None] = field(default_factory=dict)
     command: str | None = None
@@ -94,16 +85,22 @@ class RunInfo:
 
 @dataclass(frozen=True, slots=True)
 class QuarantinedRow:
-    """A row that training did without, because no step with it could be applied; `where` is file:line."""
+    """A row that training leaves out because no step with it could be applied."""
 
-    where: str
+    row: int
+    """Its number in the training token set."""
     step: int
+    """The first step that was refused because of it."""
     reason: str
+    where: str
+    """`file:line`."""
+    source: str
+    target: str
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """Everything that a report may say of a run. Rows that a resumed run went back behind are gone; no event is."""
+    """Everything that a report can say about a run. Rows that a later attempt repeated are gone; all events are kept."""
 
     config: RunConfig
     info: RunInfo
@@ -111,12 +108,12 @@ class RunRecord:
     eval_rows: tuple[EvalRow, ...]
     events: tuple[EventRow, ...]
     exports: Mapping[str, int | None] = field(default_factory=dict)
-    """Which of EXPORTS the run folder holds, with the step of the weights as far as the folder says it."""
+    """The exported models by name, with the step of their weights; None if the folder does not say."""
     quarantine: tuple[QuarantinedRow, ...] = ()
-    """Rows that training did without."""
+    """Rows that training leaves out."""
     pending_rows: tuple[DeferredRow, ...] = ()
-    """Evaluations left to other jobs that have given no scores yet."""
-    test_sets: Mapping[str, tuple[Scores, ...]] = field(default_factory=dict)
+    """Evaluations left to other jobs that have no scores yet."""
+    test_sets: Mapping[str, tuple[ScoreFile, ...]] = field(default_factory=dict)
     """Scores of other test sets by name, in the order of their steps."""
 
     @property
@@ -131,7 +128,7 @@ class RunRecord:
 
     @property
     def status(self) -> Status:
-        """`finished`, `stopped` on request, or `interrupted` (running, or killed without a word)."""
+        """`finished`, `stopped` on request, or `interrupted` (running, or killed)."""
         last = next((row.event for row in reversed(self.events) if row.event != "unsaved"), None)
         if last == "finish":
             return "finished"
@@ -139,7 +136,7 @@ class RunRecord:
 
     @property
     def last_step(self) -> int:
-        """The last optimizer step that a row tells of."""
+        """The last optimizer step that a row belongs to."""
         rows: list[Row] = [*self.train_rows[-1:], *self.eval_rows[-1:], *self.events[-1:]]
         return max((row.step for row in rows), default=0)
 
@@ -149,27 +146,20 @@ QUARANTINED = TypeAdapter(QuarantinedRow)
 
 
 def write_run_info(run_dir: Path, info: Mapping[str, Any]) -> Path:
-    """Write run.json whole or not at all and return its path; raises RunFolderError where it does not fit RunInfo."""
-    path = run_dir / INFO_FILE
+    """Write run.json and return its path; raises RunFolderError where `info` does not fit RunInfo."""
+    path = RunFolder(run_dir).info
     validate(INFO, value=info, where=str(path))
-    run_dir.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{INFO_FILE}.tmp-{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(info, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())  # else the rename may reach the disk before the content
-    temporary.replace(path)
+    write_file(path, json.dumps(info, indent=2) + "\n", durable=True)
     return path
 
 
 def read_run_info(run_dir: Path) -> RunInfo:
-    """run.json of a run folder; raises RunFolderError where it is absent or broken."""
-    path = _present(run_dir, name=INFO_FILE)
+    """run.json of a run folder; raises RunFolderError where it is absent or damaged."""
+    path = _existing(RunFolder(run_dir).info)
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise RunFolderError(f"{path}: no JSON ({error}); start the run again to have it written") from error
+        raise RunFolderError(f"{path}: not JSON ({error}); start the run again to have it written") from error
     info: RunInfo = validate(INFO, value=content, where=str(path))
     return info
 
@@ -177,28 +167,37 @@ def read_run_info(run_dir: Path) -> RunInfo:
 def load_record(run_dir: Path) -> RunRecord:
     """The record of a run folder, finished or not.
 
-    Raises RunFolderError naming the file and line where the folder is no run or a file is broken.
+    Raises:
+        RunFolderError: it is not a run folder, or a file in it is damaged; the message names file and line.
     """
+    folder = RunFolder(run_dir)
     if not run_dir.is_dir():
-        raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
-    config = load_config(str(_present(run_dir, name=CONFIG_FILE)))
+        raise RunFolderError(f"{run_dir}: there is no such folder; give the run folder that `output_dir` names")
+    config = load_config(str(_existing(folder.config)))
     info = read_run_info(run_dir)
-    rows = read_rows(_present(run_dir, name=METRICS_FILE))
-    exports = {name: _exported_step(run_dir / name) for name in EXPORTS if (run_dir / name).is_dir()}
+    rows = read_rows(_existing(folder.metrics))
+    exports = {name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()}
     return build_record(
         config,
         info=info,
         rows=rows,
         exports=exports,
         quarantine=read_quarantine(run_dir),
-        find_scores=lambda due: read_deferred_scores(run_dir, due=due),
-        test_sets=read_test_sets(run_dir),
+        find_scores=lambda row: read_deferred_scores(folder, row=row),
+        test_sets=read_test_sets(folder),
     )
 
 
+def write_quarantine(run_dir: Path, rows: Sequence[QuarantinedRow]) -> None:
+    """Replace the list of the rows that a run leaves out."""
+    lines = "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows)
+    # half a surrogate pair in a row must not keep the row off the list
+    write_file(RunFolder(run_dir).quarantine, lines.encode("utf-8", errors="backslashreplace"))
+
+
 def read_quarantine(run_dir: Path) -> list[QuarantinedRow]:
-    """The rows that a run has set aside; raises RunFolderError where the list is broken."""
-    path = run_dir / QUARANTINE_FILE
+    """The rows that a run leaves out; raises RunFolderError where the list is damaged."""
+    path = RunFolder(run_dir).quarantine
     lines = path.read_bytes().splitlines() if path.is_file() else []
     return [
         validate(QUARANTINED, value=parse_json(line, where=f"{path}:{number}"), where=f"{path}:{number}")
@@ -206,11 +205,28 @@ def read_quarantine(run_dir: Path) -> list[QuarantinedRow]:
     ]
 
 
-def _exported_step(folder: Path) -> int | None:
-    try:
-        return int(json.loads((folder / EXPORTED_STEP_FILE).read_bytes())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+def read_deferred_scores(folder: RunFolder, *, row: DeferredRow) -> ScoreFile | None:
+    """The scores of an evaluation that was left to another job; None until they exist."""
+    scores = read_score_file(folder, step=row.step)
+    # an earlier attempt may have scored other weights at this step
+    return scores if scores and (scores.step, scores.lease) == (row.step, row.lease) else None
+
+
+def merge_evaluations(
+    rows: Sequence[Row], *, find_scores: Callable[[DeferredRow], ScoreFile | None]
+) -> tuple[list[EvalRow], list[DeferredRow]]:
+    """The evaluations among `rows`, superseded ones dropped, by step: those with scores, and those still pending."""
+    scored = {row.step: row for row in rows if isinstance(row, EvalRow)}
+    pending = []
+    for row in rows:
+        if not isinstance(row, DeferredRow) or row.step in scored:
+            continue
+        scores = find_scores(row)
+        if scores is None:
+            pending.append(row)
+        else:
+            scored[row.step] = EvalRow(**scores.as_fields() | asdict(row))
+    return [scored[step] for step in sorted(scored)], sorted(pending, key=lambda row: row.step)
 
 
 def build_record(
@@ -220,12 +236,12 @@ def build_record(
     rows: Sequence[Row],
     exports: Mapping[str, int | None] | None = None,
     quarantine: Sequence[QuarantinedRow] = (),
-    find_scores: Callable[[DeferredRow], Scores | None] = lambda due: None,
-    test_sets: Mapping[str, tuple[Scores, ...]] | None = None,
+    find_scores: Callable[[DeferredRow], ScoreFile | None] = lambda row: None,
+    test_sets: Mapping[str, tuple[ScoreFile, ...]] | None = None,
 ) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
     kept = drop_superseded(rows)
-    evaluations, due = merge_evaluations(kept, find_scores=find_scores)
+    evaluations, pending = merge_evaluations(kept, find_scores=find_scores)
     return RunRecord(
         config=config,
         info=info,
@@ -234,14 +250,14 @@ def build_record(
         events=tuple(row for row in kept if isinstance(row, EventRow)),
         exports=exports or {},
         quarantine=tuple(quarantine),
-        pending_rows=tuple(due),
+        pending_rows=tuple(pending),
         test_sets=test_sets or {},
     )
 
 
-def _present(run_dir: Path, *, name: str) -> Path:
-    path = run_dir / name
+def _existing(path: Path) -> Path:
     if not path.is_file():
-        needed = ", ".join((CONFIG_FILE, INFO_FILE, METRICS_FILE))
-        raise RunFolderError(f"{run_dir}: no run folder, {name} is missing; a run folder holds {needed}")
+        folder = RunFolder(path.parent)
+        needed = ", ".join(each.name for each in (folder.config, folder.info, folder.metrics))
+        raise RunFolderError(f"{folder.path}: not a run folder, {path.name} is missing; a run folder holds {needed}")
     return path

@@ -1,30 +1,25 @@
-"""What a run tells of itself while it runs, row by row: metrics.jsonl and its kinds of rows, written and read.
+"""The rows of metrics.jsonl, by kind: written while a run trains, read by everything that reports on it.
 
-Refuses to know what is made of them, and live objects: no torch, no model, no process group.
+Knows no live objects: no torch, no model, no process group.
 """
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from dstrain.errors import UserError
-
-METRICS_FILE = "metrics.jsonl"
+from dstrain.run_folder.atomic import append_line, is_json
+from dstrain.run_folder.reading import RunFolderError, parse_json, validate
+from dstrain.run_folder.scores import Scores
 
 DURABLE_KINDS = ("eval", "due", "event")
-"""Rows synced to disk at once: they cost minutes or tell what happened. A lost training row costs a plot a point."""
+"""Rows synced to disk at once: they took minutes or record an event. A lost training row costs a plot one point."""
 
 Event = Literal["start", "resume", "stop", "finish", "unsaved"]
-
-
-class RunFolderError(UserError):
-    """A folder that is no run, or a file in it that does not hold what it should."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +49,19 @@ class TrainRow:
     """Number of the writer's lease on the run folder."""
 
 
-@dataclass(frozen=True, slots=True)
-class EvalRow:
-    """One evaluation. `train_loss` is the token-weighted mean since the evaluation before; rates lie in 0..1, BLEU and
-    chrF in 0..100."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalRow(Scores):
+    """One evaluation of a run. `train_loss` is the token-weighted mean since the evaluation before."""
 
     step: int
     epoch: float
-    scores: dict[str, float]
     train_loss: float | None = None
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    signatures: dict[str, str] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
-    num_rows: int | None = None
-    hypotheses: str | None = None
-    seconds: float | None = None
-    warnings: tuple[str, ...] = ()
     lease: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """A start, resume, stop or finish, or a checkpoint that could not be saved; `step` counts the steps trained by then."""
+    """A start, resume, stop or finish, or a checkpoint that could not be saved; `step` is the number of steps trained."""
 
     event: Event
     step: int
@@ -86,7 +72,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class DeferredRow:
-    """An evaluation that another job makes, on the checkpoint of this step and lease; `train_loss` as in EvalRow."""
+    """An evaluation that is left to another job, of the checkpoint of this step and lease; `train_loss` as in EvalRow."""
 
     step: int
     epoch: float
@@ -96,54 +82,29 @@ class DeferredRow:
 
 Row = TrainRow | EvalRow | DeferredRow | EventRow
 
-ROWS: Mapping[str, TypeAdapter[Any]] = {
-    "train": TypeAdapter(TrainRow),
-    "eval": TypeAdapter(EvalRow),
-    "due": TypeAdapter(DeferredRow),
-    "event": TypeAdapter(EventRow),
-}
+KINDS: Mapping[str, type[Row]] = {"train": TrainRow, "eval": EvalRow, "due": DeferredRow, "event": EventRow}
+"""`kind` in metrics.jsonl to the type of row."""
+
+ROWS: Mapping[str, TypeAdapter[Any]] = {kind: TypeAdapter(row) for kind, row in KINDS.items()}
+
+
+def as_json(row: Row) -> dict[str, Any]:
+    """A row as it is written to metrics.jsonl; the writer adds its lease."""
+    kind = next(kind for kind, each in KINDS.items() if type(row) is each)
+    values = {name: value for name, value in asdict(row).items() if name != "lease"}
+    return {"kind": kind} | values
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add `row` to a JSON Lines file as one line; a line torn by an earlier kill is removed first."""
-    line = (json.dumps(row) + "\n").encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as file:
-        _mend_last_line(file)
-        file.write(line)
-        file.flush()
-        if row.get("kind") in DURABLE_KINDS:
-            os.fsync(file.fileno())
-
-
-def _mend_last_line(file: IO[bytes]) -> None:
-    if file.seek(0, os.SEEK_END) == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read(1) == b"\n":
-        return
-    file.seek(0)
-    content = file.read()
-    start = content.rfind(b"\n") + 1
-    if _is_whole(content[start:]):
-        file.write(b"\n")
-    else:
-        file.truncate(start)
-
-
-def _is_whole(line: bytes) -> bool:
-    try:
-        json.loads(line)
-    except ValueError:
-        return False
-    return True
+    """Add `row` to metrics.jsonl as one line."""
+    append_line(path, json.dumps(row), durable=row.get("kind") in DURABLE_KINDS)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Rows of metrics.jsonl in order. A torn last line is left out; any other broken line raises RunFolderError."""
+    """Rows of metrics.jsonl in order. A torn last line is skipped; any other broken line raises RunFolderError."""
     lines = path.read_bytes().split(b"\n")
     torn = lines.pop()  # empty where the last line is whole
-    if _is_whole(torn):
+    if is_json(torn):
         lines.append(torn)
     return [_read_row(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
@@ -153,17 +114,17 @@ def _read_row(line: bytes, *, where: str) -> Row:
     kind = content.get("kind") if isinstance(content, dict) else None
     if not isinstance(kind, str) or kind not in ROWS:
         raise RunFolderError(
-            f"{where}: `kind` must be one of {', '.join(ROWS)}; found {kind!r}; mend or remove the line"
+            f"{where}: `kind` must be one of {', '.join(ROWS)}; found {kind!r}; correct or remove the line"
         )
     row: Row = validate(ROWS[kind], value=content, where=where)
     return row
 
 
 def drop_superseded(rows: Sequence[Row]) -> list[Row]:
-    """`rows` without the training and evaluation rows that a later start or resume went back behind.
+    """`rows` without the training and evaluation rows that a later attempt repeated from an earlier step.
 
-    Of two rows of one kind at one step the later stays: a run continued after its end evaluates that step again. Rows of a
-    writer that had lost the folder by then, to one with a higher lease, are dropped too.
+    Of two rows of one kind at one step the later stays: a run that is continued after its end evaluates that step again.
+    Rows of a writer that had already lost the folder to a higher lease are dropped as well.
     """
     kept: dict[tuple[type[Row], int], Row] = {}
     lease = 0
@@ -180,24 +141,7 @@ def drop_superseded(rows: Sequence[Row]) -> list[Row]:
 
 
 def best_evaluation(rows: Sequence[EvalRow], *, metric: str) -> EvalRow | None:
-    """The row with the best finite `metric`: the lowest for `loss`, else the highest; the older of equals."""
+    """The row with the best finite `metric`: the lowest for `loss`, else the highest; of equal rows the older."""
     sign = -1.0 if metric == "loss" else 1.0
     scored = [row for row in rows if math.isfinite(row.scores.get(metric, math.nan))]
     return max(scored, key=lambda row: sign * row.scores[metric], default=None)  # max keeps the first of equals
-
-
-def parse_json(line: bytes, *, where: str) -> Any:
-    """The value of a line; raises RunFolderError naming `where` it stands."""
-    try:
-        return json.loads(line)
-    except ValueError as error:
-        raise RunFolderError(f"{where}: no JSON ({error}); found {line[:80]!r}; mend or remove the line") from error
-
-
-def validate(adapter: TypeAdapter[Any], *, value: Any, where: str) -> Any:
-    """`value` as the adapter's type; raises RunFolderError naming every fault and `where` it stands."""
-    try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors())
-        raise RunFolderError(f"{where}: {faults}") from error

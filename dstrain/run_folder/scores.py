@@ -1,23 +1,47 @@
-"""Scores that were made outside of the run, found in its folder and put where they belong: by step.
+"""The scores of one evaluation: one type from the metrics to the model card, and the files that hold them. No torch.
 
-The run alone writes metrics.jsonl, so another job leaves a score file, `scores/step-….json`, beside its hypotheses: of an
-evaluation that the run left to it in the run folder itself, of another test set in `test_sets/NAME/`. Knows no torch.
+An evaluation leaves `scores/step-….json` and, beside it, the folder of its hypotheses: in the run folder for the run's own
+evaluation rows, in `test_sets/NAME/` for another test set. The run alone writes metrics.jsonl, so the scores of another
+job reach the run's records through these files.
 """
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from dstrain.errors import UserError
-from dstrain.run_folder.rows import DeferredRow, EvalRow, Row, RunFolderError
+from dstrain.run_folder.atomic import new_folder, write_file
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import RunFolderError
 
-TEST_SETS = "test_sets"
-_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
-"""Names a folder."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scores:
+    """What one evaluation found, with everything needed to read the scores and to compute them again.
+
+    Rates lie in 0..1, BLEU and chrF in 0..100.
+    """
+
+    scores: dict[str, float]
+    groups: dict[str, dict[str, float]] = field(default_factory=dict)
+    """The same by group of rows, where the data name groups or have several language pairs."""
+    signatures: dict[str, str] = field(default_factory=dict)
+    """sacreBLEU's, by score."""
+    generation: dict[str, Any] = field(default_factory=dict)
+    """Settings of the search."""
+    num_rows: int | None = None
+    hypotheses: str | None = None
+    """Folder of the hypotheses, relative to the folder that holds `scores/`."""
+    seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    def as_fields(self) -> dict[str, Any]:
+        """The fields of this class by name, to build a type that extends it."""
+        return {each.name: getattr(self, each.name) for each in fields(Scores)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,115 +49,113 @@ class ScoredData:
     """The rows that were scored."""
 
     places: tuple[str, ...]
-    """A file, a name on the hub or `demo:…` each."""
+    """For each source a file, a name on the hub or `demo:…`."""
     fingerprint: str
     """A hash of their tokens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """A score file. `lease` is that of the checkpoint where the run left the evaluation to another job, else 0."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreFile(Scores):
+    """A score file."""
 
     step: int
-    scores: dict[str, float]
     lease: int = 0
-    groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    signatures: dict[str, str] = field(default_factory=dict)
-    generation: dict[str, Any] = field(default_factory=dict)
-    num_rows: int | None = None
+    """Lease of the checkpoint, where the run left the evaluation to another job; else 0."""
     data: ScoredData | None = None
-    hypotheses: str | None = None
-    """Their folder, relative to that of the scores."""
-    seconds: float | None = None
-    warnings: tuple[str, ...] = ()
 
 
-_SCORES = TypeAdapter(Scores)
+@dataclass(frozen=True, slots=True)
+class ScoredTexts:
+    """The texts that were compared, one line each, in the order of the evaluation rows."""
+
+    hypotheses: Sequence[str]
+    references: Sequence[str]
+    sources: Sequence[str]
 
 
-def score_file(folder: Path, *, step: int) -> Path:
-    """Where the scores of a step are written."""
-    return folder / "scores" / f"step-{step:08d}.json"
+_SCORE_FILE = TypeAdapter(ScoreFile)
 
 
-def find_other_data(folder: Path, *, data: ScoredData) -> ScoredData | None:
-    """Rows other than `data` that a score file in a folder is of; None where there is no such file."""
-    read = (_read_scores(path) for path in sorted((folder / "scores").glob("step-*.json")))
+def write_scores(
+    scores: Scores,
+    texts: ScoredTexts,
+    *,
+    folder: RunFolder,
+    step: int,
+    lease: int = 0,
+    data: ScoredData | None = None,
+) -> str:
+    """Write the texts and the score file of a step; returns the texts' folder, relative to `folder`.
+
+    The folder of the texts appears complete and before the score file, so that a score that can be read has its
+    hypotheses. The score file also holds the sacrebleu command that computes the same numbers. One process at a time may
+    write there.
+    """
+    hypotheses, score_file = folder.hypotheses(step), folder.score_file(step)
+    with new_folder(hypotheses, draft=hypotheses.with_name(f"{hypotheses.name}.tmp"), durable=False) as draft:
+        for name in ("hypotheses", "references", "sources"):
+            lines = "".join(f"{line}\n" for line in getattr(texts, name))
+            (draft / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
+        score_file.unlink(missing_ok=True)  # it belongs to the earlier evaluation of this step
+    relative = str(hypotheses.relative_to(folder.path))
+    fields = scores.as_fields() | {"hypotheses": relative}
+    values = asdict(ScoreFile(**fields, step=step, lease=lease, data=data)) | {"command": sacrebleu_command(scores)}
+    write_file(score_file, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+    return relative
+
+
+def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | None:
+    """The command that computes the same BLEU and chrF; None if there is no BLEU.
+
+    `folder` is that of the texts, seen from where the command is run; None runs it in the folder itself.
+    """
+    if "bleu" not in scores.signatures:
+        return None
+    settings = dict(part.split(":", 1) for part in scores.signatures["bleu"].split("|") if ":" in part)
+    named = settings.get("tok", "13a")
+    # the signature of a MeCab tokenizer continues with the version of its dictionary
+    tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
+    references, hypotheses = (
+        name if folder is None else f"{folder}/{name}" for name in ("references.txt", "hypotheses.txt")
+    )
+    metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
+    words = ["sacrebleu", references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
+    return shlex.join([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
+
+
+def read_score_file(folder: RunFolder, *, step: int) -> ScoreFile | None:
+    """The score file of a step; None if it does not exist or is damaged."""
+    return _read(folder.score_file(step))
+
+
+def find_other_data(folder: RunFolder, *, data: ScoredData) -> ScoredData | None:
+    """Rows other than `data` that a score file in `folder` was made from; None if there is no such file."""
+    read = (_read(path) for path in folder.score_files())
     kept = (scores.data for scores in read if scores is not None and scores.data is not None)
     return next((other for other in kept if other.fingerprint != data.fingerprint), None)
 
 
-def read_deferred_scores(run_dir: Path, *, due: DeferredRow) -> Scores | None:
-    """The scores of an evaluation that was left to another job; None until they are there."""
-    scores = _read_scores(score_file(run_dir, step=due.step))
-    # an earlier start may have scored other weights at this step
-    return scores if scores and (scores.step, scores.lease) == (due.step, due.lease) else None
+def read_test_sets(folder: RunFolder) -> Mapping[str, tuple[ScoreFile, ...]]:
+    """Scores of other test sets by name, in the order of their steps; raises RunFolderError where a file is damaged."""
+    names = sorted(path.name for path in folder.test_sets.glob("*"))
+    found = {name: tuple(_read_test_set(RunFolder(folder.test_sets / name))) for name in names}
+    return {name: scores for name, scores in found.items() if scores}
 
 
-def _read_scores(path: Path) -> Scores | None:
-    try:
-        scores: Scores = _SCORES.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
-        return None
-    return scores
-
-
-def merge_evaluations(
-    rows: Sequence[Row], *, find_scores: Callable[[DeferredRow], Scores | None]
-) -> tuple[list[EvalRow], list[DeferredRow]]:
-    """The evaluations among `rows`, superseded ones dropped, by step: those made, and those still due."""
-    made = {row.step: row for row in rows if isinstance(row, EvalRow)}
-    due = []
-    for row in rows:
-        if not isinstance(row, DeferredRow) or row.step in made:
-            continue
-        scores = find_scores(row)
-        if scores is None:
-            due.append(row)
-        else:
-            made[row.step] = as_row(scores, due=row)
-    return [made[step] for step in sorted(made)], sorted(due, key=lambda row: row.step)
-
-
-def as_row(scores: Scores, *, due: DeferredRow) -> EvalRow:
-    """An evaluation as the run itself would have written it down."""
-    return EvalRow(
-        step=due.step,
-        epoch=due.epoch,
-        train_loss=due.train_loss,
-        lease=due.lease,
-        scores=scores.scores,
-        groups=scores.groups,
-        signatures=scores.signatures,
-        generation=scores.generation,
-        num_rows=scores.num_rows,
-        hypotheses=scores.hypotheses,
-        seconds=scores.seconds,
-        warnings=scores.warnings,
-    )
-
-
-def folder_of_set(run_dir: Path, *, name: str) -> Path:
-    """Where the scores of another test set are kept.
-
-    Raises:
-        UserError: the name cannot be that of a folder.
-    """
-    if not _SET_NAME.fullmatch(name):
-        raise UserError(f"--as {name}: a test set is named with letters, digits, `.`, `_` and `-`")
-    return run_dir / TEST_SETS / name
-
-
-def read_test_sets(run_dir: Path) -> Mapping[str, tuple[Scores, ...]]:
-    """Scores of other test sets by name, in the order of their steps; raises RunFolderError where a file is broken."""
-    found: dict[str, list[Scores]] = {}
-    for path in sorted((run_dir / TEST_SETS).glob("*/scores/step-*.json")):
+def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
+    for path in folder.score_files():
         try:
-            scores: Scores = _SCORES.validate_json(path.read_bytes())
+            yield _SCORE_FILE.validate_json(path.read_bytes())
         except ValidationError as error:
             fault = error.errors()[0]
             raise RunFolderError(
                 f"{path}: {fault['loc']}: {fault['msg']}; score it again, or remove the file"
             ) from error
-        found.setdefault(path.parents[1].name, []).append(scores)
-    return {name: tuple(sorted(scores, key=lambda one: one.step)) for name, scores in found.items()}
+
+
+def _read(path: Path) -> ScoreFile | None:
+    try:
+        scores: ScoreFile = _SCORE_FILE.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return scores

@@ -22,7 +22,7 @@ from dstrain.checkpoint.pending import list_pending
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.run_folder.rows import RunFolderError
+from dstrain.run_folder.reading import RunFolderError
 from dstrain.slurm.commands import Run, run_command
 
 SCRIPT = "slurm/evaluate.sbatch"

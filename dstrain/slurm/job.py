@@ -23,7 +23,7 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
-from dstrain.run_folder.layout import make_run_dir
+from dstrain.run_folder.layout import make_run_folder
 from dstrain.run_folder.outcome import read_outcome
 from dstrain.slurm.commands import Run, run_command
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
@@ -259,7 +259,7 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
             f"environment: SLURM_JOB_ID and SLURM_RESTART_COUNT must be whole numbers, found {job!r} and {restart!r}; "
             "submit slurm/train.sbatch with sbatch"
         )
-    run_dir = make_run_dir(config)
+    run_dir = make_run_folder(config).path
     nodes = environment.get("SLURM_JOB_NODELIST", "")
     name = _name_of(job, environment=environment)
     return Job(

@@ -1,7 +1,7 @@
-"""The files of a run folder read from outside, while it runs or afterwards; decides nothing.
+"""Reads the files of a run folder from outside, during the run or afterwards; decides nothing.
 
-Changes nothing, hashes nothing and asks no other host. Whatever is broken or half written is passed over, and noted where
-it hides something.
+Writes nothing, computes no checksums and contacts no other host. A file or line that is broken or half written is skipped;
+a note says so if anything is missing because of it.
 """
 
 import json
@@ -20,73 +20,75 @@ from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.run_folder.claims import DIRECTORY, Claim, read_claims
+from dstrain.run_folder.claims import Claim, claim_path, read_claims
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_outcome
-from dstrain.run_folder.record import CONFIG_FILE, INFO_FILE, read_run_info
-from dstrain.run_folder.rows import METRICS_FILE, ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
-from dstrain.run_folder.scores import merge_evaluations, read_deferred_scores
+from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
+from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
 from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
 MAX_COUNT = 2**63 - 1
-"""Of steps and seconds: a larger number is damage."""
+"""Most steps and seconds: a larger number can only come from a damaged file."""
 UNREADABLE = (ValueError, OSError, RecursionError)
-"""What reading a broken file may end in; JSON nested without end is a RecursionError."""
+"""What reading a broken file may raise; a RecursionError comes from deeply nested JSON."""
 
 _HANG = TypeAdapter(Hang)
 
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What a run folder holds; times are seconds since 1970."""
+    """The content of a run folder. Times are seconds since 1970."""
 
-    is_there: bool
-    """Whether there is such a folder."""
+    folder_exists: bool
     config: RunConfig | None
     total_steps: int | None
     train_rows: tuple[TrainRow, ...]
     eval_rows: tuple[EvalRow, ...]
     pending_rows: tuple[DeferredRow, ...]
-    """Evaluations left to other jobs that have given no scores yet."""
+    """Evaluations deferred to other jobs that have no scores yet."""
     evaluation_jobs: dict[Evaluation, list[str]]
-    """The jobs that were submitted for evaluations, the earliest first."""
+    """The jobs that were submitted for each evaluation, the earliest first."""
     events: tuple[EventRow, ...]
     claims: tuple[Claim, ...]
+    """One per attempt, the newest last."""
     renewed: float | None
     """When the newest claim was last written, by the file system's clock."""
     outcome: RunOutcome | None
     records: tuple[RankRecord, ...]
-    """Of the newest start."""
+    """Of the ranks of the newest attempt."""
     hangs: dict[int, Hang]
-    """By the number of the start that hung."""
+    """By the number of the attempt that hung."""
     job_end: JobEnd | None
-    """What ended the newest start of the job that the newest claim is of."""
+    """How the job of the newest attempt ended, by its batch script."""
     comes_again: str | None
-    """The job that is to start the run again, or has begun to, by the last that its batch script wrote."""
+    """The Slurm job that will start the run again or is doing so, by the newest entry of its batch script."""
     checkpoints: tuple[tuple[Path, float | None], ...]
-    """Those that count, the newest first, and when they were saved."""
+    """Those that are not superseded, the newest first, and when they were saved."""
     notes: tuple[str, ...]
-    """What could not be read, in sentences."""
+    """What could not be read, for the user."""
 
 
 def read_files(run_dir: Path) -> RunFiles:
-    """The files of a run folder; an absent folder holds none."""
+    """The content of a run folder; empty if the folder does not exist."""
     notes: list[str] = []
     rows = _read_rows(run_dir, notes=notes)
-    evaluations, due = merge_evaluations(rows, find_scores=lambda due: read_deferred_scores(run_dir, due=due))
-    claims, outcome = _read_start(run_dir)
+    evaluations, pending = merge_evaluations(
+        rows, find_scores=lambda row: read_deferred_scores(RunFolder(run_dir), row=row)
+    )
+    claims, outcome = _read_claims_and_outcome(run_dir)
     history = read_history(run_dir)
     return RunFiles(
-        is_there=run_dir.is_dir(),
+        folder_exists=run_dir.is_dir(),
         config=_read_config(run_dir, notes=notes),
         total_steps=_read_total_steps(run_dir, notes=notes),
         train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
         eval_rows=tuple(evaluations),
-        pending_rows=tuple(due),
+        pending_rows=tuple(pending),
         evaluation_jobs=read_jobs(run_dir),
         events=tuple(row for row in rows if isinstance(row, EventRow)),
         claims=tuple(claims),
-        renewed=_mtime(run_dir / DIRECTORY / f"{claims[-1].number:08d}.json") if claims else None,
+        renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
         outcome=outcome,
         records=_read_records(run_dir, claims=claims),
         hangs=_read_hangs(run_dir, claims=claims),
@@ -98,35 +100,35 @@ def read_files(run_dir: Path) -> RunFiles:
 
 
 def _read_config(run_dir: Path, *, notes: list[str]) -> RunConfig | None:
-    path = run_dir / CONFIG_FILE
+    path = RunFolder(run_dir).config
     try:
         return load_config(str(path)) if path.is_file() else None
     except UNREADABLE as error:
-        notes.append(f"{CONFIG_FILE} cannot be read, so its limits and its metric are not known: {error}")
+        notes.append(f"{path.name} cannot be read, so the limits and the metric of the run are unknown: {error}")
     return None
 
 
 def _read_total_steps(run_dir: Path, *, notes: list[str]) -> int | None:
     try:
-        total = read_run_info(run_dir).total_steps if (run_dir / INFO_FILE).is_file() else None
+        total = read_run_info(run_dir).total_steps if RunFolder(run_dir).info.is_file() else None
     except UNREADABLE as error:
-        notes.append(f"{INFO_FILE} cannot be read: {error}")
+        notes.append(f"{RunFolder(run_dir).info.name} cannot be read: {error}")
         return None
     return total if total is not None and 0 < total <= MAX_COUNT else None
 
 
 def _read_rows(run_dir: Path, *, notes: list[str]) -> list[Row]:
-    """Rows of metrics.jsonl that count; broken lines are passed over, but for a torn last one said."""
-    path = run_dir / METRICS_FILE
+    """The rows of metrics.jsonl that are not superseded. Broken lines are skipped and noted, except a torn last one."""
+    path = RunFolder(run_dir).metrics
     try:
         *lines, torn = path.read_bytes().split(b"\n") if path.is_file() else [b""]
     except OSError as error:
-        notes.append(f"{METRICS_FILE} cannot be read: {error.strerror}")
+        notes.append(f"{path.name} cannot be read: {error.strerror}")
         return []
     read = [_read_row(line) for line in lines]
     broken = [number for number, row in enumerate(read, start=1) if row is None]
     if broken:
-        notes.append(f"{METRICS_FILE}: {len(broken)} broken line(s) passed over, the first is line {broken[0]}")
+        notes.append(f"{path.name}: {len(broken)} broken line(s) skipped, the first is line {broken[0]}")
     return drop_superseded([row for row in [*read, _read_row(torn)] if row is not None])
 
 
@@ -139,8 +141,8 @@ def _read_row(line: bytes) -> Row | None:
     return row if 0 <= row.step <= MAX_COUNT else None
 
 
-def _read_start(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:
-    """Claims, and the outcome that belongs to them: read again where it changed meanwhile."""
+def _read_claims_and_outcome(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:
+    """The claims and the outcome that belongs to them: both are read again if the outcome changed in between."""
     for _ in range(2):
         outcome = read_outcome(run_dir)
         try:
@@ -153,7 +155,7 @@ def _read_start(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:
 
 
 def _read_records(run_dir: Path, *, claims: Sequence[Claim]) -> tuple[RankRecord, ...]:
-    """Records of the newest start: those of earlier ones stay where the run was started again on fewer ranks."""
+    """The rank records of the newest attempt. Older ones remain in the folder if an earlier attempt had more ranks."""
     try:
         found = read_rank_records(ranks_dir(run_dir))
     except UNREADABLE:
@@ -180,7 +182,7 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
     hangs = {}
     for claim in claims:
         with suppress(OSError, ValidationError):
-            path = run_dir / "hangs" / str(claim.number) / "hang.json"
+            path = RunFolder(run_dir).hang_record(claim.number)
             hangs[claim.number] = _HANG.validate_json(path.read_bytes())
     return hangs
 
@@ -194,25 +196,25 @@ def _find_comes_again(history: Sequence[Entry], *, claims: Sequence[Claim]) -> s
     last = history[-1] if history else None
     if last is None or not _is_newest(last, claims=claims):
         return None
-    # a start without an end: its script has not decided yet, was lost with its host, or is starting the run just now
+    # a start without an end: the batch script has not decided yet, was lost with its host, or is starting the run now
     return last.job if isinstance(last, JobStart) or last.again or last.cause in BY_SLURM else None
 
 
 def _is_newest(entry: Entry, *, claims: Sequence[Claim]) -> bool:
-    # a start by hand, or by another job, writes no history; one that ended before it had the folder has no claim
+    # an attempt started by hand or by another job has no history; one that ended before it acquired the lease has no claim
     return not claims or (claims[-1].job.rpartition("/")[2] == entry.job and claims[-1].restart <= entry.restart)
 
 
 def _list_checkpoints(
     run_dir: Path, *, claims: Sequence[Claim], notes: list[str]
 ) -> tuple[tuple[Path, float | None], ...]:
-    root = run_dir / "checkpoints"
+    root = RunFolder(run_dir).checkpoints
     try:
         current = current_dirs(root, claims=claims)
-        num_late = len(checkpoint_dirs(root)) - len(current)
+        num_superseded = len(checkpoint_dirs(root)) - len(current)
     except OSError as error:
         notes.append(f"the checkpoints cannot be listed: {error.strerror}")
         return ()
-    if num_late > 0:
-        notes.append(f"{num_late} checkpoint(s) do not count: a later start went on from an earlier step")
+    if num_superseded > 0:
+        notes.append(f"{num_superseded} checkpoint(s) are superseded: a later attempt resumed from an earlier step")
     return tuple((directory, _mtime(directory / MANIFEST)) for directory in current)

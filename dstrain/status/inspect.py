@@ -1,4 +1,4 @@
-"""A run as its files tell: RunFiles in, RunStatus out. Pure but for `inspect_status`, which reads the files."""
+"""The status of a run, computed from its files. Pure, except `inspect_status`, which reads them."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -19,9 +19,9 @@ from dstrain.status.files import RunFiles, read_files
 from dstrain.status.judge import (
     STOPPED,
     Evidence,
-    IsThere,
+    IsAlive,
+    Judgement,
     State,
-    Verdict,
     find_missing,
     find_slowest,
     judge,
@@ -30,8 +30,9 @@ from dstrain.status.judge import (
 from dstrain.status.pace import Pace, measure_pace, remaining_seconds
 
 MAX_SLOWEST = 3
+"""Slowest ranks that are listed."""
 DEFAULT_LEASE_SECONDS = Machine().lease_seconds
-"""Where a run's own is not known."""
+"""For a run whose recipe cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +44,31 @@ class RankView:
     phase: str
     step: int | None
     quiet_seconds: float
-    """Since its last progress."""
+    """Seconds since its last progress."""
     problem: str | None = None
-    """Why it seems to be gone."""
+    """Why it counts as missing; None if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
 class RanksView:
-    """All ranks of the newest start, in short."""
+    """A summary of all ranks of the newest attempt."""
 
     num_ranks: int
     phases: dict[str, int]
-    """Phase to the number of ranks in it, the most frequent first."""
+    """Number of ranks per phase, the most frequent phase first."""
     quiet_seconds: float | None
-    """Since the last progress of any of them; None once all have ended."""
+    """Seconds since the last progress of any rank; None once all have ended."""
     num_saving: int
-    """Ranks with a checkpoint in flight."""
+    """Ranks that are saving a checkpoint."""
     slowest: tuple[RankView, ...]
-    """Those that the others wait for, the slowest first."""
+    """The ranks that the others wait for, the slowest first."""
     missing: tuple[RankView, ...]
-    """Those that show no sign of life."""
+    """The ranks that show no sign of life."""
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
-    """A score, and when it was reached."""
+class ScoreAtStep:
+    """One score and the step it was measured at."""
 
     step: int
     metric: str
@@ -75,25 +76,25 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """One start of the run."""
+class AttemptView:
+    """One attempt of the run."""
 
     number: int
-    """Of its lease."""
+    """The number of its lease."""
     host: str | None
     since: float | None
     """Seconds since 1970."""
     from_step: int | None
-    """The step it went on from; None if it never chose one."""
+    """The step it resumed from, 0 for a new run; None if it ended before it chose one."""
     cause: str | None
-    """Why it was started, where its launcher said so."""
+    """Why it was started, if its launcher gave a reason."""
     ended: str | None
-    """How it ended; None while it runs."""
+    """How it ended; None while it is in progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointView:
-    """The newest checkpoint by name; whether it is whole, `dstrain verify` says."""
+    """The newest checkpoint, by name. It is not verified; `dstrain verify` does that."""
 
     name: str
     step: int
@@ -110,25 +111,26 @@ class RunStatus:
     state: State
     message: str
     since: float | None
-    """As of Verdict."""
+    """As `Judgement.since`."""
     now: float
     step: int | None
     total_steps: int | None
     step_seconds: float | None
     eta_seconds: float | None
-    """Until the end, of a run that is running."""
+    """Seconds until the last step; None unless the run is running."""
     ranks: RanksView | None
-    last_loss: Score | None
+    last_loss: ScoreAtStep | None
     last_scores: EvalRow | None
-    best: Score | None
+    best: ScoreAtStep | None
     checkpoint: CheckpointView | None
     cause: str | None
-    """What ended its job, and who says so; None where nobody does."""
+    """What ended its job, and the source of that; None if unknown."""
     comes_again: str | None
-    """The Slurm job that Slurm is to start again."""
-    starts: tuple[Start, ...]
+    """The job that Slurm will start again; None if there is none."""
+    starts: tuple[AttemptView, ...]
+    """The newest last."""
     notes: tuple[str, ...]
-    """What could not be read, and what to know besides."""
+    """What could not be read, and anything else the user should know."""
 
 
 def inspect_status(
@@ -139,57 +141,57 @@ def inspect_status(
     find_start: Callable[[int], int | None] = process_start,
     quiet_seconds: float | None = None,
 ) -> RunStatus:
-    """What the run in a folder is doing.
+    """The status of the run in a folder.
 
     Args:
         now: seconds since 1970.
-        observer: who asks; tells of which processes the process table of this host knows.
-        find_start: a process id's start, as `process_start`.
-        quiet_seconds: a run without progress for this long is silent, whatever its phase; None goes by the phase.
+        observer: this process; decides which processes of the run this host's process table can show.
+        find_start: returns the start time of a process id, as `process_start` does.
+        quiet_seconds: seconds without progress after which a run is silent; None uses the limit of its phase.
     """
 
-    def is_there(process: Holder) -> bool | None:
+    def is_alive(process: Holder) -> bool | None:
         start = find_start(process.pid) if observer.may_see(process) else HIDDEN
         return None if start == HIDDEN else start == process.process_start
 
-    return view_status(read_files(run_dir), run=str(run_dir), now=now, is_there=is_there, quiet_seconds=quiet_seconds)
+    return view_status(read_files(run_dir), run=str(run_dir), now=now, is_alive=is_alive, quiet_seconds=quiet_seconds)
 
 
 def view_status(
-    files: RunFiles, *, run: str, now: float, is_there: IsThere, quiet_seconds: float | None = None
+    files: RunFiles, *, run: str, now: float, is_alive: IsAlive, quiet_seconds: float | None = None
 ) -> RunStatus:
-    """What the files of a run tell; arguments as those of `judge`."""
+    """The status of a run from the content of its files; the other arguments are those of `judge`."""
     pace = measure_pace(files.train_rows, files.eval_rows)
     evidence = _collect(files, pace=pace)
-    verdict = judge(evidence, now=now, is_there=is_there, quiet_seconds=quiet_seconds)
-    step = _step(verdict, files=files)
+    judgement = judge(evidence, now=now, is_alive=is_alive, quiet_seconds=quiet_seconds)
+    step = _step(judgement, files=files)
     last = files.train_rows[-1] if files.train_rows else None
-    has_ended = verdict.state in (*STOPPED, "lost", "killed")
+    has_ended = judgement.state in (*STOPPED, "lost", "killed")
     return RunStatus(
         run=run,
-        state=verdict.state,
-        message=verdict.message,
-        since=verdict.since,
+        state=judgement.state,
+        message=judgement.message,
+        since=judgement.since,
         now=now,
         step=step,
         total_steps=files.total_steps,
         step_seconds=pace.step_seconds if pace else None,
-        eta_seconds=_eta(verdict, pace=pace, step=step, total_steps=files.total_steps),
-        ranks=_view_ranks(evidence, verdict=verdict, now=now, is_there=is_there),
-        last_loss=Score(last.step, "loss", last.loss) if last else None,
+        eta_seconds=_eta(judgement, pace=pace, step=step, total_steps=files.total_steps),
+        ranks=_view_ranks(evidence, judgement=judgement, now=now, is_alive=is_alive),
+        last_loss=ScoreAtStep(last.step, "loss", last.loss) if last else None,
         last_scores=files.eval_rows[-1] if files.eval_rows else None,
         best=_find_best(files),
         checkpoint=_view_checkpoint(files),
         cause=_describe_end(files.job_end) if has_ended else None,
         comes_again=files.comes_again if has_ended else None,
-        starts=tuple(_view_start(claim, files=files, verdict=verdict) for claim in files.claims),
+        starts=tuple(_view_attempt(claim, files=files, judgement=judgement) for claim in files.claims),
         notes=files.notes + _note_unsaved(files) + _note_pending(files, run=run),
     )
 
 
 def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
     return Evidence(
-        is_there=files.is_there,
+        folder_exists=files.folder_exists,
         claim=files.claims[-1] if files.claims else None,
         renewed=files.renewed,
         outcome=files.outcome,
@@ -201,10 +203,11 @@ def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
     )
 
 
-def _step(verdict: Verdict, *, files: RunFiles) -> int | None:
-    """Steps done: by the ranks, else where the start went on from, else by whoever wrote last."""
-    told = "preempted" if verdict.state in STOPPED else verdict.state
-    if files.outcome and told == files.outcome.outcome and files.outcome.step is not None:
+def _step(judgement: Judgement, *, files: RunFiles) -> int | None:
+    """Completed steps: from the outcome, else the ranks, else the step resumed from, else the newest rows."""
+    outcome = "preempted" if judgement.state in STOPPED else judgement.state
+    # the step of an outcome counts only if the judgement relies on that outcome
+    if files.outcome and outcome == files.outcome.outcome and files.outcome.step is not None:
         return files.outcome.step
     steps = [record.step for record in files.records if record.step is not None]
     base = files.claims[-1].base_step if files.claims else None
@@ -214,22 +217,22 @@ def _step(verdict: Verdict, *, files: RunFiles) -> int | None:
     return max(steps or [row.step for row in rows], default=None)
 
 
-def _eta(verdict: Verdict, *, pace: Pace | None, step: int | None, total_steps: int | None) -> float | None:
-    if verdict.state != "running" or pace is None or step is None or total_steps is None:
+def _eta(judgement: Judgement, *, pace: Pace | None, step: int | None, total_steps: int | None) -> float | None:
+    if judgement.state != "running" or pace is None or step is None or total_steps is None:
         return None
     return remaining_seconds(pace, step=step, total_steps=total_steps)
 
 
-def _find_best(files: RunFiles) -> Score | None:
+def _find_best(files: RunFiles) -> ScoreAtStep | None:
     if files.config is None:
         return None
     metric = files.config.best_metric
     best = best_evaluation(files.eval_rows, metric=metric)
-    return Score(best.step, metric, best.scores[metric]) if best else None
+    return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
 
 
 def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
-    """That the newest checkpoint that was wanted does not exist, unless a later one does."""
+    """A note if the newest attempt to save a checkpoint failed."""
     unsaved = [event for event in files.events if event.event == "unsaved"]
     newest = parse_checkpoint_name(files.checkpoints[0][0]) if files.checkpoints else None
     if not unsaved or (newest and newest.step >= unsaved[-1].step):
@@ -238,7 +241,7 @@ def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
 
 
 def _note_pending(files: RunFiles, *, run: str) -> tuple[str, ...]:
-    """Which evaluations have no scores yet because another job is to make them, by their jobs."""
+    """A note on the evaluations deferred to other jobs that have no scores yet, grouped by job."""
     steps: dict[str, list[str]] = {}
     for row in files.pending_rows:
         jobs = files.evaluation_jobs.get((row.step, row.lease), [])
@@ -248,22 +251,23 @@ def _note_pending(files: RunFiles, *, run: str) -> tuple[str, ...]:
     if not steps:
         return ()
     listed = "; ".join(f"step {', '.join(some)} ({whose})" for whose, some in steps.items())
-    return (f"evaluations of other jobs without scores so far: {listed}; by hand: dstrain evaluate {run} --pending",)
+    way_out = f"to run them here: dstrain evaluate {run} --pending"
+    return (f"evaluations deferred to other jobs have no scores yet: {listed}; {way_out}",)
 
 
 def _describe_end(end: JobEnd | None) -> str | None:
-    """Of a start that ended by itself the message tells."""
-    return f"{end.cause}; says {end.source}" if end and end.cause not in ("its own end", "unknown") else None
+    """What ended a job; None if the attempt ended by itself: its own message says why."""
+    return f"{end.cause}, according to {end.source}" if end and end.cause not in ("its own end", "unknown") else None
 
 
-def _view_ranks(evidence: Evidence, *, verdict: Verdict, now: float, is_there: IsThere) -> RanksView | None:
+def _view_ranks(evidence: Evidence, *, judgement: Judgement, now: float, is_alive: IsAlive) -> RanksView | None:
     records = evidence.records
-    if not records or verdict.state in ("finished", *STOPPED):
+    if not records or judgement.state in ("finished", *STOPPED):
         return None
-    # of a run that has ended none is missing
-    is_on = verdict.state in ("running", "silent")
+    # once a run has ended, all its ranks are gone and none counts as missing
+    is_active = judgement.state in ("running", "silent")
     lease_seconds = evidence.lease_seconds
-    missing = find_missing(records, now=now, is_there=is_there, lease_seconds=lease_seconds) if is_on else []
+    missing = find_missing(records, now=now, is_alive=is_alive, lease_seconds=lease_seconds) if is_active else []
     active = [record for record in records if record.ended is None]
     phases = Counter("ended" if record.ended else main_phase(record) for record in records)
     return RanksView(
@@ -290,24 +294,24 @@ def _view_checkpoint(files: RunFiles) -> CheckpointView | None:
     return CheckpointView(str(name), name.step, saved, len(files.checkpoints))
 
 
-def _view_start(claim: Claim, *, files: RunFiles, verdict: Verdict) -> Start:
+def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> AttemptView:
     holder = claim.holder
     if claim.number != files.claims[-1].number:
         ended: str | None = _why_ended(claim, files=files)
     else:
-        ended = None if verdict.state in ("running", "silent") else verdict.state
+        ended = None if judgement.state in ("running", "silent") else judgement.state
     since = from_iso(holder.since) if holder else None
     begun = (event for event in files.events if event.lease == claim.number and event.event in ("start", "resume"))
     cause = next((event.message for event in begun), None)
-    return Start(claim.number, holder.host if holder else None, since, claim.base_step, cause, ended)
+    return AttemptView(claim.number, holder.host if holder else None, since, claim.base_step, cause, ended)
 
 
 def _why_ended(claim: Claim, *, files: RunFiles) -> str:
-    """How an earlier start ended, as far as its rows and a report of a hang say."""
+    """How an earlier attempt ended, according to its rows or its report of a hang."""
     ends = [event for event in files.events if event.lease == claim.number and event.event in ("stop", "finish")]
     if ends:
         name = "stopped" if ends[-1].event == "stop" else "finished"
         return f"{name} at step {ends[-1].step}" + (f": {ends[-1].message}" if ends[-1].message else "")
     if claim.number in files.hangs:
         return describe_hang(files.hangs[claim.number])
-    return "ended in order, without training" if claim.released else "killed, lost or failed: it left no last word"
+    return "ended normally, without training" if claim.released else "killed, lost or failed: it recorded no reason"

@@ -1,4 +1,4 @@
-"""How fast a run trains, by its own rows, and how long the rest will take. Pure."""
+"""How fast a run trains according to its rows, and how long the remaining steps will take. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -7,29 +7,30 @@ from dataclasses import dataclass
 from dstrain.run_folder.rows import EvalRow, TrainRow
 
 RECENT_ROWS = 20
-"""Logging intervals that tell the present speed: the first steps compile and warm up."""
+"""Logging intervals that define the current speed: the first steps, which compile and warm up, would distort it."""
 RECENT_EVALUATIONS = 5
+"""Evaluations that define how long one takes and how many steps are between them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """What the recent rows say."""
+    """The current speed of a run."""
 
     step_seconds: float
-    """Of one optimizer step, the wait for its data included, evaluations and saves not."""
+    """Seconds per optimizer step, including the wait for data, without evaluations and saves."""
     evaluation_seconds: float = 0.0
-    """Of one evaluation."""
+    """Seconds per evaluation."""
     evaluation_every: float | None = None
     """Steps between evaluations; None before the first."""
 
 
 def measure_pace(train_rows: Sequence[TrainRow], eval_rows: Sequence[EvalRow]) -> Pace | None:
-    """The present speed, None before a row tells it. Rows are in order, none of them superseded."""
+    """The current speed, None before the first row with a time. Rows must be in order, and none superseded."""
     timed = [(row.step, row.elapsed_seconds) for row in train_rows if _is_time(row.elapsed_seconds)]
     recent = [(step, seconds) for step, seconds in timed[-RECENT_ROWS - 1 :] if seconds is not None]
     if not recent:
         return None
-    # trained seconds count from step 0, over all restarts
+    # trained seconds count from step 0, over all attempts
     first = recent[0] if len(recent) > 1 else (0, 0.0)
     steps, seconds = recent[-1][0] - first[0], recent[-1][1] - first[1]
     if steps <= 0 or seconds <= 0:

@@ -1,4 +1,4 @@
-"""A RunStatus as a few lines for people, or as JSON values for scripts. Reads nothing."""
+"""A RunStatus as a few lines of text, or as JSON values for scripts. Reads no files."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -6,26 +6,26 @@ from dataclasses import asdict
 from typing import Any
 
 from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
-from dstrain.status.inspect import RanksView, RankView, RunStatus, Start
+from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus
 from dstrain.status.judge import STOPPED
 
 MAX_SHOWN = 3
-"""Ranks without a sign of life that are named."""
-MAX_STARTS = 5
-"""Starts that are listed, the newest."""
+"""Most missing ranks that are named."""
+MAX_ATTEMPTS = 5
+"""Most attempts that are listed, counted from the newest."""
 MAX_SCORES = 5
-AGAIN = "start it again: the same command goes on from the newest checkpoint"
+AGAIN = "start it again: the same command resumes from the newest checkpoint"
 ADVICE = {
     **dict.fromkeys(("killed", "lost", *STOPPED), AGAIN),
-    "no such folder": "give a run folder: the output_dir of its recipe, seen from here",
-    "silent": "its watchdog ends it when its limit is over (machine.watchdog), with the stacks of all ranks in hangs/",
+    "no such folder": "give the run folder (output_dir in the recipe) as a path on this host",
+    "silent": "its watchdog ends it after the time limit in machine.watchdog, and writes the stacks of all ranks to hangs/",
 }
 TIMES = ("since", "saved", "now")
 """Fields that hold seconds since 1970."""
 
 
 def describe_status(status: RunStatus) -> str:
-    """What a run is doing, in at most some twenty lines whatever its size."""
+    """What a run is doing, in about twenty lines at most, however many ranks it has."""
     rows = list(_rows(status))
     width = max((len(topic) for topic, _ in rows), default=0)
     lines = [f"{status.run}: {status.state}{_headline(status)}"]
@@ -36,7 +36,7 @@ def describe_status(status: RunStatus) -> str:
 
 
 def as_json(status: RunStatus) -> dict[str, Any]:
-    """The same as JSON values: times in ISO form, and null for what is no finite number."""
+    """The same as JSON values: times in ISO format, None for a number that is not finite."""
     values = asdict(status)
     scores = values.pop("last_scores")
     values["last_scores"] = {"step": scores["step"], "scores": scores["scores"]} if scores else None
@@ -56,15 +56,16 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.cause:
         yield "cause", status.cause
     if status.comes_again is not None:
-        job = status.comes_again  # who cancels it while it waits leaves no word in the run folder
-        yield "way out", f"Slurm starts job {job} again, as squeue --jobs {job} shows; if it does not, {AGAIN}"
+        # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
+        job = status.comes_again
+        yield "what to do", f"Slurm starts job {job} again (see squeue --jobs {job}); if it does not, {AGAIN}"
     elif advice := ADVICE.get(status.state):
-        yield "way out", advice
+        yield "what to do", advice
     if status.step is not None or status.total_steps is not None:
         yield "step", _progress(status)
     if status.eta_seconds is not None and status.step_seconds is not None:
         end = moment(status.now + status.eta_seconds)
-        yield "ETA", f"in {duration(status.eta_seconds)}, {end} ({status.step_seconds:.3g} s a step)"
+        yield "ETA", f"in {duration(status.eta_seconds)}, {end} ({status.step_seconds:.3g} s per step)"
     if status.ranks:
         yield from _rank_rows(status.ranks)
     if status.last_loss:
@@ -78,7 +79,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
     elif status.state not in ("never started", "no such folder"):
         yield "checkpoint", "none yet"
-    yield from _start_rows(status.starts)
+    yield from _attempt_rows(status.starts)
     for note in status.notes:
         yield "note", note
 
@@ -93,7 +94,7 @@ def _progress(status: RunStatus) -> str:
 
 def _rank_rows(ranks: RanksView) -> Iterator[tuple[str, str]]:
     phases = ", ".join(f"{count} in '{phase}'" for phase, count in ranks.phases.items())
-    saving = f"; a checkpoint in flight on {ranks.num_saving}" if ranks.num_saving else ""
+    saving = f"; {ranks.num_saving} saving a checkpoint" if ranks.num_saving else ""
     yield "ranks", f"{ranks.num_ranks}: {phases}{saving}"
     if ranks.slowest:
         yield "slowest" if ranks.num_ranks > 1 else "rank", "\n".join(map(_rank, ranks.slowest))
@@ -116,17 +117,18 @@ def _scores(status: RunStatus) -> str:
     return f"{shown}{'  …' if len(listed) > MAX_SCORES else ''} at step {status.last_scores.step}"
 
 
-def _start_rows(starts: Sequence[Start]) -> Iterator[tuple[str, str]]:
-    if not starts:
+def _attempt_rows(attempts: Sequence[AttemptView]) -> Iterator[tuple[str, str]]:
+    if not attempts:
         return
-    hidden = len(starts) - MAX_STARTS
+    hidden = len(attempts) - MAX_ATTEMPTS
     lines = [f"… {hidden} earlier"] if hidden > 0 else []
-    for start in starts[-MAX_STARTS:]:
-        from_step = "" if start.from_step is None else f" from step {start.from_step}"
-        ended = "goes on" if start.ended is None else start.ended.partition("\n")[0]
-        cause = f" ({start.cause})" if start.cause else ""
-        lines.append(f"{start.number}  {moment(start.since)} on {start.host or UNKNOWN}{from_step}{cause}: {ended}")
-    yield "starts", "\n".join(lines)
+    for attempt in attempts[-MAX_ATTEMPTS:]:
+        host = attempt.host or UNKNOWN
+        from_step = "" if attempt.from_step is None else f" from step {attempt.from_step}"
+        cause = f" ({attempt.cause})" if attempt.cause else ""
+        ended = "in progress" if attempt.ended is None else attempt.ended.partition("\n")[0]
+        lines.append(f"{attempt.number}  {moment(attempt.since)} on {host}{from_step}{cause}: {ended}")
+    yield "attempts", "\n".join(lines)
 
 
 def _ago(then: float | None, *, now: float) -> str:

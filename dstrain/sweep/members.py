@@ -20,6 +20,7 @@ from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
+from dstrain.run_folder.layout import RunFolder
 from dstrain.sweep.form import Setting, Sweep, read_form
 
 MAX_NAME = 80
@@ -123,7 +124,7 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
 def find_change(config: RunConfig) -> str | None:
     """The first difference between the recipe of the run in a member's folder and the member's own; None if there is none."""
     try:
-        before = load_config(str(Path(config.run_dir) / "config.yaml"))
+        before = load_config(str(RunFolder(Path(config.run_dir)).config))
     except ConfigError:  # it has not begun, or another version wrote the file: its next attempt reports that
         return None
     old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))

@@ -21,7 +21,7 @@ def train(
     control: Control,
     quarantine: Quarantine,
 ) -> Progress:
-    """Train from `progress` until `total_steps` or until a hook asks to stop; gives where the run ended.
+    """Train from `progress` until `total_steps` or until a hook asks to stop; returns where the run ended.
 
     A step that the engine refuses is repeated without the rows that `quarantine` sets aside.
 
@@ -39,7 +39,7 @@ def train(
                 result = engine.step(batch, step=progress.step + 1, loss_limit=quarantine.loss_limit)
                 if result.fault is not None:
                     quarantine.set_aside(batch, fault=result.fault, step=progress.step + 1)
-                    steps.close()  # what it has fetched ahead still holds these rows
+                    steps.close()  # what it has prefetched still holds these rows
                     steps = loader.iterate_from(progress.position)
                     continue
                 progress = Progress(progress.step + 1, batch.plan.next_position)

@@ -1,13 +1,14 @@
 """The values that pass between the loop and its hooks."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position
 from dstrain.engine.engine import Engine, StepResult
+from dstrain.run_folder.rows import Event, EventRow, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,22 +77,22 @@ def describe_step(
 
 @dataclass
 class Control:
-    """What hooks may ask of the loop."""
+    """What hooks may request of the loop."""
 
-    record: Callable[[dict[str, Any]], None]
-    """Appends a row to metrics.jsonl (rank 0; nothing elsewhere)."""
+    record: Callable[[Row], None]
+    """Appends a row to metrics.jsonl on rank 0; does nothing on the others."""
     stop_reason: str | None = None
     preempted: bool = False
-    checkpoint_requested: bool = field(default=False)
+    checkpoint_requested: bool = False
     unsaved: str | None = None
-    """Why the newest checkpoint that was asked for does not exist; None if it does."""
+    """Why the newest checkpoint that was requested does not exist; None if it does."""
 
     def request_checkpoint(self) -> None:
         """Save at this step."""
         self.checkpoint_requested = True
 
     def request_stop(self, reason: str, *, preempted: bool = False) -> None:
-        """End after this step, with a checkpoint. Must be asked for on every rank alike."""
+        """End after this step, with a checkpoint. Every rank must request it at the same step."""
         self.stop_reason = self.stop_reason or reason
         self.preempted = self.preempted or preempted
 
@@ -109,20 +110,19 @@ class Hook:
         """After every optimizer step."""
 
     def on_stop(self, progress: Progress, control: Control) -> None:
-        """After the last step, whatever ended the run but an error."""
+        """After the last step, unless an error ended the run."""
 
     def on_error(self, error: BaseException) -> None:
         """On the rank that failed; no collective operations, since the others may be gone."""
 
     def state(self) -> dict[str, Any]:
-        """What must survive a restart, as JSON values. Called on all ranks alike."""
+        """What must survive a restart, as JSON values. Called on all ranks."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take up `state()` of an earlier process."""
+        """Restore the `state()` of an earlier process."""
 
 
-def event_row(event: str, step: int, *, message: str | None = None) -> dict[str, Any]:
-    """A row of metrics.jsonl that tells what happened to the run, and when."""
-    time = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"kind": "event", "event": event, "step": step, "time": time, "message": message}
+def new_event(event: Event, step: int, *, message: str | None = None) -> EventRow:
+    """What happens to the run at this moment."""
+    return EventRow(event, step, datetime.now(UTC).isoformat(timespec="seconds"), message)

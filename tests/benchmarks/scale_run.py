@@ -30,9 +30,10 @@ from dstrain.cluster.processes import read_process, this_process
 from dstrain.cluster.rendezvous import Rendezvous, open_rendezvous
 from dstrain.config.load import dump_config, load_config
 from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
-from dstrain.run_folder.record import CONFIG_FILE, load_record, write_run_info
-from dstrain.run_folder.rows import METRICS_FILE, TrainRow, append_row
+from dstrain.run_folder.record import load_record, write_run_info
+from dstrain.run_folder.rows import TrainRow, append_row
 from dstrain.status.inspect import inspect_status
 from tests.benchmarks.timing import timed
 
@@ -81,14 +82,14 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
     phases = watch("records", lambda: open_records(run_dir, num_ranks=num_ranks, attempt=lease.number))
     lease.set_base(0)
     write_outcome(run_dir, RunOutcome("running", None, attempt=lease.number))
-    (run_dir / CONFIG_FILE).write_text(dump_config(load_config(CONFIG)))
+    RunFolder(run_dir).config.write_text(dump_config(load_config(CONFIG)))
     write_run_info(run_dir, {"world_size": num_ranks, "total_steps": 2 * num_steps})
-    append_row(run_dir / METRICS_FILE, {"kind": "event", "event": "start", "step": 0, "lease": lease.number})
+    append_row(RunFolder(run_dir).metrics, {"kind": "event", "event": "start", "step": 0, "lease": lease.number})
     is_whole = WholeCheckpoints()
     for step in range(1, num_steps + 1):
         watch("steps", lambda step=step: enter_step(phases, step=step))  # type: ignore[misc]
         if step % LOG_EVERY == 0:
-            watch("rows", lambda step=step: append_row(run_dir / METRICS_FILE, build_row(step)))  # type: ignore[misc]
+            watch("rows", lambda step=step: append_row(RunFolder(run_dir).metrics, build_row(step)))  # type: ignore[misc]
         if step % max(1, num_steps // SAVES) == 0:
             lease.renew()
             save = (run_dir, lease, step, num_ranks, is_whole)
@@ -238,9 +239,9 @@ def measure_readers(run_dir: Path, *, num_rows: int) -> dict[str, float]:
         "status": measure(status),
         "record": measure(lambda: load_record(run_dir)),
     }
-    with (run_dir / METRICS_FILE).open("a") as file:
+    with RunFolder(run_dir).metrics.open("a") as file:
         file.writelines(json.dumps(build_row(step)) + "\n" for step in range(10_000, 10_000 + num_rows))
     found[f"status, {num_rows:,} rows"] = measure(status, times=1)
     found[f"record, {num_rows:,} rows"] = measure(lambda: load_record(run_dir), times=1)
-    found["one more row"] = measure(lambda: append_row(run_dir / METRICS_FILE, build_row(10**6)))
+    found["one more row"] = measure(lambda: append_row(RunFolder(run_dir).metrics, build_row(10**6)))
     return found

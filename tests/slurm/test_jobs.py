@@ -105,7 +105,7 @@ def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(t
     call("scancel", job.id)
     status = look(job.config)
     assert (status.state, status.comes_again) == ("requeued", job.id), job.log()
-    assert "if it does not, start it again: the same command goes on" in describe_status(status)
+    assert "if it does not, start it again: the same command resumes" in describe_status(status)
     assert call("squeue", "--noheader", "--jobs", job.id) == ""
 
 

@@ -332,7 +332,7 @@ def test_poisoned_rows_are_named_and_set_aside_and_the_run_finishes(tmp_path: Pa
     trained = [row for rows in noted_rows(tmp_path).values() for row in rows]
     assert sorted(set(trained)) == [row for row in range(NUM_TRAIN) if row not in POISONED]
     card = (Path(config.run_dir) / "README.md").read_text()
-    assert "3 training rows were set aside" in card
+    assert "3 training rows were quarantined" in card
     assert f"{train.name}:4" in card
 
 

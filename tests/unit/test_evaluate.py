@@ -1,93 +1,31 @@
-"""What the scoring of a model is asked for: refused before torch is imported where it cannot be done."""
+"""The program that scores: what it refuses before torch is imported, and what it never takes for a user's mistake."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dstrain import evaluate
 from dstrain.cluster.exit_codes import EXIT_USAGE
-from dstrain.config.load import ConfigError, dump_config, load_config
-from dstrain.evaluate import Order, main, parse_arguments, plan_order
+from dstrain.evaluate import main
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(dump_config(load_config("debug", overrides=[f"output_dir={folder}"])))
-    return folder
-
-
-def order(*arguments: object) -> Order:
-    return plan_order(parse_arguments([str(argument) for argument in arguments], program="evaluate"))
-
-
-@pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
-def test_of_a_run_folder_its_own_recipe_and_its_best_model_are_taken(run: Path, folders: list[str]) -> None:
-    for name in folders:
-        (run / name).mkdir()
-    found = order(run)
-    assert (found.model, found.config.name, found.output) == (str(run / folders[0]), "debug", run / "evaluate")
-    assert (found.step, found.is_pending, found.joins) == (None, False, None)
-
-
-def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
-    (run / "best").mkdir()
-    given = ["data.train=[{path: absent.tsv}]", "model={name: ./absent}"]
-    assert order(run, *given).model == str(run / "best")
-    with pytest.raises(ConfigError, match=r"data.eval.0.path.*no such file"):
-        order(run, "data.eval=[{path: absent.tsv}]")
-
-
-def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:
-    found = order(run, "--step", 7, "--output", tmp_path / "out")
-    assert (found.model, found.step, found.output) == (str(run), 7, tmp_path / "out")
-
-
-def test_another_test_set_joins_the_run(run: Path) -> None:
-    (run / "best").mkdir()
-    found = order(run, "--as", "flores", "evaluation.max_rows=5")
-    assert (found.output, found.joins, found.config.evaluation.max_rows) == (run / "test_sets" / "flores", run, 5)
-
-
-def test_what_has_no_effect_on_scores_is_told_from_what_has(run: Path) -> None:
-    (run / "best").mkdir()
-    given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]
-    assert order(run, *given).ignored == ("training.learning_rate=1", "seed=3")
-    assert order(run, "evaluation={num_beams: 2}").ignored == ()
-
-
-def test_what_is_due_is_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
-    found = order(run, "--pending", "machine.cache_dir=/elsewhere")
-    assert (found.is_pending, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
-
-
-def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
-    found = order("some/model", "name=mine", "--config", "debug")
-    assert (found.model, found.config.name, found.output) == ("some/model", "mine", Path("evaluate/mine"))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["some/model"], "say which recipe with --config"),
-        (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
-        (["some/model", "--config", "debug", "--step", "3"], "--step needs a run folder, and some/model is none"),
-        (["some/model", "--config", "debug", "--as", "x"], "--as needs a run folder"),
-        (["some/model", "--config", "debug", "--pending"], "--pending needs a run folder"),
-        (["{run}"], "score one of its checkpoints with --step"),
-        (["{run}", "--pending", "--step", "3"], "leave --step, --as, --output and --config away"),
-        (["{run}", "--pending", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
-        (["{run}", "--step", "3", "--as", "x", "--output", "y"], "leave --output away, or --as"),
-        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "is named with letters"),
-        (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
-        (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
-        (["{run}/absent", "--config", "debug"], "{run}/absent: no such folder"),
-    ],
-)
-def test_what_cannot_be_done_is_said_and_nothing_is_loaded(
-    arguments: list[str], message: str, run: Path, capsys: pytest.CaptureFixture[str]
+def test_what_cannot_be_scored_ends_with_a_message_and_nothing_is_loaded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (run / "checkpoints" / "step-00000004.lease-1").mkdir(parents=True)
-    assert main([argument.format(run=run) for argument in arguments]) == EXIT_USAGE
-    assert message.format(run=run) in capsys.readouterr().err
-    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml"]
+    assert main([f"{tmp_path}/absent", "--config", "debug"]) == EXIT_USAGE
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/absent: there is no such folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_value_error_of_the_program_is_never_taken_for_a_users_mistake(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def slip(options: Any) -> Any:
+        first, second = [options]
+        raise AssertionError(first, second)
+
+    monkeypatch.setattr(evaluate, "plan_evaluation", slip)
+    with pytest.raises(ValueError, match="not enough values to unpack"):
+        main(["some/model"])
+    assert capsys.readouterr().err == ""

@@ -140,8 +140,11 @@ def test_a_run_gets_its_configuration_place_and_command_and_its_exit_code_is_kep
 ) -> None:
     assert main(["--config", "debug", "seed=7"]) == 85
     (call,) = started
-    assert (call["config"].seed, call["config"].name, call["debug"]) == (7, "debug", False)
-    assert (call["process"].launcher, call["command"]) == ("python", "python launch/train.py --config debug seed=7")
+    assert (call["config"].seed, call["config"].name, call["launch"].debug) == (7, "debug", False)
+    assert (call["launch"].process.launcher, call["launch"].command) == (
+        "python",
+        "python launch/train.py --config debug seed=7",
+    )
 
 
 @pytest.mark.parametrize(("options", "name"), [(["--debug"], "debug-debug"), (["--overfit", "4"], "debug-overfit4")])
@@ -150,7 +153,7 @@ def test_debugging_runs_a_small_recipe_in_a_folder_of_its_own(
 ) -> None:
     main(["--config", "debug", *options])
     (call,) = started
-    assert (call["config"].name, call["debug"]) == (name, True)
+    assert (call["config"].name, call["launch"].debug) == (name, True)
 
 
 def test_debugging_on_several_ranks_is_refused(

@@ -1,4 +1,4 @@
-"""When to save the run's state. Where bytes go, and what is kept, is the store's business."""
+"""When to save the run's state. Does not know where bytes go or what is kept."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Protocol
 from dstrain.checkpoint.saver import Outcome
 from dstrain.cluster.walltime import WallTime
 from dstrain.config.machine import Checkpoint
-from dstrain.training.state import Control, Hook, Progress, StepInfo, event_row
+from dstrain.training.state import Control, Hook, Progress, StepInfo, new_event
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ class Saves(Protocol):
     """What the hook needs of a Saver."""
 
     def poll(self) -> Sequence[Outcome]:
-        """The save that has ended since, if any."""
+        """The save that has ended since the last call, if any."""
 
     def finish(self) -> Sequence[Outcome]:
         """Wait for the save in flight."""
@@ -26,7 +26,7 @@ class Saves(Protocol):
 
 
 class CheckpointHook(Hook):
-    """Saves at a cadence, when asked to, and at the end; says how saves ended."""
+    """Saves at a cadence, on request and at the end; reports how saves ended."""
 
     name = "checkpoint"
 
@@ -38,7 +38,7 @@ class CheckpointHook(Hook):
         save: Callable[[Progress], Sequence[Outcome]],
         saves: Saves,
     ) -> None:
-        """`save` begins a save and gives the outcome of the one before."""
+        """`save` begins a save and returns the outcome of the one before."""
         self._settings = settings
         self._walltime = walltime
         self._save = save
@@ -67,5 +67,5 @@ class CheckpointHook(Hook):
                 log.info("saved %s", outcome.directory)
             else:
                 control.unsaved = f"step {outcome.step} could not be saved: {outcome.problem}"
-                log.warning("%s; training goes on, older checkpoints stay", control.unsaved)
-                control.record(event_row("unsaved", outcome.step, message=outcome.problem))
+                log.warning("%s; training continues, older checkpoints stay", control.unsaved)
+                control.record(new_event("unsaved", outcome.step, message=outcome.problem))

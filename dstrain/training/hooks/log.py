@@ -1,4 +1,4 @@
-"""One row a logging interval in metrics.jsonl, a progress bar on a terminal, plain lines elsewhere, TensorBoard if there."""
+"""One row per logging interval in metrics.jsonl, on a progress bar or as a line, and in TensorBoard if it is installed."""
 
 import importlib.util
 import logging
@@ -16,6 +16,8 @@ from torch import Tensor
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.engine.engine import peak_memory_mb
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.rows import TrainRow
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
@@ -25,12 +27,11 @@ SUMMED = (
     "padded_source_tokens",
     "padded_target_tokens",
     "data_seconds",
-    "seconds",
 )
-"""Fields of StepInfo that a row gives as sums over its interval."""
+"""Fields of StepInfo whose sums over the interval stand in a row."""
 
 ALARM_SKIPS = 3
-"""fp16 steps skipped in a row that are no longer routine: the loss scale falls faster than it finds its place."""
+"""So many fp16 steps skipped in a row are not routine: the loss scale falls and does not settle."""
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ class LogHook(Hook):
         self._longest_streak = 0
         self._finite_norm: Tensor | float | None = None
         self._total_steps = total_steps
+        self._started, self._first_step = time.monotonic(), 0
         self._bar = _build_bar(console, total_steps=total_steps) if ranks.rank == 0 and console.is_terminal else None
         self._board = _build_board(config) if ranks.rank == 0 else None
 
@@ -61,7 +63,7 @@ class LogHook(Hook):
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
-        self._sums.update({name: getattr(info, name) for name in SUMMED})
+        self._sums.update({name: getattr(info, name) for name in (*SUMMED, "seconds")})
         self._count_skips(info)
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=info.step)
@@ -100,8 +102,8 @@ class LogHook(Hook):
         if self._streak == ALARM_SKIPS and self._ranks.rank == 0:
             norm = "none yet" if self._finite_norm is None else f"{float(self._finite_norm):.4g}"
             log.warning(
-                "fp16: %d steps in a row overflowed and were skipped, up to step %d. The loss scale is %g now, the last "
-                "finite gradient norm %s, and %d steps of the run are lost to overflow: some at the beginning are "
+                "fp16: %d steps in a row overflowed and were skipped, up to step %d. The loss scale is now %g, the last "
+                "finite gradient norm was %s, and %d steps of the run were lost to overflow: some at the beginning are "
                 "usual, later ones are not; bf16 needs no loss scale, a lower training.learning_rate may help too",
                 self._streak,
                 info.step,
@@ -112,22 +114,21 @@ class LogHook(Hook):
 
     def _emit(self, info: StepInfo, control: Control) -> None:
         self._trained_seconds += self._sums["seconds"]
-        row = {
-            "kind": "train",
-            "step": info.step,
-            "epoch": info.epoch,
-            "loss": self._loss.mean(),
-            "learning_rate": info.result.learning_rate,
-            "grad_norm": float(info.result.grad_norm),
-            "loss_scale": info.loss_scale,
-            "skipped_steps": info.skipped_steps,
-            "skip_rate": info.skipped_steps / info.step,
-            "halvings_in_a_row": self._longest_streak,
-            **{name: self._sums[name] for name in SUMMED if name != "seconds"},
-            "target_tokens_per_second": self._sums["target_tokens"] / max(self._sums["seconds"], 1e-9),
-            "peak_memory_mb": peak_memory_mb(self._ranks.device),
-            "elapsed_seconds": self._trained_seconds,
-        }
+        row = TrainRow(
+            step=info.step,
+            epoch=info.epoch,
+            loss=self._loss.mean(),
+            learning_rate=info.result.learning_rate,
+            grad_norm=float(info.result.grad_norm),
+            loss_scale=info.loss_scale,
+            skipped_steps=info.skipped_steps,
+            skip_rate=info.skipped_steps / info.step,
+            halvings_in_a_row=self._longest_streak,
+            **{name: self._sums[name] for name in SUMMED},
+            target_tokens_per_second=self._sums["target_tokens"] / max(self._sums["seconds"], 1e-9),
+            peak_memory_mb=peak_memory_mb(self._ranks.device),
+            elapsed_seconds=self._trained_seconds,
+        )
         self._loss.reset()
         self._sums.clear()
         self._longest_streak = self._streak
@@ -135,25 +136,19 @@ class LogHook(Hook):
         if self._ranks.rank == 0:
             self._show(row)
 
-    def _show(self, row: dict[str, Any]) -> None:
+    def _show(self, row: TrainRow) -> None:
         if self._board is not None:
             for name in ("loss", "learning_rate", "grad_norm", "target_tokens_per_second"):
-                self._board.add_scalar(f"train/{name}", row[name], row["step"])
+                self._board.add_scalar(f"train/{name}", getattr(row, name), row.step)
         text = (
-            f"loss {row['loss']:.4f}  lr {row['learning_rate']:.2e}  grad {row['grad_norm']:.3f}  "
-            f"{row['target_tokens_per_second']:,.0f} target tokens/s"
+            f"loss {row.loss:.4f}  lr {row.learning_rate:.2e}  grad {row.grad_norm:.3f}  "
+            f"{row.target_tokens_per_second:,.0f} target tokens/s"
         )
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], numbers=text)
         else:
-            log.info(
-                "step %d/%d  epoch %.2f  %s%s",
-                row["step"],
-                self._total_steps,
-                row["epoch"],
-                text,
-                self._eta(row["step"]),
-            )
+            eta = self._eta(row.step)
+            log.info("step %d/%d  epoch %.2f  %s%s", row.step, self._total_steps, row.epoch, text, eta)
 
     def _eta(self, step: int) -> str:
         done = step - self._first_step
@@ -192,4 +187,4 @@ def _build_board(config: RunConfig) -> Any:
         return None
     from torch.utils.tensorboard import SummaryWriter  # imports for a second, and only where it is installed
 
-    return SummaryWriter(str(Path(config.run_dir) / "tensorboard"))
+    return SummaryWriter(str(RunFolder(Path(config.run_dir)).tensorboard))

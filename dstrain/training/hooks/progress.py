@@ -1,4 +1,4 @@
-"""Tells the rank's record that the run is between steps again; the last of the hooks."""
+"""Writes into the rank's record that the next step has begun; the last of the hooks."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 
 class ProgressHook(Hook):
-    """Ends the phase that another hook has entered: after all hooks the next step is under way."""
+    """Ends the phase that another hook has entered: after all hooks the next step begins."""
 
     name = "progress"
 

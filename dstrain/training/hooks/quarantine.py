@@ -1,14 +1,13 @@
-"""The rows that training does without, because no step with them can be applied: who they are, and when they are too many.
+"""The rows that training leaves out because no step with them can be applied, and when they are too many.
 
-Keeps them over restarts and lists them in quarantine.jsonl. Knows nothing of how a bad row is found or left out.
+Keeps them across restarts and lists them in quarantine.jsonl. Does not know how a bad row is found or left out.
 """
 
-import json
 import logging
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,36 +17,22 @@ from dstrain.data.loader import StepBatch
 from dstrain.data.lookup import LocatedRow
 from dstrain.engine.engine import Fault, TrainingFault
 from dstrain.engine.faults import Finding
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.record import QuarantinedRow, write_quarantine
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
-QUARANTINE_FILE = "quarantine.jsonl"
 NUM_SPIKE_STEPS = 100
-"""Applied steps whose mean loss a spike is measured by; at the beginning of a run, as many as there are."""
+"""A spike is measured against the mean loss of so many applied steps; at the beginning of a run, of those there are."""
 NUM_SHOWN = 5
-"""Rows that a diagnosis gives with their texts."""
+"""Rows that a diagnosis shows with their texts."""
 MAX_SHOWN = 200
 """Characters of a text in a diagnosis."""
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinedRow:
-    """One line of quarantine.jsonl."""
-
-    row: int
-    """Its number in the training token set."""
-    step: int
-    """The first step that was refused because of it."""
-    reason: str
-    where: str
-    """`file:line`."""
-    source: str
-    target: str
-
-
 class Quarantine(Hook):
-    """The rows set aside so far, and the losses by which a spike is known."""
+    """The rows set aside so far, and the recent losses that a spike is compared with."""
 
     name = "quarantine"
 
@@ -62,6 +47,7 @@ class Quarantine(Hook):
     ) -> None:
         """`find_rows(batch, fault, step)` is entered by all ranks, `locate_rows` by rank 0; `exclude` is the loader's."""
         self._config = config
+        self._path = RunFolder(Path(config.run_dir)).quarantine
         self._ranks = ranks
         self._find_rows = find_rows
         self._locate_rows = locate_rows
@@ -75,7 +61,7 @@ class Quarantine(Hook):
 
     @property
     def loss_limit(self) -> float | None:
-        """The largest loss a target token that the next step may have; None if the recipe sets no limit."""
+        """The largest loss per target token that the next step may have; None if the recipe sets no limit."""
         factor = self._config.training.spike_factor
         if factor is None:
             return None
@@ -85,10 +71,10 @@ class Quarantine(Hook):
         """Find the rows that made step `step` fail and leave them out from now on; a collective call of all ranks.
 
         Raises:
-            TrainingFault: no row causes it by itself, or the run would do without more rows than it may.
+            TrainingFault: no row causes it by itself, or more rows would be set aside than the recipe allows.
         """
         finding = self._find_rows(batch, fault, step)
-        # sentences too come from rank 0: only one rank reads the data again
+        # the message too comes from rank 0: only one rank reads the data again
         found, problem = self._ranks.broadcast(self._judge(finding, fault, step) if self._ranks.rank == 0 else None)
         if problem is not None:
             raise TrainingFault(problem)
@@ -98,10 +84,10 @@ class Quarantine(Hook):
         if self._ranks.rank == 0:
             for row in found:
                 log.warning("step %d was not applied: %s. Set aside: %s", step, fault, _show(row))
-            log.warning("step %d is repeated without what was set aside; %s lists it all", step, QUARANTINE_FILE)
+            log.warning("step %d is repeated without these rows; %s lists all of them", step, self._path.name)
 
     def on_start(self, progress: Progress, control: Control) -> None:
-        self._write()  # a later process may have listed rows that this checkpoint knows nothing of
+        self._write()  # a later process may have listed rows that this checkpoint does not know
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         # 0 is the loss of a step whose rows are all set aside
@@ -130,20 +116,14 @@ class Quarantine(Hook):
         return [], diagnose(fault, finding, step=step, rows=found, num_before=len(self._rows), max_rows=limit)
 
     def _write(self) -> None:
-        path = Path(self._config.run_dir) / QUARANTINE_FILE
-        if self._ranks.rank != 0 or not (self._rows or path.exists()):
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parts = path.with_suffix(".tmp")
-        with parts.open("w", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
-            file.writelines(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in self._rows)
-        parts.replace(path)
+        if self._ranks.rank == 0 and (self._rows or self._path.exists()):
+            write_quarantine(self._path.parent, self._rows)
 
 
 def diagnose(
     fault: Fault, finding: Finding, *, step: int, rows: list[QuarantinedRow], num_before: int, max_rows: int
 ) -> str:
-    """Why a run stops at step `step`, in whole sentences: what was seen, which rows, where the run stands, the way out."""
+    """Why a run stops at step `step`: what was seen, which rows, what was saved, the way out."""
     sentences = [f"step {step} was not applied: {fault}."]
     if finding.parameters:
         shown = ", ".join(finding.parameters[:NUM_SHOWN])
@@ -161,7 +141,7 @@ def diagnose(
     if not finding.rows:
         sentences.append(f"Rows set aside so far: {num_before}.")
     sentences.append(
-        f"Nothing was saved after step {step - 1}: started again, the run goes on from its last checkpoint."
+        f"Nothing was saved after step {step - 1}: started again, the run resumes from its last checkpoint."
     )
     sentences.append(_way_out(fault, finding))
     lines = [f"  {_show(row)}" for row in rows[:NUM_SHOWN]]
@@ -184,7 +164,7 @@ def _way_out(fault: Fault, finding: Finding) -> str:
 
 
 def _reason(fault: Fault, *, loss: float) -> str:
-    return f"{fault}; the row's own loss is {loss:.4g} a target token" if not math.isnan(loss) else str(fault)
+    return f"{fault}; the row's own loss is {loss:.4g} per target token" if not math.isnan(loss) else str(fault)
 
 
 def _show(row: QuarantinedRow) -> str:

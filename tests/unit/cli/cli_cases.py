@@ -32,7 +32,9 @@ def make_run(
         ("train", TrainRow(35, 1.0, loss, elapsed_seconds=61.7)),
     ]
     for number, value in enumerate([12.0] if bleu is None else bleu, start=1):
-        rows.append(("eval", EvalRow(10 * number, 1.0, {"bleu": value, "loss": 9.0 - number, **scores})))
+        rows.append(
+            ("eval", EvalRow(step=10 * number, epoch=1.0, scores={"bleu": value, "loss": 9.0 - number, **scores}))
+        )
     rows.append(("event", EventRow("finish", 40)))
     for kind, row in rows:
         append_row(folder / "metrics.jsonl", {"kind": kind, **asdict(row)})

@@ -3,14 +3,11 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
 from dstrain.config.load import dump_config, load_config
-from dstrain.reporting.comparison import differing_keys, value_at
 from tests.unit.cli.cli_cases import make_run
 
 
@@ -105,7 +102,7 @@ def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) ->
     skipped = result.stderr.splitlines()
     assert len(skipped) == 4
     for line, part in zip(
-        skipped, ("nowhere: no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"), strict=True
+        skipped, ("nowhere: there is no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"), strict=True
     ):
         assert " is skipped: " in line
         assert part in line
@@ -135,28 +132,3 @@ def test_markdown_is_a_table_whose_cells_are_escaped(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert lines[0].strip("|").split("|")[-1].strip() == "task.source_prefix"
     assert sum(r"x\|y" in line for line in lines) == 1
-
-
-@pytest.mark.parametrize(
-    ("recipes", "keys"),
-    [
-        ([{"a": 1}], []),
-        ([{"a": 1}, {"a": 1}], []),
-        ([{"a": 1, "b": 1}, {"a": 1, "b": 2}], ["b"]),
-        ([{"a": {"b": 1}}, {"a": {"b": 1}}, {"a": {"b": 2}}], ["a.b"]),
-        ([{"a": {"b": 1}}, {"a": {"b": 2}}, {"a": None}], ["a"]),
-        ([{"a": [{"b": 1}]}, {"a": [{"b": 2}]}, {"a": []}], ["a"]),
-        ([{"a": {"b": 1}, "ab": 1}, {"a": None, "ab": 2}], ["a", "ab"]),
-    ],
-)
-def test_keys_that_differ_are_leaves_or_the_whole_where_only_some_have_it(
-    recipes: list[dict[str, Any]], keys: list[str]
-) -> None:
-    assert differing_keys(recipes) == keys
-
-
-@pytest.mark.parametrize(
-    ("key", "value"), [("a.0.b", 1), ("a.1.b", None), ("a", [{"b": 1}]), ("c.d", None), ("c", "text"), ("e.f", None)]
-)
-def test_the_value_of_a_key_that_a_recipe_lacks_is_none(key: str, value: Any) -> None:
-    assert value_at({"a": [{"b": 1}], "c": "text"}, key=key) == value

@@ -1,4 +1,4 @@
-"""`dstrain status`: what it says of a real process, and its exit codes."""
+"""`dstrain status`: its output and exit codes, and that it imports no torch."""
 
 import json
 import signal
@@ -8,10 +8,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
-from tests.unit.cli.cli_cases import make_run
+from tests.unit.status.status_cases import (
+    NOW,
+    iso,
+    write_outcome,
+    write_run,
+)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return write_run(tmp_path)
 
 
 @contextmanager
@@ -60,16 +71,31 @@ def test_the_command_follows_a_real_process_from_running_to_killed_with_its_exit
     assert "killed" in killed.stdout
 
 
-def test_a_finished_run_ends_with_code_0_and_its_scores(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run", bleu=[3.0, 2.0])
-    result = CliRunner().invoke(app, ["status", run, "--json"])
+def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    result = CliRunner().invoke(app, ["status", str(run), "--json"])
     assert result.exit_code == 0
-    shown = json.loads(result.stdout)
-    assert (shown["state"], shown["best"]) == ("finished", {"step": 10, "metric": "bleu", "value": 3.0})
-    assert shown["last_scores"] == {"step": 20, "scores": {"bleu": 2.0, "loss": 7.0}}
+    told = json.loads(result.stdout)
+    assert (told["state"], told["since"]) == ("finished", iso(NOW - 300))
+    assert told["best"] == {"step": 100, "metric": "bleu", "value": 12.5}
+    assert told["last_scores"] == {"step": 100, "scores": {"loss": 2.5, "bleu": 12.5}}
 
 
 def test_a_folder_that_does_not_exist_ends_with_code_1(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["status", str(tmp_path / "nowhere")])
     assert result.exit_code == 1
     assert "no such folder" in result.stdout
+
+
+def test_status_and_compare_need_no_torch(run: Path) -> None:
+    code = (
+        "import sys\nfrom dstrain.cli.app import app\n"
+        "try: app(sys.argv[1:])\nexcept SystemExit: pass\n"
+        "print([m for m in ('torch', 'deepspeed', 'transformers', 'numpy', 'matplotlib') if m in sys.modules])"
+    )
+    for command in ("status", "compare"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, command, str(run)], capture_output=True, text=True, check=True
+        )
+        assert "120" in done.stdout or "100" in done.stdout
+        assert done.stdout.splitlines()[-1] == "[]"

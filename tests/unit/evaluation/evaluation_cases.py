@@ -1,5 +1,6 @@
 """Small real models with an evaluation set that they generate uneven, varied hypotheses for."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,6 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.examples import Example
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.evaluation.generate import BatchResult
-from dstrain.models.loss import Seq2SeqLoss
 
 VOCABULARY = 40
 LANGUAGES = {"en": 36, "ko": 37, "zh": 38}
@@ -30,8 +30,13 @@ class WordTokenizer:
 
     pad_token_id = PAD
     unk_token_id = UNKNOWN
-    languages = LANGUAGES
+    eos_token_id = END
+    default_language = "en"
+    ends_with_language = False
     all_special_ids = (0, PAD, END, UNKNOWN, *LANGUAGES.values())
+
+    def __init__(self, *, has_languages: bool = True) -> None:
+        self.languages = LANGUAGES if has_languages else {}
 
     @property
     def tokenizer(self) -> "WordTokenizer":
@@ -148,15 +153,23 @@ def build_config(**evaluation: Any) -> RunConfig:
     )
 
 
-def forced_language(language: str | None) -> dict[str, Any]:
-    return {} if language is None else {"forced_bos_token_id": LANGUAGES[language]}
+@dataclass
+class FakeRanks:
+    """The part of Ranks that evaluation uses."""
+
+    rank: int
+    world_size: int
+    gather: Callable[[list[BatchResult]], list[list[BatchResult]] | None]
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
 def run_evaluation(
     model: PreTrainedModel, tokens: Tokens, *, config: RunConfig | None = None, world_size: int = 1, **options: Any
 ) -> EvaluationResult:
-    """Runs the ranks one after the other and gives rank 0 what the others left behind, as a gather does."""
+    """Runs the ranks one after the other; rank 0 comes last and receives what the others left, as from a gather."""
     shares: dict[int, list[BatchResult]] = {}
+    has_languages = model.config.model_type != "t5"
+    replaced_gather = options.pop("gather", None)
     result = None
     for rank in reversed(range(world_size)):
 
@@ -164,19 +177,12 @@ def run_evaluation(
             shares[rank] = share
             return [shares[number] for number in range(world_size)] if rank == 0 else None
 
-        arguments: dict[str, Any] = {
-            "loss_module": Seq2SeqLoss(model),
-            "tokenizer": WordTokenizer(),
-            "generation_arguments": forced_language,
-            "gather": gather,
-        }
+        arguments: dict[str, Any] = {"tokenizer": WordTokenizer(has_languages=has_languages)}
         result = evaluate(
             model,
             tokens=tokens,  # type: ignore[arg-type]
             config=config or build_config(),
-            rank=rank,
-            world_size=world_size,
-            device=torch.device("cpu"),
+            ranks=FakeRanks(rank, world_size, replaced_gather or gather),  # type: ignore[arg-type]
             **(arguments | options),
         )
         assert (result is None) == (rank != 0)

@@ -51,13 +51,7 @@ class Case(NamedTuple):
     model: PreTrainedModel
 
     def evaluate(self, **options: Any) -> EvaluationResult:
-        given = {
-            "config": self.config,
-            "tokenizer": self.tokenizer,
-            "generation_arguments": lambda language: generation_arguments(
-                self.model, tokenizer=self.tokenizer, target_language=language
-            ),
-        }
+        given = {"config": self.config, "tokenizer": self.tokenizer}
         return run_evaluation(self.model, self.tokens, **(given | options))  # type: ignore[arg-type]
 
 
@@ -129,16 +123,16 @@ def translation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_an_untrained_model_gets_the_same_low_scores_and_stock_loss_on_any_number_of_ranks(translation: Case) -> None:
     result = translation.evaluate()
     assert result == translation.evaluate(world_size=2) == translation.evaluate(world_size=3)
-    assert result.references == [target for _, target in TRANSLATIONS]
-    assert result.sources == [source for source, _ in TRANSLATIONS]
-    assert result.scores["bleu"] < 20
-    assert not any("language" in warning for warning in result.warnings)
+    assert result.texts.references == [target for _, target in TRANSLATIONS]
+    assert result.texts.sources == [source for source, _ in TRANSLATIONS]
+    assert result.scores.scores["bleu"] < 20
+    assert not any("language" in warning for warning in result.scores.warnings)
     model, tokens, sums = translation.model.eval(), translation.tokens, []
     for row in range(tokens.num_rows):
         source, labels = (torch.from_numpy(ids(row).astype(np.int64))[None] for ids in (tokens.source, tokens.target))
         with torch.no_grad():
             sums.append(float(model(input_ids=source, labels=labels).loss) * labels.numel())
-    assert result.scores["loss"] == pytest.approx(math.fsum(sums) / int(tokens.target_lengths.sum()), rel=1e-5)
+    assert result.scores.scores["loss"] == pytest.approx(math.fsum(sums) / int(tokens.target_lengths.sum()), rel=1e-5)
 
 
 def test_a_model_that_answers_every_reference_scores_full_marks(translation: Case) -> None:
@@ -172,12 +166,12 @@ def test_a_translation_model_that_learned_its_rows_reaches_bleu_100(tmp_path: Pa
         update={"evaluation": case.config.evaluation.model_copy(update={"num_beams": num_beams})}
     )
     result = case.evaluate(config=config, world_size=2)
-    assert result.hypotheses == result.references
-    assert result.scores["bleu"] == pytest.approx(100.0)
-    assert result.scores["loss"] < 0.2
+    assert result.texts.hypotheses == result.texts.references
+    assert result.scores.scores["bleu"] == pytest.approx(100.0)
+    assert result.scores.scores["loss"] < 0.2
     # start token, language code, words and end token: one more than the reference with its own special tokens
-    assert result.scores["gen_len"] == case.tokens.target_lengths.mean() + 1
-    assert result.warnings == []
+    assert result.scores.scores["gen_len"] == case.tokens.target_lengths.mean() + 1
+    assert result.scores.warnings == []
 
 
 @pytest.mark.parametrize("form", ["pointer", "plain"])
@@ -189,20 +183,20 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     learn(case, num_steps=160)
     result = case.evaluate(world_size=2)
     matches = ["exact_match", "exact_match_tokens", "valid_brackets"] + ["exact_match_parse"] * (form == "pointer")
-    assert {name: result.scores[name] for name in matches} == dict.fromkeys(matches, 1.0)
-    assert result.scores["exact_match_disagreements"] == result.scores["hit_cap_rate"] == 0
-    assert ("exact_match_parse" in result.scores) == (form == "pointer")
+    assert {name: result.scores.scores[name] for name in matches} == dict.fromkeys(matches, 1.0)
+    assert result.scores.scores["exact_match_disagreements"] == result.scores.scores["hit_cap_rate"] == 0
+    assert ("exact_match_parse" in result.scores.scores) == (form == "pointer")
     # T5 starts with padding, which is not counted
-    assert result.scores["gen_len"] == case.tokens.target_lengths.mean()
-    assert result.references[5] == "[IN:GET_WEATHER ]"
-    assert result.hypotheses == result.references
-    assert result.signatures == {}
-    assert result.warnings == []
+    assert result.scores.scores["gen_len"] == case.tokens.target_lengths.mean()
+    assert result.texts.references[5] == "[IN:GET_WEATHER ]"
+    assert result.texts.hypotheses == result.texts.references
+    assert result.scores.signatures == {}
+    assert result.scores.warnings == []
 
 
 def test_a_cap_beyond_the_models_positions_is_lowered_and_said(tmp_path: Path) -> None:
     case = build_case(tmp_path, family="marian", rows=TRANSLATIONS, task={"kind": "translation"})
     evaluation = case.config.evaluation.model_copy(update={"max_new_tokens": 500})
     result = case.evaluate(config=case.config.model_copy(update={"evaluation": evaluation}))
-    assert result.generation["max_new_tokens"] == 23
-    assert "limited to 23 tokens by the model's 24 positions, below 500" in " ".join(result.warnings)
+    assert result.scores.generation["max_new_tokens"] == 23
+    assert "limited to 23 tokens by the model's 24 positions, below 500" in " ".join(result.scores.warnings)

@@ -1,4 +1,4 @@
-"""Records that mirror the runs of the two seed cards, and what those cards name."""
+"""Records that mirror the runs of the two published cards, and what those cards state."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Escaping: text is shown letter by letter, and ordinary names stay readable in the source."""
+"""Escaping: text is rendered literally, and ordinary names stay readable in the source."""
 
 import math
 
@@ -42,7 +42,7 @@ def test_a_code_block_is_fenced_by_more_backticks_than_it_holds() -> None:
     assert code_block("a\n```\nb", language="bash") == "````bash\na\n```\nb\n````"
 
 
-def test_markdown_passes_and_everything_else_is_escaped() -> None:
+def test_markdown_is_kept_and_everything_else_is_escaped() -> None:
     assert render(Markdown("**a**")) == "**a**"
     assert render("**a**") == "\\*\\*a\\*\\*"
 

@@ -1,4 +1,4 @@
-"""The plots show what the record holds: every finite point, the best evaluation, and units on the axes."""
+"""The plots: every finite point of the record, the best evaluation, and units on the axes."""
 
 import math
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_a_loss_that_falls_far_is_drawn_on_a_logarithmic_axis() -> None:
     assert draw_losses(translation_record()).axes[0].get_yscale() == "linear"
 
 
-def test_the_score_plot_marks_the_evaluation_that_the_recipe_chose() -> None:
+def test_the_score_plot_marks_the_evaluation_that_the_metric_of_the_recipe_selects() -> None:
     by_loss = parsing_record(parsing_config(evaluation={"best_metric": "loss"}))
     mark = draw_scores(by_loss).axes[0].get_lines()[-1]
     assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([1200], [0.5365])
@@ -57,7 +57,7 @@ def test_label_smoothing_and_resumes_are_in_the_legend() -> None:
     assert axes.get_legend_handles_labels()[1] == ["training (label smoothing 0.1)", "validation", "resumed"]
 
 
-def test_nothing_is_drawn_of_a_run_without_finite_numbers(tmp_path: Path) -> None:
+def test_a_run_without_finite_numbers_has_no_plots(tmp_path: Path) -> None:
     rows: list[Row] = [train_row(50, loss=math.nan), translation_row(50, bleu=math.nan, loss=math.inf)]
     assert write_plots(build_record(translation_config(), info=run_info(), rows=rows), run_dir=tmp_path) == []
     assert list(tmp_path.iterdir()) == []

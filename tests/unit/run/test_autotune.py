@@ -172,7 +172,7 @@ class Case:
         self.asked.append(config.machine)
         return self.answer
 
-    def settle(self, *, ranks: Ranks = GPU, run: str = "run", **changes: Any) -> tuple[int | None, bool | None]:
+    def resolve(self, *, ranks: Ranks = GPU, run: str = "run", **changes: Any) -> tuple[int | None, bool | None]:
         """Budget and compiled layers of a run of that name."""
         changes = {
             "machine__micro_batch_tokens": None,
@@ -181,9 +181,9 @@ class Case:
         } | changes
         config = build_run(self.folder, **changes)
         prepared = prepare(config, ranks=CPU)
-        settled = resolve_machine(config, prepared=prepared, ranks=ranks, measure=self.measure)
-        (Path(config.run_dir) / "config.yaml").write_text(dump_config(settled))
-        return settled.machine.micro_batch_tokens, settled.machine.compile
+        resolved = resolve_machine(config, prepared=prepared, ranks=ranks, measure=self.measure)
+        (Path(config.run_dir) / "config.yaml").write_text(dump_config(resolved))
+        return resolved.machine.micro_batch_tokens, resolved.machine.compile
 
 
 @pytest.fixture
@@ -194,14 +194,14 @@ def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 
 
 def test_what_the_recipe_says_is_taken_and_nothing_is_measured(case: Case) -> None:
-    assert case.settle(machine__micro_batch_tokens=512, machine__compile=True) == (512, True)
-    assert case.settle(machine__micro_batch_tokens=512, machine__compile=False) == (512, False)
+    assert case.resolve(machine__micro_batch_tokens=512, machine__compile=True) == (512, True)
+    assert case.resolve(machine__micro_batch_tokens=512, machine__compile=False) == (512, False)
     assert case.asked == []
 
 
 def test_without_a_gpu_nothing_is_measured_and_layers_are_eager(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert case.settle(ranks=CPU) == (CPU_TOKENS, False)
+        assert case.resolve(ranks=CPU) == (CPU_TOKENS, False)
     assert "there is no GPU memory to fill" in caplog.text
     assert "layers are not compiled: without a GPU nothing is gained" in caplog.text
     assert case.asked == []
@@ -211,43 +211,43 @@ def test_both_are_measured_at_once_and_once_for_a_model_gpu_and_precision(
     case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        assert [case.settle(run="first"), case.settle(run="second", seed=7)] == [(20_000, True)] * 2
+        assert [case.resolve(run="first"), case.resolve(run="second", seed=7)] == [(20_000, True)] * 2
     assert len(case.asked) == 1
     assert [line for line in caplog.messages if "as measured before" in line and "layers are compiled" in line]
     case.answer = TunedMachine(40_000, False, "slower")
-    assert case.settle(run="third", precision="bf16") == (40_000, False)
+    assert case.resolve(run="third", precision="bf16") == (40_000, False)
     assert len(case.asked) == 2
 
 
 def test_what_one_question_leaves_out_stands_as_it_is(case: Case) -> None:
     case.answer = replace(case.answer, budget=512)
-    assert case.settle(run="first", machine__micro_batch_tokens=512) == (512, True)
+    assert case.resolve(run="first", machine__micro_batch_tokens=512) == (512, True)
     case.answer = TunedMachine(30_000, False, "")
-    assert case.settle(run="second", machine__compile=False) == (30_000, False)
+    assert case.resolve(run="second", machine__compile=False) == (30_000, False)
     found = [(machine.micro_batch_tokens, machine.compile) for machine in case.asked]
     assert found == [(512, None), (None, False)]
 
 
 def test_where_the_size_pins_a_micro_batch_no_budget_is_measured(case: Case) -> None:
-    assert case.settle(machine__micro_batch_size=4, machine__compile=False) == (CPU_TOKENS, False)
+    assert case.resolve(machine__micro_batch_size=4, machine__compile=False) == (CPU_TOKENS, False)
     assert case.asked == []
     case.answer = TunedMachine(CPU_TOKENS, True, "faster")
-    assert case.settle(run="second", machine__micro_batch_size=4) == (CPU_TOKENS, True)
+    assert case.resolve(run="second", machine__micro_batch_size=4) == (CPU_TOKENS, True)
     assert [machine.micro_batch_tokens for machine in case.asked] == [CPU_TOKENS]
 
 
 def test_under_zero_3_layers_are_eager_and_only_the_budget_is_measured(case: Case) -> None:
     case.answer = TunedMachine(20_000, False, "")
-    assert case.settle(machine__zero_stage=3) == (20_000, False)
+    assert case.resolve(machine__zero_stage=3) == (20_000, False)
     assert [machine.compile for machine in case.asked] == [False]
 
 
 def test_a_run_that_goes_on_keeps_its_own_and_compiles_where_it_can(case: Case) -> None:
-    assert case.settle() == (20_000, True)
+    assert case.resolve() == (20_000, True)
     case.answer = TunedMachine(1, False, "")
-    assert case.settle(machine__offload_optimizer=True) == (20_000, True)
-    assert case.settle(machine__zero_stage=3) == (20_000, False)
-    assert case.settle(ranks=CPU) == (20_000, False)
+    assert case.resolve(machine__offload_optimizer=True) == (20_000, True)
+    assert case.resolve(machine__zero_stage=3) == (20_000, False)
+    assert case.resolve(ranks=CPU) == (20_000, False)
     assert len(case.asked) == 1
 
 
@@ -257,13 +257,13 @@ def test_what_a_micro_batch_costs_is_the_devices_own_unless_the_run_began_with_a
 
     for run, ranks, later in (("cpu", CPU, GPU), ("cuda", GPU, CPU)):
         for each in (ranks, later):
-            case.settle(ranks=each, run=run)
+            case.resolve(ranks=each, run=run)
             assert overhead(run) == OVERHEADS[run]
-    case.settle(run="cpu", machine__micro_batch_overhead=0)
+    case.resolve(run="cpu", machine__micro_batch_overhead=0)
     assert overhead("cpu") == 0
 
 
 def test_where_not_one_row_fits_the_way_out_is_said(case: Case) -> None:
     case.answer = TunedMachine(None, False, "")
     with pytest.raises(ValueError, match=r"not even the longest row alone fits .* set a number"):
-        case.settle()
+        case.resolve()

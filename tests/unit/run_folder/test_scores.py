@@ -1,22 +1,27 @@
 """Scores that other jobs have made: whose they are, where they stand, and when they count."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dstrain.reporting.card import build_card
-from dstrain.run_folder.record import RunRecord, build_record
-from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row, RunFolderError
-from dstrain.run_folder.scores import Scores, folder_of_set, read_deferred_scores, read_test_sets, score_file
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.record import RunRecord, build_record, read_deferred_scores
+from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row
+from dstrain.run_folder.scores import ScoreFile, read_test_sets, sacrebleu_command, write_scores
 from tests.unit.reporting.reporting_cases import RunInfo, translation_config
+from tests.unit.run_folder.scores_cases import run_sacrebleu, score, write
 
 CONFIG = translation_config()
 
 
-def write_scores(folder: Path, *, step: int, **values: Any) -> None:
-    path = score_file(folder, step=step)
+def write_file(folder: Path, *, step: int, **values: Any) -> None:
+    path = RunFolder(folder).score_file(step)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"step": step, "scores": {"loss": 2.0, "bleu": float(step)}, "command": None} | values))
 
@@ -26,18 +31,18 @@ def record_of(run_dir: Path, rows: list[Row]) -> RunRecord:
         CONFIG,
         info=RunInfo(),
         rows=rows,
-        find_scores=lambda due: read_deferred_scores(run_dir, due=due),
-        test_sets=read_test_sets(run_dir),
+        find_scores=lambda row: read_deferred_scores(RunFolder(run_dir), row=row),
+        test_sets=read_test_sets(RunFolder(run_dir)),
     )
 
 
 def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_own_values(tmp_path: Path) -> None:
-    write_scores(tmp_path, step=20, lease=1, hypotheses="hypotheses/step-00000020", seconds=3.0)
+    write_file(tmp_path, step=20, lease=1, hypotheses="hypotheses/step-00000020", seconds=3.0)
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
-        EvalRow(10, 0.5, {"bleu": 30.0}, lease=1),
+        EvalRow(step=10, epoch=0.5, scores={"bleu": 30.0}, lease=1),
         DeferredRow(20, 1.0, train_loss=1.5, lease=1),
-        EvalRow(30, 1.5, {"bleu": 12.0}, lease=1),
+        EvalRow(step=30, epoch=1.5, scores={"bleu": 12.0}, lease=1),
         DeferredRow(40, 2.0, lease=1),
     ]
     record = record_of(tmp_path, rows)
@@ -45,11 +50,11 @@ def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_ow
     merged = record.eval_rows[1]
     assert (merged.epoch, merged.train_loss, merged.scores["bleu"], merged.seconds) == (1.0, 1.5, 20.0, 3.0)
     assert record.pending_rows == (DeferredRow(40, 2.0, lease=1),)
-    assert "evaluations that were left to other jobs have given no scores: step 40" in build_card(record)
+    assert "evaluations deferred to other jobs have no scores yet: step 40" in build_card(record)
 
 
 def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count(tmp_path: Path) -> None:
-    write_scores(tmp_path, step=20, lease=1)
+    write_file(tmp_path, step=20, lease=1)
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
         DeferredRow(20, 1.0, lease=1),
@@ -59,7 +64,7 @@ def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count
     assert record_of(tmp_path, rows).pending_rows == ()
     again: list[Row] = [*rows, DeferredRow(20, 1.0, lease=2)]
     assert [row.step for row in record_of(tmp_path, again).pending_rows] == [20]
-    write_scores(tmp_path, step=20, lease=2)
+    write_file(tmp_path, step=20, lease=2)
     assert [row.step for row in record_of(tmp_path, again).eval_rows] == [20]
 
 
@@ -70,18 +75,18 @@ def test_a_run_that_goes_on_from_the_very_checkpoint_keeps_what_is_due(tmp_path:
 
 @pytest.mark.parametrize("content", ["", "{", '{"step": 20}', '{"step": 21, "lease": 1, "scores": {}}'])
 def test_a_broken_score_file_is_no_score(content: str, tmp_path: Path) -> None:
-    path = score_file(tmp_path, step=20)
+    path = RunFolder(tmp_path).score_file(20)
     path.parent.mkdir()
     path.write_text(content)
-    assert read_deferred_scores(tmp_path, due=DeferredRow(20, 1.0, lease=1)) is None
+    assert read_deferred_scores(RunFolder(tmp_path), row=DeferredRow(20, 1.0, lease=1)) is None
 
 
 def test_other_test_sets_stand_on_the_card_by_name_and_step(tmp_path: Path) -> None:
     data = {"places": ["flores.tsv", "demo:parsing"], "fingerprint": "a"}
     for name, step in (("flores", 40), ("flores", 5), ("news", 40)):
-        folder = folder_of_set(tmp_path, name=name)
-        write_scores(folder, step=step, num_rows=9, data=data, hypotheses=f"hypotheses/{step}")
-    record = record_of(tmp_path, [EvalRow(40, 2.0, {"bleu": 30.0})])
+        folder = RunFolder(tmp_path).test_set(name).path
+        write_file(folder, step=step, num_rows=9, data=data, hypotheses=f"hypotheses/{step}")
+    record = record_of(tmp_path, [EvalRow(step=40, epoch=2.0, scores={"bleu": 30.0})])
     assert {name: [scores.step for scores in found] for name, found in record.test_sets.items()} == {
         "flores": [5, 40],
         "news": [40],
@@ -92,16 +97,77 @@ def test_other_test_sets_stand_on_the_card_by_name_and_step(tmp_path: Path) -> N
         ["`flores.tsv`, `demo:parsing`", "40", "9", "2.0000", "40.0000"],
     ]
     assert "`test_sets/flores/hypotheses/40`" in lines[1]
-    assert isinstance(record.test_sets["news"][0], Scores)
+    assert isinstance(record.test_sets["news"][0], ScoreFile)
 
 
 def test_a_broken_file_of_a_test_set_is_named(tmp_path: Path) -> None:
-    write_scores(folder_of_set(tmp_path, name="flores"), step=5, scores="none")
+    write_file(RunFolder(tmp_path).test_set("flores").path, step=5, scores="none")
     with pytest.raises(RunFolderError, match=r"flores/scores/step-00000005\.json.*score it again"):
-        read_test_sets(tmp_path)
+        read_test_sets(RunFolder(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["../x", "", "a b", "-x", "a/b"])
-def test_the_name_of_a_test_set_is_that_of_a_folder(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="--as"):
-        folder_of_set(tmp_path, name=name)
+@pytest.mark.parametrize(
+    ("language", "texts"),
+    [
+        (
+            "en",
+            [
+                "two cups\nof coffee, please.",
+                " half past three \r\n",
+                "a\u2028line\x85break",
+                "",
+                "the end .",
+                "x\ty z",
+            ],
+        ),
+        ("zho_Hans", ["我 喝两杯咖啡\n。", "三点半", " 明天见", "", "再 见 。", "一\t二"]),
+        ("jpn_Jpan", ["コーヒーを二杯\n。", "三時半", " また明日", "", "さようなら 。", "一\t二"]),
+    ],
+)
+def test_the_sacrebleu_command_gives_the_same_scores_from_the_files(
+    language: str, texts: list[str], tmp_path: Path
+) -> None:
+    hypotheses = [texts[0][:-1], texts[1], texts[2] + " more", "\n", texts[4], texts[5]]
+    scores, compared = score(hypotheses, texts, target_language=language)
+    folder = tmp_path / write_scores(scores, compared, folder=RunFolder(tmp_path), step=5)
+    record = json.loads((tmp_path / "scores" / "step-00000005.json").read_text(encoding="utf-8"))
+    printed = run_sacrebleu(folder, record["command"])
+    assert {score["name"]: score["score"] for score in printed} == {
+        "BLEU": round(scores.scores["bleu"], 4),
+        "chrF2": round(scores.scores["chrf"], 4),
+    }
+    assert 0 < scores.scores["bleu"] < 100
+
+
+def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_drafts(tmp_path: Path) -> None:
+    write(tmp_path, ["a b c d"], ["a b c d"], step=3)
+    (tmp_path / "hypotheses" / "step-00000003.tmp").mkdir()  # a kill left it
+    folder = write(tmp_path, ["e f g h", "i"], ["a b c d", "i"], step=3)
+    assert (folder / "hypotheses.txt").read_text() == "e f g h\ni\n"
+    files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
+    assert files == [
+        *(f"hypotheses/step-00000003/{name}.txt" for name in ("hypotheses", "references", "sources")),
+        "scores/step-00000003.json",
+    ]
+
+
+@pytest.mark.parametrize("moment", ["rename", "replace"])
+def test_a_kill_while_writing_never_leaves_a_score_beside_other_hypotheses(
+    moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, ["a b"], ["a b"], step=3)
+
+    def die(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, moment, die)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, ["c d"], ["a b"], step=3)
+    assert not (tmp_path / "scores" / "step-00000003.json").exists()
+
+
+def test_a_parsing_result_has_no_sacrebleu_command() -> None:
+    scores, _ = score(["a"], ["a"])
+    assert sacrebleu_command(replace(scores, signatures={})) is None
+    mecab = {"bleu": "nrefs:1|case:mixed|eff:no|tok:ja-mecab-0.996-IPA|smooth:exp|version:2.6.0"}
+    assert re.search(r"-tok ja-mecab$", str(sacrebleu_command(replace(scores, signatures=mecab))))

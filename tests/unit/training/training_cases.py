@@ -9,6 +9,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import WallTime
 from dstrain.data.plan import Position
 from dstrain.engine.engine import StepResult
+from dstrain.run_folder.rows import as_json
 from dstrain.training.state import Control, Progress, StepInfo
 
 
@@ -46,4 +47,4 @@ class Recorder:
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
-        self.control = Control(record=self.rows.append)
+        self.control = Control(record=lambda row: self.rows.append(as_json(row)))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dstrain.data.plan import Position
-from dstrain.training.hooks.deferred import DeferredEvaluationHook, Found
+from dstrain.training.hooks.deferred import DeferredEvaluationHook, ScoredElsewhere
 from dstrain.training.hooks.evaluate import EvaluateHook
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
@@ -17,12 +17,12 @@ class Case:
     """A hook whose run folder tells what `found` says."""
 
     def __init__(self, run_dir: Path, **changes: Any) -> None:
-        self.found: Found = (None, [])
+        self.found = ScoredElsewhere(None, [])
         self.rehearsals = 0
         self.recorder = Recorder()
         self.config = build_config(output_dir=str(run_dir), machine__evaluation_job=[], **changes)
         self.hook = DeferredEvaluationHook(
-            config=self.config, ranks=alone(), rehearse=self.rehearse, look_up=lambda: self.found
+            config=self.config, ranks=alone(), rehearse=self.rehearse, find_scored=lambda: self.found
         )
 
     def rehearse(self) -> None:
@@ -51,21 +51,21 @@ def test_what_is_due_is_written_down_with_its_loss_and_its_checkpoint_is_saved(t
 
 def test_the_weights_of_the_best_and_of_what_is_due_are_kept(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
-    case.found = ({"step": 10, "value": 5.0}, [20])
+    case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [20])
     case.run(1, 30)
     assert (case.hook.best, sorted(case.hook.kept_steps)) == ({"step": 10, "value": 5.0}, [10, 20])
 
 
 def test_many_that_wait_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     case = Case(tmp_path, evaluation__every_steps=5)
-    case.found = (None, [5, 10, 15, 20])
+    case.found = ScoredElsewhere(None, [5, 10, 15, 20])
     case.run(1, 40)
     assert caplog.text.count("4 evaluations wait for another job") == 1
 
 
 def test_either_hook_goes_on_from_the_others_state(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
-    case.found = ({"step": 10, "value": 5.0}, [])
+    case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [])
     case.run(1, 14)
     here = EvaluateHook(
         config=case.config,

@@ -11,6 +11,7 @@ import pytest
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.run_folder.scores import ScoredTexts, Scores
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
@@ -34,10 +35,14 @@ class Scorer:
         if self.cut_short:
             return None
         value = next(self.values) if max_batches is None else -1.0
-        return EvaluationResult(
-            scores={"loss": 9.0, "bleu": 9.0, self.metric: value}, groups={}, signatures={"bleu": SIGNATURE},
-            generation={"num_beams": 1}, num_rows=1, hypotheses=["h"], references=["r"], sources=["s"], warnings=["a warning"],
-        )  # fmt: skip
+        scores = Scores(
+            scores={"loss": 9.0, "bleu": 9.0, self.metric: value},
+            signatures={"bleu": SIGNATURE},
+            generation={"num_beams": 1},
+            num_rows=1,
+            warnings=("a warning",),
+        )
+        return EvaluationResult(scores, ScoredTexts(["h"], ["r"], ["s"]))
 
 
 class Case:
@@ -270,8 +275,7 @@ def test_the_best_asks_for_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> 
         asked.append(case.recorder.control.checkpoint_requested)
         case.recorder.control.checkpoint_requested = False
     assert asked == [True, False, True]
-    assert case.hook.latest is not None
-    assert case.hook.latest[0] == 15
+    assert [case.hook.scores_of(step) is not None for step in (10, 15, 16)] == [False, True, False]
 
 
 def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
@@ -280,7 +284,7 @@ def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
     def fail(*arguments: Any, **settings: Any) -> str:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("dstrain.training.hooks.evaluate.write_evaluation", fail)
+    monkeypatch.setattr("dstrain.training.hooks.evaluate.write_scores", fail)
     (row,) = Case(tmp_path, evaluation__every_steps=5).start().run(1, 5).recorder.rows
     assert row["hypotheses"] is None
     assert row["warnings"][-1] == "the hypotheses of step 5 could not be written: No space left on device"

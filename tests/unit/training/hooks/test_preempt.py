@@ -37,7 +37,8 @@ class Peers:
 
 
 def start(ranks: Any, *, walltime: WallTime | None = None, num_slow_steps: int = 0) -> tuple[PreemptHook, Recorder]:
-    hook = PreemptHook(ranks=ranks, walltime=walltime or endless(), num_slow_steps=num_slow_steps)
+    hook = PreemptHook(ranks=ranks, walltime=walltime or endless())
+    hook.ignore_durations(num_steps=num_slow_steps)
     recorder = Recorder()
     hook.on_start(Progress(0, Position(0, 0)), recorder.control)
     return hook, recorder
@@ -123,12 +124,12 @@ def test_an_evaluation_under_way_is_cut_short_while_a_save_still_fits() -> None:
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
     walltime.learn("save", 100.0)
     hook, recorder = start(alone(), walltime=walltime)
-    told: list[bool] = []
+    requested: list[bool] = []
     clock[0] = 889.0
-    assert not hook.should_stop(is_told=lambda: False, tell=lambda: told.append(True))
+    assert not hook.should_stop(is_stop_requested=lambda: False, request_stop=lambda: requested.append(True))
     clock[0] = 891.0
-    assert hook.should_stop(is_told=lambda: False, tell=lambda: told.append(True))
-    assert told == [True]  # the other ranks hear of it
+    assert hook.should_stop(is_stop_requested=lambda: False, request_stop=lambda: requested.append(True))
+    assert requested == [True]  # the other ranks hear of it
     hook.agree(recorder.control)
     assert recorder.control.stop_reason == ALLOCATION_ENDS
 

@@ -1,4 +1,4 @@
-"""What a start finds of an earlier one: rows that a run had to write are missed, rows that were not due yet are not."""
+"""What an attempt finds of an earlier one: rows that it had to write are missed, rows that were not due yet are not."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,15 +8,15 @@ import pytest
 
 from dstrain.config.load import load_config
 from dstrain.run.restart import compare_with_history
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.rows import append_row
 
 
 def warnings_of(run_dir: Path, *, step: int, every_steps: int) -> list[str]:
-    """What is said where a run goes on from a checkpoint of `step`."""
+    """Warnings of a run that resumes from a checkpoint of `step`."""
     config = load_config("debug", overrides=[f"logging.every_steps={every_steps}"])
     assembly: Any = SimpleNamespace(
-        run_dir=run_dir,
-        checkpoints=run_dir / "checkpoints",
+        folder=RunFolder(run_dir),
         first_progress=SimpleNamespace(step=step),
         resume=object(),
         config=config,

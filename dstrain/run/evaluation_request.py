@@ -1,0 +1,137 @@
+"""What is to be scored, as the arguments of `dstrain evaluate` ask for it. Knows no torch."""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dstrain.checkpoint.store import parse_checkpoint_name
+from dstrain.config.load import load_config
+from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
+from dstrain.run_folder.layout import MODELS, RunFolder
+
+EFFECTIVE_KEYS = (
+    "task",
+    "data.eval",
+    "data.rules",
+    "precision",
+    *(
+        f"evaluation.{key}"
+        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "loss", "max_rows")
+    ),
+    *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
+)
+"""Recipe keys that affect scoring; other overrides are ignored, with a notice."""
+
+
+@dataclass(frozen=True)
+class EvaluationRequest:
+    """What is to be scored, and where the scores go."""
+
+    config: RunConfig
+    model: str
+    """A model folder or hub name; the folder of a run where `step` names its checkpoint."""
+    step: int | None
+    output: Path
+    """Where scores and hypotheses are written."""
+    is_pending: bool
+    """Score what the run in `output` left to another job, rather than one model."""
+    card_of: RunFolder | None
+    """The run whose card shows these scores, as those of another test set."""
+    ignored: tuple[str, ...]
+    """Overrides that have no effect on scores."""
+
+
+def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
+    """The parsed arguments; a mistake ends the process with a usage message and exit code 2."""
+    parser = argparse.ArgumentParser(prog=program, description="Score a model on the evaluation rows of a recipe.")
+    parser.add_argument("model", help="a run folder (its best model is taken), a model folder or a hub name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.eval=… evaluation.num_beams=5 …")
+    parser.add_argument("--config", help="the recipe; a run folder has its own")
+    parser.add_argument("--step", type=int, help="score the checkpoint of this step of a run")
+    parser.add_argument("--as", dest="name", help="name of another test set: its scores join the run's card, by step")
+    parser.add_argument("--pending", action="store_true", help="score what the run left to another job")
+    parser.add_argument("--output", type=Path, help="where scores and hypotheses are written")
+    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    return parser.parse_intermixed_args(arguments)
+
+
+def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
+    """What the arguments ask for.
+
+    Raises:
+        UserError: it cannot be done.
+    """
+    run = RunFolder(Path(options.model)) if RunFolder(Path(options.model)).config.is_file() else None
+    if run is None:
+        _check_without_run(options)
+    if options.pending and (options.step or options.name or options.output or options.config):
+        raise UserError("--pending scores a run's own evaluations: omit --step, --as, --output and --config")
+    if options.name and options.output:
+        raise UserError("--as keeps the scores in the run folder: omit --output, or --as")
+    recipe = options.config or str(RunFolder(Path(options.model)).config)
+    config = load_config(recipe, overrides=options.overrides, check_files=True, trains=False)
+    if options.pending and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
+        raise UserError(f"--pending scores what the run's own recipe says: `{changed[0]}` would change that; omit it")
+    changes = [text for text in options.overrides if _sets_any(text, keys=EFFECTIVE_KEYS)]
+    if options.name and options.config is None and all(text.startswith("machine.") for text in changes):
+        raise UserError(
+            f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
+            "'data.eval=[{path: other.tsv}]', or omit --as"
+        )
+    return EvaluationRequest(
+        config,
+        options.model if run is None or options.pending else _model_of(run, step=options.step),
+        step=options.step,
+        output=_output(options, run=run, config=config),
+        is_pending=options.pending,
+        card_of=run if options.name else None,
+        ignored=tuple(text for text in options.overrides if text not in changes),
+    )
+
+
+def _check_without_run(options: argparse.Namespace) -> None:
+    """Refuse what needs a run folder, before the hub is queried, which takes long to answer that it has no such name."""
+    name, folder = options.model, Path(options.model)
+    if (checkpoint := parse_checkpoint_name(folder)) is not None and folder.is_dir():
+        raise UserError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {checkpoint.step}")
+    is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
+    if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
+        raise UserError(
+            f"{name}: there is no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
+        )
+    config = RunFolder(folder).config.name
+    if given := [option for option in ("step", "name", "pending") if getattr(options, option)]:
+        flag = {"name": "--as"}.get(given[0], f"--{given[0]}")
+        raise UserError(f"{flag} needs a run folder, and {name} is not one: it holds no {config}")
+    if options.config is None:
+        raise UserError(f"{name} is not a run folder with a {config}: say which recipe with --config")
+
+
+def _sets_any(override: str, *, keys: Sequence[str]) -> bool:
+    """Whether `a.b=value` sets one of `keys`, a part of one, or a section that holds one."""
+    path = override.split("=", 1)[0] + "."
+    return any(path.startswith(f"{key}.") or f"{key}.".startswith(path) for key in keys)
+
+
+def _model_of(run: RunFolder, *, step: int | None) -> str:
+    if step is not None:
+        return str(run.path)
+    for name in MODELS:
+        if run.model(name).is_dir():
+            return str(run.model(name))
+    raise UserError(
+        f"{run.path} holds no model yet, neither {' nor '.join(f'{name}/' for name in MODELS)}: score one of its checkpoints "
+        f"with --step (dstrain verify {run.path} lists them)"
+    )
+
+
+def _output(options: argparse.Namespace, *, run: RunFolder | None, config: RunConfig) -> Path:
+    if options.output:
+        return Path(options.output)
+    if run is None:
+        return Path("evaluate") / config.name
+    if options.name:
+        return run.test_set(options.name).path
+    return run.path if options.pending else run.evaluation

@@ -1,0 +1,39 @@
+"""Values read from the files of a run folder, with the file and line in every error."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from dstrain.errors import UserError
+from dstrain.run_folder.layout import EXPORTED_STEP
+
+
+class RunFolderError(UserError):
+    """A folder that is not a run folder, or a file in it that is damaged."""
+
+
+def parse_json(line: bytes, *, where: str) -> Any:
+    """The value of a line; raises RunFolderError that names `where`."""
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise RunFolderError(f"{where}: not JSON ({error}); found {line[:80]!r}; correct or remove the line") from error
+
+
+def validate(adapter: TypeAdapter[Any], *, value: Any, where: str) -> Any:
+    """`value` as the adapter's type; raises RunFolderError that names every fault and `where`."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'value'}: {fault['msg']}" for fault in error.errors())
+        raise RunFolderError(f"{where}: {faults}") from error
+
+
+def read_exported_step(folder: Path) -> int | None:
+    """The step whose weights a model folder holds; None if there is no such folder or it does not say."""
+    try:
+        return int(json.loads((folder / EXPORTED_STEP).read_bytes())["step"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

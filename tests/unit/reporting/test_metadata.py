@@ -1,0 +1,71 @@
+"""The front matter: it round-trips through the Hub's classes and states the headline, languages, data and base model."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.config.recipe import Source
+from dstrain.reporting.card import build_card
+from dstrain.reporting.metadata import label, source_name
+from dstrain.run_folder.record import RunRecord
+from tests.unit.reporting.card_cases import load, rebuild
+from tests.unit.reporting.reporting_cases import (
+    BLEU_SIGNATURE,
+    CHRF_SIGNATURE,
+    parsing_record,
+    translation_config,
+    translation_record,
+)
+
+
+@pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])
+def test_metadata_round_trips_and_the_model_index_holds_the_headline(record: RunRecord, tmp_path: Path) -> None:
+    loaded = load(build_card(record), folder=tmp_path)
+    data = loaded.data.to_dict()
+    assert rebuild(data) == data
+    assert data["tags"] == ["generated_from_trainer", "dstrain"]
+    assert "license" not in data
+    assert record.best is not None
+    assert loaded.data.eval_results is not None
+    values = {result.metric_type: result.metric_value for result in loaded.data.eval_results}
+    assert values == {name: round(value, 4) for name, value in record.best.scores.items()}
+
+
+def test_the_front_matter_states_languages_base_model_and_hub_data(tmp_path: Path) -> None:
+    parsing = load(build_card(parsing_record()), folder=tmp_path).data
+    assert (parsing.language, parsing.base_model, parsing.datasets) == (["en"], "google/mt5-small", ["mtop"])
+    assert parsing.eval_results is not None
+    result = parsing.eval_results[0]
+    assert (result.dataset_type, result.dataset_config, result.dataset_split) == ("mtop", "en", "validation")
+    translation = load(build_card(translation_record()), folder=tmp_path).data
+    assert (translation.language, translation.datasets) == (["ko", "en"], None)
+    assert translation.eval_results is not None
+    assert {result.metric_args["signature"] for result in translation.eval_results if result.metric_args} == {
+        BLEU_SIGNATURE,
+        CHRF_SIGNATURE,
+    }
+
+
+def test_codes_of_model_families_become_iso_codes_and_norwegian_stays_a_string(tmp_path: Path) -> None:
+    task = {"kind": "translation", "source_language": "kor_Hang", "target_language": "no"}
+    data = load(build_card(translation_record(translation_config(task=task))), folder=tmp_path).data
+    assert data.language == ["kor", "no"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ({"hub": "mtop"}, "mtop"),
+        ({"hub": "mtop", "subset": "en"}, "mtop (en)"),
+        ({"path": "/data/tatoeba/train.tsv"}, "tatoeba/train.tsv"),
+        ({"path": "../train.tsv"}, "train.tsv"),
+        ({"demo": "translation"}, "built-in translation demo"),
+    ],
+)
+def test_a_source_is_named_by_its_hub_name_the_end_of_its_path_or_its_demo(source: dict[str, str], name: str) -> None:
+    assert source_name(Source.model_validate(source)) == name
+
+
+@pytest.mark.parametrize(("metric", "shown"), [("bleu", "Bleu"), ("chrf", "chrF"), ("gen_len", "Gen Len")])
+def test_scores_have_readable_names(metric: str, shown: str) -> None:
+    assert label(metric) == shown

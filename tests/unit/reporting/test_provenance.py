@@ -1,0 +1,92 @@
+"""The origin of a model and the warnings on its card."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.reporting.card import build_card
+from dstrain.reporting.provenance import build_checks_table, collect_warnings
+from dstrain.run_folder.record import QuarantinedRow, build_record
+from dstrain.run_folder.rows import EventRow, Row
+from tests.unit.reporting.card_cases import load, tables
+from tests.unit.reporting.reporting_cases import (
+    parsing_record,
+    run_info,
+    train_row,
+    translation_config,
+    translation_record,
+    translation_row,
+)
+
+SCRATCH = {"architecture": "m2m100"}
+
+
+@pytest.mark.parametrize(
+    ("model", "origin", "sentence"),
+    [
+        ({"scratch": SCRATCH}, None, "was trained from scratch (`m2m100` architecture, random initial weights) on"),
+        ({"name": "/models/tiny"}, None, "is a fine-tuned version of `/models/tiny` (a local folder) on"),
+        ({"name": "models/tiny"}, "folder", "is a fine-tuned version of `models/tiny` (a local folder) on"),
+    ],
+)
+def test_a_model_that_is_not_from_the_hub_has_no_link(
+    model: dict[str, Any], origin: str | None, sentence: str, tmp_path: Path
+) -> None:
+    card = build_card(translation_record(translation_config(model=model), info=run_info(model={"origin": origin})))
+    assert f"This model {sentence} the" in card
+    assert "huggingface.co" not in card
+    assert load(card, folder=tmp_path).data.base_model is None
+
+
+def test_data_are_counted_with_their_fingerprints_and_rules() -> None:
+    card = build_card(translation_record())
+    counts = next(table for table in tables(card) if table[0][1] == "Rows read")
+    assert counts[1][:5] == ["training", "110", "100", "7 empty, 3 too_long", "2"]
+    assert counts[1][-1] == "`5f3a9c`"
+    assert counts[2][3] == "0"
+    assert "- 10 training rows were skipped (7 empty, 3 too_long)" in card
+    assert "unknown_token: keep" in card
+
+
+def test_checks_that_are_not_made_are_listed_and_cut_hypotheses_are_warned_of() -> None:
+    card = build_card(parsing_record())
+    checks = dict(next(table for table in tables(card) if table[0] == ["Check", "Result"]))
+    assert checks["Train/evaluation overlap"] == "not checked by this version of dstrain"
+    assert checks["Language check of data and hypotheses"] == "not checked by this version of dstrain"
+    assert checks["Hypotheses cut at the length limit"].startswith(
+        "25.0 % of the hypotheses of the evaluation reported"
+    )
+    assert (
+        "- hypotheses were cut at the length limit: hit_cap_rate 0.2500 in the evaluation reported at the top" in card
+    )
+
+
+def test_quarantined_rows_and_unsaved_checkpoints_are_listed_and_warned_of() -> None:
+    rows: list[Row] = [
+        train_row(50),
+        EventRow("unsaved", 60, message="no space"),
+        EventRow("unsaved", 60, message="full"),
+    ]
+    quarantine = [
+        QuarantinedRow(line, 30, "loss is nan", f"train.tsv:{line}", "source", "target") for line in range(1, 8)
+    ]
+    record = build_record(translation_config(), info=run_info(), rows=rows, quarantine=quarantine)
+    checks = build_checks_table(record)
+    limit = record.config.training.max_quarantined_rows
+    assert f"7 (at most {limit} allowed), listed in `quarantine.jsonl`: `train.tsv:1` (step 30: loss is nan)" in checks
+    assert "`train.tsv:5` (step 30: loss is nan) and 2 more" in checks
+    warnings = collect_warnings(record)
+    assert "checkpoints could not be saved: step 60 (full)" in warnings
+    assert "7 training rows were quarantined, because no step that contains them could be applied" in warnings
+
+
+def test_a_warning_that_is_recorded_twice_is_shown_once() -> None:
+    rows: list[Row] = [translation_row(50, bleu=1.0, loss=2.0, warnings=("short", "slow"))]
+    record = build_record(translation_config(), info=run_info(warnings=("slow",), data={}), rows=rows)
+    assert collect_warnings(record) == ["slow", "short"]
+
+
+def test_a_record_without_warnings_says_so() -> None:
+    record = build_record(translation_config(), info=run_info(data={}), rows=[train_row(50, skipped_steps=0)])
+    assert collect_warnings(record) == ["None recorded."]

@@ -1,0 +1,134 @@
+"""The evaluations on the card: headline, tables, groups and the sacrebleu command."""
+
+import math
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF
+
+from dstrain.reporting.card import build_card
+from dstrain.run_folder.record import build_record
+from dstrain.run_folder.rows import EventRow, Row
+from tests.unit.reporting.card_cases import load, results_table, tables
+from tests.unit.reporting.reporting_cases import (
+    parsing_config,
+    parsing_record,
+    parsing_row,
+    run_info,
+    train_row,
+    translation_config,
+    translation_record,
+    translation_row,
+)
+
+
+def test_the_headline_names_its_step_the_reason_for_it_and_the_last_evaluation() -> None:
+    card = build_card(parsing_record())
+    assert "scores at step 2,400 (epoch 80.00), the best of 4 evaluations by `exact_match`" in card
+    assert "All 2,235 rows of the evaluation set were scored." in card
+    assert "The folder `best/` holds these weights." in card
+    assert "The last evaluation, at step 3,000, has Loss 0.1505, Exact Match 0.5512." in card
+
+
+def test_a_headline_chosen_by_loss_says_where_the_score_was_higher() -> None:
+    card = build_card(parsing_record(parsing_config(evaluation={"best_metric": "loss"})))
+    assert "- Loss: 0.1202\n- Exact Match: 0.5365\n" in card
+    assert (
+        "Exact Match was higher at another step: 0.5539 at step 2,400; the recipe selects the best checkpoint by `loss`."
+        in card
+    )
+
+
+def test_a_best_evaluation_that_is_also_the_last_says_so() -> None:
+    assert "checkpoint, and also the last evaluation. All" in build_card(translation_record())
+
+
+def test_scores_of_a_part_of_the_evaluation_set_are_marked_as_such() -> None:
+    card = build_card(parsing_record(parsing_config(evaluation={"max_rows": 2235})))
+    assert "Only the first 2,235 rows of the evaluation set were scored." in card
+    assert "- only the first 2,235 evaluation rows were scored" in card
+
+
+def test_a_folder_with_the_weights_of_another_step_is_not_presented_as_the_best() -> None:
+    rows: list[Row] = [EventRow("start", 0), translation_row(50, bleu=1.0, loss=2.0), EventRow("finish", 50)]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows, exports={"best": 20}))
+    assert "holds these weights" not in card
+    assert "**The folder `best/` does not hold these weights but those of step 20.**" in card
+
+
+def test_numbers_that_are_not_finite_are_never_shown_as_numbers(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        train_row(50, loss=math.nan, loss_scale=None),
+        translation_row(50, bleu=math.nan, loss=math.inf, train_loss=math.nan),
+        EventRow("finish", 50),
+    ]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "the last evaluation, because no evaluation has a finite `bleu`" in card
+    assert results_table(card)[1][:5] == ["not a number (NaN)", "0.00", "50", "infinite", "not a number (NaN)"]
+    assert "- non-finite losses and scores (logged training losses: 1; evaluations: 1)" in card
+    results = load(card, folder=tmp_path).data.eval_results
+    assert results is not None
+    assert {result.metric_type for result in results} == {"gen_len", "hit_cap_rate"}
+    assert not re.search(r"\bnan\b", card)
+
+
+def test_an_evaluation_before_the_first_training_loss_says_no_log() -> None:
+    rows: list[Row] = [translation_row(0, bleu=1.0, loss=2.0, train_loss=None)]
+    assert results_table(build_card(build_record(translation_config(), info=run_info(), rows=rows)))[1][0] == "No log"
+
+
+def test_every_group_has_its_scores_and_a_long_list_is_cut_with_a_note() -> None:
+    groups = {f"kind {number}": {"exact_match": 0.5, "num_rows": 10.0} for number in range(70)}
+    rows: list[Row] = [parsing_row(10, exact_match=0.5, loss=1.0, groups=groups)]
+    card = build_card(build_record(parsing_config(), info=run_info(), rows=rows))
+    table = next(table for table in tables(card) if table[0][0] == "Group")
+    assert table[:2] == [["Group", "Rows", "Exact Match"], ["kind 0", "10", "0.5000"]]
+    assert len(table) == 61
+    assert "And 10 more groups in `scores/step-00000010.json`." in card
+
+
+def test_the_sacrebleu_command_prints_the_numbers_of_the_card(tmp_path: Path) -> None:
+    hypotheses = ["the cat sat on the mat .", "two cups of coffee", "half past three in the afternoon"]
+    references = ["the cat sat on a mat .", "two cups of coffee", "half past four in the afternoon"]
+    bleu, chrf = BLEU(tokenize="13a"), CHRF()
+    scores = {
+        "bleu": bleu.corpus_score(hypotheses, [references]).score,
+        "chrf": chrf.corpus_score(hypotheses, [references]).score,
+    }
+    signatures = {"bleu": str(bleu.get_signature()), "chrf": str(chrf.get_signature())}
+    row = translation_row(10, bleu=0.0, loss=1.0, scores={"loss": 1.0, **scores}, signatures=signatures)
+    folder = tmp_path / str(row.hypotheses)
+    folder.mkdir(parents=True)
+    (folder / "hypotheses.txt").write_text("\n".join(hypotheses) + "\n")
+    (folder / "references.txt").write_text("\n".join(references) + "\n")
+    card = build_card(build_record(translation_config(), info=run_info(), rows=[row]))
+    command = next(line for line in card.splitlines() if line.startswith("sacrebleu "))
+    words = [sys.executable, "-m", *shlex.split(command), "-f", "text"]
+    printed = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    for name in ("bleu", "chrf"):
+        assert f"= {scores[name]:.4f}" in printed
+        assert f": {scores[name]:.4f}" in card
+    assert all(signature in printed for signature in (signatures["bleu"],))
+
+
+@pytest.mark.parametrize(
+    ("signature", "options"),
+    [
+        (
+            "nrefs:1|case:mixed|eff:no|tok:ko-mecab-0.996/ko-0.9.2-KO|smooth:exp|version:2.6.0",
+            "-m bleu -w 4 -tok ko-mecab",
+        ),
+        ("nrefs:1|case:lc|eff:no|tok:zh|smooth:exp|version:2.6.0", "-m bleu -w 4 -tok zh -lc"),
+    ],
+)
+def test_the_sacrebleu_command_follows_the_signature(signature: str, options: str) -> None:
+    row = translation_row(10, bleu=1.0, loss=1.0, signatures={"bleu": signature})
+    assert f"hypotheses.txt {options}\n" in build_card(build_record(translation_config(), info=run_info(), rows=[row]))
+
+
+def test_a_parsing_card_has_no_sacrebleu_command() -> None:
+    assert "sacrebleu" not in build_card(parsing_record())

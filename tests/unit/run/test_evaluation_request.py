@@ -1,0 +1,97 @@
+"""What `dstrain evaluate` is asked to score, and what it refuses."""
+
+from pathlib import Path
+
+import pytest
+
+from dstrain.config.load import ConfigError, dump_config, load_config
+from dstrain.errors import UserError
+from dstrain.run.evaluation_request import EvaluationRequest, parse_arguments, plan_evaluation
+from dstrain.run_folder.layout import RunFolder
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(load_config("debug", overrides=[f"output_dir={folder}"])))
+    return folder
+
+
+def request(*arguments: object) -> EvaluationRequest:
+    return plan_evaluation(parse_arguments([str(argument) for argument in arguments], program="evaluate"))
+
+
+@pytest.mark.parametrize("folders", [["best", "final"], ["final"]])
+def test_of_a_run_folder_its_own_recipe_and_its_best_model_are_taken(run: Path, folders: list[str]) -> None:
+    for name in folders:
+        (run / name).mkdir()
+    found = request(run)
+    assert (found.model, found.config.name, found.output) == (str(run / folders[0]), "debug", run / "evaluate")
+    assert (found.step, found.is_pending, found.card_of) == (None, False, None)
+
+
+def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
+    (run / "best").mkdir()
+    given = ["data.train=[{path: absent.tsv}]", "model={name: ./absent}"]
+    assert request(run, *given).model == str(run / "best")
+    with pytest.raises(ConfigError, match=r"data.eval.0.path.*no such file"):
+        request(run, "data.eval=[{path: absent.tsv}]")
+
+
+def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:
+    found = request(run, "--step", 7, "--output", tmp_path / "out")
+    assert (found.model, found.step, found.output) == (str(run), 7, tmp_path / "out")
+
+
+def test_another_test_set_joins_the_run(run: Path) -> None:
+    (run / "best").mkdir()
+    found = request(run, "--as", "flores", "evaluation.max_rows=5")
+    assert (found.output, found.card_of, found.config.evaluation.max_rows) == (
+        run / "test_sets" / "flores",
+        RunFolder(run),
+        5,
+    )
+
+
+def test_overrides_without_effect_on_scores_are_named(run: Path) -> None:
+    (run / "best").mkdir()
+    given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]
+    assert request(run, *given).ignored == ("training.learning_rate=1", "seed=3")
+    assert request(run, "evaluation={num_beams: 2}").ignored == ()
+
+
+def test_pending_evaluations_are_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
+    found = request(run, "--pending", "machine.cache_dir=/elsewhere")
+    assert (found.is_pending, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
+
+
+def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
+    found = request("some/model", "name=mine", "--config", "debug")
+    assert (found.model, found.config.name, found.output) == ("some/model", "mine", Path("evaluate/mine"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["some/model"], "say which recipe with --config"),
+        (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
+        (["some/model", "--config", "debug", "--step", "3"], "--step needs a run folder, and some/model is not one"),
+        (["some/model", "--config", "debug", "--as", "x"], "--as needs a run folder"),
+        (["some/model", "--config", "debug", "--pending"], "--pending needs a run folder"),
+        (["{run}"], "score one of its checkpoints with --step"),
+        (["{run}", "--pending", "--step", "3"], "omit --step, --as, --output and --config"),
+        (["{run}", "--pending", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
+        (["{run}", "--step", "3", "--as", "x", "--output", "y"], "omit --output, or --as"),
+        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "is named with letters"),
+        (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
+        (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
+        (["{run}/absent", "--config", "debug"], "{run}/absent: there is no such folder"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(arguments: list[str], message: str, run: Path) -> None:
+    (run / "checkpoints" / "step-00000004.lease-1").mkdir(parents=True)
+    with pytest.raises(UserError) as caught:
+        request(*(argument.format(run=run) for argument in arguments))
+    assert message.format(run=run) in str(caught.value)
+    assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml"]

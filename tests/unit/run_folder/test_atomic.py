@@ -1,0 +1,133 @@
+"""Files and folders that are complete or not there at all, whatever a kill or a full disk interrupts."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dstrain.run_folder.atomic import append_line, new_folder, open_new, recover_folder, shared_folder, write_file
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("durable", [False, True])
+def test_a_file_is_made_with_its_folder_and_replaced(durable: bool, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file"
+    write_file(path, "first", durable=durable)
+    write_file(path, b"second", durable=durable)
+    assert path.read_text() == "second"
+    assert names(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_a_write_that_fails_leaves_the_older_file_and_no_draft(error: BaseException, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_file(path, "older")
+
+    def write_a_part() -> None:
+        with open_new(path) as file:
+            file.write(b"part")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_a_part()
+    assert path.read_text() == "older"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_durable_file_is_synced_before_it_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = []
+    fsync, replace = os.fsync, Path.replace
+
+    def watch_replace(path: Path, target: Path) -> Path:
+        events.append("rename")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (events.append("sync"), fsync(descriptor)))
+    monkeypatch.setattr(Path, "replace", watch_replace)
+    write_file(tmp_path / "file", "content", durable=True)
+    assert events == ["sync", "rename", "sync"]
+
+
+def fill(folder: Path, content: str) -> None:
+    with new_folder(folder, draft=folder.with_name("draft")) as draft:
+        (draft / "file").write_text(content)
+
+
+def test_a_folder_replaces_an_older_one_only_when_it_is_complete(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "first")
+
+    def fill_a_part() -> None:
+        with new_folder(folder, draft=tmp_path / "draft") as draft:
+            (draft / "file").write_text("part")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fill_a_part()
+    assert (folder / "file").read_text() == "first"
+    fill(folder, "second")
+    assert (folder / "file").read_text() == "second"
+    assert names(tmp_path) == ["folder"]
+
+
+def test_a_kill_between_the_two_renames_loses_neither_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "first")
+    rename = Path.rename
+
+    def rename_once(path: Path, target: Path) -> Any:
+        if path == tmp_path / "draft":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", rename_once)
+    with pytest.raises(KeyboardInterrupt):
+        fill(folder, "second")
+    monkeypatch.undo()
+    assert not folder.exists()
+    recover_folder(folder)
+    assert (folder / "file").read_text() == "first"
+    recover_folder(folder)  # changes nothing
+    assert (folder / "file").read_text() == "first"
+
+
+def test_of_two_that_make_the_same_folder_the_first_to_finish_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "cache" / "key"
+    with shared_folder(folder) as slow:
+        (slow / "file").write_text("slow")
+        with shared_folder(folder) as fast:
+            (fast / "file").write_text("fast")
+    assert (folder / "file").read_text() == "fast"
+    assert names(folder.parent) == ["key"]
+
+
+def test_a_shared_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    def fill_a_part() -> None:
+        with shared_folder(tmp_path / "key") as draft:
+            (draft / "file").write_text("part")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fill_a_part()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"", [b"[2]"]),
+        (b"[1]\n", [b"[1]", b"[2]"]),
+        (b"[1]", [b"[1]", b"[2]"]),  # complete, without its line break
+        (b"[1]\n[", [b"[1]", b"[2]"]),  # torn by a kill
+        (b"[", [b"[2]"]),
+    ],
+)
+def test_a_line_is_added_after_the_last_complete_one(before: bytes, after: list[bytes], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(before)
+    append_line(path, "[2]")
+    assert path.read_bytes().splitlines() == after

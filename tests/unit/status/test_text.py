@@ -1,0 +1,67 @@
+"""The status as text and as JSON."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from dstrain.run_folder.rows import TrainRow
+from dstrain.status.text import as_json, describe_status
+from tests.unit.status.status_cases import (
+    NOW,
+    look,
+    write_claim,
+    write_outcome,
+    write_rank,
+    write_row,
+)
+
+
+def test_a_failed_run_shows_its_message_and_no_advice_to_start_again(run: Path) -> None:
+    """A rank that fails alone does not know the number of its attempt."""
+    for rank in (0, 1):
+        write_rank(run, rank, changed=NOW - 301, heartbeat=NOW - 299)
+    write_outcome(run, "failed", attempt=0, message="rank 1: no\x1b[31m such column\nfound 'x'", exit_code=1)
+    status = look(run)
+    assert status.state == "failed"
+    text = describe_status(status)
+    assert "no [31m such column\n" in text
+    assert "found 'x'" in text
+    assert "start it again" not in text
+
+
+def test_a_missing_folder_is_told_apart_from_a_run_that_never_started(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "nowhere", tmp_path / "file"):
+        assert look(folder).state == "no such folder"
+        headline, advice = describe_status(look(folder)).splitlines()
+        assert headline == f"{folder}: no such folder"
+        assert "output_dir" in advice
+
+
+def test_512_ranks_fit_in_a_few_lines(run: Path) -> None:
+    for rank in range(512):
+        phase = "evaluation" if rank % 100 == 0 else "step"
+        late = {"step": 110, "heartbeat": NOW - 1000} if rank in (17, 18, 200, 300, 400) else {}
+        write_rank(run, rank, host=f"node{rank // 8}", tracks={"main": phase, "save": "idle"}, **late)
+    for number in range(1, 41):
+        write_claim(run, number)
+    for rank in range(512):
+        path = run / "ranks" / f"rank-{rank:05d}.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"attempt": 40}))
+    text = describe_status(look(run))
+    assert "512: 506 in 'step', 6 in 'evaluation'" in text
+    assert next(line for line in text.splitlines() if "rank 17 " in line).split()[0] == "slowest"
+    assert "… and 2 more" in text
+    assert "… 35 earlier" in text
+    assert len(text.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_null_in_json(run: Path, value: float) -> None:
+    write_row(run, TrainRow(110, 1.1, value, elapsed_seconds=math.nan, lease=1))
+    status = look(run)
+    assert status.eta_seconds == 880 * 2 + 9 * 30
+    assert as_json(status)["last_loss"] == {"step": 110, "metric": "loss", "value": None}
+    json.dumps(as_json(status), allow_nan=False)
