@@ -35,24 +35,25 @@ MODELS = {
 }
 PREAMBLE = """# Performance
 
-Written by `make bench` from the files in `tests/benchmarks/results`. Seconds belong to the machine that is named with them; the
-ratios are what may be compared. Every ratio is one of medians, with the range over the repeats behind it."""
+Written by `make bench` from the files in `tests/benchmarks/results`. Seconds are those of the machine named with them;
+compare the ratios. Every ratio is a ratio of medians, followed by its range over the repeats. How training is compared is at
+the end."""
 METHOD = """## How training is compared
 
-- Each figure comes from a process of its own, and the sides take turns. The first round has all sizes, later ones the best of
-  each side, the Trainer's batch of 16 and dstrain's default budget of a micro-batch (8,192 padded tokens).
-- Both sides read the same tokenised rows, begin with the same weights, and train in fp32 with AdamW, the same schedule,
-  clipping, threads and on average the same number of target tokens an update. Real target tokens a second count labels, not
-  padding; the time includes the loader, and not the first update.
+- Each figure comes from a process of its own, and the sides take turns. The first round measures all sizes. Later rounds
+  measure the best of each side, the Trainer's batch of 16, and dstrain's default micro-batch budget (8,192 padded tokens).
+- Both sides read the same tokenised rows and start from the same weights. They train in fp32 with AdamW, the same schedule,
+  clipping and threads, and on average the same number of target tokens per update. Real target tokens per second count
+  labels, not padding. The time includes the loader and excludes the first update.
 - dstrain's updates are of sequences (`batch_unit: sequences`: as many rows as the Trainer's, in random order, cut into
-  micro-batches of like length) or of target tokens (rows of like length, faster, and not the same to learn from).
+  micro-batches of similar-length rows) or of target tokens (rows of similar length: faster, but what is learned differs).
 - dstrain is the loader, the engine on DeepSpeed (ZeRO 1, one rank), the loop and the log hook of a run. The other side is
-  `Seq2SeqTrainer` with `DataCollatorForSeq2Seq`. Its per-device batch is filled up to the update by accumulation, whose loss is
-  corrected to the mean over the update's target tokens: as it comes, the Trainer multiplies loss and gradient by the
-  accumulation.
-- `group_by_length` begins with its longest rows. For speed its other updates are taken evenly over the epoch; for losses it keeps
-  its own order, over whole mega-batches of 50 updates, so that it has seen as many tokens as the others.
-- Memory is what the process grew by at its highest, over what it held with the rows mapped and the weights loaded."""
+  `Seq2SeqTrainer` with `DataCollatorForSeq2Seq`. Gradient accumulation fills its per-device batch up to the update. Its loss
+  is corrected to the mean over the update's target tokens; uncorrected, the Trainer multiplies loss and gradient by the
+  number of accumulated batches.
+- `group_by_length` starts with its longest rows. For speed, its other updates are taken evenly over the epoch. For losses it
+  keeps its own order, over whole mega-batches of 50 updates, so that it has seen as many tokens as the others.
+- Memory is the growth of the process at its peak, over what it held with the rows mapped and the weights loaded."""
 
 
 def read_results(folder: Path, prefix: str) -> list[Any]:
@@ -85,7 +86,7 @@ def side_name(side: str) -> str:
 
 def training_section(found: Mapping[str, Any], *, plots: Path) -> str:
     """Table, ratios and plot of one training benchmark."""
-    header = ["side", "repeats", "real target tokens/s", "real target", "real source", "peak MiB", "tokens an update"]
+    header = ["side", "repeats", "real target tokens/s", "real target", "real source", "peak MiB", "tokens per update"]
     rows = [
         [
             side_name(f"{row['name']} {row['size']}"),
@@ -118,17 +119,17 @@ def training_section(found: Mapping[str, Any], *, plots: Path) -> str:
     about = (
         f"Rows: {found['rows']['origin']} ({found['rows']['number']:,}, {found['rows']['target_tokens']:.1f} target tokens on "
         f"average). Model: {MODELS[found['model']]}. {found['num_updates']} updates of {found['rows_per_update']} rows, or as "
-        f"many tokens, are measured a repeat."
+        f"many tokens, are measured per repeat."
     )
     return "\n\n".join(
         [
             f"## Training, {found['kind']}, {found['model']}",
             about,
-            f"![real target tokens a second]({plots.name}/{plot})",
+            f"![real target tokens per second]({plots.name}/{plot})",
             table(["dstrain", "against", "real target tokens/s", "by core time", "peak memory"], ratios),
             table(header, rows),
-            f"The same shares over a whole epoch, by lengths alone; dstrain's steps are of {found['padding']['batch_tokens']:,} "
-            f"target tokens, or of {found['rows_per_update']} sequences:",
+            f"The same shares over a whole epoch, from lengths alone; dstrain's steps are of "
+            f"{found['padding']['batch_tokens']:,} target tokens, or of {found['rows_per_update']} sequences:",
             table(["side", "real source", "real target"], padding),
             describe(found["machine"]),
         ]
@@ -136,7 +137,7 @@ def training_section(found: Mapping[str, Any], *, plots: Path) -> str:
 
 
 def draw_training(found: Mapping[str, Any]) -> Figure:
-    """Bars of real target tokens a second, with the range over the repeats."""
+    """Bars of real target tokens per second, with the range over the repeats."""
     rows = found["sides"][::-1]
     figure = Figure(figsize=(8, 0.32 * len(rows) + 1.2), layout="constrained")
     axes = figure.add_subplot()
@@ -171,7 +172,7 @@ def losses_section(found: Mapping[str, Any]) -> str:
     ]
     header = ["side", *(f"seed {seed}" for seed in range(num_seeds)), "mean", "target tokens seen"]
     about = (
-        f"Held-out loss a target token after {found['num_updates']} updates of {found['rows_per_update']} rows, or as many "
+        f"Held-out loss per target token after {found['num_updates']} updates of {found['rows_per_update']} rows, or as many "
         f"tokens, from the same weights, with the model's own dropout. Rows: {found['rows']['origin']}."
     )
     title = f"## Held-out loss at equal tokens, {found['kind']}, {found['model']}"
@@ -196,8 +197,8 @@ def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> s
     ]
     header = ["beams", "rows", "dstrain", "the usual way", "speed", "by core time", "hypotheses that differ"]
     about = (
-        "The usual way is file order, 16 rows at a time, `generate()` and a second forward pass for the loss, as Seq2SeqTrainer "
-        "evaluates (`python -m tests.benchmarks.evaluation`)."
+        "The usual way is that of Seq2SeqTrainer: file order, 16 rows at a time, `generate()`, and a second forward pass for the "
+        "loss (`python -m tests.benchmarks.evaluation`)."
     )
     return "\n\n".join(["## Evaluation", about, table(header, rows), machine])
 
@@ -219,7 +220,7 @@ def recipe_section(found: Mapping[str, Any]) -> str:
         f"Rows: {found['origin']}. {NUM_EVALUATIONS * size['steps_between']} updates of {size['per_device']} × "
         f"{size['accumulation']} rows, an evaluation of {size['max_rows']} rows with {size['num_beams']} beams and a "
         f"checkpoint after each {size['steps_between']}; the best and the last model saved. A side is one command, imports "
-        f"included. **{found['ratio']:.2f} × as fast** ({low:.2f} to {high:.2f})."
+        f"included. dstrain is **{found['ratio']:.2f} × as fast** ({low:.2f} to {high:.2f})."
     )
     title = f"## A whole recipe, {found['kind']}, {found['model']}"
     header = ["side", "seconds, by repeat", "last loss", "last score"]
@@ -246,10 +247,10 @@ def loss_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:
         ]
         for row in found
     ]
-    header = ["shape", "real", "loss", "positions a chunk", "peak MiB", "memory", "seconds", "time"]
+    header = ["shape", "real", "loss", "positions per chunk", "peak MiB", "memory", "seconds", "time"]
     about = (
         "Vocabulary projection and cross-entropy of 16 × 64 positions, forward and backward, at the published shapes; `own` is "
-        "dstrain's (`python -m tests.benchmarks.loss_memory`). Ratios are to the first line of a shape."
+        "dstrain's (`python -m tests.benchmarks.loss_memory`). Ratios are to the first line of each shape."
     )
     return "\n\n".join(["## Projection and loss", about, table(header, rows), machine])
 
