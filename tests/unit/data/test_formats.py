@@ -103,14 +103,14 @@ def test_a_missing_column_names_those_that_exist(tmp_path: Path, reader: Reader)
 
 
 def test_a_named_column_in_an_empty_file_asks_for_a_header(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.tsv:1: no header"):
+    with pytest.raises(ValueError, match=r"a\.tsv:1: columns are given by name, but there is no header"):
         list(read_tsv(_write(tmp_path / "a.tsv", ""), ["ko", "en"]))
 
 
 def test_too_few_columns_are_named_with_their_line(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", "1\t2\nno tab here\n3\t4\n")
     (broken,), num_good = _broken(read_tsv, path, [0, 1])
-    assert broken == Broken(f"{path}:2", "1 columns, but column 1, counted from 0, is wanted", "no tab here")
+    assert broken == Broken(f"{path}:2", "1 columns, but column 1 (counted from 0) is needed", "no tab here")
     assert num_good == 2
 
 

@@ -260,5 +260,5 @@ def test_excluding_every_row_is_refused(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     loader = _loader(tokens, _plan(tokens))
     loader.exclude(range(len(LENGTHS)))
-    with pytest.raises(ValueError, match=r"all 45 rows of data\.train are set aside.*quarantine\.jsonl"):
+    with pytest.raises(ValueError, match=r"all 45 rows of data\.train are in quarantine.*quarantine\.jsonl"):
         loader.load_step(Position(0, 0))
