@@ -38,7 +38,6 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
     folder, prepared = assembly.run_dir / name, assembly.prepared
     with assembly.engine.gathered() as model:
         if assembly.ranks.rank == 0:
-            assert isinstance(model, PreTrainedModel)
             settings = generation_settings(
                 model, config=assembly.config, tokenizer=prepared.tokenizer, tokens=prepared.eval
             )

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
-from transformers import PreTrainedModel
 
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
@@ -16,7 +15,7 @@ from dstrain.checkpoint.store import carry_out, plan_pruning
 from dstrain.cluster.walltime import WallTime
 from dstrain.data.loader import Loader, StepBatch
 from dstrain.engine.engine import Fault
-from dstrain.engine.faults import Finding, find_bad_rows
+from dstrain.engine.faults import FaultCause, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.models.families import generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
@@ -43,7 +42,7 @@ log = logging.getLogger(__name__)
 def _build_quarantine(assembly: Assembly, *, loader: Loader) -> Quarantine:
     config, ranks, tokenizer = assembly.config, assembly.ranks, assembly.prepared.tokenizer
 
-    def find_rows(batch: StepBatch, fault: Fault, step: int) -> Finding:
+    def find_rows(batch: StepBatch, fault: Fault, step: int) -> FaultCause:
         assembly.attempt.phases.enter("search", step=step - 1)
         return find_bad_rows(assembly.engine, batch, fault=fault, step=step, config=config, ranks=ranks)
 
@@ -179,7 +178,6 @@ def _evaluate(
 ) -> EvaluationResult | None:
     assembly.attempt.phases.enter("evaluation")
     with assembly.engine.gathered() as model:
-        assert isinstance(model, PreTrainedModel)
         return evaluate(
             model,
             # not the engine's own: under ZeRO-3 its forward is a collective call, and ranks have unequal numbers of batches
