@@ -90,7 +90,7 @@ def test_a_word_that_is_not_in_the_utterance_is_refused_by_name() -> None:
 
 
 def test_a_word_cut_through_by_a_later_one_is_refused_by_name() -> None:
-    with pytest.raises(UnpointableWord, match="word `them` of the parse no longer stands alone"):
+    with pytest.raises(UnpointableWord, match="word `them` of the parse is split in the utterance"):
         to_pointer("see them", parse="[IN:A [SL:B them ] [SL:C the ] ]")
 
 
