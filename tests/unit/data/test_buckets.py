@@ -68,7 +68,7 @@ def test_lengths_beyond_16_bits_are_ordered_like_others(scale: int) -> None:
     assert order.tolist() == order_by_similarity(*sides, bucket_tokens=400).tolist()
 
 
-def test_both_sides_of_a_bucket_are_alike_where_sorting_leaves_one_at_random() -> None:
+def test_both_sides_of_a_bucket_are_similar_where_sorting_leaves_one_at_random() -> None:
     random = np.random.default_rng(3)
     sides = random.integers(1, 60, size=(2, 5000))
 

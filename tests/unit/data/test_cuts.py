@@ -76,7 +76,7 @@ def test_a_bucket_over_the_budget_is_cut_by_itself() -> None:
     assert [len(rows) for rows in micro_batches] == [1, 1, 1, 1, 5, 5]
 
 
-def test_a_pinned_size_gives_micro_batches_of_exactly_that_size() -> None:
+def test_a_pinned_size_makes_micro_batches_of_exactly_that_size() -> None:
     lengths = np.arange(1, 513, dtype=np.int32)
     micro_batches = cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=8, micro_batch_size=16))
     assert [len(rows) for rows in micro_batches] == [16] * 32

@@ -59,7 +59,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     assert _cells(read_tsv, _write(tmp_path / "a.tsv", b"\xef\xbb\xbfko\ten\n1\t2\n"), ["ko", "en"]) == [("1", "2")]
     assert _cells(read_csv, _write(tmp_path / "a.csv", b"\xef\xbb\xbfko,en\n1,2\n"), ["ko", "en"]) == [("1", "2")]
 
@@ -187,7 +187,7 @@ def test_another_file_is_not_taken_for_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [read_jsonl, read_parquet])
-def test_a_number_is_no_column_where_columns_have_names(tmp_path: Path, reader: Reader) -> None:
+def test_a_number_is_not_a_column_where_columns_have_names(tmp_path: Path, reader: Reader) -> None:
     with pytest.raises(ValueError, match=r"column 0 is a number.*set source_column and target_column to names"):
         list(reader(tmp_path / "a", [0, 1]))
 

@@ -85,7 +85,7 @@ def test_empty_sides_are_skipped_and_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_null_is_an_empty_side_and_a_number_is_no_text(tmp_path: Path) -> None:
+def test_a_null_is_an_empty_side_and_a_number_is_not_text(tmp_path: Path) -> None:
     lines = [{"ko": None, "en": "x"}, {"ko": "x", "en": 7}, {"ko": "x", "en": "y"}]
     path = _write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     rows, bad = _read(Source(path=path, **NAMED), undecodable="skip")

@@ -269,7 +269,7 @@ def test_the_cache_is_used_until_something_that_decides_the_ids_changes(tmp_path
     assert len(_names(cache_dir)) == 6
 
 
-def test_what_a_killed_process_leaves_is_no_token_set(tmp_path: Path) -> None:
+def test_what_a_killed_process_leaves_is_not_a_token_set(tmp_path: Path) -> None:
     path, cache_dir = tmp_path / "a.tsv", tmp_path / "cache"
     path.write_text("a\tb\n")
     encoder = WordEncoder("a b")

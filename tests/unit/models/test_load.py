@@ -85,7 +85,7 @@ def test_growing_keeps_an_untied_head_and_a_reload_keeps_it_too(tokenizer_folder
     assert torch.equal(exported.shared.weight, loaded.shared.weight)
 
 
-def test_layerdrop_and_dropout_are_set_and_said(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
+def test_layerdrop_and_dropout_are_set_and_reported(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(str(tokenizer_folder("m2m100")))
     build_scratch_model(tiny_scratch("m2m100"), tokenizer=tokenizer, seed=0, layerdrop=0.05).save_pretrained(tmp_path)
     said: list[str] = []
@@ -108,7 +108,7 @@ def test_layerdrop_of_a_scratch_model_is_the_recipes(tokenizer_folder: FolderOf)
     assert kept.model.encoder.layerdrop == 0.1
 
 
-def test_stale_generation_defaults_are_dropped_and_said(tiny: Any, tmp_path: Path) -> None:
+def test_stale_generation_defaults_are_dropped_and_reported(tiny: Any, tmp_path: Path) -> None:
     ids = {"pad_token_id": tiny.tokenizer.pad_token_id, "eos_token_id": tiny.tokenizer.tokenizer.eos_token_id}
     tiny.model.generation_config = GenerationConfig(
         **ids,
@@ -129,7 +129,7 @@ def test_stale_generation_defaults_are_dropped_and_said(tiny: Any, tmp_path: Pat
     }
 
 
-def test_of_an_exported_model_nothing_is_said_but_what_was_added_to_it(tiny: Any, tmp_path: Path) -> None:
+def test_of_an_exported_model_only_what_was_added_to_it_is_reported(tiny: Any, tmp_path: Path) -> None:
     languages = generation_arguments(tiny.model, tiny.tokenizer, target_language=tiny.languages[1])
     settings = {"num_beams": 4, "max_new_tokens": 31, "length_penalty": 0.6, **languages}
     folder = tmp_path / "best"

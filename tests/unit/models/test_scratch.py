@@ -37,7 +37,7 @@ def test_a_scratch_model_begins_near_the_loss_of_a_uniform_guess(tiny: Any, batc
     assert loss.item() < 1.3 * uniform.item()
 
 
-def test_training_twice_gives_the_same_tokenizer(tmp_path: Path) -> None:
+def test_training_twice_makes_the_same_tokenizer(tmp_path: Path) -> None:
     scratch = Scratch(architecture="m2m100", vocabulary_size=500)
     for name in ("first", "second"):
         train_tokenizer(scratch, texts=TEXTS, languages=("ko", "en"), task_tokens=TASK_TOKENS, folder=tmp_path / name)

@@ -134,7 +134,7 @@ def test_tokens_added_on_loading_are_new_once(family: str, tokenizer_folder: Fol
     assert after.fingerprint != before.fingerprint
 
 
-def test_a_saved_folder_remembers_languages_and_gives_the_same_ids(
+def test_a_saved_folder_remembers_languages_and_encodes_to_the_same_ids(
     family: str, tokenizer: Seq2SeqTokenizer, tmp_path: Path
 ) -> None:
     source, target = LANGUAGES.get(family, (None, None))

@@ -32,7 +32,7 @@ def test_first_400_evaluation_rows_equal_the_published_pointer_form(real_data: P
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_undoing_the_pointers_gives_back_every_parse_of_mtop(real_data: Path, split: str) -> None:
+def test_undoing_the_pointers_returns_every_parse_of_mtop(real_data: Path, split: str) -> None:
     for utterance, parse in read_pairs(real_data / f"mtop/{split}.tsv"):
         pair = to_pointer(utterance, parse=parse)
         assert from_pointer(pair.target, source=pair.source) == parse

@@ -57,7 +57,7 @@ def test_another_seed_draws_other_rows(task: Task) -> None:
 
 
 @pytest.mark.parametrize(("task", "split", "checksum"), CHECKSUMS)
-def test_the_same_seed_gives_the_same_rows_on_every_machine(task: Task, split: str, checksum: str) -> None:
+def test_the_same_seed_makes_the_same_rows_on_every_machine(task: Task, split: str, checksum: str) -> None:
     text = "\n".join(f"{row.source}\t{row.target}\t{row.group}" for row in rows_of(task, split))
     assert hashlib.sha256(text.encode()).hexdigest()[:16] == checksum
 
