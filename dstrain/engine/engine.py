@@ -205,7 +205,7 @@ class Engine:
         num_positions = int((host_batch.labels != IGNORED).sum())  # on the host, where it costs no synchronisation
         micro_batch = host_batch.to(self._ranks.device)
         torch.manual_seed(micro_batch_seed(self._config.seed, step=step, index=micro_batch.index))
-        # gradients are reduced once per step, in the backward pass of the last micro-batch
+        # the boundary ends the step: DeepSpeed then finishes reducing, and lets the gradient be applied
         self.wrapped.set_gradient_accumulation_boundary(is_last)
         loss: Tensor = self.wrapped(
             micro_batch.source_ids,

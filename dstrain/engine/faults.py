@@ -140,7 +140,7 @@ class _Search:
         loss = self._build_loss(dropout=0.0)
         bad = [found for part in parts for found in self._bad_parts(loss, part)]
         if not bad:
-            del loss  # only one copy's activations at a time
+            del loss
             loss = self._build_loss(dropout=None)
             bad = [part for part in parts if self._is_bad_with_dropout(loss, part, step=step)]
             return _RankResult(suspects=tuple((part.index, tuple(part.rows.tolist())) for part in bad))
