@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, load_manifest, read_bounded, shown
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
-from dstrain.engine.pieces import Piece, applied_steps, owned_pieces, set_applied_steps, share_of, trained_parameters
+from dstrain.engine.shards import Shard, applied_steps, owned_shards, set_applied_steps, split_shard, trained_parameters
 
 MASTER = "master"
 STATE_FILE = "state.json"
@@ -138,7 +138,7 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
 def load_optimizer(directory: Path, *, engine: Engine, state: RunState) -> None:
     """Copy masters and optimizer state of what this rank owns into the engine. No collective operation."""
     with open_pieces(directory) as pieces, torch.no_grad():
-        for piece in owned_pieces(engine.wrapped, moments=engine.moments):
+        for piece in owned_shards(engine.wrapped, moments=engine.moments):
             pieces.fill(piece.master, kind=MASTER, name=piece.name, start=piece.start)
             for kind, moment in piece.moments.items():
                 pieces.fill(moment, kind=kind, name=piece.name, start=piece.start)
@@ -207,10 +207,10 @@ def open_pieces(directory: Path) -> Iterator[SavedPieces]:
         yield SavedPieces([directory / name for name in sorted(names)], stack=stack)
 
 
-def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Piece]:
-    for owned in owned_pieces(engine.wrapped, moments=engine.moments):
+def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Shard]:
+    for owned in owned_shards(engine.wrapped, moments=engine.moments):
         everywhere = engine.zero_stage == 0
-        piece = share_of(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
+        piece = split_shard(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
         if piece.numel:
             yield piece
 

@@ -1,6 +1,6 @@
-"""Rows that cannot be used as they are: what the recipe's rules do with them, and the list of them all.
+"""Rows that cannot be used as they are: applies the recipe's rule (`data.rules`) to each, and keeps a list of all.
 
-Knows nothing of where rows come from or what is wrong with them.
+Does not decide what is wrong with a row, and knows nothing of where rows come from.
 """
 
 import json
@@ -23,19 +23,20 @@ MAX_SHOWN = 200
 WAYS_OUT: dict[Reason, str] = {
     "empty": "fill the row, or set data.rules.empty=skip",
     "undecodable": "correct the row, or set data.rules.undecodable=skip",
-    "unpointable": "correct the row, set data.rules.unpointable=skip, or take task.form=plain",
+    "unpointable": "correct the row, or set data.rules.unpointable=skip or task.form=plain",
     "too_long": "raise task.max_source_tokens or max_target_tokens, or set data.rules.too_long to skip or truncate",
-    "unknown_token": "take a tokenizer that covers the text, or set data.rules.unknown_token to skip or keep",
+    "unknown_token": "use a tokenizer that covers the text, or set data.rules.unknown_token to skip or keep",
 }
+"""Reason to the ways out that the error message names."""
 
 
 class UnusableRowError(UserError):
-    """A row that the recipe's rules do not let pass."""
+    """A bad row whose rule is `error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that was not used as it is: `file:line`, why, its text, and what was done."""
+    """A row that was not used as it is: its `file:line`, the reason, its text, and the action taken."""
 
     where: str
     reason: Reason
@@ -59,24 +60,24 @@ def apply_rule(
 
 
 class BadRowLog:
-    """Counts bad rows and keeps the list of them on disk, because it may be as long as the data."""
+    """Counts bad rows and lists them on disk, because the list may be as long as the data."""
 
     def __init__(self) -> None:
         self.counts: Counter[tuple[Reason, Action]] = Counter()
-        # Half a surrogate pair in a bad row must not stop its being listed: JSON reads the backslash form.
+        # a lone surrogate cannot be encoded as UTF-8; written with a backslash it is still valid JSON
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, row: BadRow) -> None:
-        """Take up one row."""
+        """Count and list one row."""
         self.counts[row.reason, row.action] += 1
         self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
 
     def count(self, action: Action) -> dict[str, int]:
-        """Number of rows for each reason that ended in action."""
+        """Number of rows with this action, by reason."""
         return {reason: number for (reason, done), number in sorted(self.counts.items()) if done == action}
 
     def save(self, path: Path) -> None:
-        """Write the list to path, one JSON object a line."""
+        """Write the list to path, one JSON object per line."""
         self._file.seek(0)
         with path.open("w", encoding="utf-8") as file:
             shutil.copyfileobj(self._file, file)

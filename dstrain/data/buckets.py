@@ -1,7 +1,7 @@
-"""Rows of like length together: a window of rows as buckets and these as steps, a step as pieces, all with little padding.
+"""Lays out a window of rows as buckets of similar lengths, and the buckets as optimizer steps, with little padding.
 
-Pure numpy. Knows nothing of epochs, ranks or the configuration. All of it is a function of the lengths, the sizes and the
-keys that it is given; sums are of whole numbers, so that every machine finds the same.
+Pure numpy. Knows nothing of epochs, ranks or the configuration. A layout is a function of lengths, sizes and keys alone;
+all sums are of whole numbers, so that every machine computes the same one.
 """
 
 from dataclasses import dataclass
@@ -9,47 +9,49 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.permutation import UInt64Array, permute
+from dstrain.data.arrays import Lengths, Rows, UInt64Array
+from dstrain.data.permutation import permute
 
 BUCKET_TOKENS = 4096
-"""Target tokens of a bucket at most. Part of what a recipe means: a larger step is of several buckets, drawn at random, so
-that long and short rows meet in its gradient; a smaller one is a bucket."""
+"""At most so many target tokens per bucket. Changing it changes what recipes mean: a larger step takes several buckets at
+random, so that its gradient mixes long and short rows; a smaller step is one bucket."""
 
 WIDTHS = (0.8, 1.6)
-"""Between these the padding of targets over that of sources is drawn. Padding is near its least all over this range."""
-
-Rows = npt.NDArray[np.int64]
-Lengths = npt.NDArray[np.signedinteger]
+"""Range from which the ratio of target padding to source padding is drawn; total padding is near its minimum in all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A window laid out: its places `[rows]` in their new order, and where in it buckets and steps end."""
+    """How a window is laid out."""
 
     order: Rows
+    """Positions in the window `[rows]`, in their new order."""
     bucket_ends: Rows
+    """Where each bucket ends in `order` `[buckets]`."""
     step_ends: Rows
+    """Where each step ends in `order` `[steps]`; always the end of a bucket too."""
 
 
 def plan_layout(source_lengths: Lengths, target_lengths: Lengths, *, max_tokens: int, keys: UInt64Array) -> Layout:
-    """The rows of a window as steps of at most max_tokens target tokens, each of one bucket or of several.
+    """The rows of a window as steps of at most max_tokens target tokens, each made of one or more buckets.
 
-    Rows of equal length keep the order in which they come. The keys decide where buckets begin and in which order they
-    follow each other, so that with other keys other rows meet.
+    Rows of equal length keep their order. The keys decide where buckets begin and in which order they come, so that each
+    epoch puts other rows into one step.
     """
+    # the largest equal parts of a step that are no larger than a bucket
     bucket_tokens = max_tokens // -(-max_tokens // BUCKET_TOKENS)
     low, high = WIDTHS
-    alike = order_alike(
+    by_length = order_by_similarity(
         source_lengths,
         target_lengths,
         bucket_tokens=bucket_tokens,
         width=low + (high - low) * (int(keys[0]) / 2**64),
         is_rising=bool(keys[1] >> np.uint64(63)),
     )
-    ends = plan_token_steps(target_lengths[alike], max_tokens=bucket_tokens)
+    ends = plan_token_steps(target_lengths[by_length], max_tokens=bucket_tokens)
     shuffled = permute(np.arange(len(ends), dtype=np.int64), num_rows=len(ends), keys=keys)
-    buckets = np.split(alike, ends[:-1])
-    tokens = np.diff(np.cumsum(target_lengths[alike], dtype=np.int64)[ends - 1], prepend=0)[shuffled]
+    buckets = np.split(by_length, ends[:-1])
+    tokens = np.diff(np.cumsum(target_lengths[by_length], dtype=np.int64)[ends - 1], prepend=0)[shuffled]
     bucket_ends = np.cumsum(np.diff(ends, prepend=0)[shuffled])
     return Layout(
         order=np.concatenate([buckets[number] for number in shuffled]),
@@ -58,7 +60,7 @@ def plan_layout(source_lengths: Lengths, target_lengths: Lengths, *, max_tokens:
     )
 
 
-def order_alike(
+def order_by_similarity(
     source_lengths: Lengths,
     target_lengths: Lengths,
     *,
@@ -66,10 +68,11 @@ def order_alike(
     width: float = 1.0,
     is_rising: bool = False,
 ) -> Rows:
-    """Places `[rows]` in an order of which any part of bucket_tokens target tokens needs little padding on both sides.
+    """Positions `[rows]` in an order in which any run of bucket_tokens target tokens needs little padding on both sides.
 
-    From long targets to short ones, in groups; within a group by source, up in one and down in the next, so that a bucket
-    which begins in one group and ends in the next is of like rows too. Rows of equal length keep their order.
+    Groups of similar targets come from the longest to the shortest. Within a group rows are sorted by source, rising in one
+    group and falling in the next, so that a bucket across two groups has similar sources too. Rows of equal length keep
+    their order.
     """
     longest = int(source_lengths.max())
     table = _group_targets(source_lengths, target_lengths, bucket_tokens=bucket_tokens, width=width)
@@ -80,9 +83,9 @@ def order_alike(
 
 
 def plan_token_steps(target_lengths: Lengths, *, max_tokens: int) -> Rows:
-    """Where each step ends `[steps]` when rows are taken in order up to max_tokens; a longer row is a step alone.
+    """Where each step ends `[steps]` if rows are taken in order up to max_tokens; a longer row is a step alone.
 
-    The last two share evenly what is left for them, as nearly as whole rows allow.
+    The last two steps share the remaining rows as evenly as possible.
     """
     cumulative = np.cumsum(target_lengths, dtype=np.int64)
     ends: list[int] = []
@@ -98,13 +101,11 @@ def plan_token_steps(target_lengths: Lengths, *, max_tokens: int) -> Rows:
     return np.asarray(ends, dtype=np.int64)
 
 
-def _group_targets(
-    source_lengths: Lengths, target_lengths: Lengths, *, bucket_tokens: float, width: float
-) -> npt.NDArray[np.int64]:
+def _group_targets(source_lengths: Lengths, target_lengths: Lengths, *, bucket_tokens: float, width: float) -> Rows:
     """The group of every target length `[longest target + 1]`, from 0 for the longest.
 
-    A group ends where its targets are padded by as much as its sources will be, which are cut into as many parts as it
-    has buckets: there the two together are near their least.
+    A group ends where its target padding reaches its expected source padding (times `width`), for sources sorted and cut
+    into as many parts as the group has buckets: there the sum of both is near its minimum.
     """
     counts = np.bincount(target_lengths)
     lengths = np.flatnonzero(counts)[::-1]
@@ -123,7 +124,7 @@ def _group_targets(
     while start < len(lengths):
         rows, targets, firsts, squares = (each[start:] - (each[start - 1] if start else 0.0) for each in sums)
         mean = firsts / rows
-        # lengths spread evenly about their mean lie within √12 standard deviations; padded by half of that on average
+        # evenly spread lengths cover a range of √12 standard deviations, and are padded by half of it on average
         spread = np.sqrt(12 * np.maximum(squares / rows - mean * mean, 0.0)) / np.maximum(1.0, targets / bucket_tokens)
         is_wide = (rows * lengths[start] - targets) * 2 * mean >= width * spread * targets
         stop = start + 1 + int(np.argmax(is_wide)) if is_wide.any() else len(lengths)
@@ -132,6 +133,6 @@ def _group_targets(
     return groups
 
 
-def _narrow(values: npt.NDArray[np.integer]) -> npt.NDArray[np.integer]:
-    # numpy sorts 16 bits by radix, many times faster than more, and a window of them is small
+def _narrow(values: Lengths) -> npt.NDArray[np.integer]:
+    # numpy sorts 16-bit integers by radix, many times faster than wider ones
     return values.astype(np.uint16) if values.max() < 1 << 16 else values

@@ -1,4 +1,4 @@
-"""Token ids in, padded tensors out. Knows nothing of files, plans or ranks."""
+"""Builds the padded tensors of a micro-batch from token ids. Knows nothing of files, plans or ranks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -7,11 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-IGNORED = -100
-"""Label at padded places: the value that torch's cross-entropy leaves out."""
+from dstrain.data.arrays import Ids, Rows
 
-Ids = npt.NDArray[np.int32]
-Rows = npt.NDArray[np.int64]
+IGNORED = -100
+"""Label of padding: the value that torch's cross-entropy ignores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +18,9 @@ class MicroBatch:
     """The tensors of one forward pass, all int64.
 
     source_ids and source_mask are `[batch, source]`, decoder_ids and labels `[batch, target]`; labels are IGNORED at
-    padding. weight is 0.0 for a filler, which takes part in collective operations and not in learning. index is the
-    number of the micro-batch in its step, which decides its random numbers; a filler carries that of the one it copies.
-    rows `[batch]` are the rows' numbers in their token set, on the host.
+    padding. weight is 0.0 for a filler, which takes part in collective operations but adds nothing to the gradient. index
+    is the number of the micro-batch in its step, which seeds its dropout; a filler has the index of the micro-batch that
+    it copies. rows `[batch]` are row numbers in the token set, on the host.
     """
 
     source_ids: torch.Tensor
@@ -37,12 +36,12 @@ class MicroBatch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pinned(self) -> "MicroBatch":
-        """The same in page-locked memory, which a GPU copies from while the host goes on."""
+        """The same micro-batch in page-locked memory, from which a GPU copies while the host continues."""
         return self._each(lambda tensor: tensor.pin_memory())
 
-    def part(self, places: slice) -> "MicroBatch":
-        """Some of the rows, as wide as the whole."""
-        return replace(self._each(lambda tensor: tensor[places]), rows=self.rows[places])
+    def part(self, rows: slice) -> "MicroBatch":
+        """Some of the rows, padded to the same width as all of them."""
+        return replace(self._each(lambda tensor: tensor[rows]), rows=self.rows[rows])
 
     def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "MicroBatch":
         return replace(
@@ -64,17 +63,16 @@ def collate(
     index: int = 0,
     rows: Rows | None = None,
 ) -> MicroBatch:
-    """The micro-batch of the given rows, padded on the right to the longest of each side.
+    """The micro-batch of these rows, padded on the right to the longest of each side.
 
-    Without `rows` they are numbered from 0.
-
-    The decoder reads the labels shifted by one behind decoder_start_id. None puts each row's last label in front
-    instead, as mBART-cc25 does (`shift_tokens_right` of transformers' modeling_mbart.py).
+    Decoder inputs are the labels shifted right by one, after decoder_start_id; if that is None, after each row's last
+    label, as in mBART-cc25 (`shift_tokens_right` in transformers' modeling_mbart.py). Without `rows`, rows are numbered
+    from 0.
     """
     source_ids, source_mask = _pad(sources, value=pad_id)
     labels, target_mask = _pad(targets, value=IGNORED)
     decoder_ids = np.full_like(labels, pad_id)
-    # Only real labels move, so that IGNORED never reaches an embedding.
+    # only real labels are copied, so that IGNORED never reaches an embedding
     decoder_ids[:, 1:][target_mask[:, 1:]] = labels[:, :-1][target_mask[:, 1:]]
     last_labels = [target[-1] for target in targets]
     decoder_ids[:, 0] = last_labels if decoder_start_id is None else decoder_start_id

@@ -1,4 +1,4 @@
-"""Rows in, the texts that the tokenizer reads out. Knows nothing of files or tokens; the forms are defined in tasks."""
+"""Brings rows into the form of their task: the texts that the tokenizer reads. Knows nothing of files or tokens."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row as the model meets it.
+    """One row as the model sees it.
 
-    source and target are the tokenizer's text, with the prefix and in the task's form; raw_source and raw_target stand
-    in the data. repeat is how often the row appears in an epoch.
+    source and target are what the tokenizer reads, with the prefix and in the task's form; raw_source and raw_target are
+    the texts in the data. repeat is how often the row appears in an epoch.
     """
 
     source: str
@@ -29,7 +29,7 @@ class Example:
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
-    """The rows in the task's form, in their order. Raises UnusableRowError where a rule is `error`."""
+    """The rows in the task's form, in order. Raises UnusableRowError where a rule is `error`."""
     for row in rows:
         pair: PointerPair | None = PointerPair(row.source, row.target)
         if task.kind == "parsing" and task.form == "pointer":

@@ -1,7 +1,7 @@
-"""File formats in, records out: JSONL, TSV, CSV, Parquet and line-aligned text. Streams; holds no file in memory.
+"""Reads records from JSONL, TSV, CSV, Parquet and line-aligned text. Streams: never holds a whole file in memory.
 
-Knows nothing of rules or tasks: what does not parse comes out as a `Broken` record in its place. Only a line feed ends
-a line: U+2028, U+0085 and their like are characters of the text.
+A record that does not parse becomes a `Broken` record; what is done with it is not decided here. Only a line feed ends a
+line: U+2028, U+0085 and similar characters are part of the text.
 """
 
 import csv
@@ -26,7 +26,7 @@ PARQUET_BATCH_ROWS = 1024
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The wanted cells of a record, in the order they were asked for; where is `file:line` (Parquet: `file:row`)."""
+    """The requested cells of a record, in the requested order; where is `file:line` (Parquet: `file:row`)."""
 
     where: str
     cells: tuple[Any, ...]
@@ -34,7 +34,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A record that does not parse: the problem in words, and its text as far as it can be shown."""
+    """A record that does not parse: the problem, and its text as far as it can be shown."""
 
     where: str
     problem: str
@@ -46,7 +46,7 @@ Reader = Callable[[Path, Sequence[Column]], Records]
 
 
 def read_jsonl(path: Path, columns: Sequence[Column]) -> Records:
-    """One JSON object a line; dotted columns reach into nested objects."""
+    """One JSON object per line; dotted columns reach into nested objects."""
     names = check_names(columns, where=str(path))
     for line in read_lines(path):
         if isinstance(line, Broken):
@@ -58,7 +58,7 @@ def read_jsonl(path: Path, columns: Sequence[Column]) -> Records:
 
 
 def read_tsv(path: Path, columns: Sequence[Column]) -> Records:
-    """Cells between tabs, nothing quoted or escaped; the first line is a header if columns are given by name."""
+    """Cells between tabs, without quoting or escapes; the first line is a header if any column is given by name."""
     lines = read_lines(path)
     split = (
         line if isinstance(line, Broken) else Record(line.where, tuple(line.cells[0].split("\t"))) for line in lines
@@ -67,14 +67,14 @@ def read_tsv(path: Path, columns: Sequence[Column]) -> Records:
 
 
 def read_csv(path: Path, columns: Sequence[Column]) -> Records:
-    """Comma-separated cells, quoted as in RFC 4180; the first line is a header if columns are given by name."""
+    """Comma-separated cells, quoted as in RFC 4180; the first line is a header if any column is given by name."""
     return _select(_read_csv_records(path), columns, path=path)
 
 
 def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
-    """Rows of a Parquet file, some at a time; dotted columns reach into structs.
+    """Rows of a Parquet file, read in batches; dotted columns reach into structs.
 
-    Raises UserError if the file is no Parquet or has no such column.
+    Raises UserError if it is not a Parquet file or lacks a column.
     """
     names = check_names(columns, where=str(path))
     number = 0
@@ -99,7 +99,7 @@ def read_aligned(path: Path, target_path: Path) -> Records:
     if num_lines != num_target_lines:
         raise UserError(
             f"{path} has {num_lines} lines and {target_path} has {num_target_lines}: "
-            "aligned files need as many lines each"
+            "aligned files must have the same number of lines"
         )
     for source, target in zip(read_lines(path), read_lines(target_path), strict=True):
         if isinstance(source, Broken):
@@ -111,11 +111,11 @@ def read_aligned(path: Path, target_path: Path) -> Records:
 
 
 READERS: dict[str, Reader] = {"jsonl": read_jsonl, "tsv": read_tsv, "csv": read_csv, "parquet": read_parquet}
-"""Formats of a single file, by their names in the configuration, which are their suffixes as well."""
+"""Format name in the configuration, which is the file suffix too, to its reader."""
 
 
 def read_lines(path: Path) -> Records:
-    """Each line as a record of one cell, without its line end (LF or CR LF) and without a byte order mark."""
+    """Each line as a record of one cell, without line end (LF or CR LF) and byte order mark."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             where = f"{path}:{number}"
@@ -130,18 +130,18 @@ def read_lines(path: Path) -> Records:
 
 
 def check_names(columns: Sequence[Column], *, where: str) -> list[str]:
-    """The columns, which must all be names. Raises UserError for a number."""
+    """The columns as names. Raises UserError if one is a number."""
     for column in columns:
         if isinstance(column, int):
             raise UserError(
-                f"{where}: column {column} is a number, but these rows have names: "
+                f"{where}: column {column} is a number, but here columns have names: "
                 "set source_column and target_column to names (dotted for nested fields)"
             )
     return [str(column) for column in columns]
 
 
 def top_level_names(names: Sequence[str], *, available: Sequence[str], where: str) -> list[str]:
-    """The available columns that hold the given, possibly dotted, names. Raises UserError where one is missing."""
+    """The available columns that contain these names, which may be dotted. Raises UserError if one is missing."""
     found = [name if name in available else name.split(".")[0] for name in names]
     for name, top_level in zip(names, found, strict=True):
         if top_level not in available:
@@ -151,7 +151,7 @@ def top_level_names(names: Sequence[str], *, available: Sequence[str], where: st
 
 
 def pick_cells(record: Mapping[str, Any], names: Sequence[str], *, where: str) -> Record | Broken:
-    """The cells of a record with named, possibly nested, fields."""
+    """The cells of a record with named fields; dotted names reach into nested ones."""
     try:
         return Record(where, tuple(_find(record, name) for name in names))
     except KeyError as error:
@@ -182,7 +182,7 @@ def _names_in(record: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
 
 def _missing(name: str, *, available: Iterable[str]) -> str:
     columns = ", ".join(f"`{column}`" for column in available)
-    return f"no column `{name}`; the columns are {columns} (a source names its own by source_column and target_column)"
+    return f"no column `{name}`; the columns are {columns} (set source_column and target_column of the source)"
 
 
 def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:
@@ -192,11 +192,11 @@ def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:
     except ValueError as error:
         return Broken(line.where, f"not JSON ({error})", text=text)
     except RecursionError:
-        return Broken(line.where, "not JSON that can be read (nested too deep)", text=text)
+        return Broken(line.where, "JSON nested too deeply", text=text)
     if not isinstance(record, dict):
         return Broken(line.where, "not a JSON object", text=text)
     picked = pick_cells(record, names, where=line.where)
-    # JSON can escape half of a surrogate pair, which is no character and fails much later.
+    # JSON can escape half of a surrogate pair: not a character, it would raise much later, when text is encoded
     if isinstance(picked, Record) and not all(_is_unicode(cell) for cell in picked.cells):
         return Broken(line.where, "not Unicode (half of a surrogate pair)", text=text)
     return picked
@@ -204,7 +204,7 @@ def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:
 
 def _read_csv_records(path: Path) -> Records:
     consumed: list[str] = []
-    # Bad bytes become lone surrogates here, so that they are found in their record instead of ending the file.
+    # bad bytes become lone surrogates, so that they spoil one record and not the rest of the file
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
 
         def remember() -> Iterator[str]:
@@ -212,7 +212,7 @@ def _read_csv_records(path: Path) -> Records:
                 consumed.append(line)
                 yield line
 
-        # Strict, because a stray quote would otherwise swallow the lines that follow it.
+        # strict, because otherwise a stray quote would swallow the lines after it
         reader = csv.reader(remember(), strict=True)
         while True:
             where = f"{path}:{reader.line_num + 1}"
@@ -231,33 +231,33 @@ def _read_csv_records(path: Path) -> Records:
 
 
 def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Records:
-    places = [column for column in columns if isinstance(column, int)]
-    if len(places) < len(columns):
+    indices = [column for column in columns if isinstance(column, int)]
+    if len(indices) < len(columns):
         header = next(records, None)
         if not isinstance(header, Record):
             raise UserError(
-                f"{path}:1: no header, though columns are given by name: add one, or give columns by number"
+                f"{path}:1: columns are given by name, but there is no header: add one, or give columns by number"
             )
         for column in columns:
             if isinstance(column, str) and column not in header.cells:
                 raise UserError(f"{header.where}: {_missing(column, available=header.cells)}")
             _check_once(column, available=header.cells, where=header.where)
-        places = [column if isinstance(column, int) else header.cells.index(column) for column in columns]
+        indices = [column if isinstance(column, int) else header.cells.index(column) for column in columns]
     for record in records:
         if isinstance(record, Broken):
             yield record
         elif not "".join(record.cells).strip():
-            yield Record(record.where, ("",) * len(places))
-        elif len(record.cells) <= max(places):
-            problem = f"{len(record.cells)} columns, but column {max(places)}, counted from 0, is wanted"
+            yield Record(record.where, ("",) * len(indices))
+        elif len(record.cells) <= max(indices):
+            problem = f"{len(record.cells)} columns, but column {max(indices)} (counted from 0) is needed"
             yield Broken(record.where, problem, text="\t".join(record.cells))
         else:
-            yield Record(record.where, tuple(record.cells[place] for place in places))
+            yield Record(record.where, tuple(record.cells[index] for index in indices))
 
 
 def _check_once(column: Column, *, available: Sequence[Column], where: str) -> None:
     if available.count(column) > 1:
-        raise UserError(f"{where}: two columns are called `{column}`: rename one of them")
+        raise UserError(f"{where}: two columns are named `{column}`: rename one")
 
 
 def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
@@ -267,7 +267,7 @@ def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
             yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"{path}: not a Parquet file, or a damaged one ({error}): restore it, correct `path` or set `format`"
+            f"{path}: not a Parquet file, or damaged ({error}): restore it, correct `path` or set `format`"
         ) from error
 
 
@@ -282,7 +282,7 @@ def _batch_records(batch: Any) -> list[dict[str, Any] | Exception]:
 def _read_row(batch: Any) -> dict[str, Any] | Exception:
     try:
         row: dict[str, Any] = batch.to_pylist()[0]
-    except (ValueError, OverflowError) as error:  # no UTF-8, or a date that Python has none for
+    except (ValueError, OverflowError) as error:  # not UTF-8, or a date that Python cannot represent
         return error
     return row
 

@@ -1,6 +1,6 @@
-"""Plans and token ids in, this rank's tensors out, some steps ahead in a background thread.
+"""Builds this rank's tensors of each step from plan and token ids, some steps ahead in a background thread.
 
-Knows nothing of the engine and of how rows became tokens; of the device, whether host memory is to be pinned for it.
+Knows nothing of the engine, nor of how rows became tokens. The device matters only for pinning host memory.
 """
 
 import queue
@@ -12,24 +12,25 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from dstrain.data.arrays import Rows
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.cuts import longest
-from dstrain.data.plan import FILLER, Plan, Position, Rows, StepPlan, deal, exclude_rows
+from dstrain.data.plan import FILLER, Plan, Position, StepPlan, deal, exclude_rows
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 
 CPU = torch.device("cpu")
 POLL_SECONDS = 0.1
-"""How often a waiting thread looks whether it is still wanted."""
+"""How often a blocked thread checks whether it should stop."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepBatch:
-    """What one rank computes in one optimizer step, and the size of the whole step.
+    """What one rank computes in one optimizer step, and the size of the step over all ranks.
 
-    micro_batches are this rank's, fillers included, equally many on every rank. The counts of tokens are those of all
-    ranks together, without fillers; the padded ones count places of the padded tensors. A step of fillers alone counts
-    one target token, so that nothing is divided by zero. seconds is how long the consumer waited for this step.
+    micro_batches are this rank's, fillers included: the same number on every rank. Token counts are over all ranks, without
+    fillers; the padded ones count positions of the padded tensors. A step of fillers alone has num_target_tokens 1, so that
+    nothing is divided by zero. seconds is how long the consumer waited for this step.
     """
 
     plan: StepPlan
@@ -74,14 +75,14 @@ class Loader:
         self._excluded: frozenset[int] = frozenset()
 
     def exclude(self, rows: Iterable[int]) -> None:
-        """Leave these rows out of every step that is loaded from now on; an open iterator holds older ones."""
+        """Leave these rows out of all steps loaded from now on; an open iterator may hold steps loaded before."""
         self._excluded |= frozenset(rows)
 
     def iterate_from(self, position: Position) -> Generator[StepBatch, None, None]:
-        """The steps from position on, over all epochs without an end; close the iterator to stop its thread.
+        """The steps from position on, epoch after epoch without end; close the iterator to stop its thread.
 
-        What fails in the thread is raised here, with the traceback of the thread. Raises UserError if the epoch has no
-        such position.
+        An error in the thread is raised here, with the thread's traceback. Raises UserError if the epoch has no such
+        position.
         """
         ready: queue.Queue[StepBatch | _Failure] = queue.Queue(maxsize=self._prefetch_steps)
         stop = threading.Event()
@@ -103,26 +104,28 @@ class Loader:
     def load_step(self, position: Position) -> StepBatch:
         """The step at position, collated for this rank.
 
-        Raises UserError if the epoch has no such position, or if every row of the data is excluded.
+        Raises UserError if the epoch has no such position, or if all rows of the data are excluded.
         """
         source_lengths, target_lengths = self._plan.source_lengths, self._plan.target_lengths
         excluded = self._excluded
         plan = exclude_rows(self._plan.step(position), excluded=excluded, target_lengths=target_lengths)
-        pieces = [(index, piece) for index, piece in enumerate(plan.micro_batches) if len(piece)]
-        sizes = np.asarray([len(piece) for _, piece in pieces], dtype=np.int64)
-        sources = longest(source_lengths, pieces=[piece for _, piece in pieces])
-        targets = longest(target_lengths, pieces=[piece for _, piece in pieces])
+        # dropping emptied micro-batches keeps the others' numbers, and so their dropout
+        numbers = [number for number, rows in enumerate(plan.micro_batches) if len(rows)]
+        row_sets = [plan.micro_batches[number] for number in numbers]
+        sizes = np.asarray([len(rows) for rows in row_sets], dtype=np.int64)
+        sources = longest(source_lengths, micro_batches=row_sets)
+        targets = longest(target_lengths, micro_batches=row_sets)
         costs = (sizes * (sources + targets)).tolist()
-        mine = deal(costs, world_size=self._world_size)[self._rank] if pieces else [FILLER]
-        # A real row, because 0 × inf is NaN; the shortest, because its result is thrown away.
-        index, filler = (pieces[-1][0], pieces[-1][1][-1:]) if pieces else (0, self._spare_row(excluded))
+        mine = deal(costs, world_size=self._world_size)[self._rank] if row_sets else [FILLER]
+        # a real row, because 0 × inf is NaN; the last, which is among the shortest, because its result is not used
+        filler_number, filler = (numbers[-1], row_sets[-1][-1:]) if row_sets else (0, self._spare_row(excluded))
         return StepBatch(
             plan=plan,
             micro_batches=tuple(
-                self._collate(filler, index=index, weight=0.0)
-                if place == FILLER
-                else self._collate(pieces[place][1], index=pieces[place][0])
-                for place in mine
+                self._collate(filler, index=filler_number, weight=0.0)
+                if index == FILLER
+                else self._collate(row_sets[index], index=numbers[index])
+                for index in mine
             ),
             num_target_tokens=max(1, plan.num_target_tokens),
             source_tokens=int(source_lengths[plan.rows].sum()),
@@ -131,10 +134,11 @@ class Loader:
         )
 
     def _spare_row(self, excluded: frozenset[int]) -> Rows:
+        """A row that is not excluded, for a step in which all are."""
         row = next((row for row in range(self._plan.num_rows) if row not in excluded), None)
         if row is None:
             raise UserError(
-                f"all {self._plan.num_rows} rows of data.train are set aside, so there is nothing to train on: look at "
+                f"all {self._plan.num_rows} rows of data.train are in quarantine, so there is nothing to train on: see "
                 "quarantine.jsonl in the run folder, and correct the data or lower training.learning_rate"
             )
         return np.asarray([row], dtype=np.int64)
@@ -154,14 +158,14 @@ class Loader:
         item: StepBatch | _Failure
         pins = self._device.type == "cuda"
         if pins:
-            torch.cuda.set_device(self._device)  # a thread begins with the first GPU, which may be another rank's
+            torch.cuda.set_device(self._device)  # a new thread uses the first GPU, which may be another rank's
         while not stop.is_set():
             try:
                 item = self.load_step(position)
                 position = item.plan.next_position
                 if pins:
                     item = replace(item, micro_batches=tuple(batch.pinned() for batch in item.micro_batches))
-            # Whatever it is, the consumer must hear of it: a thread that dies in silence leaves the consumer waiting.
+            # every error must reach the consumer, which would otherwise wait for ever
             except BaseException as error:
                 item = _Failure(error)
             _put(item, ready=ready, stop=stop)

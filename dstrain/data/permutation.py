@@ -1,7 +1,7 @@
-"""A keyed permutation of row numbers, any part of which is computed on its own. Knows nothing of what a row is.
+"""A keyed permutation of row numbers of which any part can be computed alone. Knows nothing of what a row is.
 
 A generalised Feistel network with cycle walking (Black & Rogaway, "Ciphers with Arbitrary Finite Domains", CT-RSA
-2002): the row in place i of an epoch costs some arithmetic and no memory, however many rows there are.
+2002): finding the row at position i of an epoch takes some arithmetic and no memory, however many rows there are.
 """
 
 import hashlib
@@ -9,26 +9,25 @@ import json
 import math
 
 import numpy as np
-import numpy.typing as npt
+
+from dstrain.data.arrays import Rows, UInt64Array
 
 NUM_ROUNDS = 6
-"""Four rounds make a Feistel network look random (Luby & Rackoff 1988); two more for small domains."""
+"""Four rounds make a Feistel network pseudorandom (Luby & Rackoff 1988); two more serve small domains."""
 
 CHUNK = 1 << 14
-"""Numbers permuted together: the intermediate arrays stay in the processor's cache."""
-
-UInt64Array = npt.NDArray[np.uint64]
+"""Numbers permuted together, so that the intermediate arrays stay in the processor's cache."""
 
 
 def permutation_keys(fingerprint: str, *, seed: int, epoch: int, window: int | None = None) -> UInt64Array:
-    """The round keys `[NUM_ROUNDS]` of the permutation that belongs to (fingerprint, seed, epoch), or to a window of it."""
+    """The round keys `[NUM_ROUNDS]` for (fingerprint, seed, epoch), or for one window of that epoch."""
     named = [fingerprint, seed, epoch] if window is None else [fingerprint, seed, epoch, window]
     digest = hashlib.blake2b(json.dumps(named).encode(), digest_size=8 * NUM_ROUNDS).digest()
     return np.frombuffer(digest, dtype="<u8").astype(np.uint64)
 
 
-def permute(positions: npt.NDArray[np.int64], *, num_rows: int, keys: UInt64Array) -> npt.NDArray[np.int64]:
-    """The row numbers `[n]`, below num_rows, that the permutation puts into the given places `[n]`."""
+def permute(positions: Rows, *, num_rows: int, keys: UInt64Array) -> Rows:
+    """The row numbers `[n]`, all below num_rows, at these positions `[n]` of the permuted order."""
     permuted = np.empty(len(positions), dtype=np.uint64)
     for start in range(0, len(positions), CHUNK):
         part = slice(start, start + CHUNK)
@@ -36,12 +35,12 @@ def permute(positions: npt.NDArray[np.int64], *, num_rows: int, keys: UInt64Arra
     return permuted.astype(np.int64)
 
 
-def _walk(places: UInt64Array, *, num_rows: int, keys: UInt64Array) -> UInt64Array:
-    # The network permutes a rectangle a little larger than num_rows: who lands outside goes round again. Every cycle
-    # leads back inside, because it started there.
+def _walk(positions: UInt64Array, *, num_rows: int, keys: UInt64Array) -> UInt64Array:
+    # The network permutes a rectangle slightly larger than num_rows; results outside are permuted again (cycle walking).
+    # This ends, because a permutation's cycle leads back to its start, which is inside.
     width = math.isqrt(num_rows - 1) + 1
     height = -(-num_rows // width)
-    permuted = _feistel(places, width=width, height=height, keys=keys)
+    permuted = _feistel(positions, width=width, height=height, keys=keys)
     outside = np.flatnonzero(permuted >= num_rows)
     while len(outside):
         permuted[outside] = _feistel(permuted[outside], width=width, height=height, keys=keys)
@@ -49,8 +48,8 @@ def _walk(places: UInt64Array, *, num_rows: int, keys: UInt64Array) -> UInt64Arr
     return permuted
 
 
-def _feistel(places: UInt64Array, *, width: int, height: int, keys: UInt64Array) -> UInt64Array:
-    columns, rows = np.divmod(places, np.uint64(height))
+def _feistel(positions: UInt64Array, *, width: int, height: int, keys: UInt64Array) -> UInt64Array:
+    columns, rows = np.divmod(positions, np.uint64(height))
     for index, key in enumerate(keys):
         if index % 2 == 0:
             columns = _add(columns, _hash(rows, key=key), size=width)
@@ -60,13 +59,13 @@ def _feistel(places: UInt64Array, *, width: int, height: int, keys: UInt64Array)
 
 
 def _add(values: UInt64Array, noise: UInt64Array, *, size: int) -> UInt64Array:
-    # Noise of 32 bits is brought below size by a multiplication, which is much faster than a remainder (Lemire 2019).
+    # 32 bits of noise are scaled below size by a multiplication, which is much faster than a remainder (Lemire 2019)
     total = values + ((noise * np.uint64(size)) >> np.uint64(32))
     return total - np.uint64(size) * (total >= size)
 
 
 def _hash(values: UInt64Array, *, key: np.uint64) -> UInt64Array:
-    # The finaliser of splitmix64 (Steele, Lea & Flood 2014); the upper 32 bits are the well mixed ones.
+    # the finaliser of splitmix64 (Steele, Lea & Flood 2014); its upper 32 bits are the best mixed
     mixed = values ^ key
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

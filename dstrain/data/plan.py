@@ -1,44 +1,45 @@
-"""Lengths in, optimizer steps out: which rows form a step, how a step is cut, and who computes which piece.
+"""Decides which rows form each optimizer step, from their lengths, and which rank computes which micro-batch.
 
-Pure numpy. Knows nothing of tokens, tensors, processes or files. The plan is a function of (data fingerprint, seed,
-epoch) and of the recipe's batch size; the world size enters only in `deal`, after everything else is decided. Which rows
-of a window are alike is the concern of `buckets`.
+The plan follows from the data's fingerprint, the seed, the epoch and the recipe's batch size. The world size enters only
+in `deal`, after everything else is decided, so that any number of ranks trains the same steps. An epoch is a permutation
+of all rows. A step is either the next `batch_size` rows of it, or, counted in target tokens, a part of a window: a long run
+of the permutation that `buckets` lays out by length. `cuts` cuts a step into micro-batches.
+
+Pure numpy. Knows nothing of tokens, tensors, processes or files.
 """
 
 import heapq
 import math
-import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from dstrain.data.arrays import Lengths, Rows
 from dstrain.data.buckets import plan_layout
 from dstrain.data.cuts import Cut, cut_step
+from dstrain.data.epoch_steps import EpochSteps
 from dstrain.data.permutation import permutation_keys, permute
 from dstrain.errors import UserError
 
 WINDOW_ROWS = 1 << 18
-"""Rows laid out together when a step is counted in tokens, or a few less. Bounds memory, and leaves two steps a window that
-are shorter, though seldom by more than half; the more rows, the more alike are those of a bucket."""
+"""Rows laid out together if steps are counted in tokens; windows are made equally long, so a few less. Fewer rows would need
+less memory, but be less similar within a bucket. The last two steps of a window may be short, seldom by more than half."""
 
+KEPT_WINDOWS = 2
+"""Laid-out windows kept in memory: the one that is trained, and the next, which the loader prefetches."""
 
 FILLER = -1
-"""In the list of `deal`: this rank has nothing to compute while others still have."""
-
-Rows = npt.NDArray[np.int64]
-Lengths = npt.NDArray[np.signedinteger]
+"""In the lists of `deal`: this rank computes a filler, because others have one micro-batch more."""
 
 Exchange = Callable[[list[Rows]], list[list[Rows]]]
-"""This rank's value in, those of all ranks out, in the order of ranks and on every rank."""
+"""All-gather: takes this rank's value, returns every rank's in rank order."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the data: the optimizer step (from 0) within an epoch (from 0)."""
+    """A position in the data: an epoch and the optimizer step within it, both counted from 0."""
 
     epoch: int
     step: int
@@ -48,9 +49,9 @@ class Position:
 class StepPlan:
     """One optimizer step, the same on every rank.
 
-    rows are the row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, the longest rows first, and
-    one of them is empty where all its rows are excluded; next_position follows this step; num_target_tokens counts the
-    labels of the whole step.
+    rows are row numbers `[n]` in the epoch's order; micro_batches hold the same row numbers, the longest rows first. A
+    micro-batch is empty if all its rows are excluded. next_position is where the next step begins. num_target_tokens counts
+    the labels of the whole step.
     """
 
     position: Position
@@ -60,54 +61,20 @@ class StepPlan:
     num_target_tokens: int
 
 
-class _FirstSteps:
-    """The number of the first step of every window of an epoch, counted as far as it is asked for, from several threads."""
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """A window laid out: its rows `[rows]` in the order of training, and where buckets and steps end among them."""
 
-    def __init__(self, count: Callable[[int], int], *, num_windows: int) -> None:
-        self._count = count
-        self._first = np.zeros(num_windows + 1, dtype=np.int64)
-        self._num_counted = 0
-        # whoever comes second waits for what the first counts, which may be every length of the data
-        self._lock = threading.Lock()
-
-    def fill(self, counts: Rows) -> None:
-        """Take over the counts of all windows."""
-        with self._lock:
-            self._first[1:] = np.cumsum(counts)
-            self._num_counted = len(counts)
-
-    def total(self) -> int:
-        """Steps of the epoch."""
-        with self._lock:
-            self._count_past(math.inf)
-            return int(self._first[-1])
-
-    def find(self, step: int) -> tuple[int, int]:
-        """The window that holds a step, and the window's first step; past the last window if the epoch is shorter."""
-        with self._lock:
-            self._count_past(step)
-            return self._locate(step)
-
-    def fraction(self, step: int) -> tuple[int, float]:
-        """Windows passed before a step, and how much of the next; the window that it begins need not be counted."""
-        with self._lock:
-            self._count_past(step - 1)
-            window, first = self._locate(step)
-            return window, (step - first) / int(self._first[window + 1] - first) if step > first else 0.0
-
-    def _count_past(self, step: float) -> None:
-        while self._num_counted < len(self._first) - 1 and self._first[self._num_counted] <= step:
-            window = self._num_counted
-            self._first[window + 1] = self._first[window] + self._count(window)
-            self._num_counted += 1
-
-    def _locate(self, step: int) -> tuple[int, int]:
-        window = int(np.searchsorted(self._first[: self._num_counted + 1], step, side="right")) - 1
-        return window, int(self._first[window])
+    rows: Rows
+    bucket_ends: Rows
+    step_ends: Rows
 
 
 class Plan:
-    """All optimizer steps of all epochs, computed when asked for; holds no array longer than a window."""
+    """All optimizer steps of all epochs, each computed on request; holds no array longer than a window.
+
+    May be used from several threads: the loader plans ahead while the main thread reports progress.
+    """
 
     def __init__(
         self,
@@ -134,29 +101,30 @@ class Plan:
         self._seed = seed
         self._window_rows = window_rows
         self._num_windows = -(-self.num_rows // window_rows)
-        self._window = lru_cache(maxsize=2)(self._plan_window)
-        self._first_steps = lru_cache(maxsize=1024)(self._begin_count)
+        self._recent_windows: tuple[tuple[tuple[int, int], _Window], ...] = ()
+        """((epoch, window), its layout), the last used first."""
+        self._epoch_steps: dict[int, EpochSteps] = {}
 
     def num_steps(self, epoch: int) -> int:
-        """Optimizer steps of an epoch. In target tokens this reads every length once an epoch; see `count_together`."""
+        """Optimizer steps of an epoch. In target tokens this reads every length, once per epoch; see `count_together`."""
         if self.batch_unit == "sequences":
             return -(-self.num_rows // self.batch_size)
-        return self._first_steps(epoch).total()
+        return self._steps_of(epoch).num_steps()
 
     def count_together(self, epochs: Iterable[int], *, rank: int, world_size: int, exchange: Exchange) -> None:
-        """Know the steps of whole epochs, of which every rank counts its part of the windows; as collective as exchange."""
+        """Count the steps of these epochs, each rank a share of the windows. Collective if `exchange` is."""
         if self.batch_unit == "sequences":
             return
-        asked = list(epochs)
-        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in asked]
-        for epoch, parts in zip(asked, zip(*exchange(mine), strict=True), strict=True):
+        wanted = list(epochs)
+        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in wanted]
+        for epoch, parts in zip(wanted, zip(*exchange(mine), strict=True), strict=True):
             counts = np.empty(self._num_windows, dtype=np.int64)
             for other, part in enumerate(parts):
                 counts[other::world_size] = part
-            self._first_steps(epoch).fill(counts)
+            self._steps_of(epoch).set_counts(counts)
 
     def total_steps(self, *, epochs: float | None = None, max_steps: int | None = None) -> int:
-        """Optimizer steps of the whole training, of which exactly one of the two lengths is given; at least 1."""
+        """Optimizer steps of the whole training, at least 1; exactly one of `epochs` and `max_steps` must be given."""
         assert (epochs is None) != (max_steps is None)
         if epochs is None:
             assert max_steps is not None
@@ -164,23 +132,23 @@ class Plan:
         whole = math.floor(epochs)
         steps = sum(self.num_steps(epoch) for epoch in range(whole))
         if epochs > whole:
-            # The small difference keeps 0.3 of 10 steps, which is 3.0000000000000004 or so, from becoming four.
+            # 0.3 of 10 steps is computed as 3.0000000000000004 or so: without the 1e-6 it would be rounded up to four
             steps += math.ceil((epochs - whole) * self.num_steps(whole) - 1e-6)
         return max(1, steps)
 
     def epoch_at(self, position: Position) -> float:
-        """Epochs passed when the next step to train is the one at position."""
+        """Epochs completed when the step at position is the next to train."""
         if self.batch_unit == "sequences":
             return position.epoch + position.step / self.num_steps(position.epoch)
-        # by windows, because the steps of an epoch are known only once all its lengths were read
-        window, fraction = self._first_steps(position.epoch).fraction(position.step)
+        # by rows of completed windows, because the number of steps in the epoch may not be counted yet
+        window, fraction = self._steps_of(position.epoch).progress(position.step)
         start, stop = self._window_ends(window)
         return position.epoch + start / self.num_rows + fraction * ((stop - start) / self.num_rows)
 
     def step(self, position: Position) -> StepPlan:
-        """The step at position, found without planning the steps before it.
+        """The step at position, computed without planning the steps before it.
 
-        In target tokens the steps of earlier windows are counted first, once an epoch, where that was not done yet.
+        In target tokens the steps of earlier windows are counted first, unless they already are.
 
         Raises UserError if the epoch has no such step.
         """
@@ -188,8 +156,7 @@ class Plan:
         if found is None:
             raise UserError(
                 f"epoch {position.epoch} has no step {position.step}: it has {self.num_steps(position.epoch)} steps, "
-                "counted from 0. The data or training.batch_size differ from those the position was saved with: restore "
-                "them"
+                "counted from 0. The data or training.batch_size have changed since the position was saved: restore them"
             )
         rows, bucket_ends, at_end = found
         source_lengths, target_lengths = self.source_lengths[rows], self.target_lengths[rows]
@@ -204,7 +171,7 @@ class Plan:
         )
 
     def _find_step(self, position: Position) -> tuple[Rows, Rows, bool] | None:
-        """The rows of a step, where its buckets end, and whether it is the last of its epoch; None if there is no such step."""
+        """The rows of a step, where its buckets end, and whether it is its epoch's last; None if there is no such step."""
         if position.step < 0:
             return None
         if self.batch_unit == "sequences":
@@ -214,28 +181,43 @@ class Plan:
             stop = min(start + self.batch_size, self.num_rows)
             rows = self._permuted(position.epoch, start=start, stop=stop)
             return rows, np.asarray([len(rows)]), stop == self.num_rows
-        window, first = self._first_steps(position.epoch).find(position.step)
-        if window == self._num_windows:
+        number, first = self._steps_of(position.epoch).locate(position.step)
+        if number == self._num_windows:
             return None
-        rows, bucket_ends, step_ends = self._window(position.epoch, window)
+        window = self._window(position.epoch, number)
         index = position.step - first
-        start, stop = step_ends[index - 1] if index else 0, step_ends[index]
-        inside = bucket_ends[(bucket_ends > start) & (bucket_ends <= stop)]
-        at_end = window + 1 == self._num_windows and index + 1 == len(step_ends)
-        return rows[start:stop], inside - start, at_end
+        start, stop = window.step_ends[index - 1] if index else 0, window.step_ends[index]
+        inside = window.bucket_ends[(window.bucket_ends > start) & (window.bucket_ends <= stop)]
+        at_end = number + 1 == self._num_windows and index + 1 == len(window.step_ends)
+        return window.rows[start:stop], inside - start, at_end
 
     def _permuted(self, epoch: int, *, start: int, stop: int) -> Rows:
         keys = permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch)
         return permute(np.arange(start, stop, dtype=np.int64), num_rows=self.num_rows, keys=keys)
 
     def _window_ends(self, window: int) -> tuple[int, int]:
-        # equally many rows in each, because few rows have little of like length
+        # equally long, because a short last window would have few rows of similar length
         start, stop = (
             min(each, self._num_windows) * self.num_rows // self._num_windows for each in (window, window + 1)
         )
         return start, stop
 
-    def _plan_window(self, epoch: int, window: int) -> tuple[Rows, Rows, Rows]:
+    def _steps_of(self, epoch: int) -> EpochSteps:
+        # counted through `_window`, which keeps what it lays out: a window is usually counted just before it is trained
+        if epoch not in self._epoch_steps:
+            steps = EpochSteps(lambda window: len(self._window(epoch, window).step_ends), num_windows=self._num_windows)
+            self._epoch_steps.setdefault(epoch, steps)  # atomic: all threads share one
+        return self._epoch_steps[epoch]
+
+    def _window(self, epoch: int, window: int) -> _Window:
+        key = (epoch, window)
+        kept = dict(self._recent_windows)
+        found = kept.pop(key, None) or self._plan_window(epoch, window)
+        # one assignment of a new tuple, so that two threads need no lock; at worst one lays a window out again
+        self._recent_windows = ((key, found), *kept.items())[:KEPT_WINDOWS]
+        return found
+
+    def _plan_window(self, epoch: int, window: int) -> _Window:
         start, stop = self._window_ends(window)
         rows = self._permuted(epoch, start=start, stop=stop)
         layout = plan_layout(
@@ -244,18 +226,15 @@ class Plan:
             max_tokens=self.batch_size,
             keys=permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch, window=window),
         )
-        return rows[layout.order], layout.bucket_ends, layout.step_ends
-
-    def _begin_count(self, epoch: int) -> _FirstSteps:
-        # through the windows that are kept, because a window is most often counted when its first step is wanted
-        return _FirstSteps(lambda window: len(self._window(epoch, window)[2]), num_windows=self._num_windows)
+        return _Window(rows[layout.order], layout.bucket_ends, layout.step_ends)
 
     def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
-        return np.asarray([len(self._plan_window(epoch, window)[2]) for window in windows], dtype=np.int64)
+        # not through `_window`: these are not trained next
+        return np.asarray([len(self._plan_window(epoch, window).step_ends) for window in windows], dtype=np.int64)
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:
-    """The step without some rows. Micro-batches keep their numbers, and with them their random numbers."""
+    """The step without some rows. Micro-batches keep their numbers, so that their dropout stays the same."""
     unwanted = np.fromiter(excluded, dtype=np.int64)
     if not np.isin(plan.rows, unwanted).any():
         return plan
@@ -263,19 +242,20 @@ def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: L
     return replace(
         plan,
         rows=rows,
-        micro_batches=tuple(piece[~np.isin(piece, unwanted)] for piece in plan.micro_batches),
+        micro_batches=tuple(each[~np.isin(each, unwanted)] for each in plan.micro_batches),
         num_target_tokens=int(target_lengths[rows].sum(dtype=np.int64)),
     )
 
 
 def deal(costs: Sequence[int], *, world_size: int) -> list[list[int]]:
-    """The micro-batches of every rank, heaviest first; all lists are equally long, filled up with FILLER.
+    """Indices into costs for every rank, heaviest first; all lists are equally long, filled up with FILLER.
 
-    Longest processing time first (Graham 1969), with equally many pieces, fillers included, on every rank.
+    Longest processing time first (Graham 1969), with the same number of micro-batches on every rank: each forward and
+    backward pass may hold collective operations, which all ranks must enter.
     """
     per_rank = -(-len(costs) // world_size)
     dealt: list[list[int]] = [[] for _ in range(world_size)]
-    # those that may take another piece: the least loaded first, the lower rank of equals
+    # ranks that may take another micro-batch: the least loaded first, of equals the lower rank
     waiting = [(0, rank) for rank in range(world_size)]
     for index in sorted(range(len(costs)), key=lambda index: (-costs[index], index)):
         load, rank = waiting[0]

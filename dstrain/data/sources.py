@@ -1,7 +1,6 @@
-"""Where rows come from: files, datasets of the Hugging Face hub, and the built-in demo data.
+"""Reads rows from files, datasets of the Hugging Face hub and the built-in demo data.
 
-Gives each row its text, its languages and its place (`file:line`). Knows nothing of tokens; what a row means is the
-business of tasks.
+A row has its texts, its languages and its location (`file:line`). Knows nothing of tokens, nor of a task's forms.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ from dstrain.tasks.translation import Languages, choose_languages
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One pair of texts as it stands in the data. repeat is how often it appears in an epoch."""
+    """One pair of texts as it is in the data. repeat is how often it appears in an epoch."""
 
     source: str
     target: str
@@ -45,7 +44,7 @@ class Row:
 
 
 def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Row]:
-    """The usable rows of all sources, one source after the other; each row once, whatever its repeat.
+    """The usable rows of all sources, in order; each row once, whatever its repeat.
 
     Raises UserError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
     """
@@ -58,7 +57,7 @@ def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: On
 
 
 def fingerprint_sources(sources: Sequence[Source]) -> str:
-    """Hash of what the sources hold and how it is read; the names of local files do not enter.
+    """Hash of the sources' content and of how it is read; names of local files do not matter.
 
     Raises UserError if a source cannot be read.
     """
@@ -66,7 +65,7 @@ def fingerprint_sources(sources: Sequence[Source]) -> str:
 
 
 def fingerprint_source(source: Source) -> str:
-    """Hash of what one source holds and how it is read; the names of local files do not enter.
+    """Hash of one source's content and of how it is read; names of local files do not matter.
 
     Raises UserError if it cannot be read.
     """
@@ -82,11 +81,13 @@ def _read_records(source: Source) -> Records:
     path, *target_path = _local_paths(source)
     if target_path:
         if source.group_column is not None:
-            raise UserError(f"{path}: group_column `{source.group_column}`, but aligned text files have no columns")
+            raise UserError(
+                f"{path}: group_column is `{source.group_column}`, but aligned text files have no columns: leave it out"
+            )
         return read_aligned(path, target_path[0])
     file_format = source.format or path.suffix.removeprefix(".").lower()
     if file_format not in READERS:
-        raise UserError(f"{path}: format not known from the suffix; set `format` to one of {', '.join(READERS)}")
+        raise UserError(f"{path}: the suffix does not say the format: set `format` to one of {', '.join(READERS)}")
     return READERS[file_format](path, _columns(source))
 
 
@@ -98,8 +99,8 @@ def _columns(source: Source) -> list[Column]:
 def _local_paths(source: Source) -> list[Path]:
     paths = [Path(path) for path in (source.path, source.target_path) if path is not None]
     for path in paths:
-        if not os.path.isfile(path):  # False as well for a name that no file can have
-            raise UserError(f"data source `{path}` is no file (looked in {Path.cwd()}): correct `path`")
+        if not os.path.isfile(path):  # Path.is_file raises for a name that no file can have
+            raise UserError(f"data source `{path}` is not a file (looked in {Path.cwd()}): correct `path`")
     return paths
 
 
@@ -136,11 +137,11 @@ def _build_row(
 def _check_types(record: Record | Broken) -> Record | Broken:
     if isinstance(record, Broken):
         return record
-    # Null is how Parquet and JSON write a missing text.
+    # Parquet and JSON write a missing text as null
     texts = tuple("" if cell is None else cell for cell in record.cells[:2])
     for text in texts:
         if not isinstance(text, str):
-            return Broken(record.where, f"`{type(text).__name__}` where text is wanted", text=str(text))
+            return Broken(record.where, f"a value of type `{type(text).__name__}` instead of text", text=str(text))
     return Record(record.where, texts + record.cells[2:])
 
 
@@ -153,7 +154,7 @@ def _load_hub(source: Source) -> Any:
         if datasets.config.HF_HUB_OFFLINE:
             raise UserError(
                 f"data source hub `{source.hub}` is not in the local cache, and HF_HUB_OFFLINE=1 forbids the "
-                f"download: run once without HF_HUB_OFFLINE, or give the rows as files with `path` ({error})"
+                f"download: run once without HF_HUB_OFFLINE, or name local files with `path` ({error})"
             ) from error
         raise UserError(
             f"data source hub `{source.hub}` (subset `{source.subset}`, split `{source.split}`, revision "
@@ -178,7 +179,7 @@ def _read_demo(source: Source) -> Records:
 
 def _hash_content(source: Source) -> list[str]:
     if source.hub is not None:
-        # Made by `datasets` from the commit, the subset and the split; there is no public name for it.
+        # `datasets` computes it from the commit, the subset and the split, but has no public name for it
         return [_load_hub(source)._fingerprint]
     if source.demo is not None:
         return [str(GENERATOR_VERSION)]

@@ -1,6 +1,6 @@
-"""RunConfig and world size to DeepSpeed's own configuration, one function a block. Pure; imports no DeepSpeed.
+"""Builds DeepSpeed's configuration from RunConfig and world size, one function per block. Pure; does not import DeepSpeed.
 
-Batch sizes in it are formalities: dstrain plans the micro-batches, scales the loss and sets the accumulation boundary
+Batch sizes in it have no effect: dstrain plans the micro-batches, scales the loss and sets the accumulation boundary
 itself, because DeepSpeed's mean of micro-batch means is not the mean over tokens.
 """
 
@@ -21,13 +21,13 @@ def build_ds_config(config: RunConfig, *, world_size: int) -> dict[str, Any]:
 
 
 def effective_zero_stage(config: RunConfig) -> int:
-    """The stage that runs: 16-bit precision needs at least 1, since stage 0 hides skipped steps and differs visibly."""
+    """The ZeRO stage in use: at least 1 in 16-bit precision, because stage 0 hides skipped steps and its losses differ."""
     stage = config.machine.zero_stage
     return max(1, stage) if config.precision != "fp32" else stage
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid on top, mapping by mapping; an empty section (null) changes nothing."""
+    """`base` with the values of `over`, merged mapping by mapping; an empty section (null) changes nothing."""
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
@@ -45,7 +45,7 @@ def _batch_block(config: RunConfig, *, world_size: int) -> dict[str, Any]:
         "gradient_clipping": config.training.max_grad_norm,
         "steps_per_print": None,
         "zero_allow_untested_optimizer": True,
-        # a torch optimizer serves offload too; DeepSpeed's own compiles C++ for minutes at the first start
+        # a torch optimizer works with offload too; DeepSpeed's own compiles C++ for minutes on first use
         "zero_force_ds_cpu_optimizer": False,
     }
 
@@ -53,7 +53,7 @@ def _batch_block(config: RunConfig, *, world_size: int) -> dict[str, Any]:
 def _precision_block(config: RunConfig) -> dict[str, Any]:
     if config.precision == "fp32":
         return {}
-    # M2M100 and NLLB keep sinusoidal positions in a buffer, which DeepSpeed would leave in fp32
+    # M2M100 and NLLB keep sinusoidal positions in a buffer, which DeepSpeed would otherwise leave in fp32
     block: dict[str, Any] = {"data_types": {"buffer_dtype": config.precision}}
     if config.precision == "bf16":
         return block | {"bf16": {"enabled": True}}
@@ -68,6 +68,6 @@ def _zero_block(config: RunConfig) -> dict[str, Any]:
     if config.machine.offload_parameters:
         block["offload_param"] = {"device": "cpu", "pin_memory": True}
     if stage == 3:
-        # lengths differ from step to step, which invalidates the prefetch trace; saying so every time is noise
+        # lengths differ from step to step, which invalidates the prefetch trace; a warning each time would be noise
         block["log_trace_cache_warnings"] = False
     return block

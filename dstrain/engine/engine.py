@@ -1,6 +1,6 @@
-"""One optimizer step on DeepSpeed, and the weights gathered whole for evaluation and export. Knows no hooks and no files.
+"""One optimizer step on DeepSpeed, and full weights for evaluation and export. Knows nothing of hooks or files.
 
-Loss and gradient are sums over the step's target tokens, divided once by their number over all ranks: DeepSpeed's mean over
+Loss and gradient are sums over the step's target tokens, divided once by their number over all ranks. DeepSpeed's mean over
 ranks is undone by the world size, and its mean over micro-batches is switched off.
 """
 
@@ -18,39 +18,41 @@ import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RunConfig
+from dstrain.data.collate import IGNORED, MicroBatch
 from dstrain.data.loader import StepBatch
 from dstrain.engine.ds_config import build_ds_config, effective_zero_stage
-from dstrain.engine.pieces import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.engine.schedule import learning_rate_at
+from dstrain.engine.shards import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.errors import UserError
 from dstrain.models.compilation import eager_layers, explained_compilation
-from dstrain.models.loss import ProjectionLoss
+from dstrain.models.loss import ProjectionLoss, Seq2SeqLoss
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
-"""What DeepSpeed's DynamicLossScaler changes as it runs; its static scaler, which the user may ask for, has the first."""
+"""State of DeepSpeed's DynamicLossScaler; its static scaler, which `machine.deepspeed` may select, has the first only."""
 
 
 class TrainingFault(UserError):
-    """Training cannot continue; the message says why and the way out."""
+    """Training cannot continue; the message says why, and what to do."""
 
     is_said_by_rank_0 = True
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Why a step was refused, the same on every rank. Weights, optimizer and loss scale are those before the step."""
+    """Why a step was refused, the same on every rank. Weights, optimizer and loss scale are as before the step."""
 
     kind: Literal["loss", "gradient", "scale", "spike"]
-    """A loss that is not finite; a gradient that is not; one that overflows at the smallest fp16 loss scale; a loss over
-    the limit."""
+    """`loss` and `gradient`: it is not finite; `scale`: the gradient overflows at fp16's smallest loss scale; `spike`: the
+    loss is over the limit."""
     loss: float
-    """Loss of a target token over the whole step."""
+    """Loss per target token over the whole step."""
     loss_scale: float = 1.0
-    """fp16's in this step."""
+    """fp16's loss scale in this step."""
     loss_limit: float = math.inf
     """The largest loss that would have been applied."""
 
@@ -63,12 +65,12 @@ class Fault:
             case "scale":
                 return f"fp16: the gradient overflows even at the smallest loss scale, {self.loss_scale:g}"
             case "spike":
-                return f"the loss is {self.loss:.4g} a target token, over the limit of {self.loss_limit:.4g}"
+                return f"the loss is {self.loss:.4g} per target token, over the limit of {self.loss_limit:.4g}"
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimizer step gave on this rank. Tensors stay on the device until somebody logs them."""
+    """The result of one optimizer step on this rank. Tensors stay on the device until they are logged."""
 
     loss_sum: Tensor
     """Scalar float32: this rank's sum of token cross-entropies, before the step."""
@@ -78,13 +80,13 @@ class StepResult:
     applied: bool
     """False when fp16 overflowed and the step was skipped, or when it was refused."""
     fault: Fault | None = None
-    """Why the step was refused; None too where fp16 skipped it in the ordinary way."""
+    """Why the step was refused; None also where fp16 skipped it to lower the loss scale."""
     mean_loss: float | None = None
-    """Loss of a target token over the whole step; known only where training.spike_factor asks for it."""
+    """Loss per target token over the whole step; None unless there was a loss limit or the step was not applied."""
 
 
 class Engine:
-    """A DeepSpeed engine under a module that maps a micro-batch to the sum of its token losses."""
+    """A DeepSpeed engine around the loss module of a model."""
 
     def __init__(self, wrapped: Any, *, config: RunConfig, ranks: Ranks, total_steps: int) -> None:
         self.wrapped = wrapped
@@ -95,14 +97,13 @@ class Engine:
         prime_optimizer(wrapped, moments=self.moments)
         scaler = getattr(wrapped.optimizer, "loss_scaler", None)
         if scaler is not None and hasattr(scaler, "raise_error_at_min_scale"):
-            # DeepSpeed would raise half-way through its step and leave the bad gradients behind; this class looks itself
+            # DeepSpeed would raise in the middle of its step and leave the bad gradients behind; `_find_fault` checks instead
             scaler.raise_error_at_min_scale = False
 
     @property
-    def module(self) -> nn.Module:
+    def module(self) -> Seq2SeqLoss:
         """The loss module, with the model as its attribute `model`."""
-        module = self.wrapped.module
-        assert isinstance(module, nn.Module)
+        module: Seq2SeqLoss = self.wrapped.module
         return module
 
     @property
@@ -120,14 +121,14 @@ class Engine:
         return int(self.wrapped.skipped_steps)
 
     def loss_scaler_state(self) -> dict[str, Any]:
-        """Counters of fp16's dynamic loss scale; empty in other precisions."""
+        """State of fp16's loss scaler; empty in other precisions."""
         if self._config.precision != "fp16":
             return {}
         scaler = self.wrapped.optimizer.loss_scaler
         return {name: getattr(scaler, name) for name in SCALER_COUNTERS if hasattr(scaler, name)}
 
     def restore_counters(self, *, loss_scaler: Mapping[str, Any], skipped_steps: int) -> None:
-        """Take up the counters of the process that saved them."""
+        """Restore loss scaler and skipped steps to saved values."""
         for name, value in loss_scaler.items():
             setattr(self.wrapped.optimizer.loss_scaler, name, value)
         self.wrapped.skipped_steps = skipped_steps
@@ -135,12 +136,12 @@ class Engine:
     def step(self, batch: StepBatch, *, step: int, loss_limit: float | None = None) -> StepResult:
         """Forward, backward and update over this rank's micro-batches of optimizer step `step`, counted from 1.
 
-        A step is refused, with a `fault` and without any trace, if its loss or gradient is not finite, if fp16 overflows at
-        the smallest loss scale, or if its loss a target token is over `loss_limit`. None asks for no limit; any number
-        costs a host-device synchronisation.
+        A step is refused if its loss or gradient is not finite, if fp16 overflows at the smallest loss scale, or if its loss
+        per target token is over `loss_limit`. The result then has a `fault`, and the engine is as before the step. A
+        limit costs a host-device synchronisation; None is no limit.
 
         Raises:
-            UserError: layers that should be compiled cannot be.
+            UserError: layers cannot be compiled (`machine.compile`).
         """
         loss_scaler, skipped_steps = self.loss_scaler_state(), self.skipped_steps
         loss_scale = self.loss_scale
@@ -151,77 +152,78 @@ class Engine:
             loss_sum, mean_loss = self._accumulate(batch, step=step, loss_limit=loss_limit)
         grad_norm, applied = self._update()
         fault = None
-        if not applied:
+        if not applied:  # rare, so that its synchronisation does not matter
             mean_loss = self._mean_loss(loss_sum, batch=batch)
-            fault = self._judge(mean_loss, loss_limit=loss_limit, loss_scale=loss_scale)
-        if fault is not None:
+            fault = self._find_fault(mean_loss, loss_limit=loss_limit, loss_scale=loss_scale)
+        if fault is not None:  # DeepSpeed has counted the refused step as an overflow
             self.restore_counters(loss_scaler=loss_scaler, skipped_steps=skipped_steps)
         return StepResult(loss_sum, grad_norm, rate, applied, fault, mean_loss)
 
     @contextmanager
-    def gathered(self) -> Iterator[nn.Module]:
-        """The model with whole weights on every rank, in evaluation mode and eager, without any collective inside.
+    def gathered(self) -> Iterator[PreTrainedModel]:
+        """The model with its full weights on every rank, in evaluation mode and eager; no collective operation inside.
 
-        Under ZeRO-3 the weights are gathered once for the whole block: faster than gathering for every generated token, and
-        ranks may do different amounts of work.
+        Under ZeRO-3 the weights are gathered once for the whole block: that is faster than gathering for every generated
+        token, and ranks may do different amounts of work.
         """
         model = self.module.model
-        assert isinstance(model, nn.Module)
         self.module.eval()
         if self.zero_stage == 3:
-            self._forget_order()
+            self._invalidate_module_order()
         with eager_layers(), torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
             yield model
 
-    def _forget_order(self) -> None:
-        """Have DeepSpeed note the order of modules anew, on all ranks.
+    def _invalidate_module_order(self) -> None:
+        """Make DeepSpeed record the order of modules again, on all ranks.
 
-        Else a rank that has batches to evaluate notes another order than one that has none, and compares it with the others'
-        at its next step, where these wait in another collective call.
+        Otherwise a rank with batches to evaluate records another order than a rank without. At the next step it would compare
+        the two in a collective call, while the other ranks wait in a different one.
         """
         coordinator = self.wrapped.optimizer.parameter_offload.get_param_coordinator()
         if not coordinator.is_invalid_trace():
             coordinator._invalidate_trace()
 
     def _accumulate(self, batch: StepBatch, *, step: int, loss_limit: float | None) -> tuple[Tensor, float | None]:
-        """Leaves the step's gradient in DeepSpeed; gives this rank's loss sum, and the mean loss if there is a limit."""
+        """Leaves the step's gradient in DeepSpeed; returns this rank's loss sum, and the mean loss if there is a limit."""
         loss_sum = torch.zeros((), dtype=torch.float32, device=self._ranks.device)
         mean_loss = None
         self.module.train()
-        last = len(batch.micro_batches) - 1
+        # DeepSpeed averages gradients over ranks; times world size they are sums, and over all target tokens their mean
         scale = self._ranks.world_size / batch.num_target_tokens
-        for number, host_batch in enumerate(batch.micro_batches):
-            num_positions = int((host_batch.labels != -100).sum())  # counted on the host: the device is not asked
-            micro_batch = host_batch.to(self._ranks.device)
-            torch.manual_seed(micro_batch_seed(self._config.seed, step=step, index=micro_batch.index))
-            self.wrapped.set_gradient_accumulation_boundary(number == last)
-            loss = self.wrapped(
-                micro_batch.source_ids,
-                micro_batch.source_mask,
-                micro_batch.decoder_ids,
-                micro_batch.labels,
-                num_positions,
-            )
-            weighted = loss * micro_batch.weight
-            loss_sum += weighted.detach()
-            scaled = weighted * scale
+        last = len(batch.micro_batches) - 1
+        for number, micro_batch in enumerate(batch.micro_batches):
+            loss = self._forward(micro_batch, step=step, is_last=number == last)
+            loss_sum += loss.detach()
+            scaled = loss * scale
             if number == last:
-                # A gradient of NaN is the one thing that makes every stage drop a step, on all ranks alike. A loss that is
-                # not finite may have a finite gradient; multiplied by this it has none, and nobody need ask the device.
-                scaled = scaled * (1.0 + 0.0 * loss_sum)
-                if loss_limit is not None:
-                    mean_loss = self._mean_loss(loss_sum, batch=batch)
-                    scaled = scaled * (math.nan if mean_loss > loss_limit else 1.0)
+                mean_loss = None if loss_limit is None else self._mean_loss(loss_sum, batch=batch)
+                scaled = _poison_if_bad(scaled, loss_sum=loss_sum, mean_loss=mean_loss, loss_limit=loss_limit)
             self.wrapped.backward(scaled, scale_wrt_gas=False)
         return loss_sum, mean_loss
+
+    def _forward(self, host_batch: MicroBatch, *, step: int, is_last: bool) -> Tensor:
+        """The loss sum of a micro-batch; 0 for a filler."""
+        num_positions = int((host_batch.labels != IGNORED).sum())  # on the host, where it costs no synchronisation
+        micro_batch = host_batch.to(self._ranks.device)
+        torch.manual_seed(micro_batch_seed(self._config.seed, step=step, index=micro_batch.index))
+        # the boundary ends the step: DeepSpeed then finishes reducing, and lets the gradient be applied
+        self.wrapped.set_gradient_accumulation_boundary(is_last)
+        loss: Tensor = self.wrapped(
+            micro_batch.source_ids,
+            micro_batch.source_mask,
+            micro_batch.decoder_ids,
+            micro_batch.labels,
+            num_positions,
+        )
+        return loss * micro_batch.weight
 
     def _update(self) -> tuple[Tensor | float, bool]:
         """The gradient's norm before clipping, and whether the step was applied."""
         if self.zero_stage > 0:
             self.wrapped.step()
             return self.wrapped.get_global_grad_norm(), bool(self.wrapped.was_step_applied())
-        # A plain torch optimizer applies whatever it is given. Asking costs a synchronisation, as it does inside DeepSpeed's
-        # own stages. DeepSpeed reports no norm here; gradients are reduced by now, so the local norm is the global one.
+        # Stage 0 is a plain torch optimizer, which would apply any gradient. The check costs a synchronisation, as it does
+        # inside DeepSpeed's other stages. Gradients are reduced by now, so that the local norm is the global one.
         grad_norm = total_norm(parameter.grad for parameter in self.module.parameters())
         applied = bool(grad_norm.isfinite())
         if applied:
@@ -230,33 +232,33 @@ class Engine:
             self.wrapped.zero_grad()
         return grad_norm, applied
 
-    def _judge(self, mean_loss: float, *, loss_limit: float | None, loss_scale: float | None) -> Fault | None:
-        """What is wrong with a step that was not applied; None where fp16 only needs a smaller loss scale."""
+    def _find_fault(self, mean_loss: float, *, loss_limit: float | None, loss_scale: float | None) -> Fault | None:
+        """Why a step was not applied; None if fp16 only needs a smaller loss scale."""
         limit = math.inf if loss_limit is None else loss_limit
         fault = partial(Fault, loss=mean_loss, loss_scale=loss_scale or 1.0, loss_limit=limit)
         if not math.isfinite(mean_loss):
-            return fault("loss")  # in fp16 too: no loss scale changes the loss
+            return fault("loss")  # in fp16 too: a smaller loss scale does not change the loss
         if mean_loss > limit:
             return fault("spike")
         if loss_scale is None:
             return fault("gradient")
-        # a static scale has no smallest: whoever sets one has chosen to skip
+        # a static loss scale has no minimum: with one, overflowing steps are always skipped
         return fault("scale") if loss_scale <= getattr(self.wrapped.optimizer.loss_scaler, "min_scale", 0.0) else None
 
     def _mean_loss(self, loss_sum: Tensor, *, batch: StepBatch) -> float:
         return self._ranks.sum([float(loss_sum)])[0] / batch.num_target_tokens
 
 
-def build_engine(config: RunConfig, *, module: nn.Module, ranks: Ranks, total_steps: int) -> Engine:
+def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_steps: int) -> Engine:
     """DeepSpeed around a loss module.
 
     Raises:
-        UserError: fp16 on a device that DeepSpeed does not train in fp16.
+        UserError: the recipe asks for fp16, and DeepSpeed cannot train in fp16 on this device.
     """
     check_device_precision(config)
     _skip_shared_memory_build()
     if effective_zero_stage(config) == 3:
-        # its weights are gathered once a micro-batch, however many chunks a rank's positions need
+        # as a leaf, its weights are gathered once per micro-batch; ranks may need different numbers of chunks
         deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
     optimizer = build_optimizer(module, training=config.training)
     wrapped, *_ = deepspeed.initialize(
@@ -270,10 +272,10 @@ def build_engine(config: RunConfig, *, module: nn.Module, ranks: Ranks, total_st
 
 
 def check_device_precision(config: RunConfig) -> None:
-    """Refuse a precision that this machine's device cannot train in.
+    """Check that this machine's device can train in the recipe's precision.
 
     Raises:
-        UserError: fp16 on such a device.
+        UserError: it cannot train in fp16.
     """
     if config.precision == "fp16" and not get_accelerator().is_fp16_supported():
         name = get_accelerator().device_name()
@@ -281,7 +283,7 @@ def check_device_precision(config: RunConfig) -> None:
 
 
 def build_optimizer(module: nn.Module, *, training: Training) -> torch.optim.Optimizer:
-    """The torch optimizer of a recipe; biases and normalisation weights (one dimension) are not decayed."""
+    """The torch optimizer of a recipe; biases and normalisation weights (one dimension) have no weight decay."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     groups: list[dict[str, Any]] = [{"params": parameters, "weight_decay": 0.0}]
     if training.weight_decay:
@@ -292,36 +294,49 @@ def build_optimizer(module: nn.Module, *, training: Training) -> torch.optim.Opt
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.betas[0])
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam
-    # fused: the state is read and written once, where torch's default goes over it some ten times
+    # fused reads and writes the state once; torch's default passes over it about ten times
     return kind(groups, lr=training.learning_rate, betas=training.betas, eps=training.epsilon, fused=True)
 
 
 def micro_batch_seed(seed: int, *, step: int, index: int) -> int:
-    """Seed of one micro-batch's random numbers: dropout is the same whichever rank computes it."""
+    """Seed of one micro-batch's random numbers, so that dropout is the same on whichever rank computes it."""
     digest = hashlib.blake2b(f"{seed}/{step}/{index}".encode(), digest_size=8).digest()
     return int.from_bytes(digest) >> 1  # torch takes 63 bits
 
 
 def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory held so far, in MB: the GPU's allocator where there is one, else the process's resident set."""
+    """Peak memory so far in MB: of the GPU's allocator if there is a GPU, else of the process (resident set)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def total_norm(gradients: Iterable[Tensor | None]) -> Tensor:
-    """The norm of all gradients together, in fp32 as DeepSpeed takes it: squares of fp16 overflow early."""
+    """The norm of all gradients together, computed in fp32 as in DeepSpeed: squares of fp16 overflow early."""
     norms = [torch.linalg.vector_norm(g, dtype=torch.float32) for g in gradients if g is not None]
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
     return norm
+
+
+def _poison_if_bad(scaled: Tensor, *, loss_sum: Tensor, mean_loss: float | None, loss_limit: float | None) -> Tensor:
+    """The scaled loss, or NaN if the step must be refused: its loss is not finite or over the limit.
+
+    A NaN in the gradient of any rank makes every ZeRO stage drop the step on all ranks, without a collective of our own.
+    Infinite or undefined losses need this, because their gradient may be finite: 0 x loss_sum is 0 for a finite loss and NaN
+    for any other, and is computed on the device without synchronisation.
+    """
+    scaled = scaled * (1.0 + 0.0 * loss_sum)
+    if mean_loss is not None and loss_limit is not None and mean_loss > loss_limit:
+        scaled = scaled * math.nan
+    return scaled
 
 
 @contextmanager
 def _gather(model: nn.Module) -> Iterator[None]:
     parameters = list(model.parameters())
     with deepspeed.zero.GatheredParameters(parameters):
-        # GatheredParameters alone does not hold: after every module's forward DeepSpeed shards its weights again,
-        # unless somebody else still uses them
+        # GatheredParameters alone is not enough: after each module's forward DeepSpeed releases its weights again, unless
+        # another module is registered as using them
         for parameter in parameters:
             parameter.ds_active_sub_modules.add(_gather)  # type: ignore[attr-defined]
         try:
@@ -332,6 +347,6 @@ def _gather(model: nn.Module) -> Iterator[None]:
 
 
 def _skip_shared_memory_build() -> None:
-    # On CPU DeepSpeed compiles a shared-memory collective at every first start (84 s here), and fails without ninja;
-    # gloo serves. There is no setting for it.
+    # On CPU DeepSpeed compiles a shared-memory collective on first use (84 s here), and fails without ninja. gloo is good
+    # enough, and there is no setting to turn this off.
     importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None  # type: ignore[attr-defined]

@@ -1,5 +1,7 @@
-"""Which rows of a refused step cause its fault: searched in a plain copy of the model, so that the run's own weights,
-optimizer and hooks cannot be touched. Knows nothing of files, and not what becomes of the rows.
+"""Finds the rows that cause the fault of a refused step.
+
+Searches in a plain copy of the model, so that the run's weights, optimizer and hooks stay untouched. Knows nothing of files,
+nor of what is done with the rows.
 """
 
 import copy
@@ -12,7 +14,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
-from dstrain.data.collate import MicroBatch
+from dstrain.data.collate import IGNORED, MicroBatch
 from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Engine, Fault, micro_batch_seed, total_norm
 from dstrain.models.families import set_dropout
@@ -21,48 +23,47 @@ from dstrain.models.loss import Seq2SeqLoss
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What a search found over all ranks."""
+class FaultCause:
+    """The cause of a fault, found over all ranks. All empty if the search could not reproduce the fault."""
 
     rows: Mapping[int, float] = field(default_factory=dict)
-    """The rows that cause the fault, each by itself, with their own loss a target token."""
+    """Rows that cause the fault each on its own, with their loss per target token."""
     suspects: tuple[int, ...] = ()
-    """Where no row does: the rows of the smallest groups that cause it together."""
+    """If there are no such rows: the rows of the smallest groups that cause it together."""
     micro_batches: tuple[int, ...] = ()
-    """The micro-batches that the suspects stand in."""
+    """The micro-batches that contain the suspects."""
     parameters: tuple[str, ...] = ()
-    """Weights that are not finite themselves, which makes every row bad."""
+    """Weights that are not finite, which makes every row bad."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
-    """One rank's part of a search."""
+class _RankResult:
+    """What one rank found."""
 
     losses: Mapping[int, tuple[float, int]] = field(default_factory=dict)
     """Bad row to its loss sum and its target tokens."""
     suspects: tuple[tuple[int, tuple[int, ...]], ...] = ()
-    """Micro-batch and rows."""
+    """(micro-batch, its suspect rows)."""
     parameters: tuple[str, ...] = ()
 
 
 def find_bad_rows(
     engine: Engine, batch: StepBatch, *, fault: Fault, step: int, config: RunConfig, ranks: Ranks
-) -> Finding:
+) -> FaultCause:
     """The rows of the step that cause its fault, the same on every rank; a collective call of all ranks.
 
-    Every rank looks through its own micro-batches without dropout, down to single rows where a micro-batch is bad. A rank
-    that finds nothing computes them once more with the dropout they were trained with, which names no single row.
+    Each rank searches its own micro-batches without dropout, down to single rows where a micro-batch is bad. If it finds
+    none, it computes them again with the dropout of the step; then only whole micro-batches can be suspected.
     """
     with engine.gathered() as model:
-        assert isinstance(model, PreTrainedModel)
-        share = _Share(parameters=nonfinite_parameters(model))
-        weights = {} if share.parameters else clone_tensors(model)
-    if not share.parameters:  # no collective operation in here: ranks have unequal work
+        result = _RankResult(parameters=nonfinite_parameters(model))
+        weights = {} if result.parameters else clone_tensors(model)
+    if not result.parameters:  # no collective operation in here, because ranks have different amounts of work
         search = _Search(model, weights, fault=fault, batch=batch, config=config, ranks=ranks)
-        share = search.look_through(batch.micro_batches, step=step)
-    shares = ranks.gather(share)
-    finding: Finding = ranks.broadcast(None if shares is None else _merge(shares, fault=fault, batch=batch))
-    return finding
+        result = search.run(batch.micro_batches, step=step)
+    results = ranks.gather(result)
+    cause: FaultCause = ranks.broadcast(None if results is None else _merge(results, fault=fault, batch=batch))
+    return cause
 
 
 def nonfinite_parameters(model: nn.Module) -> tuple[str, ...]:
@@ -71,7 +72,7 @@ def nonfinite_parameters(model: nn.Module) -> tuple[str, ...]:
 
 
 def clone_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers by name; tied ones share theirs."""
+    """Copies of all parameters and buffers by name; tied ones share one copy."""
     copies: dict[int, Tensor] = {}
     for _, tensor in _named_tensors(model):
         if id(tensor) not in copies:
@@ -79,30 +80,30 @@ def clone_tensors(model: nn.Module) -> dict[str, Tensor]:
     return {name: copies[id(tensor)] for name, tensor in _named_tensors(model)}
 
 
-def build_twin(
+def build_plain_model(
     kind: type[PreTrainedModel], *, model_config: PreTrainedConfig, tensors: Mapping[str, Tensor]
 ) -> PreTrainedModel:
-    """A plain model of this class around `tensors`, which are not copied and stay tied as they are.
+    """A model of this class around `tensors`, which are not copied and stay tied as they are.
 
-    Neither hooks nor flags of the model that they come from reach it.
+    It has none of the hooks and flags of the model that the tensors come from.
     """
     with torch.device("meta"):
-        twin = kind(model_config)
+        model = kind(model_config)
     parameters: dict[int, nn.Parameter] = {}
-    names = {name for name, _ in twin.named_parameters(remove_duplicate=False)}
+    names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     for name, tensor in tensors.items():
-        place, _, leaf = name.rpartition(".")
+        owner, _, leaf = name.rpartition(".")
         if name in names:
-            # one by one and not as a state dict: a config that calls mT5's untied head tied would overwrite it
+            # one by one, not as a state dict: mT5's config may call its untied head tied, and loading would overwrite it
             parameter = parameters.setdefault(id(tensor), nn.Parameter(tensor, requires_grad=tensor.requires_grad))
-            twin.get_submodule(place).register_parameter(leaf, parameter)
+            model.get_submodule(owner).register_parameter(leaf, parameter)
         else:
-            twin.get_submodule(place).register_buffer(leaf, tensor, persistent=False)
-    return twin
+            model.get_submodule(owner).register_buffer(leaf, tensor, persistent=False)
+    return model
 
 
 def bisect(micro_batch: MicroBatch, *, is_bad: Callable[[MicroBatch], bool]) -> list[MicroBatch]:
-    """The smallest bad parts: single rows, or several whose halves are good."""
+    """The smallest bad parts: single rows, or groups of rows whose halves are both good."""
     if not is_bad(micro_batch):
         return []
     size = len(micro_batch.rows)
@@ -113,7 +114,7 @@ def bisect(micro_batch: MicroBatch, *, is_bad: Callable[[MicroBatch], bool]) -> 
 
 
 class _Search:
-    """One rank's search: the copied weights, and what counts as bad."""
+    """One rank's search: holds the copied weights, and decides whether a part is bad."""
 
     def __init__(
         self,
@@ -131,10 +132,10 @@ class _Search:
         self._config = config
         self._device = ranks.device
         self._scale = fault.loss_scale * ranks.world_size / batch.num_target_tokens
-        """What the step multiplied a loss sum with: fp16 overflows with it or without."""
+        """The factor on loss sums in the step, loss scale included: whether fp16 overflows depends on it."""
 
-    def look_through(self, micro_batches: Sequence[MicroBatch], *, step: int) -> _Share:
-        """The bad rows among these, or failing that the groups of rows that are bad together."""
+    def run(self, micro_batches: Sequence[MicroBatch], *, step: int) -> _RankResult:
+        """The bad rows in these micro-batches, and the groups of rows that are bad only together."""
         parts = [micro_batch.to(self._device) for micro_batch in micro_batches]
         loss = self._build_loss(dropout=0.0)
         bad = [found for part in parts for found in self._bad_parts(loss, part)]
@@ -142,14 +143,14 @@ class _Search:
             del loss
             loss = self._build_loss(dropout=None)
             bad = [part for part in parts if self._is_bad_with_dropout(loss, part, step=step)]
-            return _Share(suspects=tuple((part.index, tuple(part.rows.tolist())) for part in bad))
+            return _RankResult(suspects=tuple((part.index, tuple(part.rows.tolist())) for part in bad))
         rows = {int(part.rows[0]): self._loss_and_tokens(loss, part) for part in bad if len(part.rows) == 1}
-        return _Share(rows, tuple((part.index, tuple(part.rows.tolist())) for part in bad if len(part.rows) > 1))
+        return _RankResult(rows, tuple((part.index, tuple(part.rows.tolist())) for part in bad if len(part.rows) > 1))
 
     def _bad_parts(self, loss: Seq2SeqLoss, micro_batch: MicroBatch) -> list[MicroBatch]:
         if self._fault.kind != "spike":
             return bisect(micro_batch, is_bad=lambda part: self._is_nonfinite(loss, part))
-        # a mean hides the rows it is made of, so that no half may be passed over
+        # a mean under the limit may hide a row over it, so that bisecting would miss rows: each is tested
         rows = [micro_batch.part(slice(row, row + 1)) for row in range(len(micro_batch.rows))]
         return [row for row in rows if self._is_over_limit(loss, row)]
 
@@ -172,36 +173,38 @@ class _Search:
 
     @torch.no_grad()
     def _loss_and_tokens(self, loss: Seq2SeqLoss, part: MicroBatch) -> tuple[float, int]:
-        return float(_forward(loss, part)), int((part.labels != -100).sum())
+        return float(_forward(loss, part)), int((part.labels != IGNORED).sum())
 
     def _build_loss(self, *, dropout: float | None) -> Seq2SeqLoss:
         model_config = copy.deepcopy(self._model.config)
         if dropout is not None:
             set_dropout(model_config, dropout=dropout)
-        twin = build_twin(type(self._model), model_config=model_config, tensors=self._weights)
+        model = build_plain_model(type(self._model), model_config=model_config, tensors=self._weights)
         if self._config.machine.activation_checkpointing:
-            enable_activation_checkpointing(twin)
-        loss = Seq2SeqLoss(twin, label_smoothing=self._config.training.label_smoothing)
-        return loss.train()  # as in training, so that label smoothing counts and activations are recomputed
+            enable_activation_checkpointing(model)
+        loss = Seq2SeqLoss(model, label_smoothing=self._config.training.label_smoothing)
+        return loss.train()  # as in training: with label smoothing and activation checkpointing
 
 
-def _merge(shares: Sequence[_Share], *, fault: Fault, batch: StepBatch) -> Finding:
-    losses = {row: found for share in shares for row, found in share.losses.items()}
+def _merge(results: Sequence[_RankResult], *, fault: Fault, batch: StepBatch) -> FaultCause:
+    losses = {row: found for result in results for row, found in result.losses.items()}
     chosen = sorted(losses)
     if fault.kind == "spike":
         chosen = _choose_spike(losses, fault=fault, num_tokens=batch.num_target_tokens)
-    suspects = [] if chosen else [suspect for share in shares for suspect in share.suspects]
-    return Finding(
+    suspects = [] if chosen else [suspect for result in results for suspect in result.suspects]
+    return FaultCause(
         rows={row: losses[row][0] / losses[row][1] for row in chosen},
         suspects=tuple(sorted({row for _, rows in suspects for row in rows})),
         micro_batches=tuple(sorted({number for number, _ in suspects})),
-        parameters=tuple(sorted({name for share in shares for name in share.parameters})),
+        parameters=tuple(sorted({name for result in results for name in result.parameters})),
     )
 
 
 def _choose_spike(losses: Mapping[int, tuple[float, int]], *, fault: Fault, num_tokens: int) -> list[int]:
-    """The rows that bring the rest of the step under the limit, those first that lift it most: many a harmless row lies
-    over the limit by itself."""
+    """The fewest rows without which the step is under the limit, chosen by how much each raises the mean.
+
+    Not all rows over the limit, because harmless rows often are.
+    """
     rest_loss, rest_tokens = fault.loss * num_tokens, num_tokens
     chosen = []
     for row, (loss_sum, row_tokens) in sorted(

@@ -1,7 +1,7 @@
-"""Compiled layers: which modules are compiled for training, how, and eager code where they are not wanted.
+"""Compiled layers: what is compiled for training and how, and eager code for everything else.
 
-Each layer of encoder and decoder is compiled by itself, so that one graph serves all that are alike, in all shapes. Knows
-nothing of engines, devices or when to compile.
+Each layer of encoder and decoder is compiled separately, so that one graph serves all layers of a kind in all shapes. Knows
+nothing of engines or devices, nor of when to compile.
 """
 
 from collections.abc import Iterator
@@ -14,22 +14,22 @@ from transformers import PreTrainedModel
 from dstrain.errors import UserError
 
 COMPILING_STEPS = 3
-"""Steps at the beginning that may wait for compilers; a shape that comes first later is rare."""
+"""The first steps, in which layers may be compiled; a new kind of shape in a later step is rare."""
 MAX_GRAPHS = 64
-"""Graphs of one function, torch's own limit being 8. T5's layers need four (first and other layers of both sides), and a single
-row, source token or target token is compiled apart: 32 at most."""
+"""Limit on graphs per function (torch's default is 8). T5's layers need four, for the first and the other layers of both sides.
+Batches of a single row, source token or target token have graphs of their own: at most 32 together."""
 
 
 def compile_layers(model: PreTrainedModel) -> None:
-    """Compile the layers of encoder and decoder, in place, when they are first called. Names of parameters stay.
+    """Have the layers of encoder and decoder compiled when they are first called, in place. Parameter names stay.
 
-    Compiled code draws the random numbers that eager code does, so that dropout is the same.
+    Compiled code draws the same random numbers as eager code, so that dropout is the same.
     """
-    # else a first micro-batch with as many rows as tokens gives code for such alone, and is compiled once more
+    # otherwise, if the first micro-batch has as many rows as tokens, its graph serves only such batches
     torch.fx.experimental._config.use_duck_shape = False
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_GRAPHS)
     for layer in layers_of(model):
-        # else torch draws dropout by a generator of its own
+        # otherwise dropout uses another random generator
         layer.compile(dynamic=True, options={"fallback_random": True})
 
 
@@ -42,17 +42,17 @@ def layers_of(model: PreTrainedModel) -> list[nn.Module]:
 
 @contextmanager
 def eager_layers() -> Iterator[None]:
-    """Run compiled layers as they were written: generation goes through them with a cache, in shapes of its own."""
+    """Run compiled layers as eager code, for generation: its cache and shapes would need other graphs."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @contextmanager
 def explained_compilation() -> Iterator[None]:
-    """Say what can be done where layers cannot be compiled.
+    """Turn a failure of torch's compiler into a message with the way out.
 
     Raises:
-        UserError: torch's compiler failed. Training does not silently go on at another speed than was asked for.
+        UserError: the compiler failed. Training does not silently continue at a lower speed than requested.
     """
     try:
         yield
@@ -63,6 +63,6 @@ def explained_compilation() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """What went wrong in a line; a compiler's messages run to pages."""
-    cause = getattr(error, "inner_exception", None) or error  # of a backend's failure
+    """Type and first line of an error; a compiler's messages are pages long."""
+    cause = getattr(error, "inner_exception", None) or error  # set if a compiler backend failed
     return f"{type(cause).__name__}: {str(cause).strip()}".splitlines()[0]

@@ -1,7 +1,7 @@
-"""The supported families: which one a model belongs to, and what each does its own way. Loads nothing, trains nothing.
+"""The supported model families: which family a model belongs to, and in what families differ. Does not load models.
 
-Six families are supported, because each is held by tests against its own stock loss: M2M100, NLLB (M2M100's
-architecture), mBART (cc25 and 50), Marian, T5 and mT5.
+Six families are supported, each tested against the loss of its stock model: M2M100, NLLB (M2M100's architecture), mBART
+(cc25 and 50), Marian, T5 and mT5.
 """
 
 from typing import Any
@@ -20,10 +20,10 @@ DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "dropout
 LAYERDROP_FIELDS = ("encoder_layerdrop", "decoder_layerdrop")
 
 KEPT_GENERATION_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
-"""What a checkpoint's generation config may decide: its token ids, and the words it must not say (Marian's padding)."""
+"""Kept from a pretrained model's generation config: token ids, and tokens that must not be generated (Marian's padding)."""
 
 EXPORTED_GENERATION_FIELDS = ("num_beams", "max_new_tokens", "length_penalty", "forced_bos_token_id")
-"""What a model that dstrain has exported says of its recipe's evaluations."""
+"""Written by dstrain into the models it exports, from the recipe's evaluation settings."""
 
 HARMLESS_GENERATION_FIELDS = (
     "use_cache",
@@ -33,7 +33,7 @@ HARMLESS_GENERATION_FIELDS = (
     "transformers_version",
     "_from_model_config",
 )
-"""What may be dropped without a word, because no hypothesis depends on it."""
+"""Dropped without a message, because hypotheses do not depend on them."""
 
 
 def family_of(model_config: PreTrainedConfig) -> str:
@@ -44,12 +44,12 @@ def family_of(model_config: PreTrainedConfig) -> str:
     family = FAMILY_OF_MODEL_TYPE.get(model_config.model_type)
     if family is None:
         raise UserError(
-            f"model.name: architecture `{model_config.model_type}` is not supported; take an encoder-decoder model of "
+            f"model.name: architecture `{model_config.model_type}` is not supported; use an encoder-decoder model of "
             "the families M2M100, NLLB, mBART, Marian, T5 or mT5"
         )
     if family == "marian" and not model_config.share_encoder_decoder_embeddings:
         raise UserError(
-            "model.name: Marian models with separate source and target vocabularies are not supported; take one whose "
+            "model.name: Marian models with separate source and target vocabularies are not supported; use one whose "
             "config has share_encoder_decoder_embeddings=true"
         )
     is_nllb = str(getattr(model_config, "tokenizer_class", None)).startswith("Nllb")
@@ -57,15 +57,15 @@ def family_of(model_config: PreTrainedConfig) -> str:
 
 
 def check_precision(model_config: PreTrainedConfig, *, precision: str, allow_fp16_t5: bool) -> None:
-    """Refuse fp16 for the T5 family with UserError, unless it is asked for by name."""
+    """Raise UserError for fp16 with the T5 family, unless `allow_fp16_t5` is set."""
     if precision == "fp16" and model_config.model_type in T5_ARCHITECTURES and not allow_fp16_t5:
         raise UserError(fp16_refusal(model_config.model_type))
 
 
 def max_positions(model_config: PreTrainedConfig) -> int | None:
-    """Longest sequence the model can take, in tokens; None where nothing limits it.
+    """Longest sequence that the model accepts, in tokens; None if there is no limit.
 
-    M2M100's sinusoids are extended on demand and T5's positions are relative; mBART's and Marian's are fixed tables.
+    mBART and Marian have fixed position tables; M2M100's sinusoids grow on demand, and T5's positions are relative.
     """
     if model_config.model_type in ("mbart", "marian"):
         return int(model_config.max_position_embeddings)
@@ -73,14 +73,14 @@ def max_positions(model_config: PreTrainedConfig) -> int | None:
 
 
 def set_dropout(model_config: PreTrainedConfig, *, dropout: float) -> None:
-    """Set every dropout probability that the family has, in place."""
+    """Set all dropout probabilities of the family, in place."""
     for field in DROPOUT_FIELDS:
         if hasattr(model_config, field):
             setattr(model_config, field, dropout)
 
 
 def set_layerdrop(model_config: PreTrainedConfig, *, layerdrop: float) -> list[str]:
-    """Set the probability of leaving out a layer, in place; a sentence for every value that this changes."""
+    """Set the probability of skipping a layer, in place; returns a sentence for each value that changed."""
     changes = []
     for field in LAYERDROP_FIELDS:
         stored = getattr(model_config, field, layerdrop)
@@ -91,11 +91,11 @@ def set_layerdrop(model_config: PreTrainedConfig, *, layerdrop: float) -> list[s
 
 
 def decoder_start_id(model: PreTrainedModel) -> int | None:
-    """The token that begins every decoder input; None for mBART, which moves the last label to the front.
+    """The first token of every decoder input; None for mBART, which moves the last label to the front.
 
-    The rotation gives `[language, x…, </s>]` for mBART-cc25's labels `[x…, </s>, language]`, and
-    `[</s>, language, x…]` for mBART-50's `[language, x…, </s>]` (`shift_tokens_right` in transformers' modeling_mbart).
-    Raises UserError if the model's config does not say.
+    mBART-cc25's labels `[x…, </s>, language]` become `[language, x…, </s>]`, mBART-50's `[language, x…, </s>]` become
+    `[</s>, language, x…]` (`shift_tokens_right` in transformers' modeling_mbart). Raises UserError if the model's config
+    does not name the token.
     """
     if model.config.model_type == "mbart":
         return None
@@ -114,9 +114,8 @@ def generation_arguments(
     """The arguments of `generate` that the family needs for this target language, and no others.
 
     M2M100, NLLB and mBART-50 force the language as the first token; mBART-cc25 starts from it; Marian and T5 need
-    nothing. Without a target language the tokenizer's own default is taken, as in `Seq2SeqTokenizer.encode`. Beams,
-    length penalty and the cap are the caller's: `load_model` has removed the checkpoint's stale ones
-    (`reset_generation_config`). Raises UserError for unknown language codes.
+    nothing. Without a target language the tokenizer's default is used, as in `Seq2SeqTokenizer.encode`. Beams, length
+    penalty and maximum length are up to the caller. Raises UserError for unknown language codes.
     """
     if not tokenizer.languages:
         return {}
@@ -129,12 +128,10 @@ def generation_arguments(
 
 
 def reset_generation_config(model: PreTrainedModel, *, is_export: bool = False) -> list[str]:
-    """Replace the checkpoint's generation defaults, in place; the sentences that say what was dropped.
+    """Drop a pretrained model's generation defaults, in place; returns a sentence for each one dropped.
 
-    Of a model that dstrain has exported (`is_export`) nothing is said of what the export put there.
-
-    A stale `max_length=200`, `num_beams=5` or forced last token would otherwise decide every hypothesis that the recipe
-    does not speak of. Token ids and forbidden words stay.
+    Otherwise a stale `max_length=200`, `num_beams=5` or forced last token would apply wherever the recipe sets nothing. Token
+    ids and forbidden tokens stay. What dstrain's own export has written (`is_export`) is dropped without a sentence.
     """
     stored = model.generation_config.to_diff_dict()
     kept = {key: stored[key] for key in KEPT_GENERATION_FIELDS if stored.get(key) is not None}
@@ -142,12 +139,12 @@ def reset_generation_config(model: PreTrainedModel, *, is_export: bool = False) 
     if config_start is not None:
         kept.setdefault("decoder_start_token_id", config_start)
     model.generation_config = type(model.generation_config)(**kept)
-    unspoken = {
+    unmentioned = {
         *KEPT_GENERATION_FIELDS,
         *HARMLESS_GENERATION_FIELDS,
         *(EXPORTED_GENERATION_FIELDS if is_export else ()),
     }
-    dropped = [(key, value) for key, value in stored.items() if key not in unspoken and value is not None]
+    dropped = [(key, value) for key, value in stored.items() if key not in unmentioned and value is not None]
     return [f"generation default {key}={value} of the model is dropped: the recipe decides" for key, value in dropped]
 
 
@@ -158,7 +155,7 @@ def output_head(model: PreTrainedModel) -> nn.Module:
 
 
 def hidden_scale(model: PreTrainedModel) -> float:
-    """The factor on hidden states before the head: hidden ** -0.5 for the first T5 with its tied head, else 1.
+    """The factor on hidden states before the head: hidden ** -0.5 for T5 1.0 with its tied head, else 1.
 
     As in `T5ForConditionalGeneration.forward`; mT5 and T5 1.1 do not scale.
     """

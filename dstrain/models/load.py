@@ -1,7 +1,7 @@
-"""A model ready to train: from the hub, a local folder or random weights. Knows nothing of engines or devices.
+"""Loads a model to train: from the hub, a local folder, or with random weights. Knows nothing of engines or devices.
 
-Whatever differs from the stored model (layerdrop, dropout, new embedding rows) is said through `report`. No code from
-the hub is run, and `.bin` weights are read as tensors only, never as pickled objects.
+Every change to the stored model (layerdrop, dropout, new embedding rows) is reported. No code from the hub is run, and
+`.bin` weights are read as tensors only, never as pickled objects.
 """
 
 import warnings
@@ -19,9 +19,9 @@ from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Type of the weights that evaluation and generation use, by precision."""
+"""Precision to the type of the weights in evaluation and generation."""
 EXPORT_MARK = "training_step.json"
-"""Lies in every model folder that dstrain writes, and says which step's weights it holds."""
+"""File in every model folder that dstrain writes; names the step whose weights the folder holds."""
 
 
 def _ignore(sentence: str) -> None:
@@ -40,14 +40,14 @@ def load_model(
 ) -> PreTrainedModel:
     """The model that the config section describes, in fp32 on the CPU; the same weights for the same seed.
 
-    `report` gets a sentence for everything that differs from the stored model. Raises UserError for an unsupported
-    architecture and for weights that do not fill the model.
+    `report` is called with a sentence for each difference from the stored model. Raises UserError for an unsupported
+    architecture, and if weights are missing.
     """
     if section.scratch is not None:
         return build_scratch_model(
             section.scratch, tokenizer=tokenizer, seed=seed, dropout=section.dropout, layerdrop=section.layerdrop
         )
-    assert section.name is not None  # the schema gives exactly one of name and scratch
+    assert section.name is not None  # the schema requires exactly one of name and scratch
     config = load_config(section.name, revision=section.revision)
     for sentence in set_layerdrop(config, layerdrop=section.layerdrop):
         report(sentence)
@@ -67,13 +67,13 @@ def load_model(
 def enable_activation_checkpointing(model: PreTrainedModel) -> None:
     """Recompute each layer in the backward pass instead of keeping its activations; the gradient is unchanged."""
     with warnings.catch_warnings():
-        # The method's new name is missing from the oldest supported transformers.
+        # the oldest supported transformers lacks the method's new name
         warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable.* is deprecated")
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
 
 def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[str], None] = _ignore) -> None:
-    """Give the embeddings and the head at least num_rows rows; never fewer than they have.
+    """Enlarge embeddings and head to at least num_rows rows, in place; never shrinks them.
 
     New rows are drawn around the mean of the old ones (Hewitt 2021, "Initializing new word embeddings").
     """
@@ -82,8 +82,8 @@ def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[
         return
     untied_head = output_head(model).weight is not model.get_input_embeddings().weight
     tied_in_config = model.config.tie_word_embeddings
-    # transformers ties whatever the config calls tied, and forces T5 and mT5 to say so. Left alone, resizing would
-    # overwrite the trained head of every T5 1.1 and mT5 checkpoint with the input embeddings.
+    # transformers ties head and embeddings if the config says so, and makes the configs of T5 and mT5 always say so.
+    # Resizing would then overwrite the trained, untied heads of T5 1.1 and mT5 with the input embeddings.
     model.config.tie_word_embeddings = tied_in_config and not untied_head
     model.resize_token_embeddings(num_rows)
     model.config.tie_word_embeddings = tied_in_config
@@ -103,14 +103,14 @@ def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) 
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"model.name `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: the "
-            "folder is incomplete or of another architecture"
+            f"model.name `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: its "
+            "files are incomplete or of another architecture; download or export the model again"
         )
     loaded: PreTrainedModel = model
     return loaded
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own warnings and progress bars out of a log that tells of a run."""
+    """Keep transformers' warnings and progress bars out of the run's log."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()

@@ -1,6 +1,7 @@
-"""The training loss: vocabulary projection and cross-entropy on real target positions. Knows nothing of steps.
+"""The training loss: vocabulary projection and cross-entropy at the target positions that are not padding.
 
-The loss is a sum, so that whoever knows the optimizer step's tokens over all ranks can divide by them once.
+The loss is a sum, so that the caller can divide once by the optimizer step's target tokens over all ranks. Knows nothing of
+steps.
 """
 
 import torch
@@ -14,9 +15,8 @@ from dstrain.models.projection import projected_cross_entropy
 class Seq2SeqLoss(nn.Module):
     """Sum of token cross-entropies of an encoder-decoder model: `model(...).loss * num_tokens` in value and gradient.
 
-    Parameter names begin with `model.`. Weights are reached through called modules only, so that hooks which gather
-    sharded weights fire. max_logits bounds the logits alive at a time; None leaves it to the
-    device (`projection.MAX_LOGITS`).
+    Parameter names begin with `model.`. Weights are used only inside the modules that own them, so that ZeRO-3's hooks
+    gather them. max_logits bounds the logits in memory at a time; None is the device's default (`projection.MAX_LOGITS`).
     """
 
     def __init__(self, model: PreTrainedModel, *, label_smoothing: float = 0.0, max_logits: int | None = None) -> None:
@@ -32,12 +32,12 @@ class Seq2SeqLoss(nn.Module):
         labels: Tensor,
         num_positions: int | None = None,
     ) -> Tensor:
-        """The fp32 sum over labels that are not -100, a scalar.
+        """The sum over labels that are not -100, an fp32 scalar.
 
-        source_ids, source_mask: `[batch, source]`; decoder_ids, labels: `[batch, target]`. num_positions is the number
-        of real labels where the caller knows it on the host: it saves a GPU synchronisation. Label smoothing applies in
-        training mode only, and spreads its mass evenly over the whole vocabulary, the right token included, as
-        `torch.nn.functional.cross_entropy` does.
+        source_ids, source_mask: `[batch, source]`; decoder_ids, labels: `[batch, target]`. num_positions is the number of
+        such labels, if the caller knows it on the host: it saves a GPU synchronisation. Label smoothing applies in training
+        mode only, and is spread evenly over the whole vocabulary, the right token included, as in
+        `torch.nn.functional.cross_entropy`.
         """
         hidden = decoder_states(self.model, source_ids=source_ids, source_mask=source_mask, decoder_ids=decoder_ids)
         real = (labels != -100).flatten()
@@ -49,10 +49,10 @@ class Seq2SeqLoss(nn.Module):
 
 
 class ProjectionLoss(nn.Module):
-    """The head's logits and their cross-entropy.
+    """The cross-entropy of the head's logits.
 
-    Under ZeRO-3 this class must be marked as a leaf module, so that the head's weight is gathered around this module: it is
-    read here, not through the head's own `forward`.
+    Under ZeRO-3 this class must be marked as a leaf module. The head's weight is then gathered around this module, which
+    reads it without calling the head's `forward`.
     """
 
     def __init__(self, model: PreTrainedModel, *, label_smoothing: float, max_logits: int | None) -> None:
@@ -85,7 +85,7 @@ def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: T
     mask, causal_mask = attention_masks(model, source_mask=source_mask, decoder_ids=decoder_ids)
     if model.config.model_type in ("t5", "mt5"):
         encoded = model.encoder(input_ids=source_ids, attention_mask=mask).last_hidden_state
-        # without a mask of the decoder, because this family asks nothing of the device for its own
+        # without a decoder mask, because T5 builds its own without a synchronisation
         decoded = model.decoder(
             input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
         )
@@ -104,10 +104,10 @@ def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: T
 def attention_masks(
     model: PreTrainedModel, *, source_mask: Tensor, decoder_ids: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """What encoder and cross-attention, and what the decoder are given as masks.
+    """The masks of (encoder and cross-attention, decoder).
 
-    For SDPA the booleans that it takes, `[batch, 1, 1, source]` and `[1, 1, target, target]`: of a mask `[batch, source]`
-    transformers asks the device whether it masks anything (masking_utils.py), and a GPU stops for the answer.
+    For SDPA they are boolean, `[batch, 1, 1, source]` and `[1, 1, target, target]`: given a mask `[batch, source]`,
+    transformers would check whether it masks anything (masking_utils.py), which synchronises with the GPU.
     """
     if model.config._attn_implementation != "sdpa":
         return source_mask, None

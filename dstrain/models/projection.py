@@ -1,8 +1,8 @@
-"""Cross-entropy of a vocabulary projection whose logits are never whole in memory. Tensors only: knows no model, no step.
+"""Cross-entropy of a vocabulary projection that never holds all logits in memory. Works on tensors; knows no model.
 
-A chunk of positions is done with in one go: its logits, its losses, and what it adds to the gradients; then its buffer
-serves the next chunk. The backward pass only scales what is there already, so that nothing is computed twice and the weight
-is not needed again.
+Positions are processed in chunks. The forward pass computes a chunk's logits, its loss and its contribution to the
+gradients, then reuses its buffer for the next chunk. The backward pass only scales the gradients, so that nothing is computed
+twice and the weight is not needed again.
 """
 
 import math
@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 MAX_LOGITS = {"cpu": 2**25, "cuda": 2**26}
-"""Elements of logits alive at a time, by device: 128 and 256 MiB in fp32, and half as much again for a 16-bit weight.
+"""Device to the number of logits in memory at a time: 128 and 256 MiB in fp32, and half as much again for a 16-bit weight.
 
-Measured on a CPU (mT5-small, 16 x 64 positions, against the stock loss): 2**25 needs 0.21 of the memory, 2**26 0.25 and is 4 %
-faster, 2**24 0.19 and is 8 % slower. Calculated for a GPU: every chunk reads and writes the whole gradient of the weight, which
-takes longer than its products; twice the chunk is half of that.
+Measured on a CPU (mT5-small, 16 x 64 positions, relative to the stock loss): 2**25 needs 0.21 of the memory; 2**26 needs 0.25
+and is 4 % faster; 2**24 needs 0.19 and is 8 % slower. Calculated for a GPU: each chunk reads and writes the gradient of the
+whole weight, which takes longer than its matrix products; chunks twice as large halve that traffic.
 """
 
 FP16_SCALE = 2.0**15
-"""What a logit's gradient, within ±1, is multiplied with in fp16: small probabilities would lose their bits, or vanish."""
+"""Factor on the gradients of logits (within ±1) in fp16, where small probabilities would lose precision or become zero."""
 
 
 def projected_cross_entropy(
@@ -35,10 +35,10 @@ def projected_cross_entropy(
 ) -> Tensor:
     """The sum over positions of `cross_entropy(states @ weight.T + bias, labels)`, a scalar.
 
-    states: `[positions, hidden]`; weight: `[vocabulary, hidden]`; labels: `[positions]`, all of them real; bias: a
-    buffer of `[vocabulary]` or `[1, vocabulary]`. Logits, loss and the sums in the gradients are fp32 for 16-bit weights
-    (fp64 for fp64), because a sum of exponentials over a vocabulary loses too much in 16 bits. Where autograd records,
-    the gradients are computed with the loss, and can be taken once.
+    states: `[positions, hidden]`; weight: `[vocabulary, hidden]`; labels: `[positions]`, none ignored; bias: a buffer of
+    `[vocabulary]` or `[1, vocabulary]`. Logits, loss and the sums in the gradients are fp32 for 16-bit weights (fp64 for
+    fp64), because a sum of exponentials over a vocabulary loses too much in 16 bits. If autograd is recording, gradients are
+    computed with the loss, and only one backward pass is possible.
     """
     assert bias is None or not bias.requires_grad
     max_logits = max_logits or MAX_LOGITS.get(weight.device.type, MAX_LOGITS["cuda"])
@@ -69,7 +69,7 @@ class _Projection(torch.autograd.Function):
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         assert ctx.gradients is not None, "this loss can be differentiated once"
         of_states, of_weight = (
-            # scaled before the cast: a loss scale decides whether fp16 can hold a gradient
+            # scaled before the cast, because the loss scale is there to fit gradients into fp16
             None if gradient is None else gradient.mul_(scale).to(dtype)
             for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         )
@@ -87,10 +87,10 @@ def _forward(
     *,
     wanted: tuple[bool, bool],
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The loss, and its gradients with respect to states and weight where they are wanted."""
+    """The loss, and its gradients with respect to (states, weight) where `wanted`."""
     exact = torch.promote_types(weight.dtype, torch.float32)
     if not weight.is_cuda:
-        # only CUDA sums products of 16 bits in fp32; elsewhere they are slower than fp32's
+        # only CUDA sums 16-bit products in fp32; on other devices they are also slower than fp32 products
         states, weight = states.to(exact), weight.to(exact)
     num_chunks = max(1, math.ceil(states.shape[0] * weight.shape[0] / max_logits))
     num_rows = max(1, math.ceil(states.shape[0] / num_chunks))
@@ -117,7 +117,7 @@ def _forward(
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """The sum of the rows' losses. Leaves `exp(logit - largest)` where the logits were."""
+    """The sum of the rows' losses. Overwrites the logits with `exp(logit - largest)`."""
     logits -= logits.amax(dim=1, keepdim=True)
     right = logits.gather(1, labels[:, None]).sum()
     mean = logits.mean(dim=1).sum() if label_smoothing else right
@@ -126,7 +126,7 @@ def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) ->
 
 
 def _differentiate(exponentials: Tensor, labels: Tensor, *, label_smoothing: float) -> None:
-    """Replace what `_cross_entropy` left by the loss's gradient with respect to the logits."""
+    """Replace the exponentials that `_cross_entropy` left by the loss's gradient with respect to the logits."""
     exponentials /= exponentials.sum(dim=1, keepdim=True)
     if label_smoothing:
         exponentials -= label_smoothing / exponentials.shape[1]
@@ -135,7 +135,7 @@ def _differentiate(exponentials: Tensor, labels: Tensor, *, label_smoothing: flo
 
 
 def _multiply(one: Tensor, other: Tensor, *, into: Tensor, alpha: float = 1.0, beta: float = 0.0) -> Tensor:
-    """`into = beta * into + alpha * one @ other`; what is in there does not count with beta 0. Returns `into`."""
+    """`into = beta * into + alpha * one @ other`, in place; with beta 0 the old content is ignored. Returns `into`."""
     if one.dtype == into.dtype:
         return torch.addmm(into, one, other, beta=beta, alpha=alpha, out=into)
     return torch.addmm(into, one, other, out_dtype=into.dtype, beta=beta, alpha=alpha, out=into)

@@ -1,4 +1,4 @@
-"""A trained model as an ordinary Hugging Face folder, proved by loading it back."""
+"""Writes a trained model as an ordinary Hugging Face folder, and checks it by loading it again."""
 
 import json
 import shutil
@@ -22,10 +22,10 @@ class ExportError(RuntimeError):
 def export_model(
     model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any], step: int
 ) -> None:
-    """Write model, tokenizer and generation settings as a Hugging Face folder, replacing an older one only when complete.
+    """Write model, tokenizer and generation settings as a Hugging Face folder; replaces an older folder when complete.
 
-    `generation` are GenerationConfig's own fields, the forced first token among them. The weights must be whole
-    (`Engine.gathered`); they are saved in the precision that was evaluated.
+    `generation` holds fields of GenerationConfig, the forced first token among them. The weights must not be sharded
+    (`Engine.gathered`); they are saved in the precision in which they were evaluated.
     """
     parts = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(parts, ignore_errors=True)
@@ -41,30 +41,30 @@ def export_model(
     (parts / EXPORT_MARK).write_text(json.dumps({"step": step}) + "\n")
     for path in (*parts.rglob("*"), parts):
         sync_path(path)
-    before_it = _set_aside(folder)
-    shutil.rmtree(before_it, ignore_errors=True)
+    older = _backup_of(folder)
+    shutil.rmtree(older, ignore_errors=True)
     if folder.exists():
-        folder.rename(before_it)
+        folder.rename(older)
     parts.rename(folder)
     sync_path(folder.parent)
-    shutil.rmtree(before_it, ignore_errors=True)
+    shutil.rmtree(older, ignore_errors=True)
 
 
 def recover_export(folder: Path) -> None:
-    """Put back the older folder where a replacement was cut short between its two renames."""
-    if not folder.exists() and _set_aside(folder).is_dir():
-        _set_aside(folder).rename(folder)
+    """Restore the older folder if a replacement was interrupted between its two renames."""
+    if not folder.exists() and _backup_of(folder).is_dir():
+        _backup_of(folder).rename(folder)
 
 
 def exported_step(folder: Path) -> int | None:
-    """The step whose weights an exported folder holds; None if there is none or it does not say."""
+    """The step whose weights an exported folder holds; None if the folder does not exist or does not name it."""
     try:
         return int(json.loads((folder / EXPORT_MARK).read_bytes())["step"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def _set_aside(folder: Path) -> Path:
+def _backup_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
 
 
@@ -83,7 +83,7 @@ def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[i
     reloaded = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         if name not in reloaded or not torch.equal(tensor, reloaded[name]):
-            raise ExportError(f"{folder}: tensor {name} was not saved as it was trained")
+            raise ExportError(f"{folder}: tensor {name} in the saved file differs from the trained one")
     width = max(map(len, sources))
     ids = torch.tensor([[*row, *[pad_token_id] * (width - len(row))] for row in sources], device=device)
     mask = (ids != pad_token_id).long()
@@ -91,4 +91,4 @@ def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[i
     live = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)  # type: ignore[operator]
     again = loaded.generate(input_ids=ids, attention_mask=mask)
     if live.shape != again.shape or not torch.equal(live, again):
-        raise ExportError(f"{folder}: the reloaded model generates other hypotheses than the trained one")
+        raise ExportError(f"{folder}: the reloaded model generates different hypotheses than the trained one")

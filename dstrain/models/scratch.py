@@ -1,9 +1,9 @@
 """Models without pretrained weights: a tokenizer trained on the training text, and random weights of a family's shape.
 
-Every tokenizer is written as the family's ordinary class, so that `AutoTokenizer.from_pretrained(folder)` loads it.
-Text is not normalised, so that decoding gives back what was encoded. M2M100 and Marian fall back to bytes and know
-every character; the classes of T5, mT5, NLLB and mBART cannot, and know the characters of the training text. Knows
-nothing of where texts come from.
+Tokenizers are written in the family's ordinary class, so that `AutoTokenizer.from_pretrained(folder)` loads them. Text is
+not normalised, so that decoding returns what was encoded. M2M100 and Marian have byte fallback and cover every character;
+the classes of T5, mT5, NLLB and mBART do not, and cover the characters of the training text. Knows nothing of where texts
+come from.
 """
 
 import io
@@ -47,7 +47,7 @@ from dstrain.models.families import set_dropout, set_layerdrop
 from dstrain.models.tokenizer import Seq2SeqTokenizer, register_languages
 
 MAX_SENTENCES = 1_000_000
-"""Texts that sentencepiece learns from; of more, a fixed sample, so that memory stays bounded."""
+"""Texts that sentencepiece is trained on at most: a fixed sample of them, so that memory stays bounded."""
 
 SPECIAL_IDS = {
     "t5": {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1},
@@ -58,10 +58,10 @@ SPECIAL_IDS = {
     "mbart": {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3},
     "mbart50": {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3},
 }
-"""Ids of the special tokens, as the family's class expects them."""
+"""Family to the ids of its special tokens, as its class expects them."""
 
 BYTE_FALLBACK = ("m2m100", "marian")
-"""Families whose class encodes with sentencepiece itself; the others' fast classes switch byte fallback off."""
+"""Families whose class encodes with sentencepiece; the fast classes of the others turn byte fallback off."""
 
 
 def train_tokenizer(
@@ -69,9 +69,9 @@ def train_tokenizer(
 ) -> None:
     """Train a tokenizer on the texts and write it to the folder in the family's ordinary format.
 
-    The same texts give the same files. Task tokens are added as whole tokens and take no part in the training. The
-    first and last of `languages` become the default source and target language. Raises UserError for unknown language
-    codes, for texts without content and for a vocabulary smaller than the texts' characters.
+    The same texts lead to the same files. Task tokens are not trained on, but added as tokens. The first and last of
+    `languages` become the default source and target language. Raises UserError for unknown language codes, for empty texts,
+    and for a vocabulary smaller than the number of characters in the texts.
     """
     write_tokenizer(
         scratch.architecture,
@@ -92,7 +92,7 @@ def write_tokenizer(
     task_tokens: Sequence[str],
     folder: Path,
 ) -> None:
-    """As `train_tokenizer`, for `mbart50` too, which is not offered as a scratch architecture."""
+    """As `train_tokenizer`, but also for `mbart50`, which recipes cannot choose as a scratch architecture."""
     folder.mkdir(parents=True, exist_ok=True)
     learned = _without_tokens(texts, tokens=task_tokens)
     model = _train_sentencepiece(architecture, vocabulary_size=vocabulary_size, texts=learned)
@@ -115,7 +115,7 @@ def build_scratch_model(
     dropout: float | None = None,
     layerdrop: float = 0.0,
 ) -> PreTrainedModel:
-    """A model of the family with random fp32 weights, the same for the same seed. Without dropout, the family's own."""
+    """A model of the family with random fp32 weights, the same for the same seed. Dropout None is the family's default."""
     family_class, config = CONFIG_BUILDERS[scratch.architecture](scratch, tokenizer)
     set_layerdrop(config, layerdrop=layerdrop)
     if dropout is not None:
@@ -124,8 +124,8 @@ def build_scratch_model(
         torch.manual_seed(seed)
         model: PreTrainedModel = family_class(config)
     if scratch.architecture == "mt5":
-        # mT5 does not scale hidden states before its head. Here the head is tied to embeddings of deviation 1, and
-        # logits of deviation sqrt(hidden) would begin far above the loss of a uniform guess.
+        # mT5 does not scale hidden states before its head, which is tied to embeddings of standard deviation 1 here.
+        # Unscaled, logits of deviation sqrt(hidden) would start with a loss far above that of a uniform guess.
         with torch.no_grad():
             model.get_input_embeddings().weight.mul_(scratch.hidden_size**-0.5)
     return model
@@ -142,7 +142,7 @@ def _without_tokens(texts: Iterable[str], *, tokens: Sequence[str]) -> Iterator[
 
 
 def _train_sentencepiece(architecture: str, *, vocabulary_size: int, texts: Iterable[str]) -> bytes:
-    """The trained model's bytes. One thread and a fixed generator, so that the same texts give the same model."""
+    """The trained model, serialised. One thread and a fixed seed, so that the same texts lead to the same model."""
     model = io.BytesIO()
     special_ids: dict[str, Any] = SPECIAL_IDS[architecture]
     sentencepiece.set_random_generator_seed(0)
@@ -173,7 +173,7 @@ def _train_sentencepiece(architecture: str, *, vocabulary_size: int, texts: Iter
 
 
 def _sentences(texts: Iterable[str], *, failures: list[Exception]) -> Iterator[str]:
-    # sentencepiece turns what is raised in here into a RuntimeError of its own that quotes a traceback
+    # sentencepiece replaces what is raised here by its own RuntimeError, so that the caller needs the original
     try:
         yield from (text for text in texts if text.strip())
     except Exception as error:
@@ -185,10 +185,10 @@ def _explain(error: RuntimeError, *, vocabulary_size: int) -> UserError:
     needed = re.search(r"smaller than required_chars\. \d+ vs (\d+)", str(error))
     if needed:
         return UserError(
-            f"model.scratch.vocabulary_size {vocabulary_size} is smaller than the {needed[1]} single characters and "
-            "special pieces that the training text needs: raise it well above that"
+            f"model.scratch.vocabulary_size {vocabulary_size} is smaller than the {needed[1]} characters and "
+            "special tokens that the training text needs: raise it well above that"
         )
-    return UserError(f"sentencepiece cannot train a tokenizer on the training text ({error}): is there enough text?")
+    return UserError(f"sentencepiece cannot train a tokenizer on the training text ({error}): add more text")
 
 
 def _scored_pieces(model: bytes) -> list[tuple[str, float]]:
@@ -205,7 +205,7 @@ def _m2m100_tokenizer(model: bytes, folder: Path) -> PreTrainedTokenizerBase:
     vocabulary, pieces = folder / "vocab.json", folder / "sentencepiece.bpe.model"
     pieces.write_bytes(model)
     _write_vocabulary(model, vocabulary)
-    # Without made-up words: they only round the published model's vocabulary up.
+    # without made-up words, which only round up the published model's vocabulary
     return M2M100Tokenizer(vocab_file=str(vocabulary), spm_file=str(pieces), num_madeup_words=0)
 
 

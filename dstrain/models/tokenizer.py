@@ -1,4 +1,4 @@
-"""Text to token ids and back, for every family's own tokenizer class. Knows nothing of models or rows."""
+"""Text to token ids and back, the same way for every family's tokenizer class. Knows nothing of models or rows."""
 
 import difflib
 import hashlib
@@ -17,11 +17,11 @@ from dstrain.models.batch_encoding import build_batch_encoder
 
 NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
-"""Arguments of a tokenizer call: plain lists of ids, and no warning about lengths, which are the caller's business."""
+"""Arguments of a tokenizer call: returns plain lists of ids, without warnings about lengths, which the caller checks."""
 
 
 class Seq2SeqTokenizer:
-    """A family's tokenizer with one way of being asked. Holds the current languages of the wrapped tokenizer.
+    """A family's tokenizer behind one interface. Sets the current languages of the wrapped tokenizer.
 
     Raises UserError when two tokens share an id, because training one would train the other.
     """
@@ -36,18 +36,18 @@ class Seq2SeqTokenizer:
         vocabulary = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}
         _check_distinct(vocabulary, languages=self.languages, name=tokenizer.name_or_path)
         self.vocabulary_size: int = 1 + max(*vocabulary.values(), *self.languages.values(), self.pad_token_id)
-        """Highest id + 1: the rows an embedding needs. `len()` counts tokens and can be smaller."""
+        """Highest id + 1: the number of rows the embeddings need. `len(tokenizer)` counts tokens and can be smaller."""
         self._batch = build_batch_encoder(tokenizer)
         self._special = frozenset({*tokenizer.all_special_ids, *self.languages.values()} - {self.unk_token_id})
 
     @property
     def ends_with_language(self) -> bool:
-        """Whether sequences end `</s> language` (mBART-cc25) rather than begin with the language."""
+        """Whether sequences end with `</s> language` (mBART-cc25) instead of beginning with the language."""
         return type(self.tokenizer).__name__.startswith("MBartTokenizer")
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 of everything that decides ids: the same in every process, whatever languages are set."""
+        """sha256 of everything that decides ids; the same in every process, and whatever languages are set."""
         content = {
             "class": type(self.tokenizer).__name__,
             "vocabulary": sorted(self.tokenizer.get_vocab().items()),
@@ -64,7 +64,7 @@ class Seq2SeqTokenizer:
             return None
         if code not in self.languages:
             name = type(self.tokenizer).__name__
-            raise UserError(f"language `{code}` is none of {name}'s codes; take for example {self._examples(code)}")
+            raise UserError(f"language `{code}` is not a code of {name}; use for example {self._examples(code)}")
         return self.languages[code]
 
     def encode(
@@ -72,8 +72,8 @@ class Seq2SeqTokenizer:
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of the sources and of the targets, special tokens included, untruncated.
 
-        A language left out is the tokenizer's default; families without language tokens ignore both. Raises UserError
-        for unknown language codes.
+        A language of None is the tokenizer's default; families without language tokens ignore both. Raises UserError for
+        unknown language codes.
         """
         self._set_languages(source_language, target_language)
         source_ids = self._encode_side(sources, keyword="text", language=source_language)
@@ -86,17 +86,16 @@ class Seq2SeqTokenizer:
         language_id = self.language_id(language or self.default_language)
         assert language_id is not None
         found = self._batch.encode(texts, language_id=language_id)
-        others = self._encode_slowly(
-            [text for text, ids in zip(texts, found, strict=True) if ids is None], keyword=keyword
-        )
-        rest = iter(others)
-        return [next(rest) if ids is None else ids for ids in found]
+        # texts that the batch encoder leaves to the tokenizer itself
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        encoded = iter(self._encode_slowly(left, keyword=keyword))
+        return [next(encoded) if ids is None else ids for ids in found]
 
     def _encode_slowly(self, texts: list[str], *, keyword: str) -> list[list[int]]:
         return list(self.tokenizer(**{keyword: texts}, **QUIET)["input_ids"]) if texts else []
 
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
-        """The first tokens of the text, with the special tokens at both ends kept; at most max_tokens in all.
+        """The first tokens of the text between the special tokens of both ends, at most max_tokens in all.
 
         Raises UserError when max_tokens leaves no room for the special tokens.
         """
@@ -106,14 +105,14 @@ class Seq2SeqTokenizer:
         tail = _count_leading(reversed(ids[head:]), members=self._special)
         room = max_tokens - head - tail
         if room < 0:
-            raise UserError(f"max tokens {max_tokens} leave no room for {head + tail} special tokens: raise the limit")
+            raise UserError(f"a limit of {max_tokens} tokens leaves no room for {head + tail} special tokens: raise it")
         return [*ids[: head + room], *ids[len(ids) - tail :]]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; padding (-100 too), end and language tokens are dropped, task tokens and `<unk>` stay.
+        """The text of token ids; drops padding (-100 too), end and language tokens, but keeps task tokens and `<unk>`.
 
-        `<unk>` stays visible because a vanished unknown could make a wrong parse equal to its reference. Most families
-        decode added tokens without spaces around them.
+        `<unk>` is kept because without it a wrong parse could equal its reference. Most families decode added tokens
+        without spaces around them.
         """
         unknown = self.unk_token_id if self.unk_token_id is not None else self.pad_token_id
         within = (i if i < self.vocabulary_size else unknown for i in map(int, ids) if i >= 0)
@@ -122,7 +121,7 @@ class Seq2SeqTokenizer:
         return text.strip()
 
     def save(self, folder: Path, *, source_language: str | None = None, target_language: str | None = None) -> None:
-        """Write the tokenizer's folder, with these languages as its defaults, for whoever loads it next."""
+        """Write the tokenizer to folder, with these languages as its defaults."""
         self._set_languages(source_language, target_language)
         self.tokenizer.save_pretrained(str(folder))
 
@@ -145,13 +144,13 @@ class Seq2SeqTokenizer:
 def load_tokenizer(
     name_or_folder: str, *, revision: str | None = None, added_tokens: Sequence[str] = ()
 ) -> Seq2SeqTokenizer:
-    """The tokenizer of a hub name or local folder, with these tokens added (those already there are left alone)."""
+    """The tokenizer of a hub name or local folder, with those of these tokens added that it lacks."""
     with warnings.catch_warnings():
-        # Marian asks for sacremoses, but this version of its tokenizer never calls the normalizer that needs it.
+        # Marian recommends sacremoses, but its tokenizer no longer calls the normaliser that needs it
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
         tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
     if getattr(tokenizer, "legacy_behaviour", False):
-        # The old NLLB form put the language last, against the paper and against the forced first token of hypotheses.
+        # NLLB's old form puts the language last, unlike the paper and unlike the forced first token of hypotheses
         tokenizer.legacy_behaviour = False
         tokenizer.init_kwargs["legacy_behaviour"] = False
     register_languages(tokenizer)
@@ -161,10 +160,10 @@ def load_tokenizer(
 
 
 def register_languages(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make M2M100's language tokens known as tokens, in place; a no-op for other families.
+    """Add M2M100's language tokens to its vocabulary, in place; does nothing for other families.
 
-    Published folders list them; the class alone gives them ids but does not count them, and the next added token would
-    take the first language's id.
+    Published folders list them. The class alone has ids for them but does not count them as tokens, so that the next added
+    token would get the first language's id.
     """
     if type(tokenizer).__name__.startswith("M2M100"):
         known = tokenizer.get_added_vocab()
@@ -190,16 +189,16 @@ def _check_distinct(vocabulary: dict[str, int], *, languages: dict[str, int], na
     shared += [(code, owner[i], i) for code, i in languages.items() if i in owner and code not in owner[i]]
     if shared:
         raise UserError(
-            f"tokenizer `{name}`: tokens `{shared[0][0]}` and `{shared[0][1]}` share id {shared[0][2]}, so that they "
-            "would be trained as one: its files are inconsistent; take them from where the model was published"
+            f"tokenizer `{name}`: tokens `{shared[0][0]}` and `{shared[0][1]}` share id {shared[0][2]} and "
+            "would be trained as one: its files are inconsistent; download them again from where the model was published"
         )
 
 
 def _rules(tokenizer: PreTrainedTokenizerBase) -> Any:
-    """What turns text into pieces: sentencepiece models as digests, or the fast tokenizer's pipeline."""
+    """What splits text into pieces: digests of the sentencepiece models, or the fast tokenizer's pipeline."""
     if tokenizer.is_fast:
         pipeline = json.loads(tokenizer.backend_tokenizer.to_str())
-        # The post-processor holds the language that happens to be set, the others the last call's arguments.
+        # the post-processor depends on the current languages, the other two on the last call's arguments
         return {k: v for k, v in pipeline.items() if k not in ("post_processor", "padding", "truncation")}
     models = [getattr(tokenizer, name, None) for name in ("sp_model", "spm_source", "spm_target")]
     return [hashlib.sha256(m.serialized_model_proto()).hexdigest() for m in models if m is not None]

@@ -20,7 +20,7 @@ from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan, Position
 from dstrain.engine.engine import Engine, build_engine, check_device_precision
-from dstrain.engine.pieces import MOMENTS
+from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision
@@ -60,9 +60,7 @@ class Assembly:
 
     @property
     def model(self) -> PreTrainedModel:
-        model = self.engine.module.model
-        assert isinstance(model, PreTrainedModel)
-        return model
+        return self.engine.module.model
 
     @property
     def first_progress(self) -> Progress:

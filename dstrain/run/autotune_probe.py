@@ -22,9 +22,10 @@ import torch
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.config.schema import RunConfig
+from dstrain.data.arrays import Rows
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.loader import StepBatch
-from dstrain.data.plan import Position, Rows, StepPlan
+from dstrain.data.plan import Position, StepPlan
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.engine.engine import Engine, build_engine
 from dstrain.evaluation.evaluate import evaluate

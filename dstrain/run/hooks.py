@@ -14,7 +14,7 @@ from dstrain.checkpoint.store import carry_out, plan_pruning
 from dstrain.cluster.walltime import WallTime
 from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Fault
-from dstrain.engine.faults import Finding, find_bad_rows
+from dstrain.engine.faults import FaultCause, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_live
@@ -86,7 +86,7 @@ def build_hooks(
 def _build_quarantine(assembly: Assembly, *, exclude: Callable[[Iterable[int]], None]) -> Quarantine:
     config, ranks, tokenizer = assembly.config, assembly.ranks, assembly.prepared.tokenizer
 
-    def find_rows(batch: StepBatch, fault: Fault, step: int) -> Finding:
+    def find_rows(batch: StepBatch, fault: Fault, step: int) -> FaultCause:
         assembly.attempt.phases.enter("search", step=step - 1)
         return find_bad_rows(assembly.engine, batch, fault=fault, step=step, config=config, ranks=ranks)
 

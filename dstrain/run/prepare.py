@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.recipe import Rules, Scratch
+from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
@@ -72,7 +73,7 @@ def cache_dir(config: RunConfig) -> Path:
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
     """The folder of the evaluation rows' token set, made if it is not in the cache."""
-    return _prepare_set(config, tokenizer=tokenizer, for_evaluation=True)
+    return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
 def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path) -> TokenSet:
@@ -88,36 +89,30 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
 def locate_training_rows(
     rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> dict[int, LocatedRow]:
-    """ProcessInfo and text of rows of the training token set, by reading the sources again."""
-    return locate_rows(
-        set(rows), sources=config.data.train, task=config.task, rules=_resolved_rules(config), encoder=tokenizer
-    )
+    """Place and text of rows of the training token set, by reading the sources again."""
+    reading = _reading_rules(config, tokenizer=tokenizer, split="train")
+    return locate_rows(set(rows), sources=config.data.train, reading=reading)
 
 
-def _resolved_rules(config: RunConfig) -> Rules:
-    return config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
+def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Split) -> ReadingRules:
+    rules = config.data.rules.model_copy(update={"unknown_token": config.unknown_token_rule})
+    return ReadingRules(task=config.task, rules=rules, encoder=tokenizer, split=split)
 
 
-def _prepare_set(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, for_evaluation: bool) -> Path:
-    return prepare_token_set(
-        config.data.eval if for_evaluation else config.data.train,
-        task=config.task,
-        rules=_resolved_rules(config),
-        encoder=tokenizer,
-        cache_dir=cache_dir(config) / "tokens",
-        for_evaluation=for_evaluation,
-    )
+def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
+    sources = config.data.train if reading.split == "train" else config.data.eval
+    return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
 
 
 def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
     tokenizer = _make_tokenizer(config, folder=folder.tokenizer)
     made = []
-    for for_evaluation in (False, True):
-        tokens = _prepare_set(config, tokenizer=tokenizer, for_evaluation=for_evaluation)
-        name = "eval" if for_evaluation else "train"
+    splits: tuple[Split, ...] = ("train", "eval")
+    for split in splits:
+        tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         report = load_token_set(tokens).report
-        log.info("%s data: %s rows of %s read", name, f"{report['rows']:,}", f"{report['rows_read']:,}")
-        shutil.copyfile(tokens / BAD_ROWS, folder.bad_rows(name))
+        log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
+        shutil.copyfile(tokens / BAD_ROWS, folder.bad_rows(split))
         made.append(str(tokens))
     return made
 

@@ -1,7 +1,7 @@
-"""Bracketed parses and their pointer form, both ways. Plain text in, plain text out; knows no tokenizer and no files.
+"""Converts bracketed parses to their pointer form and back. Works on plain text; knows nothing of tokenizers or files.
 
 A decoupled parse keeps only the words that fill slots (`[IN:CREATE_CALL [SL:CONTACT Nicholas ] ]`). The pointer form
-writes each of them as its place in the utterance (`<pt-1>`), so that a model never has to spell a word. Rules: Held et al.,
+replaces each of them by its position in the utterance (`<pt-1>`), so that a model need not spell words. Rules: Held et al.,
 "DAMP: Doubly Aligned Multilingual Parser for Task-Oriented Dialogue", ACL 2023, as in the model t5-small-pointer-mtop.
 """
 
@@ -19,23 +19,23 @@ class MalformedParse(ValueError):
 
 
 class UnpointableWord(ValueError):
-    """A word of the parse has no place of its own in the utterance."""
+    """A word of the parse cannot be replaced by a position in the utterance."""
 
 
 @dataclass(frozen=True, slots=True)
 class PointerPair:
-    """A row in pointer form: the re-spaced utterance, without any prefix, and the parse with pointers into it."""
+    """A row in pointer form: the re-spaced utterance, without prefix, and the parse with pointers into it."""
 
     source: str
     target: str
 
 
 def to_pointer(utterance: str, *, parse: str) -> PointerPair:
-    """Row in pointer form; `<pt-N>` counts the white-space tokens of the re-spaced utterance from 0.
+    """The row in pointer form; `<pt-N>` is white-space token N of the re-spaced utterance, counted from 0.
 
-    Each word of the parse is cut free where it first occurs after the word before it, even inside a longer word
-    (`messaged` becomes `me ssaged`), or where it first occurs at all. A repeated word then points at its places from
-    left to right, and at the last one again when all are used.
+    Spaces are put around each word of the parse where it first occurs after the word before it, or else where it first
+    occurs at all, even inside a longer word (`messaged` becomes `me ssaged`). A repeated word points at its positions from
+    left to right, and again at the last one when all are used.
 
     Raises UnpointableWord for a word that is not in the utterance, MalformedParse for a parse that is not well formed.
     """
@@ -43,26 +43,26 @@ def to_pointer(utterance: str, *, parse: str) -> PointerPair:
     fault = _find_fault(tokens)
     if fault:
         raise MalformedParse(f"not a parse: {fault}: `{parse}`")
-    source = _cut_words_free(utterance, words=[token for token in tokens if not _is_bracket(token)])
-    places: dict[str, list[int]] = {}
-    for place, word in enumerate(source.split()):
-        places.setdefault(word, []).append(place)
+    source = _separate_words(utterance, words=[token for token in tokens if not _is_bracket(token)])
+    positions: dict[str, list[int]] = {}
+    for position, word in enumerate(source.split()):
+        positions.setdefault(word, []).append(position)
     target = []
     for token in tokens:
         if _is_bracket(token):
             target.append(token)
-        elif token in places:
-            left = places[token]
+        elif token in positions:
+            left = positions[token]
             target.append(f"<pt-{left.pop(0) if len(left) > 1 else left[0]}>")
         else:
             raise UnpointableWord(
-                f"word `{token}` of the parse no longer stands alone in the utterance, because a shorter word of the parse "
-                f"cuts through it: `{source}`; correct the order of the words in the parse, or take the plain form"
+                f"word `{token}` of the parse is split in the utterance by a shorter word of the parse: `{source}`; correct "
+                f"the order of the words in the parse, or use the plain form"
             )
     return PointerPair(source=" ".join(source.split()), target=" ".join(target))
 
 
-def _cut_words_free(utterance: str, *, words: Iterable[str]) -> str:
+def _separate_words(utterance: str, *, words: Iterable[str]) -> str:
     source, cursor = utterance, 0
     for word in words:
         start = source.find(word, cursor)
@@ -70,24 +70,24 @@ def _cut_words_free(utterance: str, *, words: Iterable[str]) -> str:
             start = source.find(word)
         if start < 0:
             raise UnpointableWord(
-                f"word `{word}` of the parse is not in the utterance `{utterance}`; correct the row, or take the plain form"
+                f"word `{word}` of the parse is not in the utterance `{utterance}`; correct the row, or use the plain form"
             )
         end = start + len(word)
         source = f"{source[:start]} {word} {source[end:]}"
-        cursor = end + 2  # two spaces were put in
+        cursor = end + 2  # two spaces were inserted
     return source
 
 
 def from_pointer(target: str, *, source: str) -> str:
-    """Parse with words again, single spaces between tokens; a pointer beyond the source stays as it is.
+    """The parse with words in place of pointers and single spaces; a pointer beyond the source is left as it is.
 
-    `source` is the re-spaced utterance without prefix. `target` may be decoded model output, spaces lost or not.
+    `source` is the re-spaced utterance without prefix. `target` may be decoded model output that has lost spaces.
     """
     words = source.split()
 
     def word_at(pointer: re.Match[str]) -> str:
-        place = int(pointer[1])
-        return words[place] if place < len(words) else pointer[0]
+        position = int(pointer[1])
+        return words[position] if position < len(words) else pointer[0]
 
     return " ".join(_POINTER.sub(word_at, token) for token in respace(target).split())
 
@@ -95,13 +95,13 @@ def from_pointer(target: str, *, source: str) -> str:
 def respace(text: str) -> str:
     """Text with single spaces around `[IN:X`, `[SL:X`, `<pt-N>` and `]`, which decoding may have lost.
 
-    A plain word glued to a label (`[SL:TODObuy`) cannot be told from it, and stays.
+    A plain word directly after a label (`[SL:TODObuy`) cannot be distinguished from it, and is left as it is.
     """
     return " ".join(_STRUCTURE.sub(r" \1 ", text).split())
 
 
 def is_valid_parse(text: str) -> bool:
-    """Whether the text is one intent with all brackets closed; spaces lost in decoding do not matter."""
+    """Whether the text is one intent with all brackets closed; missing spaces do not matter."""
     return _find_fault(respace(text).split()) is None
 
 
@@ -120,7 +120,7 @@ def _is_bracket(token: str) -> bool:
 
 
 def _find_fault(tokens: list[str]) -> str | None:
-    """What keeps the tokens from being one well-formed parse, or None."""
+    """Why the tokens are not one well-formed parse, or None if they are."""
     if not tokens or not tokens[0].startswith("[IN:"):
         return f"it starts with `{tokens[0] if tokens else ''}`, not with an intent `[IN:…`"
     depth = 0

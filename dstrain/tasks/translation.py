@@ -1,4 +1,4 @@
-"""Which languages a row is in. Knows no language code by name: the tokenizer that owns the codes checks them."""
+"""Chooses the languages of a row. Does not know language codes: the tokenizer checks them."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from dstrain.config.recipe import Task
 
 @dataclass(frozen=True, slots=True)
 class Languages:
-    """The tokenizer's own codes for the two sides; None where the recipe names none, as T5 and Marian allow."""
+    """The tokenizer's codes for both sides; None if the recipe names no language, as for T5 and Marian."""
 
     source: str | None
     target: str | None
 
 
 def choose_languages(task: Task, *, source: str | None, target: str | None) -> Languages:
-    """Languages of a row: its own where it names them, the task's otherwise, each side by itself."""
+    """Languages of a row: for each side the row's own if it has one, otherwise the task's."""
     return Languages(source=source or task.source_language, target=target or task.target_language)

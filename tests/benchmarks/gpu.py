@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import Example
 from dstrain.data.tokens import build_token_set
 from dstrain.models.load import quiet_transformers
@@ -99,9 +100,8 @@ def make_shape(folder: Path, *, model: str, is_tiny: bool) -> Shape:
     words = " ".join(str(FIRST_ID + number) for number in range(ROW_TOKENS - 1))
     equal = (Example(words, words, words, words, None, None, None, f"row {number}") for number in range(100_000))
     rows = {"equal": folder / f"{model}-equal", "drawn": folder / f"{model}-drawn"}
-    build_token_set(
-        equal, encoder=Ids(end_id=end_id), task=config.task, rules=config.data.rules, folder=rows["equal"], for_evaluation=False
-    )  # fmt: skip
+    reading = ReadingRules(config.task, config.data.rules, Ids(end_id=end_id), split="train")
+    build_token_set(equal, reading=reading, folder=rows["equal"])
     write_drawn_rows(rows["drawn"], config=config, seed=0, num_rows=100_000, end_id=end_id)
     return Shape(model, folder / model, rows)
 

@@ -23,10 +23,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dstrain.data.arrays import Rows
 from dstrain.data.cuts import Cut, longest
 from dstrain.data.loader import Loader
 from dstrain.data.permutation import permutation_keys, permute
-from dstrain.data.plan import FILLER, WINDOW_ROWS, Exchange, Plan, Position, Rows, deal
+from dstrain.data.plan import FILLER, WINDOW_ROWS, Exchange, Plan, Position, deal
 from dstrain.data.tokens import DESCRIPTION, TokenSet, load_token_set
 from tests.benchmarks.timing import Clock, timed
 
@@ -135,7 +136,9 @@ def share_step(plan: Plan, position: Position, *, num_ranks: int) -> Share:
     step = plan.step(position)
     pieces = step.micro_batches
     sizes = np.asarray([len(piece) for piece in pieces])
-    sources, targets = (longest(lengths, pieces=pieces) for lengths in (plan.source_lengths, plan.target_lengths))
+    sources, targets = (
+        longest(lengths, micro_batches=pieces) for lengths in (plan.source_lengths, plan.target_lengths)
+    )
     costs = sizes * (sources + targets)
     dealt = deal(costs.tolist(), world_size=num_ranks)
     seconds = time.process_time() - started

@@ -28,8 +28,9 @@ import numpy as np
 import torch
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
+from dstrain.data.arrays import Rows
 from dstrain.data.cuts import Cut
-from dstrain.data.plan import Plan, Position, Rows
+from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
 from dstrain.models.load import quiet_transformers
 from tests.benchmarks.training_case import LENGTHS, SHAPES, Case, make_case, save_case

@@ -19,6 +19,7 @@ from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
+from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
 from dstrain.models.scratch import SPECIAL_IDS, build_scratch_model
@@ -202,11 +203,8 @@ def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: in
     )
     build_token_set(
         examples,
-        encoder=Ids(end_id=end_id),
-        task=config.task,
-        rules=config.data.rules,
+        reading=ReadingRules(config.task, config.data.rules, Ids(end_id=end_id), split="train"),
         folder=folder,
-        for_evaluation=False,
     )
     return folder
 

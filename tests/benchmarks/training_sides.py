@@ -38,10 +38,11 @@ from transformers import (
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import join_ranks
+from dstrain.data.arrays import Lengths
 from dstrain.data.collate import collate
 from dstrain.data.cuts import Cut
 from dstrain.data.loader import Loader
-from dstrain.data.plan import Lengths, Plan, Position
+from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
 from dstrain.engine.engine import build_engine
 from dstrain.models.compilation import compile_layers

@@ -166,14 +166,14 @@ class IdEncoder:
 
 def snapshot(engine: Any) -> dict[str, Any]:
     """Everything that a step changes on this rank, copied: masters, moments, counters, and the weights of the model."""
-    from dstrain.engine.pieces import applied_steps, owned_pieces
+    from dstrain.engine.shards import applied_steps, owned_shards
 
     state: dict[str, Any] = {
         "applied_steps": applied_steps(engine.wrapped),
         "skipped_steps": engine.skipped_steps,
         "loss_scaler": engine.loss_scaler_state(),
     }
-    for piece in owned_pieces(engine.wrapped, moments=engine.moments):
+    for piece in owned_shards(engine.wrapped, moments=engine.moments):
         for kind, tensor in {"master": piece.master, **piece.moments}.items():
             state[f"{kind}/{piece.name}@{piece.start}"] = tensor.clone()
     with engine.gathered() as model:

@@ -134,7 +134,7 @@ def go_on(ranks: Ranks, root: str, precision: str, stages: Sequence[int]) -> dic
 
 def assert_holds(engine: Any, saved: Path) -> None:
     """Every master and moment on this rank is what the files say, read here without the code that loads them."""
-    from dstrain.engine.pieces import owned_pieces
+    from dstrain.engine.shards import owned_shards
 
     whole: dict[str, dict[int, torch.Tensor]] = {}
     for path in saved.glob("*.safetensors"):
@@ -142,7 +142,7 @@ def assert_holds(engine: Any, saved: Path) -> None:
             name, _, start = key.rpartition("@")
             whole.setdefault(name, {})[int(start)] = tensor
     flat = {name: torch.cat([parts[start] for start in sorted(parts)]) for name, parts in whole.items()}
-    for piece in owned_pieces(engine.wrapped, moments=engine.moments):
+    for piece in owned_shards(engine.wrapped, moments=engine.moments):
         for kind, tensor in {"master": piece.master, **piece.moments}.items():
             saved_piece = flat[f"{kind}/{piece.name}"][piece.start : piece.start + piece.numel]
             assert torch.equal(tensor.detach(), saved_piece), (kind, piece.name)

@@ -77,6 +77,7 @@ class Run:
 
     def __init__(self, ranks: Ranks, root: Path, config: RunConfig, *, excluded: Sequence[int] = ()) -> None:
         from dstrain.data.cuts import Cut
+        from dstrain.data.encoding import ReadingRules
         from dstrain.data.loader import Loader
         from dstrain.data.lookup import locate_rows
         from dstrain.data.plan import Plan
@@ -87,10 +88,10 @@ class Run:
         from dstrain.training.state import Hook, StepInfo
 
         rules = config.data.rules.model_copy(update={"unknown_token": "keep"})
-        data = {"task": config.task, "rules": rules, "encoder": IdEncoder()}
+        reading = ReadingRules(config.task, rules, IdEncoder(), split="train")
         folder = None
         if ranks.rank == 0:
-            folder = prepare_token_set(config.data.train, **data, cache_dir=root / "cache", for_evaluation=False)
+            folder = prepare_token_set(config.data.train, reading=reading, cache_dir=root / "cache")
         tokens = load_token_set(ranks.broadcast(folder))
         self.plan = Plan(
             tokens.source_lengths, tokens.target_lengths, fingerprint=tokens.fingerprint, seed=1,
@@ -108,7 +109,7 @@ class Run:
             find_rows=lambda batch, fault, step: find_bad_rows(
                 self.engine, batch, fault=fault, step=step, config=config, ranks=ranks
             ),
-            locate_rows=lambda rows: locate_rows(list(rows), sources=config.data.train, **data),
+            locate_rows=lambda rows: locate_rows(list(rows), sources=config.data.train, reading=reading),
             exclude=self.loader.exclude,
         )
         self.losses: list[float] = []

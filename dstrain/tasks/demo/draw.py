@@ -1,4 +1,4 @@
-"""Choices of the generated data: drawn from a seed, and divided into what training may see and what it may not."""
+"""Random choices of the generated data, and which combinations are held back from training."""
 
 import functools
 import zlib
@@ -12,12 +12,12 @@ Choice = TypeVar("Choice")
 def pick(rng: Random, choices: Sequence[Choice]) -> Choice:
     """One of the choices, all equally likely.
 
-    Leans on `random()` alone, the one method whose sequence Python promises to keep for a seed in every version.
+    Uses only `random()`, the one method whose sequence for a seed is the same in all Python versions.
     """
     return choices[int(rng.random() * len(choices))]
 
 
 @functools.cache
 def is_held_back(*parts: str | int) -> bool:
-    """Whether this combination of parts belongs to evaluation: one in ten does, on every machine and for every seed."""
+    """Whether this combination of parts is for evaluation only: one in ten is, on every machine and for every seed."""
     return zlib.crc32("|".join(map(str, parts)).encode()) % 10 == 0

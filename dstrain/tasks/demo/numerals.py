@@ -1,4 +1,4 @@
-"""Korean and English spelling of whole numbers. Knows no counters, clocks or calendars.
+"""Korean and English spelling of whole numbers. Knows nothing of counters, clocks or calendars.
 
 Korean has two series: Sino-Korean (일, 이, 삼) for money, dates and minutes, native (하나, 둘, 셋) for hours and most
 counters, up to 99. Spelling follows 한글 맞춤법 (Korean orthography, National Institute of Korean Language).
@@ -76,9 +76,9 @@ def native_ordinal(number: int) -> str:
 
 
 def with_particle(word: str, *, after_consonant: str, after_vowel: str) -> str:
-    """Word with the particle its last syllable asks for: 잔을 but 개를.
+    """Word with the particle that its last syllable needs: 잔을 but 개를.
 
-    A precomposed syllable has a final consonant if its place in the Unicode block is no multiple of 28 (The Unicode
+    A precomposed syllable has a final consonant unless its index in the Unicode block is a multiple of 28 (The Unicode
     Standard, section 3.12, Hangul syllable composition).
     """
     return word + (after_consonant if (ord(word[-1]) - ord("가")) % 28 else after_vowel)
@@ -127,4 +127,4 @@ def year(number: int) -> str:
 
 def _require(number: int, *, low: int, high: int) -> None:
     if not low <= number <= high:
-        raise ValueError(f"number {number:,} cannot be spelled here: give {low:,} to {high:,}")
+        raise ValueError(f"number {number:,} is outside the range {low:,} to {high:,}")

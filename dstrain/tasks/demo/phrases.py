@@ -1,8 +1,8 @@
 """Korean phrases of numbers, dates, times, prices and counts, each with its one English translation.
 
-Owns the grammar and what is held back from training: ranges of numbers and years, and a tenth of all combinations (which
-count of which thing, which day of which month, which minute of which hour). A held-back part occurs in no training
-phrase, not even inside a sentence, and a held-back phrase has no other parts. Knows nothing of rows, splits or seeds.
+Defines the grammar and what is held back from training: ranges of numbers and years, and a tenth of all combinations
+(count and thing, day and month, minute and hour). A held-back part occurs in no training phrase, not even inside a
+sentence, and a held-back phrase has no other parts. Knows nothing of rows, splits or seeds.
 
 Spelling follows 한글 맞춤법 (Korean orthography, National Institute of Korean Language): a counter stands apart from its
 numeral (제43항), numbers are spaced by 만 (제44항), June and October are 유월 and 시월 (제52항).
@@ -47,19 +47,19 @@ HELD_BACK_NUMBERS = (
     range(62_000, 66_000),
     range(240_000, 260_000),
 )
-"""Numbers and prices never seen in training; each of their digits is, at its place."""
+"""Numbers and prices that are not in the training data; each of their digits is, at the same position."""
 
 HELD_BACK_YEARS = (range(1973, 1977), range(2014, 2017))
-"""Years never seen in training."""
+"""Years that are not in the training data."""
 
 TRAINING_YEARS = range(1930, 2040)
-"""Years dates are drawn from, but for the held-back ones."""
+"""Years of dates, besides the held-back ones, which are excluded."""
 
 MAX_NUMBER = 999_999
 """Largest number drawn."""
 
 MAX_RANK = 60
-"""Highest floor, and highest place in a row."""
+"""Highest floor, and highest ordinal."""
 
 
 def draw_number(rng: Random, *, held_back: bool) -> Phrase:
@@ -230,7 +230,7 @@ def _several(number: int, one: str, many: str) -> str:
 
 
 def draw_ordinal(rng: Random, *, held_back: bool) -> Phrase:
-    """The rare kind: 첫 번째 질문입니다. Whole sentences, because BLEU is 0 where no text has four words."""
+    """The rare kind: 첫 번째 질문입니다. Sentences, because BLEU is 0 if no text has four words."""
     while True:
         thing, number = pick(rng, RANKED), pick(rng, range(1, MAX_RANK + 1))
         if is_held_back(thing.english, "rank", number) == held_back:
@@ -321,7 +321,7 @@ def _say_number(rng: Random, *, held_back: bool) -> Phrase:
 
 
 def _say_stay(rng: Random, *, held_back: bool) -> Phrase:
-    """Up to ten days have native names of their own: 사흘 동안 서울에 있었어요."""
+    """One to ten days have native names: 사흘 동안 서울에 있었어요."""
     while True:
         city, unit = pick(rng, CITIES), pick(rng, ("hour", "day", "month"))
         number = pick(rng, range(1, 11 if unit == "day" else 25))

@@ -1,7 +1,7 @@
-"""The built-in demo data: both tasks, both splits, from a seed and without a download. Knows no tokens and no files.
+"""The built-in demo data for both tasks and both splits, generated from a seed. Knows nothing of tokens or files.
 
-Evaluation rows are made only of combinations and number ranges that no training row holds, for every seed (`phrases` and
-`utterances` say which). The least-seen group, `ordinal` or `deep`, is about one training row in a hundred.
+Evaluation rows use only combinations and number ranges that occur in no training row of any seed (see `phrases` and
+`utterances`). The rarest group, `ordinal` or `deep`, is about one training row in a hundred.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from dstrain.tasks.demo.utterances import draw_utterance
 from dstrain.tasks.demo.vocabulary import Phrase
 
 GENERATOR_VERSION = 1
-"""Goes up whenever the same seed would give other rows, so that cached tokens are made anew."""
+"""Increase it whenever the rows of a seed change, so that cached token sets are not used again."""
 
 TRANSLATION_ROWS = {
     "number": (8_000, 120), "date": (5_000, 100), "time": (5_000, 100), "price": (6_000, 100), "counter": (3_500, 110),
@@ -27,12 +27,12 @@ PARSING_ROWS = {
     "alarm": (3_000, 60), "timer": (2_000, 50), "weather": (3_000, 70), "message": (3_500, 70), "music": (2_000, 50),
     "call": (1_000, 40), "reminder": (3_500, 70), "nested": (3_500, 70), "deep": (250, 30),
 }  # fmt: skip
-"""As TRANSLATION_ROWS, for the parsing demo."""
+"""The same for the parsing demo."""
 
 
 @dataclass(frozen=True, slots=True)
 class DemoRow:
-    """A row as a file would give it, with the kind of phrase it is."""
+    """A pair of texts, with the kind of phrase as its group."""
 
     source: str
     target: str
@@ -40,12 +40,14 @@ class DemoRow:
 
 
 def demo_rows(task: Literal["translation", "parsing"], *, split: str, seed: int = 0) -> list[DemoRow]:
-    """Rows of `split` `train` or `eval`, all sources distinct, in mixed order; the same for the same seed everywhere.
+    """Rows of split `train` or `eval` in mixed order, all sources distinct; the same on every machine for the same seed.
 
     Raises UserError for another task or split.
     """
     if task not in ("translation", "parsing") or split not in ("train", "eval"):
-        raise UserError(f"there is no demo `{task}`, split `{split}`: take translation or parsing, train or eval")
+        raise UserError(
+            f"there is no demo `{task}` with split `{split}`: use translation or parsing, and train or eval"
+        )
     rng = Random(f"{task}/{split}/{seed}")
     num_rows = TRANSLATION_ROWS if task == "translation" else PARSING_ROWS
     draw = _draw_translation if task == "translation" else draw_utterance

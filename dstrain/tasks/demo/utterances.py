@@ -1,9 +1,9 @@
 """Utterances to a voice assistant, each with its decoupled parse in the bracket form of MTOP (Li et al., EACL 2021).
 
-Owns the templates and what is held back from training: a tenth of all pairs of neighbouring fillers, whatever stands
-between them, and where a template has one filler only, a tenth of these pairs of template and filler. No training
-utterance holds such a pair; an utterance for evaluation holds at least one. Every template and every filler, and so every
-word, is free to occur in training. Knows nothing of rows or splits.
+Defines the templates and what is held back from training: a tenth of all pairs of neighbouring fillers, whatever is
+between them; if a template has one filler only, a tenth of the pairs of template and filler. No training utterance has
+such a pair, every evaluation utterance has at least one. Every template and every filler, and so every word, may occur in
+training. Knows nothing of rows or splits.
 """
 
 import functools
@@ -45,7 +45,7 @@ FILLERS = {
     "content": "I am late|dinner is ready|the meeting is over|I will be home soon|the package is here|the bus is full"
     "|I need help|I miss you|the train is late|I am on my way|we need milk|the doctor called|the game starts soon",
 }
-"""Words that fill templates, by kind; options are separated by a bar."""
+"""Kind to the words that fill templates, separated by a bar."""
 
 NESTED = {
     "relative": (("GET_CONTACT", "{CONTACT_RELATED=my} {TYPE_RELATION=@relation}"),),
@@ -60,7 +60,7 @@ NESTED = {
         ("SEND_MESSAGE", "text {RECIPIENT=@relative} that {CONTENT_EXACT=@content}"),
     ),
 }
-"""Fillers that are intents themselves: kind to (intent, template)."""
+"""Kind to fillers that are intents themselves, as (intent, template)."""
 
 TEMPLATES = {
     "alarm": (
@@ -143,14 +143,14 @@ TEMPLATES = {
 parse, as decoupled parses have it. `nested` holds two intents, `deep` up to three, with slots five brackets deep."""
 
 POLITE = ("", "", "please ", "can you ")
-"""What may stand before a command."""
+"""What may come before a command."""
 
 _OPTIONS = {kind: options.split("|") for kind, options in FILLERS.items()}
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Words, what the parse says of them, and the fillers among them, in order."""
+    """Words, their parse, and the fillers among them, in order."""
 
     words: str
     parse: str
@@ -160,8 +160,8 @@ class _Part:
 def draw_utterance(rng: Random, group: str, *, held_back: bool) -> tuple[str, str]:
     """(utterance, parse) of a group of TEMPLATES.
 
-    As people write, a time may be one word (`7pm`, `7 pm` in the parse) and a question may end in a question mark: the
-    pointer form has to cut both free.
+    As people write, a time may be one word (`7pm`; `7 pm` in the parse), and a question may end with a question mark: the
+    pointer form must separate both.
     """
     while True:
         intent, template = pick(rng, TEMPLATES[group])
@@ -189,9 +189,9 @@ def _draw_intent(rng: Random, intent: str, template: str) -> _Part:
 
 @functools.cache
 def _split(template: str) -> list[tuple[str, str, list[str]]]:
-    """(words before the slot, label, what fills it) for each slot; the words after the last have no label."""
-    pieces = [*_SLOT.split(template), "", ""]
-    return [(pieces[n], pieces[n + 1], pieces[n + 2].split()) for n in range(0, len(pieces), 3)]
+    """(words before the slot, label, its fillers) for each slot; the words after the last slot have no label."""
+    parts = [*_SLOT.split(template), "", ""]
+    return [(parts[n], parts[n + 1], parts[n + 2].split()) for n in range(0, len(parts), 3)]
 
 
 def _draw_filler(rng: Random, word: str) -> _Part:

@@ -1,4 +1,4 @@
-"""Korean words that the translation demo builds phrases from, each with its English. Owns no grammar.
+"""Korean words of the translation demo, each with its English translation. Knows no grammar.
 
 Counters are those of everyday use that take the plain forms 한, 두, 세, 네 (표준어 사정 원칙 제17항 lists the others).
 """
@@ -16,7 +16,7 @@ class Phrase:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something that is counted: noun and counter, and the English for one and for several of it."""
+    """Something that is counted: noun and counter, and the English singular and plural."""
 
     noun: str
     counter: str

@@ -16,7 +16,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.loader import StepBatch
 from dstrain.data.lookup import LocatedRow
 from dstrain.engine.engine import Fault, TrainingFault
-from dstrain.engine.faults import Finding
+from dstrain.engine.faults import FaultCause
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import QuarantinedRow, write_quarantine
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -41,7 +41,7 @@ class Quarantine(Hook):
         *,
         config: RunConfig,
         ranks: Ranks,
-        find_rows: Callable[[StepBatch, Fault, int], Finding],
+        find_rows: Callable[[StepBatch, Fault, int], FaultCause],
         locate_rows: Callable[[Iterable[int]], Mapping[int, LocatedRow]],
         exclude: Callable[[Iterable[int]], None],
     ) -> None:
@@ -102,7 +102,7 @@ class Quarantine(Hook):
         self._losses = deque(state["losses"], maxlen=NUM_SPIKE_STEPS)
         self._exclude(row.row for row in self._rows)
 
-    def _judge(self, finding: Finding, fault: Fault, step: int) -> tuple[list[QuarantinedRow], str | None]:
+    def _judge(self, finding: FaultCause, fault: Fault, step: int) -> tuple[list[QuarantinedRow], str | None]:
         """The rows to set aside, and why the run must stop instead."""
         rows = finding.rows or dict.fromkeys(finding.suspects, math.nan)
         located = self._locate_rows(rows) if rows else {}
@@ -121,7 +121,7 @@ class Quarantine(Hook):
 
 
 def diagnose(
-    fault: Fault, finding: Finding, *, step: int, rows: list[QuarantinedRow], num_before: int, max_rows: int
+    fault: Fault, finding: FaultCause, *, step: int, rows: list[QuarantinedRow], num_before: int, max_rows: int
 ) -> str:
     """Why a run stops at step `step`: what was seen, which rows, what was saved, the way out."""
     sentences = [f"step {step} was not applied: {fault}."]
@@ -149,7 +149,7 @@ def diagnose(
     return "\n".join([" ".join(sentences), *lines, *more])
 
 
-def _way_out(fault: Fault, finding: Finding) -> str:
+def _way_out(fault: Fault, finding: FaultCause) -> str:
     if finding.parameters:
         return "Look at the first model or checkpoint for them; a lower training.learning_rate keeps weights finite."
     if fault.kind == "scale":

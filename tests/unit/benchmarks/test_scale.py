@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dstrain.data.arrays import Lengths, Rows
 from dstrain.data.cuts import Cut, cut_step, padded_tokens
-from dstrain.data.plan import FILLER, WINDOW_ROWS, Lengths, Plan, Position, Rows, deal
+from dstrain.data.plan import FILLER, WINDOW_ROWS, Plan, Position, deal
 from dstrain.data.tokens import TokenSet, load_token_set
 from tests.benchmarks.scale import Unit, build_loader, build_plan, share_step, write_token_set
 from tests.benchmarks.scale_run import KEEP_LAST, Folder, crossed, write_run

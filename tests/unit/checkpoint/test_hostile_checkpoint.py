@@ -17,7 +17,7 @@ from torch import nn, zeros
 
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, save_manifest, verify_checkpoint
 from dstrain.checkpoint.parts import write_tensors
-from dstrain.checkpoint.resume import Start, find_changes
+from dstrain.checkpoint.resume import TrainingInputs, find_changes
 from dstrain.checkpoint.state import RunState, load_state, load_weights
 from tests.unit.checkpoint.checkpoint_cases import (
     STATE,
@@ -83,9 +83,9 @@ def read_manifest(directory: Path) -> Manifest | None:
     manifest: Manifest | None = read(lambda: verify_checkpoint(directory), path=directory / MANIFEST)
     if manifest is not None:
         # whatever verifies can be compared with a start, printed and written again
-        start = Start(recipe={"seed": 1}, data={}, places={}, cut={})
+        start = TrainingInputs(recipe={"seed": 1}, data={}, places={}, cut={})
         state = RunState(step=0, epoch=0, step_in_epoch=0, cut={}, data={})
-        assert all(str(change) for change in find_changes(manifest, state=state, start=start))
+        assert all(str(change) for change in find_changes(manifest, state=state, inputs=start))
         save_manifest(manifest, directory=directory)
         assert verify_checkpoint(directory) is not None
     return manifest

@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from dstrain.checkpoint.manifest import CheckpointError, save_manifest
-from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, Start, find_resume
+from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, TrainingInputs, find_resume
 from dstrain.checkpoint.state import RunState, load_state
 from dstrain.checkpoint.store import CheckpointName, begin_save, commit_save, trim_checkpoint
 from dstrain.config.differences import differences
@@ -29,9 +29,11 @@ PLACES = {"data.train.0": "one.tsv", "data.train.1": "two.tsv", "data.eval.0": "
 CUT = {"tokens": 512, "sequences": None}
 
 
-def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, Any] | None = None) -> Start:
+def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, Any] | None = None) -> TrainingInputs:
     config = load_config("debug", overrides=overrides)
-    return Start(config.model_dump(mode="json", include=set(RECIPE_KEYS)), DATA | (data or {}), PLACES, cut or CUT)
+    return TrainingInputs(
+        config.model_dump(mode="json", include=set(RECIPE_KEYS)), DATA | (data or {}), PLACES, cut or CUT
+    )
 
 
 def save_run(root: Path, *, step: int = 40, lease: int = 1, data: dict[str, str] | None = None, **values: Any) -> Path:
@@ -45,21 +47,21 @@ def save_run(root: Path, *, step: int = 40, lease: int = 1, data: dict[str, str]
     return commit_save(parts, manifest=manifest, on_stage=ignore)
 
 
-def find(root: Path, *, by: Start | None = None, allowed: tuple[str, ...] = ()) -> Resume:
-    resume = find_resume(root, start=by or start(), allowed=allowed)
+def find(root: Path, *, by: TrainingInputs | None = None, allowed: tuple[str, ...] = ()) -> Resume:
+    resume = find_resume(root, inputs=by or start(), allowed=allowed)
     assert resume is not None
     return resume
 
 
-def refusal(root: Path, *, by: Start, allowed: tuple[str, ...] = ()) -> str:
+def refusal(root: Path, *, by: TrainingInputs, allowed: tuple[str, ...] = ()) -> str:
     with pytest.raises(ResumeRefused) as caught:
-        find_resume(root, start=by, allowed=allowed)
+        find_resume(root, inputs=by, allowed=allowed)
     return str(caught.value)
 
 
 def test_a_new_run_has_nothing_to_go_on_from(tmp_path: Path) -> None:
-    assert find_resume(tmp_path, start=start()) is None
-    assert find_resume(tmp_path / "nowhere", start=start()) is None
+    assert find_resume(tmp_path, inputs=start()) is None
+    assert find_resume(tmp_path / "nowhere", inputs=start()) is None
 
 
 def test_an_unchanged_run_goes_on_with_its_whole_state(tmp_path: Path) -> None:
@@ -229,7 +231,7 @@ def test_what_was_committed_by_a_writer_who_had_lost_the_folder_is_passed_over(t
     save_run(tmp_path, step=20)
     save_run(tmp_path, step=40)
     save_run(tmp_path, step=30, lease=2)
-    resume = find_resume(tmp_path, start=start(), claims=claims(0, 20))
+    resume = find_resume(tmp_path, inputs=start(), claims=claims(0, 20))
     assert resume is not None
     assert resume.state.step == 30
     assert find(tmp_path).state.step == 40
@@ -237,7 +239,7 @@ def test_what_was_committed_by_a_writer_who_had_lost_the_folder_is_passed_over(t
 
 def test_a_run_that_began_anew_is_not_stopped_by_what_an_earlier_writer_left(tmp_path: Path) -> None:
     break_file(save_run(tmp_path, step=40))
-    assert find_resume(tmp_path, start=start(), claims=claims(0, 0)) is None
+    assert find_resume(tmp_path, inputs=start(), claims=claims(0, 0)) is None
 
 
 def test_only_the_checkpoint_that_would_be_used_is_compared(tmp_path: Path) -> None:
@@ -251,7 +253,7 @@ def test_a_state_of_another_step_than_its_manifest_says_is_no_state_to_go_on_fro
     (directory / STATE).write_bytes(to_json(asdict(RunState(step=39, epoch=0, step_in_epoch=0, cut={}, data={}))))
     save_manifest(build_manifest(directory, step=40), directory=directory)
     with pytest.raises(CheckpointError, match=rf"{STATE}: of step 39, the manifest says 40"):
-        find_resume(tmp_path, start=start())
+        find_resume(tmp_path, inputs=start())
 
 
 def test_a_change_reads_as_a_sentence() -> None:

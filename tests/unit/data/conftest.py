@@ -1,4 +1,4 @@
-"""A way to token sets, for the tests of this room."""
+"""Builds token sets for the tests of this room."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from dstrain.config.recipe import Rules, Task
+from dstrain.data.encoding import ReadingRules
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
 from tests.unit.data.word_encoder import WordEncoder, make_example
 
@@ -23,9 +24,9 @@ def build_tokens(tmp_path: Path) -> Callable[[Sequence[tuple[int, int]]], TokenS
             )
             for row, (source, target) in enumerate(lengths)
         ]
-        task, rules = Task(kind="translation"), Rules(unknown_token="keep")
+        reading = ReadingRules(Task(kind="translation"), Rules(unknown_token="keep"), encoder, split="train")
         folder = tmp_path / "tokens"
-        build_token_set(examples, encoder=encoder, task=task, rules=rules, folder=folder, for_evaluation=False)
+        build_token_set(examples, reading=reading, folder=folder)
         return load_token_set(folder)
 
     return build

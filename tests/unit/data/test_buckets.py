@@ -1,4 +1,4 @@
-"""Buckets: rows of like length next to each other, steps that share what is left, the same whatever the rows are called."""
+"""Buckets: rows of similar lengths next to each other, and steps that share the remaining rows evenly."""
 
 from itertools import pairwise
 
@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.buckets import order_alike, plan_layout, plan_token_steps
+from dstrain.data.buckets import order_by_similarity, plan_layout, plan_token_steps
 from dstrain.data.cuts import padded_tokens
 from dstrain.data.permutation import permutation_keys
-
-LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)
+from tests.unit.data.length_cases import LENGTHS
 
 
 def _tokens(lengths: list[int], *, max_tokens: int) -> list[int]:
@@ -48,28 +47,28 @@ def test_a_row_longer_than_the_step_is_a_step_alone() -> None:
 
 
 @given(LENGTHS, st.integers(1, 200), st.floats(0.1, 3.0), st.booleans())
-def test_the_order_by_likeness_has_every_row_once(
+def test_the_order_by_similarity_has_every_row_once(
     lengths: list[tuple[int, int]], bucket_tokens: int, width: float, is_rising: bool
 ) -> None:
     sides = np.asarray(lengths).T
-    order = order_alike(*sides, bucket_tokens=bucket_tokens, width=width, is_rising=is_rising)
+    order = order_by_similarity(*sides, bucket_tokens=bucket_tokens, width=width, is_rising=is_rising)
     assert sorted(order.tolist()) == list(range(len(lengths)))
 
 
 def test_rows_of_equal_length_keep_their_order() -> None:
     lengths = np.asarray([(3, 4), (9, 9), (3, 4), (9, 9), (3, 4)]).T
-    assert order_alike(*lengths, bucket_tokens=9).tolist() == [1, 3, 0, 2, 4]
+    assert order_by_similarity(*lengths, bucket_tokens=9).tolist() == [1, 3, 0, 2, 4]
 
 
 @pytest.mark.parametrize("scale", [1, 2000])
 def test_lengths_beyond_16_bits_are_ordered_like_others(scale: int) -> None:
     random = np.random.default_rng(3)
     sides = random.integers(1, 60, size=(2, 500))
-    order = order_alike(*(sides * scale), bucket_tokens=400 * scale)
-    assert order.tolist() == order_alike(*sides, bucket_tokens=400).tolist()
+    order = order_by_similarity(*(sides * scale), bucket_tokens=400 * scale)
+    assert order.tolist() == order_by_similarity(*sides, bucket_tokens=400).tolist()
 
 
-def test_both_sides_of_a_bucket_are_alike_where_sorting_leaves_one_at_random() -> None:
+def test_both_sides_of_a_bucket_are_similar_where_sorting_leaves_one_at_random() -> None:
     random = np.random.default_rng(3)
     sides = random.integers(1, 60, size=(2, 5000))
 
@@ -78,7 +77,7 @@ def test_both_sides_of_a_bucket_are_alike_where_sorting_leaves_one_at_random() -
         return sum(padded_tokens(*sides[:, part]) for part in parts)
 
     by_target = np.lexsort((sides[0], sides[1]))
-    assert padded(order_alike(*sides, bucket_tokens=1024)) - sides.sum() < (padded(by_target) - sides.sum()) / 2
+    assert padded(order_by_similarity(*sides, bucket_tokens=1024)) - sides.sum() < (padded(by_target) - sides.sum()) / 2
 
 
 def test_a_long_row_never_makes_a_step_of_several_buckets_too_large() -> None:

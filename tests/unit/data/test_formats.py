@@ -59,7 +59,7 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
     ]
 
 
-def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_not_text(tmp_path: Path) -> None:
     assert _cells(read_tsv, _write(tmp_path / "a.tsv", b"\xef\xbb\xbfko\ten\n1\t2\n"), ["ko", "en"]) == [("1", "2")]
     assert _cells(read_csv, _write(tmp_path / "a.csv", b"\xef\xbb\xbfko,en\n1,2\n"), ["ko", "en"]) == [("1", "2")]
 
@@ -103,14 +103,14 @@ def test_a_missing_column_names_those_that_exist(tmp_path: Path, reader: Reader)
 
 
 def test_a_named_column_in_an_empty_file_asks_for_a_header(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.tsv:1: no header"):
+    with pytest.raises(ValueError, match=r"a\.tsv:1: columns are given by name, but there is no header"):
         list(read_tsv(_write(tmp_path / "a.tsv", ""), ["ko", "en"]))
 
 
 def test_too_few_columns_are_named_with_their_line(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", "1\t2\nno tab here\n3\t4\n")
     (broken,), num_good = _broken(read_tsv, path, [0, 1])
-    assert broken == Broken(f"{path}:2", "1 columns, but column 1, counted from 0, is wanted", "no tab here")
+    assert broken == Broken(f"{path}:2", "1 columns, but column 1 (counted from 0) is needed", "no tab here")
     assert num_good == 2
 
 
@@ -187,7 +187,7 @@ def test_another_file_is_not_taken_for_parquet(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reader", [read_jsonl, read_parquet])
-def test_a_number_is_no_column_where_columns_have_names(tmp_path: Path, reader: Reader) -> None:
+def test_a_number_is_not_a_column_where_columns_have_names(tmp_path: Path, reader: Reader) -> None:
     with pytest.raises(ValueError, match=r"column 0 is a number.*set source_column and target_column to names"):
         list(reader(tmp_path / "a", [0, 1]))
 

@@ -198,7 +198,7 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
     write(tmp_path / "rows.csv", b"s,s,t\na,b,c\n")
     for suffix in ("parquet", "tsv", "csv"):
         source = Source(path=str(tmp_path / f"rows.{suffix}"), source_column="s", target_column="t")
-        with pytest.raises(ValueError, match=rf"rows\.{suffix}.*: two columns are called `s`"):
+        with pytest.raises(ValueError, match=rf"rows\.{suffix}.*: two columns are named `s`"):
             list(read_rows([source], task=TASK, rules=SKIP, on_bad=lambda row: None))
 
 
@@ -266,7 +266,7 @@ def test_a_large_file_is_never_held_whole(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["jsonl", "tsv", "csv", "parquet"])
 @pytest.mark.parametrize("kind", ["pipe", "folder", "device", "nowhere"])
-def test_what_is_no_file_is_refused_by_name(kind: str, suffix: str, tmp_path: Path) -> None:
+def test_what_is_not_a_file_is_refused_by_name(kind: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"rows.{suffix}"
     if kind == "pipe":
         os.mkfifo(path)
@@ -274,11 +274,11 @@ def test_what_is_no_file_is_refused_by_name(kind: str, suffix: str, tmp_path: Pa
         path.mkdir()
     else:
         path.symlink_to({"device": "/dev/zero", "nowhere": "nowhere"}[kind])
-    with pytest.raises(ValueError, match=rf"rows\.{suffix}` is no file"):
+    with pytest.raises(ValueError, match=rf"rows\.{suffix}` is not a file"):
         list(read_rows([Source(path=str(path), **NAMED)], task=TASK, rules=SKIP, on_bad=lambda row: None))
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
 def test_a_path_that_no_file_can_have_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="is no file"):
+    with pytest.raises(ValueError, match="is not a file"):
         list(read_rows([Source(path=path, format="tsv")], task=TASK, rules=SKIP, on_bad=lambda row: None))

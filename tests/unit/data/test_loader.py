@@ -106,14 +106,14 @@ def test_a_rank_without_work_gets_a_real_row_of_no_weight(build_tokens: BuildTok
     assert (filler.labels != -100).any()
 
 
-def test_steps_go_on_over_the_end_of_an_epoch(build_tokens: BuildTokens) -> None:
+def test_steps_continue_over_the_end_of_an_epoch(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     taken = _take(_loader(tokens, _plan(tokens)), 9)
     positions = [step.plan.position for step in taken]
     assert positions == [Position(epoch, step) for epoch in range(3) for step in range(4)][:9]
 
 
-def test_a_later_start_gives_the_same_steps_as_going_through(build_tokens: BuildTokens) -> None:
+def test_a_later_position_has_the_same_steps_as_going_through(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     straight = _take(_loader(tokens, _plan(tokens)), 7)
     resumed = _take(_loader(tokens, _plan(tokens)), 2, position=straight[4].plan.next_position)
@@ -167,7 +167,7 @@ def test_a_forgotten_iterator_leaves_no_thread(build_tokens: BuildTokens) -> Non
     assert _loader_threads() == []
 
 
-def test_no_more_steps_are_collated_ahead_than_asked_for(build_tokens: BuildTokens) -> None:
+def test_no_more_steps_are_collated_ahead_than_requested(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     plan = _plan(tokens)
     planned: list[Position] = []
@@ -260,5 +260,5 @@ def test_excluding_every_row_is_refused(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     loader = _loader(tokens, _plan(tokens))
     loader.exclude(range(len(LENGTHS)))
-    with pytest.raises(ValueError, match=r"all 45 rows of data\.train are set aside.*quarantine\.jsonl"):
+    with pytest.raises(ValueError, match=r"all 45 rows of data\.train are in quarantine.*quarantine\.jsonl"):
         loader.load_step(Position(0, 0))

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from dstrain.config.recipe import Rules, Source, Task
+from dstrain.data.encoding import ReadingRules
 from dstrain.data.lookup import locate_rows
 from dstrain.data.tokens import load_token_set, prepare_token_set
 from tests.unit.data.word_encoder import WordEncoder
@@ -22,6 +23,10 @@ def write_sources(folder: Path) -> list[Source]:
     return [Source(path=str(folder / "first.tsv"), repeat=2), Source(path=str(folder / "second.tsv"), repeat=3)]
 
 
+def read_with(encoder: WordEncoder, **rules: Any) -> ReadingRules:
+    return ReadingRules(TASK, Rules(**rules), encoder, split="train")
+
+
 @pytest.mark.parametrize("too_long", ["skip", "truncate"])
 @pytest.mark.parametrize("unknown_token", ["skip", "keep"])
 def test_every_row_of_a_token_set_is_found_with_the_text_it_was_made_of(
@@ -29,13 +34,9 @@ def test_every_row_of_a_token_set_is_found_with_the_text_it_was_made_of(
 ) -> None:
     sources = write_sources(tmp_path)
     encoder = WordEncoder("a b c d e f g")
-    data: dict[str, Any] = {
-        "task": TASK,
-        "rules": Rules(empty="skip", too_long=too_long, unknown_token=unknown_token),
-        "encoder": encoder,
-    }
-    tokens = load_token_set(prepare_token_set(sources, **data, cache_dir=tmp_path / "cache", for_evaluation=False))
-    located = locate_rows(range(tokens.num_rows), sources=sources, **data)
+    reading = read_with(encoder, empty="skip", too_long=too_long, unknown_token=unknown_token)
+    tokens = load_token_set(prepare_token_set(sources, reading=reading, cache_dir=tmp_path / "cache"))
+    located = locate_rows(range(tokens.num_rows), sources=sources, reading=reading)
     assert sorted(located) == list(range(tokens.num_rows))
     for row, (where, source, target) in located.items():
         ids, labels = encoder.encode([source], [target], source_language=None, target_language=None)
@@ -43,21 +44,19 @@ def test_every_row_of_a_token_set_is_found_with_the_text_it_was_made_of(
         assert encoder.truncate(labels[0], max_tokens=4) == tokens.target(row).tolist()
         path, line = where.rsplit(":", 1)
         assert Path(path).read_text().splitlines()[int(line) - 1] == f"{source}\t{target}"
-    assert locate_rows([tokens.num_rows - 1], sources=sources, **data) == {
+    assert locate_rows([tokens.num_rows - 1], sources=sources, reading=reading) == {
         tokens.num_rows - 1: (f"{tmp_path / 'second.tsv'}:3", "e", "e")
     }
 
 
 def test_numbers_beyond_the_data_are_not_found(tmp_path: Path) -> None:
     sources = write_sources(tmp_path)
-    rules = Rules(unknown_token="keep")
-    found = locate_rows([1, 999], sources=sources, task=TASK, rules=rules, encoder=WordEncoder("a"))
-    assert list(found) == [1]
-    assert locate_rows([], sources=sources, task=TASK, rules=rules, encoder=WordEncoder("a")) == {}
+    reading = read_with(WordEncoder("a"), unknown_token="keep")
+    assert list(locate_rows([1, 999], sources=sources, reading=reading)) == [1]
+    assert locate_rows([], sources=sources, reading=reading) == {}
 
 
-def test_rows_behind_the_last_one_asked_for_are_not_read(tmp_path: Path) -> None:
+def test_rows_after_the_last_wanted_one_are_not_read(tmp_path: Path) -> None:
     sources = [*write_sources(tmp_path), Source(path=str(tmp_path / "gone.tsv"))]
-    rules = Rules(unknown_token="keep")
-    found = locate_rows([0], sources=sources, task=TASK, rules=rules, encoder=WordEncoder("a b c d e f g"))
-    assert found[0].source == "a b"
+    reading = read_with(WordEncoder("a b c d e f g"), unknown_token="keep")
+    assert locate_rows([0], sources=sources, reading=reading)[0].source == "a b"

@@ -57,7 +57,7 @@ def test_every_row_reaches_every_place_about_equally_often(num_rows: int) -> Non
     assert abs(chi_squared - freedom) < 5 * np.sqrt(2 * freedom)
 
 
-def test_neighbours_in_the_data_are_no_neighbours_in_the_order() -> None:
+def test_neighbours_in_the_data_are_not_neighbours_in_the_order() -> None:
     order = np.asarray(_whole(10_000))
     assert np.mean(np.abs(np.diff(order)) == 1) < 0.001
     assert abs(np.corrcoef(order[:-1], order[1:])[0, 1]) < 0.03

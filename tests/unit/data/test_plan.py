@@ -1,7 +1,6 @@
-"""The plan: every row once an epoch, the same steps for everybody, found without a walk through what went before."""
+"""The plan: every row once per epoch, the same steps on every rank, each found without planning the ones before."""
 
 from collections import Counter
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,22 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.data.cuts import Cut, cut_step, padded_tokens
-from dstrain.data.plan import FILLER, Lengths, Plan, Position, Rows, deal
-
-LENGTHS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 60)), min_size=1, max_size=120)
-CUTS = st.builds(
-    Cut,
-    micro_batch_tokens=st.integers(1, 600),
-    micro_batch_size=st.none() | st.integers(1, 20),
-    min_micro_batches=st.integers(1, 9),
-    micro_batch_overhead=st.integers(0, 200),
-)
-
-
-def _arrays(lengths: list[tuple[int, int]]) -> tuple[Lengths, Lengths]:
-    pairs = np.asarray(lengths, dtype=np.int32)
-    return pairs[:, 0], pairs[:, 1]
+from dstrain.data.cuts import Cut
+from dstrain.data.plan import FILLER, Plan, Position, deal, exclude_rows
+from tests.unit.data.length_cases import CUTS, LENGTHS, build_arrays
 
 
 def _plan(lengths: list[tuple[int, int]] | None = None, **changes: Any) -> Plan:
@@ -36,7 +22,7 @@ def _plan(lengths: list[tuple[int, int]] | None = None, **changes: Any) -> Plan:
         "batch_unit": "sequences",
         "cut": Cut(micro_batch_tokens=128),
     }
-    return Plan(*_arrays(given_), **{**settings_, **changes})
+    return Plan(*build_arrays(given_), **{**settings_, **changes})
 
 
 def _drawn(num_rows: int) -> list[tuple[int, int]]:
@@ -59,7 +45,7 @@ class _Recorder(np.ndarray[Any, Any]):
 
 
 @given(LENGTHS, CUTS, st.integers(1, 150), st.sampled_from(["sequences", "target_tokens"]), st.integers(1, 40))
-def test_every_row_comes_exactly_once_an_epoch(
+def test_every_row_comes_exactly_once_per_epoch(
     lengths: list[tuple[int, int]], cut: Cut, batch_size: int, batch_unit: Any, window_rows: int
 ) -> None:
     plan = _plan(lengths, cut=cut, batch_size=batch_size, batch_unit=batch_unit, window_rows=window_rows)
@@ -161,7 +147,7 @@ def test_a_step_of_sequences_is_the_next_part_of_the_order() -> None:
 def test_the_order_of_rows_is_pinned_so_that_old_checkpoints_keep_their_data() -> None:
     step = _plan(batch_size=6, cut=Cut(micro_batch_tokens=40)).step(Position(1, 2))
     assert step.rows.tolist() == [95, 20, 21, 60, 11, 53]
-    assert [piece.tolist() for piece in step.micro_batches] == [[11, 60], [21, 20], [95, 53]]
+    assert [rows.tolist() for rows in step.micro_batches] == [[11, 60], [21, 20], [95, 53]]
 
 
 def test_steps_of_target_tokens_are_pinned_too() -> None:
@@ -169,7 +155,7 @@ def test_steps_of_target_tokens_are_pinned_too() -> None:
     assert plan.num_steps(1) == 19
     steps = [plan.step(Position(1, step)) for step in (0, 10, 18)]
     assert [step.rows.tolist() for step in steps] == [[23, 36, 49, 24, 37], [62, 10, 76, 89], [54, 67, 94, 3, 81]]
-    assert [piece.tolist() for piece in steps[0].micro_batches] == [[24, 37], [23], [36, 49]]
+    assert [rows.tolist() for rows in steps[0].micro_batches] == [[24, 37], [23], [36, 49]]
 
 
 @pytest.mark.parametrize(("batch_unit", "batch_size"), [("sequences", 16), ("target_tokens", 70)])
@@ -223,7 +209,7 @@ def test_the_steps_of_each_epoch_count_where_they_differ() -> None:
     assert plan.total_steps(epochs=4) == sum(counts)
 
 
-def test_an_epoch_is_told_from_a_position() -> None:
+def test_epochs_passed_follow_from_a_position() -> None:
     plan = _plan([(3, 3)] * 100, batch_size=10)
     assert plan.epoch_at(Position(0, 0)) == 0.0
     assert plan.epoch_at(Position(2, 5)) == 2.5
@@ -261,80 +247,38 @@ def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> 
     assert _Recorder.num_read == 2 * (10_000 + 500 + 20)
 
 
-@given(LENGTHS, CUTS)
-def test_micro_batches_keep_the_budget_and_lose_no_row(lengths: list[tuple[int, int]], cut: Cut) -> None:
-    sources, targets = _arrays(lengths)
-    pieces = cut_step(sources, targets, cut=cut)
-    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(lengths)))
-    assert len(pieces) >= min(cut.min_micro_batches, len(lengths))
-    for piece in pieces:
-        if cut.micro_batch_size is not None:
-            assert len(piece) <= cut.micro_batch_size
-        elif len(piece) > 1:
-            assert len(piece) * int(sources[piece].max() + targets[piece].max()) <= cut.micro_batch_tokens
-    widths = [int(sources[piece].max() + targets[piece].max()) for piece in pieces]
-    assert widths == sorted(widths, reverse=True)
+def test_two_windows_are_kept_and_the_one_used_longest_ago_is_dropped() -> None:
+    lengths = np.broadcast_to(np.int32(20), (3_000,)).view(_Recorder)
+    plan = Plan(
+        lengths,
+        lengths,
+        fingerprint="data",
+        seed=1,
+        batch_size=200,
+        batch_unit="target_tokens",
+        cut=Cut(4096),
+        window_rows=1_000,
+    )
+    assert plan.num_steps(0) == 300
+
+    def laid_out(step: int) -> bool:
+        _Recorder.num_read = 0
+        plan.step(Position(0, step))
+        return _Recorder.num_read > 2 * 10
+
+    # the windows begin with steps 0, 100 and 200; counting has left the last two laid out
+    assert [laid_out(step) for step in (100, 200, 101, 0, 102, 200)] == [False, False, False, True, False, True]
 
 
-def test_the_last_two_micro_batches_share_what_is_left() -> None:
-    lengths = np.full(21, 5, dtype=np.int32)
-    assert [len(piece) for piece in cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=90))] == [9, 6, 6]
-
-
-@given(LENGTHS, st.integers(1, 400), st.integers(0, 60))
-def test_no_further_cut_saves_more_padding_than_a_micro_batch_costs(
-    lengths: list[tuple[int, int]], max_tokens: int, overhead: int
-) -> None:
-    sides = np.asarray(lengths).T
-    pieces = cut_step(*sides, cut=Cut(max_tokens, micro_batch_overhead=overhead))
-    for piece in pieces:
-        for side in (0, 1):
-            ordered = sides[:, piece[np.argsort(sides[side, piece], kind="stable")]]
-            for place in range(1, len(piece)):  # every cut between rows sorted by that side
-                halves = padded_tokens(*ordered[:, :place]) + padded_tokens(*ordered[:, place:])
-                is_between = ordered[side, place - 1] < ordered[side, place]
-                assert not is_between or halves + overhead >= padded_tokens(*ordered)
-
-
-def test_rows_of_two_kinds_are_cut_where_the_kinds_part_whichever_side_tells_them_apart() -> None:
-    short_source, short_target = (5, 30), (30, 5)
-    sides = np.asarray([short_source, short_target] * 10).T
-    cut = Cut(micro_batch_tokens=10_000, micro_batch_overhead=100)
-    assert [piece.tolist() for piece in cut_step(*sides, cut=cut)] == [list(range(1, 20, 2)), list(range(0, 20, 2))]
-    # together 20 × 60 tokens, apart 700
-    assert len(cut_step(*sides, cut=replace(cut, micro_batch_overhead=500))) == 1
-    assert len(cut_step(*sides, cut=replace(cut, micro_batch_overhead=499))) == 2
-
-
-def _cut_buckets(*buckets: tuple[int, int, int], cut: Cut) -> list[Rows]:
-    """The micro-batches of a step of buckets, each of so many rows of one source and one target length."""
-    sides = [np.repeat([bucket[side] for bucket in buckets], [bucket[0] for bucket in buckets]) for side in (1, 2)]
-    pieces = cut_step(*sides, cut=cut, bucket_ends=np.cumsum([bucket[0] for bucket in buckets]))
-    assert sorted(np.concatenate(pieces).tolist()) == list(range(len(sides[0])))
-    return pieces
-
-
-def test_buckets_share_no_micro_batch_whatever_the_budget() -> None:
-    pieces = _cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(micro_batch_tokens=10_000))
-    assert [piece.tolist() for piece in pieces] == [[3, 4, 5, 6], [0, 1, 2]]
-    assert len(_cut_buckets((3, 9, 9), (4, 30, 30), cut=Cut(1, micro_batch_size=16))) == 2
-
-
-def test_a_bucket_over_the_budget_is_cut_by_itself() -> None:
-    pieces = _cut_buckets((10, 5, 5), (4, 30, 30), cut=Cut(micro_batch_tokens=60))
-    assert [len(piece) for piece in pieces] == [1, 1, 1, 1, 5, 5]
-
-
-def test_a_pinned_size_gives_micro_batches_of_exactly_that_size() -> None:
-    lengths = np.arange(1, 513, dtype=np.int32)
-    pieces = cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=8, micro_batch_size=16))
-    assert [len(piece) for piece in pieces] == [16] * 32
-
-
-def test_the_heaviest_micro_batch_is_split_for_more_ranks() -> None:
-    lengths = np.full(10, 5, dtype=np.int32)
-    pieces = cut_step(lengths, lengths, cut=Cut(micro_batch_tokens=1000, min_micro_batches=4))
-    assert sorted(len(piece) for piece in pieces) == [2, 2, 3, 3]
+def test_excluded_rows_leave_the_numbers_of_micro_batches_alone() -> None:
+    plan = _plan(batch_size=6, cut=Cut(micro_batch_tokens=40))
+    step = plan.step(Position(1, 2))
+    assert [rows.tolist() for rows in step.micro_batches] == [[11, 60], [21, 20], [95, 53]]
+    less = exclude_rows(step, excluded={21, 95, 53, 7}, target_lengths=plan.target_lengths)
+    assert [rows.tolist() for rows in less.micro_batches] == [[11, 60], [20], []]
+    assert less.rows.tolist() == [20, 60, 11]
+    assert less.num_target_tokens == plan.target_lengths[less.rows].sum()
+    assert exclude_rows(step, excluded={7}, target_lengths=plan.target_lengths) is step
 
 
 @given(st.lists(st.integers(1, 10_000), min_size=1, max_size=60), st.integers(1, 17))

@@ -41,14 +41,14 @@ def test_the_format_comes_from_the_suffix_or_from_the_recipe(tmp_path: Path) -> 
 
 
 def test_an_unknown_suffix_asks_for_the_format(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"a\.dat: format not known .* jsonl, tsv, csv, parquet"):
+    with pytest.raises(ValueError, match=r"a\.dat: the suffix does not say the format: .* jsonl, tsv, csv, parquet"):
         _read(Source(path=_write(tmp_path / "a.dat", "1\t2\n")))
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"nowhere\.tsv` is no file"):
+    with pytest.raises(ValueError, match=r"nowhere\.tsv` is not a file"):
         _read(Source(path=str(tmp_path / "nowhere.tsv")))
-    with pytest.raises(ValueError, match=r"nowhere\.tsv` is no file"):
+    with pytest.raises(ValueError, match=r"nowhere\.tsv` is not a file"):
         fingerprint_sources([Source(path=str(tmp_path / "nowhere.tsv"))])
 
 
@@ -85,7 +85,7 @@ def test_empty_sides_are_skipped_and_listed(tmp_path: Path) -> None:
     ]
 
 
-def test_a_null_is_an_empty_side_and_a_number_is_no_text(tmp_path: Path) -> None:
+def test_a_null_is_an_empty_side_and_a_number_is_not_text(tmp_path: Path) -> None:
     lines = [{"ko": None, "en": "x"}, {"ko": "x", "en": 7}, {"ko": "x", "en": "y"}]
     path = _write(tmp_path / "a.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
     rows, bad = _read(Source(path=path, **NAMED), undecodable="skip")
@@ -121,7 +121,7 @@ def test_a_long_text_is_shortened_in_the_message(tmp_path: Path) -> None:
 
 def test_aligned_files_have_no_groups(tmp_path: Path) -> None:
     paths = {"path": _write(tmp_path / "a.ko", "1\n"), "target_path": _write(tmp_path / "a.en", "1\n")}
-    with pytest.raises(ValueError, match="group_column `2`, but aligned text files have no columns"):
+    with pytest.raises(ValueError, match="group_column is `2`, but aligned text files have no columns"):
         _read(Source(**paths, group_column=2))
 
 

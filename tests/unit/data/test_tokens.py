@@ -1,9 +1,10 @@
-"""Token sets: every id where it belongs, every lost row counted, and a folder that is whole or not there."""
+"""Token sets: every id where it belongs, every lost row counted, and a folder that is complete or absent."""
 
 import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dstrain.config.recipe import Rules, Source, Task
-from dstrain.data import tokens as tokens_module
+from dstrain.data import encoding
 from dstrain.data.bad_rows import UnusableRowError
+from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set, prepare_token_set
 from tests.unit.data.word_encoder import WordEncoder, make_example
@@ -26,17 +28,16 @@ def _build(
     examples: Sequence[Example],
     folder: Path,
     *,
-    for_evaluation: bool = False,
+    split: Split = "train",
     encoder: WordEncoder | None = None,
     **rules: Any,
 ) -> TokenSet:
     build_token_set(
         examples,
-        encoder=encoder or WordEncoder("a b c d e f g"),
-        task=TASK,
-        rules=Rules(**{"unknown_token": "keep", **rules}),
+        reading=ReadingRules(
+            TASK, Rules(**{"unknown_token": "keep", **rules}), encoder or WordEncoder("a b c d e f g"), split=split
+        ),
         folder=folder,
-        for_evaluation=for_evaluation,
     )
     return load_token_set(folder)
 
@@ -75,15 +76,6 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
     }
 
 
-def test_rows_of_mixed_languages_keep_their_order_and_get_their_own_codes(tmp_path: Path) -> None:
-    languages = ["ko", "en", "ko", None, "de", "en"]
-    encoder = WordEncoder("a")
-    tokens = _build([make_example("a", "a", language=code) for code in languages], tmp_path / "set", encoder=encoder)
-    codes = [target[0] for _, target in _pairs(tokens)]
-    assert codes == [3, 4, 3, 10, 5, 4]
-    assert encoder.num_calls == 4
-
-
 @settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 3)), min_size=1, max_size=25), st.integers(1, 9))
 def test_the_size_of_the_batches_changes_nothing(
@@ -93,24 +85,10 @@ def test_the_size_of_the_batches_changes_nothing(
     folder = tmp_path_factory.mktemp("sets")
     whole = _build(examples, folder / "whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokens_module, "BATCH_EXAMPLES", batch_examples)
+        patch.setattr(encoding, "BATCH_EXAMPLES", batch_examples)
         parts = _build(examples, folder / "parts")
     assert _pairs(whole) == _pairs(parts)
     assert whole.fingerprint == parts.fingerprint
-
-
-def test_no_more_than_a_batch_of_examples_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokens_module, "BATCH_EXAMPLES", 10)
-    encoder = WordEncoder("a")
-    ahead: list[int] = []
-
-    def examples() -> Iterator[Example]:
-        for number in range(100):
-            ahead.append(number - 10 * encoder.num_calls)
-            yield make_example("a", "a")
-
-    _build(examples(), tmp_path / "set", encoder=encoder)  # type: ignore[arg-type]
-    assert max(ahead) < 10
 
 
 def test_a_repeated_row_is_stored_once_and_counted_as_often_as_it_appears(tmp_path: Path) -> None:
@@ -152,7 +130,7 @@ def test_training_rows_over_the_limits_are_cut_with_their_ends_kept(tmp_path: Pa
 
 
 def test_references_are_never_cut_but_their_sources_are(tmp_path: Path) -> None:
-    tokens = _build([LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS], tmp_path / "set", for_evaluation=True)
+    tokens = _build([LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS], tmp_path / "set", split="eval")
     assert tokens.source_lengths.tolist() == [5, 2, 5, 5]
     assert tokens.target_lengths.tolist() == [2, 6, 6, 4]
     assert tokens.examples == [LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS]
@@ -160,10 +138,10 @@ def test_references_are_never_cut_but_their_sources_are(tmp_path: Path) -> None:
     assert [row["action"] for row in _bad_rows(tokens)] == ["truncate", "keep", "truncate"]
 
 
-@pytest.mark.parametrize("for_evaluation", [False, True])
-def test_rows_over_the_limits_can_be_skipped(tmp_path: Path, for_evaluation: bool) -> None:
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_rows_over_the_limits_can_be_skipped(tmp_path: Path, split: Split) -> None:
     examples = [LONG_SOURCE, LONG_TARGET, LONG_BOTH, FITS]
-    tokens = _build(examples, tmp_path / "set", for_evaluation=for_evaluation, too_long="skip")
+    tokens = _build(examples, tmp_path / "set", split=split, too_long="skip")
     assert tokens.num_rows == 1
     assert tokens.report["skipped"] == {"too_long": 3}
     assert tokens.report["rows_read"] == 4
@@ -188,15 +166,9 @@ def test_targets_that_the_vocabulary_does_not_cover_follow_their_rule(tmp_path: 
     assert (skipped.num_rows, skipped.report["skipped"]) == (2, {"unknown_token": 1})
 
 
-def test_a_tokenizer_without_an_unknown_token_covers_everything(tmp_path: Path) -> None:
-    encoder = WordEncoder("a")
-    encoder.unk_token_id = None
-    assert _build([make_example("a", "?")], tmp_path / "set", encoder=encoder, unknown_token="error").num_rows == 1
-
-
 def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> None:
     example = make_example('a "b" \\n \u2028 \x85 한국어 \U0001f600', "a\tb", language="ko")
-    tokens = _build([example, example], tmp_path / "set", for_evaluation=True)
+    tokens = _build([example, example], tmp_path / "set", split="eval")
     assert tokens.examples == [example, example]
 
 
@@ -204,7 +176,7 @@ def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 were read.*'too_long': 1"):
         _build([LONG_SOURCE], tmp_path / "set", too_long="skip")
     with pytest.raises(ValueError, match=r"data\.eval has no usable row: 0 were read"):
-        _build([], tmp_path / "set", for_evaluation=True)
+        _build([], tmp_path / "set", split="eval")
     assert _names(tmp_path) == []
 
 
@@ -242,7 +214,7 @@ def test_everything_is_on_disk_before_the_folder_gets_its_name(tmp_path: Path, m
 
     monkeypatch.setattr(os, "fsync", record_sync)
     monkeypatch.setattr(Path, "rename", record_rename)
-    _build([FITS], tmp_path / "set", for_evaluation=True)
+    _build([FITS], tmp_path / "set", split="eval")
     assert len(synced) >= 10
 
 
@@ -257,15 +229,9 @@ def test_a_damaged_folder_is_refused_by_the_name_of_the_file(tmp_path: Path) -> 
 
 
 def _prepare(path: Path, cache_dir: Path, *, encoder: WordEncoder, **changes: Any) -> TokenSet:
-    arguments: dict[str, Any] = {
-        "task": TASK,
-        "rules": Rules(unknown_token="keep", undecodable="skip"),
-        "for_evaluation": False,
-        **changes,
-    }
-    return load_token_set(
-        prepare_token_set([Source(path=str(path))], encoder=encoder, cache_dir=cache_dir, **arguments)
-    )
+    reading = ReadingRules(TASK, Rules(unknown_token="keep", undecodable="skip"), encoder, split="train")
+    reading = replace(reading, **changes)
+    return load_token_set(prepare_token_set([Source(path=str(path))], reading=reading, cache_dir=cache_dir))
 
 
 def test_every_lost_row_is_counted_and_listed_with_its_line(tmp_path: Path) -> None:
@@ -295,7 +261,7 @@ def test_the_cache_is_used_until_something_that_decides_the_ids_changes(tmp_path
     _prepare(path, cache_dir, encoder=encoder)
     assert (encoder.num_calls, len(_names(cache_dir))) == (calls, 1)
     _prepare(path, cache_dir, encoder=WordEncoder("b a"))
-    _prepare(path, cache_dir, encoder=encoder, for_evaluation=True)
+    _prepare(path, cache_dir, encoder=encoder, split="eval")
     _prepare(path, cache_dir, encoder=encoder, task=Task(kind="translation", source_prefix="a "))
     _prepare(path, cache_dir, encoder=encoder, rules=Rules(unknown_token="skip"))
     path.write_text("a\ta\n")
@@ -303,7 +269,7 @@ def test_the_cache_is_used_until_something_that_decides_the_ids_changes(tmp_path
     assert len(_names(cache_dir)) == 6
 
 
-def test_what_a_killed_process_leaves_is_no_token_set(tmp_path: Path) -> None:
+def test_what_a_killed_process_leaves_is_not_a_token_set(tmp_path: Path) -> None:
     path, cache_dir = tmp_path / "a.tsv", tmp_path / "cache"
     path.write_text("a\tb\n")
     encoder = WordEncoder("a b")
@@ -317,7 +283,7 @@ def test_real_rows_keep_their_texts_and_their_number(real_data: Path, tmp_path: 
     path = real_data / "ko_en/tatoeba.tsv"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1]
     encoder = WordEncoder(" ".join({word for line in lines for word in line.split()}))
-    tokens = _prepare(path, tmp_path / "cache", encoder=encoder, for_evaluation=True, task=Task(kind="translation"))
+    tokens = _prepare(path, tmp_path / "cache", encoder=encoder, split="eval", task=Task(kind="translation"))
     assert tokens.num_rows == tokens.report["rows_read"] == 3_853
     assert [f"{example.raw_source}\t{example.raw_target}" for example in tokens.examples] == lines
     assert tokens.target_lengths.tolist() == [len(line.split("\t")[1].split()) + 1 for line in lines]

@@ -1,7 +1,7 @@
 """The parts of the engine that need no DeepSpeed engine: seeds, the optimizer's groups, a refused precision."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -13,7 +13,14 @@ from torch import nn
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Training
-from dstrain.engine.engine import Engine, build_engine, build_optimizer, check_device_precision, micro_batch_seed
+from dstrain.engine.engine import (
+    Engine,
+    _poison_if_bad,
+    build_engine,
+    build_optimizer,
+    check_device_precision,
+    micro_batch_seed,
+)
 from tests.distributed.steps import build_config
 
 
@@ -85,6 +92,25 @@ def test_the_recipes_settings_reach_the_optimizer(kind: str, expected: type) -> 
         assert (optimizer.defaults["betas"], optimizer.defaults["eps"]) == ((0.8, 0.95), 1e-6)
 
 
+@pytest.mark.parametrize("loss_sum", [float("inf"), float("-inf"), float("nan")])
+def test_a_loss_that_is_not_finite_poisons_a_finite_gradient(loss_sum: float) -> None:
+    weight = torch.ones(2, requires_grad=True)
+    _poison_if_bad(weight.sum(), loss_sum=torch.tensor(loss_sum), mean_loss=None, loss_limit=None).backward()
+    assert weight.grad is not None
+    assert weight.grad.isnan().all()
+
+
+@pytest.mark.parametrize(("mean_loss", "is_poisoned"), [(3.9, False), (4.0, False), (4.1, True)])
+def test_a_loss_over_the_limit_poisons_the_gradient_and_any_other_leaves_it(
+    mean_loss: float, is_poisoned: bool
+) -> None:
+    weight = torch.full((2,), 0.1, requires_grad=True)
+    scaled = (weight * 3).sum()
+    _poison_if_bad(scaled, loss_sum=torch.tensor(8.0), mean_loss=mean_loss, loss_limit=4.0).backward()
+    assert weight.grad is not None
+    assert weight.grad.isnan().all() if is_poisoned else weight.grad.tolist() == [3.0, 3.0]
+
+
 def show_fp16(monkeypatch: pytest.MonkeyPatch, *, supported: bool) -> None:
     monkeypatch.setattr(type(get_accelerator()), "is_fp16_supported", lambda self: supported)
 
@@ -96,7 +122,7 @@ def test_fp16_is_refused_where_deepspeed_does_not_train_it(monkeypatch: pytest.M
         check_device_precision(config)
     ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
     with pytest.raises(ValueError, match="precision: "):
-        build_engine(config, module=build_module(), ranks=ranks, total_steps=1)
+        build_engine(config, module=cast(Any, build_module()), ranks=ranks, total_steps=1)
 
 
 @pytest.mark.parametrize(("precision", "supported"), [("fp32", False), ("bf16", False), ("fp16", True)])

@@ -1,4 +1,4 @@
-"""The parts of the search that need no engine: the twin of a model, bisection, and the rows that make a spike."""
+"""The parts of the search that need no engine: the copy of a model, bisection, and the rows that make a spike."""
 
 from collections.abc import Iterable
 
@@ -19,8 +19,8 @@ def build_micro_batch(num_rows: int) -> MicroBatch:
     return micro_batch
 
 
-def build_twin(model: PreTrainedModel) -> PreTrainedModel:
-    return faults.build_twin(type(model), model_config=model.config, tensors=faults.clone_tensors(model))
+def copy_model(model: PreTrainedModel) -> PreTrainedModel:
+    return faults.build_plain_model(type(model), model_config=model.config, tensors=faults.clone_tensors(model))
 
 
 def untie(model: PreTrainedModel) -> PreTrainedModel:
@@ -37,35 +37,35 @@ def untie(model: PreTrainedModel) -> PreTrainedModel:
     [build_model("m2m100", dropout=0.0), build_model("mt5", dropout=0.0), untie(build_model("mt5", dropout=0.0))],
     ids=["m2m100", "mt5", "mt5 untied"],
 )
-def test_a_twin_computes_what_the_model_computes_and_shares_nothing_with_it(
+def test_a_copy_computes_what_the_model_computes_and_shares_nothing_with_it(
     model: PreTrainedModel, dtype: torch.dtype
 ) -> None:
     model = model.to(dtype)
-    twin = build_twin(model)
+    copied = copy_model(model)
     part = build_micro_batch(4)
     inputs = (part.source_ids, part.source_mask, part.decoder_ids, part.labels)
-    expected, found = (Seq2SeqLoss(each.eval())(*inputs) for each in (model, twin))
+    expected, found = (Seq2SeqLoss(each.eval())(*inputs) for each in (model, copied))
     assert torch.equal(expected, found)
     gradients = [
-        torch.autograd.grad(loss, list(each.parameters())) for loss, each in ((expected, model), (found, twin))
+        torch.autograd.grad(loss, list(each.parameters())) for loss, each in ((expected, model), (found, copied))
     ]
     assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
-    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in twin.parameters()}
-    assert all(tensor.device.type == "cpu" for tensor in (*twin.parameters(), *twin.buffers()))
+    assert not {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in copied.parameters()}
+    assert all(tensor.device.type == "cpu" for tensor in (*copied.parameters(), *copied.buffers()))
 
 
-def test_a_frozen_parameter_stays_frozen_in_the_twin_and_hooks_stay_behind() -> None:
+def test_a_frozen_parameter_stays_frozen_in_the_copy_and_hooks_stay_behind() -> None:
     model = build_model("m2m100", dropout=0.0)
     frozen = model.model.encoder.layers[0].fc1.weight.requires_grad_(False)
     model.register_forward_hook(lambda *given: pytest.fail("a hook of the run was called"))
-    twin = build_twin(model)
-    assert [p.requires_grad for p in twin.parameters()].count(False) == 1
-    assert not twin.model.encoder.layers[0].fc1.weight.requires_grad
+    copied = copy_model(model)
+    assert [p.requires_grad for p in copied.parameters()].count(False) == 1
+    assert not copied.model.encoder.layers[0].fc1.weight.requires_grad
     frozen.data.fill_(torch.nan)
     assert faults.nonfinite_parameters(model) == ("model.encoder.layers.0.fc1.weight",)
-    assert faults.nonfinite_parameters(twin) == ()
+    assert faults.nonfinite_parameters(copied) == ()
     part = build_micro_batch(2)
-    twin(input_ids=part.source_ids, labels=part.labels.clamp(min=0))
+    copied(input_ids=part.source_ids, labels=part.labels.clamp(min=0))
 
 
 @pytest.mark.parametrize("bad", [[], [0], [7], [3, 4], [0, 1, 2, 3, 4, 5, 6, 7], [1, 6]])
@@ -88,7 +88,7 @@ def test_one_bad_row_of_many_costs_few_looks() -> None:
     assert len(looks) == 1 + 2 * 6
 
 
-def test_rows_that_are_bad_only_together_are_given_together() -> None:
+def test_rows_that_are_bad_only_together_are_returned_together() -> None:
     def is_bad(part: MicroBatch) -> bool:
         return {1, 2} <= set(part.rows.tolist())
 
@@ -96,12 +96,12 @@ def test_rows_that_are_bad_only_together_are_given_together() -> None:
     assert part.rows.tolist() == [0, 1, 2, 3]
 
 
-def merge(losses: Iterable[dict[int, tuple[float, int]]], *, fault: Fault) -> faults.Finding:
+def merge(losses: Iterable[dict[int, tuple[float, int]]], *, fault: Fault) -> faults.FaultCause:
     batch = build_batch([(np.asarray([EOS]), np.asarray([5] * 9 + [EOS]))] * 10, sizes=[10], rank=0, world_size=1)
-    return faults._merge([faults._Share(found) for found in losses], fault=fault, batch=batch)
+    return faults._merge([faults._RankResult(found) for found in losses], fault=fault, batch=batch)
 
 
-def test_a_spike_is_laid_to_the_fewest_rows_that_explain_it() -> None:
+def test_a_spike_is_blamed_on_the_fewest_rows_that_explain_it() -> None:
     # ten rows of ten tokens: a mean of 3.5 where 2.0 is allowed
     fault = Fault("spike", loss=3.5, loss_limit=2.0)
     assert dict(merge([{4: (25.0, 10)}, {7: (250.0, 10), 8: (21.0, 10)}], fault=fault).rows) == {7: 25.0}
@@ -109,18 +109,18 @@ def test_a_spike_is_laid_to_the_fewest_rows_that_explain_it() -> None:
 
 
 def test_rows_of_all_ranks_come_together_once() -> None:
-    finding = merge(
+    cause = merge(
         [{4: (float("inf"), 10)}, {2: (float("nan"), 10), 4: (float("inf"), 10)}], fault=Fault("loss", loss=1.0)
     )
-    assert sorted(finding.rows) == [2, 4]
-    assert (finding.suspects, finding.micro_batches) == ((), ())
+    assert sorted(cause.rows) == [2, 4]
+    assert (cause.suspects, cause.micro_batches) == ((), ())
 
 
 def test_suspects_are_named_only_where_no_row_is() -> None:
     batch = build_batch(build_rows(num_rows=4), sizes=[4], rank=0, world_size=1)
-    suspects = faults._Share(suspects=((3, (9, 8)),))
+    suspects = faults._RankResult(suspects=((3, (9, 8)),))
     fault = Fault("gradient", loss=1.0)
-    alone = faults._merge([faults._Share(), suspects], fault=fault, batch=batch)
+    alone = faults._merge([faults._RankResult(), suspects], fault=fault, batch=batch)
     assert (alone.suspects, alone.micro_batches, dict(alone.rows)) == ((8, 9), (3,), {})
-    beside = faults._merge([faults._Share({1: (2.0, 1)}), suspects], fault=fault, batch=batch)
+    beside = faults._merge([faults._RankResult({1: (2.0, 1)}), suspects], fault=fault, batch=batch)
     assert (beside.suspects, beside.micro_batches, dict(beside.rows)) == ((), (), {1: 2.0})

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from dstrain.config.schema import RunConfig
 from dstrain.data.collate import collate
+from dstrain.data.encoding import ReadingRules
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.evaluation.generate import Cap, build_generation_config, read_sequence
@@ -84,14 +85,8 @@ def build_case(folder: Path, *, family: str, rows: list[tuple[str, str]], task: 
     texts = [text for row in rows for text in row]
     train_tokenizer(scratch, texts=texts, languages=languages, task_tokens=added, folder=folder / "tokenizer")
     tokenizer = load_tokenizer(str(folder / "tokenizer"), added_tokens=added)
-    tokens = prepare_token_set(
-        config.data.eval,
-        task=config.task,
-        rules=config.data.rules,
-        encoder=tokenizer,
-        cache_dir=folder / "cache",
-        for_evaluation=True,
-    )
+    reading = ReadingRules(config.task, config.data.rules, tokenizer, split="eval")
+    tokens = prepare_token_set(config.data.eval, reading=reading, cache_dir=folder / "cache")
     model = build_scratch_model(scratch, tokenizer=tokenizer, seed=1, dropout=0.0)
     return Case(config, tokenizer, load_token_set(tokens), model)
 

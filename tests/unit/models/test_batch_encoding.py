@@ -51,7 +51,7 @@ def test_ids_are_those_of_the_class_for_any_text(texts: list[str], tokenizer: Se
     assert ours == theirs
 
 
-def test_ordinary_text_is_not_given_to_the_class_at_all(
+def test_ordinary_text_is_not_passed_to_the_class_at_all(
     tokenizer: Seq2SeqTokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(tokenizer.tokenizer), "_tokenize", lambda self, text: pytest.fail(f"asked for {text!r}"))

@@ -147,7 +147,7 @@ def _fail(graph: Any, inputs: Any) -> Any:
     raise FileNotFoundError("no C++ compiler\nand much more")
 
 
-def test_where_nothing_can_be_compiled_the_way_out_is_said() -> None:
+def test_where_nothing_can_be_compiled_the_error_names_the_way_out() -> None:
     model = small_model()
     compile_layers(model)
     message = r"machine.compile: layers cannot be compiled here \(.*no C\+\+ compiler.*\); set it to false$"

@@ -36,7 +36,7 @@ def test_marian_with_two_vocabularies_is_refused() -> None:
         family_of(MarianConfig(share_encoder_decoder_embeddings=False))
 
 
-def test_fp16_is_refused_for_the_t5_family_unless_asked_for(tiny: Any) -> None:
+def test_fp16_is_refused_for_the_t5_family_unless_allowed(tiny: Any) -> None:
     config = tiny.model.config
     check_precision(config, precision="bf16", allow_fp16_t5=False)
     check_precision(config, precision="fp16", allow_fp16_t5=True)

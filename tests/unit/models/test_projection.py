@@ -96,7 +96,7 @@ def test_no_position_is_lost_or_counted_twice_at_the_edges_of_chunks(positions: 
     assert_near(found, plain(case, label_smoothing=label_smoothing), loss=1e-12, gradient=1e-12)
 
 
-def test_no_position_gives_no_loss_and_a_gradient_of_zeros() -> None:
+def test_no_position_means_no_loss_and_a_gradient_of_zeros() -> None:
     loss, of_states, of_weight = chunked(build_case(positions=0))
     assert loss == 0.0
     assert of_states.shape == (0, 8)

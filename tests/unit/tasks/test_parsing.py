@@ -32,7 +32,7 @@ def test_first_400_evaluation_rows_equal_the_published_pointer_form(real_data: P
 
 @pytest.mark.real_data
 @pytest.mark.parametrize("split", ["train", "eval"])
-def test_undoing_the_pointers_gives_back_every_parse_of_mtop(real_data: Path, split: str) -> None:
+def test_undoing_the_pointers_returns_every_parse_of_mtop(real_data: Path, split: str) -> None:
     for utterance, parse in read_pairs(real_data / f"mtop/{split}.tsv"):
         pair = to_pointer(utterance, parse=parse)
         assert from_pointer(pair.target, source=pair.source) == parse
@@ -90,7 +90,7 @@ def test_a_word_that_is_not_in_the_utterance_is_refused_by_name() -> None:
 
 
 def test_a_word_cut_through_by_a_later_one_is_refused_by_name() -> None:
-    with pytest.raises(UnpointableWord, match="word `them` of the parse no longer stands alone"):
+    with pytest.raises(UnpointableWord, match="word `them` of the parse is split in the utterance"):
         to_pointer("see them", parse="[IN:A [SL:B them ] [SL:C the ] ]")
 
 

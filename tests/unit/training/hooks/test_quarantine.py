@@ -12,7 +12,7 @@ import torch
 from dstrain.data.lookup import LocatedRow
 from dstrain.data.plan import Position
 from dstrain.engine.engine import Fault, StepResult, TrainingFault
-from dstrain.engine.faults import Finding
+from dstrain.engine.faults import FaultCause
 from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
@@ -26,7 +26,7 @@ class Bench:
 
     def __init__(self, folder: Path, **training: Any) -> None:
         changes = {f"training__{name}": value for name, value in training.items()}
-        self.finding = Finding()
+        self.finding = FaultCause()
         self.excluded: list[int] = []
         self.path = folder / "quarantine.jsonl"
         self.quarantine = Quarantine(
@@ -38,7 +38,7 @@ class Bench:
         )
 
     def set_aside(self, *rows: int, step: int = 7) -> None:
-        self.finding = Finding(rows=dict.fromkeys(rows, math.nan))
+        self.finding = FaultCause(rows=dict.fromkeys(rows, math.nan))
         self.quarantine.set_aside(None, fault=FAULT, step=step)  # type: ignore[arg-type]
 
     def lines(self) -> list[dict[str, Any]]:
@@ -108,18 +108,18 @@ def test_none_allowed_stops_at_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "finding", "sentence"),
     [
-        (Fault("scale", loss=2.0), Finding(), r"smallest loss scale, 1\. None of its micro-batches .*bf16 or fp32"),
+        (Fault("scale", loss=2.0), FaultCause(), r"smallest loss scale, 1\. None of its micro-batches .*bf16 or fp32"),
         (
             FAULT,
-            Finding(suspects=(3, 4), micro_batches=(2,)),
+            FaultCause(suspects=(3, 4), micro_batches=(2,)),
             r"micro-batch 2 does, with 2 rows\..*rows\.tsv:4 \(row 3\)",
         ),
-        (FAULT, Finding(parameters=("w", "v")), r"not finite themselves, in 2 parameters \(w, v\)"),
-        (Fault("spike", loss=9.0, loss_limit=4.0), Finding(), "the loss is 9 a target token, over the limit of 4"),
+        (FAULT, FaultCause(parameters=("w", "v")), r"not finite themselves, in 2 parameters \(w, v\)"),
+        (Fault("spike", loss=9.0, loss_limit=4.0), FaultCause(), "the loss is 9 per target token, over the limit of 4"),
     ],
 )
 def test_where_no_row_can_be_named_the_run_stops_with_what_is_known(
-    tmp_path: Path, fault: Fault, finding: Finding, sentence: str
+    tmp_path: Path, fault: Fault, finding: FaultCause, sentence: str
 ) -> None:
     bench = Bench(tmp_path)
     bench.finding = finding

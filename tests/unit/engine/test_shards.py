@@ -1,18 +1,18 @@
-"""How a parameter that every rank owns is shared out for writing."""
+"""How a parameter that every rank owns is divided for writing."""
 
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from dstrain.engine.pieces import Piece, share_of, trained_parameters
+from dstrain.engine.shards import Shard, split_shard, trained_parameters
 
 
 @given(numel=st.integers(0, 200), world_size=st.integers(1, 40), start=st.integers(0, 1000))
-def test_the_shares_of_all_ranks_tile_a_piece_exactly(numel: int, world_size: int, start: int) -> None:
+def test_the_shares_of_all_ranks_tile_a_shard_exactly(numel: int, world_size: int, start: int) -> None:
     master = torch.arange(numel, dtype=torch.float32)
-    whole = Piece("w", start, numel, master, {"exp_avg": master + 0.5})
-    shares = [share_of(whole, rank=rank, world_size=world_size) for rank in range(world_size)]
+    whole = Shard("w", start, numel, master, {"exp_avg": master + 0.5})
+    shares = [split_shard(whole, rank=rank, world_size=world_size) for rank in range(world_size)]
     covered = [start + i for start, n in ((share.start, share.numel) for share in shares) for i in range(n)]
     assert covered == list(range(start, start + numel))
     assert torch.cat([share.master for share in shares]).equal(master)
@@ -24,7 +24,7 @@ def test_the_shares_of_all_ranks_tile_a_piece_exactly(numel: int, world_size: in
 
 def test_a_share_is_a_view_of_the_live_tensors() -> None:
     master = torch.zeros(4)
-    share_of(Piece("w", 0, 4, master, {}), rank=1, world_size=2).master.fill_(1.0)
+    split_shard(Shard("w", 0, 4, master, {}), rank=1, world_size=2).master.fill_(1.0)
     assert master.tolist() == [0.0, 0.0, 1.0, 1.0]
 
 

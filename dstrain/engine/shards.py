@@ -1,7 +1,7 @@
-"""Which part of every parameter's fp32 master and optimizer state lies on this rank, on every ZeRO stage.
+"""This rank's shards of fp32 master weights and optimizer state, on every ZeRO stage.
 
-A piece is addressed by parameter name and offset, so that what one machine saved any other can load. This file knows
-DeepSpeed 0.19's private layout and nothing of files.
+A shard is addressed by parameter name and offset, so that any number of ranks can load what any other saved. Knows the
+private layout of DeepSpeed 0.19, and nothing of files.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ MOMENTS: Mapping[str, tuple[str, ...]] = {
     "adamw": ("exp_avg", "exp_avg_sq"),
     "sgd": ("momentum_buffer",),
 }
-"""State tensors of each optimizer that have the parameter's shape, by torch.optim's names."""
+"""Optimizer to its state tensors of the parameter's shape, named as in torch.optim."""
 
 
 @dataclass(frozen=True)
-class Piece:
+class Shard:
     """Elements `start` to `start + numel` of one flattened parameter, as views of the live fp32 tensors."""
 
     name: str
@@ -33,7 +33,7 @@ class Piece:
 
 
 def prime_optimizer(engine: Any, *, moments: tuple[str, ...]) -> None:
-    """Give the optimizer zero state, as its first step would find it: torch creates state only in that step."""
+    """Create the optimizer's state as it is before the first step (zeros), which torch does only in that step."""
     optimizer = torch_optimizer(engine)
     for tensor in _stepped_tensors(engine):
         state = optimizer.state[tensor]
@@ -45,14 +45,14 @@ def prime_optimizer(engine: Any, *, moments: tuple[str, ...]) -> None:
 
 
 def applied_steps(engine: Any) -> int:
-    """Optimizer steps that changed the weights, as the optimizer counts them; 0 where it keeps no count."""
+    """Optimizer steps that changed the weights, as the optimizer counts them; 0 if it does not (SGD)."""
     optimizer = torch_optimizer(engine)
     counts = [optimizer.state[tensor].get("step", 0) for tensor in _stepped_tensors(engine)]
     return int(counts[0]) if counts else 0
 
 
 def set_applied_steps(engine: Any, *, count: int) -> None:
-    """Set the count that Adam's bias correction uses."""
+    """Set the optimizer's step count, which Adam's bias correction uses."""
     optimizer = torch_optimizer(engine)
     for tensor in _stepped_tensors(engine):
         if "step" in optimizer.state[tensor]:
@@ -68,7 +68,7 @@ def torch_optimizer(engine: Any) -> torch.optim.Optimizer:
 
 
 def _stepped_tensors(engine: Any) -> list[Tensor]:
-    """The tensors that the torch optimizer steps: parameters on stage 0, flat partitions above."""
+    """The tensors that the torch optimizer updates: parameters on stage 0, flat partitions on stages 1 to 3."""
     match engine.zero_optimization_stage():
         case 0:
             return [parameter for _, parameter in trained_parameters(engine.module)]
@@ -78,22 +78,22 @@ def _stepped_tensors(engine: Any) -> list[Tensor]:
             return list(engine.optimizer.single_partition_of_fp32_groups)
 
 
-def owned_pieces(engine: Any, *, moments: tuple[str, ...]) -> Iterator[Piece]:
-    """The pieces that lie on this rank; over all ranks they cover every trained parameter.
+def owned_shards(engine: Any, *, moments: tuple[str, ...]) -> Iterator[Shard]:
+    """This rank's shards; over all ranks they cover every trained parameter.
 
-    Stages 1 to 3 share parameters out without overlap. On stage 0 every rank owns everything. The optimizer must have
-    state (`prime_optimizer`, or one step): asking DeepSpeed earlier aborts the process group.
+    On stages 1 to 3 shards do not overlap. On stage 0 every rank owns everything. The optimizer must have state
+    (`prime_optimizer`, or one step): DeepSpeed aborts the process group if it is queried earlier.
     """
     stage = engine.zero_optimization_stage()
     for name, parameter in trained_parameters(engine.module):
         if stage == 0:
             state = engine.optimizer.state[parameter]
             views = {moment: state[moment].view(-1) for moment in moments}
-            yield Piece(name, 0, parameter.numel(), parameter.data.view(-1), views)
+            yield Shard(name, 0, parameter.numel(), parameter.data.view(-1), views)
         elif stage == 3:
-            yield from _stage3_piece(engine, name, parameter, moments=moments)
+            yield from _stage3_shard(engine, name, parameter, moments=moments)
         else:
-            yield from _stage12_piece(engine, name, parameter, moments=moments)
+            yield from _stage12_shard(engine, name, parameter, moments=moments)
 
 
 def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -103,33 +103,34 @@ def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
             yield name.removeprefix("model."), parameter
 
 
-def share_of(piece: Piece, *, rank: int, world_size: int) -> Piece:
-    """The part of a piece that every rank owns alike (stage 0) which this rank writes."""
-    size = -(-piece.numel // world_size)
-    start = min(rank * size, piece.numel)
-    stop = min(start + size, piece.numel)
-    return Piece(
-        piece.name,
-        piece.start + start,
+def split_shard(shard: Shard, *, rank: int, world_size: int) -> Shard:
+    """This rank's part of a shard that all ranks own (stage 0), so that each writes an equal share."""
+    size = -(-shard.numel // world_size)
+    start = min(rank * size, shard.numel)
+    stop = min(start + size, shard.numel)
+    return Shard(
+        shard.name,
+        shard.start + start,
         stop - start,
-        piece.master[start:stop],
-        {name: moment[start:stop] for name, moment in piece.moments.items()},
+        shard.master[start:stop],
+        {name: moment[start:stop] for name, moment in shard.moments.items()},
     )
 
 
-def _stage12_piece(engine: Any, name: str, parameter: nn.Parameter, *, moments: tuple[str, ...]) -> Iterator[Piece]:
+def _stage12_shard(engine: Any, name: str, parameter: nn.Parameter, *, moments: tuple[str, ...]) -> Iterator[Shard]:
     mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-    if mapping is None:  # the parameter lies wholly on other ranks
+    if mapping is None:  # all of the parameter is on other ranks
         return
     zero = engine.optimizer
     flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
     state = zero.optimizer.state[flat]
-    place = mapping.hp_fragment_address
-    views = {moment: state[moment].narrow(0, place.start, place.numel) for moment in moments}
-    yield Piece(name, mapping.lp_fragment_address.start, place.numel, mapping.hp_fragment.data, views)
+    # hp: the fp32 master, addressed within the flat partition; lp: the 16-bit parameter, addressed within itself
+    address = mapping.hp_fragment_address
+    views = {moment: state[moment].narrow(0, address.start, address.numel) for moment in moments}
+    yield Shard(name, mapping.lp_fragment_address.start, address.numel, mapping.hp_fragment.data, views)
 
 
-def _stage3_piece(engine: Any, name: str, parameter: nn.Parameter, *, moments: tuple[str, ...]) -> Iterator[Piece]:
+def _stage3_shard(engine: Any, name: str, parameter: nn.Parameter, *, moments: tuple[str, ...]) -> Iterator[Shard]:
     zero = engine.optimizer
     group, offset, partition_numel = zero.grad_position[zero.get_param_id(parameter)]
     flat = zero.fp32_partitioned_groups_flat[group]
@@ -139,4 +140,4 @@ def _stage3_piece(engine: Any, name: str, parameter: nn.Parameter, *, moments: t
         return
     state = zero.optimizer.state[flat]
     views = {moment: state[moment].narrow(0, offset, numel) for moment in moments}
-    yield Piece(name, start, numel, flat.data.narrow(0, offset, numel), views)
+    yield Shard(name, start, numel, flat.data.narrow(0, offset, numel), views)

@@ -1,0 +1,110 @@
+"""Exported models: complete or not replaced, loadable by the ordinary classes, and compared with the live model."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM
+
+from dstrain.models.load import EXPORT_MARK
+from dstrain.models.save import ExportError, check_export, export_model, exported_step, recover_export
+from dstrain.models.scratch import build_scratch_model
+from dstrain.models.tokenizer import load_tokenizer
+from tests.unit.models.tiny_models import Tiny, tiny_scratch
+
+GENERATION = {"num_beams": 1, "max_new_tokens": 5}
+
+
+@pytest.fixture
+def model(tokenizer_folder: Callable[[str], Path]) -> Tiny:
+    tokenizer = load_tokenizer(str(tokenizer_folder("t5")))
+    return Tiny(
+        "t5", tokenizer, build_scratch_model(tiny_scratch("t5"), tokenizer=tokenizer, seed=0).eval(), (None, None)
+    )
+
+
+def export(model: Tiny, folder: Path, *, step: int = 7) -> None:
+    export_model(model.model, tokenizer=model.tokenizer, folder=folder, generation=GENERATION, step=step)
+
+
+def check(model: Tiny, folder: Path) -> None:
+    sources, _ = model.tokenizer.encode(["yes", "커피 두 잔"], ["", ""], source_language=None, target_language=None)
+    check_export(folder, model=model.model, sources=sources, pad_token_id=model.tokenizer.pad_token_id)
+
+
+def test_an_exported_model_is_the_live_one_and_names_its_step(model: Tiny, tmp_path: Path) -> None:
+    before = model.model.generation_config
+    export(model, tmp_path / "best")
+    check(model, tmp_path / "best")
+    assert exported_step(tmp_path / "best") == 7
+    assert model.model.generation_config is before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
+    loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best")
+    assert (loaded.generation_config.num_beams, loaded.generation_config.max_new_tokens) == (1, 5)
+
+
+def test_a_changed_weight_is_found_by_its_name(model: Tiny, tmp_path: Path) -> None:
+    export(model, tmp_path / "best")
+    with torch.no_grad():
+        model.model.encoder.final_layer_norm.weight.add_(1.0)
+    with pytest.raises(ExportError, match=r"best: tensor encoder\.final_layer_norm\.weight"):
+        check(model, tmp_path / "best")
+
+
+def test_other_generation_settings_are_found_by_their_hypotheses(model: Tiny, tmp_path: Path) -> None:
+    export(model, tmp_path / "best")
+    settings = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best").generation_config
+    live_generate: Any = model.model.generate
+
+    def generate(**given: Any) -> torch.Tensor:
+        found: torch.Tensor = live_generate(**{**given, "generation_config": settings})
+        return found[:, :-1]
+
+    model.model.generate = generate
+    with pytest.raises(ExportError, match="generates different hypotheses"):
+        check(model, tmp_path / "best")
+
+
+def test_a_newer_export_replaces_the_older_one(model: Tiny, tmp_path: Path) -> None:
+    export(model, tmp_path / "best", step=1)
+    (tmp_path / "best" / "left_over").touch()
+    export(model, tmp_path / "best", step=2)
+    assert exported_step(tmp_path / "best") == 2
+    assert not (tmp_path / "best" / "left_over").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
+
+
+def test_an_export_that_fails_leaves_the_older_one(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(model, tmp_path / "best", step=1)
+
+    def fail(folder: Path) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(model.tokenizer.tokenizer, "save_pretrained", fail)
+    with pytest.raises(OSError, match="disk full"):
+        export(model, tmp_path / "best", step=2)
+    assert exported_step(tmp_path / "best") == 1
+    check(model, tmp_path / "best")
+
+
+def test_an_interrupted_replacement_is_undone(tmp_path: Path) -> None:
+    older = tmp_path / "best.old"
+    older.mkdir()
+    (older / EXPORT_MARK).write_text('{"step": 3}\n')
+    recover_export(tmp_path / "best")
+    assert exported_step(tmp_path / "best") == 3
+    assert not older.exists()
+    older.mkdir()  # if the replacement was complete, the older folder is only left over
+    recover_export(tmp_path / "best")
+    assert exported_step(tmp_path / "best") == 3
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"step": null}', '{"step": "x"}'])
+def test_a_folder_that_does_not_name_its_step_has_none(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / EXPORT_MARK).write_text(content)
+    assert exported_step(tmp_path) is None
