@@ -21,7 +21,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "cluster": frozenset({"errors"}),
     "run_folder": frozenset({"config", "cluster"}),
     "tasks": frozenset({"config"}),
-    "data": frozenset({"config", "tasks"}),
+    "data": frozenset({"config", "run_folder", "tasks"}),
     "models": frozenset({"config", "run_folder"}),
     "attempt": frozenset({"config", "cluster", "run_folder"}),
     "reporting": frozenset({"config", "run_folder"}),

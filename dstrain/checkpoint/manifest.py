@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import write_file
 
 MANIFEST = "manifest.json"
 FORMAT = 2
@@ -94,12 +95,8 @@ def hash_file(path: Path) -> str:
 def save_manifest(manifest: Manifest, *, directory: Path) -> None:
     """Write and sync the manifest, whole or not at all; the files it names must have been synced before."""
     values = asdict(manifest)
-    parts = directory / f"{MANIFEST}.tmp"
-    with parts.open("wb") as stream:
-        stream.write(_dump(values | {"sha256": _own_hash(values)}))
-        stream.flush()
-        os.fsync(stream.fileno())
-    parts.replace(directory / MANIFEST)
+    content = _dump(values | {"sha256": _own_hash(values)})
+    write_file(directory / MANIFEST, content, durable=True)
 
 
 def load_manifest(directory: Path) -> Manifest:

@@ -23,6 +23,7 @@ from dstrain.checkpoint.manifest import (
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import sync_path
 from dstrain.run_folder.claims import Claim, is_superseded, read_claims
+from dstrain.run_folder.layout import RunFolder
 
 _NAME = re.compile(r"step-([0-9]{8,18})\.lease-([0-9]{1,18})")
 _LEFTOVER = re.compile(_NAME.pattern + r"\.(tmp|old)")
@@ -255,7 +256,7 @@ def _delete(path: Path) -> None:
 
 def newest_step(run_dir: Path) -> int:
     """Step of the newest checkpoint, by its name; 0 without one. To read it whole is the business of who goes on from it."""
-    found = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    found = current_dirs(RunFolder(run_dir).checkpoints, claims=read_claims(run_dir))
     names = [name for path in found if (name := parse_checkpoint_name(path))]
     return max((name.step for name in names), default=0)
 
@@ -266,7 +267,7 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
     Raises:
         UserError: there is none; the message lists those there are.
     """
-    directories = current_dirs(run_dir / "checkpoints", claims=read_claims(run_dir))
+    directories = current_dirs(RunFolder(run_dir).checkpoints, claims=read_claims(run_dir))
     broken = []
     for directory in directories:
         name = parse_checkpoint_name(directory)

@@ -8,8 +8,7 @@ from pathlib import Path
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError, Manifest, load_manifest, verify_checkpoint
 from dstrain.checkpoint.store import checkpoint_dirs, leftover_dirs, parse_checkpoint_name, verify_committed
 from dstrain.run_folder.claims import Claim, is_superseded, read_claims
-
-CHECKPOINTS = "checkpoints"
+from dstrain.run_folder.layout import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,8 @@ def inspect_run(run_dir: Path) -> list[Verdict]:
 
     One that is removed meanwhile is not listed.
     """
-    root = run_dir / CHECKPOINTS if (run_dir / CHECKPOINTS).is_dir() else run_dir
+    checkpoints = RunFolder(run_dir).checkpoints
+    root = checkpoints if checkpoints.is_dir() else run_dir
     claims = read_claims(root.absolute().parent)
     verdicts: list[Verdict] = []
     for directory in checkpoint_dirs(root):

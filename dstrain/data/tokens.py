@@ -6,9 +6,6 @@ that a folder under its final name is always valid. Knows nothing of batches.
 
 import hashlib
 import json
-import os
-import shutil
-import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -26,6 +23,7 @@ from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import shared_folder
 
 FORMAT_VERSION = 2
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
@@ -111,23 +109,18 @@ def build_token_set(
     `error`.
     """
     log = log or BadRowLog()
-    temporary = folder.with_name(f"{folder.name}.tmp-{uuid.uuid4().hex}")
-    temporary.mkdir(parents=True)
-    try:
-        with _Writer(temporary, keep_examples=reading.split == "eval") as writer:
+    with shared_folder(folder) as draft:
+        with _Writer(draft, keep_examples=reading.split == "eval") as writer:
             for encoded in encode_examples(examples, reading=reading, on_bad=log):
                 writer.add(encoded)
-        log.save(temporary / BAD_ROWS)
+        log.save(draft / BAD_ROWS)
         report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
                 f"data.{reading.split} has no usable row: {report['rows_read']} were read, "
                 f"skipped by reason: {report['skipped']}. Correct the data or its columns, or change data.rules"
             )
-        _commit(temporary, folder=folder, report=report)
-    finally:
-        # nothing left to remove after a commit; after a failure, the half-written set
-        shutil.rmtree(temporary, ignore_errors=True)
+        _write_description(draft, report=report)
 
 
 def load_token_set(folder: Path) -> TokenSet:
@@ -225,28 +218,10 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
     }
 
 
-def _commit(temporary: Path, *, folder: Path, report: dict[str, Any]) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(temporary.iterdir())}
+def _write_description(folder: Path, *, report: dict[str, Any]) -> None:
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     description = {"format_version": FORMAT_VERSION, "files": files, "report": report}
-    (temporary / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
-    # a rename may reach the disk before the files do: unsynced, a power cut would leave empty files under the final name
-    for path in (*temporary.iterdir(), temporary):
-        _sync(path)
-    try:
-        temporary.rename(folder)
-    except OSError:
-        # another process was faster; its set has the same key, so the same content
-        if not (folder / DESCRIPTION).exists():
-            raise
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def _map_side(folder: Path, *, side: str) -> tuple[Ids, npt.NDArray[np.int64], Ids]:

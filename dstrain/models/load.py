@@ -17,11 +17,10 @@ from dstrain.errors import UserError
 from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
+from dstrain.run_folder.layout import EXPORTED_STEP
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision to the type of the weights in evaluation and generation."""
-EXPORT_MARK = "training_step.json"
-"""File in every model folder that dstrain writes; names the step whose weights the folder holds."""
 
 
 def _ignore(sentence: str) -> None:
@@ -58,7 +57,7 @@ def load_model(
         torch.manual_seed(seed)
         model = _read_weights(section.name, revision=section.revision, config=config)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
-    is_export = (Path(section.name) / EXPORT_MARK).is_file()
+    is_export = (Path(section.name) / EXPORTED_STEP).is_file()
     for sentence in reset_generation_config(model, is_export=is_export):
         report(sentence)
     return model

@@ -1,7 +1,6 @@
 """Writes a trained model as an ordinary Hugging Face folder, and checks it by loading it again."""
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from dstrain.models.load import EXPORT_MARK
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-from dstrain.run_folder.atomic import sync_path
+from dstrain.run_folder.atomic import new_folder
+from dstrain.run_folder.layout import EXPORTED_STEP
 
 
 class ExportError(RuntimeError):
@@ -27,45 +26,16 @@ def export_model(
     `generation` holds fields of GenerationConfig, the forced first token among them. The weights must not be sharded
     (`Engine.gathered`); they are saved in the precision in which they were evaluated.
     """
-    parts = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(parts, ignore_errors=True)
-    parts.mkdir(parents=True)
     config = GenerationConfig.from_model_config(model.config)
     config.update(**{**generation, "max_length": None})
-    before, model.generation_config = model.generation_config, config
-    try:
-        model.save_pretrained(parts)  # type: ignore[operator]
-    finally:
-        model.generation_config = before
-    tokenizer.tokenizer.save_pretrained(parts)
-    (parts / EXPORT_MARK).write_text(json.dumps({"step": step}) + "\n")
-    for path in (*parts.rglob("*"), parts):
-        sync_path(path)
-    older = _backup_of(folder)
-    shutil.rmtree(older, ignore_errors=True)
-    if folder.exists():
-        folder.rename(older)
-    parts.rename(folder)
-    sync_path(folder.parent)
-    shutil.rmtree(older, ignore_errors=True)
-
-
-def recover_export(folder: Path) -> None:
-    """Restore the older folder if a replacement was interrupted between its two renames."""
-    if not folder.exists() and _backup_of(folder).is_dir():
-        _backup_of(folder).rename(folder)
-
-
-def exported_step(folder: Path) -> int | None:
-    """The step whose weights an exported folder holds; None if the folder does not exist or does not name it."""
-    try:
-        return int(json.loads((folder / EXPORT_MARK).read_bytes())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _backup_of(folder: Path) -> Path:
-    return folder.with_name(f"{folder.name}.old")
+    with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
+        before, model.generation_config = model.generation_config, config
+        try:
+            model.save_pretrained(draft)  # type: ignore[operator]
+        finally:
+            model.generation_config = before
+        tokenizer.tokenizer.save_pretrained(draft)
+        (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
 
 
 def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[int]], pad_token_id: int) -> None:

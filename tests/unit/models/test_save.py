@@ -8,10 +8,12 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
-from dstrain.models.load import EXPORT_MARK
-from dstrain.models.save import ExportError, check_export, export_model, exported_step, recover_export
+from dstrain.models.save import ExportError, check_export, export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import load_tokenizer
+from dstrain.run_folder.atomic import recover_folder
+from dstrain.run_folder.layout import EXPORTED_STEP
+from dstrain.run_folder.reading import read_exported_step
 from tests.unit.models.tiny_models import Tiny, tiny_scratch
 
 GENERATION = {"num_beams": 1, "max_new_tokens": 5}
@@ -38,7 +40,7 @@ def test_an_exported_model_is_the_live_one_and_names_its_step(model: Tiny, tmp_p
     before = model.model.generation_config
     export(model, tmp_path / "best")
     check(model, tmp_path / "best")
-    assert exported_step(tmp_path / "best") == 7
+    assert read_exported_step(tmp_path / "best") == 7
     assert model.model.generation_config is before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best")
@@ -71,7 +73,7 @@ def test_a_newer_export_replaces_the_older_one(model: Tiny, tmp_path: Path) -> N
     export(model, tmp_path / "best", step=1)
     (tmp_path / "best" / "left_over").touch()
     export(model, tmp_path / "best", step=2)
-    assert exported_step(tmp_path / "best") == 2
+    assert read_exported_step(tmp_path / "best") == 2
     assert not (tmp_path / "best" / "left_over").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
 
@@ -87,24 +89,24 @@ def test_an_export_that_fails_leaves_the_older_one(
     monkeypatch.setattr(model.tokenizer.tokenizer, "save_pretrained", fail)
     with pytest.raises(OSError, match="disk full"):
         export(model, tmp_path / "best", step=2)
-    assert exported_step(tmp_path / "best") == 1
+    assert read_exported_step(tmp_path / "best") == 1
     check(model, tmp_path / "best")
 
 
 def test_an_interrupted_replacement_is_undone(tmp_path: Path) -> None:
     older = tmp_path / "best.old"
     older.mkdir()
-    (older / EXPORT_MARK).write_text('{"step": 3}\n')
-    recover_export(tmp_path / "best")
-    assert exported_step(tmp_path / "best") == 3
+    (older / EXPORTED_STEP).write_text('{"step": 3}\n')
+    recover_folder(tmp_path / "best")
+    assert read_exported_step(tmp_path / "best") == 3
     assert not older.exists()
     older.mkdir()  # if the replacement was complete, the older folder is only left over
-    recover_export(tmp_path / "best")
-    assert exported_step(tmp_path / "best") == 3
+    recover_folder(tmp_path / "best")
+    assert read_exported_step(tmp_path / "best") == 3
 
 
 @pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"step": null}', '{"step": "x"}'])
 def test_a_folder_that_does_not_name_its_step_has_none(content: str | None, tmp_path: Path) -> None:
     if content is not None:
-        (tmp_path / EXPORT_MARK).write_text(content)
-    assert exported_step(tmp_path) is None
+        (tmp_path / EXPORTED_STEP).write_text(content)
+    assert read_exported_step(tmp_path) is None
