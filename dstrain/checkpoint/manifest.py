@@ -93,7 +93,7 @@ def hash_file(path: Path) -> str:
 
 
 def save_manifest(manifest: Manifest, *, directory: Path) -> None:
-    """Write and sync the manifest, whole or not at all; the files it names must have been synced before."""
+    """Write and sync the manifest and the names in its directory; the files it names must have been synced before."""
     values = asdict(manifest)
     content = _dump(values | {"sha256": _own_hash(values)})
     write_file(directory / MANIFEST, content, durable=True)

@@ -86,7 +86,6 @@ def commit_save(parts: Path, *, manifest: Manifest, on_stage: OnStage) -> Path:
     """
     on_stage("manifest")
     save_manifest(manifest, directory=parts)
-    sync_path(parts)
     on_stage("rename")
     final = parts.with_suffix("")
     replaced = _set_aside(final) if final.exists() else None
@@ -226,7 +225,6 @@ def trim_checkpoint(directory: Path) -> None:
         kept = tuple(entry for entry in manifest.files if not entry.path.startswith(OPTIMIZER_PREFIX))
         # the manifest first: it must never name what is gone
         save_manifest(replace(manifest, files=kept, content="weights"), directory=directory)
-        sync_path(directory)
     for path in directory.glob(f"{OPTIMIZER_PREFIX}*"):
         _delete(path)
 

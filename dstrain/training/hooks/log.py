@@ -100,7 +100,7 @@ class LogHook(Hook):
         self._streak += 1
         self._longest_streak = max(self._longest_streak, self._streak)
         if self._streak == ALARM_SKIPS and self._ranks.rank == 0:
-            norm = "none yet" if self._finite_norm is None else f"{float(self._finite_norm):.4g}"
+            norm = "not known" if self._finite_norm is None else f"{float(self._finite_norm):.4g}"
             log.warning(
                 "fp16: %d steps in a row overflowed and were skipped, up to step %d. The loss scale is now %g, the last "
                 "finite gradient norm was %s, and %d steps of the run were lost to overflow: some at the beginning are "

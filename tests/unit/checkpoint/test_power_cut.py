@@ -31,6 +31,7 @@ from dstrain.checkpoint.store import (
     parse_checkpoint_name,
     plan_pruning,
 )
+from dstrain.run_folder import atomic
 from dstrain.run_folder.atomic import sync_path
 from tests.unit.checkpoint.checkpoint_cases import OPTIMIZER, STATE, WEIGHTS, build_manifest, ignore
 from tests.unit.checkpoint.durable_disk import DurableDisk, Image, write_image
@@ -207,7 +208,9 @@ def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def commit(parts: Path, *, manifest: Manifest, on_stage: store.OnStage) -> Path:
-        save_manifest(manifest, directory=parts)
+        with monkeypatch.context() as patch:
+            patch.setattr(atomic, "sync_path", lambda path: None)
+            save_manifest(manifest, directory=parts)
         final = parts.rename(parts.with_suffix(""))
         sync_path(final)
         sync_path(final.parent)

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -25,6 +26,7 @@ from dstrain.checkpoint.store import (
     trim_checkpoint,
     verify_committed,
 )
+from dstrain.run_folder import atomic
 from dstrain.run_folder.claims import Claim
 from tests.unit.checkpoint.checkpoint_cases import (
     OPTIMIZER,
@@ -416,15 +418,15 @@ def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(
     assert [path.name for path in leftover_dirs(tmp_path)] == ["step-00000001.lease-1.old"]
 
 
-@pytest.mark.parametrize("stage", ["save_manifest", "sync_path", "_set_aside"])
+@pytest.mark.parametrize(("module", "stage"), [(store, "save_manifest"), (atomic, "sync_path"), (store, "_set_aside")])
 def test_a_commit_cut_short_leaves_the_older_checkpoint_to_be_found(
-    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, step=1)
     save(tmp_path, step=2, content="first")
     parts = begin_save(tmp_path, name=CheckpointName(2, 1))
     (parts / WEIGHTS).write_text("second")
-    monkeypatch.setattr(store, stage, interrupt)
+    monkeypatch.setattr(module, stage, interrupt)
     with pytest.raises(KeyboardInterrupt):
         commit_save(parts, manifest=build_manifest(parts, step=2), on_stage=ignore)
     assert find(tmp_path) == (2, [])

@@ -96,7 +96,7 @@ def test_a_budget_of_tokens_gives_the_hypotheses_of_a_fixed_size(num_beams: int)
     config = build_config(num_beams=num_beams, batch_size=None)
     filled = run_evaluation(model, tokens, config=config, world_size=2)
     assert filled.texts.hypotheses == fixed.texts.hypotheses
-    assert filled.scores == pytest.approx(fixed.scores, rel=1e-6)
+    assert filled.scores.scores == pytest.approx(fixed.scores.scores, rel=1e-6)
     assert (fixed.scores.generation["batch_size"], filled.scores.generation["batch_size"]) == (4, None)
     assert filled.scores.generation["batch_tokens"] == config.machine.evaluation_tokens
     assert "batch_tokens" not in fixed.scores.generation

@@ -166,7 +166,7 @@ def test_a_translation_model_that_learned_its_rows_reaches_bleu_100(tmp_path: Pa
     assert result.scores.scores["loss"] < 0.2
     # start token, language code, words and end token: one more than the reference with its own special tokens
     assert result.scores.scores["gen_len"] == case.tokens.target_lengths.mean() + 1
-    assert result.scores.warnings == []
+    assert result.scores.warnings == ()
 
 
 @pytest.mark.parametrize("form", ["pointer", "plain"])
@@ -174,7 +174,7 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     task = {"kind": "parsing", "form": form, "source_prefix": "parse: "}
     case = build_case(tmp_path, family="t5", rows=PARSES, task=task)
     before = case.evaluate()
-    assert before.scores["exact_match"] == before.scores["exact_match_tokens"] == 0
+    assert before.scores.scores["exact_match"] == before.scores.scores["exact_match_tokens"] == 0
     learn(case, num_steps=160)
     result = case.evaluate(world_size=2)
     matches = ["exact_match", "exact_match_tokens", "valid_brackets"] + ["exact_match_parse"] * (form == "pointer")
@@ -186,7 +186,7 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     assert result.texts.references[5] == "[IN:GET_WEATHER ]"
     assert result.texts.hypotheses == result.texts.references
     assert result.scores.signatures == {}
-    assert result.scores.warnings == []
+    assert result.scores.warnings == ()
 
 
 def test_a_cap_beyond_the_models_positions_is_lowered_and_said(tmp_path: Path) -> None:

@@ -218,13 +218,13 @@ def test_hypotheses_in_batches_equal_those_of_each_row_alone(family: str, num_be
         sequence = generate_alone(
             model,
             torch.from_numpy(tokens.source(row)).long()[None],
-            max_new_tokens=result.generation["max_new_tokens"],
+            max_new_tokens=result.scores.generation["max_new_tokens"],
             num_beams=num_beams,
             **settings,
         )
         alone.append(" ".join(f"w{token}" for token in sequence.tolist() if 4 <= token < 36 or token > 38))
         lengths.append(np.count_nonzero(sequence.numpy() != PAD))  # as run_translation.py of transformers counts
-    assert result.hypotheses == alone
+    assert result.texts.hypotheses == alone
     assert len(set(alone)) >= 10, "the model says the same of every row: the comparison shows nothing"
-    assert 0 < result.scores["hit_cap_rate"] < 1
-    assert result.scores["gen_len"] == np.mean(lengths)
+    assert 0 < result.scores.scores["hit_cap_rate"] < 1
+    assert result.scores.scores["gen_len"] == np.mean(lengths)

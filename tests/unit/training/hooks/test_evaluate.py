@@ -134,7 +134,7 @@ def test_a_row_says_what_the_score_needs_and_the_loss_since_the_last_one(tmp_pat
     assert row["train_loss"] == pytest.approx((3 + 4) / 20)
     assert row["scores"]["bleu"] == 1.0
     assert (row["signatures"], row["generation"]) == ({"bleu": SIGNATURE}, {"num_beams": 1})
-    assert row["warnings"] == ["a warning"]
+    assert row["warnings"] == ("a warning",)
     assert (tmp_path / row["hypotheses"] / "hypotheses.txt").read_text() == "h\n"
     json.dumps(case.recorder.rows)
 

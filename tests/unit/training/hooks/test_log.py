@@ -153,7 +153,7 @@ def test_several_skipped_steps_in_a_row_are_said_once_a_streak(caplog: pytest.Lo
         skip_steps(hook, "+-----+----", start=6)
     first, second = caplog.messages
     assert "3 steps in a row overflowed and were skipped, up to step 10" in first
-    assert "The loss scale is 64 now, the last finite gradient norm 0.25" in first
+    assert "The loss scale is now 64, the last finite gradient norm was 0.25" in first
     assert "up to step 16" in second
 
 
@@ -161,7 +161,7 @@ def test_an_alarm_without_any_applied_step_says_so(caplog: pytest.LogCaptureFixt
     hook, _ = build_hook(every_steps=100)
     with caplog.at_level(logging.WARNING):
         skip_steps(hook, "---")
-    assert "the last finite gradient norm none yet" in caplog.messages[0]
+    assert "the last finite gradient norm was not known" in caplog.messages[0]
 
 
 def test_a_streak_goes_on_over_a_restart(caplog: pytest.LogCaptureFixture) -> None:
