@@ -91,7 +91,7 @@ def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_
     run_cluster("boot", "node2")
     job.restart(1)
     assert_as_straight(job, straight=straight)
-    assert causes(job) == [f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"]
+    assert causes(job) == [f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"]
 
 
 @every_fault
@@ -148,7 +148,7 @@ def test_a_power_cut_of_the_batch_host_costs_no_result(
     job.restart(1)
     assert_as_straight(job, straight=straight)
     (cause,) = causes(job)
-    assert cause.startswith(f"job {job.id}, restart 1 (its batch script left no word: its node was lost")
+    assert cause.startswith(f"job {job.id}, restart 1 (its batch script recorded no end: its node was lost")
 
 
 @every_fault

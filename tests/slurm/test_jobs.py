@@ -65,7 +65,7 @@ def test_warned_of_its_time_limit_a_job_saves_and_goes_on(straight: RunConfig, t
     job.restart(1)
     assert_as_straight(job, straight=straight)
     (_, resume) = causes(job.config)
-    expected = f"job {job.id}, restart 1 (after time limit; says Slurm, by the signal before it)"
+    expected = f"job {job.id}, restart 1 (after time limit, according to Slurm's warning signal)"
     assert resume == ("resume", expected)
     assert expected in (Path(job.config.run_dir) / "README.md").read_text()  # the card
     assert "Terminated" not in job.log()  # every task ended by itself
@@ -82,7 +82,7 @@ def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) ->
     stops = [row["message"] for row in read_rows(config, kind="event") if row["event"] == "stop"]
     assert stops == ["its allocation ends"], job.log()
     ends = [entry for entry in read_history(Path(config.run_dir)) if isinstance(entry, JobEnd)]
-    assert [(end.cause, end.source) for end in ends] == [("time limit", "the run, which saw the end of its allocation")]
+    assert [(end.cause, end.source) for end in ends] == [("time limit", "the run itself (end of its allocation)")]
     assert "DUE TO TIME LIMIT" not in job.log()
 
 
@@ -121,8 +121,8 @@ def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: R
     job.restart(2)
     assert_as_straight(job, straight=straight)
     assert [message for _, message in causes(job.config)[1:]] == [
-        f"job {job.id}, restart 1 (after requeue by hand; says squeue, by its restart count)",
-        f"job {job.id}, restart 2 (after preemption; says squeue, by its time of preemption)",
+        f"job {job.id}, restart 1 (after requeue by hand, according to squeue (restart count))",
+        f"job {job.id}, restart 2 (after preemption, according to squeue (preemption time))",
     ]
     assert urgent.strip() != job.id
 
@@ -137,7 +137,7 @@ def test_a_power_cut_of_the_second_node_costs_no_result(straight: RunConfig, tmp
     assert_as_straight(job, straight=straight)
     (_, (event, message)) = causes(job.config)
     assert event == "resume"
-    assert message == f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"
+    assert message == f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"
 
 
 def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_outside_a_clone_the_way_out_is_the_last_line(script: str, tmp_path: Pat
     output = tmp_path / "outside.log"
     job = submit(config, options=options, script=f"slurm/{script}.sbatch", output=output, wait=True)
     assert job.wait_code == 2
-    expected = f"dstrain: no clone of dstrain in {tmp_path}: cd to one before sbatch, or sbatch --chdir=CLONE"
+    expected = f"dstrain: {tmp_path} is not a clone of dstrain: cd to one before sbatch, or sbatch --chdir=CLONE"
     assert last_line(job) == expected
 
 
