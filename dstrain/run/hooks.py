@@ -65,7 +65,7 @@ def _build_hooks(assembly: Assembly, *, preempt: PreemptHook, quarantine: Quaran
     config, ranks = assembly.config, assembly.ranks
 
     def should_stop() -> bool:
-        assembly.attempt.phases.beat()
+        assembly.attempt.phases.mark_progress()
         return preempt.should_stop(is_told=assembly.attempt.is_stop_requested, tell=assembly.attempt.request_stop)
 
     evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime, should_stop=should_stop)

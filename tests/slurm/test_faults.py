@@ -110,7 +110,7 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_step_and_rank_0_runs_on_
     assert_as_straight(job, straight=straight)
     assert job.field("NodeList") == "node[2-3]"
     # it renewed its lease all the while, until it found the newer one
-    assert "is an earlier start of this job, which Slurm has ended: it is cut off" in job.log()
+    assert "belongs to an earlier start of this job, which Slurm has ended: its lease is taken over" in job.log()
     assert "lease 1 was lost to lease 2 of process" in job.log()
     run_cluster("power-cut", "node1")
 
