@@ -122,7 +122,7 @@ class EvaluateHook(Hook):
         self._is_owed = False
         self._loss.reset()
         seconds = time.perf_counter() - started
-        self._walltime.learn("evaluation", seconds)
+        self._walltime.record_duration("evaluation", seconds)
         if result is not None:
             self._record(result, control, step=step, epoch=epoch, train_loss=train_loss, seconds=seconds)
         self.latest = (step, scores)

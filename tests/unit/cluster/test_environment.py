@@ -1,4 +1,4 @@
-"""Who a process is, from the environment of every launcher; and the refusal of half an environment."""
+"""Rank and peers of a process from the environment of every launcher; and the refusal of an incomplete one."""
 
 import socket
 
@@ -36,7 +36,7 @@ def test_a_launcher_inside_a_slurm_job_wins_over_slurm() -> None:
     assert read_process_info(SLURM | LAUNCHED | {"TORCHELASTIC_RUN_ID": "1"}).rank == 3
 
 
-def test_srun_gives_ranks_the_first_node_and_leaves_the_port_to_them() -> None:
+def test_under_srun_ranks_use_the_first_node_and_agree_on_a_port_themselves() -> None:
     process = read_process_info(SLURM)
     assert (process.rank, process.local_rank, process.world_size) == (5, 1, 8)
     assert (process.master_address, process.launcher) == ("gpu07", "srun")
@@ -69,20 +69,20 @@ def test_a_free_port_can_be_bound() -> None:
 
 
 @pytest.mark.parametrize("missing", sorted(LAUNCHED))
-def test_half_a_launchers_environment_is_refused_by_name(missing: str) -> None:
+def test_an_incomplete_environment_is_refused_with_the_missing_name(missing: str) -> None:
     with pytest.raises(ValueError, match=rf"not {missing}\b.*unset"):
         read_process_info(without(LAUNCHED, missing))
 
 
 @pytest.mark.parametrize("key", sorted(set(LAUNCHED) - {"MASTER_ADDR"}))
 @pytest.mark.parametrize("value", ["", "two", "-1", "1.0", "²"])
-def test_a_launchers_number_that_is_none_is_refused_by_name(key: str, value: str) -> None:
+def test_a_launchers_variable_that_is_not_a_number_is_refused_by_name(key: str, value: str) -> None:
     with pytest.raises(ValueError, match=f"{key} must be a whole number"):
         read_process_info(LAUNCHED | {key: value})
 
 
 @pytest.mark.parametrize("key", ["SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "MASTER_PORT"])
-def test_a_slurm_number_that_is_none_is_refused_by_name(key: str) -> None:
+def test_a_slurm_variable_that_is_not_a_number_is_refused_by_name(key: str) -> None:
     with pytest.raises(ValueError, match=f"{key} must be a whole number"):
         read_process_info(SLURM | {key: "x"})
 
