@@ -22,7 +22,7 @@ WHOLE_CLUSTER = ("--nodes=2", "--exclusive")
 
 
 def causes(config: RunConfig) -> list[tuple[str, str]]:
-    """Starts and resumes of a run, with what was said at them."""
+    """Starts and resumes of a run with their messages."""
     rows = read_rows(config, kind="event")
     return [(row["event"], row["message"]) for row in rows if row["event"] in ("start", "resume")]
 
@@ -55,10 +55,10 @@ def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: 
     ((event, message),) = causes(straight)
     assert event == "start"
     assert message.endswith(", first start")
-    assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # the word of rank 0 was taken back
+    assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # rank 0 has removed the published port
 
 
-def test_warned_of_its_time_limit_a_job_saves_and_goes_on(straight: RunConfig, tmp_path: Path) -> None:
+def test_warned_of_its_time_limit_a_job_saves_and_resumes(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(12)
     call("scancel", "--batch", "--signal=USR1", job.id)  # as --signal=B:USR1@300 has Slurm do
@@ -86,7 +86,7 @@ def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) ->
     assert "DUE TO TIME LIMIT" not in job.log()
 
 
-def test_a_time_limit_shorter_than_the_warning_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_a_time_limit_shorter_than_the_warning_is_reported_with_the_way_out(tmp_path: Path) -> None:
     config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
     job = submit(config, options=(*TWO_BY_TWO, "--time=2"))
     until(lambda: job.is_waiting(1), else_show=job.log)
@@ -97,7 +97,7 @@ def test_a_time_limit_shorter_than_the_warning_is_said_with_the_way_out(tmp_path
     assert decided == "dstrain: requeued (the time limit is near)"
 
 
-def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(tmp_path: Path) -> None:
+def test_cancelled_while_it_waits_for_its_restart_a_run_still_shows_the_way_out(tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path, training__max_steps=100_000))
     job.wait_step(6)
     call("scontrol", "requeue", job.id)
@@ -109,7 +109,7 @@ def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(t
     assert call("squeue", "--noheader", "--jobs", job.id) == ""
 
 
-def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
+def test_requeued_by_hand_then_preempted_a_job_resumes_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(8)
     call("scontrol", "requeue", job.id)
@@ -229,7 +229,7 @@ def test_two_jobs_that_start_together_on_one_node_do_not_meet(tmp_path: Path) ->
 
 
 def test_a_task_a_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_path: Path) -> None:
-    # stands in for Python where it trains, because there are no such GPUs
+    # replaces Python for training, because there are no such GPUs
     python = tmp_path / "python"
     python.write_text(
         '#!/bin/bash\n[[ "$1" = -[cm] ]] && exec "$REAL_PYTHON" "$@"\n'

@@ -1,4 +1,4 @@
-"""Sweeps as job arrays on a real Slurm: a run folder each, and each goes on alone."""
+"""Sweeps as job arrays on a real Slurm: every member has its run folder and resumes on its own."""
 
 import json
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> N
     for job in jobs:
         job.wait_step(12)
     array = last.id.partition("_")[0]
-    # the trap: to Slurm the job id of this one task means all of them
+    # the trap: to Slurm the job id of this one task means the whole array
     assert last.field("JobId") == array
     assert array not in (first.field("JobId"), other.field("JobId"))
     for job in (last, first):
