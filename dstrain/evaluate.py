@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         request = plan_evaluation(options)
         rendezvous = None
         if needs_rendezvous(process):
-            rendezvous = open_rendezvous(process, environment=os.environ, run_dir=request.output)
+            folder = RunFolder(request.output).rendezvous
+            rendezvous = open_rendezvous(process, environment=os.environ, folder=folder)
     except (UserError, OSError) as error:
         if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
             print(error, file=sys.stderr)

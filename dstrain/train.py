@@ -72,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous | None:
     if not needs_rendezvous(process):
         return None
-    return open_rendezvous(process, environment=os.environ, run_dir=folder.path)
+    return open_rendezvous(process, environment=os.environ, folder=folder.rendezvous)
 
 
 def _await_signals() -> None:

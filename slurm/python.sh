@@ -1,4 +1,4 @@
-# The batch scripts begin with this: the Python of their host and of their tasks, or a word on what is wrong with it.
+# Sourced by the batch scripts: sets the Python of the batch host and of the tasks, or exits with the reason why it cannot run.
 python=${DSTRAIN_PYTHON:-python}
 if ! "$python" -c 'import pydantic, yaml'; then
     echo "dstrain: '$python' on $(hostname) cannot run dstrain, see above (DSTRAIN_PYTHON is '${DSTRAIN_PYTHON-}'): export" \

@@ -1,43 +1,44 @@
-"""One start of a run: its lease, the record of each rank, the watchdog and the outcome keep the run folder safe."""
+"""One start of a run, an attempt: takes the lease and starts the watchdog; records the outcome at its end."""
 
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire, is_stop_requested, request_stop
+from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
 from dstrain.attempt.rank_records import Drill, Phases, ranks_dir
-from dstrain.attempt.watchdog import REPORT_SECONDS, Watchdog, end_process, run_within, start_watchdog
+from dstrain.attempt.watchdog import REPORT_SECONDS, Renewal, Watchdog, end_process, run_within, start_watchdog
 from dstrain.cluster.environment import ProcessInfo, read_start
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
+from dstrain.run_folder.claims import is_stop_requested, request_stop
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
 
 RENEWALS = 4
-"""Renewals of the lease before it goes stale, so that one or two may fail."""
+"""Renewals of the lease within the time after which it is stale, so that one or two may fail."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a run, as one rank sees it: its lease, its record, its watchdog and its outcome."""
+    """One start of a run on one rank: its lease, its record, its watchdog and its outcome."""
 
     run_dir: Path
     ranks: Ranks
     number: int
-    """That of the lease."""
+    """The number of the lease."""
     lease: Lease | None
-    """On rank 0 alone."""
+    """On rank 0 only; None elsewhere."""
     phases: Phases
     watchdog: Watchdog
 
     def check_lease(self) -> None:
-        """Whether this start may still write.
+        """Check that this attempt may still write to the run folder.
 
         Raises:
-            LeaseLost: another start has taken the folder over.
+            LeaseLost: another attempt has taken the folder over, or it was moved or removed.
         """
         if self.lease is None:
             return
@@ -47,22 +48,22 @@ class Attempt:
             raise LeaseLost(f"{self.run_dir} was moved or removed while this run was writing to it") from error
 
     def set_base(self, step: int) -> None:
-        """Record the step that this start begins from: what its predecessors commit later is never chosen."""
+        """Record the step that this attempt begins from. Checkpoints that earlier attempts commit after this are ignored."""
         if self.lease is not None:
             self.lease.set_base(step)
-        # again, for a finished run: until now this start might have been refused
+        # again, for a finished run: until now this attempt might have been refused
         self.report(RunOutcome("running", None, attempt=self.number))
 
     def request_stop(self) -> None:
-        """Leave word for the other ranks that the run was told to stop."""
+        """Request all ranks of this attempt to stop, through a file in the run folder."""
         request_stop(self.run_dir, number=self.number)
 
     def is_stop_requested(self) -> bool:
-        """Whether a rank has left such word."""
+        """Whether a rank of this attempt has requested a stop."""
         return is_stop_requested(self.run_dir, number=self.number)
 
     def report(self, outcome: RunOutcome) -> None:
-        """Write the outcome of this start; rank 0 writes."""
+        """Write the outcome of this attempt, on rank 0."""
         if self.ranks.rank == 0:
             write_outcome(self.run_dir, outcome)
 
@@ -82,10 +83,10 @@ def start_attempt(
     drill: Drill | None,
     environment: Mapping[str, str] = os.environ,
 ) -> Attempt:
-    """Take the run folder's lease and start the watchdog; a collective call. `environment` tells which job this is.
+    """Take the run folder's lease and start the watchdog; a collective call. `environment` names the Slurm job.
 
     Raises:
-        UserError: another start is writing to the folder, or it cannot be written to.
+        UserError: another attempt is writing to the folder, or it is not writable.
     """
     job, restart = read_start(environment)
     lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
@@ -94,14 +95,19 @@ def start_attempt(
     def end(code: int, message: str) -> None:
         _end(run_dir, code=code, message=message, attempt=number, phases=phases)
 
+    renewal = None
+    if lease is not None:
+        renewal = Renewal(
+            lease.renew,
+            every_seconds=machine.lease_seconds / RENEWALS,
+            on_lost=lambda error: end(1, str(error)),
+        )
     watchdog = start_watchdog(
         phases,
         run_dir=run_dir,
         local_ranks=local_ranks(ranks.process),
         limits=limits_in_seconds(machine),
-        renew=lease.renew if lease is not None else None,
-        renew_seconds=machine.lease_seconds / RENEWALS,
-        on_lost=lambda error: end(1, str(error)),
+        renewal=renewal,
         end=end,
     )
     attempt = Attempt(run_dir, ranks, number, lease, phases, watchdog)
@@ -113,13 +119,13 @@ def start_attempt(
 
 
 def limits_in_seconds(machine: Machine) -> dict[str, float]:
-    """The watchdog's limits by class of phase; 0 is none."""
+    """The watchdog's time limits by class of phase; 0 is no limit."""
     values = machine.watchdog.model_dump()
     return {name.removesuffix("_minutes"): minutes * 60 for name, minutes in values.items()}
 
 
 def local_ranks(process: ProcessInfo) -> Sequence[int]:
-    """The ranks of this host, as launchers number them."""
+    """All ranks of this host; launchers number them consecutively."""
     first = process.rank - process.local_rank
     return range(first, first + process.local_world_size)
 
@@ -127,7 +133,9 @@ def local_ranks(process: ProcessInfo) -> Sequence[int]:
 def take_lease(
     folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0
 ) -> tuple[Lease | None, int]:
-    """The lease of a folder, on rank 0 alone, and its number; a collective call with arguments as those of `acquire`.
+    """Acquire the lease of a folder on rank 0; a collective call. Arguments are those of `acquire`.
+
+    Returns the lease, None on other ranks, and its number, on all ranks.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.
@@ -145,10 +153,10 @@ def take_lease(
 
 
 def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases) -> None:
-    def leave_word() -> None:
+    def report() -> None:
         phases.end(message)
-        if code == EXIT_PREEMPTED:  # whoever lost the lease must leave the folder to its new writer
+        if code == EXIT_PREEMPTED:  # an attempt that lost its lease leaves the folder to the new writer
             write_bad_end(run_dir, RunOutcome("lost", code, message, attempt=attempt))
 
-    run_within(REPORT_SECONDS, leave_word)  # the file system may be what hangs
+    run_within(REPORT_SECONDS, report)  # with a deadline: the file system may be what hangs
     end_process(code, message)

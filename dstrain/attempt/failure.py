@@ -1,6 +1,6 @@
-"""What a rank leaves when it fails: a line or a traceback on the terminal, a report in `failures/`, the outcome of the run.
+"""Reports the failure of a rank: on the terminal, in `failures/` and as the outcome of the run.
 
-Knows nothing of torch: what the error means is known from its class.
+Imports no torch: the class of the error says what it means.
 """
 
 import sys
@@ -15,24 +15,26 @@ from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
 from dstrain.errors import PeerLost, UserError
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_bad_end
 
 PEER_SECONDS = 5.0
-"""How long a rank that lost a peer waits for the report of that peer."""
+"""How long a rank that lost a peer waits for that peer's report."""
 
 
 def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo, is_restart: bool = False) -> int:
-    """Say on the terminal and in the run folder why this rank fails, and return its exit code.
+    """Report on the terminal and in the run folder why this rank failed; return its exit code.
 
     A UserError is printed as its message, a lost peer as one line, any other error with its traceback. The exit code is
     EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, or if a scheduler
-    restarts a job whose folder is still held: its earlier start may soon end.
+    restarts a job while an earlier attempt still holds the folder: that attempt may end soon.
     """
     run_dir = Path(config.run_dir)
     if isinstance(error, PeerLost):
         return _report_lost_peer(error, run_dir=run_dir, rank=process.rank)
     full = "".join(traceback.format_exception(error))
-    if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another start
+    if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another attempt
         _write_report(full, error=error, run_dir=run_dir, rank=process.rank)
     code = EXIT_PREEMPTED if isinstance(error, LeaseHeld) and is_restart else 1
     if process.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
@@ -43,8 +45,8 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
 
 
 def newest_report(run_dir: Path) -> tuple[int, str | None]:
-    """When a rank last reported a failure, in nanoseconds of the file system's clock, and the last line of its report."""
-    reports = [(path.stat().st_mtime_ns, path) for path in (run_dir / "failures").glob("rank-*.txt")]
+    """Time of the newest failure report, in nanoseconds of the file system's clock, and its last line; (0, None) if none."""
+    reports = [(path.stat().st_mtime_ns, path) for path in RunFolder(run_dir).failures.glob("rank-*.txt")]
     if not reports:
         return 0, None
     time, path = max(reports)
@@ -53,10 +55,10 @@ def newest_report(run_dir: Path) -> tuple[int, str | None]:
 
 
 def _report_lost_peer(error: PeerLost, *, run_dir: Path, rank: int) -> int:
-    if culprit := _wait_for_report(run_dir / "failures", since=time.time() - PEER_SECONDS):
+    if culprit := _wait_for_report(RunFolder(run_dir).failures, since=time.time() - PEER_SECONDS):
         print(f"rank {rank} ends because {culprit} failed", file=sys.stderr)
         return 1
-    # the watchdog knows more of the ranks on this host, and ends this process with a message that names them
+    # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
     message = f"rank {rank} lost its connection to a rank that reported nothing: {error}"
     write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=_own_attempt(run_dir, rank=rank)))
@@ -66,16 +68,15 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, rank: int) -> int:
 
 def _write_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:
     try:
-        (run_dir / "failures").mkdir(parents=True, exist_ok=True)
-        (run_dir / "failures" / f"rank-{rank}.txt").write_text(full)
+        write_file(RunFolder(run_dir).failures / f"rank-{rank}.txt", full)
     except OSError as problem:
-        print(f"the failure could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
+        print(f"the failure report could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
     attempt = _own_attempt(run_dir, rank=rank)
     write_bad_end(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}", attempt=attempt))
 
 
 def _own_attempt(run_dir: Path, *, rank: int) -> int:
-    """Number of the attempt that this process belongs to, by its own record; 0 before it has one."""
+    """The attempt that this process belongs to, from its own record; 0 without one."""
     own = this_process()
     records = read_rank_records(ranks_dir(run_dir), ranks=[rank])
     ours = (own.host, own.pid_namespace, own.pid, own.process_start)

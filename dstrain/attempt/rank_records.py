@@ -1,7 +1,7 @@
-"""What every rank is doing, on disk: one small file a rank, `<run>/ranks/rank-00000.json`. Knows no models and no seconds.
+"""What every rank is doing, on disk: one small file per rank, `<run>/ranks/rank-00000.json`. Knows no time limits.
 
-A record is rewritten in place through an open descriptor, which costs microseconds, and lies in the page cache at once: it
-outlives SIGKILL and can be read while its writer hangs. A phase is the only place where a drill kills.
+A record is rewritten in place through an open descriptor, which takes microseconds. It is in the page cache at once, so it
+survives SIGKILL and can be read while its writer hangs. A drill kills only when a phase begins.
 """
 
 import json
@@ -22,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
+from dstrain.run_folder.layout import RunFolder
 
 log = logging.getLogger(__name__)
 
@@ -30,12 +31,12 @@ SavePhase = Literal[
     "idle", "begin", "write part", "part half written", "part written", "manifest", "rename", "renamed", "prune"
 ]
 TRACKS: Mapping[str, tuple[str, ...]] = {"main": get_args(MainPhase), "save": get_args(SavePhase)}
-"""Track to its phases; the first is where it starts. A phase belongs to one track alone."""
+"""Track to its phases. A track starts in its first phase; a phase belongs to one track only."""
 
 PHASE_LIMITS: Mapping[str, str] = {
     "set-up": "set_up",
     "step": "step",
-    "search": "evaluation",  # computes a step again in pieces, and may read all data for the text of a row
+    "search": "evaluation",  # repeats a step in pieces, and may read all data to find the text of a row
     "evaluation": "evaluation",
     "export": "save",
     "snapshot": "save",
@@ -43,24 +44,21 @@ PHASE_LIMITS: Mapping[str, str] = {
     "finish": "save",
     **dict.fromkeys(TRACKS["save"], "save"),
 }
-"""Phase to the class of its time limit."""
+"""Phase to the class of its time limit, a key of `machine.watchdog`."""
 
 DRILL_VARIABLE = "DSTRAIN_DRILL"
 _DRILL = re.compile(r"kill:(?P<phase>[^:]+):(?P<occurrence>[1-9][0-9]*)(?::rank=(?P<rank>[0-9]+))?")
 RECORD_BYTES = 1024
 
-Enter = Callable[..., None]
-"""`Phases.enter`, or `enter_nothing`."""
-
 
 @dataclass(frozen=True, slots=True)
 class RankRecord:
-    """One rank as its file tells. Times are seconds since 1970; `step` is None before the first."""
+    """The record of one rank. Times are seconds since 1970; `step` is None before the first step."""
 
     rank: int
     host: str
     pid_namespace: str
-    """A process id means something only to processes that share it; empty where there is no /proc."""
+    """Process ids are comparable only within one namespace; empty without /proc."""
     pid: int
     process_start: int
     attempt: int
@@ -72,9 +70,9 @@ class RankRecord:
     changed: float
     """When progress was last made."""
     heartbeat: float
-    """When the background thread of the process last ran, as far as it flushes this record."""
+    """When a background thread of the process last flushed this record."""
     ended: str | None
-    """Why the rank ended, in words; None while it runs, and for good if it was killed."""
+    """Why the rank ended; None while it runs and after it was killed."""
 
 
 _RECORD = TypeAdapter(RankRecord)
@@ -82,7 +80,7 @@ _RECORD = TypeAdapter(RankRecord)
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """Kill this process with SIGKILL when it enters `phase` for the `occurrence`-th time; `rank` None means every rank."""
+    """A request to kill a rank with SIGKILL when it enters `phase` for the `occurrence`-th time; `rank` None is every rank."""
 
     phase: str
     occurrence: int
@@ -90,7 +88,7 @@ class Drill:
 
 
 class Phases:
-    """The record of this rank. Safe to call from several threads."""
+    """The record of this rank. Its methods may be called from several threads."""
 
     def __init__(
         self,
@@ -120,17 +118,17 @@ class Phases:
         self._beats = 0
         self._changed = self._heartbeat = now()
         self._ended: str | None = None
-        # apart, so that quiet_seconds answers while a write hangs with the file system
+        # two locks, so that quiet_seconds returns while a write hangs in the file system
         self._state, self._writing = threading.Lock(), threading.Lock()
         folder.mkdir(parents=True, exist_ok=True)
-        # a cut-off earlier start may still hold the old file open: it must not write into this one
+        # an earlier attempt that was cut off may still hold the old file open: it must not write into this one
         record_path(folder, rank=rank).unlink(missing_ok=True)
         self._file = os.open(record_path(folder, rank=rank), os.O_RDWR | os.O_CREAT, 0o644)
         os.ftruncate(self._file, RECORD_BYTES)
         os.pwrite(self._file, _padded(self._values()), 0)
 
     def enter(self, phase: str, *, track: str = "main", step: int | None = None) -> None:
-        """Record that a phase begins; then, if a drill says so, kill this process."""
+        """Record that a phase begins; then kill this process if a drill requests it."""
         assert phase in TRACKS[track], (track, phase)
         with self._state:
             self._tracks[track] = phase
@@ -142,17 +140,17 @@ class Phases:
         if self._drill and (self._drill.phase, self._drill.occurrence) == (phase, entered):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def beat(self, *, track: str = "main") -> None:
+    def mark_progress(self, *, track: str = "main") -> None:
         """Record progress within the same phase."""
         with self._state:
             self._mark(track)
         self._write()
 
     def quiet_seconds(self) -> dict[str, tuple[str, float]]:
-        """Track to its phase and the seconds since its last progress; a track that is idle is not listed."""
+        """Track to its phase and the seconds since its last progress, without idle tracks."""
         with self._state:
             progress = dict(self._progress)
-            # whoever waits for a save gets on as long as the save does
+            # a rank that waits for a save makes progress as long as the save does
             if self._tracks["main"] == "wait for save":
                 progress["main"] = max(progress.values())
             clock = self._monotonic()
@@ -163,33 +161,33 @@ class Phases:
             }
 
     def record(self) -> RankRecord:
-        """This rank as it is now, from memory."""
+        """The present record of this rank, from memory."""
         with self._state:
             return RankRecord(**self._values())
 
-    def forgive(self, seconds: float) -> None:
-        """Take time off every track's silence, because the whole process was not running then (suspended by Slurm)."""
+    def discount_suspension(self, seconds: float) -> None:
+        """Subtract the time for which the whole process was suspended, for example by Slurm, from every track's quiet time."""
         with self._state:
             clock = self._monotonic()
             self._progress = {track: min(clock, then + seconds) for track, then in self._progress.items()}
 
     def end(self, reason: str) -> None:
-        """Record why this rank ends; without it, others take the end of this process for a loss."""
+        """Record why this rank ends. Without a reason the other ranks treat its end as a loss."""
         with self._state:
             self._ended = reason
         self._write()
 
     def flush(self) -> None:
-        """Record that a background thread of this process runs, and make other hosts see the record."""
+        """Record a heartbeat of the background thread, and sync the record so that other hosts see it."""
         with self._state:
             self._heartbeat = self._now()
         self._write()
-        # without a lock, because a sync may take seconds and progress must not wait for it; so it may be closed by now
+        # without a lock: a sync may take seconds, and progress must not wait for it; the file may be closed by now
         with suppress(OSError, ValueError):
             os.fsync(self._file)
 
     def close(self) -> None:
-        """Close the file; later progress is kept in memory alone."""
+        """Close the file; later progress is kept in memory only."""
         with self._writing:
             if self._file >= 0:
                 os.close(self._file)
@@ -209,7 +207,7 @@ class Phases:
             try:
                 os.pwrite(self._file, _padded(values), 0)
             except OSError as error:
-                # a record is a courtesy: a full disk ends a run in its checkpoints, with a better message
+                # not fatal: on a full disk the next checkpoint fails with a better message
                 log.warning("rank %d cannot record its phase: %s", self._fixed["rank"], error)
 
     def _values(self) -> dict[str, Any]:
@@ -225,29 +223,25 @@ class Phases:
 
 
 def _padded(record: dict[str, Any]) -> bytes:
-    # JSON's escapes make letters longer than they are, so the reason is cut where the whole fits
+    # JSON escapes lengthen the text, so the reason is shortened until the encoded record fits
     while len(text := json.dumps(record, ensure_ascii=False).encode("utf-8", errors="replace")) >= RECORD_BYTES:
         assert record["ended"], record
         record["ended"] = record["ended"][: -1 - len(record["ended"]) // 8]
     return text.ljust(RECORD_BYTES - 1) + b"\n"
 
 
-def enter_nothing(phase: str, *, track: str = "main", step: int | None = None) -> None:
-    """Stands in for `Phases.enter` where nobody watches."""
-
-
 def ranks_dir(run_dir: Path) -> Path:
-    """Where the records of a run lie."""
-    return run_dir / "ranks"
+    """The folder with the records of a run."""
+    return RunFolder(run_dir).rank_records
 
 
 def record_path(folder: Path, *, rank: int) -> Path:
-    """The file of a rank among the records of `folder`."""
+    """The file of one rank's record."""
     return folder / f"rank-{rank:05d}.json"
 
 
 def read_rank_records(folder: Path, *, ranks: Iterable[int] | None = None) -> list[RankRecord]:
-    """Records in the order of ranks, of all attempts; missing, torn and malformed files are passed over."""
+    """The records of `ranks`, by default of all, in rank order and from any attempt. Missing and malformed files are skipped."""
     paths = folder.glob("rank-*.json") if ranks is None else (record_path(folder, rank=rank) for rank in ranks)
     records = []
     for path in paths:
@@ -257,10 +251,10 @@ def read_rank_records(folder: Path, *, ranks: Iterable[int] | None = None) -> li
 
 
 def read_drill(environment: Mapping[str, str]) -> Drill | None:
-    """The drill that DSTRAIN_DRILL asks for, None without one.
+    """The drill that DSTRAIN_DRILL requests; None if it is unset.
 
     Raises:
-        UserError: it is malformed, or its phase does not exist.
+        UserError: its value is malformed or names an unknown phase.
     """
     value = environment.get(DRILL_VARIABLE, "")
     if not value:
@@ -270,7 +264,7 @@ def read_drill(environment: Mapping[str, str]) -> Drill | None:
     if not match or match["phase"] not in known:
         raise UserError(
             f"environment: {DRILL_VARIABLE} must be kill:PHASE:OCCURRENCE or kill:PHASE:OCCURRENCE:rank=RANK, as in "
-            f"'kill:write part:2:rank=1', with an occurrence from 1 and a phase of: {', '.join(known)}; found {value!r}"
+            f"'kill:write part:2:rank=1', with OCCURRENCE at least 1 and PHASE one of: {', '.join(known)}; found {value!r}"
         )
     rank = match["rank"]
     return Drill(phase=match["phase"], occurrence=int(match["occurrence"]), rank=None if rank is None else int(rank))

@@ -1,13 +1,13 @@
-"""Ends a rank that hangs, or whose neighbour on the same host was lost. Knows phases and their limits, not what is computed.
+"""Ends a rank that hangs, or that lost another rank on its host. Knows phases and their time limits, not what is computed.
 
-Two daemon threads a rank. The judge looks at memory alone, so that it ends a rank whose file system hangs too; the scout
-reads and writes the run folder. The rank that notices a hang announces it there, where the others look every second (on NFS
-another host may see it as late as its attribute cache allows, up to a minute).
+Every rank has two daemon threads. The judge uses memory only, so it can end a rank whose file system hangs. The scout reads
+and writes the run folder. The rank that notices a hang announces it in the run folder, which the others check every second (on
+NFS another host may see it up to a minute later, because of its attribute cache).
 
-A rank that is stopped, sleeps uninterruptibly or sits in C code that holds the GIL runs neither thread. The others hang
-soon, because they wait for it: a neighbour asks its C level for stacks by a signal, which faulthandler answers without the
-GIL, writes down what the kernel says of it, and kills it. Alone on its host, it is left to its launcher, once the ranks of
-other hosts have ended; alone in the run, nobody notices.
+Neither thread runs in a rank that is stopped, in uninterruptible sleep, or in C code that holds the GIL. The other ranks wait
+for it, so they soon hang themselves. One on the same host then sends it a signal, on which faulthandler dumps its stacks without
+the GIL, records its process state, and kills it. If it is the only rank on its host, its launcher has to kill it after the ranks
+on other hosts have ended. If it is the only rank of the run, the hang is not noticed.
 """
 
 import faulthandler
@@ -43,25 +43,26 @@ log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 GRACE_SECONDS = 5.0
-"""How long ranks of one host wait for each other's stacks."""
+"""How long the ranks of one host wait for each other's dumps."""
 FLUSH_SECONDS = 5.0
+"""How often a rank's record is synced to disk with a new heartbeat."""
 SUSPENDED_SECONDS = 5.0
-"""A judge that wakes this much too late was suspended with its whole process, and nobody hung."""
+"""If the judge wakes up this late, its whole process was suspended and the time does not count as a hang."""
 REPORT_SECONDS = 20.0
-"""How long the file system, or the log, may take before a rank ends without its last words."""
+"""How long the file system or the log may block before a rank ends without a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A rank of this host whose process is gone without a last word."""
+    """A rank of this host whose process is gone and has recorded no reason."""
 
     record: RankRecord
     process: Process | None
-    """What the process table still has under its process id."""
+    """The entry of the process table under its process id, if any."""
 
 
 def find_hang(quiet: Mapping[str, tuple[str, float]], limits: Mapping[str, float]) -> tuple[str, str, float] | None:
-    """Track, phase and quiet seconds of the track furthest over its limit; None while all get on. A limit of 0 is none."""
+    """Track, phase and quiet seconds of the track furthest over its limit; None if none is. A limit of 0 means no limit."""
     over = [
         (seconds - limit, track, phase, seconds)
         for track, (phase, seconds) in quiet.items()
@@ -73,7 +74,7 @@ def find_hang(quiet: Mapping[str, tuple[str, float]], limits: Mapping[str, float
 def find_lost(
     records: Iterable[RankRecord], *, own: RankRecord, find_process: Callable[[int], Process | None]
 ) -> list[Lost]:
-    """Ranks of this attempt and host that are gone and have not said why."""
+    """The ranks of this attempt and host that are gone without a recorded reason."""
     silent = [record for record in records if is_neighbour(record, own=own) and record.ended is None]
     return [
         Lost(record, find_process(record.pid)) for record in silent if not is_running(record, find_process=find_process)
@@ -81,25 +82,25 @@ def find_lost(
 
 
 def describe_lost(lost: Lost, *, now: float, oom_kills: int) -> str:
-    """Which rank, where, what it did last, and how it ended as far as that is known.
+    """One line: which rank was lost, how it ended as far as that is known, and what it did last.
 
-    `oom_kills` counts what the kernel has killed meanwhile for want of memory, in the job's own group.
+    `oom_kills` is the number of processes in the job's control group that the kernel killed meanwhile for lack of memory.
     """
     record, process = lost.record, lost.process
     end = ""
-    # until its parent has asked for it, a dead process keeps its status
+    # a dead process keeps its exit status until its parent collects it
     if process and process.start == record.process_start and process.exit_status:
         code = os.waitstatus_to_exitcode(process.exit_status)
         end = f" with exit code {code}" if code >= 0 else f" by signal {-code} ({signal.strsignal(-code)})"
     memory = f"; the kernel killed {oom_kills} process(es) of this job because host memory ran out" if oom_kills else ""
     who = f"rank {record.rank} (pid {record.pid} on {record.host})"
-    return f"lost {who}: it ended{end} without a word{memory}; {describe_record(record, now=now)}"
+    return f"lost {who}: it ended{end} without giving a reason{memory}; {describe_record(record, now=now)}"
 
 
 def count_oom_kills(groups: str, *, root: Path = Path("/sys/fs/cgroup")) -> int:
-    """Processes of this one's control group that the kernel killed for want of memory; 0 where it does not say.
+    """Number of processes in this process's control group that the kernel killed for lack of memory; 0 if it is unknown.
 
-    `groups` is the text of /proc/self/cgroup; the counts are those of the kernel's cgroup-v2.rst and, for v1, memory.rst.
+    `groups` is the text of /proc/self/cgroup. The counters are described in the kernel's cgroup-v2.rst and, for v1, memory.rst.
     """
     total = 0
     for line in groups.splitlines():
@@ -115,18 +116,18 @@ def count_oom_kills(groups: str, *, root: Path = Path("/sys/fs/cgroup")) -> int:
 
 def end_process(code: int, message: str) -> None:
     """End this process at once, whatever its other threads do."""
-    # with a deadline, because whoever hangs may hold the lock of the log, or nobody may empty its pipe
-    run_within(REPORT_SECONDS, lambda: _say(message))
+    # with a deadline: a thread that hangs may hold the lock of the log, or its pipe may be full
+    run_within(REPORT_SECONDS, lambda: _log_error(message))
     os._exit(code)
 
 
-def _say(message: str) -> None:
+def _log_error(message: str) -> None:
     log.error("%s", message)
     sys.stderr.flush()
 
 
 def run_within(seconds: float, action: Callable[[], None]) -> None:
-    """Run an action, and go on without its end if it takes longer."""
+    """Run an action in a thread; return after `seconds` even if it has not finished."""
     thread = threading.Thread(target=action, name="watchdog-report", daemon=True)
     thread.start()
     thread.join(seconds)
@@ -139,12 +140,22 @@ def _own_oom_kills() -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """The watchdog's times, which tests shorten."""
+
+    check_seconds: float = CHECK_SECONDS
+    grace_seconds: float = GRACE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
 class Renewal:
-    """How the lease is kept: see `start_watchdog`."""
+    """How the watchdog of rank 0 renews the lease of the run folder."""
 
     renew: Callable[[], None]
+    """Renews it once. After an OSError it is called again at the next renewal, because a file system may be away for a moment."""
     every_seconds: float
     on_lost: Callable[[Exception], None]
+    """Called with any other error of `renew`, which is then not called again."""
 
 
 class Watchdog:
@@ -172,18 +183,18 @@ class Watchdog:
         ]
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start both threads."""
         remove_leftovers(self._scene)
         faulthandler.register(STACKS_SIGNAL, file=self._stacks)
         for thread in self._threads:
             thread.start()
 
     def stop(self) -> None:
-        """Watch no longer; afterwards nothing ends this process."""
+        """Stop both threads; afterwards the watchdog does not end this process any more."""
         self._stopping.set()
         self._found.put(None)
         for thread in self._threads:
-            # the scout may wait for a file system that never answers
+            # with a deadline: the scout may wait for a file system that never responds
             thread.join(REPORT_SECONDS)
         faulthandler.unregister(STACKS_SIGNAL)
         self._stacks.close()
@@ -197,7 +208,7 @@ class Watchdog:
             clock = time.monotonic()
             late, before = clock - before - self._check_seconds, clock
             if late > SUSPENDED_SECONDS:
-                self._phases.forgive(late)
+                self._phases.discount_suspension(late)
             found = found or self._own_hang()
             if found and not self._stopping.is_set():
                 self._finish(found)
@@ -216,14 +227,16 @@ class Watchdog:
                 if isinstance(found, Hang):
                     report_hang(found, scene=self._scene, phases=self._phases)
             finally:
-                # or else the neighbours would take this end for a loss
+                # otherwise the other ranks of this host would report this one as lost
                 self._phases.end(message)
 
         if isinstance(found, Hang):
             message = f"{describe_hang(found)}; the stacks of all ranks are in {self._scene.folder}"
         else:
             message = describe_lost(found, now=time.time(), oom_kills=_own_oom_kills() - self._oom_kills)
-        message = f"{message}; rank {self._scene.own.rank} ends with code {EXIT_PREEMPTED}, to be started again"
+        message = (
+            f"{message}; rank {self._scene.own.rank} exits with code {EXIT_PREEMPTED} so that the run is started again"
+        )
         run_within(2 * self._scene.grace_seconds + REPORT_SECONDS, report)
         self._end(EXIT_PREEMPTED, message)
 
@@ -231,11 +244,11 @@ class Watchdog:
         renewed = flushed = time.monotonic()
         while not self._stopping.wait(self._check_seconds):
             try:
-                if found := load_hang(self._scene) or self._lost_neighbour():
+                if found := load_hang(self._scene) or self._find_lost_neighbour():
                     self._found.put(found)
                     return
             except OSError as error:
-                log.warning("rank %d cannot look after its neighbours: %s", self._scene.own.rank, error)
+                log.warning("rank %d cannot check the other ranks of its host: %s", self._scene.own.rank, error)
             clock = time.monotonic()
             if self._renewal and clock - renewed >= self._renewal.every_seconds:
                 self._renew(self._renewal)
@@ -248,15 +261,15 @@ class Watchdog:
         try:
             renewal.renew()
         except OSError as error:
-            log.warning("the lease on the run folder could not be renewed, it is tried again: %s", error)
-        except Exception as error:  # the lease is another module's, and so are its errors
+            log.warning("the lease of the run folder could not be renewed; it will be tried again: %s", error)
+        except Exception as error:  # any other error of the caller's function means that the lease is lost
             self._renewal = None
             renewal.on_lost(error)
 
-    def _lost_neighbour(self) -> Lost | None:
+    def _find_lost_neighbour(self) -> Lost | None:
         ranks: Iterable[int] = self._scene.local_ranks
         lost: list[Lost] = []
-        # twice, because a rank may have written its last word after its record was read
+        # twice, because a rank may have recorded its end after its record was read
         for _ in range(2):
             records = read_rank_records(ranks_dir(self._scene.run_dir), ranks=ranks)
             lost = find_lost(records, own=self._scene.own, find_process=read_process)
@@ -270,24 +283,25 @@ def start_watchdog(
     run_dir: Path,
     local_ranks: Sequence[int],
     limits: Mapping[str, float],
-    renew: Callable[[], None] | None,
-    renew_seconds: float,
-    on_lost: Callable[[Exception], None],
+    renewal: Renewal | None = None,
     end: Callable[[int, str], None] = end_process,
-    check_seconds: float = CHECK_SECONDS,
-    grace_seconds: float = GRACE_SECONDS,
+    timing: Timing = Timing(),
 ) -> Watchdog:
-    """Watch over this rank and its neighbours, the `local_ranks` of this host; `phases` writes into `ranks_dir(run_dir)`.
+    """Start to watch this rank and the other ranks of its host.
 
-    `limits` has seconds for every class of PHASE_LIMITS, 0 for none. `end` gets the exit code and a message, on a thread of
-    the watchdog. `renew` keeps the lease of the run folder, on rank 0. What it raises goes to `on_lost`, and it is not called
-    again; but for an OSError, which a file system gives that is away for a moment: the next renewal shows what came of it.
+    Args:
+        phases: the record of this rank, in `ranks_dir(run_dir)`.
+        local_ranks: all ranks of this host.
+        limits: seconds without progress for every class of `PHASE_LIMITS`; 0 is no limit.
+        renewal: on rank 0, how the lease is renewed.
+        end: ends the process; called with the exit code and a message on a thread of the watchdog.
     """
     assert limits.keys() >= set(PHASE_LIMITS.values()), limits
     own = phases.record()
     assert own.rank in local_ranks, (own.rank, local_ranks)
-    scene = Scene(run_dir=run_dir, own=own, local_ranks=local_ranks, grace_seconds=grace_seconds)
-    renewal = Renewal(renew, every_seconds=renew_seconds, on_lost=on_lost) if renew else None
-    watchdog = Watchdog(phases, scene=scene, limits=limits, renewal=renewal, end=end, check_seconds=check_seconds)
+    scene = Scene(run_dir=run_dir, own=own, local_ranks=local_ranks, grace_seconds=timing.grace_seconds)
+    watchdog = Watchdog(
+        phases, scene=scene, limits=limits, renewal=renewal, end=end, check_seconds=timing.check_seconds
+    )
     watchdog.start()
     return watchdog

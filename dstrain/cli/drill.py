@@ -9,9 +9,9 @@ import typer
 from dstrain.cli.common import RECIPE, Overrides
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from dstrain.config.load import load_config
-from dstrain.drill.drill import perform
+from dstrain.drill.drill import run_drill
 from dstrain.drill.launch import count_gpus
-from dstrain.drill.scenarios import MIN_STEPS, plan_stories
+from dstrain.drill.scenarios import MIN_STEPS, plan_scenarios
 from dstrain.errors import UserError
 
 
@@ -23,25 +23,25 @@ def drill(
     ] = None,
     steps: Annotated[int, typer.Option("--steps", min=MIN_STEPS, help="Optimizer steps of each run.")] = 12,
     output: Annotated[Path | None, typer.Option("--output", help="The drill's folder; <run folder>-drill.")] = None,
-    life_minutes: Annotated[
-        float, typer.Option("--life-minutes", help="An attempt that takes longer is killed and counts as failed.")
+    launch_minutes: Annotated[
+        float, typer.Option("--launch-minutes", help="An attempt that takes longer is killed and counts as failed.")
     ] = 30.0,
-    stories: Annotated[str, typer.Option("--stories", hidden=True, help="step,manifest: these alone.")] = "",
+    scenarios: Annotated[str, typer.Option("--scenarios", hidden=True, help="step,manifest: these alone.")] = "",
 ) -> None:
     """Kill a short run of a recipe at chosen moments on this machine, and prove that nothing is lost: exit code 0 if so."""
     try:
         loaded = load_config(config, overrides=overrides or (), check_files=True)
-        nothing_lost = perform(
+        nothing_lost = run_drill(
             loaded,
-            stories=plan_stories(
+            scenarios=plan_scenarios(
                 num_ranks=ranks or max(1, count_gpus(os.environ)),
                 steps=steps,
                 has_rehearsal=loaded.evaluation.rehearsal,
-                only=[name for name in stories.split(",") if name],
+                only=[name for name in scenarios.split(",") if name],
             ),
             steps=steps,
             folder=output or Path(f"{loaded.run_dir.rstrip('/')}-drill"),
-            life_minutes=life_minutes,
+            launch_minutes=launch_minutes,
             environment=os.environ,
             say=typer.echo,
         )

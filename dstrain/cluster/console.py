@@ -1,4 +1,4 @@
-"""What a rank prints: its own words, and none of what libraries say of themselves. Called before they are imported."""
+"""Sets up what a rank prints: its own log messages, without the noise of libraries. Called before these are imported."""
 
 import logging
 import os
@@ -12,17 +12,17 @@ log = logging.getLogger("dstrain")
 
 
 def quiet_libraries(process: ProcessInfo) -> None:
-    """Set up logging, and the environment that libraries read when they are imported."""
+    """Set up logging and the environment variables that libraries read when they are imported."""
     logging.basicConfig(
         level=logging.WARNING,
         format="%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s",
         stream=sys.stderr,
     )
     log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
-    # set before the import: DeepSpeed warns on every rank that a CPU is a CPU, torch of names that DeepSpeed calls
+    # DeepSpeed warns on every rank about a missing GPU, and torch warns about deprecated functions that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
-    # without an activated environment DeepSpeed would not find ninja beside this interpreter
+    # so that DeepSpeed finds the ninja beside this interpreter even if the environment is not activated
     tools = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

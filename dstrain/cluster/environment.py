@@ -1,6 +1,6 @@
-"""Who this process is among its peers, read from a mapping of the environment. Knows nothing of torch.
+"""The rank, peers and launcher of this process, read from environment variables. Imports no torch.
 
-Four ways of starting are told apart: the `deepspeed` launcher, `torchrun`, `srun` (SLURM_* alone) and plain `python`.
+Four launchers are distinguished: `deepspeed`, `torchrun`, `srun` (only SLURM_* variables) and plain `python`.
 """
 
 import re
@@ -12,24 +12,24 @@ from dstrain.cluster.nodes import first_node
 from dstrain.errors import UserError
 
 CAUSE_VARIABLE = "DSTRAIN_CAUSE"
-"""Tells the ranks why they were started."""
+"""Has the reason why the ranks were started, set by the batch script."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessInfo:
-    """One process of a run. Ranks are 0-based; `world_size` counts processes over all nodes."""
+    """One process of a run. Ranks count from 0; `world_size` is the number of processes on all nodes."""
 
     rank: int
     local_rank: int
     world_size: int
     master_address: str
     master_port: int
-    """0 where the launcher leaves it to the ranks to agree on one."""
+    """0 if the ranks have to agree on a port themselves (rendezvous.py)."""
     launcher: str
     local_world_size: int = 1
-    """Processes on this node, as far as the launcher says."""
+    """Processes on this node; 1 if the launcher does not say."""
     launched_by: tuple[int, ...] = ()
-    """Process ids of the launcher that would leave this rank behind when it dies, nearest first."""
+    """Process ids of the launcher, nearest first, if this rank would outlive it; else empty."""
 
     def as_environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""
@@ -43,10 +43,10 @@ class ProcessInfo:
 
 
 def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
-    """What the environment says of this process: its rank, its peers, its launcher.
+    """The rank, peers and launcher of this process.
 
     Raises:
-        UserError: variables of a launcher are there in part, or are not numbers.
+        UserError: a launcher's variables are incomplete or not numbers.
     """
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _launched_process(environment)
@@ -64,7 +64,7 @@ def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
     if missing:
         given = " and ".join(key for key in ("RANK", "WORLD_SIZE") if key in environment)
         raise UserError(
-            f"environment: {given} set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
+            f"environment: {given} is set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
             f"{given} for a single process"
         )
     return ProcessInfo(
@@ -92,7 +92,7 @@ def _slurm_process(environment: Mapping[str, str]) -> ProcessInfo:
         local_rank=_number(environment, "SLURM_LOCALID"),
         world_size=_number(environment, "SLURM_NTASKS"),
         master_address=environment.get("MASTER_ADDR") or first_node(nodes),
-        # no formula: on a shared node its port may belong to another job (rendezvous.py)
+        # not computed from the job id: on a shared node that port may be taken by another job (rendezvous.py)
         master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
         launcher="srun",
         local_world_size=_local_world_size(environment),
@@ -100,7 +100,7 @@ def _slurm_process(environment: Mapping[str, str]) -> ProcessInfo:
 
 
 def _local_world_size(environment: Mapping[str, str]) -> int:
-    # torchrun's name, DeepSpeed's, and Slurm's, which looks like 4(x2),3
+    # the names of torchrun, DeepSpeed and Slurm, whose value looks like 4(x2),3
     for key in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "SLURM_STEP_TASKS_PER_NODE"):
         if leading := re.match(r"\d+", environment.get(key, "")):
             return int(leading[0])
@@ -110,21 +110,23 @@ def _local_world_size(environment: Mapping[str, str]) -> int:
 def _number(environment: Mapping[str, str], key: str) -> int:
     value = environment.get(key, "")
     if not value.isdecimal():
-        raise UserError(f"environment: {key} must be a whole number, found {value!r}; start through a launcher")
+        raise UserError(
+            f"environment: {key} must be a whole number, found {value!r}; start with deepspeed, torchrun or srun"
+        )
     return int(value)
 
 
 def free_port() -> int:
-    """A TCP port on this host that is free at this moment."""
+    """A TCP port of this host that is free at present."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def read_start(environment: Mapping[str, str]) -> tuple[str, int]:
-    """The job that this process is a start of, as no other cluster calls one of its own, and how often it was restarted.
+    """The Slurm job of this process as `cluster/job`, which is unique among clusters, and how often it was restarted.
 
-    `("", 0)` outside a job.
+    Returns `("", 0)` outside a job.
     """
     job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
     if not job.isdecimal() or not restart.isdecimal():

@@ -1,4 +1,4 @@
-"""Notices that the launcher of this rank has died. `deepspeed` and torchrun leave their ranks behind when signalled."""
+"""Detects that the launcher of this rank has died. `deepspeed` and torchrun leave their ranks behind when signalled."""
 
 import os
 import threading
@@ -11,7 +11,7 @@ LAUNCHERS = ("deepspeed", "torchrun")
 
 
 def parent_of(pid: int) -> int:
-    """Process id of a process's parent, 0 when the process is gone."""
+    """Process id of a process's parent; 0 if the process is gone."""
     process = read_process(pid)
     return process.parent if process else 0
 
@@ -27,10 +27,10 @@ def ancestors(pid: int, *, depth: int) -> list[int]:
 
 
 def find_launcher(launcher: str) -> tuple[int, ...]:
-    """Processes that started this rank and may die without it; to be asked early, while they are still there.
+    """Process ids of the launcher if this rank would outlive it, nearest first. Call it early, while they still run.
 
-    None for launchers that outlive their ranks, and for `python`: the shell that started it in the background may end. The
-    deepspeed command starts an inner launcher, which starts the ranks: both count.
+    Empty for launchers that end their ranks, and for `python`, because the shell that started it in the background may end.
+    The deepspeed command starts an inner launcher, which starts the ranks: both count.
     """
     if launcher not in LAUNCHERS:
         return ()
@@ -38,7 +38,7 @@ def find_launcher(launcher: str) -> tuple[int, ...]:
 
 
 def watch_launcher(launched_by: tuple[int, ...], *, on_death: Callable[[], None]) -> None:
-    """Call `on_death` once, from a background thread, when one of these ancestors is gone."""
+    """Call `on_death` once, on a background thread, when one of these ancestors has died."""
     if not launched_by:
         return
     pause = threading.Event()

@@ -1,4 +1,4 @@
-"""Slurm's node lists, as text. Needs no scontrol, which containers lack."""
+"""Parses Slurm's node lists without scontrol, which containers lack."""
 
 import re
 
@@ -9,7 +9,7 @@ _NODES = re.compile(rf"[^\[\],\s]+(?:{_RANGES}[^\[\],\s]*)*(?=,|$)")
 
 
 def first_node(node_list: str) -> str:
-    """The first host of a Slurm node list: `gpu[07-09,12],login1` gives `gpu07`.
+    """The first host of a Slurm node list, such as `gpu07` of `gpu[07-09,12],login1`.
 
     Raises:
         UserError: the list is empty or malformed.

@@ -1,6 +1,6 @@
-"""The process group and the few exchanges between ranks that are not part of a training step.
+"""The process group, and the exchanges between ranks outside the training step.
 
-They run over gloo on the CPU, beside the device's own backend, so that asking a question costs no device synchronisation.
+These run over gloo on the CPU, beside the device's own backend, so that they need no device synchronisation.
 """
 
 import os
@@ -19,12 +19,12 @@ from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.errors import PeerLost, UserError
 
 _GLOO_ERROR = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
-"""How gloo's errors open, with the line of its source: torch gives them no type of their own, as it does NCCL's."""
+"""How gloo's errors begin: torch raises them as plain RuntimeError, unlike those of NCCL."""
 
 
 @contextmanager
 def named_peer_loss() -> Iterator[None]:
-    """Raise PeerLost instead of the error by which the process group says that its connection to another rank broke."""
+    """Convert errors of the process group about a lost connection into PeerLost."""
     try:
         yield
     except UserError:
@@ -47,12 +47,12 @@ def _is_network_error(error: BaseException | None) -> bool:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among its peers, with its device."""
+    """The ranks of a run as seen from this process: its rank, its device, and collective calls."""
 
     process: ProcessInfo
     device: torch.device
     group: dist.ProcessGroup | None
-    """The gloo group; None is the default group, which is gloo already on CPU."""
+    """The gloo group; None for the default group, which is gloo on CPU."""
     timeout: timedelta = timedelta(minutes=30)
     """How long a rank waits for the others."""
 
@@ -65,22 +65,22 @@ class Ranks:
         return self.process.world_size
 
     def beside(self) -> "Ranks":
-        """The same ranks with a gloo group of their own, for exchanges of another thread; a collective call."""
+        """The same ranks with a gloo group of their own, for use by another thread; a collective call."""
         if self.world_size == 1:
             return self
         return replace(self, group=dist.new_group(backend="gloo", timeout=self.timeout))
 
     def leave(self) -> None:
-        """End the process group, when all ranks are done; a collective call.
+        """Destroy the process group once all ranks are done; a collective call.
 
-        Some ranks that ended without it, while others went on, were aborted by threads of the group (exit code 134).
+        Without it, some ranks that exited while others still ran were aborted by the group's threads (exit code 134).
         """
         if self.world_size > 1:
             self.barrier()
             dist.destroy_process_group()
 
     def gather(self, value: Any) -> list[Any] | None:
-        """Every rank's value in the order of ranks on rank 0, None elsewhere."""
+        """Every rank's value in rank order on rank 0; None elsewhere."""
         if self.world_size == 1:
             return [value]
         received: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
@@ -96,11 +96,11 @@ class Ranks:
         return box[0]
 
     def max(self, values: Sequence[int]) -> list[int]:
-        """The largest of every rank's values, item by item."""
+        """The element-wise maximum over all ranks."""
         return [int(value) for value in self._reduce(torch.tensor(values, dtype=torch.int64), dist.ReduceOp.MAX)]
 
     def sum(self, values: Sequence[float]) -> list[float]:
-        """The sum of every rank's values, item by item, in float64."""
+        """The element-wise sum over all ranks, in float64."""
         return [float(value) for value in self._reduce(torch.tensor(values, dtype=torch.float64), dist.ReduceOp.SUM)]
 
     def barrier(self) -> None:
@@ -115,19 +115,19 @@ class Ranks:
 
 
 def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendezvous | None = None) -> Ranks:
-    """Start the process group; with several GPUs on a node, each rank takes the one of its local rank.
+    """Start the process group and choose this rank's device.
 
-    Without a `rendezvous`, at which the ranks have agreed on a port, the launcher's address and port are used.
+    Uses the port of `rendezvous` if the ranks agreed on one, else the launcher's.
 
     Raises:
         UserError: more ranks on this node than GPUs, or the port is in use.
     """
     os.environ.update(process.as_environment())
-    # DeepSpeed asks for its own groups with this limit; its default of 10 minutes ends long evaluations
+    # DeepSpeed's own groups use this timeout; its default of 10 minutes is too short for long evaluations
     os.environ.setdefault("DEEPSPEED_TIMEOUT", str(timeout_minutes))
     device = choose_device(process)
     if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
-        # ranks that each take every core slow each other down
+        # ranks that each use every core slow each other down
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // process.local_world_size))
     backend = "nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
@@ -138,7 +138,7 @@ def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendez
         if "EADDRINUSE" not in str(error):
             raise
         raise UserError(
-            f"port {process.master_port} of this machine is in use, probably by another run: start with another one "
+            f"port {process.master_port} of this machine is in use, probably by another run; choose another port "
             "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
         ) from error
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
@@ -146,7 +146,7 @@ def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendez
 
 
 def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous, timeout: timedelta) -> Any:
-    """The store of the process group over the port that rank 0 has held since the start; returns when all ranks are there."""
+    """The store of the process group on the port that rank 0 has held since the start; returns once all ranks have connected."""
     store_class: Any = vars(dist)["TCPStore"]  # exported at run time only
     store = store_class(
         process.master_address,
@@ -161,7 +161,7 @@ def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous, timeout: timede
 
 
 def choose_device(process: ProcessInfo) -> torch.device:
-    """The rank's GPU, or the CPU where there is none. Slurm may show each task its own GPU only.
+    """The GPU of this rank's local rank, or the CPU without GPUs. Slurm may show each task only its own GPU.
 
     Raises:
         UserError: more ranks on this node than GPUs.
@@ -172,7 +172,7 @@ def choose_device(process: ProcessInfo) -> torch.device:
     own_gpu_only = count == 1 and process.launcher == "srun"
     if process.local_rank >= count and not own_gpu_only:
         raise UserError(
-            f"LOCAL_RANK {process.local_rank} has no GPU: this node shows {count}; start at most {count} ranks on a node"
+            f"LOCAL_RANK {process.local_rank} has no GPU: this node shows {count}; start at most {count} ranks per node"
         )
     device = torch.device("cuda", 0 if own_gpu_only else process.local_rank)
     torch.cuda.set_device(device)

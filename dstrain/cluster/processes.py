@@ -1,4 +1,4 @@
-"""The process table of this host, as Linux shows it in /proc. Knows nothing of ranks or leases."""
+"""The process table of this host (Linux: /proc). Knows nothing of ranks or leases."""
 
 import os
 import socket
@@ -10,27 +10,27 @@ from typing import Annotated
 from pydantic import Field
 
 HIDDEN = -1
-"""Start time of a process that is there but may not be looked at."""
+"""Start time of a process that exists but is hidden from this user."""
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A line of the process table."""
+    """An entry of the process table."""
 
     start: int
-    """Clock ticks between boot and the start of the process; tells a process from a later one of the same id."""
+    """Clock ticks from boot to the start of the process; distinguishes it from a later process with the same id."""
     state: str
     """R, S, D, T, Z, …: proc_pid_stat(5)."""
     parent: int
-    """Its process id."""
+    """Process id of the parent."""
     exit_status: int
-    """As of wait(2), once `state` is Z; 0 where it may not be seen."""
+    """The status for wait(2) once `state` is Z; 0 if this user may not see it."""
 
 
 def read_process(pid: int) -> Process | None:
-    """A process of this host, None when there is none (Linux: /proc/PID/stat, fields 3, 4, 22 and 52)."""
+    """A process of this host; None if it does not exist (/proc/PID/stat, fields 3, 4, 22 and 52)."""
     try:
-        # bytes: a process name may be cut in the middle of a letter
+        # as bytes, because the process name may be cut inside a character
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return None
@@ -39,16 +39,16 @@ def read_process(pid: int) -> Process | None:
 
 
 def process_start(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot; None when it is gone, or HIDDEN."""
+    """Start of a process in clock ticks since boot; None if it is gone, HIDDEN if this user may not see it."""
     process = read_process(pid)
     if process is None:
         return HIDDEN if _is_there(pid) else None
-    # killed but not yet waited for by its parent, which in a container may be never: it writes no more
+    # a zombie cannot write any more; in a container its parent may never collect it
     return None if process.state in ("Z", "X") else process.start
 
 
 def _is_there(pid: int) -> bool:
-    # /proc mounted with hidepid shows no processes of other users, but a signal tells them from none
+    # /proc with hidepid hides processes of other users, but signal 0 shows whether they exist
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -60,35 +60,35 @@ def _is_there(pid: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds something, as it is written down for others to judge."""
+    """The process that holds something, identified so that other processes can check whether it still runs."""
 
     host: str
     pid: Annotated[int, Field(ge=1, lt=1 << 31)]
     process_start: int
-    """Clock ticks since boot: a process id is used again, with another start."""
+    """Clock ticks from boot to its start, because process ids are reused."""
     pid_namespace: str
-    """Pid namespace and boot; process ids are comparable only where it is equal. Empty where there is no /proc."""
+    """Pid namespace and boot id. Process ids are comparable only if it is equal. Empty without /proc."""
     since: str
-    """ISO time, for people."""
+    """ISO time, for messages."""
 
     def may_see(self, other: "Holder") -> bool:
-        """Whether the other's process id means the same process to this one."""
-        # the host too: clones of a virtual machine share their boot id
-        alike = (self.host, self.pid_namespace) == (other.host, other.pid_namespace)
-        return alike and self.pid_namespace != ""
+        """Whether this process can look up the other one by its process id."""
+        # the host as well, because clones of a virtual machine share their boot id
+        is_here = (self.host, self.pid_namespace) == (other.host, other.pid_namespace)
+        return is_here and self.pid_namespace != ""
 
     def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}, there since {self.since}"
+        return f"process {self.pid} on {self.host}, since {self.since}"
 
 
 def this_process() -> Holder:
-    """The process that asks, from this moment on."""
+    """The calling process, with the present time."""
     pid = os.getpid()
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         pid_namespace = f"{os.readlink('/proc/self/ns/pid')} {boot}"
     except OSError:
-        pid_namespace = ""  # no Linux: its claim is judged like another host's
+        pid_namespace = ""  # not Linux: treated like a process on another host
     return Holder(
         host=socket.gethostname(),
         pid=pid,

@@ -1,6 +1,6 @@
-"""When an allocation ends, and what still fits into it by what its parts have taken so far. Knows no scheduler's commands.
+"""When an allocation ends, and what still fits into it, judged by past durations. Knows no scheduler's commands.
 
-A warning signal is one way to hear of the end. Where none comes, or too late, the run must know by itself.
+A warning signal is one way to learn of the end. If none comes, or too late, the run must know by itself.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,19 +11,19 @@ END_VARIABLES = ("DSTRAIN_ALLOCATION_END", "SLURM_JOB_END_TIME")
 """Seconds since 1970; the first is for schedulers that are not Slurm."""
 
 ALLOCATION_ENDS = "its allocation ends"
-"""Why a run stops that saw the end coming; told to whoever decides on a requeue."""
+"""The reason of a run that stops because its time is up; slurm/job.py reads it to decide on a requeue."""
 
 FORGETTING = 0.1
-"""Share of the newest duration where it is shorter than what was expected. A longer one is believed at once."""
+"""Weight of a new duration that is shorter than expected. A longer one replaces the expectation at once."""
 MAX_RESERVED = 0.1
-"""Share of an allocation that is kept free at most: a short one is there to train, too."""
+"""Largest share of an allocation that is kept free, so that a short one still trains."""
 
 
 def read_allocation_end(environment: Mapping[str, str]) -> float | None:
-    """When this allocation ends, in seconds since 1970; None where nobody says.
+    """When this allocation ends, in seconds since 1970; None if no variable is set.
 
     Raises:
-        UserError: a variable holds something else.
+        UserError: a variable is not a number.
     """
     for name in END_VARIABLES:
         if text := environment.get(name, "").strip():
@@ -37,10 +37,10 @@ def read_allocation_end(environment: Mapping[str, str]) -> float | None:
 
 
 class WallTime:
-    """The time left, and how long a step, an evaluation and a save take."""
+    """The time left in an allocation, and how long a step, an evaluation and a save are expected to take."""
 
     def __init__(self, end: float | None, *, reserve_seconds: float, now: Callable[[], float]) -> None:
-        """`reserve_seconds` are kept for what comes after the last save; `now` gives seconds since 1970."""
+        """`reserve_seconds` are kept free for the time after the last save; `now` returns seconds since 1970."""
         self._end = end
         self._reserve = reserve_seconds if end is None else min(reserve_seconds, MAX_RESERVED * max(0.0, end - now()))
         self._now = now
@@ -49,44 +49,44 @@ class WallTime:
 
     @property
     def durations(self) -> dict[str, float]:
-        """Seconds that a `step`, an `evaluation` and a `save` are expected to take; those that were seen."""
+        """Expected seconds by kind (`step`, `evaluation`, `save`); only kinds measured so far."""
         return dict(self._expected)
 
     def load(self, durations: Mapping[str, float]) -> None:
-        """Take up what an earlier process has learned."""
+        """Restore the durations of an earlier attempt."""
         self._expected = dict(durations)
 
-    def learn(self, part: str, seconds: float) -> None:
-        """Take up how long a part has taken."""
-        before = self._expected.get(part, 0.0)
-        self._expected[part] = max(seconds, before + FORGETTING * (seconds - before))
+    def record_duration(self, kind: str, seconds: float) -> None:
+        """Update the expectation with a measured duration."""
+        before = self._expected.get(kind, 0.0)
+        self._expected[kind] = max(seconds, before + FORGETTING * (seconds - before))
 
     def begin_save(self) -> None:
-        """A save begins, and may go on in the background."""
+        """Note that a save begins, which may run in the background."""
         self._save_began = self._now()
 
     def end_save(self) -> None:
-        """The save has ended."""
+        """Note that the save has ended, and record its duration."""
         if self._save_began is not None:
-            self.learn("save", self._now() - self._save_began)
+            self.record_duration("save", self._now() - self._save_began)
             self._save_began = None
 
     def is_over(self) -> bool:
-        """Whether another step would leave too little time for a save after it."""
+        """Whether another step would leave too little time for the save after it."""
         return not self._fits("step")
 
     def fits_evaluation(self) -> bool:
-        """Whether an evaluation can end in time; the first one is given a try."""
+        """Whether an evaluation can end in time. The first one always starts, since its duration is unknown."""
         return "evaluation" not in self._expected or self._fits("evaluation", "step")
 
     def must_save(self) -> bool:
-        """Whether there is time for a save, and for nothing else."""
+        """Whether only a save still fits."""
         return not self._fits()
 
-    def _fits(self, *parts: str) -> bool:
+    def _fits(self, *kinds: str) -> bool:
         if self._end is None:
             return True
-        # a save not seen yet takes no less than what comes after it; one in flight must end before the next begins
+        # before the first save the reserve is the estimate; a save in flight must end before the next one begins
         save = self._expected.get("save", self._reserve) * (1 if self._save_began is None else 2)
-        needed = sum(self._expected.get(part, 0.0) for part in parts) + save + self._reserve
+        needed = sum(self._expected.get(kind, 0.0) for kind in kinds) + save + self._reserve
         return self._end - self._now() >= needed

@@ -1,5 +1,7 @@
-"""Goes through the stories of a drill in its own folder, and leaves a table, logs and whatever was not ok. Starts no
-process itself and prints nothing."""
+"""Runs the scenarios of a drill in a folder of its own; leaves a table, logs and the run folders. Prints nothing itself.
+
+The processes are started by launch.py, and their results are judged by compare.py.
+"""
 
 import hashlib
 import json
@@ -10,16 +12,15 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from dstrain.checkpoint.verify import CHECKPOINTS
 from dstrain.cluster.processes import Holder, process_start, this_process
 from dstrain.config.load import dump_config, recipe_hash
 from dstrain.config.schema import RunConfig
 from dstrain.drill.compare import (
     LEGEND,
     Difference,
-    Ended,
+    Exit,
+    FinishedRun,
     Result,
-    Told,
     as_json,
     compare,
     failed,
@@ -27,119 +28,127 @@ from dstrain.drill.compare import (
     markdown_report,
     text_table,
 )
-from dstrain.drill.launch import ended_like_ctrl_c, live
-from dstrain.drill.scenarios import CONTROL, STRAIGHT, Life, Story, announce, shorten
+from dstrain.drill.launch import interrupted_like_ctrl_c, launch_ranks
+from dstrain.drill.scenarios import CONTROL, STRAIGHT, RankLaunch, Scenario, announce, shorten
 from dstrain.errors import UserError
+from dstrain.run_folder.layout import FINAL, MODELS, NAMES, RunFolder
 from dstrain.run_folder.reading import RunFolderError
 from dstrain.run_folder.record import load_record
 
 MARKER = ".dstrain-drill"
-LARGE = (CHECKPOINTS, "best", "final")
+LARGE = (NAMES.checkpoints.name, *MODELS)
 """Sub-folders of a run that hold weights."""
 TAIL_LINES = 15
+"""Lines of a log that are shown when a scenario fails."""
 
 _HOLDER = TypeAdapter(Holder)
 
-Live = Callable[..., Ended]
+LaunchRanks = Callable[..., Exit]
+"""`launch_ranks` of launch.py with everything fixed that is the same for all launches."""
 
 
 @dataclass
-class Performance:
-    """What a drill knows so far."""
+class DrillRun:
+    """A drill in progress: its settings and the results so far."""
 
     config: RunConfig
     folder: Path
     steps: int
-    live: Live
-    """`live` of lives.py, with what is the same for all lives."""
-    straight: Told | None = None
+    launch_ranks: LaunchRanks
+    straight: FinishedRun | None = None
     noise: Difference | None = None
+    """How much the control run differs from the straight run; None before it has run."""
     results: list[Result] = field(default_factory=list)
 
-    def tell(self, story: Story) -> Result:
-        """Live a story to its end and add its row; the weights of one that is ok are removed, but the straight run's."""
-        run_dir = self.folder / story.folder
-        ended = self._live_through(story, run_dir=run_dir)
-        told = _read(run_dir) if len(ended) == len(story.lives) else None
-        difference = compare(told, straight=self.straight) if told and self.straight else None
-        fault = find_fault(story, ended=ended, told=told, difference=difference, noise=self.noise)
-        if story.name == STRAIGHT:
-            self.straight = told
-        elif story.name == CONTROL:
+    def run_scenario(self, scenario: Scenario) -> Result:
+        """Run one scenario and record its result. After a pass its weights are deleted, except those of the straight run."""
+        run_dir = self.folder / scenario.folder
+        exits = self._launch_all(scenario, run_dir=run_dir)
+        run = _read(run_dir) if len(exits) == len(scenario.launches) else None
+        difference = compare(run, straight=self.straight) if run and self.straight else None
+        fault = find_fault(scenario, exits=exits, run=run, difference=difference, noise=self.noise)
+        if scenario.name == STRAIGHT:
+            self.straight = run
+        elif scenario.name == CONTROL:
             self.noise = difference
-        result = Result(story, tuple(ended), told.went_on_from if told else None, difference, fault)
+        result = Result(scenario, tuple(exits), run.resumed_from if run else None, difference, fault)
         self.results.append(result)
         if fault is None:
-            remove_weights(run_dir, keep="final" if story.name == STRAIGHT else None)
+            remove_weights(run_dir, keep=FINAL if scenario.name == STRAIGHT else None)
         return result
 
-    def log_of(self, story: Story) -> Path:
-        """What the ranks of a story print."""
-        return self.folder / f"{story.folder}.log"
+    def log_of(self, scenario: Scenario) -> Path:
+        """The file with everything that the ranks of a scenario print."""
+        return self.folder / f"{scenario.folder}.log"
 
-    def _live_through(self, story: Story, *, run_dir: Path) -> list[Ended]:
-        config = self.folder / f"{story.folder}.yaml"
+    def _launch_all(self, scenario: Scenario, *, run_dir: Path) -> list[Exit]:
+        config = self.folder / f"{scenario.folder}.yaml"
         config.write_text(dump_config(shorten(self.config, steps=self.steps, folder=run_dir)))
-        ended: list[Ended] = []
-        for life in story.lives:
-            end = self.live(life, config=config, run_dir=run_dir, log=self.log_of(story))
-            ended.append(end)
+        exits: list[Exit] = []
+        for launch in scenario.launches:
+            end = self.launch_ranks(launch, config=config, run_dir=run_dir, log=self.log_of(scenario))
+            exits.append(end)
             if end.timed_out:
                 break
-        return ended
+        return exits
 
 
-def perform(
+def run_drill(
     config: RunConfig,
     *,
-    stories: Sequence[Story],
+    scenarios: Sequence[Scenario],
     steps: int,
     folder: Path,
-    life_minutes: float,
+    launch_minutes: float,
     environment: Mapping[str, str],
     say: Callable[[str], None],
 ) -> bool:
-    """Whether every story ended as the straight run did; the table is said, and written to `folder`.
+    """Run the scenarios; returns whether all of them passed. The table is passed to `say` and written to `folder`.
+
+    Args:
+        launch_minutes: time limit of one launch.
 
     Raises:
-        UserError: `folder` holds something that is no earlier drill.
-        KeyboardInterrupt: after all ranks were killed.
+        UserError: `folder` is in use, or contains anything but an earlier drill.
+        KeyboardInterrupt: raised again after all ranks were killed.
     """
     prepare_folder(folder)
     free_bytes = shutil.disk_usage(folder).free
-    say(announce(stories, config=config, steps=steps, folder=folder, free_bytes=free_bytes))
+    say(announce(scenarios, config=config, steps=steps, folder=folder, free_bytes=free_bytes))
 
-    def start(life: Life, *, config: Path, run_dir: Path, log: Path) -> Ended:
-        return live(life, config=config, run_dir=run_dir, log=log, minutes=life_minutes, environment=environment)
+    def start(launch: RankLaunch, *, config: Path, run_dir: Path, log: Path) -> Exit:
+        return launch_ranks(
+            launch, config=config, run_dir=run_dir, log=log, minutes=launch_minutes, environment=environment
+        )
 
-    performance = Performance(config, folder, steps, start)
-    with ended_like_ctrl_c():
-        for number, story in enumerate(stories, start=1):
-            result = performance.tell(story)
-            say(f"[{number}/{len(stories)}] {story.title}: {result.fault or 'ok'}")
-            if story.name == STRAIGHT and result.fault:
+    drill = DrillRun(config, folder, steps, start)
+    with interrupted_like_ctrl_c():
+        for number, scenario in enumerate(scenarios, start=1):
+            result = drill.run_scenario(scenario)
+            say(f"[{number}/{len(scenarios)}] {scenario.title}: {result.fault or 'ok'}")
+            if scenario.name == STRAIGHT and result.fault:
                 break
-    return _report(performance, say=say)
+    return _report(drill, say=say)
 
 
 def prepare_folder(folder: Path) -> None:
-    """An empty folder for a drill; that of an earlier one is removed.
+    """Make an empty folder for a drill, which may replace that of an earlier drill.
 
     Raises:
-        UserError: it holds anything else.
+        UserError: a running drill uses it, or it contains anything else.
     """
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
-        raise UserError(f"{folder} holds something that is no earlier drill: give another folder with --output")
+        raise UserError(f"{folder} contains files that are not from a drill; choose another folder with --output")
     if folder.is_dir():
         if (holder := _other_drill(folder / MARKER)) is not None:
-            raise UserError(f"{folder} belongs to a drill that is under way ({holder}): give another with --output")
+            raise UserError(f"{folder} is in use by a running drill ({holder}); choose another folder with --output")
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     (folder / MARKER).write_bytes(_HOLDER.dump_json(this_process()))
 
 
 def _other_drill(marker: Path) -> Holder | None:
-    """Another process that lives and performs a drill in the folder of `marker`, as far as this host can see."""
+    """The process that runs a drill in the folder of `marker`, if it is another one and visible from here; else None."""
     try:
         holder: Holder = _HOLDER.validate_json(marker.read_bytes())
     except (OSError, ValidationError):
@@ -150,7 +159,7 @@ def _other_drill(marker: Path) -> Holder | None:
 
 
 def hash_weights(folder: Path) -> str:
-    """SHA-256 over the weights of an exported model, empty if there are none."""
+    """SHA-256 over the weights of an exported model; empty if there are none."""
     digest = hashlib.sha256()
     paths = sorted(folder.glob("*.safetensors"))
     for path in paths:
@@ -160,38 +169,38 @@ def hash_weights(folder: Path) -> str:
 
 
 def remove_weights(run_dir: Path, *, keep: str | None = None) -> None:
-    """Remove what is large in a run folder; scores, metrics and the card stay."""
+    """Delete the folders of a run that hold weights, except `keep`. Scores, metrics and the card stay."""
     for name in LARGE:
         if name != keep:
             shutil.rmtree(run_dir / name, ignore_errors=True)
 
 
-def _read(run_dir: Path) -> Told | None:
+def _read(run_dir: Path) -> FinishedRun | None:
     try:
-        return Told(load_record(run_dir), hash_weights(run_dir / "final"))
+        return FinishedRun(load_record(run_dir), hash_weights(RunFolder(run_dir).model(FINAL)))
     except RunFolderError:
         return None
 
 
-def _report(performance: Performance, *, say: Callable[[str], None]) -> bool:
-    results, folder = performance.results, performance.folder
+def _report(drill: DrillRun, *, say: Callable[[str], None]) -> bool:
+    results, folder = drill.results, drill.folder
     bad = failed(results)
     if not bad:
         remove_weights(folder / STRAIGHT)
     values = {
-        "name": performance.config.name,
-        "recipe_hash": recipe_hash(performance.config),
-        "steps": performance.steps,
+        "name": drill.config.name,
+        "recipe_hash": recipe_hash(drill.config),
+        "steps": drill.steps,
         "ok": not bad,
         "stories": [as_json(result) for result in results],
     }
     (folder / "drill.json").write_text(json.dumps(values, indent=1) + "\n")
-    title = f"Drill of {performance.config.name}, {performance.steps} steps"
+    title = f"Drill of {drill.config.name}, {drill.steps} steps"
     (folder / "drill.md").write_text(markdown_report(results, title=title))
     say(f"\n{text_table(results)}\n{LEGEND}\n{folder / 'drill.md'}, {folder / 'drill.json'}")
     for result in bad:
-        log = performance.log_of(result.story)
-        say(f"\nNOT OK: {result.story.title}: {result.fault}\n{log} ends with:\n{_tail(log)}")
+        log = drill.log_of(result.scenario)
+        say(f"\nNOT OK: {result.scenario.title}: {result.fault}\n{log} ends with:\n{_tail(log)}")
     return not bad
 
 

@@ -1,4 +1,4 @@
-"""What a drill does: the recipe made short, and the life stories that it goes through. Pure; starts nothing."""
+"""The plan of a drill: the shortened recipe and the scenarios to run with it. Pure; starts nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,51 +10,52 @@ from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 
 MIN_STEPS = 6
-"""Three checkpoints, so that one is pruned."""
+"""Enough for three checkpoints, so that one is pruned."""
 SAVE_EVERY = 2
 KEEP_LAST = 2
 MAX_EVAL_ROWS = 32
 GIGABYTES_PER_100_MILLION = 5.2
-"""Three checkpoints of 12 bytes a parameter with Adam (two kept, one being written), the best one's weights, and three
-models, one of them being written; 4 bytes a weight."""
+"""With Adam, a checkpoint takes 12 bytes per parameter: two are kept and a third is being written. A model takes 4 bytes per
+parameter: the weights of the best checkpoint, and three exports, of which one is being written."""
 
 
 @dataclass(frozen=True, slots=True)
-class Life:
-    """One start of the run, on `num_ranks` ranks: to its end, or until it is killed or told to stop."""
+class RankLaunch:
+    """One attempt at the run on `num_ranks` ranks. It runs to the end unless it is killed or gets SIGTERM."""
 
     num_ranks: int
     drill: Drill | None = None
-    """Where it is killed."""
+    """Where the ranks are killed; None for no kill."""
     sigterm_after: int | None = None
     """All ranks get SIGTERM once this step is in metrics.jsonl."""
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
-    """A row of the table: lives of one run folder, the last one to the end of the run."""
+class Scenario:
+    """A row of the table: successive launches in one run folder. The last one runs to the end."""
 
     name: str
     title: str
-    lives: tuple[Life, ...]
+    launches: tuple[RankLaunch, ...]
     kept_step: int = 0
-    """The last life must go on from this step or a later one: by then it was saved."""
+    """The last launch must resume from this step or a later one, because this step was saved before."""
 
     @property
     def folder(self) -> str:
         """Name of the run folder inside the drill folder."""
-        return f"killed-{self.name}" if any(life.drill for life in self.lives) else self.name
+        return f"killed-{self.name}" if any(launch.drill for launch in self.launches) else self.name
 
     @property
     def changes_ranks(self) -> bool:
-        return len({life.num_ranks for life in self.lives}) > 1
+        return len({launch.num_ranks for launch in self.launches}) > 1
 
 
 STRAIGHT, CONTROL = "straight", "control"
+"""Names of the uninterrupted run that all others are compared with, and of its repetition, which measures the noise."""
 
 
 def shorten(config: RunConfig, *, steps: int, folder: Path) -> RunConfig:
-    """The recipe as it is (model, data, precision, machine) for a few steps in `folder`, with everything happening soon."""
+    """The same recipe (model, data, precision, machine) for a few steps in `folder`, with frequent saves and evaluations."""
     values = config.model_dump()
     training, evaluation = values["training"], values["evaluation"]
     values |= {"name": f"{config.name}-drill", "output_dir": str(folder)}
@@ -75,33 +76,36 @@ def shorten(config: RunConfig, *, steps: int, folder: Path) -> RunConfig:
 
 
 def evaluate_every(steps: int) -> int:
-    """Steps between the evaluations of a drill: three of them."""
+    """Steps between evaluations, so that a drill has three of them."""
     return ceil(steps / 3)
 
 
-def plan_stories(*, num_ranks: int, steps: int, has_rehearsal: bool, only: Sequence[str] = ()) -> list[Story]:
-    """The straight run, which is always told, and the stories compared with it; `only` names those wanted.
+def plan_scenarios(*, num_ranks: int, steps: int, has_rehearsal: bool, only: Sequence[str] = ()) -> list[Scenario]:
+    """The straight run, which is always included, and the scenarios compared with it. `only` names those to keep.
 
     Raises:
-        UserError: a name that there is no story of.
+        UserError: `only` has an unknown name.
     """
-    stories = [
-        Story(STRAIGHT, "straight run", (Life(num_ranks),)),
-        Story(CONTROL, "control: straight again", (Life(num_ranks),)),
-        *_killed_stories(num_ranks, steps=steps, has_rehearsal=has_rehearsal),
-        *_other_stories(num_ranks, steps=steps),
+    scenarios = [
+        Scenario(STRAIGHT, "straight run", (RankLaunch(num_ranks),)),
+        Scenario(CONTROL, "control: straight again", (RankLaunch(num_ranks),)),
+        *_killed_scenarios(num_ranks, steps=steps, has_rehearsal=has_rehearsal),
+        *_other_scenarios(num_ranks, steps=steps),
     ]
-    names = [story.name for story in stories]
+    names = [scenario.name for scenario in scenarios]
     unknown = [name for name in only if name not in names]
     if unknown:
-        raise UserError(f"no story is called {', '.join(unknown)} on {num_ranks} ranks: there are {', '.join(names)}")
-    return [story for story in stories if not only or story.name in (STRAIGHT, *only)]
+        raise UserError(
+            f"--scenarios: unknown on {num_ranks} rank{'s' if num_ranks > 1 else ''}: {', '.join(unknown)}; choose from "
+            f"{', '.join(names)}"
+        )
+    return [scenario for scenario in scenarios if not only or scenario.name in (STRAIGHT, *only)]
 
 
-def _killed_stories(num_ranks: int, *, steps: int, has_rehearsal: bool) -> list[Story]:
+def _killed_scenarios(num_ranks: int, *, steps: int, has_rehearsal: bool) -> list[Scenario]:
     saves, middle, last = _earliest_saves(steps), _middle(steps), num_ranks - 1
     second_evaluation = 2 * evaluate_every(steps)
-    # of the second save, with or without optimizer state to write: rank 0 writes a file more, with the run's state
+    # inside the second save, with or without optimizer state: rank 0 writes one file more, the run's state
     half_written = 4 if last == 0 else 3
     killed = {
         "step": ("between steps", _between_steps(middle), _surely_saved(middle)),
@@ -118,26 +122,26 @@ def _killed_stories(num_ranks: int, *, steps: int, has_rehearsal: bool) -> list[
         "finish": ("at the very end", Drill("finish", 1), steps),
     }
     return [
-        Story(name, f"killed {title}", (Life(num_ranks, drill), Life(num_ranks)), kept)
+        Scenario(name, f"killed {title}", (RankLaunch(num_ranks, drill), RankLaunch(num_ranks)), kept)
         for name, (title, drill, kept) in killed.items()
     ]
 
 
-def _other_stories(num_ranks: int, *, steps: int) -> list[Story]:
-    # just before an evaluation, whose time lets the signal arrive before a fast run is over
-    told = evaluate_every(steps) - 1
-    lives = (Life(num_ranks, sigterm_after=told), Life(num_ranks))
-    stories = [Story("sigterm", "stopped by SIGTERM", lives, told)]
+def _other_scenarios(num_ranks: int, *, steps: int) -> list[Scenario]:
+    # just before an evaluation, which takes long enough for the signal to arrive before a fast run ends
+    signalled = evaluate_every(steps) - 1
+    launches = (RankLaunch(num_ranks, sigterm_after=signalled), RankLaunch(num_ranks))
+    scenarios = [Scenario("sigterm", "stopped by SIGTERM", launches, signalled)]
     if num_ranks > 1:
         middle, fewer = _middle(steps), num_ranks // 2
-        lives = (Life(num_ranks, _between_steps(middle)), Life(fewer))
-        title = f"killed, continued on {fewer} rank{'s' if fewer > 1 else ''}"
-        stories.append(Story("fewer-ranks", title, lives, _surely_saved(middle)))
-    return stories
+        launches = (RankLaunch(num_ranks, _between_steps(middle)), RankLaunch(fewer))
+        title = f"killed, resumed on {fewer} rank{'s' if fewer > 1 else ''}"
+        scenarios.append(Scenario("fewer-ranks", title, launches, _surely_saved(middle)))
+    return scenarios
 
 
 def _middle(steps: int) -> int:
-    """An odd step, so that the newest checkpoint is older."""
+    """An odd step near the middle: not a save step, so work is lost."""
     return steps // 2 | 1
 
 
@@ -146,28 +150,36 @@ def _between_steps(step: int) -> Drill:
 
 
 def _earliest_saves(steps: int) -> list[int]:
-    """A step for each save, which it has at least: an evaluation that is the best so far is saved as well."""
+    """Every step that may be saved, in order; save number n is at the n-th of these or later.
+
+    Evaluations are among them, because a checkpoint is also saved after an evaluation that is the best so far.
+    """
     every = evaluate_every(steps)
     return sorted({*range(SAVE_EVERY, steps + 1, SAVE_EVERY), *range(every, steps + 1, every), steps})
 
 
 def _surely_saved(step: int) -> int:
-    """The newest checkpoint that is complete after `step`, if the save after it may still be under way; 0 for none."""
+    """Step of the newest checkpoint that is certainly complete after `step`; 0 for none.
+
+    The save before `step` may still be running, so this is the one before that.
+    """
     return max(0, step - step % SAVE_EVERY - SAVE_EVERY)
 
 
 def drill_value(drill: Drill) -> str:
-    """What DSTRAIN_DRILL must be for a drill."""
+    """The value of DSTRAIN_DRILL that requests this drill."""
     rank = "" if drill.rank is None else f":rank={drill.rank}"
     return f"kill:{drill.phase}:{drill.occurrence}{rank}"
 
 
-def announce(stories: Sequence[Story], *, config: RunConfig, steps: int, folder: Path, free_bytes: int) -> str:
-    """What will be done and what it needs, in a few sentences."""
-    num_ranks, starts = stories[0].lives[0].num_ranks, sum(len(story.lives) for story in stories)
+def announce(scenarios: Sequence[Scenario], *, config: RunConfig, steps: int, folder: Path, free_bytes: int) -> str:
+    """A summary for the user: what will run and how much disk it needs."""
+    num_ranks = scenarios[0].launches[0].num_ranks
+    num_launches = sum(len(scenario.launches) for scenario in scenarios)
     return (
-        f"drill of {config.name}: {steps} steps on {num_ranks} rank{'s' if num_ranks > 1 else ''}, {len(stories)} "
-        f"stories, {starts} starts; each story must end as the straight run does.\nAt most one story's checkpoints and "
-        f"models lie in {folder} at a time, about {GIGABYTES_PER_100_MILLION:g} GB for every 100 million parameters of "
-        f"the model and a model of the straight run besides; what is not ok stays. {free_bytes / 1e9:,.1f} GB are free."
+        f"drill of {config.name}: {steps} steps on {num_ranks} rank{'s' if num_ranks > 1 else ''}, {len(scenarios)} "
+        f"scenarios, {num_launches} launches; each scenario must reach the result of the straight run.\n{folder} holds the "
+        "checkpoints and models of one scenario at a time, and one model of the straight run: about "
+        f"{GIGABYTES_PER_100_MILLION:g} GB per 100 million parameters, plus what failed scenarios leave; "
+        f"{free_bytes / 1e9:,.1f} GB are free."
     )

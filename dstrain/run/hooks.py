@@ -103,7 +103,7 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
     config, ranks, attempt = assembly.config, assembly.ranks, assembly.attempt
 
     def should_stop() -> bool:
-        attempt.phases.beat()
+        attempt.phases.mark_progress()
         return preempt.should_stop(is_stop_requested=attempt.is_stop_requested, request_stop=attempt.request_stop)
 
     def score(max_batches: int | None) -> EvaluationResult | None:

@@ -1,4 +1,11 @@
-"""The claims on a run folder, `<run>/lease/00000003.json`: who may write it, and from which step each writer began."""
+"""The files of `<run>/lease/`: one claim per attempt, `00000003.json`, and its request to stop, `00000003.stop`.
+
+The claim of the highest number says who may write to the run folder. Claims are never removed: a number that is used twice
+would confuse two writers, and their `base_step` shows for good which checkpoints belong to the present run (`is_superseded`).
+
+Requirements on a shared file system: a hard link or an exclusive create fails if the name exists; a rename is atomic; opening a
+file or directory shows what other hosts have closed before (close-to-open consistency, so no NFS mounted with `nocto`). No locks.
+"""
 
 import errno
 import os
@@ -12,35 +19,36 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.cluster.processes import Holder
+from dstrain.run_folder.atomic import sync_path, write_file
+from dstrain.run_folder.layout import RunFolder
 
-DIRECTORY = "lease"
 MAX_CLAIM_BYTES = 64 << 10
 NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK})
-"""What a file system answers that has none."""
+"""Errors of file systems without hard links."""
 _CLAIM_NAME = re.compile(r"([0-9]{8,})\.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One file of `lease/`."""
+    """One attempt's claim on the run folder."""
 
     number: int
     holder: Holder | None
-    """None where the file is malformed or may not be read; such a claim is never released and supersedes nothing."""
+    """None if the file is malformed or unreadable; such a claim is never released and supersedes nothing."""
     base_step: Annotated[int, Field(ge=0)] | None = None
-    """Step of the checkpoint this writer went on from, 0 for a new run; None until it has chosen."""
+    """Step of the checkpoint that this writer resumed from, 0 for a new run; None until it has chosen."""
     beat: int = 0
     """Grows with every renewal."""
     released: bool = False
     is_start: bool = True
-    """Whether this writer trains; else it looks after a run that has finished."""
+    """Whether this writer trains; False if it only works on a finished run."""
     job: str = ""
-    """The scheduler's job that this writer is a start of; empty where there is none."""
+    """The scheduler's job of this writer; empty without one."""
     restart: Annotated[int, Field(ge=0)] = 0
-    """How often that job had been started before."""
+    """How often that job had been restarted."""
 
     def is_former_start(self, *, of: "Claim") -> bool:
-        """Whether the scheduler has ended this writer's start: it has started the same job again since."""
+        """Whether `of` is a later start of the same job, so that the scheduler has ended this one."""
         return self.job != "" and self.job == of.job and self.restart < of.restart
 
 
@@ -48,27 +56,28 @@ _CLAIM = TypeAdapter(Claim)
 
 
 def read_claims(folder: Path) -> list[Claim]:
-    """All claims on a run folder in order of number; a malformed one has no holder, and no base step."""
+    """All claims on a run folder by number. A malformed one has neither holder nor base step."""
     return [load_claim(folder, number=number) for number in claim_numbers(folder)]
 
 
 def is_superseded(claims: Sequence[Claim], *, lease: int, step: int) -> bool:
-    """Whether the checkpoint that a lease saved at a step was left aside: a later writer went on from an earlier step.
+    """Whether a later writer resumed from before the checkpoint that `lease` saved at `step`, so that it must be ignored.
 
-    So is what a writer commits after its takeover, cut off and unaware of it: its step is past its successor's base.
+    This includes what a writer commits after it was replaced, as on a node that was cut off: its step is past the base of its
+    successor.
     """
     return any(claim.number > lease and claim.base_step is not None and claim.base_step < step for claim in claims)
 
 
 def create_claim(folder: Path, *, claim: Claim) -> bool:
-    """Make a claim's file with its content at once; False if somebody was faster."""
+    """Create the file of a claim, complete from the start; returns False if another process was faster."""
     path = claim_path(folder, number=claim.number)
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
         _write(temporary, content=_CLAIM.dump_json(claim))
         os.link(temporary, path)
     except FileExistsError:
-        # NFS may repeat a request whose answer was lost, and then finds its own link
+        # NFS may repeat a request whose answer was lost, and then fail on its own link
         if temporary.stat().st_nlink != 2:
             return False
     except OSError as error:
@@ -77,36 +86,34 @@ def create_claim(folder: Path, *, claim: Claim) -> bool:
         return _create_without_link(path, claim=claim)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync(path.parent)
+    sync_path(path.parent)  # a claim lost in a power cut would let its number be used twice
     return True
 
 
 def save_claim(folder: Path, *, claim: Claim) -> None:
     """Replace the file of a claim."""
-    path = claim_path(folder, number=claim.number)
-    temporary = path.with_suffix(".tmp")  # one name, so that a kill here leaves one file at most
-    _write(temporary, content=_CLAIM.dump_json(claim))
-    temporary.replace(path)
-    _sync(path.parent)
+    write_file(claim_path(folder, number=claim.number), _CLAIM.dump_json(claim), durable=True)
 
 
 def _create_without_link(path: Path, *, claim: Claim) -> bool:
-    # for a moment the claim is empty, which others take for a holder they do not know
+    # for a moment the claim is empty, which others treat as an unknown holder
     try:
         _write(path, content=_CLAIM.dump_json(claim), mode="xb")
     except FileExistsError:
         return False
-    _sync(path.parent)
+    sync_path(path.parent)
     return True
 
 
 def claim_path(folder: Path, *, number: int) -> Path:
-    return folder / DIRECTORY / f"{number:08d}.json"
+    """The file of a claim."""
+    return RunFolder(folder).claims / f"{number:08d}.json"
 
 
 def claim_numbers(folder: Path) -> list[int]:
+    """Numbers of all claims, ascending."""
     try:
-        names = os.listdir(folder / DIRECTORY)
+        names = os.listdir(RunFolder(folder).claims)
     except (FileNotFoundError, NotADirectoryError):
         return []
     numbers = {int(match[1]) for name in names if (match := _CLAIM_NAME.fullmatch(name))}
@@ -114,16 +121,33 @@ def claim_numbers(folder: Path) -> list[int]:
 
 
 def load_claim(folder: Path, *, number: int) -> Claim:
+    """The claim of a number; without a holder if its file is malformed or unreadable."""
     try:
         claim = _CLAIM.validate_json(_read(claim_path(folder, number=number)), strict=True)
     except (OSError, ValidationError):
         claim = None
-    # under another number it is a copy
+    # a file with another number inside is a copy
     return claim if claim is not None and claim.number == number else Claim(number=number, holder=None)
 
 
+def request_stop(folder: Path, *, number: int) -> None:
+    """Request all ranks of attempt `number` to stop, for where ranks do not communicate at every step."""
+    _stop_path(folder, number=number).touch()
+
+
+def is_stop_requested(folder: Path, *, number: int) -> bool:
+    """Whether a rank has requested the stop of attempt `number`."""
+    path = _stop_path(folder, number=number)
+    # by listing, since NFS caches for a minute that a name was absent, but reads a directory again when it is opened
+    return path.name in os.listdir(path.parent)
+
+
+def _stop_path(folder: Path, *, number: int) -> Path:
+    return RunFolder(folder).claims / f"{number:08d}.stop"
+
+
 def _read(path: Path) -> bytes:
-    # a pipe of that name would else be waited for without end
+    # non-blocking, because opening a pipe of that name would wait forever
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return os.read(descriptor, MAX_CLAIM_BYTES)
@@ -134,10 +158,10 @@ def _read(path: Path) -> bytes:
 def mtime(path: Path) -> float:
     """When a file was last written, in seconds of the file system's clock."""
     try:
-        # opened, because NFS answers a plain stat from memory
+        # opened, because NFS answers a plain stat from its cache
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
-        return path.lstat().st_mtime  # may not be read, or points nowhere
+        return path.lstat().st_mtime  # unreadable, or a dangling link
     try:
         return os.fstat(descriptor).st_mtime
     finally:
@@ -145,7 +169,8 @@ def mtime(path: Path) -> float:
 
 
 def file_system_time(folder: Path) -> float:
-    probe = folder / DIRECTORY / f"{uuid.uuid4().hex}.tmp"
+    """The present time by the file system's clock, in seconds."""
+    probe = RunFolder(folder).claims / f"{uuid.uuid4().hex}.tmp"
     try:
         _write(probe, content=b"\n")
         return mtime(probe)
@@ -157,13 +182,4 @@ def _write(path: Path, *, content: bytes, mode: str = "wb") -> None:
     with path.open(mode) as stream:
         stream.write(content)
         stream.flush()
-        os.fsync(stream.fileno())  # else the name may reach the disk before the content
-
-
-def _sync(directory: Path) -> None:
-    # a claim forgotten in a power cut would let its number be used twice
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.fsync(stream.fileno())  # otherwise the name may reach the disk before the content

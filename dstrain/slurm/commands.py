@@ -1,18 +1,30 @@
-"""Slurm's commands run from the host of a batch script, and how a batch script hands over what it was given."""
+"""What the helpers of the batch scripts share: running Slurm's commands, messages in the job's log, timestamps."""
 
 import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 COMMAND_SECONDS = 60.0
 
 Run = Callable[[Sequence[str]], tuple[int, str]]
-"""Runs a command; gives its exit code and what it printed, or why it did not run."""
+"""Runs a command; returns its exit code and its output, or the reason why it could not be run."""
 
 
 def run_command(command: Sequence[str]) -> tuple[int, str]:
-    """Run a command of Slurm's."""
+    """Run a Slurm command; returns its exit code with its standard output, or with its standard error if it failed."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+
+def print_message(message: str) -> None:
+    """Print a line to the log of the batch job."""
+    print(f"dstrain: {message}", file=sys.stderr, flush=True)
+
+
+def timestamp() -> str:
+    """The current time in ISO format, UTC, in seconds."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

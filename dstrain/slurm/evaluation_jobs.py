@@ -1,11 +1,10 @@
-"""Evaluations that a run has left to another job, and the small Slurm jobs that make them. Knows no torch.
+"""Evaluations that a run leaves to other Slurm jobs: submits these jobs and remembers them. Imports no torch.
 
-    python -m dstrain.slurm.evaluation_jobs watch -- --config …     beside a run: submits a job whenever it is needed
-    python -m dstrain.slurm.evaluation_jobs submit -- --config …    the same, once
+    python -m dstrain.slurm.evaluation_jobs watch -- --config …     beside a run: submits a job whenever one is needed
+    python -m dstrain.slurm.evaluation_jobs submit -- --config …    submits at most one job, after the run
 
-Every job is written down in `<run>/evaluation_jobs.jsonl`.
-After `--` stands what launch/train.py is given. Asked by slurm/train.sbatch; ends at once for a run that makes its
-evaluations itself.
+Called by slurm/train.sbatch, with the arguments of launch/train.py after `--`. Returns at once if `machine.evaluation_job` is
+null, because the run then evaluates itself. Every submitted job is a line of `<run>/evaluation_jobs.jsonl`.
 """
 
 import argparse
@@ -15,43 +14,43 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from dstrain.checkpoint.pending import list_pending
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
+from dstrain.run_folder.atomic import append_line
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError
-from dstrain.slurm.commands import Run, run_command
+from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 
 SCRIPT = "slurm/evaluate.sbatch"
-JOBS_FILE = "evaluation_jobs.jsonl"
 MAX_JOBS = 3
-"""Jobs submitted for an evaluation that gave no scores; then it is left to the user."""
+"""Jobs submitted for an evaluation that produced no scores. After these the evaluation is left to the user."""
+WATCH_SECONDS = 15.0
+"""Pause of `watch` between two looks at the run folder."""
+
 Evaluation = tuple[int, int]
 """Step and lease of the checkpoint to be scored."""
-
-
-WATCH_SECONDS = 15.0
 
 
 def main(
     argv: Sequence[str] | None = None, *, environment: Mapping[str, str] = os.environ, run: Run = run_command
 ) -> int:
-    """Submit what is due, once or for as long as this process lives."""
+    """Submit jobs for pending evaluations: once, or until this process is killed. Returns the exit code."""
     own, training = split_arguments(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
-        prog="python -m dstrain.slurm.evaluation_jobs", description="Asked by slurm/train.sbatch."
+        prog="python -m dstrain.slurm.evaluation_jobs", description="Called by slurm/train.sbatch."
     )
-    parser.add_argument("question", choices=["watch", "submit"])
-    question = parser.parse_args(own).question
+    parser.add_argument("command", choices=["watch", "submit"])
+    command = parser.parse_args(own).command
     given = parse_arguments(training)
     config = load_config(given.config, overrides=given.overrides)
     if config.machine.evaluation_job is None:
         return 0
     say = _say_once()
-    while question == "watch":
+    while command == "watch":
         submit_pending(config, environment=environment, run=run, say=say)
         time.sleep(WATCH_SECONDS)
     submit_pending(config, environment=environment, run=run, say=say, is_last=True)
@@ -66,18 +65,18 @@ def submit_pending(
     say: Callable[[str], None],
     is_last: bool = False,
 ) -> str | None:
-    """Submit a job for what is due, unless one is in the queue already; gives its id.
+    """Submit a job for the pending evaluations unless one is in the queue; returns its id, None without a submission.
 
-    A job in the queue takes up what becomes due while it runs; whether it saw the last, nobody knows, so that one gets a job
-    that begins after it.
+    A job scores everything that is pending until it ends. The queued job may already have looked for the last time, so the
+    final evaluation (`is_last`) gets a job of its own, which starts after the queued one.
     """
     run_dir = Path(config.run_dir)
     try:
-        due = list_pending(run_dir)
-    except (RunFolderError, OSError):  # the run may not have begun to write
+        pending = list_pending(run_dir)
+    except (RunFolderError, OSError):  # the run may not have written anything yet
         return None
     jobs = read_jobs(run_dir)
-    wanted = [one for one in due if len(jobs.get((one.step, one.lease), ())) < MAX_JOBS]
+    wanted = [each for each in pending if len(jobs.get((each.step, each.lease), ())) < MAX_JOBS]
     if not wanted:
         return None
     code, queue = run(["squeue", "--noheader", "--name", job_name(run_dir), "--format", "%i"])
@@ -89,51 +88,31 @@ def submit_pending(
     if code != 0:
         say(describe_refusal(run_dir, options=options, printed=printed))
         return None
-    job, steps = printed.strip(), ", ".join(str(one.step) for one in wanted)
-    note_job(run_dir, job=job, evaluations=[(one.step, one.lease) for one in wanted])
+    job, steps = printed.strip(), ", ".join(str(each.step) for each in wanted)
+    note_job(run_dir, job=job, evaluations=[(each.step, each.lease) for each in wanted])
     say(f"job {job} scores step {steps}")
     return job
 
 
-def _say_once() -> Callable[[str], None]:
-    """Says what was not said before: a refusal comes again at every try."""
-    said: set[str] = set()
-
-    def say(message: str) -> None:
-        if message not in said:
-            said.add(message)
-            _say(message)
-
-    return say
-
-
-def _say(message: str) -> None:
-    print(f"dstrain: {message}", file=sys.stderr, flush=True)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
-
-
 def job_name(run_dir: Path) -> str:
-    """The name of the evaluation jobs of a run, by which the queue is asked for them."""
+    """The name of a run's evaluation jobs, by which squeue finds them."""
     return f"dstrain-evaluate-{hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:12]}"
 
 
 def plan_submission(
     run_dir: Path, *, options: Sequence[str], environment: Mapping[str, str], is_test: bool = False
 ) -> list[str]:
-    """The command that submits a job with the recipe's `options`, or has Slurm say whether it would take such a job."""
-    # the size of the job that asks must not become that of the other
+    """The command that submits an evaluation job with the recipe's `options`, or that only tests whether Slurm accepts it."""
+    # sbatch would take the size of the job that calls it from these variables
     clean = [f"--unset={key}" for key in sorted(environment) if key.startswith("SLURM_") and key != "SLURM_CONF"]
-    asked = [f"--job-name={job_name(run_dir)}", "--dependency=singleton"]
+    fixed = [f"--job-name={job_name(run_dir)}", "--dependency=singleton"]
     return [
         "env",
         *clean,
         "sbatch",
         "--test-only" if is_test else "--parsable",
         *options,
-        *asked,
+        *fixed,
         SCRIPT,
         str(run_dir),
         "--pending",
@@ -141,17 +120,17 @@ def plan_submission(
 
 
 def describe_refusal(run_dir: Path, *, options: Sequence[str], printed: str) -> str:
-    """That Slurm takes no job with these options, by its own words, and the ways out."""
-    words = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
+    """The error for options that sbatch refuses: its own message and the ways out."""
+    message = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
     return (
-        f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({words}); correct it, set null "
-        f"to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {run_dir} --pending"
+        f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({message}); correct it, "
+        f"set it to null to evaluate in the run itself, or evaluate by hand: dstrain evaluate {run_dir} --pending"
     )
 
 
 def read_jobs(run_dir: Path) -> dict[Evaluation, list[str]]:
-    """The jobs that were submitted for each evaluation, the earliest first; broken lines are passed over."""
-    path = run_dir / JOBS_FILE
+    """The jobs submitted for each evaluation, the earliest first. Malformed lines are skipped."""
+    path = RunFolder(run_dir).evaluation_jobs
     jobs: dict[Evaluation, list[str]] = {}
     try:
         lines = path.read_bytes().splitlines() if path.is_file() else []
@@ -163,15 +142,29 @@ def read_jobs(run_dir: Path) -> dict[Evaluation, list[str]]:
             evaluations = [(int(step), int(lease)) for step, lease in row["due"]]
             job = str(row["job"])
         except (ValueError, KeyError, TypeError, RecursionError):
-            continue  # a torn line costs a try more
+            continue  # a torn line only allows one job more
         for evaluation in evaluations:
             jobs.setdefault(evaluation, []).append(job)
     return jobs
 
 
 def note_job(run_dir: Path, *, job: str, evaluations: Sequence[Evaluation]) -> None:
-    """Write down that a job was submitted for these evaluations."""
-    time = datetime.now(UTC).isoformat(timespec="seconds")
-    row = {"job": job, "due": [list(evaluation) for evaluation in evaluations], "time": time}
-    with (run_dir / JOBS_FILE).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
+    """Record that a job was submitted for these evaluations."""
+    row = {"job": job, "due": [list(evaluation) for evaluation in evaluations], "time": timestamp()}
+    append_line(RunFolder(run_dir).evaluation_jobs, json.dumps(row))
+
+
+def _say_once() -> Callable[[str], None]:
+    """A function that prints a message the first time only: a refusal recurs at every attempt to submit."""
+    printed: set[str] = set()
+
+    def say(message: str) -> None:
+        if message not in printed:
+            printed.add(message)
+            print_message(message)
+
+    return say
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,11 +1,10 @@
-"""What slurm/train.sbatch asks on the host of the batch script: may the job start, who ended it, is it started again?
+"""The questions of slurm/train.sbatch on its host: may the job start, why does Slurm end it, is it requeued?
 
-    python -m dstrain.slurm.job start -- --config …         checks the recipe and its evaluation job, prints why the job starts
-    python -m dstrain.slurm.job told -- --config …          Slurm ends the job (SIGTERM): by whom, while Slurm still knows
-    python -m dstrain.slurm.job end --code 85 -- --config … decides, and asks Slurm for a requeue; gives the job's exit code
+    python -m dstrain.slurm.job start -- --config …         checks the recipe and its evaluation job; prints why the job starts
+    python -m dstrain.slurm.job signalled -- --config …     after SIGTERM: records why Slurm ends the job, while Slurm still knows
+    python -m dstrain.slurm.job end --code 85 -- --config … decides about a requeue and requests it; exits with the job's code
 
-After `--` stands what launch/train.py is given. Imports no torch, and is never run inside a container, where Slurm's commands
-are missing.
+The arguments of launch/train.py follow `--`. Imports no torch. Never runs inside a container, which lacks Slurm's commands.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from dstrain.attempt.failure import newest_report
@@ -25,7 +24,7 @@ from dstrain.config.load import load_config
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import make_run_folder
 from dstrain.run_folder.outcome import read_outcome
-from dstrain.slurm.commands import Run, run_command
+from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
 from dstrain.slurm.requeue import (
     BY_SLURM,
@@ -48,33 +47,32 @@ from dstrain.slurm.requeue import (
 )
 
 MAX_SOURCE = 160
-"""Letters of a reason: it goes onto the card."""
-FOR_NOW = ("contact", "timed out", "not available", "busy")
-"""Words of sbatch's which may only mean that Slurm's controller, or nodes, are away for a while."""
+"""Largest length of a reason in characters, because it is shown on the card."""
+TEMPORARY = ("contact", "timed out", "not available", "busy")
+"""Parts of sbatch's messages that may only mean that the controller or nodes are unavailable for a while."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """The start of a Slurm job that asks, and the run folder it trains into."""
+    """This start of a Slurm job and the run folder that it trains into."""
 
     id: str
-    """As the history has it: SLURM_JOB_ID, of an array a number for each task."""
+    """SLURM_JOB_ID, as in the history; every task of a job array has its own."""
     name: str
-    """As Slurm's commands are given it. In a job array one task's job id is that of the array, and would name all of its
-    tasks: that one is called `12_3`."""
+    """The name for Slurm's commands: the id, or `12_3` for the task of a job array whose id is that of the whole array."""
     restart: int
     nodes: str
     run_dir: Path
     evaluation_job: Sequence[str] | None
-    """The recipe's options for small jobs, if evaluations are left to these."""
+    """The recipe's sbatch options for evaluation jobs; None if the run evaluates itself."""
     max_fruitless: int
     warned_after: float | None
-    """Seconds from the start of the batch script to Slurm's warning; None if there was none."""
+    """Seconds from the start of the batch script to Slurm's warning; None without a warning."""
     run: Run
     environment: Mapping[str, str]
 
     def history(self) -> list[Entry]:
-        """What was written down so far."""
+        """The entries of all starts of this run so far."""
         return read_history(self.run_dir)
 
     def num_fruitless(self, history: Sequence[Entry]) -> int:
@@ -88,7 +86,7 @@ def main(
     environment: Mapping[str, str] = os.environ,
     run: Run | None = None,
 ) -> int:
-    """Answer one question of the batch script; gives its exit code."""
+    """Answer one question of the batch script; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     own, training = split_arguments(arguments)
     options = _parse(own)
@@ -96,8 +94,8 @@ def main(
         job = _this_job(training, environment=environment, options=options, run=run or run_command)
         if options.question == "start":
             return start(job)
-        if options.question == "told":
-            return told(job)
+        if options.question == "signalled":
+            return signalled(job)
         return end(job, code=options.code)
     except (UserError, OSError) as error:
         print(error, file=sys.stderr)
@@ -105,7 +103,7 @@ def main(
 
 
 def start(job: Job) -> int:
-    """Write down that the job starts, and print why; refuse one whose restarts lead nowhere, whoever ordered them."""
+    """Record the start and print its reason; refuse a job whose starts make no progress, even if Slurm itself requeues it."""
     history = job.history()
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
         print(describe_fruitless(num_fruitless), file=sys.stderr)
@@ -113,33 +111,38 @@ def start(job: Job) -> int:
     _try_evaluation_job(job)
     cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
     entry = JobStart(
-        job.id, job.restart, newest_step(job.run_dir), cause, last_report=newest_report(job.run_dir)[0], time=_now()
+        job.id,
+        job.restart,
+        newest_step(job.run_dir),
+        cause,
+        last_report=newest_report(job.run_dir)[0],
+        time=timestamp(),
     )
     append_entry(job.run_dir, entry)
     print(cause)
     return 0
 
 
-def told(job: Job) -> int:
-    """Write down who ended the job, while Slurm still knows; at its time limit ask for a requeue at once.
+def signalled(job: Job) -> int:
+    """Record why Slurm ends the job, while Slurm still knows; at the time limit request a requeue at once.
 
-    There is no later: the tasks may need all the time until Slurm kills the batch script too.
+    Later may be too late: the tasks may take until Slurm kills the batch script as well.
     """
     history = job.history()
     if _is_over(job, history=history) or find_end(history, job=job.id, restart=job.restart) is not None:
         return 0
     cause, source = _ask_slurm(job)
     again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
-    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, again, time=_now()))
-    _say_if_warned_early(job, begun=find_start(history, job=job.id, restart=job.restart))
-    _say(f"Slurm ends this job: {cause}; says {source}")
+    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, again, time=timestamp()))
+    _report_early_warning(job, begun=find_start(history, job=job.id, restart=job.restart))
+    print_message(f"Slurm ends this job: {cause}, according to {source}")
     if again:
         _requeue(job)
     return 0
 
 
 def end(job: Job, *, code: int) -> int:
-    """Decide what follows after srun has ended, and ask Slurm for it."""
+    """Decide about a requeue after srun has ended, and request it; returns the exit code of the job."""
     history = job.history()
     if _is_over(job, history=history):
         return code
@@ -148,7 +151,7 @@ def end(job: Job, *, code: int) -> int:
         before = _find_echo(job, code=code)
     if before is not None:
         comes_again = before.again or before.cause in BY_SLURM
-        _say(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
+        print_message(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
         return code
     begun = find_start(history, job=job.id, restart=job.restart)
     warned = job.warned_after is not None
@@ -160,19 +163,19 @@ def end(job: Job, *, code: int) -> int:
         warned=warned,
     )
     cause, source = _own_cause(job, warned=warned)
-    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, decision.requeue, code=code, time=_now()))
-    _say_if_warned_early(job, begun=begun)
-    _say(decision.reason)
+    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, decision.requeue, code=code, time=timestamp()))
+    _report_early_warning(job, begun=begun)
+    print_message(decision.reason)
     if decision.requeue:
         _requeue(job)
     return decision.exit_code
 
 
 def _try_evaluation_job(job: Job) -> None:
-    """Ask whether Slurm would take the small jobs of this run, before time is spent on training.
+    """Check that Slurm accepts the evaluation jobs of this run before time is spent on training.
 
     Raises:
-        UserError: it never would. On a restart, and where it may only be for now, that is said and nothing more.
+        UserError: Slurm refuses them. On a restart, and if the cause may be temporary, the refusal is only printed.
     """
     if job.evaluation_job is None:
         return
@@ -181,25 +184,25 @@ def _try_evaluation_job(job: Job) -> None:
     if code == 0:
         return
     refusal = describe_refusal(job.run_dir, options=job.evaluation_job, printed=printed)
-    if job.restart == 0 and not any(words in printed for words in FOR_NOW):
+    if job.restart == 0 and not any(part in printed for part in TEMPORARY):
         raise UserError(refusal)
-    _say(refusal)
+    print_message(refusal)
 
 
-def _say_if_warned_early(job: Job, *, begun: JobStart | None) -> None:
+def _report_early_warning(job: Job, *, begun: JobStart | None) -> None:
     ends = read_allocation_end(job.environment)
     if job.warned_after is None or ends is None or begun is None or not begun.time:
         return
-    # by the script's own clock: what comes after the warning may take long
+    # by the time of the warning: the tasks may have taken long since then
     left = ends - datetime.fromisoformat(begun.time).timestamp() - job.warned_after
-    if words := describe_early_warning(elapsed_seconds=job.warned_after, left_seconds=left):
-        _say(words)
+    if message := describe_early_warning(elapsed_seconds=job.warned_after, left_seconds=left):
+        print_message(message)
 
 
 def _is_over(job: Job, *, history: Sequence[Entry]) -> bool:
-    """Whether a later start of this job runs: its node was given up, and what it asks for now would befall that one."""
+    """Whether Slurm has given up this node and started the job elsewhere; a request from here would affect that start."""
     if is_followed(history, job=job.id, restart=job.restart):
-        _say("this job was started again on other nodes; nothing more is asked for")
+        print_message("this job was started again on other nodes; this start requests nothing any more")
         return True
     return False
 
@@ -213,17 +216,17 @@ def _ask_slurm(job: Job) -> tuple[Cause, str]:
 
 
 def _find_echo(job: Job, *, code: int) -> JobEnd | None:
-    """The end of a start that Slurm is starting again already, where srun ended before Slurm's word came."""
+    """Record the end of a job that Slurm is already starting again, if srun ended before SIGTERM came; None for any other end."""
     cause, source = _ask_slurm(job)
     if cause not in BY_SLURM:
         return None
-    entry = JobEnd(job.id, job.restart, cause, source, again=False, code=code, time=_now())
+    entry = JobEnd(job.id, job.restart, cause, source, again=False, code=code, time=timestamp())
     append_entry(job.run_dir, entry)
     return entry
 
 
 def _find_failure(job: Job, *, begun: JobStart | None) -> str | None:
-    """What a rank of this start reported before it ended by an error of its own."""
+    """The error that a rank of this start reported; None without one."""
     reported, last_line = newest_report(job.run_dir)
     if begun is None or reported <= begun.last_report:
         return None
@@ -233,20 +236,21 @@ def _find_failure(job: Job, *, begun: JobStart | None) -> str | None:
 
 def _own_cause(job: Job, *, warned: bool) -> tuple[Cause, str]:
     if warned:
-        return "time limit", "Slurm, by the signal before it"
+        return "time limit", "Slurm's warning signal"
     outcome = read_outcome(job.run_dir)
     if outcome is None or not outcome.message:
-        return "its own end", "srun gave no reason"
+        return "its own end", "srun reported no reason"
     if outcome.message == ALLOCATION_ENDS:
-        return "time limit", "the run, which saw the end of its allocation"
+        return "time limit", "the run itself (end of its allocation)"
     return "its own end", outcome.message.split(";")[0][:MAX_SOURCE]
 
 
 def _requeue(job: Job) -> None:
     code, printed = job.run(["scontrol", "requeue", job.name])
     if code != 0:
-        _say(
-            f"scontrol requeue {job.name} failed ({printed.strip()}): submit the job again, it goes on from where it was"
+        print_message(
+            f"scontrol requeue {job.name} failed ({printed.strip()}): submit the job again; it resumes from its newest "
+            "checkpoint"
         )
 
 
@@ -278,27 +282,19 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
 
 def _name_of(job: str, *, environment: Mapping[str, str]) -> str:
     array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    # not whenever there are such variables: a job inherits them if it was submitted inside a task of an array
+    # a job that was submitted inside a task of another array inherits that array's variables
     return f"{array}_{task}" if array == job and task else job
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m dstrain.slurm.job", description="Asked by slurm/train.sbatch.")
-    parser.add_argument("question", choices=["start", "told", "end"])
+    parser = argparse.ArgumentParser(prog="python -m dstrain.slurm.job", description="Called by slurm/train.sbatch.")
+    parser.add_argument("question", choices=["start", "signalled", "end"])
     parser.add_argument("--code", type=int, default=EXIT_PREEMPTED, help="srun's exit code")
-    parser.add_argument("--warned", type=float, metavar="SECONDS", help="when Slurm warned of the time limit")
+    parser.add_argument("--warned", type=float, metavar="SECONDS", help="seconds from the start to Slurm's warning")
     parser.add_argument(
         "--max-fruitless", type=int, default=MAX_FRUITLESS, help="starts in a row that save nothing new"
     )
     return parser.parse_args(arguments)
-
-
-def _say(message: str) -> None:
-    print(f"dstrain: {message}", file=sys.stderr, flush=True)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,10 @@
-"""Whether a Slurm job that came to an end is started again, and why one was: decided from values.
+"""Decides whether a Slurm job that ended is requeued, and describes why a job was started; from values alone.
 
-Owns `<run>/slurm.jsonl`, one line a start and one an end of the batch script, a few hundred bytes in all. Calls nothing of
-Slurm's, and knows neither torch nor checkpoints: whoever calls it brings what Slurm says, and steps.
+Owns `<run>/slurm.jsonl`, with one line per start and one per end of the batch script. Runs no Slurm commands and knows neither
+torch nor checkpoints: the caller passes the output of the commands and the step numbers.
 """
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,26 +13,26 @@ from typing import Literal
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
-
-HISTORY_FILE = "slurm.jsonl"
+from dstrain.run_folder.atomic import append_line
+from dstrain.run_folder.layout import RunFolder
 
 MAX_FRUITLESS = 3
-"""Starts in a row that saved nothing new."""
+"""Starts in a row that save nothing new; then the job is not requeued any more."""
 SOON_SECONDS = 3600.0
-"""A signal that comes earlier than this before the end is no warning of it, but somebody's wish."""
+"""A signal earlier than this before the end is not Slurm's warning: a user sent it."""
 KILLED = 128
-"""Above it lies 128 + the signal that ended a task. The largest code of all tasks is srun's."""
+"""Exit codes above this are 128 + the signal that ended a task. srun exits with the largest code of all tasks."""
 
 Cause = Literal["time limit", "preemption", "node failure", "requeue by hand", "cancelled", "its own end", "unknown"]
 BY_SLURM = ("preemption", "node failure", "requeue by hand")
-"""After these Slurm starts the job again by itself."""
+"""Causes after which Slurm itself starts the job again."""
 EXCUSED = ("preemption", "requeue by hand")
-"""Not the run's fault, however often it happens; a run may well be what breaks its nodes."""
+"""Causes that never count as fruitless. Node failures are not among them: the run itself may be what breaks its nodes."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobStart:
-    """The batch script began. `step` is that of the newest checkpoint, `last_report` the time of the newest failure report."""
+    """A start of the batch script, with the step of the newest checkpoint and the time of the newest failure report by then."""
 
     job: str
     restart: int
@@ -46,7 +45,7 @@ class JobStart:
 
 @dataclass(frozen=True, slots=True)
 class JobEnd:
-    """What ended a start of a job; `source` names who said so."""
+    """Why a start of a job ended; `source` says how that is known."""
 
     job: str
     restart: int
@@ -55,7 +54,7 @@ class JobEnd:
     again: bool
     """Whether the batch script asked Slurm to start the job again."""
     code: int | None = None
-    """Exit code of srun, where it had ended by then."""
+    """Exit code of srun; None if it was still running."""
     time: str = ""
     kind: Literal["end"] = "end"
 
@@ -66,7 +65,7 @@ _ENTRY: TypeAdapter[Entry] = TypeAdapter(Entry)
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Whether to ask for a requeue, the exit code of the batch script, and both in words."""
+    """Whether to request a requeue, the exit code of the batch script, and the reason for the log."""
 
     requeue: bool
     exit_code: int
@@ -74,14 +73,15 @@ class Decision:
 
 
 def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless: int, warned: bool = False) -> Decision:
-    """What to do after srun has ended by itself.
+    """What to do after srun has ended on its own.
 
     Args:
         code: srun's exit code.
-        failure: what a rank of this start reported before it ended by an error of its own. Its peers may have ended with the
-            larger code 85, because all they know is that it was gone.
-        num_fruitless: starts of this job in a row, this one included, since the newest checkpoint was saved.
-        warned: whether Slurm warned of the time limit.
+        failure: the error that a rank of this start reported, if any. It outweighs `code`: the peers of a failed rank only
+            lose their connection to it, and may end with the larger code 85.
+        num_fruitless: starts of this job in a row, including this one, since the newest checkpoint was saved.
+        max_fruitless: number of such starts after which the job is given up.
+        warned: whether Slurm signalled that the time limit is near.
     """
     if code == 0:
         return Decision(False, 0, "finished")
@@ -90,7 +90,7 @@ def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless:
             False, code if code < EXIT_PREEMPTED else EXIT_FAILED, f"not requeued, because it failed: {failure}"
         )
     if code != EXIT_PREEMPTED and code <= KILLED:
-        return Decision(False, code, f"not requeued, because it failed with exit code {code}: the message stands above")
+        return Decision(False, code, f"not requeued, because it failed with exit code {code}: see the message above")
     if num_fruitless >= max_fruitless:
         return Decision(False, EXIT_FAILED, describe_fruitless(num_fruitless))
     why = "the time limit is near" if warned else f"exit code {code}"
@@ -98,17 +98,17 @@ def decide(*, code: int, failure: str | None, num_fruitless: int, max_fruitless:
 
 
 def describe_fruitless(num_fruitless: int) -> str:
-    """Why a job is not started again that gets nowhere."""
+    """The message for a job that is given up because its starts make no progress."""
     return (
-        f"not requeued: {num_fruitless} starts in a row saved nothing new; see above what ended them, give the job more "
-        "time or checkpoint.every_steps a smaller number, and submit it again: it goes on from its newest checkpoint"
+        f"not requeued: {num_fruitless} starts in a row saved nothing new; see above why they ended, raise the job's --time "
+        "or lower checkpoint.every_steps, and submit the job again: it resumes from its newest checkpoint"
     )
 
 
 def describe_early_warning(*, elapsed_seconds: float, left_seconds: float) -> str | None:
-    """That a job was warned of its time limit before it could do much, and the way out; None for any other warning.
+    """The message for a warning that came in the first half of the allocation; None for any other signal.
 
-    A warning is due at once where the time limit is shorter than it, and then again after every restart.
+    If the time limit is shorter than the requested warning time, Slurm warns at once, and does so after every restart.
     """
     if not elapsed_seconds <= left_seconds <= SOON_SECONDS:
         return None
@@ -120,88 +120,83 @@ def describe_early_warning(*, elapsed_seconds: float, left_seconds: float) -> st
 
 
 def count_fruitless(history: Sequence[Entry], *, job: str, step: int) -> int:
-    """Starts of this job since the newest checkpoint, which is of `step`, was saved; without those that others cut short."""
+    """Number of starts of this job since the checkpoint of `step`, the newest, was saved; excused ones do not count."""
     excused = {entry.restart for entry in history if isinstance(entry, JobEnd) and is_excused(entry, job=job)}
     starts = [entry for entry in history if isinstance(entry, JobStart) and entry.job == job]
     return sum(start.step == step and start.restart not in excused for start in starts)
 
 
 def is_excused(end: JobEnd, *, job: str) -> bool:
-    """Whether this end says nothing about the run."""
+    """Whether this end was not the run's fault."""
     return end.job == job and end.cause in EXCUSED
 
 
 def find_end(history: Sequence[Entry], *, job: str, restart: int) -> JobEnd | None:
-    """The first word about the end of a start: what follows is only its echo."""
+    """The first entry about the end of a start; later ones are its consequences. None without an entry."""
     return next((e for e in history if isinstance(e, JobEnd) and (e.job, e.restart) == (job, restart)), None)
 
 
 def is_followed(history: Sequence[Entry], *, job: str, restart: int) -> bool:
-    """Whether the job was started again since: whoever asks lives on a node that Slurm has given up."""
+    """Whether a later start of the job exists, so that this one is on a node that Slurm has given up."""
     return any(isinstance(e, JobStart) and e.job == job and e.restart > restart for e in history)
 
 
 def find_start(history: Sequence[Entry], *, job: str, restart: int) -> JobStart | None:
-    """The line of a start."""
+    """The entry of a start; None without one."""
     return next((e for e in history if isinstance(e, JobStart) and (e.job, e.restart) == (job, restart)), None)
 
 
 def describe_start(history: Sequence[Entry], *, job: str, restart: int, name: str | None = None) -> str:
-    """Why a job starts now, and who says so; `name` is what Slurm calls it, where that is not its id."""
+    """Why a job starts now and how that is known. `name` is its name for Slurm's commands, if that differs from its id."""
     called = f"job {name or job}"
     if restart == 0:
-        return f"{called}, submitted to go on" if history else f"{called}, first start"
+        return f"{called}, submitted to resume the run" if history else f"{called}, first start"
     end = find_end(history, job=job, restart=restart - 1)
     if end is None:
-        why = "its batch script left no word: its node was lost, or it was killed at once"
+        why = "its batch script recorded no end: its node was lost, or it was killed at once"
     elif end.cause == "its own end":
-        why = f"it had ended by itself: {end.source}"
+        why = f"it ended on its own: {end.source}"
     else:
-        why = f"after {end.cause}; says {end.source}"
+        why = f"after {end.cause}, according to {end.source}"
     return f"{called}, restart {restart} ({why})"
 
 
 def read_cause(queue: str, *, restart: int, down_nodes: str) -> tuple[Cause, str]:
-    """What Slurm's SIGTERM to a batch script means, and who says so.
+    """Why Slurm sent SIGTERM to a batch script, and how that is known.
 
     Args:
-        queue: squeue's reason, time of preemption and restart count of the job, asked while the job is ending.
-        restart: this start's own number, which squeue's exceeds once the job is to be started again.
-        down_nodes: those of the job's nodes that sinfo lists as down.
+        queue: squeue's reason, preemption time and restart count of the job while it is ending.
+        restart: the number of this start; squeue's count is larger once the job is to be started again.
+        down_nodes: the nodes of the job that sinfo lists as down.
     """
     fields = queue.split()
     if len(fields) != 3 or not fields[2].isdecimal():
-        return "unknown", f"squeue, by {queue.strip()!r}"
+        return "unknown", f"squeue (output {queue.strip()!r})"
     reason, preempted, restarts = fields
     if reason == "TimeLimit":
-        return "time limit", "squeue, by its reason"
+        return "time limit", "squeue (reason)"
     if int(restarts) <= restart:
-        return "cancelled", "squeue, by its restart count"
+        return "cancelled", "squeue (restart count)"
     if preempted != "N/A":
-        return "preemption", "squeue, by its time of preemption"
+        return "preemption", "squeue (preemption time)"
     if down_nodes.strip():
-        return "node failure", f"sinfo, by {','.join(dict.fromkeys(down_nodes.split()))}, which is down"
-    return "requeue by hand", "squeue, by its restart count"
+        return "node failure", f"sinfo (down: {','.join(dict.fromkeys(down_nodes.split()))})"
+    return "requeue by hand", "squeue (restart count)"
 
 
 def read_history(run_dir: Path) -> list[Entry]:
-    """What the batch scripts of a run have written; lines that are torn or of another version are passed over."""
+    """All entries of a run's history. Lines that are torn or from another version are skipped."""
     try:
-        lines = (run_dir / HISTORY_FILE).read_bytes().splitlines()
+        lines = RunFolder(run_dir).slurm_history.read_bytes().splitlines()
     except OSError:
         return []
     return [entry for line in lines if (entry := _read_entry(line)) is not None]
 
 
 def append_entry(run_dir: Path, entry: Entry) -> None:
-    """Add a line to the history of a run, on disk when this returns."""
-    # a new line first if the last one was torn
-    path = run_dir / HISTORY_FILE
-    torn = path.exists() and not path.read_bytes().endswith(b"\n") and path.stat().st_size > 0
-    with path.open("ab") as stream:
-        stream.write((b"\n" if torn else b"") + json.dumps(asdict(entry), ensure_ascii=False).encode() + b"\n")
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Append an entry to a run's history; it is on disk when this returns."""
+    line = json.dumps(asdict(entry), ensure_ascii=False)
+    append_line(RunFolder(run_dir).slurm_history, line, durable=True)
 
 
 def _read_entry(line: bytes) -> Entry | None:

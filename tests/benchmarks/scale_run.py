@@ -17,7 +17,7 @@ import torch
 from pydantic_core import to_json
 
 from dstrain.attempt.hangs import Scene, load_hang
-from dstrain.attempt.lease import Lease, acquire, is_stop_requested
+from dstrain.attempt.lease import Lease, acquire
 from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_rank_records
 from dstrain.attempt.watchdog import find_lost
 from dstrain.checkpoint.manifest import FileEntry, Manifest
@@ -29,7 +29,7 @@ from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.processes import read_process, this_process
 from dstrain.cluster.rendezvous import Rendezvous, open_rendezvous
 from dstrain.config.load import dump_config, load_config
-from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.claims import is_stop_requested, read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
 from dstrain.run_folder.record import load_record, write_run_info
@@ -104,7 +104,7 @@ def meet(run_dir: Path, *, num_ranks: int) -> None:
 
     def arrange(rank: int) -> Rendezvous:
         place = ProcessInfo(rank, rank % RANKS_PER_HOST, num_ranks, "localhost", 0, "srun", RANKS_PER_HOST)
-        return open_rendezvous(place, environment=JOB, run_dir=run_dir)
+        return open_rendezvous(place, environment=JOB, folder=RunFolder(run_dir).rendezvous)
 
     first = arrange(0)
     assert first.listener is not None

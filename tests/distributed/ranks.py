@@ -31,7 +31,7 @@ def end_ranks(
 ) -> list[int]:
     """Exit codes of processes that run `function(place, *arguments)`, in the order of ranks; signals are negative.
 
-    `meanwhile` gets their process ids, to do them harm.
+    `meanwhile` is called with their process ids, for example to kill them.
     """
     children = []
     for place in build_places(world_size):

@@ -1,4 +1,4 @@
-"""The cluster of the tests: started once, stopped at the end, and a clear word where it cannot be."""
+"""The cluster of the tests: started once and stopped at the end; if that is impossible, a clear message."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
         if os.environ.get(REQUIRED):
             pytest.fail(f"the Slurm of the tests {obstacle}; {REQUIRED} is set")
         pytest.skip(f"the Slurm of the tests {obstacle}")
-    run_cluster("stop")  # what an interrupted run has left
+    run_cluster("stop")  # left by an interrupted run
     run_cluster("start")
     try:
         yield

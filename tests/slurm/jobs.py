@@ -28,12 +28,12 @@ class Job:
     id: str
     config: RunConfig
     wait_code: int | None = None
-    """What `sbatch --wait` gave."""
+    """Exit code of `sbatch --wait`."""
     output: Path | None = None
     """Its log, if that is not beside its run folder."""
 
     def log(self) -> str:
-        """What it has printed, over all its starts."""
+        """Its output, over all its starts."""
         path = self.output or log_path(self.config)
         return path.read_text(errors="replace") if path.exists() else ""
 

@@ -1,7 +1,7 @@
-"""What befalls nodes, networks and Slurm itself, on a real Slurm: cables pulled, power cut, nodes withdrawn, slurmctld killed.
+"""Failures of nodes, networks and Slurm itself, on a real Slurm: cables pulled, power cut, nodes drained, slurmctld killed.
 
-All end in the straight run's weights, each training row seen once an epoch. Cables part nodes that go on to share all files,
-which is the bad case: both sides could write.
+Every run ends with the straight run's weights, and sees each training row once per epoch. A node with a pulled cable still
+shares all files, which is the bad case: both sides could write.
 """
 
 import subprocess
@@ -15,9 +15,9 @@ from dstrain.checkpoint.store import current_dirs, parse_checkpoint_name
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
-from tests.slurm.harmed import harmed
+from tests.slurm.faulty import faulty_ranks
 from tests.slurm.jobs import TWO_BY_TWO, Job, build_recipe, call, run_cluster, submit, until
-from tests.system.harm import noted_rows
+from tests.system.faults import noted_rows
 from tests.system.runs import NUM_TRAIN
 from tests.system.torture import fingerprint
 
@@ -34,7 +34,7 @@ def config(tmp_path: Path) -> RunConfig:
 @pytest.fixture
 def noting(tmp_path: Path) -> Mapping[str, str]:
     """The environment of a job whose ranks note their rows."""
-    return harmed(tmp_path, f"note rows={tmp_path}")
+    return faulty_ranks(tmp_path, f"note rows={tmp_path}")
 
 
 def assert_each_row_once(job: Job) -> None:
@@ -59,8 +59,8 @@ def records_of(job: Job) -> list[RankRecord]:
     return read_rank_records(ranks_dir(Path(job.config.run_dir)))
 
 
-def lives(record: RankRecord) -> bool:
-    """Whether a rank's process is there, on its node."""
+def is_alive(record: RankRecord) -> bool:
+    """Whether a rank's process runs on its node."""
     try:
         run_cluster("on", record.host, "kill", "-0", str(record.pid))
     except subprocess.CalledProcessError:
@@ -86,12 +86,12 @@ def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_
     until(lambda: job.is_waiting(1), else_show=job.log)
     cut_off = [record for record in records_of(job) if record.host == "node2"]
     assert [record.rank for record in cut_off] == [2, 3]
-    assert all(lives(record) for record in cut_off)  # both sides run on
+    assert all(is_alive(record) for record in cut_off)  # both sides run on
     run_cluster("plug", "node2")
     run_cluster("boot", "node2")
     job.restart(1)
     assert_as_straight(job, straight=straight)
-    assert causes(job) == [f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"]
+    assert causes(job) == [f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"]
 
 
 @every_fault
@@ -105,12 +105,12 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_step_and_rank_0_runs_on_
     run_cluster("unplug", "node1")
     old = records_of(job)
     until(lambda: job.is_waiting(1), else_show=job.log)
-    assert [record.rank for record in old if record.host == "node1" and lives(record)] == [0, 1]
+    assert [record.rank for record in old if record.host == "node1" and is_alive(record)] == [0, 1]
     job.restart(1)
     assert_as_straight(job, straight=straight)
     assert job.field("NodeList") == "node[2-3]"
     # it renewed its lease all the while, until it found the newer one
-    assert "is an earlier start of this job, which Slurm has ended: it is cut off" in job.log()
+    assert "belongs to an earlier start of this job, which Slurm has ended: its lease is taken over" in job.log()
     assert "lease 1 was lost to lease 2 of process" in job.log()
     run_cluster("power-cut", "node1")
 
@@ -119,7 +119,7 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_save_and_what_it_commits
     straight: RunConfig, config: RunConfig, tmp_path: Path
 ) -> None:
     run_dir = Path(config.run_dir)
-    job = submit(config, environment=harmed(tmp_path, f"note rows={tmp_path}", f"hold commit={tmp_path}"))
+    job = submit(config, environment=faulty_ranks(tmp_path, f"note rows={tmp_path}", f"hold commit={tmp_path}"))
     until((tmp_path / "inside").exists, else_show=job.log)
     run_cluster("boot", "node3")
     run_cluster("unplug", "node1")
@@ -148,7 +148,7 @@ def test_a_power_cut_of_the_batch_host_costs_no_result(
     job.restart(1)
     assert_as_straight(job, straight=straight)
     (cause,) = causes(job)
-    assert cause.startswith(f"job {job.id}, restart 1 (its batch script left no word: its node was lost")
+    assert cause.startswith(f"job {job.id}, restart 1 (its batch script recorded no end: its node was lost")
 
 
 @every_fault
@@ -169,7 +169,7 @@ def test_a_job_does_not_notice_that_the_controller_is_killed_and_started_again(
 @pytest.mark.parametrize(
     ("options", "update"),
     [(("--nodes=1-2", "--gpus-per-node=2"), ()), (TWO_BY_TWO, ("NumNodes=1", "NumTasks=2"))],
-    ids=["as many nodes as there are", "fewer by the user's word"],
+    ids=["as many nodes as there are", "fewer by the user's choice"],
 )
 def test_a_job_goes_on_with_fewer_nodes_within_rounding(
     options: tuple[str, ...],

@@ -22,7 +22,7 @@ WHOLE_CLUSTER = ("--nodes=2", "--exclusive")
 
 
 def causes(config: RunConfig) -> list[tuple[str, str]]:
-    """Starts and resumes of a run, with what was said at them."""
+    """Starts and resumes of a run with their messages."""
     rows = read_rows(config, kind="event")
     return [(row["event"], row["message"]) for row in rows if row["event"] in ("start", "resume")]
 
@@ -55,17 +55,17 @@ def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: 
     ((event, message),) = causes(straight)
     assert event == "start"
     assert message.endswith(", first start")
-    assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # the word of rank 0 was taken back
+    assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # rank 0 has removed the published port
 
 
-def test_warned_of_its_time_limit_a_job_saves_and_goes_on(straight: RunConfig, tmp_path: Path) -> None:
+def test_warned_of_its_time_limit_a_job_saves_and_resumes(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(12)
     call("scancel", "--batch", "--signal=USR1", job.id)  # as --signal=B:USR1@300 has Slurm do
     job.restart(1)
     assert_as_straight(job, straight=straight)
     (_, resume) = causes(job.config)
-    expected = f"job {job.id}, restart 1 (after time limit; says Slurm, by the signal before it)"
+    expected = f"job {job.id}, restart 1 (after time limit, according to Slurm's warning signal)"
     assert resume == ("resume", expected)
     assert expected in (Path(job.config.run_dir) / "README.md").read_text()  # the card
     assert "Terminated" not in job.log()  # every task ended by itself
@@ -82,11 +82,11 @@ def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) ->
     stops = [row["message"] for row in read_rows(config, kind="event") if row["event"] == "stop"]
     assert stops == ["its allocation ends"], job.log()
     ends = [entry for entry in read_history(Path(config.run_dir)) if isinstance(entry, JobEnd)]
-    assert [(end.cause, end.source) for end in ends] == [("time limit", "the run, which saw the end of its allocation")]
+    assert [(end.cause, end.source) for end in ends] == [("time limit", "the run itself (end of its allocation)")]
     assert "DUE TO TIME LIMIT" not in job.log()
 
 
-def test_a_time_limit_shorter_than_the_warning_is_said_with_the_way_out(tmp_path: Path) -> None:
+def test_a_time_limit_shorter_than_the_warning_is_reported_with_the_way_out(tmp_path: Path) -> None:
     config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
     job = submit(config, options=(*TWO_BY_TWO, "--time=2"))
     until(lambda: job.is_waiting(1), else_show=job.log)
@@ -97,7 +97,7 @@ def test_a_time_limit_shorter_than_the_warning_is_said_with_the_way_out(tmp_path
     assert decided == "dstrain: requeued (the time limit is near)"
 
 
-def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(tmp_path: Path) -> None:
+def test_cancelled_while_it_waits_for_its_restart_a_run_still_shows_the_way_out(tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path, training__max_steps=100_000))
     job.wait_step(6)
     call("scontrol", "requeue", job.id)
@@ -109,7 +109,7 @@ def test_cancelled_while_it_waits_for_its_restart_a_run_still_says_the_way_out(t
     assert call("squeue", "--noheader", "--jobs", job.id) == ""
 
 
-def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
+def test_requeued_by_hand_then_preempted_a_job_resumes_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(8)
     call("scontrol", "requeue", job.id)
@@ -121,8 +121,8 @@ def test_requeued_by_hand_then_preempted_a_job_goes_on_and_knows_why(straight: R
     job.restart(2)
     assert_as_straight(job, straight=straight)
     assert [message for _, message in causes(job.config)[1:]] == [
-        f"job {job.id}, restart 1 (after requeue by hand; says squeue, by its restart count)",
-        f"job {job.id}, restart 2 (after preemption; says squeue, by its time of preemption)",
+        f"job {job.id}, restart 1 (after requeue by hand, according to squeue (restart count))",
+        f"job {job.id}, restart 2 (after preemption, according to squeue (preemption time))",
     ]
     assert urgent.strip() != job.id
 
@@ -137,7 +137,7 @@ def test_a_power_cut_of_the_second_node_costs_no_result(straight: RunConfig, tmp
     assert_as_straight(job, straight=straight)
     (_, (event, message)) = causes(job.config)
     assert event == "resume"
-    assert message == f"job {job.id}, restart 1 (after node failure; says sinfo, by node2, which is down)"
+    assert message == f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"
 
 
 def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_outside_a_clone_the_way_out_is_the_last_line(script: str, tmp_path: Pat
     output = tmp_path / "outside.log"
     job = submit(config, options=options, script=f"slurm/{script}.sbatch", output=output, wait=True)
     assert job.wait_code == 2
-    expected = f"dstrain: no clone of dstrain in {tmp_path}: cd to one before sbatch, or sbatch --chdir=CLONE"
+    expected = f"dstrain: {tmp_path} is not a clone of dstrain: cd to one before sbatch, or sbatch --chdir=CLONE"
     assert last_line(job) == expected
 
 
@@ -229,7 +229,7 @@ def test_two_jobs_that_start_together_on_one_node_do_not_meet(tmp_path: Path) ->
 
 
 def test_a_task_a_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_path: Path) -> None:
-    # stands in for Python where it trains, because there are no such GPUs
+    # replaces Python for training, because there are no such GPUs
     python = tmp_path / "python"
     python.write_text(
         '#!/bin/bash\n[[ "$1" = -[cm] ]] && exec "$REAL_PYTHON" "$@"\n'

@@ -1,4 +1,4 @@
-"""Sweeps as job arrays on a real Slurm: a run folder each, and each goes on alone."""
+"""Sweeps as job arrays on a real Slurm: every member has its run folder and resumes on its own."""
 
 import json
 from collections.abc import Sequence
@@ -100,7 +100,7 @@ def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> N
     for job in jobs:
         job.wait_step(12)
     array = last.id.partition("_")[0]
-    # the trap: to Slurm the job id of this one task means all of them
+    # the trap: to Slurm the job id of this one task means the whole array
     assert last.field("JobId") == array
     assert array not in (first.field("JobId"), other.field("JobId"))
     for job in (last, first):
@@ -111,7 +111,7 @@ def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> N
     assert [job.field("Restarts") for job in jobs] == ["1", "0", "1"]
     for job in (last, first):
         name = job.id if job is last else job.field("JobId")
-        expected = f"job {name}, restart 1 (after time limit; says Slurm, by the signal before it)"
+        expected = f"job {name}, restart 1 (after time limit, according to Slurm's warning signal)"
         assert [row["message"] for row in read_rows(job.config, kind="event") if row["event"] == "resume"] == [expected]
         starts = [entry for entry in read_history(Path(job.config.run_dir)) if isinstance(entry, JobStart)]
         assert {start.job for start in starts} == {job.field("JobId")}
@@ -129,7 +129,7 @@ def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> N
         (
             (),
             None,
-            "dstrain: this is no job array, so no member is named: submit the line that is printed by dstrain sweep {sweep}",
+            "dstrain: not a job array, so no member was chosen: submit the command printed by dstrain sweep {sweep}",
         ),
     ],
 )

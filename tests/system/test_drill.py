@@ -36,11 +36,11 @@ if "DSTRAIN_DRILL" not in os.environ:
         content[-1] ^= 1
         path.write_bytes(content)
 """
-"""Runs in every start: the second life of one story learns faster, that of another one finds its checkpoint damaged."""
+"""Runs in every launch: the second launch of one scenario learns faster, that of another finds its checkpoint damaged."""
 
 
 def drill(folder: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
-    """What the command said, and the rows it wrote by story."""
+    """The output of the command, and its rows by scenario."""
     command = ["drill", str(DEBUG), f"machine.cache_dir={folder / 'cache'}", "logging.tensorboard=false"]
     result = CliRunner().invoke(app, [*command, "--output", str(folder / "drill"), *arguments], catch_exceptions=False)
     rows = json.loads((folder / "drill" / "drill.json").read_text())["stories"]
@@ -48,7 +48,7 @@ def drill(folder: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
 
 
 def test_a_killed_run_of_two_ranks_ends_as_the_straight_one_and_its_weights_are_not_kept(tmp_path: Path) -> None:
-    result, rows = drill(tmp_path, "--ranks", "2", "--stories", "manifest")
+    result, rows = drill(tmp_path, "--ranks", "2", "--scenarios", "manifest")
     assert result.exit_code == 0, result.output
     assert list(rows) == ["straight", "manifest"]
     row = rows["manifest"]
@@ -67,11 +67,11 @@ def test_a_run_that_learns_otherwise_or_loses_a_checkpoint_is_not_ok(
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SABOTAGE)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    result, rows = drill(tmp_path, "--ranks", "1", "--stories", "step,renamed")
+    result, rows = drill(tmp_path, "--ranks", "1", "--scenarios", "step,renamed")
     assert result.exit_code == 1, result.output
     assert {name: row["ok"] for name, row in rows.items()} == {"straight": True, "step": False, "renamed": False}
     assert 1e-6 < rows["step"]["losses"] < 0.1
-    assert rows["renamed"]["fault"] == "it went on from step 4 although step 6 was saved"
+    assert rows["renamed"]["fault"] == "it resumed from step 4 although step 6 was saved"
     for title, folder in (("killed between steps", "killed-step"), ("killed after the rename", "killed-renamed")):
         assert f"NOT OK: {title}: " in result.stdout
         assert f"{tmp_path / 'drill' / folder}.log ends with:" in result.stdout

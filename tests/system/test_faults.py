@@ -27,9 +27,9 @@ from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.outcome import read_outcome
 from dstrain.run_folder.record import load_record
 from tests.system import torture
-from tests.system.harm import noted_rows
+from tests.system.faults import noted_rows
 from tests.system.runs import NUM_TRAIN, read_rows
-from tests.system.torture import Kill, Tally, live
+from tests.system.torture import Kill, Tally, launch
 
 WAIT_SECONDS = 120
 BOTH = [0, 0]
@@ -45,7 +45,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RunConfig
     """A run that nobody disturbs, with its rows noted."""
     folder = tmp_path_factory.mktemp("straight")
     config = torture.build_tortured(folder, cache=cache)
-    assert live(config, harms=[f"note rows={folder}"]) == BOTH, torture.printed(config)
+    assert launch(config, faults=[f"note rows={folder}"]) == BOTH, torture.printed(config)
     return config
 
 
@@ -62,7 +62,7 @@ def tmpfs(tmp_path: Path) -> Iterator[Path]:
 
 
 def once(config: RunConfig, is_time: Callable[[list[RankRecord]], bool], act: Callable[[list[int]], Any]) -> Any:
-    """For `live(meanwhile=…)`: act on the processes once the ranks' records say so."""
+    """For `launch(meanwhile=…)`: act on the processes once the ranks' records say so."""
 
     def watch(pids: list[int]) -> None:
         deadline = time.monotonic() + WAIT_SECONDS
@@ -98,9 +98,9 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     straight: RunConfig, tmp_path: Path, cache: Path
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    live(config, kill=Kill(drill="renamed:4", rank=0))
+    launch(config, kill=Kill(drill="renamed:4", rank=0))
     damaged = damage(config)
-    assert live(config) == BOTH
+    assert launch(config) == BOTH
     assert f"not a valid checkpoint: {damaged}/weights-00000.safetensors: its content" in torture.printed(config)
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 
@@ -109,15 +109,15 @@ def test_without_verification_the_same_damage_shows_in_the_result(
     straight: RunConfig, tmp_path: Path, cache: Path
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    live(config, kill=Kill(drill="renamed:4", rank=0))
+    launch(config, kill=Kill(drill="renamed:4", rank=0))
     damage(config)
-    assert live(config, harms=["no verification"]) == BOTH
+    assert launch(config, faults=["no verification"]) == BOTH
     assert torture.fingerprint(config) != torture.fingerprint(straight)
 
 
 def test_with_the_manifest_written_after_the_rename_the_kills_find_it(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    live(config, kill=Kill(drill="manifest:2", rank=0), harms=["rename before manifest"])
+    launch(config, kill=Kill(drill="manifest:2", rank=0), faults=["rename before manifest"])
     with pytest.raises(CheckpointError, match="the save was not finished"):
         torture.assert_nothing_lost(config, at_least=-1)
 
@@ -132,13 +132,13 @@ def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_first_after_the_re
         for _ in range(3):  # the later ones must do no harm
             os.kill(pids[1], number)
 
-    assert live(config, meanwhile=once(config, in_evaluation, tell_one)) == [EXIT_PREEMPTED] * 2
+    assert launch(config, meanwhile=once(config, in_evaluation, tell_one)) == [EXIT_PREEMPTED] * 2
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("preempted", EXIT_PREEMPTED)
     assert f"received {number.name}" in outcome.message
     assert "s later, after the step under way and a save" in torture.printed(config)
-    assert live(config) == BOTH
+    assert launch(config) == BOTH
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 
 
@@ -149,7 +149,7 @@ def test_a_stopped_rank_is_told_of_and_all_end_to_be_started_again(
     limits = base.machine.watchdog.model_copy(update={"step_minutes": 0.05, "evaluation_minutes": 0.05})
     config = base.model_copy(update={"machine": base.machine.model_copy(update={"watchdog": limits})})
     stop = once(config, in_step, lambda pids: os.kill(pids[1], signal.SIGSTOP))
-    assert live(config, meanwhile=stop) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    assert launch(config, meanwhile=stop) == [EXIT_PREEMPTED, -signal.SIGKILL]
     (folder,) = (Path(config.run_dir) / "hangs").iterdir()
     waiting, stopped = ((folder / f"rank-0000{rank}.txt").read_text() for rank in (0, 1))
     assert "loop.py" in waiting
@@ -158,14 +158,14 @@ def test_a_stopped_rank_is_told_of_and_all_end_to_be_started_again(
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
-    assert live(base) == BOTH
+    assert launch(base) == BOTH
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 
 
 def test_a_killed_rank_ends_the_other_with_a_message_that_names_it(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     kill = once(config, in_step, lambda pids: os.kill(pids[1], signal.SIGKILL))
-    assert live(config, meanwhile=kill) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    assert launch(config, meanwhile=kill) == [EXIT_PREEMPTED, -signal.SIGKILL]
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
     assert outcome.outcome == "lost"
@@ -174,7 +174,7 @@ def test_a_killed_rank_ends_the_other_with_a_message_that_names_it(tmp_path: Pat
 
 def test_a_rank_that_fails_by_an_error_is_not_taken_for_lost(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    assert live(config, harms=["fail"]) == [1, 1]
+    assert launch(config, faults=["fail"]) == [1, 1]
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
     assert (outcome.outcome, outcome.message) == ("failed", "rank 1: the disk of rank 1 is on fire")
@@ -182,7 +182,7 @@ def test_a_rank_that_fails_by_an_error_is_not_taken_for_lost(tmp_path: Path, cac
 
 def test_a_full_disk_costs_checkpoints_and_nothing_else(straight: RunConfig, tmpfs: Path, cache: Path) -> None:
     config = torture.build_tortured(tmpfs, cache=cache)
-    assert live(config, harms=["fill disk=4-8"]) == BOTH, torture.printed(config)
+    assert launch(config, faults=["fill disk=4-8"]) == BOTH, torture.printed(config)
     unsaved = [row for row in read_rows(config, kind="event") if row["event"] == "unsaved"]
     assert [row["step"] for row in unsaved] == [4, 6]
     # the first save runs into it, the second finds out before it writes
@@ -230,7 +230,7 @@ def test_a_second_start_on_a_live_folder_is_refused_by_name(straight: RunConfig,
     config = torture.build_tortured(tmp_path, cache=cache)
     second: list[subprocess.CompletedProcess[str]] = []
     begin = once(config, in_step, lambda pids: second.append(freeze_and_start(config, pids, folder=cache)))
-    assert live(config, meanwhile=begin) == BOTH
+    assert launch(config, meanwhile=begin) == BOTH
     (refused,) = second
     assert refused.returncode != 0
     assert "process " in refused.stderr
@@ -249,21 +249,21 @@ def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "su
             os.kill(pid, signal.SIGCONT)
 
 
-@pytest.mark.parametrize("harms", [[], ["late commit"]], ids=["notices in time", "commits late"])
+@pytest.mark.parametrize("faults", [[], ["late commit"]], ids=["notices in time", "commits late"])
 def test_a_writer_that_slept_through_a_takeover_ends_and_what_it_commits_late_is_never_chosen(
-    straight: RunConfig, tmp_path: Path, cache: Path, harms: list[str]
+    straight: RunConfig, tmp_path: Path, cache: Path, faults: list[str]
 ) -> None:
     base = torture.build_tortured(tmp_path, cache=cache)
     config = base.model_copy(update={"machine": base.machine.model_copy(update={"lease_seconds": 1.0})})
     steps: list[int] = []
     take = once(config, in_step, lambda pids: steps.append(take_over(config, pids)))
-    codes = live(config, meanwhile=take, harms=harms)
+    codes = launch(config, meanwhile=take, faults=faults)
     (step,) = steps
     assert codes[0] == 1
     assert "lease 1 was lost to lease 2 of process 7 on elsewhere" in torture.printed(config)
     saved = [parse_checkpoint_name(path) for path in checkpoint_dirs(Path(config.run_dir) / "checkpoints")]
-    assert any(name and name.step > step for name in saved) is bool(harms)
-    assert live(config) == BOTH, torture.printed(config)
+    assert any(name and name.step > step for name in saved) is bool(faults)
+    assert launch(config) == BOTH, torture.printed(config)
     events = load_record(Path(config.run_dir)).events
     assert [event.step for event in events if event.event == "resume"] == [step]
     assert torture.fingerprint(config) == torture.fingerprint(straight)
@@ -288,10 +288,10 @@ def take_over(config: RunConfig, pids: list[int]) -> int:
 
 def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    assert live(config, world_size=1) == [0]
+    assert launch(config, world_size=1) == [0]
     card = (Path(config.run_dir) / "README.md").read_text()
     shutil.rmtree(Path(config.run_dir) / "checkpoints")
-    assert live(config, world_size=1) == [1]
+    assert launch(config, world_size=1) == [1]
     assert "this run was saved at step 12 before" in torture.printed(config)
     assert "Traceback" not in torture.printed(config)
     assert (Path(config.run_dir) / "README.md").read_text() == card
@@ -299,18 +299,18 @@ def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_p
 
 def test_a_finished_run_makes_models_again_that_were_removed(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    assert live(config, world_size=1) == [0]
+    assert launch(config, world_size=1) == [0]
     before = torture.fingerprint(config)
     for name in ("best", "final"):
         shutil.rmtree(Path(config.run_dir) / name)
-    assert live(config, world_size=1) == [0]
+    assert launch(config, world_size=1) == [0]
     assert torture.fingerprint(config) == before
 
 
 def test_ctrl_c_saves_and_a_second_ends_at_once(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     interrupt = once(config, in_step, lambda pids: [os.kill(pid, signal.SIGINT) for pid in pids])
-    assert live(config, meanwhile=interrupt) == [EXIT_PREEMPTED] * 2
+    assert launch(config, meanwhile=interrupt) == [EXIT_PREEMPTED] * 2
     assert "Traceback" not in torture.printed(config)
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
@@ -322,9 +322,9 @@ POISONED = (3, 50, 77)
 
 def test_poisoned_rows_are_named_and_set_aside_and_the_run_finishes(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
-    harms = [f"poison={','.join(map(str, POISONED))}", f"note rows={tmp_path}"]
-    assert live(config, harms=harms, kill=Kill(drill="search:2", rank=1)) == [EXIT_PREEMPTED, -signal.SIGKILL]
-    assert live(config, harms=harms) == BOTH, torture.printed(config)
+    faults = [f"poison={','.join(map(str, POISONED))}", f"note rows={tmp_path}"]
+    assert launch(config, faults=faults, kill=Kill(drill="search:2", rank=1)) == [EXIT_PREEMPTED, -signal.SIGKILL]
+    assert launch(config, faults=faults) == BOTH, torture.printed(config)
     record = load_record(Path(config.run_dir))
     train = Path(config.data.train[0].path or "")
     assert {row.where for row in record.quarantine} == {f"{train}:{row + 1}" for row in POISONED}
@@ -339,7 +339,7 @@ def test_poisoned_rows_are_named_and_set_aside_and_the_run_finishes(tmp_path: Pa
 def test_too_many_poisoned_rows_stop_the_run_with_their_list(tmp_path: Path, cache: Path) -> None:
     base = torture.build_tortured(tmp_path, cache=cache)
     config = base.model_copy(update={"training": base.training.model_copy(update={"max_quarantined_rows": 2})})
-    assert live(config, harms=[f"poison={','.join(map(str, POISONED))}"]) == [1, 1]
+    assert launch(config, faults=[f"poison={','.join(map(str, POISONED))}"]) == [1, 1]
     said = torture.printed(config)
     assert "Traceback" not in said
     assert said.count("was not applied: ") == 3
@@ -356,12 +356,12 @@ def test_a_whole_schedule_of_faults_ends_in_the_straight_runs_weights(
     config = torture.build_tortured(tmpfs, cache=cache)
     noted = [f"note rows={tmp_path}"]
     tally = Tally()
-    codes = live(config, kill=Kill(drill="part half written:3", rank=1), harms=noted)
+    codes = launch(config, kill=Kill(drill="part half written:3", rank=1), faults=noted)
     torture.count_hits(config, codes=codes, tally=tally)
     term = once(config, in_step, lambda pids: os.kill(pids[0], signal.SIGTERM))
-    assert live(config, meanwhile=term, harms=noted) == [EXIT_PREEMPTED] * 2
-    assert live(config, world_size=1, kill=Kill(drill="evaluation:1", rank=0), harms=noted) == [-signal.SIGKILL]
-    assert live(config, world_size=3, harms=[*noted, "fill disk=8-10"]) == [0] * 3, torture.printed(config)
+    assert launch(config, meanwhile=term, faults=noted) == [EXIT_PREEMPTED] * 2
+    assert launch(config, world_size=1, kill=Kill(drill="evaluation:1", rank=0), faults=noted) == [-signal.SIGKILL]
+    assert launch(config, world_size=3, faults=[*noted, "fill disk=8-10"]) == [0] * 3, torture.printed(config)
     assert tally.kills == 1
     assert noted_rows(tmp_path) == noted_rows(Path(straight.run_dir).parent)
     first_epoch = [row for step, rows in noted_rows(tmp_path).items() if step <= -(-NUM_TRAIN // 16) for row in rows]

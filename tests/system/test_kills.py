@@ -18,7 +18,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, object]:
     """What a run gives that nobody disturbs."""
     config = torture.build_tortured(tmp_path_factory.mktemp("straight"), cache=cache)
-    assert torture.live(config) == [0, 0], torture.printed(config)
+    assert torture.launch(config) == [0, 0], torture.printed(config)
     return torture.fingerprint(config)
 
 
@@ -53,7 +53,7 @@ def test_the_card_of_a_run_killed_five_times_tells_so_in_one_section_and_nowhere
     tmp_path: Path, cache: Path
 ) -> None:
     straight, killed = (torture.build_tortured(tmp_path / name, cache=cache) for name in ("a", "b"))
-    assert torture.live(straight) == [0, 0], torture.printed(straight)
+    assert torture.launch(straight) == [0, 0], torture.printed(straight)
     stages = ("renamed:1", "part half written:1", "export:1", "prune:1", "finish:1")
     torture.torture(killed, [Kill(drill=stage, rank=0) for stage in stages], tally=Tally())
     cards = [

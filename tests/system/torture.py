@@ -1,4 +1,4 @@
-"""Kills a two-rank run again and again, at chosen stages or at any moment, and compares what comes of it with a straight run.
+"""Kills a two-rank run repeatedly, at chosen stages or at random moments, and compares its result with a straight run.
 
 `python -m tests.system.torture` (or `make torture`) kills 120 times; test_kills.py hits every stage once.
 """
@@ -28,7 +28,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
 from tests.distributed.ranks import end_ranks
-from tests.system.harm import apply_harm
+from tests.system.faults import inject_fault
 from tests.system.runs import build_run
 
 STAGES = tuple(phase for phases in TRACKS.values() for phase in phases if phase not in ("idle", "search"))
@@ -55,17 +55,17 @@ IN_ORDER = {
 ONLY_RANK_0 = ("manifest", "rename", "renamed", "prune")
 
 MANY_KILLS = 120
-MEETING_SECONDS = 1.0
-"""Until the ranks have met nobody knows of anybody; there only a launcher can end a rank whose peer was killed."""
-SHARE_OF_LIFE = 0.6
-"""Of a whole run's time: a kill at a random moment is to hit while it lives."""
-OWN_ENDS = {0, EXIT_PREEMPTED}
-"""How a rank may end that was not killed itself: finished, or "start me again" because its peer is gone."""
+CONNECT_SECONDS = 1.0
+"""Until the ranks have connected, only a launcher can end a rank whose peer was killed, so kills come later."""
+SHARE_OF_RUN = 0.6
+"""Share of a straight run's time within which random kills come, so that they hit a running process."""
+SURVIVOR_CODES = {0, EXIT_PREEMPTED}
+"""Exit codes allowed for a rank that was not killed itself: finished, or to be started again because its peer is gone."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """One life's end: a stage (`phase:occurrence`, on one rank or all) or a moment."""
+    """A kill of one attempt: at a stage (`phase:occurrence`, on one rank or all) or at a moment."""
 
     drill: str | None = None
     rank: int | None = None
@@ -74,7 +74,7 @@ class Kill:
 
 @dataclass
 class Tally:
-    """What was hit: (track's phase) to count, over all ranks that were killed."""
+    """What the kills hit: number of killed ranks by phase, and number of kills."""
 
     phases: Counter[str] = field(default_factory=Counter)
     kills: int = 0
@@ -92,18 +92,18 @@ def build_tortured(folder: Path, *, cache: Path, stage: int = 2) -> RunConfig:
     )
 
 
-def live(
+def launch(
     config: RunConfig,
     *,
     world_size: int = 2,
     kill: Kill | None = None,
-    harms: Sequence[str] = (),
+    faults: Sequence[str] = (),
     meanwhile: Callable[[list[int]], None] = lambda pids: None,
     allowed: Sequence[str] = (),
 ) -> list[int]:
-    """Exit codes of one start of a run, through the entry that launchers start.
+    """Start the ranks once, through the entry point that launchers use; returns their exit codes.
 
-    `harms` are applied in every rank (harm.py); `meanwhile` gets the process ids.
+    `faults` are injected into every rank (faults.py); `meanwhile` is called with the process ids.
     """
     path = Path(config.run_dir).parent / "start.yaml"
     path.write_text(dump_config(config))
@@ -111,14 +111,14 @@ def live(
     if kill and drill and kill.rank is not None:
         drill += f":rank={kill.rank}"
 
-    def harm(pids: list[int]) -> None:
+    def disturb(pids: list[int]) -> None:
         meanwhile(pids)
         if kill is not None and kill.after_seconds is not None:
             threading.Thread(target=_kill_later, args=(pids, kill), daemon=True).start()
 
-    number = f"{time.time():.6f}"  # tells starts apart, in order
+    number = f"{time.time():.6f}"  # distinguishes the attempts, in order
     arguments = [argument for field in allowed for argument in ("--allow-changed", field)]
-    return end_ranks(_start, str(path), drill, harms, number, arguments, world_size=world_size, meanwhile=harm)
+    return end_ranks(_start, str(path), drill, faults, number, arguments, world_size=world_size, meanwhile=disturb)
 
 
 def _kill_later(pids: list[int], kill: Kill) -> None:
@@ -129,18 +129,18 @@ def _kill_later(pids: list[int], kill: Kill) -> None:
             try:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
-                continue  # it had come to its end
+                continue  # it has already ended
 
 
 def _start(
-    place: ProcessInfo, config: str, drill: str, harms: Sequence[str], number: str, arguments: Sequence[str]
+    process: ProcessInfo, config: str, drill: str, faults: Sequence[str], number: str, arguments: Sequence[str]
 ) -> int:
     from dstrain.train import main
 
-    for each in harms:
-        apply_harm(each)
-    environment = {"LOCAL_WORLD_SIZE": str(place.local_world_size), DRILL_VARIABLE: drill, "START": number}
-    os.environ.update(place.as_environment() | environment)
+    for each in faults:
+        inject_fault(each)
+    environment = {"LOCAL_WORLD_SIZE": str(process.local_world_size), DRILL_VARIABLE: drill, "START": number}
+    os.environ.update(process.as_environment() | environment)
     with Path(config).with_name("printed.txt").open("a") as printed:
         os.dup2(printed.fileno(), sys.stderr.fileno())
     logging.getLogger("dstrain").handlers.clear()
@@ -148,22 +148,22 @@ def _start(
 
 
 def torture(config: RunConfig, kills: Sequence[Kill], *, tally: Tally, world_size: int = 2) -> None:
-    """Start the run and kill it as told, life after life; then let it come to its end, unless it was faster than a kill."""
+    """Start the run and kill it once per `kills`; then let it finish, unless it finished before a kill."""
     newest = -1
     for kill in kills:
-        codes = live(config, world_size=world_size, kill=kill)
+        codes = launch(config, world_size=world_size, kill=kill)
         count_hits(config, codes=codes, tally=tally)
         others = {code for code in codes if code != -signal.SIGKILL}
-        assert others <= OWN_ENDS, (kill, codes, printed(config))
+        assert others <= SURVIVOR_CODES, (kill, codes, printed(config))
         newest = assert_nothing_lost(config, at_least=newest)
         if codes == [0] * world_size:
             return
-    assert live(config, world_size=world_size) == [0] * world_size, printed(config)
+    assert launch(config, world_size=world_size) == [0] * world_size, printed(config)
     assert_nothing_lost(config, at_least=newest)
 
 
 def count_hits(config: RunConfig, *, codes: Sequence[int], tally: Tally) -> None:
-    """Note the stage of every rank that was killed, as its own record on disk tells."""
+    """Count the stage of every rank that was killed, from its record on disk."""
     killed = {rank for rank, code in enumerate(codes) if code == -signal.SIGKILL}
     tally.kills += len(killed) > 0
     for record in read_rank_records(ranks_dir(Path(config.run_dir))):
@@ -175,7 +175,7 @@ def count_hits(config: RunConfig, *, codes: Sequence[int], tally: Tally) -> None
 
 
 def assert_nothing_lost(config: RunConfig, *, at_least: int) -> int:
-    """Every directory under its final name is whole, and the newest is no older than it was; gives its step."""
+    """Check that every committed checkpoint is valid and that the newest is not older than `at_least`; returns its step."""
     root = Path(config.run_dir) / "checkpoints"
     for directory in checkpoint_dirs(root):
         verify_checkpoint(directory)
@@ -186,7 +186,7 @@ def assert_nothing_lost(config: RunConfig, *, at_least: int) -> int:
 
 
 def fingerprint(config: RunConfig) -> dict[str, object]:
-    """What a run learned and said: weights, losses, scores, the best step. Equal for equal runs."""
+    """Weights, losses, scores and the best step of a run; equal for equal runs."""
     run_dir = Path(config.run_dir)
     record = load_record(run_dir)
     weights = {
@@ -206,13 +206,13 @@ def fingerprint(config: RunConfig) -> dict[str, object]:
 
 
 def printed(config: RunConfig) -> str:
-    """The last of what the ranks said."""
+    """The end of the ranks' output."""
     path = Path(config.run_dir).parent / "printed.txt"
     return path.read_text()[-4000:] if path.exists() else ""
 
 
 def chosen_kills() -> list[Kill]:
-    """Every stage once, in an order in which the run gets far enough for each; on one rank or on all."""
+    """One kill per stage, in an order in which the run reaches each of them; on one rank or on all."""
     return [
         Kill(drill=f"{stage}:{occurrence}", rank=0 if stage in ONLY_RANK_0 else (None, 0, 1)[number % 3])
         for number, (stage, occurrence) in enumerate(IN_ORDER.items())
@@ -220,12 +220,12 @@ def chosen_kills() -> list[Kill]:
 
 
 def random_kills(random_source: random.Random, *, number: int, seconds: float) -> list[Kill]:
-    """Kills at random stages and at random moments of a life of about `seconds`."""
+    """Kills at random stages and at random moments within about `seconds`."""
     kills = []
     for _ in range(number):
         rank = random_source.choice([None, 0, 1])
         if random_source.random() < 0.5:
-            kills.append(Kill(after_seconds=random_source.uniform(MEETING_SECONDS, seconds), rank=rank))
+            kills.append(Kill(after_seconds=random_source.uniform(CONNECT_SECONDS, seconds), rank=rank))
         else:
             stage = random_source.choice([stage for stage in STAGES if stage not in ("set-up", "finish")])
             rank = 0 if stage in ONLY_RANK_0 else rank
@@ -244,13 +244,13 @@ def main(argv: Sequence[str] | None = None, *, say: Callable[[str], None] = prin
         folder = Path(name)
         straight = build_tortured(folder / "straight", cache=folder / "cache")
         started = time.monotonic()
-        assert live(straight) == [0, 0], printed(straight)
+        assert launch(straight) == [0, 0], printed(straight)
         seconds = time.monotonic() - started
         wanted = fingerprint(straight)
         while tally.kills < options.kills:
             runs += 1
             config = build_tortured(folder / f"run-{runs}", cache=folder / "cache")
-            kills = chosen_kills() if runs == 1 else random_kills(source, number=8, seconds=seconds * SHARE_OF_LIFE)
+            kills = chosen_kills() if runs == 1 else random_kills(source, number=8, seconds=seconds * SHARE_OF_RUN)
             torture(config, kills, tally=tally)
             assert fingerprint(config) == wanted, f"run {runs}: {kills}\n{fingerprint(config)}\n{wanted}"
             say(f"run {runs}: {tally.kills} kills so far, ended bit-equal to the straight run")

@@ -146,7 +146,7 @@ class EvaluateHook(EvaluationHook):
         self._is_postponed = False
         self._loss.reset()
         seconds = time.perf_counter() - started
-        self._walltime.learn("evaluation", seconds)
+        self._walltime.record_duration("evaluation", seconds)
         if result is not None:
             found = self._save(result, step=step, seconds=seconds)
             control.record(EvalRow(**found.as_fields(), step=step, epoch=epoch, train_loss=train_loss))

@@ -57,7 +57,7 @@ class PreemptHook(Hook):
         if self._num_ignored_steps:
             self._num_ignored_steps -= 1
         else:
-            self._walltime.learn("step", info.seconds)
+            self._walltime.record_duration("step", info.seconds)
         if self._walltime.is_over():
             self._raise_flag(OUT_OF_TIME)
         self.agree(control)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstrain.attempt import failure
-from dstrain.attempt.failure import report_failure
+from dstrain.attempt.failure import newest_report, report_failure
 from dstrain.attempt.lease import LeaseHeld
 from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
 from dstrain.cluster.environment import ProcessInfo
@@ -168,3 +168,15 @@ def test_a_rank_whose_record_is_anothers_by_now_leaves_the_outcome_alone(
     report(raised(error), tmp_path, rank=1)
     assert read_outcome(tmp_path) is not None
     assert read_outcome(tmp_path).outcome == "running"  # type: ignore[union-attr]
+
+
+def test_the_newest_report_is_chosen_by_its_time(tmp_path: Path) -> None:
+    assert newest_report(tmp_path) == (0, None)
+    (tmp_path / "failures").mkdir()
+    for rank, text in enumerate(("ValueError: first", "")):
+        path = tmp_path / "failures" / f"rank-{rank}.txt"
+        path.write_text(text)
+        os.utime(path, ns=(1000 - rank, 1000 - rank))
+    assert newest_report(tmp_path) == (1000, "rank 0: ValueError: first")
+    os.utime(tmp_path / "failures" / "rank-1.txt", ns=(2000, 2000))
+    assert newest_report(tmp_path) == (2000, "rank 1: an error without a message")

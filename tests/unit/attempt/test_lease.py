@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire, is_stop_requested, request_stop
+from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
 from dstrain.cluster.processes import HIDDEN, this_process
 from dstrain.run_folder.claims import Claim, is_superseded, read_claims
 from tests.unit.attempt.lease_cases import STALE_SECONDS, claim_path, elsewhere, make_old, names, take
@@ -43,7 +43,7 @@ for command in sys.stdin:
 
 
 class Writer:
-    """Another process that acquires the lease when told to."""
+    """Another process that acquires the lease on command."""
 
     def __init__(self, folder: Path, *, pid_namespace: str = "") -> None:
         command = [sys.executable, "-c", WRITER, str(folder), pid_namespace]
@@ -215,7 +215,7 @@ def test_this_hosts_clock_plays_no_part(skew_seconds: float, tmp_path: Path, mon
     assert take(tmp_path).number == 2
 
 
-def test_a_sign_of_life_at_the_last_moment_is_seen(tmp_path: Path) -> None:
+def test_a_renewal_at_the_last_moment_is_noticed(tmp_path: Path) -> None:
     far = elsewhere()
     lease = take(tmp_path, holder=far)
     slept: list[float] = []
@@ -230,10 +230,10 @@ def test_a_sign_of_life_at_the_last_moment_is_seen(tmp_path: Path) -> None:
     lease.check()
 
 
-def test_of_a_job_that_holds_it_the_way_to_end_that_job_is_told(tmp_path: Path) -> None:
+def test_a_refusal_names_the_way_to_cancel_the_job_that_holds_the_lease(tmp_path: Path) -> None:
     acquire(tmp_path, holder=this_process(), stale_seconds=STALE_SECONDS, job="cluster/12")
     with pytest.raises(
-        LeaseHeld, match=r"cancel its job \(scancel 12; a member of a sweep as squeue --jobs 12 calls"
+        LeaseHeld, match=r"cancel its job \(scancel 12; for a member of a sweep the id that squeue --jobs 12 shows"
     ) as held:
         take(tmp_path)
     assert "kill" not in str(held.value)
@@ -251,7 +251,7 @@ def test_a_release_ends_the_waiting(tmp_path: Path) -> None:
     assert len(slept) == 1
 
 
-def test_who_is_faster_to_follow_a_stale_lease_is_looked_at_in_turn(tmp_path: Path) -> None:
+def test_a_process_that_was_faster_to_replace_a_stale_lease_is_judged_in_turn(tmp_path: Path) -> None:
     take(tmp_path, holder=elsewhere())
     faster: list[Lease] = []
 
@@ -327,7 +327,7 @@ def test_a_lease_folder_that_is_removed_is_lost(tmp_path: Path) -> None:
     claim_path(tmp_path, 1).unlink()
     with pytest.raises(LeaseLost, match=r"00000001\.json was removed"):
         lease.renew()
-    take(tmp_path, holder=elsewhere())  # counts anew: the same number
+    take(tmp_path, holder=elsewhere())  # counts from 1 again: the same number
     with pytest.raises(LeaseLost, match="another lease 1 of process"):
         lease.renew()
     lease.release()
@@ -413,25 +413,10 @@ def test_renewals_of_one_thread_lose_nothing_that_another_records(tmp_path: Path
     assert (read_claims(tmp_path)[0].base_step, read_claims(tmp_path)[0].released) == (49, True)
 
 
-# --- stop requests
-
-
-def test_a_stop_is_asked_of_one_attempt_alone(tmp_path: Path) -> None:
-    first = take(tmp_path)
-    assert not is_stop_requested(tmp_path, number=first.number)
-    request_stop(tmp_path, number=first.number)
-    request_stop(tmp_path, number=first.number)  # by two ranks
-    assert is_stop_requested(tmp_path, number=first.number)
-    first.check()
-    first.release()
-    second = take(tmp_path)
-    assert not is_stop_requested(tmp_path, number=second.number)
-
-
 # --- late checkpoints
 
 
-def test_a_late_checkpoint_is_told_by_the_files_alone(tmp_path: Path) -> None:
+def test_a_late_checkpoint_is_recognised_by_the_files_alone(tmp_path: Path) -> None:
     first = take(tmp_path)
     first.set_base(0)
     second = take(tmp_path, holder=elsewhere(), sleep=lambda seconds: None)

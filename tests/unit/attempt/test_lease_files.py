@@ -1,4 +1,4 @@
-"""Claims on file systems that are full, read-only or forgetful, and claims that are not whole."""
+"""Claims on file systems that are full, read-only or forgetful, and claims that are malformed."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def test_a_link_whose_answer_was_lost_is_recognised_as_ones_own(
     assert names(tmp_path) == ["00000001.json"]
 
 
-def test_a_file_system_without_hard_links_serves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -102,7 +102,7 @@ def test_a_release_that_cannot_be_written_does_not_fail_a_finished_run(
         assert not read_claims(disk)[0].released
 
 
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+def test_a_file_instead_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lease").write_text("")
     assert read_claims(tmp_path) == []
     with pytest.raises(ValueError, match="cannot be written"):
@@ -154,7 +154,7 @@ def test_a_malformed_claim_counts_as_held_by_an_unknown(content: bytes, tmp_path
 
 
 @pytest.mark.parametrize("kind", ["directory", "pipe", "dangling link", "link to itself"])
-def test_what_is_no_file_counts_as_a_claim_too(kind: str, tmp_path: Path) -> None:
+def test_an_entry_that_is_not_a_file_counts_as_a_claim_too(kind: str, tmp_path: Path) -> None:
     path = claim_path(tmp_path, 1)
     path.parent.mkdir()
     if kind == "directory":
@@ -173,7 +173,7 @@ def test_a_claim_larger_than_memory_is_not_read_whole(tmp_path: Path) -> None:
     assert read_claims(tmp_path) == [Claim(number=1, holder=None)]
 
 
-def test_names_that_are_no_claims_are_not_counted(tmp_path: Path) -> None:
+def test_names_that_are_not_claims_do_not_count(tmp_path: Path) -> None:
     (tmp_path / "lease").mkdir()
     for name in ("1.json", "000000009.json", "00000009.tmp", "00000009.json~", "٠٠٠٠٠٠٠٩.json", "00000009.stop"):
         (tmp_path / "lease" / name).write_text("")
@@ -181,14 +181,14 @@ def test_names_that_are_no_claims_are_not_counted(tmp_path: Path) -> None:
     assert take(tmp_path).number == 1
 
 
-def test_numbers_past_eight_digits_go_on(tmp_path: Path) -> None:
+def test_numbers_may_exceed_eight_digits(tmp_path: Path) -> None:
     (tmp_path / "lease").mkdir()
     (tmp_path / "lease" / "99999999.json").write_bytes(whole_claim(99999999, released=True))
     take(tmp_path).release()
     assert take(tmp_path).number == 100000001
 
 
-def test_a_claim_whose_own_file_was_spoilt_is_not_lost_and_is_written_anew(tmp_path: Path) -> None:
+def test_a_claim_whose_own_file_was_corrupted_is_kept_and_written_again(tmp_path: Path) -> None:
     lease = take(tmp_path)
     claim_path(tmp_path, 1).write_bytes(b"")
     lease.check()

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
-from dstrain.cluster.environment import read_start
 from dstrain.cluster.processes import Holder, this_process
 from dstrain.run_folder.claims import read_claims
 from tests.unit.attempt.lease_cases import STALE_SECONDS, elsewhere, take
@@ -15,7 +14,7 @@ JOB = "big/7"
 
 
 @pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
-def test_an_earlier_start_of_the_job_has_its_time_to_end_and_is_followed_although_it_lives(
+def test_an_earlier_start_of_the_job_gets_time_to_end_and_is_then_replaced_although_it_is_alive(
     holder: Holder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = take(tmp_path, holder=holder, job=JOB)
@@ -28,7 +27,7 @@ def test_an_earlier_start_of_the_job_has_its_time_to_end_and_is_followed_althoug
     with caplog.at_level(logging.WARNING):
         new = take(tmp_path, job=JOB, restart=1, sleep=live_on)
     assert sum(waited) >= STALE_SECONDS
-    assert "is an earlier start of this job, which Slurm has ended: it is cut off" in caplog.text
+    assert "belongs to an earlier start of this job, which Slurm has ended: its lease is taken over" in caplog.text
     assert [(claim.job, claim.restart) for claim in read_claims(tmp_path)] == [(JOB, 0), (JOB, 1)]
     with pytest.raises(LeaseLost, match="lease 1 was lost to lease 2"):
         old.renew()
@@ -62,7 +61,7 @@ def test_an_earlier_start_that_ends_in_order_is_followed_at_once(holder: Holder,
     ],
 )
 @pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
-def test_whoever_else_lives_is_not_followed(
+def test_any_other_holder_that_is_alive_is_not_replaced(
     holder: Holder, former: tuple[str, int], present: tuple[str, int], tmp_path: Path
 ) -> None:
     old = take(tmp_path, holder=holder, job=former[0], restart=former[1])
@@ -71,7 +70,7 @@ def test_whoever_else_lives_is_not_followed(
     old.check()
 
 
-def test_a_job_that_comes_in_between_is_not_followed(tmp_path: Path) -> None:
+def test_another_job_that_comes_in_between_is_not_replaced(tmp_path: Path) -> None:
     take(tmp_path, holder=elsewhere(), job=JOB).release()
     other: list[Lease] = [take(tmp_path, holder=elsewhere(), job="big/8")]
     with pytest.raises(LeaseHeld):
@@ -86,20 +85,3 @@ def test_a_claim_without_a_job_is_read_as_before(tmp_path: Path) -> None:
     (claim,) = read_claims(tmp_path)
     assert claim.holder is not None
     assert (claim.job, claim.restart) == ("", 0)
-
-
-@pytest.mark.parametrize(
-    ("environment", "start"),
-    [
-        ({}, ("", 0)),
-        ({"SLURM_JOB_ID": "7"}, ("/7", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}, ("big/7", 2)),
-        ({"SLURM_JOB_ID": "x", "SLURM_RESTART_COUNT": "2"}, ("", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x"}, ("", 0)),
-        ({"SLURM_RESTART_COUNT": "2"}, ("", 0)),
-    ],
-)
-def test_the_environment_tells_which_start_of_which_job_this_is(
-    environment: dict[str, str], start: tuple[str, int]
-) -> None:
-    assert read_start(environment) == start

@@ -1,4 +1,4 @@
-"""The records of ranks: what is on disk after every mark, whoever is killed, and what a drill kills."""
+"""The records of ranks: what is on disk after every mark and after a kill, and when a drill kills."""
 
 import json
 import os
@@ -19,7 +19,6 @@ from dstrain.attempt.rank_records import (
     Drill,
     Phases,
     RankRecord,
-    enter_nothing,
     read_drill,
     read_rank_records,
     record_path,
@@ -42,7 +41,7 @@ phases.end("finished")
 
 
 class Clock:
-    """Seconds that pass when told to."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
@@ -89,7 +88,7 @@ def test_every_mark_is_on_disk_at_once(phases: Phases, tmp_path: Path, clock: Cl
     assert record.tracks == {"main": "step", "save": "write part"}
     assert (record.step, record.beats, record.changed) == (12, 2, 1002.5)
     clock.seconds = 1003.0
-    phases.beat()
+    phases.mark_progress()
     assert (on_disk(tmp_path).beats, on_disk(tmp_path).changed) == (3, 1003.0)
     phases.enter("evaluation")
     assert on_disk(tmp_path).step == 12
@@ -130,21 +129,21 @@ def test_an_earlier_attempt_that_still_lives_does_not_write_into_the_record_of_t
     new.close()
 
 
-def test_silence_is_counted_by_track_and_an_idle_track_is_not_listed(phases: Phases, clock: Clock) -> None:
+def test_quiet_time_is_counted_by_track_and_an_idle_track_is_not_listed(phases: Phases, clock: Clock) -> None:
     phases.enter("step", step=1)
     clock.seconds += 2
     assert phases.quiet_seconds() == {"main": ("step", 2.0)}
     phases.enter("begin", track="save")
     clock.seconds += 3
     assert phases.quiet_seconds() == {"main": ("step", 5.0), "save": ("begin", 3.0)}
-    phases.beat()
+    phases.mark_progress()
     assert phases.quiet_seconds() == {"main": ("step", 0.0), "save": ("begin", 3.0)}
-    phases.beat(track="save")
+    phases.mark_progress(track="save")
     phases.enter("idle", track="save")
     assert phases.quiet_seconds() == {"main": ("step", 0.0)}
 
 
-def test_waiting_for_a_save_is_no_silence_while_the_save_gets_on(phases: Phases, clock: Clock) -> None:
+def test_waiting_for_a_save_is_progress_while_the_save_makes_progress(phases: Phases, clock: Clock) -> None:
     phases.enter("write part", track="save")
     phases.enter("wait for save")
     clock.seconds += 50
@@ -157,18 +156,18 @@ def test_waiting_for_a_save_is_no_silence_while_the_save_gets_on(phases: Phases,
     assert phases.quiet_seconds()["main"] == ("step", 50.0)
 
 
-def test_forgiven_time_is_no_silence_and_never_runs_ahead(phases: Phases, clock: Clock) -> None:
+def test_discounted_time_is_not_quiet_and_never_becomes_negative(phases: Phases, clock: Clock) -> None:
     phases.enter("step", step=1)
     clock.seconds += 10
-    phases.forgive(8)
+    phases.discount_suspension(8)
     assert phases.quiet_seconds() == {"main": ("step", 2.0)}
-    phases.forgive(100)
+    phases.discount_suspension(100)
     clock.seconds += 1
     assert phases.quiet_seconds() == {"main": ("step", 1.0)}
 
 
 @pytest.mark.parametrize(("phase", "track"), [("idle", "main"), ("step", "save"), ("lunch", "main")])
-def test_a_phase_of_no_such_track_is_a_mistake_of_ours(phase: str, track: str, phases: Phases) -> None:
+def test_a_phase_of_another_track_is_a_programming_error(phase: str, track: str, phases: Phases) -> None:
     with pytest.raises(AssertionError):
         phases.enter(phase, track=track)
 
@@ -190,7 +189,7 @@ def hasty_threads() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("hasty_threads")
-def test_threads_that_mark_at_once_leave_a_whole_record(tmp_path: Path) -> None:
+def test_threads_that_mark_at_once_leave_a_complete_record(tmp_path: Path) -> None:
     phases = Phases(tmp_path, rank=3, attempt=1)
     rounds = 2000
     done = threading.Event()
@@ -203,7 +202,7 @@ def test_threads_that_mark_at_once_leave_a_whole_record(tmp_path: Path) -> None:
     def save() -> None:
         for _ in range(rounds):
             phases.enter("write part", track="save")
-            phases.beat(track="save")
+            phases.mark_progress(track="save")
 
     def read() -> None:
         while not done.is_set():
@@ -284,11 +283,11 @@ def test_a_record_that_cannot_be_written_does_not_stop_training(
         patched.setattr(os, "pwrite", fail)
         phases.enter("step", step=1)
     assert "rank 3 cannot record its phase" in caplog.text
-    phases.beat()
+    phases.mark_progress()
     assert on_disk(tmp_path).step == 1
 
 
-def test_records_come_in_order_of_ranks_and_only_those_asked_for(tmp_path: Path) -> None:
+def test_only_the_requested_records_are_read_in_rank_order(tmp_path: Path) -> None:
     for rank in (11, 2, 0):
         Phases(tmp_path, rank=rank, attempt=1)
     assert [record.rank for record in read_rank_records(tmp_path)] == [0, 2, 11]
@@ -315,7 +314,7 @@ def without(values: dict[str, object], key: str) -> bytes:
         lambda whole, values: json.dumps(values | {"changed": None}).encode(),
     ],
 )
-def test_a_malformed_record_is_passed_over(spoil: Callable[[bytes, dict[str, object]], bytes], tmp_path: Path) -> None:
+def test_a_malformed_record_is_skipped(spoil: Callable[[bytes, dict[str, object]], bytes], tmp_path: Path) -> None:
     for rank in range(3):
         Phases(tmp_path, rank=rank, attempt=1)
     path = record_path(tmp_path, rank=1)
@@ -324,10 +323,6 @@ def test_a_malformed_record_is_passed_over(spoil: Callable[[bytes, dict[str, obj
     (tmp_path / "rank-00007.json").mkdir()
     assert [record.rank for record in read_rank_records(tmp_path)] == [0, 2]
     assert read_rank_records(tmp_path, ranks=[1, 7]) == []
-
-
-def test_where_nobody_watches_entering_does_nothing() -> None:
-    enter_nothing("step", track="main", step=3)
 
 
 @pytest.mark.parametrize(

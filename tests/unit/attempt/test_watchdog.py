@@ -16,7 +16,16 @@ import pytest
 
 from dstrain.attempt import watchdog as watchdog_module
 from dstrain.attempt.rank_records import PHASE_LIMITS, Phases, RankRecord, ranks_dir, read_rank_records, record_path
-from dstrain.attempt.watchdog import Lost, count_oom_kills, describe_lost, find_hang, find_lost, start_watchdog
+from dstrain.attempt.watchdog import (
+    Lost,
+    Renewal,
+    Timing,
+    count_oom_kills,
+    describe_lost,
+    find_hang,
+    find_lost,
+    start_watchdog,
+)
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import Process, process_start, read_process
 
@@ -60,8 +69,7 @@ def leave():
 
 limits = dict.fromkeys(PHASE_LIMITS.values(), 0.0) | {"step": limit}
 dog = watchdog.start_watchdog(
-    phases, run_dir=run_dir, local_ranks=range(int(sys.argv[5])), limits=limits,
-    renew=None, renew_seconds=1.0, on_lost=print, check_seconds=0.05,
+    phases, run_dir=run_dir, local_ranks=range(int(sys.argv[5])), limits=limits, timing=watchdog.Timing(check_seconds=0.05)
 )
 globals()[behaviour]()
 dog.stop()
@@ -164,7 +172,7 @@ def test_a_neighbour_is_lost_when_its_process_is_not_there_any_more(own: RankRec
     assert not lost(replace(peer, rank=0), None)
 
 
-def test_without_a_process_table_nobody_is_lost(own: RankRecord) -> None:
+def test_without_a_process_table_no_rank_counts_as_lost(own: RankRecord) -> None:
     blind = replace(own, pid_namespace="")
     assert find_lost([replace(blind, rank=1)], own=blind, find_process=lambda pid: None) == []
 
@@ -172,19 +180,19 @@ def test_without_a_process_table_nobody_is_lost(own: RankRecord) -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        (9, "it ended by signal 9 (Killed) without a word"),
-        (139, "it ended by signal 11 (Segmentation fault) without a word"),
-        (3 << 8, "it ended with exit code 3 without a word"),
-        (0, "it ended without a word"),
+        (9, "it ended by signal 9 (Killed) without giving a reason"),
+        (139, "it ended by signal 11 (Segmentation fault) without giving a reason"),
+        (3 << 8, "it ended with exit code 3 without giving a reason"),
+        (0, "it ended without giving a reason"),
     ],
 )
-def test_a_loss_is_told_with_all_that_is_known(status: int, words: str, own: RankRecord) -> None:
+def test_a_loss_is_described_with_all_that_is_known(status: int, words: str, own: RankRecord) -> None:
     record = replace(
         own, rank=5, pid=500, host="n7", step=40, tracks={"main": "evaluation"}, changed=100.0, heartbeat=103.0
     )
     process = Process(start=record.process_start, state="Z", parent=1, exit_status=status)
-    told = describe_lost(Lost(record, process), now=105.0, oom_kills=0)
-    assert told == (
+    described = describe_lost(Lost(record, process), now=105.0, oom_kills=0)
+    assert described == (
         f"lost rank 5 (pid 500 on n7): {words}; phases main 'evaluation', step 40, last progress 5.0 s ago, last heartbeat "
         "2.0 s ago"
     )
@@ -212,14 +220,14 @@ def test_the_status_of_a_killed_process_is_read_until_its_parent_asks() -> None:
         ("0::/job\n1:name=systemd:/a:b\n", "elsewhere", "", 0),
     ],
 )
-def test_kills_for_want_of_memory_are_counted(groups: str, file: str, text: str, count: int, tmp_path: Path) -> None:
+def test_kills_for_lack_of_memory_are_counted(groups: str, file: str, text: str, count: int, tmp_path: Path) -> None:
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(text)
     assert count_oom_kills(groups, root=tmp_path) == count
 
 
 @pytest.mark.parametrize(("stopped", "waiting", "working"), [(1, 0, 2), (0, 1, 2), (0, 2, 1)])
-def test_when_a_rank_is_stopped_all_end_and_all_are_written_down(
+def test_when_a_rank_is_stopped_all_end_and_all_have_a_dump(
     stopped: int, waiting: int, working: int, start_ranks: Callable[[int], Ranks]
 ) -> None:
     ranks = start_ranks(3)
@@ -239,15 +247,15 @@ def test_when_a_rank_is_stopped_all_end_and_all_are_written_down(
     assert "no progress for" in ranks.dump(waiting)
     assert "in work" in ranks.dump(working)
     dump = ranks.dump(stopped)
-    assert f"rank {min(waiting, working)} writes this" in dump
+    assert f"written by rank {min(waiting, working)}" in dump
     assert f"pid {ranks.processes[stopped].pid}" in dump
     assert "process state T" in dump
     assert "main 'step', save 'write part', step 11, last progress" in dump
     assert "killed with SIGKILL" in dump
-    assert "ends with code 85" in str(ranks.records(working)[0].ended)
+    assert "exits with code 85" in str(ranks.records(working)[0].ended)
 
 
-def test_a_rank_that_holds_the_gil_gives_its_stacks_and_is_killed(start_ranks: Callable[[int], Ranks]) -> None:
+def test_a_rank_that_holds_the_gil_dumps_its_stacks_and_is_killed(start_ranks: Callable[[int], Ranks]) -> None:
     ranks = start_ranks(2)
     ranks.start(1, "hold_the_gil", step=11)
     ranks.start(0, "wait_for_others", limit=0.5)
@@ -265,13 +273,13 @@ def test_when_a_rank_is_killed_the_others_end_and_name_it(start_ranks: Callable[
     code, errors = ranks.end(0)
     assert code == EXIT_PREEMPTED
     assert f"lost rank 1 (pid {ranks.processes[1].pid} on" in errors
-    assert "by signal 9 (Killed) without a word" in errors
+    assert "by signal 9 (Killed) without giving a reason" in errors
     assert "phases main 'step', save 'idle', step 12" in errors
-    assert "ends with code 85" in str(ranks.records(0)[0].ended)
+    assert "exits with code 85" in str(ranks.records(0)[0].ended)
     assert not (ranks.run_dir / "hangs").exists()
 
 
-def test_a_rank_that_says_why_it_ends_is_not_lost(start_ranks: Callable[[int], Ranks]) -> None:
+def test_a_rank_that_records_why_it_ends_is_not_lost(start_ranks: Callable[[int], Ranks]) -> None:
     ranks = start_ranks(2)
     ranks.start(0, "work")
     ranks.start(1, "leave", step=None)
@@ -291,7 +299,7 @@ def test_a_rank_that_was_suspended_as_a_whole_has_not_hung(start_ranks: Callable
     time.sleep(5.5)
     stopped = time.time()
     ranks.processes[0].send_signal(signal.SIGCONT)
-    # its watchdog looked after it went on
+    # its watchdog has checked since it was resumed
     wait_until(lambda: ranks.records(0)[0].heartbeat > stopped + 0.5)
     (ranks.run_dir / "go").touch()
     assert ranks.end(0) == (0, "")
@@ -332,12 +340,9 @@ class Watched:
             run_dir=self.run_dir,
             local_ranks=range(num_local_ranks),
             limits=NO_LIMITS | {"step": limit},
-            renew=renew,
-            renew_seconds=0.02,
-            on_lost=on_lost,
+            renewal=Renewal(renew, every_seconds=0.02, on_lost=on_lost) if renew else None,
             end=self.ends,
-            check_seconds=0.01,
-            grace_seconds=0.2,
+            timing=Timing(check_seconds=0.01, grace_seconds=0.2),
         )
         self.stack.callback(started.stop)
 
@@ -368,7 +373,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def test_a_hang_that_another_rank_announced_is_joined(watched: Watched) -> None:
+def test_a_hang_that_another_rank_announced_ends_this_rank_too(watched: Watched) -> None:
     watched.start()
     watched.announce()
     code, message = watched.ends.wait()
@@ -378,7 +383,7 @@ def test_a_hang_that_another_rank_announced_is_joined(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("noticed", [0.0, None])
-def test_an_announcement_of_another_run_or_a_torn_one_is_not_joined(noticed: float | None, watched: Watched) -> None:
+def test_an_announcement_of_another_run_or_a_torn_one_is_ignored(noticed: float | None, watched: Watched) -> None:
     watched.announce(noticed=noticed)
     (watched.hang_dir / "rank-00000.txt").write_text("of another run")
     renewals: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -401,10 +406,13 @@ def test_ranks_of_other_hosts_are_described_from_their_records_and_left_alone(
     watched.ends.wait()
     assert sleeper.poll() is None
     for rank in (1, 2):
-        assert "whose process this rank can see" in (watched.hang_dir / f"rank-{rank:05d}.txt").read_text()
+        assert (
+            "it has no record in attempt 7 with a process that rank 0 can see"
+            in (watched.hang_dir / f"rank-{rank:05d}.txt").read_text()
+        )
 
 
-def test_the_rank_that_noticed_writes_down_the_ranks_of_other_hosts(watched: Watched) -> None:
+def test_the_rank_that_noticed_describes_the_ranks_of_other_hosts(watched: Watched) -> None:
     watched.pretend(1, host="n2", step=8)
     watched.pretend(2, host="n2", attempt=ATTEMPT - 1)
     watched.pretend(3, host="n2")
@@ -416,7 +424,7 @@ def test_the_rank_that_noticed_writes_down_the_ranks_of_other_hosts(watched: Wat
     names = sorted(path.name for path in watched.hang_dir.iterdir())
     assert names == ["hang.json", "rank-00000.txt", "rank-00001.txt", "rank-00003.txt"]
     dump = (watched.hang_dir / "rank-00001.txt").read_text()
-    assert "on n2, wrote no stacks so far; rank 0 writes this" in dump
+    assert "on n2, has written no stacks yet; written by rank 0" in dump
     assert "step 8, last progress" in dump
     assert (watched.hang_dir / "rank-00003.txt").read_text() == "its own stacks"
 
@@ -467,7 +475,7 @@ def test_a_lease_is_renewed_again_and_again_also_after_the_file_system_was_away(
     assert watched.ends.empty()
 
 
-def test_a_lost_lease_is_told_once_and_not_renewed_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_lease_is_reported_once_and_not_renewed_again(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog_module, "FLUSH_SECONDS", 0.02)
     calls: list[None] = []
 
@@ -477,9 +485,9 @@ def test_a_lost_lease_is_told_once_and_not_renewed_again(watched: Watched, monke
 
     watched.start(renew=renew, on_lost=lambda error: watched.ends(1, str(error)))
     assert watched.ends.wait() == (1, "lease 7 was lost")
-    # the watch goes on, for long enough to renew many times
-    told = time.time()
-    wait_until(lambda: watched.phases.record().heartbeat > told + 0.5)
+    # the watchdog runs on, for long enough to renew many times
+    reported = time.time()
+    wait_until(lambda: watched.phases.record().heartbeat > reported + 0.5)
     watched.announce()
     assert watched.ends.wait()[0] == EXIT_PREEMPTED
     assert len(calls) == 1
@@ -497,15 +505,7 @@ def test_a_watchdog_that_was_stopped_ends_nothing(watched: Watched) -> None:
 
 def test_limits_must_be_given_for_every_class(tmp_path: Path, watched: Watched) -> None:
     with pytest.raises(AssertionError):
-        start_watchdog(
-            watched.phases,
-            run_dir=tmp_path,
-            local_ranks=range(1),
-            limits={"step": 1.0},
-            renew=None,
-            renew_seconds=1.0,
-            on_lost=print,
-        )
+        start_watchdog(watched.phases, run_dir=tmp_path, local_ranks=range(1), limits={"step": 1.0})
 
 
 @pytest.mark.parametrize(("log", "said"), [("free", "the reason"), ("stuck", "")])

@@ -38,7 +38,7 @@ def test_a_drill_lies_beside_the_run_it_is_for(monkeypatch: pytest.MonkeyPatch, 
         seen.update(arguments, config=config)
         return nothing_lost
 
-    monkeypatch.setattr("dstrain.cli.drill.perform", fake)
+    monkeypatch.setattr("dstrain.cli.drill.run_drill", fake)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
     result = CliRunner().invoke(app, ["drill", "debug", "output_dir=/big/disk/", "--life-minutes", "5"])
     assert result.exit_code == code
@@ -50,5 +50,5 @@ def test_an_interrupted_drill_ends_with_code_130(monkeypatch: pytest.MonkeyPatch
     def fake(config: RunConfig, **arguments: Any) -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("dstrain.cli.drill.perform", fake)
+    monkeypatch.setattr("dstrain.cli.drill.run_drill", fake)
     assert CliRunner().invoke(app, ["drill", "debug"]).exit_code == 130

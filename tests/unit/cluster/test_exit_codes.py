@@ -3,6 +3,7 @@
 import re
 
 from dstrain.cluster import exit_codes
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 
 
 def test_the_table_names_every_code_once_with_its_number() -> None:
@@ -10,3 +11,11 @@ def test_the_table_names_every_code_once_with_its_number() -> None:
     constants = {name: value for name, value in vars(exit_codes).items() if name.startswith("EXIT_")}
     assert {name: int(code) for code, name in rows} == constants
     assert len(set(constants.values())) == len(constants)
+
+
+def test_the_codes_are_those_that_the_batch_scripts_and_the_documentation_name() -> None:
+    assert (EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED) == (2, 85, 130)
+
+
+def test_no_code_can_be_taken_for_success_or_for_a_failure_of_the_program() -> None:
+    assert not {EXIT_USAGE, EXIT_PREEMPTED, EXIT_INTERRUPTED} & {0, 1}

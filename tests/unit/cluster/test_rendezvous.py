@@ -1,4 +1,4 @@
-"""The port on which ranks meet: held, never shared, never read late; and what is said where it cannot be agreed on."""
+"""The port that ranks agree on: kept open, never shared, never read late; and the errors if there is no agreement."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ from dstrain.cluster.rendezvous import (
     PORTS,
     Rendezvous,
     list_ports,
-    name_meeting,
+    name_rendezvous,
     needs_rendezvous,
     open_port,
     open_rendezvous,
@@ -37,13 +37,13 @@ def process(rank: int = 0) -> ProcessInfo:
     return replace(read_process_info(STEP), rank=rank)
 
 
-def meet(
+def join(
     run_dir: Path, *, rank: int = 0, environment: dict[str, str] = STEP, timeout_seconds: float = 0.0
 ) -> Rendezvous:
     return open_rendezvous(
         process(rank),
         environment=environment,
-        run_dir=run_dir,
+        folder=run_dir / "rendezvous",
         timeout_seconds=timeout_seconds,
         sleep=lambda seconds: None,
     )
@@ -51,7 +51,7 @@ def meet(
 
 @pytest.fixture
 def first(tmp_path: Path) -> Iterator[Rendezvous]:
-    rendezvous = meet(tmp_path)
+    rendezvous = join(tmp_path)
     assert rendezvous.listener is not None
     with closing(rendezvous.listener):
         yield rendezvous
@@ -64,7 +64,7 @@ def test_only_a_step_of_slurm_without_a_port_has_to_agree_on_one() -> None:
 
 
 def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Rendezvous, tmp_path: Path) -> None:
-    other = meet(tmp_path, rank=1)
+    other = join(tmp_path, rank=1)
     assert other.port == first.port
     assert (other.listener, other.path) == (None, None)
     with socket.create_connection(("127.0.0.1", other.port), timeout=10):
@@ -77,70 +77,68 @@ def test_the_port_is_taken_from_the_moment_it_is_published(first: Rendezvous) ->
 
 
 @pytest.mark.parametrize("changed", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"])
-def test_the_word_of_another_start_is_not_taken(changed: str, first: Rendezvous, tmp_path: Path) -> None:
+def test_the_port_of_another_step_or_restart_is_ignored(changed: str, first: Rendezvous, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="rank 1 waited"):
-        meet(tmp_path, rank=1, environment=STEP | {changed: "77"})
+        join(tmp_path, rank=1, environment=STEP | {changed: "77"})
 
 
 @pytest.mark.parametrize("mark", ["SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT"])
-def test_a_word_left_by_a_job_whose_number_is_used_again_is_not_believed(
-    mark: str, first: Rendezvous, tmp_path: Path
-) -> None:
+def test_a_file_left_by_a_job_whose_id_is_reused_is_ignored(mark: str, first: Rendezvous, tmp_path: Path) -> None:
     again = STEP | {mark: "41234"}
     with pytest.raises(ValueError, match="rank 1 waited"):
-        meet(tmp_path, rank=1, environment=again)
-    second = meet(tmp_path, environment=again)  # rank 0 of that job speaks, over the old word
+        join(tmp_path, rank=1, environment=again)
+    second = join(tmp_path, environment=again)  # rank 0 of that job overwrites the old file
     assert second.listener is not None
     with closing(second.listener):
-        assert meet(tmp_path, rank=1, environment=again).port == second.port != first.port
+        assert join(tmp_path, rank=1, environment=again).port == second.port != first.port
 
 
-def test_a_word_that_was_taken_back_is_gone(first: Rendezvous, tmp_path: Path) -> None:
+def test_a_closed_rendezvous_leaves_no_file(first: Rendezvous, tmp_path: Path) -> None:
     first.close()
     first.close()  # twice is no error
     with pytest.raises(ValueError, match="rank 1 waited"):
-        meet(tmp_path, rank=1)
+        join(tmp_path, rank=1)
 
 
-def test_whoever_waits_goes_on_as_soon_as_rank_0_has_spoken(tmp_path: Path) -> None:
+def test_waiting_ends_as_soon_as_rank_0_has_published(tmp_path: Path) -> None:
     opened: list[Rendezvous] = []
 
-    def speak_after_a_while(seconds: float) -> None:
+    def publish_after_a_while(seconds: float) -> None:
         if not opened:
-            opened.append(meet(tmp_path))
+            opened.append(join(tmp_path))
 
-    other = open_rendezvous(process(1), environment=STEP, run_dir=tmp_path, sleep=speak_after_a_while)
+    other = open_rendezvous(process(1), environment=STEP, folder=tmp_path / "rendezvous", sleep=publish_after_a_while)
     assert opened[0].listener is not None
     opened[0].listener.close()
     assert other.port == opened[0].port
 
 
-def test_a_run_folder_that_is_not_shared_is_said_with_both_ways_out(tmp_path: Path) -> None:
+def test_a_run_folder_that_is_not_shared_is_refused_with_both_ways_out(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"rank 1 waited 5 s for rank 0 on gpu07 .*output_dir.*MASTER_PORT"):
-        meet(tmp_path, rank=1, timeout_seconds=5.0)
+        join(tmp_path, rank=1, timeout_seconds=5.0)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"port": "x", "mark": "-"}', '{"port": 1}', "{}"])
-def test_a_word_that_is_none_is_waited_out(content: str, first: Rendezvous, tmp_path: Path) -> None:
+def test_a_malformed_file_is_ignored(content: str, first: Rendezvous, tmp_path: Path) -> None:
     assert first.path is not None
     first.path.write_text(content)
     with pytest.raises(ValueError, match="rank 1 waited"):
-        meet(tmp_path, rank=1)
+        join(tmp_path, rank=1)
 
 
-def test_a_run_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "rendezvous").write_text("a file where the folder should be")
     with pytest.raises(ValueError, match="cannot be published"):
-        meet(tmp_path)
+        join(tmp_path)
 
 
 def test_a_hostile_name_of_a_cluster_stays_inside_the_folder() -> None:
-    assert name_meeting(STEP | {"SLURM_CLUSTER_NAME": "../../etc"}) == "______etc-12345-0-0"
+    assert name_rendezvous(STEP | {"SLURM_CLUSTER_NAME": "../../etc"}) == "______etc-12345-0-0"
 
 
-def test_a_slurm_number_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"must be whole, found '\.\./x'"):
-        name_meeting(STEP | {"SLURM_STEP_ID": "../x"})
+def test_a_slurm_variable_that_is_not_a_number_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"SLURM_STEP_ID must be a whole number, found '\.\./x'"):
+        name_rendezvous(STEP | {"SLURM_STEP_ID": "../x"})
 
 
 @pytest.mark.parametrize("key", ["a", "big-1-0-0", "big-4294967295-0-0"])
@@ -186,7 +184,7 @@ def test_twenty_times_in_a_row_two_jobs_of_one_host_meet_among_themselves(
             together: threading.Barrier = together,
         ) -> None:
             together.wait()
-            rendezvous = open_rendezvous(process(0), environment=job, run_dir=tmp_path)
+            rendezvous = open_rendezvous(process(0), environment=job, folder=tmp_path / "rendezvous")
             assert rendezvous.listener is not None
             with closing(rendezvous.listener):
                 connection, _ = rendezvous.listener.accept()
@@ -202,7 +200,7 @@ def test_twenty_times_in_a_row_two_jobs_of_one_host_meet_among_themselves(
         ) -> None:
             together.wait()
             rendezvous = open_rendezvous(
-                process(1), environment=job, run_dir=tmp_path, sleep=lambda seconds: time.sleep(0.01)
+                process(1), environment=job, folder=tmp_path / "rendezvous", sleep=lambda seconds: time.sleep(0.01)
             )
             with socket.create_connection(("127.0.0.1", rendezvous.port), timeout=10) as connection:
                 connection.sendall(job["SLURM_JOB_ID"].encode())

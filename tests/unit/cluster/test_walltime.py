@@ -21,7 +21,7 @@ class Case:
 def test_an_evaluation_a_step_and_a_save_are_given_up_in_this_order() -> None:
     case = Case(1000.0)
     for part, seconds in (("step", 5.0), ("evaluation", 200.0), ("save", 30.0)):
-        case.walltime.learn(part, seconds)
+        case.walltime.record_duration(part, seconds)
     assert case.verdicts(755.0) == (False, True, False)  # 245 s are left: all of it
     assert case.verdicts(756.0) == (False, False, False)
     assert case.verdicts(955.0) == (False, False, False)
@@ -32,7 +32,7 @@ def test_an_evaluation_a_step_and_a_save_are_given_up_in_this_order() -> None:
 
 def test_without_an_end_everything_fits() -> None:
     case = Case(None)
-    case.walltime.learn("evaluation", 1e9)
+    case.walltime.record_duration("evaluation", 1e9)
     assert case.verdicts(1e12) == (False, True, False)
 
 
@@ -55,19 +55,19 @@ def test_a_save_in_flight_must_end_before_the_last_one_begins() -> None:
 
 def test_what_takes_longer_is_believed_at_once_and_what_takes_less_slowly() -> None:
     case = Case(1000.0)
-    case.walltime.learn("step", 1.0)
-    case.walltime.learn("step", 9.0)
+    case.walltime.record_duration("step", 1.0)
+    case.walltime.record_duration("step", 9.0)
     assert case.walltime.durations["step"] == 9.0
-    case.walltime.learn("step", 1.0)
+    case.walltime.record_duration("step", 1.0)
     assert case.walltime.durations["step"] == pytest.approx(8.2)
     for _ in range(100):
-        case.walltime.learn("step", 1.0)
+        case.walltime.record_duration("step", 1.0)
     assert case.walltime.durations["step"] == pytest.approx(1.0, rel=1e-2)
 
 
 def test_a_short_allocation_keeps_a_tenth_free_at_most() -> None:
     case = Case(120.0, reserve_seconds=60.0)
-    case.walltime.learn("save", 1.0)
+    case.walltime.record_duration("save", 1.0)
     assert case.verdicts(106.0) == (False, True, False)
     assert case.verdicts(108.0) == (True, True, True)
 

@@ -1,12 +1,14 @@
-"""Which checkpoints lie on the line that is continued, whoever commits late."""
+"""Claims of a run folder: which checkpoints belong to the present run, whoever commits late; and requests to stop."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrain.run_folder.claims import Claim, is_superseded
+from dstrain.run_folder.claims import Claim, is_stop_requested, is_superseded, request_stop
+from tests.unit.attempt.lease_cases import take
 
 
 def claims_with_bases(*bases: int | None) -> list[Claim]:
@@ -17,14 +19,14 @@ def claims_with_bases(*bases: int | None) -> list[Claim]:
     ("bases", "lease", "step", "expected"),
     [
         ((0, 400, 450), 1, 400, False),
-        ((0, 400, 450), 1, 500, True),  # committed late, after 2 went on from 400
+        ((0, 400, 450), 1, 500, True),  # committed late, after 2 resumed from 400
         ((0, 400, 450), 2, 450, False),
         ((0, 400, 450), 2, 500, True),
         ((0, 400, 450), 3, 500, False),
-        ((0, 400, 300), 2, 400, True),  # 400 did not verify any more, 3 went on from 300
+        ((0, 400, 300), 2, 400, True),  # 400 no longer verified, 3 resumed from 300
         ((0, 400, 300), 1, 400, True),
         ((0, 400, 300), 1, 300, False),
-        ((0, 400, 0), 1, 1, True),  # begun anew
+        ((0, 400, 0), 1, 1, True),  # started again from the beginning
         ((0, None), 1, 500, False),  # a successor that has not chosen yet
         ((0, None, 400), 1, 500, True),
         ((), 0, 100, False),
@@ -32,7 +34,7 @@ def claims_with_bases(*bases: int | None) -> list[Claim]:
         ((100,), 0, 200, True),
     ],
 )
-def test_a_checkpoint_is_left_aside_when_a_later_writer_went_on_from_before_it(
+def test_a_checkpoint_is_superseded_if_a_later_writer_resumed_from_before_it(
     bases: tuple[int | None, ...], lease: int, step: int, expected: bool
 ) -> None:
     assert is_superseded(claims_with_bases(*bases), lease=lease, step=step) is expected
@@ -126,3 +128,15 @@ def test_along_any_history_of_honest_writers_what_is_found_lies_on_the_line_that
         history.act(kind, which=which, size=size)
         if history.bases:
             history.check()
+
+
+def test_a_stop_is_requested_of_one_attempt_only(tmp_path: Path) -> None:
+    first = take(tmp_path)
+    assert not is_stop_requested(tmp_path, number=first.number)
+    request_stop(tmp_path, number=first.number)
+    request_stop(tmp_path, number=first.number)  # by two ranks
+    assert is_stop_requested(tmp_path, number=first.number)
+    first.check()
+    first.release()
+    second = take(tmp_path)
+    assert not is_stop_requested(tmp_path, number=second.number)

@@ -1,6 +1,9 @@
-"""The small jobs for evaluations that a run has left to them: when one is submitted, how, and when no more."""
+"""Evaluation jobs: when one is submitted, with which command, and when no more are."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +22,7 @@ INSIDE = {"SLURM_NTASKS_PER_NODE": "8", "SLURM_CONF": "/etc/slurm.conf", "SLURM_
 
 @dataclass
 class Slurm:
-    """Stands in for Slurm's commands."""
+    """A fake of Slurm's commands."""
 
     queue: str = ""
     refuses: bool = False
@@ -36,7 +39,7 @@ class Slurm:
 
 @dataclass
 class Case:
-    """A run of which step 10 is due, and saved."""
+    """A run whose step 10 is saved and has a pending evaluation."""
 
     folder: Path
     slurm: Slurm = field(default_factory=Slurm)
@@ -74,7 +77,7 @@ def case(tmp_path: Path) -> Case:
     return Case(tmp_path)
 
 
-def test_due_is_what_has_no_scores_and_whose_checkpoint_is_there(case: Case) -> None:
+def test_an_evaluation_without_scores_is_pending_if_its_checkpoint_exists(case: Case) -> None:
     case.due(20, is_saved=False)
     case.due(30)
     assert list_pending(case.run_dir) == [PendingEvaluation(10, 1), PendingEvaluation(30, 1)]
@@ -101,19 +104,19 @@ def test_a_job_is_submitted_with_the_recipes_options_and_without_the_size_of_thi
     assert case.said == ["job 101 scores step 10"]
 
 
-def test_one_job_at_a_time_takes_up_what_becomes_due_but_the_last_gets_its_own(case: Case) -> None:
+def test_one_job_at_a_time_is_queued_but_the_last_evaluation_gets_its_own(case: Case) -> None:
     case.slurm.queue = "101\n"
     assert case.submit() is None
     assert case.submit(is_last=True) == "101"
 
 
-def test_nothing_is_submitted_where_nothing_is_due(case: Case) -> None:
+def test_without_pending_evaluations_nothing_is_submitted(case: Case) -> None:
     case.score(10)
     assert case.submit() is None
     assert case.submit(is_last=True) is None
 
 
-def test_an_evaluation_whose_jobs_give_no_scores_is_given_up_and_others_are_not(case: Case) -> None:
+def test_an_evaluation_whose_jobs_produce_no_scores_is_given_up_and_others_are_not(case: Case) -> None:
     for _ in range(MAX_JOBS):
         assert case.submit() is not None
     assert case.submit() is None
@@ -124,22 +127,22 @@ def test_an_evaluation_whose_jobs_give_no_scores_is_given_up_and_others_are_not(
     assert case.said[-1].endswith("scores step 20")
 
 
-def test_a_refused_job_is_said_with_its_key_slurms_words_and_the_way_out(case: Case) -> None:
+def test_a_refusal_names_the_key_the_message_of_sbatch_and_the_way_out(case: Case) -> None:
     case.slurm.refuses = True
     assert case.submit() is None
     assert case.said == [
-        'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, set '
-        f"null to evaluate in the run itself, or make the evaluations by hand: dstrain evaluate {case.run_dir} --pending"
+        'machine.evaluation_job: sbatch refuses ["--partition=small one"] (sbatch: error: invalid partition); correct it, set it '
+        f"to null to evaluate in the run itself, or evaluate by hand: dstrain evaluate {case.run_dir} --pending"
     ]
     assert list_pending(case.run_dir) == [PendingEvaluation(10, 1)]
 
 
-def test_a_run_that_has_not_begun_to_write_has_nothing_due(tmp_path: Path) -> None:
+def test_a_run_that_has_written_nothing_has_no_pending_evaluations(tmp_path: Path) -> None:
     config = load_config("debug", overrides=[f"output_dir={tmp_path}", "machine.evaluation_job=[]"])
     assert submit_pending(config, environment={}, run=Slurm(), say=print) is None
 
 
-def test_the_watch_says_a_refusal_once_and_whatever_is_new(
+def test_the_watch_prints_a_repeated_refusal_once(
     case: Case, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses = 0
@@ -160,8 +163,17 @@ def test_the_watch_says_a_refusal_once_and_whatever_is_new(
     assert submitted == ["dstrain: job 101 scores step 10"]
 
 
-def test_the_watch_ends_at_once_for_a_run_that_scores_itself(case: Case) -> None:
+def test_the_watch_ends_at_once_for_a_run_that_evaluates_itself(case: Case) -> None:
     slurm = Slurm()
     assert main(["watch", "--", "--config", "debug", f"output_dir={case.run_dir}"], environment={}, run=slurm) == 0
     assert main(["submit", "--", "--config", str(case.run_dir / "config.yaml")], environment={}, run=slurm) == 0
     assert len(slurm.submitted) == 1
+
+
+def test_the_program_runs_as_a_module(case: Case) -> None:
+    command = [sys.executable, "-m", "dstrain.slurm.evaluation_jobs", "submit", "--"]
+    environment = os.environ | {"PATH": "/nowhere"}  # without env and squeue nothing is submitted
+    arguments = ["--config", str(case.run_dir / "config.yaml")]
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert done.stderr.startswith("dstrain: machine.evaluation_job: sbatch refuses")

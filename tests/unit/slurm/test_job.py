@@ -1,6 +1,5 @@
-"""The questions of the batch script, with a Slurm whose answers are given: what is written, asked for and returned."""
+"""The questions of the batch script, with a fake Slurm: what is recorded, requested and returned."""
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -8,23 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.attempt.failure import newest_report
 from dstrain.checkpoint.store import newest_step
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
-from dstrain.slurm.job import main, run_command
+from dstrain.slurm.job import main
 from dstrain.slurm.requeue import JobEnd, read_history
 
 
 @dataclass
 class Slurm:
-    """Answers as it is told, and remembers what was asked for."""
+    """Returns preset answers and records the requests."""
 
     queue: str = "None N/A 0"
     down: str = ""
     requeue_code: int = 0
     refusal: str = ""
-    """What sbatch says of the small job."""
+    """The error of sbatch for the evaluation job."""
     requeued: list[str] = field(default_factory=list)
     asked_about: list[str] = field(default_factory=list)
     tried: list[list[str]] = field(default_factory=list)
@@ -49,7 +47,7 @@ class Batch:
     slurm: Slurm = field(default_factory=Slurm)
     restart: int = 0
     array: dict[str, str] = field(default_factory=dict)
-    """Its place in a job array."""
+    """Its variables of a job array."""
     ends: float | None = None
     """When its allocation ends."""
 
@@ -113,10 +111,10 @@ def test_a_job_that_was_stopped_by_its_warning_is_requeued_and_knows_why(
     assert "requeued (the time limit is near)" in capsys.readouterr().err
     batch.restart = 1
     assert batch.ask("start") == 0
-    assert capsys.readouterr().out == "job 7, restart 1 (after time limit; says Slurm, by the signal before it)\n"
+    assert capsys.readouterr().out == "job 7, restart 1 (after time limit, according to Slurm's warning signal)\n"
 
 
-@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85")])
+@pytest.mark.parametrize("question", [("signalled",), ("end", "--code", "85")])
 def test_a_time_limit_too_short_for_its_warning_is_said_with_the_way_out_before_what_follows(
     question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -130,7 +128,7 @@ def test_a_time_limit_too_short_for_its_warning_is_said_with_the_way_out_before_
 
 
 @pytest.mark.parametrize("ends", [None, 3900, 10_000_000])
-def test_of_a_warning_in_time_or_by_hand_nothing_more_is_said(
+def test_a_warning_in_time_or_by_hand_is_not_commented(
     ends: float | None, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch.ends = None if ends is None else time.time() + ends
@@ -164,7 +162,7 @@ def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
         ("sbatch: error: invalid partition specified: nope", 1),
     ],
 )
-def test_what_may_be_so_for_now_and_whatever_befalls_a_restart_is_said_and_the_job_trains(
+def test_a_temporary_refusal_and_any_refusal_of_a_restart_is_only_printed(
     refusal: str, restart: int, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch.slurm.refusal, batch.restart = refusal, restart
@@ -175,7 +173,7 @@ def test_what_may_be_so_for_now_and_whatever_befalls_a_restart_is_said_and_the_j
     assert printed.out.startswith("job 7, ")
 
 
-def test_a_run_that_scores_itself_and_options_that_slurm_takes_are_no_matter(
+def test_a_run_that_evaluates_itself_and_options_that_slurm_accepts_print_nothing(
     batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert batch.ask("start") == 0
@@ -200,7 +198,7 @@ def test_a_run_that_saw_the_end_of_its_allocation_needs_no_signal(batch: Batch) 
     assert batch.ask("end", "--code", "85") == 85
     assert batch.slurm.requeued == ["7"]
     assert batch.last_end().cause == "time limit"
-    assert batch.last_end().source == "the run, which saw the end of its allocation"
+    assert batch.last_end().source == "the run itself (end of its allocation)"
 
 
 def test_a_failure_reported_by_this_start_is_not_requeued(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -211,7 +209,7 @@ def test_a_failure_reported_by_this_start_is_not_requeued(batch: Batch, capsys: 
     assert capsys.readouterr().err.endswith("it failed: rank 1: ValueError: no rows\n")
 
 
-def test_a_failure_is_told_as_the_rank_told_it(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failure_is_reported_in_the_words_of_the_rank(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.ask("start")
     batch.report("Traceback\ndstrain.data.NoRows: no rows\n")
     write_outcome(batch.run_dir, RunOutcome("failed", 1, "rank 1: no rows"))
@@ -219,8 +217,8 @@ def test_a_failure_is_told_as_the_rank_told_it(batch: Batch, capsys: pytest.Capt
     assert capsys.readouterr().err == "dstrain: not requeued, because it failed: rank 1: no rows\n"
 
 
-@pytest.mark.parametrize("question", [("told",), ("end", "--code", "85"), ("end", "--code", "1")])
-def test_on_a_node_that_was_given_up_nothing_is_asked_for_any_more(
+@pytest.mark.parametrize("question", [("signalled",), ("end", "--code", "85"), ("end", "--code", "1")])
+def test_a_start_on_a_node_that_was_given_up_requests_nothing(
     question: tuple[str, ...], batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch.ask("start")
@@ -228,13 +226,13 @@ def test_on_a_node_that_was_given_up_nothing_is_asked_for_any_more(
     elsewhere.ask("start")
     before = read_history(batch.run_dir)
     batch.slurm.queue = "Unable to contact slurm controller"
-    assert batch.ask(*question) == (0 if question == ("told",) else int(question[-1]))
+    assert batch.ask(*question) == (0 if question == ("signalled",) else int(question[-1]))
     assert batch.slurm.requeued == []
     assert read_history(batch.run_dir) == before
     assert "this job was started again on other nodes" in capsys.readouterr().err
 
 
-def test_a_failure_reported_by_an_earlier_start_is_of_the_past(batch: Batch) -> None:
+def test_a_failure_reported_by_an_earlier_start_does_not_count(batch: Batch) -> None:
     batch.run_dir.mkdir()
     batch.report("ValueError: of old")
     batch.ask("start")
@@ -278,7 +276,7 @@ def test_a_checkpoint_lets_a_job_try_again(batch: Batch) -> None:
         assert batch.ask("end", "--code", "85") == 85
 
 
-def test_the_number_of_tries_is_the_scripts(batch: Batch) -> None:
+def test_the_script_sets_the_number_of_fruitless_starts(batch: Batch) -> None:
     batch.ask("start", "--max-fruitless", "1")
     assert batch.ask("end", "--max-fruitless", "1", "--code", "85") == 1
 
@@ -292,21 +290,19 @@ def test_the_number_of_tries_is_the_scripts(batch: Batch) -> None:
         ("None N/A 0", "", "cancelled", "not requeued"),
     ],
 )
-def test_what_slurm_does_by_itself_is_not_asked_for(
+def test_what_slurm_does_itself_is_not_requested(
     queue: str, down: str, cause: str, said: str, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch.slurm.queue, batch.slurm.down = queue, down
     batch.ask("start")
-    assert batch.ask("told") == 0
+    assert batch.ask("signalled") == 0
     assert batch.ask("end", "--code", "85") == 85
     assert batch.slurm.requeued == []
     assert batch.last_end().cause == cause
     assert capsys.readouterr().err.splitlines()[-1] == f"dstrain: {cause}: {said}"
 
 
-def test_where_srun_ends_before_slurms_word_comes_slurm_is_asked(
-    batch: Batch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_if_srun_ends_before_sigterm_comes_slurm_is_queried(batch: Batch, capsys: pytest.CaptureFixture[str]) -> None:
     batch.ask("start")
     batch.slurm.queue, batch.slurm.down = "None N/A 1", "node2"
     assert batch.ask("end", "--code", "85") == 85
@@ -315,16 +311,16 @@ def test_where_srun_ends_before_slurms_word_comes_slurm_is_asked(
     assert capsys.readouterr().err.splitlines()[-1] == "dstrain: node failure: Slurm starts the job again"
 
 
-def test_at_the_time_limit_the_requeue_is_asked_for_at_once_and_once(batch: Batch) -> None:
+def test_at_the_time_limit_the_requeue_is_requested_at_once_and_once(batch: Batch) -> None:
     batch.slurm.queue = "TimeLimit N/A 0"
     batch.ask("start")
-    batch.ask("told")
+    batch.ask("signalled")
     assert batch.slurm.requeued == ["7"]
     assert batch.ask("end", "--code", "85") == 85
     assert batch.slurm.requeued == ["7"]
 
 
-def test_a_task_of_an_array_speaks_for_itself_alone_even_where_its_job_id_is_the_arrays(
+def test_a_task_of_an_array_names_itself_even_if_its_job_id_is_that_of_the_array(
     batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batch.array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
@@ -344,7 +340,7 @@ def test_a_task_of_an_array_speaks_for_itself_alone_even_where_its_job_id_is_the
     assert "scontrol requeue 7_3 failed" in capsys.readouterr().err
 
 
-def test_a_job_submitted_inside_a_task_of_an_array_never_speaks_for_that_task(batch: Batch) -> None:
+def test_a_job_submitted_inside_a_task_of_an_array_never_names_that_task(batch: Batch) -> None:
     batch.array = {"SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"}  # inherited
     batch.ask("start")
     batch.save(10)
@@ -356,7 +352,7 @@ def test_the_sigterm_that_follows_its_own_requeue_changes_nothing(batch: Batch) 
     batch.ask("start")
     batch.ask("end", "--code", "85", "--warned", "3000")
     batch.slurm.queue = "None N/A 1"
-    batch.ask("told")
+    batch.ask("signalled")
     assert batch.last_end().cause == "time limit"
 
 
@@ -374,21 +370,3 @@ def test_the_newest_step_is_that_of_the_present_line(tmp_path: Path) -> None:
     for name in ("step-00000004.lease-1", "step-00000010.lease-1", "step-00000099.lease-1.tmp", "step-12"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
     assert newest_step(tmp_path) == 10
-
-
-def test_the_newest_report_is_chosen_by_its_time(tmp_path: Path) -> None:
-    assert newest_report(tmp_path) == (0, None)
-    (tmp_path / "failures").mkdir()
-    for rank, text in enumerate(("ValueError: first", "")):
-        path = tmp_path / "failures" / f"rank-{rank}.txt"
-        path.write_text(text)
-        os.utime(path, ns=(1000 - rank, 1000 - rank))
-    assert newest_report(tmp_path) == (1000, "rank 0: ValueError: first")
-    os.utime(tmp_path / "failures" / "rank-1.txt", ns=(2000, 2000))
-    assert newest_report(tmp_path) == (2000, "rank 1: an error without a message")
-
-
-def test_a_command_that_is_missing_or_fails_is_an_answer() -> None:
-    assert run_command(["/no/such/scontrol"])[0] == 1
-    assert run_command(["sh", "-c", "echo out; echo why >&2; exit 3"]) == (3, "why\n")
-    assert run_command(["echo", "said"]) == (0, "said\n")

@@ -1,4 +1,4 @@
-"""Whether a job is started again, and why one was: by exit codes, failures, history and what Slurm says."""
+"""Whether a job is requeued and why one was started, from exit codes, failures, the history and Slurm's answers."""
 
 from pathlib import Path
 
@@ -31,11 +31,11 @@ def started(restart: int, *, step: int = 0, job: str = "7") -> JobStart:
 
 
 def ended(restart: int, cause: Cause = "its own end", *, job: str = "7") -> JobEnd:
-    return JobEnd(job, restart, cause, "srun, by its exit code", again=True)
+    return JobEnd(job, restart, cause, "srun (exit code)", again=True)
 
 
 @pytest.mark.parametrize("code", [85, 137, 139, 143])
-def test_whoever_saved_or_was_killed_is_started_again(code: int) -> None:
+def test_a_job_that_saved_or_was_killed_is_requeued(code: int) -> None:
     assert decision(code).requeue
     assert decision(code).exit_code == 85
 
@@ -94,7 +94,7 @@ def test_starts_that_others_cut_short_are_excused(cause: Cause, counted: bool) -
     assert count_fruitless(history, job="7", step=0) == 1 + counted
 
 
-def test_another_job_begins_to_count_anew() -> None:
+def test_another_job_starts_its_own_count() -> None:
     history: list[Entry] = [started(0), started(1), started(2), ended(0, "preemption", job="8"), started(0, job="8")]
     assert count_fruitless(history, job="8", step=0) == 0
     assert count_fruitless(history, job="7", step=0) == 3
@@ -125,25 +125,25 @@ def test_a_restart_is_measured_against_the_jobs_own_number() -> None:
 
 
 def test_the_node_that_failed_is_named() -> None:
-    assert (
-        read_cause("None N/A 1", restart=0, down_nodes="node2\nnode2\nnode3\n")[1]
-        == "sinfo, by node2,node3, which is down"
-    )
+    assert read_cause("None N/A 1", restart=0, down_nodes="node2\nnode2\nnode3\n")[1] == "sinfo (down: node2,node3)"
 
 
-def test_every_start_says_why_and_who_says_so() -> None:
-    history: list[Entry] = [started(0), JobEnd("7", 0, "preemption", "squeue, by its time", again=False), started(1)]
+def test_every_start_says_why_and_how_that_is_known() -> None:
+    history: list[Entry] = [
+        started(0),
+        JobEnd("7", 0, "preemption", "squeue (preemption time)", again=False),
+        started(1),
+    ]
     assert describe_start([], job="7", restart=0) == "job 7, first start"
-    assert describe_start(history, job="8", restart=0) == "job 8, submitted to go on"
-    assert (
-        describe_start(history, job="7", restart=1) == "job 7, restart 1 (after preemption; says squeue, by its time)"
-    )
+    assert describe_start(history, job="8", restart=0) == "job 8, submitted to resume the run"
+    preempted = "job 7, restart 1 (after preemption, according to squeue (preemption time))"
+    assert describe_start(history, job="7", restart=1) == preempted
     history.append(JobEnd("7", 2, "its own end", "lost rank 3", again=True))
-    assert describe_start(history, job="7", restart=3) == "job 7, restart 3 (it had ended by itself: lost rank 3)"
-    assert "restart 2 (its batch script left no word" in describe_start(history, job="7", restart=2)
+    assert describe_start(history, job="7", restart=3) == "job 7, restart 3 (it ended on its own: lost rank 3)"
+    assert "restart 2 (its batch script recorded no end" in describe_start(history, job="7", restart=2)
 
 
-def test_the_first_word_about_an_end_counts() -> None:
+def test_the_first_entry_about_an_end_counts() -> None:
     history: list[Entry] = [ended(0, "preemption"), ended(0, "requeue by hand")]
     assert find_end(history, job="7", restart=0) == history[0]
     assert find_end(history, job="7", restart=1) is None
@@ -156,7 +156,7 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_history(tmp_path) == entries
 
 
-def test_torn_and_foreign_lines_of_a_history_are_passed_over(tmp_path: Path) -> None:
+def test_torn_and_foreign_lines_of_a_history_are_skipped(tmp_path: Path) -> None:
     append_entry(tmp_path, started(0))
     with (tmp_path / HISTORY_FILE).open("a") as stream:
         stream.write('{"kind": "later"}\n[]\n{"job": "7", "rest')
@@ -172,11 +172,11 @@ def test_a_run_without_a_history_has_an_empty_one(tmp_path: Path) -> None:
 def test_a_warning_that_comes_before_half_the_time_is_over_is_explained_with_the_way_out(
     elapsed: float, left: float
 ) -> None:
-    words = describe_early_warning(elapsed_seconds=elapsed, left_seconds=left)
-    assert words is not None
-    assert f"the time limit of {elapsed + left} s is too short for its warning, which came {elapsed} s after" in words
-    assert "--time" in words
-    assert "--signal=B:USR1@30" in words
+    message = describe_early_warning(elapsed_seconds=elapsed, left_seconds=left)
+    assert message is not None
+    assert f"the time limit of {elapsed + left} s is too short for its warning, which came {elapsed} s after" in message
+    assert "--time" in message
+    assert "--signal=B:USR1@30" in message
 
 
 @pytest.mark.parametrize(("elapsed", "left"), [(3300, 300), (30, 30_000_000), (90, 30)])

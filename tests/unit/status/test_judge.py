@@ -90,7 +90,7 @@ def test_a_run_of_another_host_is_killed_once_lease_and_heartbeats_are_stale(run
         write_rank(run, rank, changed=NOW - silence, heartbeat=NOW - silence)
     status = look(run)
     assert (status.state, status.since) == ("killed", NOW - silence)
-    assert "no sign of life for 2 min 1 s: its lease (process 500 on node1, there since" in status.message
+    assert "no sign of life for 2 min 1 s: its lease (process 500 on node1, since" in status.message
     assert "start it again" in describe_status(status)
 
 

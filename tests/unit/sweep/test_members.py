@@ -222,7 +222,7 @@ def test_what_no_member_names_is_told_with_the_command_that_does() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert "this is no job array" in line
+    assert "not a job array" in line
     assert line.endswith("dstrain sweep my.yaml seed=1")
 
 

@@ -294,11 +294,11 @@ def test_an_evaluation_that_would_not_end_in_time_is_the_first_thing_after_the_r
     clock = [0.0]
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
     case = Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start()
-    walltime.learn("evaluation", 300.0)
-    walltime.learn("save", 20.0)
+    walltime.record_duration("evaluation", 300.0)
+    walltime.record_duration("save", 20.0)
     case.run(1, 10)
     assert case.evaluated == [10]
-    walltime.learn("evaluation", 300.0)
+    walltime.record_duration("evaluation", 300.0)
     clock[0] = 700.0  # 300 s are left
     case.run(11, 20)
     assert case.evaluated == [10]

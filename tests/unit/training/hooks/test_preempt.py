@@ -108,7 +108,7 @@ def test_without_a_signal_nothing_stops() -> None:
 def test_the_end_of_the_allocation_stops_the_run_without_any_signal() -> None:
     clock = [0.0]
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
-    walltime.learn("save", 100.0)
+    walltime.record_duration("save", 100.0)
     hook, recorder = start(alone(), walltime=walltime)
     clock[0] = 880.0  # a step of 2 s, a save of 100 s and 10 s are left, and 8 s more
     hook.on_step(build_step(1), recorder.control)
@@ -122,7 +122,7 @@ def test_the_end_of_the_allocation_stops_the_run_without_any_signal() -> None:
 def test_an_evaluation_under_way_is_cut_short_while_a_save_still_fits() -> None:
     clock = [0.0]
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
-    walltime.learn("save", 100.0)
+    walltime.record_duration("save", 100.0)
     hook, recorder = start(alone(), walltime=walltime)
     requested: list[bool] = []
     clock[0] = 889.0

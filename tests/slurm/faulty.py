@@ -1,4 +1,4 @@
-"""Stands in for Python in slurm/train.sbatch: starts a rank as launch/train.py does, but harmed from inside."""
+"""Replaces Python in slurm/train.sbatch: starts a rank as launch/train.py does, with injected faults."""
 
 import os
 import sys
@@ -7,28 +7,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.system.harm import apply_harm
+from tests.system.faults import inject_fault
 
 HELD_SAVE = 2
 
 
-def harmed(folder: Path, *harms: str) -> Mapping[str, str]:
-    """The environment of a job whose ranks are harmed; each is `name` or `name=argument`."""
+def faulty_ranks(folder: Path, *faults: str) -> Mapping[str, str]:
+    """The environment of a job with faults in its ranks; each is `name` or `name=argument`."""
     python = folder / "python"
-    names = " ".join(f"'{harm}'" for harm in harms)
+    names = " ".join(f"'{fault}'" for fault in faults)
     python.write_text(
         f'#!/bin/bash\n[[ "$1" = -[mc] ]] && exec {sys.executable} "$@"\nshift\n'
-        f'exec {sys.executable} -m tests.slurm.harmed {names} -- "$@"\n'
+        f'exec {sys.executable} -m tests.slurm.faulty {names} -- "$@"\n'
     )
     python.chmod(0o755)
     return {"DSTRAIN_PYTHON": str(python)}
 
 
 def hold_commit(folder: str) -> None:
-    """Rank 0 of the first start stands still in a save, between asking whether it may commit and committing.
+    """Rank 0 of the first start pauses in a save, after it has checked that it may commit and before it commits.
 
-    So do hosts that a file system keeps waiting, and so its lease is not renewed. It says in `folder` where it is, and goes on
-    once it finds `go-on` there.
+    A file system that blocks has the same effect, so the lease is not renewed either. The rank creates `inside` in `folder` when
+    it pauses, and resumes once it finds `go-on` there.
     """
     if int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0:
         return
@@ -53,18 +53,18 @@ def hold_commit(folder: str) -> None:
 
 
 def main() -> int:
-    """Harm this rank, and train."""
-    place = sys.argv.index("--")
+    """Inject the faults into this rank, and train."""
+    separator = sys.argv.index("--")
     os.environ["START"] = os.environ.get("SLURM_RESTART_COUNT", "0")
-    for harm in sys.argv[1:place]:
-        name, _, argument = harm.partition("=")
+    for fault in sys.argv[1:separator]:
+        name, _, argument = fault.partition("=")
         if name == "hold commit":
             hold_commit(argument)
         else:
-            apply_harm(harm)
+            inject_fault(fault)
     from dstrain import train
 
-    return train.main(sys.argv[place + 1 :])
+    return train.main(sys.argv[separator + 1 :])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is done to a rank from inside, by name: safeguards taken out, disks filled, rows noted. Applied before the run starts."""
+"""Faults injected into a rank, by name: safeguards removed, disks filled, rows noted. Injected before the run starts."""
 
 import json
 import os
@@ -9,11 +9,11 @@ from typing import Any
 
 ROWS_FILE = "rows-{rank}.jsonl"
 LEFT_BYTES = 200_000
-"""Room left on a disk that is filled: a manifest still fits, weights do not."""
+"""Space left on a full disk: enough for a manifest, not for weights."""
 
 
 def no_verification(argument: str) -> None:
-    """Checkpoints are believed if they have a manifest."""
+    """Checkpoints count as valid if they have a manifest."""
     from dstrain.checkpoint import saver, store
     from dstrain.checkpoint.manifest import load_manifest
 
@@ -82,20 +82,20 @@ def note_rows(argument: str) -> None:
 
 
 def late_commit(argument: str) -> None:
-    """A save that was under way when the lease was lost is committed all the same, as by a node that is cut off."""
+    """A save that was running when the lease was lost is still committed, as on a node that is cut off."""
     from dstrain.attempt.lease import Lease
     from dstrain.checkpoint.saver import Saver
 
     commit = Saver._commit
 
-    def commit_unasked(self: Any, *arguments: Any, **settings: Any) -> Any:
-        asked, self._check_lease = self._check_lease, lambda: None
+    def commit_without_check(self: Any, *arguments: Any, **settings: Any) -> Any:
+        check, self._check_lease = self._check_lease, lambda: None
         try:
             return commit(self, *arguments, **settings)
         finally:
-            self._check_lease = asked
+            self._check_lease = check
 
-    Saver._commit = commit_unasked  # type: ignore[method-assign]
+    Saver._commit = commit_without_check  # type: ignore[method-assign]
     Lease.renew = lambda self: None  # type: ignore[method-assign]
 
 
@@ -146,7 +146,7 @@ def poison(argument: str) -> None:
     Seq2SeqLoss.forward = forward_with_poison  # type: ignore[method-assign]
 
 
-HARMS: Mapping[str, Callable[[str], None]] = {
+FAULTS: Mapping[str, Callable[[str], None]] = {
     "late commit": late_commit,
     "no verification": no_verification,
     "rename before manifest": rename_before_manifest,
@@ -157,14 +157,14 @@ HARMS: Mapping[str, Callable[[str], None]] = {
 }
 
 
-def apply_harm(harm: str) -> None:
-    """Apply `name` or `name=argument`."""
-    name, _, argument = harm.partition("=")
-    HARMS[name](argument)
+def inject_fault(fault: str) -> None:
+    """Inject `name` or `name=argument`."""
+    name, _, argument = fault.partition("=")
+    FAULTS[name](argument)
 
 
 def noted_rows(folder: Path) -> dict[int, list[int]]:
-    """Step to the rows that it was trained with at last, over all ranks, sorted."""
+    """Step to the rows of its last training, over all ranks, sorted."""
     noted: dict[int, dict[str, list[int]]] = {}
     for path in sorted(folder.glob(ROWS_FILE.format(rank="*"))):
         for line in map(json.loads, path.read_text().splitlines()):
