@@ -448,7 +448,7 @@ def test_a_file_system_that_never_answers_does_not_keep_a_rank(
 ) -> None:
     monkeypatch.setattr(watchdog_module, "REPORT_SECONDS", 0.1)
     watched.hang_dir.mkdir(parents=True)
-    blocked = watched.hang_dir / "rank-00000.tmp"
+    blocked = watched.hang_dir / f"rank-00000.txt.tmp-{os.getpid()}"
     os.mkfifo(blocked)
     watched.phases.enter("step", step=9)
     watched.start(limit=0.05)

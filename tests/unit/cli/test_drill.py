@@ -1,4 +1,4 @@
-"""`dstrain drill`: how it starts a drill, and its exit codes."""
+"""`dstrain drill`: its options, refusals and exit codes."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from dstrain.cli.app import app
 from dstrain.config.schema import RunConfig
-from dstrain.drill.scenarios import plan_stories
+from dstrain.drill.scenarios import plan_scenarios
 
 
 @pytest.mark.parametrize(
@@ -16,13 +16,13 @@ from dstrain.drill.scenarios import plan_stories
     [
         (["nowhere"], "nowhere: neither a file nor a shipped recipe"),
         (["debug", "sead=1"], "did you mean `seed`?"),
-        (["debug", "--stories", "step,sted"], "no story is called sted"),
+        (["debug", "--scenarios", "step,sted"], "--scenarios: unknown on"),
         (["debug", "--steps", "5"], "--steps"),
         (["debug", "--ranks", "0"], "--ranks"),
-        (["debug", "--output", "{folder}"], "no earlier drill"),
+        (["debug", "--output", "{folder}"], "not from a drill"),
     ],
 )
-def test_a_drill_that_cannot_be_begun_ends_with_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_a_drill_that_cannot_start_exits_with_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
     (tmp_path / "thesis.tex").touch()
     result = CliRunner().invoke(app, ["drill", *(argument.format(folder=tmp_path) for argument in arguments)])
     assert result.exit_code == 2
@@ -31,7 +31,9 @@ def test_a_drill_that_cannot_be_begun_ends_with_code_2(tmp_path: Path, arguments
 
 
 @pytest.mark.parametrize(("nothing_lost", "code"), [(True, 0), (False, 1)])
-def test_a_drill_lies_beside_the_run_it_is_for(monkeypatch: pytest.MonkeyPatch, nothing_lost: bool, code: int) -> None:
+def test_the_drill_folder_is_beside_the_run_folder(
+    monkeypatch: pytest.MonkeyPatch, nothing_lost: bool, code: int
+) -> None:
     seen: dict[str, Any] = {}
 
     def fake(config: RunConfig, **arguments: Any) -> bool:
@@ -40,13 +42,13 @@ def test_a_drill_lies_beside_the_run_it_is_for(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr("dstrain.cli.drill.run_drill", fake)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2")
-    result = CliRunner().invoke(app, ["drill", "debug", "output_dir=/big/disk/", "--life-minutes", "5"])
+    result = CliRunner().invoke(app, ["drill", "debug", "output_dir=/big/disk/", "--launch-minutes", "5"])
     assert result.exit_code == code
-    assert (seen["folder"], seen["steps"], seen["life_minutes"]) == (Path("/big/disk-drill"), 12, 5.0)
-    assert seen["stories"] == plan_stories(num_ranks=3, steps=12, has_rehearsal=True)
+    assert (seen["folder"], seen["steps"], seen["launch_minutes"]) == (Path("/big/disk-drill"), 12, 5.0)
+    assert seen["scenarios"] == plan_scenarios(num_ranks=3, steps=12, has_rehearsal=True)
 
 
-def test_an_interrupted_drill_ends_with_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_drill_exits_with_code_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def fake(config: RunConfig, **arguments: Any) -> bool:
         raise KeyboardInterrupt
 

@@ -52,7 +52,8 @@ def rows_of(*, change: float = 0.0, resumed_at: int = 0, steps: int = STEPS) -> 
         rows.append(EventRow("resume", resumed_at))
     for step in range(resumed_at + 1, steps + 1):
         rows.append(TrainRow(step, 0.1, 5.0 / step + change))
-    rows += [EvalRow(step, 0.1, {"loss": 4.0, "bleu": 1.5, "gen_len": 9.0}, train_loss=4.5) for step in (4, 8, 12)]
+    scores = {"loss": 4.0, "bleu": 1.5, "gen_len": 9.0}
+    rows += [EvalRow(step=step, epoch=0.1, scores=scores, train_loss=4.5) for step in (4, 8, 12)]
     return [*rows, EventRow("finish", steps)]
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.run_folder.layout import RunFolder
 from dstrain.slurm.requeue import (
-    HISTORY_FILE,
     Cause,
     Decision,
     Entry,
@@ -158,7 +158,7 @@ def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_torn_and_foreign_lines_of_a_history_are_skipped(tmp_path: Path) -> None:
     append_entry(tmp_path, started(0))
-    with (tmp_path / HISTORY_FILE).open("a") as stream:
+    with RunFolder(tmp_path).slurm_history.open("a") as stream:
         stream.write('{"kind": "later"}\n[]\n{"job": "7", "rest')
     append_entry(tmp_path, started(1))
     assert read_history(tmp_path) == [started(0), started(1)]
