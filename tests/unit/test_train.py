@@ -83,7 +83,7 @@ def test_a_wrong_environment_is_an_error_of_use(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["--config", "debug"]) == 2
-    assert "WORLD_SIZE set but not RANK" in capsys.readouterr().err
+    assert "WORLD_SIZE is set but not RANK" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
