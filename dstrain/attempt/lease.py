@@ -2,8 +2,8 @@
 
 The files are those of run_folder/claims.py. Knows nothing of checkpoints and ranks, or of when to renew.
 
-A process that sleeps through a takeover can do no harm: the takeover adds a claim of the next number, so the sleeper renews a
-file of its own and finds the newer claim there.
+A takeover adds a claim of the next number. So a process that was suspended meanwhile cannot overwrite the claim of its successor:
+it renews its own file, finds the newer claim beside it, and ends.
 
 A holder whose process is visible is judged by the process table. Any other holder, as on another host, is judged by whether it
 renews its claim. That needs no clocks that agree: an age is the difference of two times of the file system. Lustre uses the clock

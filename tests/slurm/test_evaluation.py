@@ -1,4 +1,4 @@
-"""Evaluations as jobs of their own on a real Slurm: on frozen checkpoints while training goes on, and of other test sets."""
+"""Evaluations as jobs of their own on a real Slurm: on frozen checkpoints while training continues, and of other test sets."""
 
 from pathlib import Path
 

@@ -153,5 +153,5 @@ def test_the_script_fits_a_screen_and_has_every_option_of_the_other_with_its_rea
         assert len(lines) < 45
         options[name] = [line for line in lines if line.startswith("#SBATCH --") and "job-name" not in line]
     assert all(" # " in line for line in options["sweep"])
-    alike = [[line for line in options[name] if "--output" not in line] for name in ("sweep", "train")]
-    assert [line.split()[1] for line in alike[0]] == [line.split()[1] for line in alike[1]]
+    shared = [[line for line in options[name] if "--output" not in line] for name in ("sweep", "train")]
+    assert [line.split()[1] for line in shared[0]] == [line.split()[1] for line in shared[1]]

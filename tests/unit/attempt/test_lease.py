@@ -80,7 +80,7 @@ def start_writer() -> Iterator[Callable[..., Writer]]:
         writer.process.communicate()
 
 
-# --- a folder that nobody holds
+# --- a folder without a holder
 
 
 def test_a_new_run_folder_is_made_and_held_at_once(tmp_path: Path) -> None:
@@ -358,7 +358,7 @@ def test_of_eight_processes_that_follow_a_dead_one_exactly_one_succeeds(
 
 @contextmanager
 def entered(door: threading.Lock) -> Iterator[bool]:
-    """Whether nobody else is behind the door."""
+    """Whether no other thread is behind the door."""
     alone = door.acquire(blocking=False)
     yield alone
     if alone:

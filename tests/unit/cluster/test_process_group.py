@@ -13,7 +13,7 @@ from dstrain.errors import PeerLost, UserError
 
 
 def show_gpus(monkeypatch: pytest.MonkeyPatch, *, count: int) -> list[torch.device]:
-    """Pretend to have GPUs; gives the devices that are chosen."""
+    """Pretend to have GPUs; returns the devices that are chosen."""
     chosen: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)

@@ -1,4 +1,4 @@
-"""Processes told apart by more than their number; real processes, no mock."""
+"""Processes identified by more than their id; real processes, no mock."""
 
 import os
 import subprocess

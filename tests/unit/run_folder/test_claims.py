@@ -47,11 +47,11 @@ Saved = tuple[int, int]
 
 @dataclass
 class HonestWriter:
-    """One that asks before it acts, but may be held up between asking and acting for as long as it pleases fate."""
+    """A writer that checks its lease before it acts, but may be delayed arbitrarily between the check and the act."""
 
     number: int
     base: tuple[Saved, ...] | None = None
-    """The checkpoints it goes on from, oldest first; None until it has chosen."""
+    """The checkpoints that it resumes from, oldest first; None until it has chosen."""
     line: list[Saved] = field(default_factory=list)
     has_recorded: bool = False
     is_ended: bool = False
@@ -106,7 +106,7 @@ class History:
             assert line[-1] in current.line, (line, current, self.bases)
         if not current.line or self.saved[current.line[-1][1]][-1] != current.line[-1]:
             return  # nothing saved, or replaced by a late writer's
-        # a base recorded late may hide the checkpoint its successor went on from, until that one saves its own
+        # a base recorded late may hide the checkpoint its successor resumed from, until that one saves its own
         if current.line[-1][0] == current.number or not any(writer.is_ended for writer in self.writers):
             assert candidates[0][-1] == current.line[-1]
 
