@@ -10,8 +10,11 @@ BIN := $(VENV)/bin
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 RESULTS := tests/benchmarks/results
+# a worker per core; WORKERS=0 runs in this process, for a debugger
+WORKERS ?= auto
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test test-slurm test-slurm-all torture check bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all torture check bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -19,8 +22,12 @@ demo: environment
 demo-parsing: environment
 	$(LAUNCH) launch/train.py --config configs/demo_parsing.yaml $(SET)
 
+# one module at a time; under three minutes on two cores
+test-unit: test-environment
+	$(PYTEST) tests/unit tests/test_architecture.py tests/test_configs.py $(ARGS)
+
 test: test-environment
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 # on a real Slurm of two nodes that are namespaces of this machine; needs root on Debian or Ubuntu; minutes
 test-slurm: test-environment

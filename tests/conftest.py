@@ -7,10 +7,20 @@ import pytest
 from hypothesis import settings
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
+if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; torch would take all of them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test asserts on wall-clock time, and every run looks at the same cases.
 settings.register_profile("dstrain", deadline=None, derandomize=True)
 settings.load_profile("dstrain")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a system module on one worker: they share the runs that its fixtures make, which take minutes."""
+    system = Path(__file__).parent / "system"
+    for item in items:
+        if system in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(scope="session")
