@@ -29,17 +29,17 @@ class StepBatch:
     """What one rank computes in one optimizer step, and the size of the step over all ranks.
 
     micro_batches are this rank's, fillers included: the same number on every rank. Token counts are over all ranks, without
-    fillers; the padded ones count positions of the padded tensors. A step of fillers alone has num_target_tokens 1, so that
-    nothing is divided by zero. seconds is how long the consumer waited for this step.
+    fillers; the padded ones count positions of the padded tensors. A step of fillers alone has target_tokens 1, so that
+    nothing is divided by zero. data_seconds is how long the consumer waited for this step.
     """
 
     plan: StepPlan
     micro_batches: tuple[MicroBatch, ...]
-    num_target_tokens: int
+    target_tokens: int
     source_tokens: int
     padded_source_tokens: int
     padded_target_tokens: int
-    seconds: float = 0.0
+    data_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Loader:
                 item = ready.get()
                 if isinstance(item, _Failure):
                     raise item.error
-                yield replace(item, seconds=self._clock() - before)
+                yield replace(item, data_seconds=self._clock() - before)
         finally:
             stop.set()
             thread.join()
@@ -127,7 +127,7 @@ class Loader:
                 else self._collate(row_sets[index], index=numbers[index])
                 for index in mine
             ),
-            num_target_tokens=max(1, plan.num_target_tokens),
+            target_tokens=max(1, plan.num_target_tokens),
             source_tokens=int(source_lengths[plan.rows].sum()),
             padded_source_tokens=int((sizes * sources).sum()),
             padded_target_tokens=int((sizes * targets).sum()),

@@ -189,7 +189,7 @@ class Engine:
         mean_loss = None
         self.module.train()
         # DeepSpeed averages gradients over ranks; times world size they are sums, and over all target tokens their mean
-        scale = self._ranks.world_size / batch.num_target_tokens
+        scale = self._ranks.world_size / batch.target_tokens
         last = len(batch.micro_batches) - 1
         for number, micro_batch in enumerate(batch.micro_batches):
             loss = self._forward(micro_batch, step=step, is_last=number == last)
@@ -246,7 +246,7 @@ class Engine:
         return fault("scale") if loss_scale <= getattr(self.wrapped.optimizer.loss_scaler, "min_scale", 0.0) else None
 
     def _mean_loss(self, loss_sum: Tensor, *, batch: StepBatch) -> float:
-        return self._ranks.sum([float(loss_sum)])[0] / batch.num_target_tokens
+        return self._ranks.sum([float(loss_sum)])[0] / batch.target_tokens
 
 
 def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_steps: int) -> Engine:

@@ -131,7 +131,7 @@ class _Search:
         self._fault = fault
         self._config = config
         self._device = ranks.device
-        self._scale = fault.loss_scale * ranks.world_size / batch.num_target_tokens
+        self._scale = fault.loss_scale * ranks.world_size / batch.target_tokens
         """The factor on loss sums in the step, loss scale included: whether fp16 overflows depends on it."""
 
     def run(self, micro_batches: Sequence[MicroBatch], *, step: int) -> _RankResult:
@@ -190,7 +190,7 @@ def _merge(results: Sequence[_RankResult], *, fault: Fault, batch: StepBatch) ->
     losses = {row: found for result in results for row, found in result.losses.items()}
     chosen = sorted(losses)
     if fault.kind == "spike":
-        chosen = _choose_spike(losses, fault=fault, num_tokens=batch.num_target_tokens)
+        chosen = _choose_spike(losses, fault=fault, num_tokens=batch.target_tokens)
     suspects = [] if chosen else [suspect for result in results for suspect in result.suspects]
     return FaultCause(
         rows={row: losses[row][0] / losses[row][1] for row in chosen},

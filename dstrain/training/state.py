@@ -13,7 +13,7 @@ from dstrain.run_folder.rows import Event, EventRow, Row
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands between two steps: steps trained, not steps fetched."""
+    """The position of a run between two steps: steps trained, not steps fetched."""
 
     step: int
     position: Position
@@ -21,7 +21,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """One optimizer step, as hooks see it. Token counts are those of the whole step, over all ranks."""
+    """One optimizer step, as hooks see it. Token counts are of the whole step, over all ranks."""
 
     progress: Progress
     """After the step."""
@@ -35,9 +35,9 @@ class StepInfo:
     padded_source_tokens: int
     padded_target_tokens: int
     data_seconds: float
-    """Time this rank waited for its batch."""
+    """Seconds this rank waited for its batch."""
     seconds: float
-    """Time of the step with the wait, without hooks."""
+    """Seconds the step took, with the wait but without hooks."""
 
     @property
     def step(self) -> int:
@@ -58,7 +58,7 @@ def describe_step(
     epoch: float,
     seconds: float,
 ) -> StepInfo:
-    """A step for the hooks; `progress` and `epoch` are those after it."""
+    """The StepInfo of a step for the hooks; `progress` and `epoch` are those after it."""
     return StepInfo(
         progress=progress,
         total_steps=total_steps,
@@ -67,10 +67,10 @@ def describe_step(
         loss_scale=engine.loss_scale,
         skipped_steps=engine.skipped_steps,
         source_tokens=batch.source_tokens,
-        target_tokens=batch.num_target_tokens,
+        target_tokens=batch.target_tokens,
         padded_source_tokens=batch.padded_source_tokens,
         padded_target_tokens=batch.padded_target_tokens,
-        data_seconds=batch.seconds,
+        data_seconds=batch.data_seconds,
         seconds=seconds,
     )
 
@@ -85,7 +85,7 @@ class Control:
     preempted: bool = False
     checkpoint_requested: bool = False
     unsaved: str | None = None
-    """Why the newest checkpoint that was requested does not exist; None if it does."""
+    """Why the last requested checkpoint could not be saved; None if it was."""
 
     def request_checkpoint(self) -> None:
         """Save at this step."""
@@ -124,5 +124,5 @@ class Hook:
 
 
 def new_event(event: Event, step: int, *, message: str | None = None) -> EventRow:
-    """What happens to the run at this moment."""
+    """The row of an event that happens now."""
     return EventRow(event, step, datetime.now(UTC).isoformat(timespec="seconds"), message)

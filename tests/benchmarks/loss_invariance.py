@@ -37,7 +37,7 @@ def measure_engine(ranks: Ranks, kind: str, sizes: Sequence[int], stage: int) ->
     engine = build_engine(config, module=build_loss(kind, dropout=0.0), ranks=ranks, total_steps=TOTAL_STEPS)
     batch = build_batch(build_rows(), sizes=sizes, rank=ranks.rank, world_size=ranks.world_size, start=START[kind])
     result = engine.step(batch, step=1)
-    return ranks.sum([float(result.loss_sum)])[0] / batch.num_target_tokens, float(result.grad_norm)
+    return ranks.sum([float(result.loss_sum)])[0] / batch.target_tokens, float(result.grad_norm)
 
 
 def measure_trainer(kind: str, sizes: Sequence[int]) -> tuple[float, float]:

@@ -100,7 +100,7 @@ def build_batch(
     return StepBatch(
         plan=plan,
         micro_batches=tuple(map(micro_batch, mine)),
-        num_target_tokens=num_tokens,
+        target_tokens=num_tokens,
         source_tokens=0,
         padded_source_tokens=0,
         padded_target_tokens=0,
@@ -134,13 +134,13 @@ def plain_loop(
                 use_cache=False,
             )
             loss = output.loss * int((part.labels != -100).sum())
-            (loss / batch.num_target_tokens).backward()
+            (loss / batch.target_tokens).backward()
             total += float(loss.detach())
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm or float("inf"))))
         for group in optimizer.param_groups:
             group["lr"] = learning_rate_at(step, training=settings, total_steps=TOTAL_STEPS)
         optimizer.step()
-        losses.append(total / batch.num_target_tokens)
+        losses.append(total / batch.target_tokens)
     return losses, norms, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 

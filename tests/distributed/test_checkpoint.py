@@ -84,7 +84,7 @@ def train_steps(ranks: Ranks, engine: Any, *, first: int, last: int) -> Cell:
     for step in range(first, last + 1):
         batch = loader.load_step(position)
         result = engine.step(batch, step=step)
-        losses.append(ranks.sum([float(result.loss_sum)])[0] / batch.num_target_tokens)
+        losses.append(ranks.sum([float(result.loss_sum)])[0] / batch.target_tokens)
         mine = [row for part in batch.micro_batches if part.weight for row in part.rows.tolist()]
         gathered = ranks.broadcast(ranks.gather(mine))
         rows.append(sorted(row for part in gathered for row in part))

@@ -61,7 +61,7 @@ def train_engine(
     for step in range(1, STEPS + 1):
         batch = build_batch(rows, sizes=sizes, rank=ranks.rank, world_size=ranks.world_size, start=START[kind])
         result = engine.step(batch, step=step)
-        losses.append(ranks.sum([float(result.loss_sum)])[0] / batch.num_target_tokens)
+        losses.append(ranks.sum([float(result.loss_sum)])[0] / batch.target_tokens)
         norms.append(float(result.grad_norm))
     with engine.gathered() as model:
         weights = {name: value.detach().float().clone().numpy() for name, value in model.named_parameters()}

@@ -45,7 +45,7 @@ def train_half(ranks: Ranks, stage: int, root: str, saved_at: int | None, first:
         batch = build_batch(build_rows(seed=step % 2), sizes=SIZES, rank=ranks.rank, world_size=ranks.world_size)
         result = engine.step(batch, step=step)
         assert result.fault is None  # the scale can still fall, so an overflow is routine
-        loss = ranks.sum([float(result.loss_sum)])[0] / batch.num_target_tokens
+        loss = ranks.sum([float(result.loss_sum)])[0] / batch.target_tokens
         records.append(
             {"step": step, "loss": loss, "scale": scale, "rate": result.learning_rate, "applied": result.applied}
             | {"skipped": engine.skipped_steps, "norm": float(result.grad_norm)}

@@ -92,7 +92,7 @@ def test_the_loaders_of_512_ranks_hold_each_row_of_a_step_once(tokens: TokenSet)
     real = [part for batch in batches for part in batch.micro_batches if part.weight]
     assert len({len(batch.micro_batches) for batch in batches}) == 1
     assert sorted(np.concatenate([part.rows for part in real])) == sorted(plan.step(Position(0, 7)).rows)
-    assert sum(int(tokens.target_lengths[row]) for part in real for row in part.rows) == batches[0].num_target_tokens
+    assert sum(int(tokens.target_lengths[row]) for part in real for row in part.rows) == batches[0].target_tokens
     assert sum(part.labels.numel() for part in real) == batches[0].padded_target_tokens
     assert sum(part.source_ids.numel() for part in real) == batches[0].padded_source_tokens
 

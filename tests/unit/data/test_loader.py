@@ -54,8 +54,8 @@ def test_all_ranks_together_compute_what_one_rank_computes(build_tokens: BuildTo
         for batch in expected.micro_batches:
             for name in ("source_ids", "source_mask", "decoder_ids", "labels"):
                 assert torch.equal(getattr(batch, name), getattr(real[batch.index], name))
-        counts = {(share.num_target_tokens, share.source_tokens, share.padded_target_tokens) for share in shares}
-        assert counts == {(expected.num_target_tokens, expected.source_tokens, expected.padded_target_tokens)}
+        counts = {(share.target_tokens, share.source_tokens, share.padded_target_tokens) for share in shares}
+        assert counts == {(expected.target_tokens, expected.source_tokens, expected.padded_target_tokens)}
 
 
 def test_for_a_gpu_memory_is_pinned_ahead_in_a_thread_that_knows_which(
@@ -83,7 +83,7 @@ def test_for_a_gpu_memory_is_pinned_ahead_in_a_thread_that_knows_which(
 def test_the_counts_of_tokens_are_those_of_the_tensors(build_tokens: BuildTokens) -> None:
     tokens = build_tokens(LENGTHS)
     for step in _take(_loader(tokens, _plan(tokens)), 4):
-        assert step.num_target_tokens == sum(int((batch.labels != -100).sum()) for batch in step.micro_batches)
+        assert step.target_tokens == sum(int((batch.labels != -100).sum()) for batch in step.micro_batches)
         assert step.source_tokens == sum(int(batch.source_mask.sum()) for batch in step.micro_batches)
         assert step.padded_source_tokens == sum(batch.source_ids.numel() for batch in step.micro_batches)
         assert step.padded_target_tokens == sum(batch.labels.numel() for batch in step.micro_batches)
@@ -127,7 +127,7 @@ def test_the_wait_for_a_step_is_measured_with_the_given_clock(build_tokens: Buil
     tokens = build_tokens(LENGTHS)
     ticks = iter(range(0, 1000, 3))
     taken = _take(_loader(tokens, _plan(tokens), clock=lambda: float(next(ticks))), 2)
-    assert [step.seconds for step in taken] == [3.0, 3.0]
+    assert [step.data_seconds for step in taken] == [3.0, 3.0]
 
 
 def test_a_fault_in_the_thread_is_raised_with_its_own_traceback(build_tokens: BuildTokens) -> None:
@@ -207,7 +207,7 @@ def test_an_excluded_row_is_missed_by_its_own_step_and_by_nothing_else(
         loader.exclude(unwanted[:1])
         loader.exclude(unwanted[1:])
         for number, step in enumerate(_take(loader, 4)):
-            assert step.num_target_tokens == sum(int(tokens.target_lengths[row]) for row in step.plan.rows)
+            assert step.target_tokens == sum(int(tokens.target_lengths[row]) for row in step.plan.rows)
             assert step.source_tokens == sum(int(tokens.source_lengths[row]) for row in step.plan.rows)
             assert not set(unwanted) & {row for rows in _rows(step) for row in rows}  # no filler either
             kept |= {(number, batch.index): batch.rows.tolist() for batch in step.micro_batches if batch.weight}
@@ -252,7 +252,7 @@ def test_a_step_that_has_lost_all_rows_is_one_of_fillers(build_tokens: BuildToke
         (filler,) = step.micro_batches
         assert filler.weight == 0.0
         assert not set(filler.rows.tolist()) & set(unwanted)
-        assert (step.num_target_tokens, step.source_tokens, step.padded_target_tokens) == (1, 0, 0)
+        assert (step.target_tokens, step.source_tokens, step.padded_target_tokens) == (1, 0, 0)
         assert step.plan.next_position == following.plan.position == Position(0, 1)
 
 

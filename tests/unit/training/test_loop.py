@@ -52,7 +52,7 @@ class DiaryLoader:
                 after = Position(epoch + (step + 1) // STEPS_PER_EPOCH, (step + 1) % STEPS_PER_EPOCH)
                 yield SimpleNamespace(
                     plan=SimpleNamespace(position=position, next_position=after),
-                    num_target_tokens=11, source_tokens=12, padded_source_tokens=13, padded_target_tokens=14, seconds=0.5,
+                    target_tokens=11, source_tokens=12, padded_source_tokens=13, padded_target_tokens=14, data_seconds=0.5,
                 )  # fmt: skip
                 position = after
         finally:
