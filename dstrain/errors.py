@@ -1,4 +1,4 @@
-"""The errors that every room shares. A message for the user is a UserError; anything else is a fault of the program."""
+"""Errors that all packages share. A message for the user is a UserError; any other exception is a fault of the program."""
 
 from typing import ClassVar
 
@@ -11,8 +11,8 @@ class UserError(ValueError):
     """
 
     is_said_by_rank_0: ClassVar[bool] = False
-    """Every rank raises it with the same message, so that rank 0 alone prints it."""
+    """Whether every rank raises it with the same message, so that only rank 0 prints it."""
 
 
 class PeerLost(RuntimeError):
-    """The connection to another rank broke: the cause lies with that rank, not with the one that raises this."""
+    """The connection to another rank broke. The cause is on that rank, not on the one that raises this."""

@@ -1,4 +1,4 @@
-"""What srun, torchrun and python start to score models. Checks the request before torch is imported.
+"""The program that srun, torchrun and python start to score models. Checks the request before importing torch.
 
 python -m dstrain.evaluate RUN                          the best model again, into <run>/evaluate
 python -m dstrain.evaluate RUN --pending                the evaluations that the run left to another job
@@ -20,7 +20,7 @@ from dstrain.run_folder.layout import RunFolder
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.py") -> int:
-    """Score as one rank among others; returns the exit code: 0 scored, 1 failed, 2 a wrong command."""
+    """Run one rank of an evaluation; returns the exit code: 0 scored, 1 failed, 2 wrong arguments."""
     options = parse_arguments(sys.argv[1:] if argv is None else argv, program=program)
     try:
         process = read_process_info(os.environ)
@@ -36,8 +36,11 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     quiet_libraries(process)
     if request.ignored and process.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
-        print(f"no effect on scores: {', '.join(request.ignored)} (these have: {keys})", file=sys.stderr)
-    # imports torch for seconds: only for a request that can be carried out
+        print(
+            f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})",
+            file=sys.stderr,
+        )
+    # importing torch takes seconds: only after the request has been checked
     from dstrain.run.scoring import join_scorers, score_model, score_pending
 
     try:
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     except (UserError, OSError) as error:
         print(error if process.rank == 0 else f"rank {process.rank}: {error}", file=sys.stderr, flush=True)
         if process.world_size > 1:
-            # the interpreter's own ending would wait for peers in destructors of the process group
+            # a normal exit would wait for the peers in destructors of the process group
             os._exit(EXIT_FAILED)
         return EXIT_FAILED
     return 0

@@ -1,4 +1,4 @@
-"""What deepspeed, torchrun, srun and python start to train. Checks the configuration before torch is imported.
+"""The program that deepspeed, torchrun, srun and python start to train. Checks the configuration before importing torch.
 
 Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=value ...]`.
 """
@@ -31,7 +31,7 @@ log = logging.getLogger("dstrain")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one rank of a training run; returns the exit code: 0 finished, 85 saved and to be started again, else failed."""
+    """Run one rank of a training run; returns the exit code: 0 finished, 85 start it again, else failed."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     options = parse_arguments(arguments)
     try:
@@ -59,12 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries(process)
     _await_signals()
     try:
-        # imports torch and DeepSpeed for seconds: only for a configuration that can run
+        # importing torch and DeepSpeed takes seconds: only after the configuration has been checked
         from dstrain.run.training import run
 
         return run(config, launch=launch)
     except Exception as error:
-        # the interpreter's own ending would wait for peers in destructors of the process group
+        # a normal exit would wait for the peers in destructors of the process group
         _, restart = read_start(os.environ)
         os._exit(report_failure(error, config=config, process=process, is_restart=restart > 0))
 
@@ -76,14 +76,14 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 
 
 def _await_signals() -> None:
-    # until training begins there is nothing to save and nothing to lose: exit with "start me again"
+    # before training begins there is nothing to save: exit at once, with the code for a restart
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
 
 
 def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> str:
-    """The command that starts this run again on as many ranks, as one would type it."""
+    """The command that starts this run again on the same number of ranks."""
     launcher = {
         "deepspeed": ["deepspeed", "--num_gpus", str(process.local_world_size)],
         "torchrun": ["torchrun", "--nproc-per-node", str(process.local_world_size)],

@@ -1,4 +1,4 @@
-"""Scores models: srun python launch/evaluate.py RUN [--pending | --step N] [key=value ...]; so do torchrun and python."""
+"""Scores models: srun python (or torchrun, python) launch/evaluate.py RUN [--pending | --step N] [key=value ...]."""
 
 import sys
 

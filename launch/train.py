@@ -1,4 +1,4 @@
-"""Starts a training run: deepspeed launch/train.py --config configs/x.yaml [key=value ...]; so do torchrun, srun, python."""
+"""Trains: deepspeed (or torchrun, srun python, python) launch/train.py --config configs/x.yaml [key=value ...]."""
 
 import sys
 

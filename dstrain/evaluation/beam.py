@@ -1,9 +1,9 @@
-"""Beam search with the hypotheses of transformers' `generate()`. Owns the beams of every source; refuses to know how a
+"""Beam search with the hypotheses of transformers' `generate()`. Owns the beams of every source; does not know how a
 decoder computes.
 
-The arithmetic follows `_beam_search` of transformers' generation/utils.py, for `early_stopping=False`, number for number. What
-is new is that a source leaves the batch once it is settled, that the first step is computed once a source, and that
-candidates are chosen within each beam before they are compared across beams.
+The arithmetic follows `_beam_search` of transformers' generation/utils.py, for `early_stopping=False`, number for number. It
+differs in three points: a source leaves the batch once none of its running hypotheses can win, the first step is computed
+once per source, and candidates are chosen within each beam before they are compared across beams.
 """
 
 from dataclasses import dataclass
@@ -14,29 +14,29 @@ from torch import Tensor
 from dstrain.evaluation.decode import Decoder, Rules, num_candidates, should_compact
 
 NEVER = -1.0e9
-"""The score of what must not be chosen; transformers adds it, so that among the forbidden the order stays."""
+"""Added to the score of what must not be chosen, as transformers does: forbidden candidates keep their order."""
 
 
 @dataclass(slots=True)
 class Beams:
-    """The state of all sources still in the batch; the hypotheses that go on and those that have ended, each best first.
+    """The state of all sources still in the batch: running and ended hypotheses, each best first.
 
     running and ended are `[sources, beams, 1 + max_new_tokens]` tokens, their scores `[sources, beams]`.
     """
 
     rows: Tensor
-    """The sources' places in the whole batch."""
+    """Index of each source in the full batch, `[sources]`."""
     running: Tensor
     running_scores: Tensor
     ended: Tensor
     ended_scores: Tensor
     is_ended: Tensor
-    """Whether the place in `ended` is taken, `[sources, beams]`."""
+    """Whether an entry of `ended` holds a hypothesis, `[sources, beams]`."""
     is_open: Tensor
-    """Whether a running hypothesis may still beat the ended ones, `[sources, 1]`."""
+    """Whether a running hypothesis may still beat the worst ended one, `[sources, 1]`."""
 
     def select(self, sources: Tensor) -> "Beams":
-        """The same, of these sources alone."""
+        """The same for these sources alone."""
         return Beams(*(getattr(self, name)[sources] for name in self.__slots__))
 
 
@@ -46,7 +46,7 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
     beams = _begin(rules, num_rows=num_rows, device=device)
     ends = torch.tensor(rules.end_ids, device=device)
     tokens = beams.running[:, 0, 0]
-    num_alike = 1  # until hypotheses differ, one of each source is computed
+    num_distinct = 1  # all beams of a source begin with the same tokens: until they differ, one is computed
     for place in range(1, 1 + rules.max_new_tokens):
         states = decoder.advance(tokens)
         if place == 1 and rules.forced_first_id is not None:
@@ -56,7 +56,7 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
         log_probs = torch.log_softmax(decoder.logits(states), dim=-1)
         log_probs[:, rules.forbidden_ids] = -torch.inf
         scores, origins, choices = best_continuations(
-            log_probs.view(len(beams.rows), num_alike, -1), beams.running_scores, rules=rules
+            log_probs.view(len(beams.rows), num_distinct, -1), beams.running_scores, rules=rules
         )
         kept = extend(beams, scores=scores, origins=origins, choices=choices, ends=ends, place=place, rules=rules)
         if place == rules.max_new_tokens:
@@ -64,14 +64,14 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
         num_left = int(beams.is_open.sum())
         if num_left == 0:
             break
-        parents = kept + num_alike * torch.arange(len(beams.rows), device=device)[:, None]
+        parents = kept + num_distinct * torch.arange(len(beams.rows), device=device)[:, None]
         sources = None
         if should_compact(num_left, num_held=len(beams.rows)):
-            best[beams.rows] = beams.ended[:, 0]  # final for those that leave
+            best[beams.rows] = beams.ended[:, 0]  # final for the sources that leave the batch
             sources = beams.is_open.flatten().nonzero().flatten()
             beams, parents = beams.select(sources), parents[sources]
         decoder.select(parents.flatten(), sources=sources)
-        tokens, num_alike = beams.running[:, :, place].flatten(), rules.num_beams
+        tokens, num_distinct = beams.running[:, :, place].flatten(), rules.num_beams
     best[beams.rows] = beams.ended[:, 0]
     return best
 
@@ -94,8 +94,8 @@ def _begin(rules: Rules, *, num_rows: int, device: torch.device) -> Beams:
 def best_continuations(log_probs: Tensor, running_scores: Tensor, *, rules: Rules) -> tuple[Tensor, Tensor, Tensor]:
     """Scores, beams of origin and tokens of each source's best continuations, best first: `[sources, candidates]` each.
 
-    log_probs `[sources, beams, vocabulary]`, of the first beam alone as long as all are alike. The best of all are among
-    the best of each beam.
+    log_probs is `[sources, beams, vocabulary]`, with one beam as long as all beams are the same. The best continuations of
+    a source are among the best of each of its beams.
     """
     num_beams = log_probs.shape[1]
     count = num_candidates(rules.num_beams, num_ends=len(rules.end_ids))
@@ -108,14 +108,17 @@ def best_continuations(log_probs: Tensor, running_scores: Tensor, *, rules: Rule
 def extend(
     beams: Beams, *, scores: Tensor, origins: Tensor, choices: Tensor, ends: Tensor, place: int, rules: Rules
 ) -> Tensor:
-    """Lets the candidates `[sources, candidates]` end or go on, in place; the beams `[sources, beams]` that those that go
-    on come from. `place` is that of the candidates' last token."""
+    """Update `beams` with the candidates `[sources, candidates]`: each ends or keeps running.
+
+    `place` is the position of the candidates' last token. Returns the beam that each running hypothesis extends,
+    `[sources, beams]`.
+    """
     candidates = _take(beams.running, origins)
     candidates[:, :, place] = choices
     is_cut = place == rules.max_new_tokens
     does_end = torch.ones_like(choices, dtype=torch.bool) if is_cut else torch.isin(choices, ends)
-    going_on = scores + does_end.float() * NEVER
-    chosen = torch.topk(going_on, k=rules.num_beams)[1]
+    running = scores + does_end.float() * NEVER
+    chosen = torch.topk(running, k=rules.num_beams)[1]
 
     is_among_best = torch.arange(scores.shape[1], device=scores.device) < rules.num_beams
     ends_now = does_end & is_among_best
@@ -128,11 +131,11 @@ def extend(
     beams.ended_scores = _take(merged_scores, best)
     beams.is_ended = _take(torch.cat((beams.is_ended, ends_now), dim=1), best)
 
-    beams.running, beams.running_scores = _take(candidates, chosen), _take(going_on, chosen)
-    # The best that a running hypothesis could reach if it ended here: the heuristic of `early_stopping=False`
-    hoped = beams.running_scores[:, :1] / (place**rules.length_penalty)
+    beams.running, beams.running_scores = _take(candidates, chosen), _take(running, chosen)
+    # the best score that a running hypothesis would have if it ended here: the heuristic of `early_stopping=False`
+    best_possible = beams.running_scores[:, :1] / (place**rules.length_penalty)
     worst = torch.where(beams.is_ended, beams.ended_scores.amin(dim=1, keepdim=True), NEVER)
-    beams.is_open = beams.is_open & (hoped > worst).any(dim=-1, keepdim=True)
+    beams.is_open = beams.is_open & (best_possible > worst).any(dim=-1, keepdim=True)
     return origins.gather(1, chosen)
 
 

@@ -1,8 +1,8 @@
-"""Tokens out of an encoder-decoder, step by step. Owns which settings this project's own search serves, the decoder with
-its caches, and greedy search; refuses to know rows, batches and scores.
+"""Tokens out of an encoder-decoder, step by step. Owns which settings the built-in search supports, the decoder with its
+caches, and greedy search; does not know rows, batches and scores.
 
-The search gives the hypotheses of transformers' `generate()` and saves what that computes in vain: rows that have ended
-leave the batch, and the beams of a source share its keys and values.
+The search returns the hypotheses of transformers' `generate()` with less work: rows that have ended leave the batch, and the
+beams of a source share its keys and values.
 """
 
 from collections.abc import Iterator
@@ -42,19 +42,19 @@ SERVED_FIELDS = frozenset(
         "_from_model_config",
     }
 )
-"""Fields of a generation config that the search obeys, or that decide nothing here; any other is left to `generate()`."""
+"""Fields of a generation config that the search follows or that have no effect on it; with any other, `generate()` is used."""
 
 FIRST_ROOM = 16
-"""Tokens for which the caches have room at first; they double when it is full."""
+"""Initial capacity of the caches in tokens; it doubles when they are full."""
 
 SHARED_ATTENTION = "dstrain_shared_source"
-"""Name under which transformers finds `attend`. No mask function has that name, so that transformers makes no masks: a
-single query needs none towards the past, and the source's is given."""
+"""Name under which transformers finds `attend`. No mask function is registered under it, so transformers makes no masks: a
+single query needs none for the past, and the source's mask is passed in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a search obeys."""
+    """The settings of a search."""
 
     start_id: int
     forced_first_id: int | None
@@ -67,14 +67,14 @@ class Rules:
 
 
 def read_rules(generation: GenerationConfig) -> Rules:
-    """The rules in a generation config of which `unserved` has nothing to say."""
+    """The rules of a generation config that the search supports (`unserved` returns None for it)."""
     end_ids = _as_ids(generation.eos_token_id)
     words = generation.bad_words_ids or ()
     return Rules(
         start_id=int(generation.decoder_start_token_id),
         forced_first_id=generation.forced_bos_token_id,
         end_ids=end_ids,
-        # generate() never forbids the end
+        # as generate(), which never forbids an end token
         forbidden_ids=tuple(word[0] for word in words if word[0] not in end_ids),
         pad_id=int(generation.pad_token_id),
         max_new_tokens=int(generation.max_new_tokens),
@@ -84,7 +84,7 @@ def read_rules(generation: GenerationConfig) -> Rules:
 
 
 def unserved(model: PreTrainedModel, *, generation: GenerationConfig) -> str | None:
-    """Why this search cannot stand in for `generate()`; None where it can."""
+    """What the built-in search does not support here, so that `generate()` is used; None if it supports everything."""
     if model.config.model_type not in FAMILY_OF_MODEL_TYPE:
         return f"architecture `{model.config.model_type}`"
     attention = model.get_decoder().config._attn_implementation
@@ -98,7 +98,7 @@ def unserved(model: PreTrainedModel, *, generation: GenerationConfig) -> str | N
     needed = ("decoder_start_token_id", "eos_token_id", "pad_token_id", "max_new_tokens")
     missing = [field for field in needed if getattr(generation, field) is None]
     if missing:
-        return f"no {missing[0]} in the generation config"
+        return f"a generation config without {missing[0]}"
     if any(len(word) != 1 for word in generation.bad_words_ids or ()):
         return "forbidden words of several tokens"
     ends = _as_ids(generation.eos_token_id)
@@ -111,29 +111,31 @@ def unserved(model: PreTrainedModel, *, generation: GenerationConfig) -> str | N
 
 
 def num_candidates(num_beams: int, *, num_ends: int) -> int:
-    """Continuations looked at for a source at each step: enough that num_beams of them do not end."""
+    """Continuations considered per source and step: enough that at least num_beams of them do not end."""
     return max(2, 1 + num_ends) * num_beams
 
 
 def should_compact(num_left: int, *, num_held: int) -> bool:
-    """Whether the rows that have ended should leave a batch of num_held now: copying its caches costs about as much as an
-    eighth of a step saves."""
+    """Whether the rows that have ended should leave a batch of num_held rows now.
+
+    Copying the caches costs about as much time as a batch smaller by an eighth saves in a step.
+    """
     return num_left <= num_held - max(1, num_held // 8)
 
 
 def attend(
     module: torch.nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention of one query a hypothesis, where the hypotheses of a source share its keys and values.
+    """Scaled dot-product attention with one query per hypothesis; the hypotheses of a source share its keys and values.
 
-    query `[sources x beams, heads, 1, width]`; key and value `[sources, heads, length, width]`, where those of the
-    hypotheses' own past are as many as the queries. Gives `[sources x beams, 1, heads, width]`.
+    query is `[sources x beams, heads, 1, width]`; key and value are `[sources, heads, length, width]`, or
+    `[sources x beams, …]` for the hypotheses' own past. Returns `[sources x beams, 1, heads, width]`.
     """
     num_queries, heads, _, width = query.shape
     num_sources = key.shape[0]
     if num_queries != num_sources:
         query = query.view(num_sources, num_queries // num_sources, heads, width).transpose(1, 2)
-    # not causal: each query sees all keys, be it the only one or one of several beams
+    # not causal: each query attends to all keys, also where the queries of several beams form one sequence
     output = sdpa_attention_forward(module, query, key, value, attention_mask, **(options | {"is_causal": False}))[0]
     return output.reshape(num_queries, 1, heads, width), None
 
@@ -143,7 +145,7 @@ AttentionInterface.register(SHARED_ATTENTION, attend)
 
 @contextmanager
 def shared_attention(model: PreTrainedModel) -> Iterator[None]:
-    """The decoder attends with `attend` inside."""
+    """Inside, the decoder uses `attend`."""
     config = model.get_decoder().config
     own = config._attn_implementation
     config._attn_implementation = SHARED_ATTENTION
@@ -154,7 +156,7 @@ def shared_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 class PastLayer(DynamicLayer):  # type: ignore[misc]  # transformers does not say its type
-    """Keys and values of one layer's self-attention. Transformers' own layer copies all of them to add a token."""
+    """Keys and values of one layer's self-attention, added in place: transformers' own layer copies all of them per token."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -163,7 +165,7 @@ class PastLayer(DynamicLayer):  # type: ignore[misc]  # transformers does not sa
         """`[hypotheses, room for tokens, keys and values, heads, width]`."""
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """Adds those of one token, `[hypotheses, heads, 1, width]` each; gives those of all tokens."""
+        """Add the keys and values of one token, `[hypotheses, heads, 1, width]` each; returns those of all tokens."""
         num_hypotheses, heads, _one, width = key_states.shape
         if self._held is None:
             self._held = key_states.new_empty((num_hypotheses, FIRST_ROOM, 2, heads, width))
@@ -176,13 +178,13 @@ class PastLayer(DynamicLayer):  # type: ignore[misc]  # transformers does not sa
         return keys, values
 
     def get_seq_length(self) -> int:
-        """Tokens that are remembered."""
+        """Number of tokens in the cache."""
         return self._num_tokens
 
     def select(self, hypotheses: Tensor, *, spare: Tensor | None) -> Tensor:
-        """Go on with these hypotheses, in the memory `spare` if it suffices; gives the memory that is left over.
+        """Continue with these hypotheses, each as often as it is listed.
 
-        One hypothesis may be taken several times.
+        The memory `spare` is used if it is large enough. Returns the memory that is no longer used.
         """
         held = self._held
         assert held is not None
@@ -194,19 +196,19 @@ class PastLayer(DynamicLayer):  # type: ignore[misc]  # transformers does not sa
 
 
 class Decoder:
-    """A model's decoder over encoded sources, and what it remembers of every hypothesis. Use it in `shared_attention`.
+    """A model's decoder over encoded sources, with the caches of every hypothesis. Use it inside `shared_attention`.
 
-    Hypotheses lie in the order of their sources, equally many for each. Weights are reached through called modules only.
+    Hypotheses are in the order of their sources, the same number for each. Weights are used only by calling modules.
     """
 
     def __init__(self, model: PreTrainedModel, *, encoded: Tensor, source_mask: Tensor) -> None:
-        """encoded `[sources, length, hidden]`; source_mask `[sources, length]`."""
+        """encoded is `[sources, length, hidden]`, source_mask `[sources, length]`."""
         self._decoder = model.get_decoder()
         self._head = output_head(model)
         self._scale = hidden_scale(model)
         self._bias: Tensor | None = getattr(model, "final_logits_bias", None)
         self._encoded = encoded
-        # transformers passes a mask of four dimensions on as it is
+        # transformers passes a 4-dimensional mask through unchanged
         self._mask = None if bool(source_mask.all()) else source_mask.bool()[:, None, None, :]
         self._source = DynamicCache(config=self._decoder.config)
         self._past = [PastLayer() for _ in self._source.layers]
@@ -214,7 +216,7 @@ class Decoder:
         self._cache = EncoderDecoderCache(Cache(layers=self._past), self._source)
 
     def advance(self, token_ids: Tensor) -> Tensor:
-        """Reads the last token of every hypothesis, `[hypotheses]`; gives its hidden state `[hypotheses, hidden]`."""
+        """Decode the last token of every hypothesis, `[hypotheses]`; returns its hidden state `[hypotheses, hidden]`."""
         output = self._decoder(
             input_ids=token_ids[:, None],
             encoder_hidden_states=self._encoded,
@@ -226,14 +228,14 @@ class Decoder:
         return states
 
     def logits(self, states: Tensor) -> Tensor:
-        """The next token's logits `[hypotheses, vocabulary]` in fp32, as the stock model's head gives them."""
+        """The next token's logits `[hypotheses, vocabulary]` in fp32, as the stock model's head computes them."""
         logits: Tensor = self._head(states if self._scale == 1.0 else states * self._scale)
         if self._bias is not None:
             logits = logits + self._bias
         return logits.float()
 
     def select(self, hypotheses: Tensor, *, sources: Tensor | None) -> None:
-        """Go on with these hypotheses and, unless None, with these sources alone; both are places in the batch so far."""
+        """Continue with these hypotheses and, unless None, with these sources only; both are indices into the batch so far."""
         for layer in self._past:
             self._spare = layer.select(hypotheses, spare=self._spare)
         if sources is not None:

@@ -1,4 +1,4 @@
-"""One evaluation, from rows to scores: the order of its parts, and the proof that every row was scored once.
+"""One evaluation, from rows to scores: the order of its parts, and the check that every row was scored once.
 
 Does not know when to evaluate, and writes nothing.
 """
@@ -28,7 +28,7 @@ from dstrain.evaluation.generate import (
     plan_cap,
 )
 from dstrain.evaluation.metrics import one_line
-from dstrain.evaluation.scoring import ScoredRow, find_faults, group_rows, read_rows, score_rows
+from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -36,27 +36,27 @@ from dstrain.run_folder.scores import ScoredTexts, Scores
 
 
 class IncompleteEvaluationError(RuntimeError):
-    """The ranks did not return every row exactly once; a score of such rows would be false."""
+    """The ranks did not return every row exactly once, so a score would be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
-    """What every rank decides before any batch is computed; the same on all of them."""
+    """The batches and settings of an evaluation, computed by every rank beforehand; the same on all ranks."""
 
     batches: list[Batch]
     shares: list[list[Batch]]
     """The batches of each rank."""
     cap: Cap
     generation: dict[str | None, GenerationConfig]
-    """By target language."""
+    """Generation config by target language."""
     settings: dict[str, Any]
-    """Without which the scores mean nothing, as JSON values."""
+    """Generation settings that are recorded with the scores, as JSON values."""
     warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """Scores, and the texts that they were computed from."""
+    """Scores, and the texts they were computed from."""
 
     scores: Scores
     texts: ScoredTexts
@@ -74,8 +74,8 @@ def evaluate(
 ) -> EvaluationResult | None:
     """Scores of the evaluation set on rank 0, None on the others; the same on any number of ranks. All ranks call it.
 
-    `model` holds its whole weights (`Engine.gathered`). `should_stop` is called before every batch; if it returns True on
-    any rank, there is no result on any. `max_batches` takes only the first batches, those with the longest sources.
+    `model` holds its full weights (`Engine.gathered`). `should_stop` is called before every batch; if it returns True on
+    any rank, every rank returns None. `max_batches` limits the evaluation to the first batches, those with the longest sources.
 
     Raises:
         IncompleteEvaluationError: a row is missing, or came twice.
@@ -107,8 +107,8 @@ def evaluate(
     collected = collect_results(plan.batches, results=(result for share in gathered for result in share))
     hypotheses = sorted((h for result in collected for h in result.hypotheses), key=lambda hypothesis: hypothesis.row)
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
-    faults = find_faults(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
-    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + faults)
+    found = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
+    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + found)
 
 
 def plan_evaluation(
@@ -120,7 +120,7 @@ def plan_evaluation(
     world_size: int,
     max_batches: int | None,
 ) -> EvaluationPlan:
-    """Batches, and the generation settings of every target language; only `shares` depends on the number of ranks."""
+    """The batches and the generation settings of every target language; only `shares` depends on the number of ranks."""
     evaluation = config.evaluation
     num_rows = min(tokens.num_rows, evaluation.max_rows or tokens.num_rows)
     lengths = tokens.source_lengths[:num_rows]
@@ -149,7 +149,7 @@ def plan_evaluation(
     if evaluation.batch_size is None:
         settings["batch_tokens"] = config.machine.evaluation_tokens
     warnings = [
-        f"hypotheses come from transformers' generate(), at its own speed: {reason}"
+        f"hypotheses come from transformers' generate(), which is slower: the built-in search does not support {reason}"
         for reason in dict.fromkeys(unserved(model, generation=settled) for settled in generation.values())
         if reason is not None
     ]
@@ -164,7 +164,7 @@ def plan_evaluation(
 def describe_generation(
     evaluation: Evaluation, *, cap: Cap, arguments: Mapping[str | None, Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """The settings without which the scores mean nothing, as JSON values; `arguments` by target language."""
+    """The generation settings that are recorded with the scores, as JSON values; `arguments` by target language."""
     settings: dict[str, Any] = {
         "num_beams": evaluation.num_beams,
         "length_penalty": evaluation.length_penalty,
@@ -187,21 +187,21 @@ def collect_results(batches: Sequence[Batch], *, results: Iterable[BatchResult])
     faults = {
         "missing": sorted(planned - counts.keys()),
         "more than once": sorted(row for row, count in counts.items() if count > 1),
-        "never asked for": sorted(counts.keys() - planned),
+        "not in any batch": sorted(counts.keys() - planned),
     }
     if any(faults.values()):
         found = "; ".join(f"{fault}: {len(rows)} rows, {rows[:10]}" for fault, rows in faults.items() if rows)
         raise IncompleteEvaluationError(
-            f"each of {len(planned)} evaluation rows must arrive from the ranks once; found 0-based rows {found}. No "
-            "score is computed. Check that all ranks read the same evaluation data and the same configuration"
+            f"the ranks must return each of the {len(planned)} evaluation rows exactly once; found (0-based rows) {found}. "
+            "No score is computed. Check that all ranks read the same evaluation data and the same configuration"
         )
     return collected
 
 
 def mean_loss(results: Sequence[BatchResult]) -> float | None:
-    """Sum of cross-entropies over target tokens; an exact sum, so that the ranks' order leaves no trace in it.
+    """Mean cross-entropy per target token; None if the recipe switches the loss off.
 
-    None where no loss was asked for.
+    The sum is exact, so the order of the ranks does not change it.
     """
     sums = [result.loss_sum for result in results if result.loss_sum is not None]
     return math.fsum(sums) / sum(result.num_target_tokens for result in results) if sums else None
@@ -210,7 +210,7 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
 def build_result(
     rows: Sequence[ScoredRow], *, loss: float | None, task: Task, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
-    """All scores of these rows, over all of them and by group. A group has a signature of its own where it differs."""
+    """Scores of these rows, over all of them and by group. A group has its own signature where it differs."""
     overall = score_rows(rows, task=task)
     signatures = {score.name: score.signature for score in overall if score.signature}
     groups: dict[str, dict[str, float]] = {}

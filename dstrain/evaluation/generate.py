@@ -1,8 +1,8 @@
-"""Evaluation batches to hypotheses. Owns which rows form a batch, who computes it and how tokens are generated; refuses
-to know what a score is.
+"""Evaluation batches to hypotheses. Owns which rows form a batch, which rank computes it and how tokens are generated; does
+not know what a score is.
 
-Batches are planned over all rows before any is dealt to a rank, so that the same rows are padded together, and the same
-numbers come out, on any number of ranks.
+Batches are planned over all rows before any is dealt to a rank. So the same rows are padded together, and the results are the
+same, on any number of ranks.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ from dstrain.evaluation.decode import Decoder, greedy_search, read_rules, shared
 from dstrain.models.families import KEPT_GENERATION_FIELDS
 
 MIN_CAP_MARGIN = 8
-"""Tokens that a hypothesis may at least be longer than the longest reference; above 80 tokens it is a tenth."""
+"""Tokens by which a hypothesis may exceed the longest reference; a tenth of it where that is more."""
 
 MIN_ROW_TOKENS = 16
-"""A row counts as at least this long against the budget of a batch: the shortest sources have hypotheses and logits too."""
+"""A row counts as at least this long in the budget of a batch: short sources need memory for hypotheses and logits too."""
 
 MIN_PART_ROWS = 8
-"""Fewer rows are not computed by themselves, whatever their padding."""
+"""A part of a batch has at least this many rows, whatever their padding."""
 
 Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(source_ids, source_mask, decoder_ids, labels) -> sum of token cross-entropies."""
@@ -38,7 +38,7 @@ Loss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that are padded and generated together."""
+    """Rows that are padded and decoded together."""
 
     index: int
     rows: tuple[int, ...]
@@ -51,27 +51,27 @@ class Hypothesis:
 
     row: int
     token_ids: tuple[int, ...]
-    """Without the decoder's start token, up to and with the end token: comparable with the ids of a reference."""
+    """Without the decoder's start token, up to and including the end token: comparable with the ids of a reference."""
     num_tokens: int
     """Tokens of the generated sequence that are not padding, a start token included."""
     was_cut: bool
-    """The length cap ended it: no end token."""
+    """Whether the length cap ended it, so that it has no end token."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a rank hands over for one batch; plain numbers, no tensors."""
+    """What a rank returns for one batch; plain numbers, no tensors."""
 
     index: int
     loss_sum: float | None
-    """None where no loss is asked for."""
+    """None if the recipe switches the loss off."""
     num_target_tokens: int
     hypotheses: tuple[Hypothesis, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cap:
-    """Longest hypothesis in tokens, and why that many."""
+    """Maximum length of a hypothesis in tokens, and where it comes from."""
 
     max_new_tokens: int
     reason: str
@@ -84,10 +84,10 @@ def plan_batches(
     batch_size: int | None,
     max_tokens: int,
 ) -> list[Batch]:
-    """Every row in exactly one batch: one target language a batch, longest sources first, `batch_size` rows at most.
+    """Every row in exactly one batch: one target language per batch, longest sources first, at most `batch_size` rows.
 
-    Without a batch_size a batch holds as many rows as fit into max_tokens, each as long as the longest, and one at least.
-    A pure function of its arguments: the number of ranks has no part in it.
+    Without a batch_size a batch holds as many rows as fit into max_tokens when padded to the longest, and at least one.
+    The result does not depend on the number of ranks.
     """
     if len(source_lengths) != len(languages):
         raise ValueError(f"every row needs a language: found {len(source_lengths)} rows and {len(languages)} languages")
@@ -105,22 +105,22 @@ def plan_batches(
 def deal_batches(
     batches: Sequence[Batch], *, source_lengths: npt.NDArray[np.int32], world_size: int
 ) -> list[list[Batch]]:
-    """Each rank's batches, about the same work for each: hypotheses are about as long as their sources."""
+    """Each rank's batches, with about the same work per rank. Hypotheses are assumed to be as long as their sources."""
     costs = [len(batch.rows) * max(int(source_lengths[row]) for row in batch.rows) for batch in batches]
     shares = deal(costs, world_size=world_size)
     return [[batches[position] for position in share if position >= 0] for share in shares]
 
 
 def plan_cap(evaluation: Evaluation, *, longest_reference: int, max_positions: int | None) -> Cap:
-    """The longest hypothesis allowed: the recipe's, or the longest reference and a margin; within the positions.
+    """The maximum length of a hypothesis: the recipe's, or the longest reference plus a margin; at most the model's positions.
 
-    Lengths are in tokens, with end token and language code.
+    Lengths are in tokens, including end token and language code.
     """
     if evaluation.max_new_tokens is not None:
         cap = Cap(evaluation.max_new_tokens, "evaluation.max_new_tokens")
     else:
         margin = max(MIN_CAP_MARGIN, -(-longest_reference // 10))
-        cap = Cap(longest_reference + margin, f"longest reference, {longest_reference} tokens, and {margin} more")
+        cap = Cap(longest_reference + margin, f"longest reference, {longest_reference} tokens, plus {margin}")
     limit = None if max_positions is None else max_positions - 1  # the start token takes a position as well
     if limit is not None and cap.max_new_tokens > limit:
         return Cap(limit, f"the model's {max_positions} positions, below {cap.max_new_tokens} ({cap.reason})")
@@ -130,27 +130,27 @@ def plan_cap(evaluation: Evaluation, *, longest_reference: int, max_positions: i
 def build_generation_config(
     model: PreTrainedModel, *, evaluation: Evaluation, max_new_tokens: int, arguments: Mapping[str, Any]
 ) -> GenerationConfig:
-    """The recipe's settings, with the token ids that the model's family needs and `arguments` over both.
+    """The recipe's settings with the token ids that the model's family needs; `arguments` override both.
 
     `arguments` are the family's for one target language, for example `forced_bos_token_id`. Nothing else of the model's
-    own generation config counts; a forced last token above all would disguise a hypothesis that was cut.
+    own generation config is used: a forced last token, for example, would hide that a hypothesis was cut.
     """
     own = model.generation_config
     settings = {field: getattr(own, field) for field in KEPT_GENERATION_FIELDS if getattr(own, field) is not None}
     settings |= {"do_sample": False, "num_beams": evaluation.num_beams, "max_new_tokens": max_new_tokens}
-    if evaluation.num_beams > 1:  # transformers warns of both under greedy search
+    if evaluation.num_beams > 1:  # transformers warns about both under greedy search
         settings |= {"length_penalty": evaluation.length_penalty, "early_stopping": False}
     return GenerationConfig(**(settings | dict(arguments)))
 
 
 @contextmanager
 def evaluation_mode(model: PreTrainedModel, *, loss_module: torch.nn.Module) -> Iterator[None]:
-    """Dropout off and no gradients inside; modes of modules and the model's generation config restored afterwards."""
+    """Inside, no dropout and no gradients; the modules' modes and the model's generation config are restored afterwards."""
     modes = [(module, module.training) for root in (model, loss_module) for module in root.modules()]
     own = model.generation_config
     model.eval()
     loss_module.eval()
-    # generate() fills every unset field from the model's own config; an empty one keeps stale fields out
+    # generate() fills every unset field from the model's own config; an empty one keeps these out
     model.generation_config = GenerationConfig()
     try:
         with torch.no_grad():  # not inference_mode, whose tensors ZeRO-3 cannot gather into
@@ -172,7 +172,7 @@ def evaluate_batch(
     generation: GenerationConfig,
     device: torch.device,
 ) -> BatchResult:
-    """Teacher-forced loss, unless None, and hypotheses of one batch, on the CPU. Call it inside `evaluation_mode`.
+    """Hypotheses of one batch and, unless `loss` is None, its teacher-forced loss, on the CPU. Call it in `evaluation_mode`.
 
     Sources are encoded once for both.
     """
@@ -208,9 +208,10 @@ def evaluate_batch(
 
 
 def plan_parts(target_lengths: Sequence[int]) -> list[list[int]]:
-    """Places in a batch whose losses are computed together: sources of like length have targets of unlike lengths.
+    """Groups of rows of a batch whose losses are computed together, as indices into the batch, longest target first.
 
-    Longest first; beyond the first MIN_PART_ROWS of a part, no target is padded by more than a quarter of its width.
+    Sources of similar length may have targets of very different lengths. Beyond the first MIN_PART_ROWS rows of a part, no
+    target has more than a quarter of padding.
     """
     order = sorted(range(len(target_lengths)), key=lambda place: (-target_lengths[place], place))
     parts: list[list[int]] = []
@@ -225,9 +226,10 @@ def plan_parts(target_lengths: Sequence[int]) -> list[list[int]]:
 def sum_losses(
     batch: MicroBatch, target_lengths: Sequence[int], *, model: PreTrainedModel, loss: Loss
 ) -> tuple[float, torch.Tensor | None]:
-    """The loss of a batch's rows and their encoded sources, `[batch, source, hidden]`.
+    """The summed loss of a batch's rows, and their encoded sources `[batch, source, hidden]`.
 
-    Those are what the model's encoder gave on the way to the loss; None if it was not asked once a part.
+    The encoded sources are taken from the model's encoder while the loss is computed; None if it did not run exactly once
+    per part.
     """
     parts = plan_parts(target_lengths)
     states: list[torch.Tensor] = []
@@ -258,17 +260,18 @@ def generate(
     encoded: torch.Tensor | None,
     generation: GenerationConfig,
 ) -> torch.Tensor:
-    """Hypotheses `[batch, 1 + generated]`: start token, tokens, end token and whatever fills up.
+    """Hypotheses `[batch, 1 + generated]`: start token, tokens, end token, filling.
 
-    Those of transformers' `generate()`, which is called where our own search cannot stand in (`unserved`). source_ids and
-    source_mask are `[batch, source]`, encoded `[batch, source, hidden]` where the sources have been encoded already.
+    They are those of transformers' `generate()`, which is called where the built-in search does not support a setting
+    (`unserved`). source_ids and source_mask are `[batch, source]`; encoded is `[batch, source, hidden]`, or None if the sources
+    are not encoded yet.
     """
     if unserved(model, generation=generation) is not None:
         sequences: torch.Tensor = model.generate(
             input_ids=source_ids,
             attention_mask=source_mask,
             generation_config=generation,
-            synced_gpus=False,  # under ZeRO-3 the caller has gathered the weights: ranks need not keep step
+            synced_gpus=False,  # the caller has gathered the weights of ZeRO-3: ranks may take different numbers of steps
         )
         return sequences
     if encoded is None:
@@ -283,10 +286,10 @@ def generate(
 def read_sequence(
     sequence: npt.NDArray[np.int64], *, row: int, pad_id: int, generation: GenerationConfig
 ) -> Hypothesis:
-    """A row of `generate`'s answer, [1 + generated].
+    """The hypothesis in one row of what `generate` returns, `[1 + generated]`.
 
-    What follows the end token is left out whatever it is: transformers' beam search fills up with the end token where
-    the padding is token 0.
+    Everything after the end token is dropped: transformers' beam search fills up with end tokens where the padding is
+    token 0.
     """
     ends = 1 + np.flatnonzero(np.isin(sequence[1:], generation.eos_token_id))
     if len(ends):

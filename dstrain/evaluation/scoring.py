@@ -1,5 +1,5 @@
-"""Rows with their hypotheses to scores and warnings. Owns which texts and tokens are compared; refuses to know how
-hypotheses came about and where scores go."""
+"""Rows with their hypotheses to scores and warnings. Owns which texts and tokens are compared; does not know how
+hypotheses are generated and where scores go."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import respace
 
 HIT_CAP_WARNING = 0.01
-"""Share of cut hypotheses above which a result warns."""
+"""Share of hypotheses ended by the length cap above which a warning is added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +38,11 @@ class ScoredRow:
 def read_rows(
     hypotheses: Iterable[Hypothesis], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
 ) -> list[ScoredRow]:
-    """The texts that are compared: for translation the reference as it is in the data; for parsing the decoded
-    reference, because whatever a tokenizer does to text it does to both sides, and white space restored on both."""
+    """The hypotheses with the texts and tokens that are compared.
+
+    The reference of a translation is the text in the data. That of a parse is decoded from its tokens, so that whatever the
+    tokenizer changes is changed on both sides; white space is restored on both.
+    """
     special = {*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values()} - {tokenizer.unk_token_id}
     is_parse = task.kind == "parsing"
     rows = []
@@ -59,8 +62,10 @@ def read_rows(
 
 
 def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
-    """The task's metrics of these rows, and lengths. BLEU over several target languages takes the tokenizer `13a`
-    unless they share one."""
+    """The task's metrics over these rows, and lengths.
+
+    BLEU over several target languages uses the tokenizer `13a`, unless they all have the same tokenizer.
+    """
     texts, references = [row.text for row in rows], [row.reference for row in rows]
     if task.kind == "translation":
         languages = {bleu_tokenizer(row.example.target_language)[0]: row.example.target_language for row in rows}
@@ -93,22 +98,23 @@ def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
     return dict(sorted(groups.items()))
 
 
-def find_faults(
+def find_warnings(
     rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task, cap: Cap
 ) -> list[str]:
-    """What a reader of the scores has to know, a sentence each; empty when nothing is wrong."""
-    faults = [_cut_fault(rows, cap=cap), _language_fault(rows, tokens=tokens, tokenizer=tokenizer)]
+    """What a reader of the scores should know, one sentence each; empty if there is nothing."""
+    warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
-        return [fault for fault in [*faults, _text_fault(rows)] if fault]
+        return [warning for warning in [*warnings, _decoding_warning(rows)] if warning]
     chosen = {row.example.target_language: bleu_tokenizer(row.example.target_language) for row in rows}
     if len({tokenizer for tokenizer, _ in chosen.values()}) > 1:
-        faults.append(
-            f"BLEU over all rows mixes the target languages {list(chosen)} under `13a`: read it by language pair"
+        warnings.append(
+            f"BLEU over all rows mixes the target languages {list(chosen)} with the tokenizer `13a`: compare the BLEU of "
+            "each language pair instead"
         )
-    return [fault for fault in [*faults, *(warning for _, warning in chosen.values())] if fault]
+    return [warning for warning in [*warnings, *(missing for _, missing in chosen.values())] if warning]
 
 
-def _cut_fault(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
+def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
     num_cut = sum(row.hypothesis.was_cut for row in rows)
     if num_cut <= HIT_CAP_WARNING * len(rows):
         return None
@@ -118,7 +124,7 @@ def _cut_fault(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
     )
 
 
-def _language_fault(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
+def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
     wrong = []
     for row in rows:
         language = row.example.target_language
@@ -134,12 +140,12 @@ def _language_fault(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: S
     )
 
 
-def _text_fault(rows: Sequence[ScoredRow]) -> str | None:
+def _decoding_warning(rows: Sequence[ScoredRow]) -> str | None:
     changed = [row for row in rows if respace(one_line(row.example.target)).split() != row.reference.split()]
     if not changed:
         return None
     first = changed[0]
     return (
-        f"the tokenizer does not give back {len(changed)} of {len(rows)} references; the first, {first.example.where}: "
-        f"{first.example.target!r} became {first.reference!r}"
+        f"the tokenizer does not reproduce {len(changed)} of {len(rows)} references; the first, {first.example.where}: "
+        f"{first.example.target!r} is decoded as {first.reference!r}"
     )

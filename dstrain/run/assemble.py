@@ -1,4 +1,4 @@
-"""Everything that a run consists of before its first step: data, tokenizer, plan, model, engine, and where it begins."""
+"""Everything a run needs before its first step: plan, model, engine, and the checkpoint it resumes from."""
 
 import logging
 import math
@@ -37,10 +37,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Assembly:
-    """What a run consists of before its first step."""
+    """Everything a run needs before its first step."""
 
     config: RunConfig
-    """With a value for every key that was to be measured."""
+    """The configuration; null keys of `machine` have been resolved."""
     attempt: Attempt
     prepared: Prepared
     identity: RunIdentity
@@ -64,19 +64,19 @@ class Assembly:
 
     @property
     def first_progress(self) -> Progress:
-        """Where training begins."""
+        """Step and position at which training begins."""
         if self.resume is None:
             return Progress(0, Position(0, 0))
         state = self.resume.state
         position = Position(state.epoch, state.step_in_epoch)
         if position.step >= self.plan.num_steps(position.epoch):
-            # other data or another batch size, which the user has allowed: the epoch is shorter
+            # the user has allowed other data or another batch size, and the epoch became shorter
             position = Position(position.epoch + 1, 0)
         return Progress(state.step, position)
 
 
 def check_model(config: RunConfig) -> None:
-    """Refuse a model that cannot be trained as the recipe says, before any data are read.
+    """Check that the model can be trained as the recipe says, before any data are read.
 
     Raises:
         UserError: its family is not supported, or the precision does not fit the device or the model.
@@ -88,10 +88,12 @@ def check_model(config: RunConfig) -> None:
 
 
 def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_changed: Iterable[str] = ()) -> Assembly:
-    """Make everything ready, from the newest checkpoint if there is one; the fields in `allow_changed` may differ from it.
+    """Build the plan, the model and the engine, and load the newest checkpoint if there is one; a collective call.
+
+    The fields in `allow_changed` may differ from those of the checkpoint.
 
     Raises:
-        UserError: something that the user can correct.
+        UserError: the checkpoint does not fit, the model cannot be loaded, or the disk has no room.
     """
     ranks = attempt.ranks
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
@@ -111,14 +113,14 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
         enable_activation_checkpointing(model)
     if config.machine.compile:
         compile_layers(model)
-        log.info("layers are compiled as the first steps need them, which takes a minute or two")
+        log.info("layers are compiled during the first steps, which takes a minute or two")
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
     if resume is not None:
         load_weights(resume.directory, module=module)
     engine = build_engine(config, module=module.to(ranks.device), ranks=ranks, total_steps=total_steps)
     if resume is not None:
         load_optimizer(resume.directory, engine=engine, state=resume.state)
-        warnings += [f"continued although this had changed: {change}" for change in resume.allowed]
+        warnings += [f"resumed although this has changed: {change}" for change in resume.allowed]
     warnings += _data_warnings(config, prepared=prepared)
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
     return Assembly(config, attempt, prepared, identity, resume, plan, total_steps, engine, warnings)
@@ -131,7 +133,7 @@ def _agree_on_resume(
     if attempt.ranks.rank == 0:
         found = find_resume(
             RunFolder(Path(config.run_dir)).checkpoints,
-            inputs=TrainingInputs(identity.recipe, prepared.fingerprints, _places(config), asdict(_cut(config))),
+            inputs=TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config))),
             claims=read_claims(Path(config.run_dir)),
             allowed=allow_changed,
         )
@@ -142,7 +144,8 @@ def _agree_on_resume(
     return resume
 
 
-def _places(config: RunConfig) -> dict[str, str]:
+def _data_sources(config: RunConfig) -> dict[str, str]:
+    """Where each source comes from, by its key in the recipe, for messages about changed data."""
     return {
         f"data.{split}.{number}": source.path or source.hub or f"demo {source.demo}"
         for split, sources in (("train", config.data.train), ("eval", config.data.eval))
@@ -153,7 +156,7 @@ def _places(config: RunConfig) -> dict[str, str]:
 def _cut(config: RunConfig) -> Cut:
     machine = config.machine
     tokens, overhead = machine.micro_batch_tokens, machine.micro_batch_overhead
-    assert tokens is not None, "resolved before anything is cut"
+    assert tokens is not None, "resolve_machine comes first"
     assert overhead is not None
     return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
 
@@ -171,7 +174,7 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
 
 
 def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
-    """Count the steps of the epochs that are needed before training; ranks share the work, since it reads all lengths."""
+    """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths."""
     epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
     plan.count_together(
         sorted(epochs),
@@ -186,7 +189,9 @@ def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
+        raise UserError(
+            f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away, or make it writable"
+        ) from error
     needed = plan_room(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_moments=len(MOMENTS[config.training.optimizer]),
@@ -204,7 +209,7 @@ def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
     num_rows, batch_size = prepared.train.num_rows, config.training.batch_size
     if config.training.batch_unit == "sequences" and num_rows < batch_size:
         warnings.append(
-            f"training.batch_size is {batch_size}, but a step holds the {num_rows} rows of the data at most"
+            f"training.batch_size is {batch_size}, but there are only {num_rows} training rows, so a step never has more"
         )
     return warnings
 
@@ -213,12 +218,12 @@ def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_si
     warnings = []
     if engine.zero_stage != config.machine.zero_stage:
         warnings.append(
-            f"machine.zero_stage 0 with {config.precision} runs as 1: DeepSpeed's stage 0 hides skipped steps in 16 bits"
+            f"machine.zero_stage 0 runs as stage 1 with {config.precision}, because DeepSpeed's stage 0 hides skipped steps"
         )
     num_micro_batches = len(plan.step(Position(0, 0)).micro_batches)
     if num_micro_batches < world_size:
         warnings.append(
             f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some ranks are idle. "
-            f"Set machine.min_micro_batches={world_size} (in a new run: the cut of a step is kept for a whole run)"
+            f"Set machine.min_micro_batches={world_size}, in a new run: a run cuts all of its steps in the same way"
         )
     return warnings

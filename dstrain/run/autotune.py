@@ -1,7 +1,7 @@
 """Resolves the null keys of `machine` once per run: micro-batch size, micro-batch overhead, compile.
 
-An answer comes from the run itself, from the device, from the cache, or from a child process that measures. How steps are
-cut depends on the answers, so a resumed run keeps them on any machine.
+A value comes from an earlier attempt at the run, from the device, from the cache, or from a child process that measures it.
+How steps are cut depends on these values, so a resumed run keeps them on any machine.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ OVERHEADS = {"cpu": 128, "cuda": 2048}
 could be computed while the kernels of a small micro-batch are launched."""
 MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
-"""Sections that the memory of a step does not depend on; of the data only the longest rows matter."""
+"""Sections without effect on the memory of a step; of the data only the longest rows matter."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed")
 
@@ -137,33 +137,33 @@ def _resolve_compile(machine: Machine, *, kept: Machine | None, device: torch.de
 
 
 def _measure_once(config: RunConfig, *, prepared: Prepared, device: torch.device, measure: Measure) -> TunedMachine:
-    """What is null in `config.machine`, from the cache or measured; logged with where it comes from."""
-    asked = _null_keys(config.machine)
+    """Values for the null keys of `config.machine`, from the cache or measured; logs them with their origin."""
+    keys = _null_keys(config.machine)
     file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
     origin = f", as measured before ({file})"
     if file.is_file():
         found = TunedMachine(**json.loads(file.read_bytes()))
     else:
-        log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in asked))
+        log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in keys))
         found, origin = measure(config, prepared), ""
         if found.budget is None:
             raise UserError(
-                "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU, as one rank; set "
-                "a number if the ranks share the model (zero_stage 3), or see activation_checkpointing and the offload keys"
+                "machine.micro_batch_tokens: not even the longest row alone fits into the memory of one GPU on a single rank; "
+                "set a number if the ranks share the model (zero_stage 3), or use activation_checkpointing or the offload keys"
             )
         write_file(file, json.dumps(asdict(found)) + "\n")
-    if "micro_batch_tokens" in asked:
+    if "micro_batch_tokens" in keys:
         log.info("micro-batches of at most %d tokens fit%s", found.budget, origin)
-    if "compile" in asked:
+    if "compile" in keys:
         log.info("layers are %scompiled%s: %s", "" if found.compile else "not ", origin, found.reason)
     return found
 
 
 def _machine_of_run(folder: RunFolder) -> Machine | None:
-    """The machine half that an earlier attempt resolved."""
+    """The `machine` section that an earlier attempt resolved; None if there is none."""
     try:
         return load_config(str(folder.config)).machine if folder.config.is_file() else None
-    except ConfigError:  # of an older version; the checkpoint itself knows the cut
+    except ConfigError:  # written by an older version; the checkpoint also records the cut
         return None
 
 
@@ -177,7 +177,7 @@ def _key(config: RunConfig, *, prepared: Prepared, device: torch.device) -> str:
 
 
 def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
-    """What is null in `config.machine`, measured in a process of its own.
+    """Values for the null keys of `config.machine`, measured in a child process.
 
     Raises:
         UserError: the process failed.
@@ -191,7 +191,7 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request))
-        # alone, on the first GPU that this process sees, which is that of rank 0
+        # as a single rank, on the first visible GPU, which is that of rank 0
         environment = {
             key: value for key, value in os.environ.items() if key not in LAUNCHED and not key.startswith("SLURM_")
         }

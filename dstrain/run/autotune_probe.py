@@ -1,10 +1,8 @@
-"""How large a micro-batch fits into memory, and whether compiled layers are faster, measured.
+"""Measures how large a micro-batch fits into memory, and whether compiled layers are faster.
 
-`python -m dstrain.run.autotune_probe REQUEST.json` is started by `dstrain.run.autotune`.
-
-A process of its own, so that whatever it takes is given back. For memory it trains real steps of the longest rows, the
-optimizer's part included, and evaluates a batch of the longest sources; for speed it trains steps of ordinary rows. It knows
-nothing of what is done with the answer, a line of JSON.
+`python -m dstrain.run.autotune_probe REQUEST.json` is started by `dstrain.run.autotune` and prints its result as a line of
+JSON. It is a process of its own, so that all the memory it uses is freed. For memory it takes training steps with the longest
+rows, the optimizer included, and evaluates a batch of the longest sources; for speed it takes steps with rows of median length.
 """
 
 import json
@@ -36,27 +34,27 @@ from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 
 SMALLEST_GAIN = 1.1
-"""A budget that is larger by less is not worth a try."""
+"""A budget is tried only if it is larger than the last by at least this factor."""
 SHARE_OF_FREE = 0.9
-"""Of the memory that is free; the rest is for what the allocator cannot use, and for other ranks' buffers."""
+"""Share of the free memory that may be used; the rest is for fragmentation and for the buffers of other ranks."""
 MOST_PLACES = 8
-"""Places of a padded micro-batch to a target token, where rows are as unlike as can be expected."""
+"""Upper estimate of the padded tokens, both sides together, per target token, for rows of very different lengths."""
 
 LEAST_SPEED_UP = 1.03
-"""Compiled layers that gain less are not worth the minutes that compiling takes at every start."""
+"""Compiled layers must be faster by this factor: compiling takes minutes in every attempt."""
 WARM_UP_STEPS = 3
 TIMED_STEPS = 10
 
 Measure = Callable[[int], int | None]
-"""Budget in tokens to peak memory in bytes; None where it did not fit."""
+"""Maps a budget in tokens to peak memory in bytes; None if it did not fit."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked."""
+    """What to measure, and with which tokenizer and data."""
 
     config: RunConfig
-    """In whose machine half `micro_batch_tokens`, `compile` or both are null."""
+    """Its `machine.micro_batch_tokens`, `machine.compile` or both are null."""
     tokenizer: str
     train: str
     """Folder of the token set."""
@@ -66,8 +64,8 @@ class Request:
 def plan_budget(measure: Measure, *, smallest: int, largest: int, limit_bytes: int) -> int | None:
     """The largest budget found to fit, between `smallest` and `largest`; None if not even the smallest does.
 
-    Peak memory rises at most in proportion to the budget, so that twice a budget fits where its peak is under half of the
-    limit; from there a straight line through the last two tells where to look.
+    Peak memory rises at most in proportion to the budget. So a budget whose peak is under half of the limit is doubled; after
+    that, the next budget is extrapolated linearly from the last two.
     """
     peak = measure(smallest)
     if peak is None or peak > limit_bytes:
@@ -80,7 +78,7 @@ def plan_budget(measure: Measure, *, smallest: int, largest: int, limit_bytes: i
         if budget < best * SMALLEST_GAIN:
             return best
         found = measure(budget)
-        if found is None:  # what it left behind would be measured with the next
+        if found is None:  # out of memory: what it left allocated would distort the next measurement
             return best
         slope = max(0.0, (found - peak) / (budget - best))
         if found > limit_bytes:
@@ -90,12 +88,12 @@ def plan_budget(measure: Measure, *, smallest: int, largest: int, limit_bytes: i
 
 
 def is_faster(compiled: Sequence[float], *, eager: Sequence[float]) -> bool:
-    """Whether compiled layers are worth it; seconds of steps, of which some may have been held up."""
+    """Whether compiled layers are fast enough to be worth it, by the median seconds per step: single steps may be slow."""
     return median(eager) >= LEAST_SPEED_UP * median(compiled)
 
 
 class Probe:
-    """A model that trains and evaluates, and what it takes."""
+    """A model that trains and evaluates while its memory and time are measured."""
 
     def __init__(self, request: Request, *, ranks: Ranks) -> None:
         self._config, self._ranks = request.config, ranks
@@ -119,7 +117,10 @@ class Probe:
         return int(self._train.source_lengths[self._longest[0]] + self._train.target_lengths[self._longest[0]])
 
     def measure(self, budget: int) -> int | None:
-        """Peak memory of two steps and an evaluation; a step is of two micro-batches, whose gradients add up."""
+        """Peak memory in bytes of two steps and an evaluation; None if they do not fit.
+
+        A step has two micro-batches, so that gradients are accumulated.
+        """
         _reset_peak(self._ranks.device)
         batch = self._batch(np.resize(self._longest, self._num_rows(budget, width=self.width)))
         try:
@@ -135,21 +136,21 @@ class Probe:
         compile_layers(self._model)
 
     def time(self, budget: int) -> list[float]:
-        """Seconds of steps of ordinary rows, each of two micro-batches, after a few that are not counted."""
+        """Seconds per step, two micro-batches each, with rows of median length; the first few steps are not counted."""
         training, machine = self._config.training, self._config.machine
         middle = len(self._longest) // 2
         lengths = [
             int(side[self._longest[middle]]) for side in (self._train.source_lengths, self._train.target_lengths)
         ]
-        a_step = training.batch_size // (1 if training.batch_unit == "sequences" else lengths[1])
-        num_rows = min(self._num_rows(budget, width=sum(lengths)), max(1, a_step // machine.min_micro_batches))
+        rows_per_step = training.batch_size // (1 if training.batch_unit == "sequences" else lengths[1])
+        num_rows = min(self._num_rows(budget, width=sum(lengths)), max(1, rows_per_step // machine.min_micro_batches))
         batch = self._batch(np.resize(self._longest[max(0, middle - num_rows // 2) :], num_rows))
         seconds = []
         for _ in range(WARM_UP_STEPS + TIMED_STEPS):
             started = time.perf_counter()
             self._step(batch)
             if self._ranks.device.type == "cuda":
-                torch.cuda.synchronize(self._ranks.device)  # the host runs ahead of it
+                torch.cuda.synchronize(self._ranks.device)  # kernels run asynchronously
             seconds.append(time.perf_counter() - started)
         return seconds[WARM_UP_STEPS:]
 
@@ -194,7 +195,7 @@ def longest_rows(tokens: TokenSet) -> Rows:
 
 
 def find_budget(request: Request, *, probe: Probe, limit_bytes: int) -> int | None:
-    """The largest budget of a micro-batch that fits; None if not even one row does. No larger than a step."""
+    """The largest budget of a micro-batch that fits, at most a whole step; None if not even one row fits."""
     training, width = request.config.training, probe.width
     step_tokens = training.batch_size * (width if training.batch_unit == "sequences" else MOST_PLACES)
     largest = max(width, step_tokens // request.config.machine.min_micro_batches)
@@ -202,13 +203,13 @@ def find_budget(request: Request, *, probe: Probe, limit_bytes: int) -> int | No
 
 
 def find_faster(probe: Probe, *, budget: int, limit_bytes: int) -> tuple[bool, str]:
-    """Whether layers are to be compiled, and why; the layers stay compiled."""
+    """Whether layers should be compiled, and why; the probe's own layers stay compiled."""
     eager = probe.time(budget)
     try:
         probe.compile()
         compiled = probe.time(budget)
         peak = probe.measure(budget)
-    except Exception as error:  # whatever a compiler may stumble over: without it the run goes on as well
+    except Exception as error:  # a compiler may raise anything, and the run works without it
         return False, f"compiling failed ({first_line(error)})"
     found = f"a step takes {median(compiled):.4f} s compiled, {median(eager):.4f} s eager"
     if not is_faster(compiled, eager=eager):
@@ -219,7 +220,7 @@ def find_faster(probe: Probe, *, budget: int, limit_bytes: int) -> tuple[bool, s
 
 
 def answer(request: Request, *, probe: Probe, limit_bytes: int) -> dict[str, Any]:
-    """`budget` in tokens, None where not one row fits; `compile`; `reason` for it, if that was asked."""
+    """`budget` in tokens, None if not even one row fits; `compile`; the `reason` for it, empty if it was not measured."""
     machine = request.config.machine
     budget = machine.micro_batch_tokens
     if budget is None:
@@ -231,7 +232,7 @@ def answer(request: Request, *, probe: Probe, limit_bytes: int) -> dict[str, Any
 
 
 def main() -> None:
-    """Print what is asked as a line of JSON."""
+    """Measure and print the answer as a line of JSON."""
     quiet_transformers()
     values = json.loads(Path(sys.argv[1]).read_bytes())
     request = Request(**(values | {"config": RunConfig.model_validate(values["config"])}))
@@ -250,7 +251,7 @@ def _reset_peak(device: torch.device) -> None:
 
 def _peak_bytes(device: torch.device) -> int:
     if device.type == "cuda":
-        return torch.cuda.max_memory_reserved(device)  # with what fragments of it are lost
+        return torch.cuda.max_memory_reserved(device)  # reserved, so with fragmentation
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:"))
 

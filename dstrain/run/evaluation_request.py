@@ -1,4 +1,4 @@
-"""What is to be scored, as the arguments of `dstrain evaluate` ask for it. Knows no torch."""
+"""What `dstrain evaluate` is to score, from its arguments. No torch."""
 
 import argparse
 from collections.abc import Sequence
@@ -31,14 +31,14 @@ class EvaluationRequest:
 
     config: RunConfig
     model: str
-    """A model folder or hub name; the folder of a run where `step` names its checkpoint."""
+    """A model folder or hub name; a run folder if `step` is given."""
     step: int | None
     output: Path
     """Where scores and hypotheses are written."""
     is_pending: bool
     """Score what the run in `output` left to another job, rather than one model."""
     card_of: RunFolder | None
-    """The run whose card shows these scores, as those of another test set."""
+    """The run whose card shows these scores as those of another test set."""
     ignored: tuple[str, ...]
     """Overrides that have no effect on scores."""
 
@@ -58,10 +58,10 @@ def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Names
 
 
 def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
-    """What the arguments ask for.
+    """The request that the arguments describe.
 
     Raises:
-        UserError: it cannot be done.
+        UserError: the arguments contradict each other, or what they name does not exist.
     """
     run = RunFolder(Path(options.model)) if RunFolder(Path(options.model)).config.is_file() else None
     if run is None:
@@ -92,7 +92,7 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
 
 
 def _check_without_run(options: argparse.Namespace) -> None:
-    """Refuse what needs a run folder, before the hub is queried, which takes long to answer that it has no such name."""
+    """Refuse arguments that need a run folder, and paths that do not exist, before the hub is queried, which is slow."""
     name, folder = options.model, Path(options.model)
     if (checkpoint := parse_checkpoint_name(folder)) is not None and folder.is_dir():
         raise UserError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {checkpoint.step}")
@@ -106,7 +106,7 @@ def _check_without_run(options: argparse.Namespace) -> None:
         flag = {"name": "--as"}.get(given[0], f"--{given[0]}")
         raise UserError(f"{flag} needs a run folder, and {name} is not one: it holds no {config}")
     if options.config is None:
-        raise UserError(f"{name} is not a run folder with a {config}: say which recipe with --config")
+        raise UserError(f"{name} is not a run folder with a {config}: name a recipe with --config")
 
 
 def _sets_any(override: str, *, keys: Sequence[str]) -> bool:

@@ -24,13 +24,13 @@ from dstrain.run.prepare import prepare_evaluation
 from dstrain.run_folder.layout import RunFolder
 
 NUM_CHECKED_ROWS = 8
-"""Evaluation rows whose hypotheses an exported model must repeat."""
+"""Evaluation rows for which an exported model must generate the same hypotheses."""
 
 log = logging.getLogger(__name__)
 
 
 def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False) -> None:
-    """Write the model as it is now to the run folder's `name`; all ranks enter, rank 0 writes.
+    """Write the current model to the folder `name` of the run; a collective call, rank 0 writes.
 
     Raises:
         ExportError: with `check`, the folder does not hold the model.
@@ -47,13 +47,13 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                 rows = range(min(NUM_CHECKED_ROWS, prepared.eval.num_rows))
                 sources = [prepared.eval.source(row).tolist() for row in rows]
                 check_export(folder, model=model, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
-    assembly.ranks.barrier()  # a rank that continued could meet its next collective alone
+    assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
 
 def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
     """Write the weights of a run's checkpoint as a Hugging Face folder; returns the checkpoint's directory.
 
-    `step` None takes the newest valid checkpoint; one of weights only is enough.
+    With `step` None it is the newest valid checkpoint; one with weights only is enough.
 
     Raises:
         UserError: the run has no such checkpoint, or the folder `to` exists already.
@@ -75,12 +75,12 @@ def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
 def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
     """The tokenizer that a run trains with; raises UserError if it is missing."""
     if not folder.tokenizer.is_dir():
-        raise UserError(f"{folder.tokenizer} is missing: start the run again, which restores it, or put it back")
+        raise UserError(f"{folder.tokenizer} is missing: restore it, or start the run again, which writes it")
     return load_tokenizer(str(folder.tokenizer))
 
 
 def load_checkpoint_model(directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
-    """The model of a run as a checkpoint holds it, in the run's precision."""
+    """A run's model with the weights of a checkpoint, in the run's precision."""
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
     load_weights(directory, module=Seq2SeqLoss(model))
     return model.to(dtype=DTYPES[config.precision])

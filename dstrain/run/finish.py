@@ -1,4 +1,4 @@
-"""What an attempt leaves when it ends: the models, the card, the outcome. Trains nothing."""
+"""The end of an attempt: exports the models, writes the card and the outcome."""
 
 import logging
 import time
@@ -20,12 +20,13 @@ from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.state import Control, Progress, new_event
 
 LEASE_TRIES = 12
+"""Tries to take the lease of a run that is ending, within the time after which a lease is stale."""
 
 log = logging.getLogger(__name__)
 
 
 def find_best_step(folder: RunFolder, *, known: Mapping[str, float] | None) -> int | None:
-    """The step of the best evaluation: by the run's records, which other jobs may have added to, else the `known` one."""
+    """The step of the best evaluation: from the run's records, which may include scores of other jobs, else the `known` one."""
     best = load_record(folder.path).best
     if best is not None:
         return best.step
@@ -42,14 +43,14 @@ def finish(
     assembly.attempt.phases.enter("finish")
     if assembly.ranks.rank == 0:
         control.record(new_event("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
-        # after that row: a job that adds scores from now on updates the best model itself
+        # after that row: from then on a job that adds scores updates the best model itself
         step = None if control.preempted else find_best_step(assembly.folder, known=best)
         if step is not None:
             complete_export(assembly.folder, name=BEST, step=step)
         _write_card(assembly.folder)
         _report_pending(assembly)
     if control.preempted:
-        # from all ranks, since a signal may reach any of them
+        # over all ranks, since a signal may reach any of them
         (milliseconds,) = assembly.ranks.max([round(1000 * preempt.seconds_since_signal())])
         done = "a save" if control.unsaved is None else "a save that failed"
         log.info(
@@ -63,15 +64,15 @@ def finish(
 
 
 def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
-    """Update the best model and the card of a finished run, in one process, because scores were added after its end.
+    """Update the best model and the card of a finished run after scores were added; one process calls it.
 
-    Returns False for a run that is not finished: it does so itself, and its folder must be free when it is started again.
+    Returns False and does nothing if the run is not finished: it updates them itself, and its lease must be free for that.
     """
     if load_record(folder.path).status != "finished":
         return False
     lease = _wait_for_lease(folder, machine=machine)
     if lease is None:
-        log.warning("%s is being written to: its best model and card are left to its writer", folder.path)
+        log.warning("another process is writing to %s: it will update the best model and the card", folder.path)
         return True
     try:
         step = find_best_step(folder, known=None)
@@ -84,7 +85,7 @@ def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
 
 
 def _wait_for_lease(folder: RunFolder, *, machine: Machine) -> Lease | None:
-    """The lease of a run that is just ending; None if another process keeps writing."""
+    """The lease of a run that may just be ending; None if another process keeps it."""
     for _ in range(LEASE_TRIES):
         try:
             return acquire(folder.path, holder=this_process(), stale_seconds=machine.lease_seconds, is_start=False)
@@ -97,12 +98,16 @@ def _report_pending(assembly: Assembly) -> None:
     run_dir = assembly.folder.path
     pending = load_record(run_dir).pending_rows
     if pending and assembly.ranks.process.launcher != "srun":  # slurm/train.sbatch submits a job for them
-        log.warning("%d evaluations have no scores yet: dstrain evaluate %s --pending", len(pending), run_dir)
+        log.warning(
+            "%d evaluations have no scores yet; to score them: dstrain evaluate %s --pending", len(pending), run_dir
+        )
 
 
 def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
     if control.unsaved is not None:
-        log.error("%s; once there is room, the same command resumes from the newest checkpoint", control.unsaved)
+        log.error(
+            "%s; once there is room on the disk, the same command resumes from the newest checkpoint", control.unsaved
+        )
         return RunOutcome("failed", EXIT_FAILED, control.unsaved, step=step, attempt=attempt)
     if control.preempted:
         return RunOutcome("preempted", EXIT_PREEMPTED, control.stop_reason or "", step=step, attempt=attempt)
@@ -112,15 +117,17 @@ def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
 def _write_card(folder: RunFolder) -> None:
     try:
         card = write_card(folder.path)
-    except OSError as error:  # a full disk must not hide how the run ended
-        log.error("the card could not be written (%s): once there is room, dstrain card %s", error, folder.path)
+    except OSError as error:  # a full disk must not change how the run ends
+        log.error(
+            "the card could not be written (%s): once there is room, write it with: dstrain card %s", error, folder.path
+        )
         return
     models = [folder.model(name) for name in MODELS if folder.model(name).is_dir()]
     log.info("card: %s  plots: %s  model: %s", card, folder.plots, models[0] if models else "none yet")
 
 
 def complete_export(folder: RunFolder, *, name: str, step: int) -> None:
-    """Make a model from its checkpoint if its folder was not written, was cut short by a kill, or was removed."""
+    """Export a model from its checkpoint if its folder is missing, incomplete after a kill, or of another step."""
     model = folder.model(name)
     if read_exported_step(model) == step:
         return

@@ -1,4 +1,4 @@
-"""The hooks of a run, and what they call: how a save, an evaluation and a search for bad rows are put together."""
+"""Builds the hooks of a run with the functions they call: saving, evaluating, searching for bad rows."""
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Everything that happens around a step."""
+    """Everything that happens before the first step, after every step and after the last."""
 
     preempt: PreemptHook
     quarantine: Quarantine
@@ -50,8 +50,8 @@ class Hooks:
     def in_order(self) -> tuple[Hook, ...]:
         """The order in which they are called after every step.
 
-        What can stop the run comes first. The checkpoint comes after the log, because it covers everything up to its step,
-        the log's row included.
+        Hooks that can stop the run come first. The checkpoint comes after the log, because the state it saves must include
+        the row of the log at this step.
         """
         return (self.preempt, self.quarantine, self.evaluation, self.log, self.checkpoint, self.progress)
 
@@ -59,7 +59,7 @@ class Hooks:
 def build_hooks(
     assembly: Assembly, *, preempt: PreemptHook, exclude: Callable[[Iterable[int]], None], walltime: WallTime
 ) -> Hooks:
-    """The hooks in the state of the checkpoint that the run resumes from; `exclude` leaves rows out of the data."""
+    """The hooks, with the state of the checkpoint that the run resumes from; `exclude` removes rows from the data."""
     config, ranks = assembly.config, assembly.ranks
     quarantine = _build_quarantine(assembly, exclude=exclude)
     evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime)
@@ -149,9 +149,9 @@ def _export_best(assembly: Assembly, *, step: int) -> None:
     assembly.attempt.phases.enter("export")
     try:
         export_live(assembly, name=BEST, step=step)
-    except OSError as error:  # a full disk; on rank 0 alone, which writes
+    except OSError as error:  # a full disk, on rank 0 alone
         log.warning(
-            "the best model, of step %d, cannot be written (%s): its checkpoint will serve, if that can be saved",
+            "the best model, of step %d, cannot be written (%s): it is exported at the end if its checkpoint can be saved",
             step,
             error,
         )
@@ -206,6 +206,6 @@ def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
             hook.load_state(resume.state.hooks[hook.name])
         except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{resume.directory}: its state of `{hook.name}` is not what this version reads ({error!r}): continue with "
-                "the version that saved it, or export its weights and start a new run"
+                f"{resume.directory}: this version cannot read its state of `{hook.name}` ({error!r}): resume with the version "
+                "that saved it, or export its weights and start a new run"
             ) from error

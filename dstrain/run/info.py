@@ -1,4 +1,4 @@
-"""What run.json says of a run: machine, versions, data, model, how steps are cut. Reads values, changes none."""
+"""The content of run.json: machine, versions, data, model, how steps are cut."""
 
 import platform
 from importlib.metadata import version
@@ -15,11 +15,11 @@ from dstrain.data.plan import Plan, Position
 
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
 NUM_SAMPLED_STEPS = 200
-"""Steps of the first epoch that the statistics of micro-batches are taken from."""
+"""Steps at the beginning of the first epoch whose micro-batches are counted."""
 
 
 def list_versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a run."""
+    """Versions of Python and of the packages that affect the results of a run."""
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
@@ -47,7 +47,7 @@ def build_run_info(
             "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",
             "origin": _origin(config.model.name),
             "architecture": type(model).__name__,
-            # under ZeRO-3 a parameter's own size is that of this rank's part
+            # under ZeRO-3 numel() counts only this rank's part
             "num_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
         },
         "total_steps": total_steps,
@@ -58,7 +58,7 @@ def build_run_info(
 
 
 def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
-    """Micro-batches a step and the most rows of one, over the first steps."""
+    """Micro-batches per step, and the largest number of rows in one, over the first `num_steps` steps."""
     steps = [plan.step(Position(0, step)).micro_batches for step in range(num_steps)]
     counts = [len(parts) for parts in steps]
     return {

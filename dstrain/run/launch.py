@@ -1,4 +1,4 @@
-"""How an attempt was requested: by which process, with which command, and with what else than its recipe. Knows no torch."""
+"""How an attempt was started: its process, its command and its options, without the recipe. No torch."""
 
 from dataclasses import dataclass
 
@@ -13,16 +13,16 @@ class Launch:
 
     process: ProcessInfo
     command: str
-    """As one would type it to start the run again on as many ranks."""
+    """The command that starts the run again on the same number of ranks."""
     allow_changed: tuple[str, ...] = ()
     """Fields that may differ from those of the checkpoint."""
     debug: bool = False
     """Deterministic, with anomaly detection, in a folder that is emptied first."""
     drill: Drill | None = None
-    """When this process is to kill itself, to prove that nothing is lost."""
+    """When this process kills itself, to test that nothing is lost."""
     rendezvous: Rendezvous | None = None
     """The port that the ranks have agreed on, where their launcher provides none."""
     cause: str | None = None
-    """Why the run is started, for its history."""
+    """Why the run is started, for the event in metrics.jsonl."""
     allocation_end: float | None = None
-    """When this process will be ended from outside, in seconds since 1970."""
+    """When the scheduler ends this process, in seconds since 1970."""

@@ -1,6 +1,6 @@
-"""From rows to a tokenizer and token sets, made once by rank 0 while the others wait.
+"""Makes the tokenizer and the token sets, once, on rank 0, while the other ranks wait.
 
-They wait for a file, not in a collective operation, whose time limit large data would exceed.
+They wait for a file instead of in a collective operation, because large data would exceed the time limit of that.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """What training reads."""
+    """What training reads: the tokenizer and both token sets."""
 
     tokenizer: Seq2SeqTokenizer
     train: TokenSet
@@ -44,7 +44,7 @@ class Prepared:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of both token sets, of every source and of the tokenizer: a run may only resume with the same."""
+        """Hashes of both token sets, of every source and of the tokenizer; a run may only resume with the same hashes."""
         sources = {
             f"data.{split}.{number}": fingerprint
             for split, tokens in (("train", self.train), ("eval", self.eval))
@@ -58,7 +58,7 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
     Raises:
-        UserError: data or tokenizer cannot be used; the message comes from rank 0, the others end with it.
+        UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
     """
     folder = RunFolder(Path(config.run_dir))
     made = _made_by_rank_0(lambda: _make(config, folder=folder), run_dir=folder.path, ranks=ranks)
@@ -67,17 +67,17 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
 
 
 def cache_dir(config: RunConfig) -> Path:
-    """Where token sets and scratch tokenizers are kept."""
+    """The folder that caches token sets, trained tokenizers and measured machine settings."""
     return Path(config.machine.cache_dir or "~/.cache/dstrain").expanduser()
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
-    """The folder of the evaluation rows' token set, made if it is not in the cache."""
+    """The folder of the token set of the evaluation rows, made if it is not in the cache."""
     return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
 def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path) -> TokenSet:
-    """The evaluation rows on every rank; `folder` is one that all ranks see."""
+    """The token set of the evaluation rows, on every rank; all ranks must see `folder`."""
 
     def make() -> list[str]:
         return [str(prepare_evaluation(config, tokenizer=tokenizer))]
@@ -89,7 +89,7 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
 def locate_training_rows(
     rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> dict[int, LocatedRow]:
-    """Place and text of rows of the training token set, by reading the sources again."""
+    """Place and text of rows of the training token set, found by reading the sources again."""
     reading = _reading_rules(config, tokenizer=tokenizer, split="train")
     return locate_rows(set(rows), sources=config.data.train, reading=reading)
 
@@ -136,7 +136,7 @@ def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> No
 
 
 def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str]) -> Path:
-    """The cached tokenizer of the training text and the settings, trained if it is not in the cache."""
+    """The folder of the cached tokenizer for this text and these settings, trained if it is not in the cache."""
     settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added]
     key = hashlib.sha256(json.dumps([fingerprint_sources(config.data.train), settings]).encode()).hexdigest()
     cached = cache_dir(config) / "tokenizers" / key[:32]
@@ -153,7 +153,7 @@ def _check_rows(config: RunConfig) -> None:
     if next(_train_examples(config), None) is None:
         places = ", ".join(source.place for source in config.data.train)
         raise UserError(
-            f"data.train ({places}) has no usable row: correct the data or its columns, or change data.rules"
+            f"data.train ({places}) has no usable row: correct the data or the columns, or change data.rules"
         )
 
 
@@ -167,7 +167,7 @@ def _task_tokens(config: RunConfig) -> list[str]:
 
 
 def _train_examples(config: RunConfig) -> Iterator[Example]:
-    # bad rows are counted and listed where the token set is made, from the same rows
+    # not logged here: bad rows are counted and listed when the token set is made from the same rows
     ignored = BadRowLog()
     rows = read_rows(config.data.train, task=config.task, rules=config.data.rules, on_bad=ignored)
     return build_examples(rows, task=config.task, rules=config.data.rules, on_bad=ignored)

@@ -1,4 +1,4 @@
-"""What an earlier attempt has left: whether its records fit where this one begins, and whether the run is finished."""
+"""What earlier attempts left: whether their records fit the step this one begins at, and whether the run is finished."""
 
 import logging
 
@@ -28,26 +28,33 @@ def compare_with_history(assembly: Assembly) -> None:
     ]
     if assembly.resume is None and saved:
         raise UserError(
-            f"{assembly.folder.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} before ({path}): "
+            f"{assembly.folder.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} earlier ({path}): "
             "training would begin at step 0 and replace its models and scores. Restore the checkpoints, give another "
             f"output_dir, or remove {assembly.folder.path} to begin again"
         )
-    was_row_due = step >= assembly.config.logging.every_steps
-    if assembly.resume and was_row_due and not any(row.step <= step for row in rows if not isinstance(row, EventRow)):
+    should_have_row = step >= assembly.config.logging.every_steps
+    if (
+        assembly.resume
+        and should_have_row
+        and not any(row.step <= step for row in rows if not isinstance(row, EventRow))
+    ):
         assembly.warnings.append(
             f"{path} has no rows up to step {step}, where the run resumes: plots, tables and the card begin there"
         )
 
 
 def agree_on_finished(assembly: Assembly) -> bool:
-    """Whether the run is finished; its models and card are completed, since a kill may have come before them."""
+    """Whether the run is finished; a collective call.
+
+    Missing models and the card of a finished run are made, since a kill may have come before them.
+    """
     finished = assembly.ranks.rank == 0 and _is_finished(assembly)
     if finished:
         for name, step in _models_of(assembly).items():
             complete_export(assembly.folder, name=name, step=step)
         write_card(assembly.folder.path)
         log.info(
-            "%s is finished: its card, models and scores are there; another output_dir starts a new run",
+            "%s is finished; use another output_dir to start a new run",
             assembly.folder.path,
         )
         assembly.attempt.report(
@@ -61,7 +68,7 @@ def _is_finished(assembly: Assembly) -> bool:
     if assembly.resume is None or assembly.resume.allowed or not metrics.exists():
         return False
     rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
-    # at this very step: a writer that had lost the folder may have finished from checkpoints that do not count
+    # at this very step: a writer that had lost the lease may have finished from checkpoints that are ignored
     return bool(rows) and rows[-1].event == "finish" and rows[-1].step == assembly.resume.state.step
 
 

@@ -1,4 +1,4 @@
-"""Scores models without an engine, the rows dealt out over the ranks: any model, and a run's pending evaluations."""
+"""Scores models without an engine, on any number of ranks: any model, or a run's pending evaluations."""
 
 import logging
 import threading
@@ -35,13 +35,13 @@ from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.scores import ScoredData, Scores, find_other_data, write_scores
 
 NUM_TRIES = 3
-"""A checkpoint may lose its optimizer state, and then its name, while it is read."""
+"""Tries to load a checkpoint: while it is read, a run may remove its optimizer state and rename it."""
 
 log = logging.getLogger(__name__)
 
 
 def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezvous | None) -> Ranks:
-    """The ranks that share the rows; a process alone needs no group."""
+    """The ranks that share the evaluation; a single process needs no process group."""
     quiet_transformers()
     if process.world_size == 1:
         return Ranks(process=process, device=choose_device(process), group=None)
@@ -50,19 +50,19 @@ def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezv
 
 @contextmanager
 def sole_scorer(folder: RunFolder, *, ranks: Ranks, stale_seconds: float) -> Iterator[Lease | None]:
-    """Be the only job that makes the scores in a folder; yields the lease, on rank 0. All ranks enter.
+    """Hold the lease of a folder's scores, so that no other job computes them; yields it on rank 0. All ranks enter.
 
-    Two jobs that make the same scores would do all work twice and overwrite each other's files.
+    Two jobs with the same scores would do all work twice and overwrite each other's files.
 
     Raises:
-        UserError: another process makes them, or the folder cannot be written.
+        UserError: another process holds it, or the folder cannot be written.
     """
     try:
         lease, _ = take_lease(folder.scores, ranks=ranks, stale_seconds=stale_seconds)
     except LeaseHeld as error:
         holder = read_claims(folder.scores)[-1].holder
         raise UserError(
-            f"{folder.scores}: {holder or 'another process'} makes these scores; wait for it, or end it"
+            f"{folder.scores}: {holder or 'another process'} is computing these scores already; wait for it, or end it"
         ) from error
     ended = threading.Event()
     renewal = threading.Thread(
@@ -81,7 +81,7 @@ def sole_scorer(folder: RunFolder, *, ranks: Ranks, stale_seconds: float) -> Ite
 
 def _renew(lease: Lease, *, seconds: float, ended: threading.Event) -> None:
     while not ended.wait(seconds):
-        with suppress(OSError, LeaseLost):  # checked again before anything is written
+        with suppress(OSError, LeaseLost):  # the lease is checked again before anything is written
             lease.renew()
 
 
@@ -92,7 +92,7 @@ class Target:
     folder: RunFolder
     step: int
     lease: int = 0
-    """Lease of the checkpoint, where the run left its evaluation to another job."""
+    """The lease number of the checkpoint if its evaluation was pending, else 0."""
 
 
 def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str], None] = print) -> None:
@@ -100,7 +100,7 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
 
     Raises:
         UserError: the model, its tokenizer or the data cannot be used; the test set of that name has other rows; another
-            process scores into the same folder, or has taken over because this one stood still.
+            process scores into the same folder, or has taken over because this one made no progress.
     """
     config, folder = request.config, RunFolder(request.output)
     started = time.perf_counter()
@@ -116,9 +116,9 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
         if ranks.rank == 0 and folder.score_file(step).exists():
-            log.warning("%s: its scores of step %d are replaced", folder.path, step)
+            log.warning("%s: the scores of step %d are replaced", folder.path, step)
         scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
-    if scores is None:  # of an interrupted evaluation, and on the other ranks
+    if scores is None:  # not on rank 0
         return
     for name, value in scores.scores.items():
         say(f"{name:<26} {value:.4f}")
@@ -129,15 +129,15 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     say(f"scores and hypotheses of {scores.num_rows:,} rows: {folder.path}")
     run = request.card_of
     if run is not None and not refresh_finished_run(run, machine=config.machine):
-        say(f"the card of {run.path} shows them once the run has ended; now with: dstrain card {run.path}")
+        say(f"the card of {run.path} will show them when the run has ended; to update it now: dstrain card {run.path}")
 
 
 def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
     """Score the evaluations that a run left to another job until none is pending; all ranks call it.
 
     Raises:
-        UserError: the run's tokenizer or its data cannot be used; another process makes these scores, or has taken over
-            because this one stood still.
+        UserError: the run's tokenizer or its data cannot be used; another process computes these scores, or has
+            taken over because this one made no progress.
     """
     with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
         tried: set[PendingEvaluation] = set()
@@ -169,7 +169,7 @@ def _save(
     started: float,
     data: ScoredData | None = None,
 ) -> Scores | None:
-    """Write what was scored, on rank 0; None on the others, and where nothing was scored."""
+    """Write a result on rank 0, where `result` and `lease` are not None; returns its scores, None on the other ranks."""
     if result is None or lease is None:
         return None
     lease.check()
@@ -192,7 +192,7 @@ def _load_pending(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, 
         model = _load_checkpoint(folder, step=step, tokenizer=tokenizer)
     except UserError as error:
         log.warning("the evaluation of step %d is skipped: %s", step, error)
-    # all ranks are asked, since the checkpoint may change after some have read it
+    # over all ranks, since the checkpoint may change after some have read it
     (is_missing,) = ranks.max([int(model is None)])
     return None if is_missing else model
 
@@ -204,7 +204,7 @@ def _load_tokenizer(request: EvaluationRequest) -> Seq2SeqTokenizer:
 
 
 def _load_requested(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:
-    """A model and its step, 0 if it does not say."""
+    """The model and its step, 0 if its folder does not say."""
     if request.step is not None:
         return _load_checkpoint(RunFolder(Path(request.model)), step=request.step, tokenizer=tokenizer), request.step
     config = request.config
@@ -219,7 +219,7 @@ def _as_section(request: EvaluationRequest) -> Model:
 
 
 def _load_checkpoint(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
-    config = load_config(str(folder.config))  # the model is the run's, whatever the rows are
+    config = load_config(str(folder.config))  # the run's own: the request may have other rows
     for _ in range(NUM_TRIES - 1):
         directory = find_checkpoint(folder.path, step=step)
         try:

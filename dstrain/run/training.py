@@ -1,4 +1,4 @@
-"""One attempt at a run, from joining its ranks to its exit code."""
+"""One attempt at a run, from joining the ranks to the exit code."""
 
 import logging
 import shutil
@@ -58,7 +58,9 @@ def run(config: RunConfig, *, launch: Launch) -> int:
             _empty_folder(folder)
         code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
     except BaseException as error:
-        attempt.phases.end(f"failed: {error}")  # otherwise its neighbours take it for lost, and ask to be started again
+        attempt.phases.end(
+            f"failed: {error}"
+        )  # otherwise its peers consider it lost and exit with the code for a restart
         raise
     ranks.leave()
     attempt.close(f"ended with code {code}")
@@ -70,7 +72,9 @@ def _run_attempt(
 ) -> int:
     check_model(config)
     prepared = prepare(config, ranks=attempt.ranks)
-    config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)  # from here on nothing of it changes
+    config = resolve_machine(
+        config, prepared=prepared, ranks=attempt.ranks
+    )  # final: nothing changes it after this line
     assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)
     if agree_on_finished(assembly):
         return 0
@@ -101,7 +105,7 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
 
 
 def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None]) -> None:
-    """What the run folder says of an attempt before its first step; rank 0 alone writes."""
+    """Write config.yaml, run.json and the first event of an attempt; on rank 0 only."""
     folder = assembly.folder
     write_file(folder.config, dump_config(assembly.config), durable=True)
     info = build_run_info(
@@ -136,7 +140,7 @@ def _build_loader(assembly: Assembly) -> Loader:
 
 
 def _empty_folder(folder: RunFolder) -> None:
-    """Remove what earlier attempts left; this attempt has begun to write already."""
+    """Remove what earlier attempts left, but not what this attempt has written already."""
     own = (folder.claims, folder.rank_records, folder.outcome)
     for path in folder.path.iterdir():
         if path in own:
@@ -148,7 +152,7 @@ def _empty_folder(folder: RunFolder) -> None:
 
 
 def _build_recorder(assembly: Assembly) -> Callable[[Row], None]:
-    """What appends a row to metrics.jsonl: rank 0 writes, the others do nothing."""
+    """A function that appends a row to metrics.jsonl on rank 0 and does nothing on the others."""
     path = assembly.folder.metrics
     waiting: list[dict[str, Any]] = []
 
@@ -160,7 +164,7 @@ def _build_recorder(assembly: Assembly) -> Callable[[Row], None]:
             while waiting:
                 append_row(path, waiting[0])
                 waiting.pop(0)
-        except OSError as error:  # a full disk costs no rows
+        except OSError as error:  # a full disk: no row may be lost
             if len(waiting) == 1:
                 log.warning("%s: %s; rows are kept in memory until they can be written", path, error.strerror)
 

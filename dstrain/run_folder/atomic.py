@@ -1,7 +1,7 @@
-"""Files and folders that appear complete or not at all, whatever is killed meanwhile, and rows added to a file.
+"""Files and folders that appear complete or not at all, even if the writer is killed; and lines appended to a file.
 
-A new version is written under a name of its own beside the old one, and renamed. A reader, or whoever comes after a kill,
-finds the old version or the new one, never a part. `durable` also makes it survive a power cut, which costs a sync.
+A new version is written under a temporary name beside the old one, and renamed. A reader finds the old version or the new one,
+never a part of it. `durable` also makes the new version survive a power cut, which costs a sync.
 """
 
 import json
@@ -15,14 +15,14 @@ from typing import IO
 
 
 def write_file(path: Path, content: str | bytes, *, durable: bool = False) -> None:
-    """Create or replace a file, its folder included. If that fails, the older file stays."""
+    """Create or replace a file; its folder is made if necessary. If that fails, the old file stays."""
     with open_new(path, durable=durable) as file:
         file.write(content.encode() if isinstance(content, str) else content)
 
 
 @contextmanager
 def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
-    """The new content of a file, which replaces the older one when the block ends without an error."""
+    """A file to write to, which replaces the one at `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f"{path.name}.tmp-{os.getpid()}")
     try:
@@ -44,7 +44,7 @@ def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
 def new_folder(path: Path, *, draft: Path, durable: bool = True) -> Iterator[Path]:
     """`draft`, an empty folder that is renamed to `path` when the block ends without an error.
 
-    An older folder at `path` is replaced. What an earlier kill left at `draft` is removed first.
+    An old folder at `path` is replaced. What an earlier kill left at `draft` is removed first.
     """
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -56,7 +56,7 @@ def new_folder(path: Path, *, draft: Path, durable: bool = True) -> Iterator[Pat
 
 @contextmanager
 def shared_folder(path: Path) -> Iterator[Path]:
-    """An empty folder that becomes `path`, where several processes may make the same one: the first to finish stays."""
+    """An empty folder that becomes `path`. Several processes may make the same one: the first to finish wins."""
     draft = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
     draft.mkdir(parents=True)
     try:
@@ -73,7 +73,7 @@ def shared_folder(path: Path) -> Iterator[Path]:
 
 
 def put_in_place(draft: Path, *, path: Path, durable: bool) -> None:
-    """Rename a complete folder to `path`. An older one is set aside first; `recover_folder` puts it back after a kill."""
+    """Rename a complete folder to `path`. An old one is set aside first; after a kill, `recover_folder` puts it back."""
     older = _set_aside(path)
     shutil.rmtree(older, ignore_errors=True)
     if path.exists():
@@ -85,16 +85,16 @@ def put_in_place(draft: Path, *, path: Path, durable: bool) -> None:
 
 
 def recover_folder(path: Path) -> None:
-    """Put back the older folder if a kill came between the two renames that replace it."""
+    """Put back the old folder if a kill came between the two renames of `put_in_place`."""
     if not path.exists() and _set_aside(path).is_dir():
         _set_aside(path).rename(path)
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:
-    """Add a line of JSON to a file, its folder included; a line torn by an earlier kill is removed first."""
+    """Append a line of JSON to a file; its folder is made if necessary. A line torn by an earlier kill is removed first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+b") as file:
-        _mend_last_line(file)
+        _repair_last_line(file)
         file.write(f"{line}\n".encode())
         file.flush()
         if durable:
@@ -102,7 +102,7 @@ def append_line(path: Path, line: str, *, durable: bool = False) -> None:
 
 
 def is_json(line: bytes) -> bool:
-    """Whether a line is complete."""
+    """Whether a line is valid JSON, and so complete."""
     try:
         json.loads(line)
     except ValueError:
@@ -129,7 +129,7 @@ def _set_aside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
 
 
-def _mend_last_line(file: IO[bytes]) -> None:
+def _repair_last_line(file: IO[bytes]) -> None:
     if file.seek(0, os.SEEK_END) == 0:
         return
     file.seek(-1, os.SEEK_END)

@@ -63,8 +63,8 @@ def read_claims(folder: Path) -> list[Claim]:
 def is_superseded(claims: Sequence[Claim], *, lease: int, step: int) -> bool:
     """Whether a later writer resumed from before the checkpoint that `lease` saved at `step`, so that it must be ignored.
 
-    This includes what a writer commits after it was replaced, as on a node that was cut off: its step is past the base of its
-    successor.
+    This includes checkpoints that a writer commits after it was replaced, for example on a node without network: their steps
+    are past the base of its successor.
     """
     return any(claim.number > lease and claim.base_step is not None and claim.base_step < step for claim in claims)
 
@@ -138,7 +138,7 @@ def request_stop(folder: Path, *, number: int) -> None:
 def is_stop_requested(folder: Path, *, number: int) -> bool:
     """Whether a rank has requested the stop of attempt `number`."""
     path = _stop_path(folder, number=number)
-    # by listing, since NFS caches for a minute that a name was absent, but reads a directory again when it is opened
+    # by listing: NFS caches for a minute that a name was absent, but reads a directory again when it is opened
     return path.name in os.listdir(path.parent)
 
 

@@ -1,4 +1,4 @@
-"""Every name in a run folder, in one frozen type. Reads and writes nothing but the folder itself, which it can make."""
+"""Every name in a run folder, in one frozen type. Reads and writes no files; can make the run folder itself."""
 
 import re
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The paths of a run folder. Scores of another test set lie in a folder of their own with the same names."""
+    """The paths of a run folder. The scores of another test set have a folder of their own, with the same names."""
 
     path: Path
 
@@ -109,15 +109,17 @@ class RunFolder:
         """The folder of another test set.
 
         Raises:
-            UserError: the name cannot be that of a folder.
+            UserError: the name is not valid.
         """
         if not _SET_NAME.fullmatch(name):
-            raise UserError(f"--as {name}: a test set is named with letters, digits, `.`, `_` and `-`")
+            raise UserError(
+                f"--as {name}: a name has letters, digits, `.`, `_` and `-`, and begins with a letter or a digit"
+            )
         return RunFolder(self.test_sets / name)
 
     @property
     def evaluation(self) -> Path:
-        """Scores of the best model, made again by `dstrain evaluate`."""
+        """Scores of the best model, computed again by `dstrain evaluate`."""
         return self.path / "evaluate"
 
     @property

@@ -15,14 +15,14 @@ from dstrain.run_folder.layout import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """What became of the newest attempt. `running` without a living process means that it was killed: start it again."""
+    """The outcome of the newest attempt. `running` without a living process means that it was killed: start it again."""
 
     outcome: Literal["running", "finished", "preempted", "lost", "failed"]
     exit_code: int | None
     """0 finished, 85 start me again (preempted: saved; lost: a rank hung or died), anything else failed."""
     message: str = ""
     step: int | None = None
-    """Optimizer steps done, where the writer knew."""
+    """Optimizer steps done, if the writer knew it."""
     attempt: int = 0
     """Number of the lease."""
     time: str = ""
@@ -41,8 +41,8 @@ def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
 def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
     """Write that a rank failed or lost its peers, unless the file belongs to another attempt.
 
-    It belongs to a later attempt; to an attempt that may be running, if this rank never had a number (attempt 0); and to a
-    finished run, whose outcome an attempt that continues it sets to `running` first.
+    That is the case if it names a later attempt, if it says `running` and this rank has no number yet (attempt 0), or if the
+    run is finished: an attempt that continues a finished run first sets the outcome to `running`.
     """
     before = read_outcome(run_dir)
     if before is None:

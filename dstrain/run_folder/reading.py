@@ -1,4 +1,4 @@
-"""Values read from the files of a run folder, with the file and line in every error."""
+"""Values from the files of a run folder; errors name the file and the line."""
 
 import json
 from pathlib import Path

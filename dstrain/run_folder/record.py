@@ -1,6 +1,6 @@
 """A run folder read back as one value, RunRecord: configuration, run.json, rows, scores and quarantine. Writes run.json.
 
-Knows no live objects: no torch, no model, no process group. A card can be made again on a login node.
+Knows no live objects: no torch, no model, no process group. So a card can be made on a login node.
 """
 
 import json
@@ -33,7 +33,7 @@ Status = Literal["finished", "stopped", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class DataReport:
-    """What became of the rows of one set."""
+    """How many rows of one set were read, used, skipped and cut."""
 
     rows_read: int | None = None
     rows: int | None = None
@@ -159,7 +159,7 @@ def read_run_info(run_dir: Path) -> RunInfo:
     try:
         content = json.loads(path.read_bytes())
     except ValueError as error:
-        raise RunFolderError(f"{path}: not JSON ({error}); start the run again to have it written") from error
+        raise RunFolderError(f"{path}: not JSON ({error}); start the run again, which writes it") from error
     info: RunInfo = validate(INFO, value=content, where=str(path))
     return info
 

@@ -17,7 +17,7 @@ from dstrain.run_folder.reading import RunFolderError, parse_json, validate
 from dstrain.run_folder.scores import Scores
 
 DURABLE_KINDS = ("eval", "due", "event")
-"""Rows synced to disk at once: they took minutes or record an event. A lost training row costs a plot one point."""
+"""Kinds of rows that are synced to disk at once. A lost training row only costs a point in a plot."""
 
 Event = Literal["start", "resume", "stop", "finish", "unsaved"]
 
@@ -36,7 +36,7 @@ class TrainRow:
     skip_rate: float | None = None
     """Skipped steps among the steps so far."""
     halvings_in_a_row: int = 0
-    """The longest run of skipped steps that touches the interval."""
+    """The longest sequence of skipped steps that ends in the interval or continues after it."""
     source_tokens: int = 0
     target_tokens: int = 0
     padded_source_tokens: int = 0
@@ -51,7 +51,7 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalRow(Scores):
-    """One evaluation of a run. `train_loss` is the token-weighted mean since the evaluation before."""
+    """One evaluation of a run. `train_loss` is the token-weighted mean since the previous evaluation."""
 
     step: int
     epoch: float
@@ -103,7 +103,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 def read_rows(path: Path) -> list[Row]:
     """Rows of metrics.jsonl in order. A torn last line is skipped; any other broken line raises RunFolderError."""
     lines = path.read_bytes().split(b"\n")
-    torn = lines.pop()  # empty where the last line is whole
+    torn = lines.pop()  # empty if the last line is complete
     if is_json(torn):
         lines.append(torn)
     return [_read_row(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)]

@@ -21,7 +21,7 @@ from dstrain.run_folder.reading import RunFolderError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scores:
-    """What one evaluation found, with everything needed to read the scores and to compute them again.
+    """The scores of one evaluation, with everything needed to interpret them and to compute them again.
 
     Rates lie in 0..1, BLEU and chrF in 0..100.
     """
@@ -149,7 +149,7 @@ def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
         except ValidationError as error:
             fault = error.errors()[0]
             raise RunFolderError(
-                f"{path}: {fault['loc']}: {fault['msg']}; score it again, or remove the file"
+                f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; score the test set again, or remove the file"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""The training loop: fetch, step, hooks. Everything that is not a step is a hook."""
+"""The training loop: fetch a batch, take a step, call the hooks. Everything else is a hook."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -21,12 +21,12 @@ def train(
     control: Control,
     quarantine: Quarantine,
 ) -> Progress:
-    """Train from `progress` until `total_steps` or until a hook asks to stop; returns where the run ended.
+    """Train from `progress` to `total_steps`, or until a hook requests a stop; returns where training ended.
 
     A step that the engine refuses is repeated without the rows that `quarantine` sets aside.
 
     Raises:
-        TrainingFault: it can set none aside.
+        TrainingFault: no row causes the fault, or too many do.
     """
     try:
         for hook in hooks:
@@ -39,7 +39,7 @@ def train(
                 result = engine.step(batch, step=progress.step + 1, loss_limit=quarantine.loss_limit)
                 if result.fault is not None:
                     quarantine.set_aside(batch, fault=result.fault, step=progress.step + 1)
-                    steps.close()  # what it has prefetched still holds these rows
+                    steps.close()  # its prefetched steps still contain these rows
                     steps = loader.iterate_from(progress.position)
                     continue
                 progress = Progress(progress.step + 1, batch.plan.next_position)

@@ -9,7 +9,7 @@ from dstrain.cluster.process_group import Ranks
 
 
 class LossMeter:
-    """Token-weighted mean of the training loss. The sum stays on the device until it is asked for."""
+    """Token-weighted mean of the training loss. The sum stays on the device until `mean` or `state` is called."""
 
     def __init__(self, ranks: Ranks) -> None:
         self._ranks = ranks
@@ -22,7 +22,7 @@ class LossMeter:
         self.num_tokens += num_tokens
 
     def mean(self) -> float:
-        """Mean loss of a target token over all ranks; a collective call, and the one synchronisation of an interval."""
+        """Mean loss per target token over all ranks; a collective call, and the only host-device sync of an interval."""
         return self._total() / max(1, self.num_tokens)
 
     def reset(self) -> None:

@@ -258,7 +258,7 @@ def test_a_fault_of_too_many_rows_stops_the_run_with_the_list(tmp_path: Path) ->
         assert (differences, num_steps) == ([], 0)
         # nan where a rank's filler copies a poisoned row: 0 × inf
         assert re.search(r"step 1 was not applied: the loss is (inf|nan)\.", message)
-        assert "Rows that cause it: 8; set aside before: 0; training.max_quarantined_rows allows 3 together" in message
+        assert "Rows that cause it: 8; set aside before: 0; training.max_quarantined_rows allows 3 in total" in message
         assert "Nothing was saved after step 0" in message
         assert message.count(f"{tmp_path / 'rows.tsv'}:") == 5
         assert "… and 3 more" in message
@@ -267,9 +267,9 @@ def test_a_fault_of_too_many_rows_stops_the_run_with_the_list(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("instance", "None of its micro-batches shows it when computed again, so no row can be named"),
+        ("instance", "The fault did not recur when its micro-batches were computed again, so no row can be named"),
         ("dropout", "No row causes it by itself; micro-batch 2 does, with 3 rows"),
-        ("weights", r"Weights are not finite themselves, in 1 parameters \(model.decoder.layers.1.fc1.weight\)"),
+        ("weights", r"The weights themselves are not finite, in 1 parameters \(model.decoder.layers.1.fc1.weight\)"),
     ],
 )
 def test_a_fault_that_no_row_causes_stops_the_run_with_a_diagnosis(tmp_path: Path, how: str, sentence: str) -> None:

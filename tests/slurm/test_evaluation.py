@@ -68,4 +68,4 @@ def test_what_cannot_be_scored_ends_the_job_with_the_reason_as_its_last_line(
     output = tmp_path / "evaluate.log"
     job = submit(straight, options=TWO_BY_TWO, script=SCRIPT, arguments=arguments, output=output, wait=True)
     assert job.wait_code == 2
-    assert any("--as a name: a test set is named with letters" in line for line in job.log().splitlines())
+    assert any("--as a name: a name has letters" in line for line in job.log().splitlines())

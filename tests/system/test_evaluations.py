@@ -89,7 +89,7 @@ def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.Cap
         assert main([str(straight), "--pending"]) == 1
     said = capsys.readouterr().err
     assert f"{straight / 'scores'}: process {os.getpid()} on " in said
-    assert "makes these scores; wait for it, or end it" in said
+    assert "is computing these scores already; wait for it, or end it" in said
     assert main([str(straight), "--pending"]) == 0
 
 

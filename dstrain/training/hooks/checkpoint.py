@@ -1,4 +1,4 @@
-"""When to save the run's state. Does not know where bytes go or what is kept."""
+"""When to save the run's state. Does not know where it is written or which checkpoints are kept."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -13,20 +13,20 @@ log = logging.getLogger(__name__)
 
 
 class Saves(Protocol):
-    """What the hook needs of a Saver."""
+    """The part of a Saver that the hook uses."""
 
     def poll(self) -> Sequence[Outcome]:
-        """The save that has ended since the last call, if any."""
+        """The outcome of a save that has ended since the last call, if any."""
 
     def finish(self) -> Sequence[Outcome]:
-        """Wait for the save in flight."""
+        """Wait for the save in progress; returns its outcome, if any."""
 
     def tidy(self) -> None:
-        """Remove what is left over once nothing is in flight."""
+        """Remove leftovers of failed saves, when no save is in progress."""
 
 
 class CheckpointHook(Hook):
-    """Saves at a cadence, on request and at the end; reports how saves ended."""
+    """Saves at the recipe's cadence, on request and at the end; records how saves ended."""
 
     name = "checkpoint"
 
@@ -38,7 +38,7 @@ class CheckpointHook(Hook):
         save: Callable[[Progress], Sequence[Outcome]],
         saves: Saves,
     ) -> None:
-        """`save` begins a save and returns the outcome of the one before."""
+        """`save` begins a save and returns the outcome of the previous one."""
         self._settings = settings
         self._walltime = walltime
         self._save = save
@@ -47,8 +47,8 @@ class CheckpointHook(Hook):
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._report(self._saves.poll(), control)
         every = self._settings.every_steps
-        due = every is not None and info.step % every == 0
-        if due or control.checkpoint_requested or control.stop_reason is not None or info.is_last:
+        is_due = every is not None and info.step % every == 0
+        if is_due or control.checkpoint_requested or control.stop_reason is not None or info.is_last:
             control.checkpoint_requested = False
             self._report(self._save(info.progress), control)
             self._walltime.begin_save()
@@ -67,5 +67,5 @@ class CheckpointHook(Hook):
                 log.info("saved %s", outcome.directory)
             else:
                 control.unsaved = f"step {outcome.step} could not be saved: {outcome.problem}"
-                log.warning("%s; training continues, older checkpoints stay", control.unsaved)
+                log.warning("%s; training continues, older checkpoints are kept", control.unsaved)
                 control.record(new_event("unsaved", outcome.step, message=outcome.problem))

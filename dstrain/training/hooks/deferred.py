@@ -12,7 +12,7 @@ from dstrain.training.hooks.evaluate import EvaluationHook
 from dstrain.training.state import Control, Progress, StepInfo
 
 MANY_PENDING = 3
-"""Each keeps a checkpoint."""
+"""More pending evaluations than this are warned about: each keeps a checkpoint on disk."""
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +22,13 @@ class ScoredElsewhere:
     """What other jobs have scored so far."""
 
     best: dict[str, float] | None
-    """As EvaluationHook.best."""
+    """Step and value, as in EvaluationHook.best."""
     pending_steps: list[int]
     """Steps of the evaluations without scores."""
 
 
 class DeferredEvaluationHook(EvaluationHook):
-    """Takes the place of EvaluateHook where another job evaluates, and leaves a state that EvaluateHook can continue from."""
+    """Replaces EvaluateHook where another job evaluates; either hook can continue from the other's state."""
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class DeferredEvaluationHook(EvaluationHook):
         if len(self.pending_steps) > MANY_PENDING and not self._warned and self._ranks.rank == 0:
             self._warned = True
             log.warning(
-                "%d evaluations wait for another job, and each keeps a checkpoint: see squeue, or run "
-                "`dstrain evaluate %s --pending` (said once)",
+                "%d evaluations are pending, and each keeps a checkpoint: check with squeue that their jobs run, or run "
+                "`dstrain evaluate %s --pending` (logged once)",
                 len(self.pending_steps),
                 self._config.run_dir,
             )

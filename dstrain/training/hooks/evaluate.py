@@ -1,4 +1,4 @@
-"""When to score the model, which scores were best, and when they stopped improving. Does not know how to score."""
+"""When to score the model, which score was best, and when to stop early. Does not know how to score."""
 
 import logging
 import math
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 
 
 def is_due(settings: Evaluation, info: StepInfo, *, since_epoch: float) -> bool:
-    """Whether the recipe wants an evaluation after this step; `since_epoch` is where the step before ended."""
+    """Whether the recipe requires an evaluation after this step; `since_epoch` is the epoch at the end of the step before."""
     if settings.every_steps is not None:
         return info.step % settings.every_steps == 0
     if settings.every_epochs is not None:
-        rounding = 1e-9  # an epoch's end is a quotient of integers
+        rounding = 1e-9  # the epoch is a quotient, which may end just below a whole number
         before, after = (math.floor(epoch / settings.every_epochs + rounding) for epoch in (since_epoch, info.epoch))
         return after > before
     return False
@@ -49,7 +49,7 @@ class EvaluationHook(Hook):
         self._num_worse = 0
         self._is_postponed = False
         self.best: dict[str, float] | None = None
-        """`{"step", "value"}` of the best evaluation by the recipe's metric; of equal ones the older."""
+        """`{"step", "value"}` of the best evaluation by the recipe's metric; the oldest of equal ones."""
 
     @property
     def kept_steps(self) -> list[int]:
@@ -77,11 +77,11 @@ class EvaluationHook(Hook):
         self._loss.load_state(state["loss"])
 
     def _count(self, info: StepInfo) -> bool:
-        """Add a step to the training loss; whether an evaluation follows it."""
+        """Add a step to the training loss; returns whether an evaluation follows it."""
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
-        due = is_due(self._config.evaluation, info, since_epoch=self._epoch)
+        is_at_cadence = is_due(self._config.evaluation, info, since_epoch=self._epoch)
         self._epoch = info.epoch
-        return due or info.is_last
+        return is_at_cadence or info.is_last
 
 
 class EvaluateHook(EvaluationHook):
@@ -99,7 +99,7 @@ class EvaluateHook(EvaluationHook):
     ) -> None:
         """`evaluate(max_batches)` returns a result on rank 0 and None elsewhere; None everywhere if it was interrupted.
 
-        `export_best(step)` is entered by all ranks, and so is `agree_on_stop`, after an interrupted evaluation.
+        All ranks call `export_best(step)`, and `agree_on_stop` after an interrupted evaluation.
         """
         super().__init__(config=config, ranks=ranks)
         self._walltime = walltime
@@ -116,7 +116,7 @@ class EvaluateHook(EvaluationHook):
         if self._config.evaluation.rehearsal and progress.step == 0:
             self._evaluate(REHEARSAL_BATCHES)
             log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
-        if self._is_postponed:  # the run was stopped at the very step of an evaluation
+        if self._is_postponed:  # the run was stopped at a step with an evaluation
             self._score(progress.step, self._epoch, control)
         self._stop_early(control)
 
@@ -139,7 +139,7 @@ class EvaluateHook(EvaluationHook):
         train_loss = self._loss.mean()
         result = self._evaluate(None)
         scores = self._ranks.broadcast(result.scores.scores if result is not None else None)
-        if scores is None:  # interrupted: it is the first thing to do after the restart
+        if scores is None:  # interrupted: repeated first after the restart
             self._is_postponed = True
             self._agree_on_stop(control)
             return
@@ -153,16 +153,16 @@ class EvaluateHook(EvaluationHook):
             self._show(found, step=step)
         self._latest = (step, scores)
         if self._judge(scores[self._config.best_metric], step) or self._config.checkpoint.every_steps is None:
-            control.request_checkpoint()  # the best is always kept
+            control.request_checkpoint()  # the best model always has a checkpoint
         self._stop_early(control)
 
     def _save(self, result: EvaluationResult, *, step: int, seconds: float) -> Scores:
-        """Write the scores of this step with their hypotheses; returns them as the run records them."""
+        """Write the scores of this step with their hypotheses; returns the scores for metrics.jsonl."""
         scores = replace(result.scores, seconds=seconds)
         try:
             folder = RunFolder(Path(self._config.run_dir))
             return replace(scores, hypotheses=write_scores(result.scores, result.texts, folder=folder, step=step))
-        except OSError as error:  # a full disk costs the hypotheses, not the run
+        except OSError as error:  # a full disk must not end the run
             problem = f"the hypotheses of step {step} could not be written: {error.strerror}"
             return replace(scores, warnings=(*scores.warnings, problem))
 
@@ -170,15 +170,17 @@ class EvaluateHook(EvaluationHook):
         shown = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
         log.info("evaluation at step %d (%.0f s): %s", step, found.seconds, shown)
         for warning in found.warnings:
-            kind = re.sub(r"[\d.]+", "", warning)  # the same sentence with other numbers is not new
+            kind = re.sub(r"[\d.]+", "", warning)  # a warning that differs only in its numbers is not repeated
             if kind not in self._warned:
                 self._warned.add(kind)
                 log.warning(
-                    "evaluation at step %d: %s (said once; every evaluation's is in metrics.jsonl)", step, warning
+                    "evaluation at step %d: %s (logged once; metrics.jsonl has the warnings of every evaluation)",
+                    step,
+                    warning,
                 )
 
     def _judge(self, value: float, step: int) -> bool:
-        """Count a score; whether it is the best so far."""
+        """Compare a score with the best; returns whether it is the new best."""
         stopping = self._config.training.early_stopping
         min_delta = stopping.min_delta if stopping else 0.0
         is_best = self.best is None or self._gain(value) > 0.0

@@ -28,16 +28,16 @@ SUMMED = (
     "padded_target_tokens",
     "data_seconds",
 )
-"""Fields of StepInfo whose sums over the interval stand in a row."""
+"""Fields of StepInfo that a row of metrics.jsonl sums over its interval."""
 
 ALARM_SKIPS = 3
-"""So many fp16 steps skipped in a row are not routine: the loss scale falls and does not settle."""
+"""Consecutive skipped fp16 steps that are warned about: the loss scale keeps falling."""
 
 log = logging.getLogger(__name__)
 
 
 class LogHook(Hook):
-    """Writes what happened since the last row; the only place where a training step's tensors are read."""
+    """Writes a row about the steps since the last one; the only place where a step's tensors are read on the host."""
 
     name = "log"
 
@@ -104,7 +104,7 @@ class LogHook(Hook):
             log.warning(
                 "fp16: %d steps in a row overflowed and were skipped, up to step %d. The loss scale is now %g, the last "
                 "finite gradient norm was %s, and %d steps of the run were lost to overflow: some at the beginning are "
-                "usual, later ones are not; bf16 needs no loss scale, a lower training.learning_rate may help too",
+                "normal, later ones are not. bf16 needs no loss scale; a lower training.learning_rate may also help",
                 self._streak,
                 info.step,
                 info.loss_scale,
@@ -185,6 +185,6 @@ def _build_board(config: RunConfig) -> Any:
         log.warning("logging.tensorboard is true but tensorboard is not installed; pip install 'dstrain[tensorboard]'")
     if not installed or wanted is False:
         return None
-    from torch.utils.tensorboard import SummaryWriter  # imports for a second, and only where it is installed
+    from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
 
     return SummaryWriter(str(RunFolder(Path(config.run_dir)).tensorboard))

@@ -1,7 +1,7 @@
 """Stops the run after a save: on SIGTERM, SIGUSR1 or Ctrl-C, when its launcher dies, or before its allocation ends.
 
-A signal only sets a flag; the ranks agree on it after every step, so that all of them stop at the same one. Between the
-batches of an evaluation they share nothing but files, so a rank that is signalled leaves a file for the others.
+A signal only sets a flag. The ranks agree on it after every step, so that all of them stop at the same step. During an
+evaluation ranks do not communicate, so a rank that is signalled leaves a file for the others.
 """
 
 import logging
@@ -21,10 +21,10 @@ from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 OUT_OF_TIME, LAUNCHER_DIED = 1 << 15, 1 << 16
-"""Agreed on like signal numbers, and larger than all of them."""
+"""Reasons that the ranks agree on as if they were signal numbers; larger than any signal number."""
 REASONS = {OUT_OF_TIME: ALLOCATION_ENDS, LAUNCHER_DIED: "its launcher died"}
 ORPHAN_SECONDS = 120.0
-"""How long a rank may take to save and stop after its launcher died, before it ends at once."""
+"""How long a rank may take to save and stop after its launcher died, before it exits without saving."""
 
 log = logging.getLogger(__name__)
 
@@ -35,17 +35,17 @@ class PreemptHook(Hook):
     name = "preempt"
 
     def __init__(self, *, ranks: Ranks, walltime: WallTime) -> None:
-        """`walltime` may differ between ranks: the first whose time is over stops all."""
+        """`walltime` may differ between ranks: the first whose time is over stops all of them."""
         self._ranks = ranks
         self._walltime = walltime
         self._num_ignored_steps = 0
         self._flag = 0
         self._signalled: float | None = None
-        # watched from here on, since a launcher may die while data and model are prepared
+        # from here on, since the launcher may die while data and model are prepared
         watch_launcher(ranks.process.launched_by, on_death=self._on_orphaned)
 
     def ignore_durations(self, *, num_steps: int) -> None:
-        """Do not estimate the time of a step from the next `num_steps`, which are slower than all others will be."""
+        """Do not estimate step times from the next `num_steps` steps, which are slower than the later ones."""
         self._num_ignored_steps = num_steps
 
     def on_start(self, progress: Progress, control: Control) -> None:
@@ -78,7 +78,7 @@ class PreemptHook(Hook):
     def should_stop(self, *, is_stop_requested: Callable[[], bool], request_stop: Callable[[], None]) -> bool:
         """Whether this rank or another was signalled, between two step boundaries; not a collective call.
 
-        `request_stop` leaves a file for the other ranks, `is_stop_requested` looks for theirs.
+        `request_stop` leaves a file for the other ranks, `is_stop_requested` looks for a file of theirs.
         """
         if self._walltime.must_save():
             self._raise_flag(OUT_OF_TIME)
@@ -97,7 +97,9 @@ class PreemptHook(Hook):
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
         if self._flag:
             os._exit(EXIT_INTERRUPTED)
-        log.warning("interrupted: the run saves and ends after this step; Ctrl-C again ends it at once")
+        log.warning(
+            "interrupted: the run saves and ends after this step; press Ctrl-C again to end it at once, without a save"
+        )
         self._raise_flag(number)
 
     def _on_orphaned(self) -> None:

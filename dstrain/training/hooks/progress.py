@@ -1,4 +1,4 @@
-"""Writes into the rank's record that the next step has begun; the last of the hooks."""
+"""Records in the rank's record that the next step has begun; the last of the hooks."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 
 class ProgressHook(Hook):
-    """Ends the phase that another hook has entered: after all hooks the next step begins."""
+    """Ends the phase that another hook has entered, because the next step begins after the last hook."""
 
     name = "progress"
 

@@ -1,6 +1,6 @@
-"""The rows that training leaves out because no step with them can be applied, and when they are too many.
+"""The rows that training leaves out because no step with them can be applied, and the limit on their number.
 
-Keeps them across restarts and lists them in quarantine.jsonl. Does not know how a bad row is found or left out.
+Keeps them across restarts and lists them in quarantine.jsonl. Does not know how a bad row is found or excluded.
 """
 
 import logging
@@ -22,11 +22,11 @@ from dstrain.run_folder.record import QuarantinedRow, write_quarantine
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 NUM_SPIKE_STEPS = 100
-"""A spike is measured against the mean loss of so many applied steps; at the beginning of a run, of those there are."""
+"""A spike is compared with the mean loss of the last applied steps, at most this many."""
 NUM_SHOWN = 5
-"""Rows that a diagnosis shows with their texts."""
+"""Rows that an error message shows with their texts."""
 MAX_SHOWN = 200
-"""Characters of a text in a diagnosis."""
+"""Characters of a text that an error message shows."""
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class Quarantine(Hook):
         locate_rows: Callable[[Iterable[int]], Mapping[int, LocatedRow]],
         exclude: Callable[[Iterable[int]], None],
     ) -> None:
-        """`find_rows(batch, fault, step)` is entered by all ranks, `locate_rows` by rank 0; `exclude` is the loader's."""
+        """All ranks call `find_rows(batch, fault, step)`, rank 0 alone `locate_rows`; `exclude` is the loader's."""
         self._config = config
         self._path = RunFolder(Path(config.run_dir)).quarantine
         self._ranks = ranks
@@ -74,7 +74,7 @@ class Quarantine(Hook):
             TrainingFault: no row causes it by itself, or more rows would be set aside than the recipe allows.
         """
         finding = self._find_rows(batch, fault, step)
-        # the message too comes from rank 0: only one rank reads the data again
+        # rank 0 also writes the message, so that only one rank reads the data again
         found, problem = self._ranks.broadcast(self._judge(finding, fault, step) if self._ranks.rank == 0 else None)
         if problem is not None:
             raise TrainingFault(problem)
@@ -87,10 +87,10 @@ class Quarantine(Hook):
             log.warning("step %d is repeated without these rows; %s lists all of them", step, self._path.name)
 
     def on_start(self, progress: Progress, control: Control) -> None:
-        self._write()  # a later process may have listed rows that this checkpoint does not know
+        self._write()  # the file may list rows found after this checkpoint was saved
 
     def on_step(self, info: StepInfo, control: Control) -> None:
-        # 0 is the loss of a step whose rows are all set aside
+        # a step whose rows are all set aside has loss 0
         if info.result.applied and info.result.mean_loss:
             self._losses.append(info.result.mean_loss)
 
@@ -103,7 +103,7 @@ class Quarantine(Hook):
         self._exclude(row.row for row in self._rows)
 
     def _judge(self, finding: FaultCause, fault: Fault, step: int) -> tuple[list[QuarantinedRow], str | None]:
-        """The rows to set aside, and why the run must stop instead."""
+        """The rows to set aside; or none, and why the run must stop."""
         rows = finding.rows or dict.fromkeys(finding.suspects, math.nan)
         located = self._locate_rows(rows) if rows else {}
         found = [
@@ -123,25 +123,25 @@ class Quarantine(Hook):
 def diagnose(
     fault: Fault, finding: FaultCause, *, step: int, rows: list[QuarantinedRow], num_before: int, max_rows: int
 ) -> str:
-    """Why a run stops at step `step`: what was seen, which rows, what was saved, the way out."""
+    """The error message of a run that stops at step `step`: the fault, its rows, what was saved, the way out."""
     sentences = [f"step {step} was not applied: {fault}."]
     if finding.parameters:
         shown = ", ".join(finding.parameters[:NUM_SHOWN])
-        sentences.append(f"Weights are not finite themselves, in {len(finding.parameters)} parameters ({shown}).")
+        sentences.append(f"The weights themselves are not finite, in {len(finding.parameters)} parameters ({shown}).")
     elif finding.rows:
         sentences.append(
             f"Rows that cause it: {len(rows)}; set aside before: {num_before}; training.max_quarantined_rows allows "
-            f"{max_rows} together."
+            f"{max_rows} in total."
         )
     elif finding.suspects:
         numbers = ", ".join(map(str, finding.micro_batches))
         sentences.append(f"No row causes it by itself; micro-batch {numbers} does, with {len(rows)} rows.")
     else:
-        sentences.append("None of its micro-batches shows it when computed again, so no row can be named.")
+        sentences.append("The fault did not recur when its micro-batches were computed again, so no row can be named.")
     if not finding.rows:
         sentences.append(f"Rows set aside so far: {num_before}.")
     sentences.append(
-        f"Nothing was saved after step {step - 1}: started again, the run resumes from its last checkpoint."
+        f"Nothing was saved after step {step - 1}: when started again, the run resumes from its last checkpoint."
     )
     sentences.append(_way_out(fault, finding))
     lines = [f"  {_show(row)}" for row in rows[:NUM_SHOWN]]
@@ -151,13 +151,15 @@ def diagnose(
 
 def _way_out(fault: Fault, finding: FaultCause) -> str:
     if finding.parameters:
-        return "Look at the first model or checkpoint for them; a lower training.learning_rate keeps weights finite."
+        return (
+            "Check whether the initial model or the checkpoint has them already; if not, lower training.learning_rate."
+        )
     if fault.kind == "scale":
         return "Set precision to bf16 or fp32, or lower training.learning_rate."
     if finding.rows:
         return (
-            "Correct or remove the rows below if something is wrong with them, and raise training.max_quarantined_rows if "
-            "not (with --allow-changed training.max_quarantined_rows); where all kinds of rows fail, lower "
+            "Correct or remove the rows below if something is wrong with them. If not, raise training.max_quarantined_rows "
+            "(with --allow-changed training.max_quarantined_rows); if rows of all kinds fail, lower "
             "training.learning_rate or add training.warmup_steps."
         )
     return "Lower training.learning_rate, add training.warmup_steps, or set precision to fp32."

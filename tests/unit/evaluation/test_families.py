@@ -16,7 +16,7 @@ from dstrain.data.encoding import ReadingRules
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.evaluation.generate import Cap, build_generation_config, read_sequence
-from dstrain.evaluation.scoring import find_faults, read_rows, score_rows
+from dstrain.evaluation.scoring import find_warnings, read_rows, score_rows
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
@@ -153,8 +153,8 @@ def test_a_model_that_answers_every_reference_scores_full_marks(translation: Cas
     assert scores["chrf"] == pytest.approx(100.0)
     assert scores["hit_cap_rate"] == 0
     assert [row.content_ids for row in rows] == [row.reference_ids for row in rows]
-    faults = partial(find_faults, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=Cap(60, "test"))
-    assert faults(rows) == []
+    warnings = partial(find_warnings, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=Cap(60, "test"))
+    assert warnings(rows) == []
 
 
 @pytest.mark.parametrize("num_beams", [1, 2])

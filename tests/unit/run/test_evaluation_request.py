@@ -74,7 +74,7 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["some/model"], "say which recipe with --config"),
+        (["some/model"], "name a recipe with --config"),
         (["some/model", "--config", "debug", "sead=1"], "did you mean `seed`?"),
         (["some/model", "--config", "debug", "--step", "3"], "--step needs a run folder, and some/model is not one"),
         (["some/model", "--config", "debug", "--as", "x"], "--as needs a run folder"),
@@ -83,7 +83,7 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--pending", "--step", "3"], "omit --step, --as, --output and --config"),
         (["{run}", "--pending", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "omit --output, or --as"),
-        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "is named with letters"),
+        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
         (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
         (["{run}/absent", "--config", "debug"], "{run}/absent: there is no such folder"),

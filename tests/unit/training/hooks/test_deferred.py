@@ -60,7 +60,7 @@ def test_many_that_wait_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCap
     case = Case(tmp_path, evaluation__every_steps=5)
     case.found = ScoredElsewhere(None, [5, 10, 15, 20])
     case.run(1, 40)
-    assert caplog.text.count("4 evaluations wait for another job") == 1
+    assert caplog.text.count("4 evaluations are pending") == 1
 
 
 def test_either_hook_goes_on_from_the_others_state(tmp_path: Path) -> None:

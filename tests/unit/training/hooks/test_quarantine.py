@@ -89,7 +89,7 @@ def test_as_many_rows_as_allowed_are_set_aside_and_not_one_more(tmp_path: Path) 
     message = str(caught.value)
     for part in (
         "step 12 was not applied: the loss is nan.",
-        "Rows that cause it: 1; set aside before: 3; training.max_quarantined_rows allows 3 together.",
+        "Rows that cause it: 1; set aside before: 3; training.max_quarantined_rows allows 3 in total.",
         "Nothing was saved after step 11",
         "raise training.max_quarantined_rows",
         "rows.tsv:5 (row 4): '원문 4' → 'texttext",
@@ -108,13 +108,13 @@ def test_none_allowed_stops_at_the_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("fault", "finding", "sentence"),
     [
-        (Fault("scale", loss=2.0), FaultCause(), r"smallest loss scale, 1\. None of its micro-batches .*bf16 or fp32"),
+        (Fault("scale", loss=2.0), FaultCause(), r"smallest loss scale, 1\. The fault did not recur .*bf16 or fp32"),
         (
             FAULT,
             FaultCause(suspects=(3, 4), micro_batches=(2,)),
             r"micro-batch 2 does, with 2 rows\..*rows\.tsv:4 \(row 3\)",
         ),
-        (FAULT, FaultCause(parameters=("w", "v")), r"not finite themselves, in 2 parameters \(w, v\)"),
+        (FAULT, FaultCause(parameters=("w", "v")), r"weights themselves are not finite, in 2 parameters \(w, v\)"),
         (Fault("spike", loss=9.0, loss_limit=4.0), FaultCause(), "the loss is 9 per target token, over the limit of 4"),
     ],
 )
