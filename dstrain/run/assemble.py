@@ -189,9 +189,7 @@ def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(
-            f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away, or make it writable"
-        ) from error
+        raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
     needed = plan_room(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_moments=len(MOMENTS[config.training.optimizer]),

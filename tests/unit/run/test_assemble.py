@@ -1,0 +1,135 @@
+"""What is said and checked before the first step: warnings, where data come from, where training begins, which model."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from transformers import T5Config
+
+from dstrain.data.cuts import Cut
+from dstrain.data.plan import Plan, Position
+from dstrain.errors import UserError
+from dstrain.run.assemble import (
+    Assembly,
+    _cut,
+    _data_sources,
+    _data_warnings,
+    _machine_warnings,
+    check_model,
+)
+from dstrain.training.state import Progress
+from tests.system.runs import build_run
+from tests.unit.reporting.reporting_cases import translation_config
+
+
+def build_plan(*, min_micro_batches: int = 1) -> Plan:
+    """20 rows in steps of 8: three steps an epoch."""
+    lengths = np.full(20, 5, dtype=np.int32)
+    cut = Cut(1000, min_micro_batches=min_micro_batches)
+    return Plan(lengths, lengths, fingerprint="f", seed=0, batch_size=8, batch_unit="sequences", cut=cut)
+
+
+def build_prepared(*, train: str = "t", evaluation: str = "e", num_rows: int = 100) -> Any:
+    return SimpleNamespace(
+        train=SimpleNamespace(fingerprint=train, num_rows=num_rows), eval=SimpleNamespace(fingerprint=evaluation)
+    )
+
+
+def test_usual_data_are_not_warned_about(tmp_path: Path) -> None:
+    assert _data_warnings(build_run(tmp_path), prepared=build_prepared()) == []
+
+
+def test_scores_on_the_training_rows_are_warned_about(tmp_path: Path) -> None:
+    (warning,) = _data_warnings(build_run(tmp_path), prepared=build_prepared(evaluation="t"))
+    assert "scores measure memorisation, not generalisation" in warning
+
+
+@pytest.mark.parametrize(("unit", "num_warnings"), [("sequences", 1), ("target_tokens", 0)])
+def test_a_step_larger_than_the_data_is_warned_about_where_both_are_counted_in_rows(
+    tmp_path: Path, unit: str, num_warnings: int
+) -> None:
+    config = build_run(tmp_path, training__batch_size=64, training__batch_unit=unit)
+    found = _data_warnings(config, prepared=build_prepared(num_rows=63))
+    assert len(found) == num_warnings
+    assert all("training.batch_size is 64, but there are only 63 training rows" in warning for warning in found)
+    assert _data_warnings(config, prepared=build_prepared(num_rows=64)) == []
+
+
+def test_a_zero_stage_that_is_raised_is_warned_about(tmp_path: Path) -> None:
+    config = build_run(tmp_path, precision="bf16", machine__zero_stage=0)
+    engine: Any = SimpleNamespace(zero_stage=1)
+    (warning,) = _machine_warnings(config, engine=engine, plan=build_plan(), world_size=1)
+    assert "machine.zero_stage 0 runs as stage 1 with bf16" in warning
+    engine = SimpleNamespace(zero_stage=0)
+    assert _machine_warnings(config, engine=engine, plan=build_plan(), world_size=1) == []
+
+
+def test_ranks_without_a_micro_batch_are_warned_about_with_the_way_out(tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__zero_stage=1)
+    engine: Any = SimpleNamespace(zero_stage=1)
+    (warning,) = _machine_warnings(config, engine=engine, plan=build_plan(), world_size=2)
+    assert "cut into 1 micro-batches for 2 ranks" in warning
+    assert "machine.min_micro_batches=2" in warning
+    assert _machine_warnings(config, engine=engine, plan=build_plan(min_micro_batches=2), world_size=2) == []
+
+
+def test_every_source_is_named_by_where_it_comes_from() -> None:
+    data = {
+        "train": [{"path": "a.tsv"}, {"hub": "some/set", "source_column": "a", "target_column": "b"}],
+        "eval": [{"demo": "translation", "split": "eval"}],
+    }
+    assert _data_sources(translation_config(data=data)) == {
+        "data.train.0": "a.tsv",
+        "data.train.1": "some/set",
+        "data.eval.0": "demo translation",
+    }
+
+
+def test_steps_are_cut_by_the_machine_section_once_it_is_resolved(tmp_path: Path) -> None:
+    machine = {"micro_batch_tokens": 512, "micro_batch_size": 4, "min_micro_batches": 3, "micro_batch_overhead": 7}
+    config = build_run(tmp_path, **{f"machine__{key}": value for key, value in machine.items()})
+    assert _cut(config) == Cut(512, 4, 3, 7)
+    unresolved = build_run(tmp_path, machine__micro_batch_tokens=None)
+    with pytest.raises(AssertionError, match="resolve_machine comes first"):
+        _cut(unresolved)
+
+
+def first_progress(resume: Any) -> Progress:
+    unused: Any = None
+    assembly = Assembly(unused, unused, unused, unused, resume, build_plan(), 12, unused, [])
+    return assembly.first_progress
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step_in_epoch", "expected"),
+    [(0, 2, Position(0, 2)), (1, 0, Position(1, 0)), (1, 3, Position(2, 0)), (1, 9, Position(2, 0))],
+)
+def test_a_run_resumes_at_its_position_or_at_the_next_epoch_if_that_one_became_shorter(
+    epoch: int, step_in_epoch: int, expected: Position
+) -> None:
+    state = SimpleNamespace(step=7, epoch=epoch, step_in_epoch=step_in_epoch)
+    assert first_progress(SimpleNamespace(state=state)) == Progress(7, expected)
+
+
+def test_a_new_run_begins_at_the_first_step() -> None:
+    assert first_progress(None) == Progress(0, Position(0, 0))
+
+
+def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one(tmp_path: Path) -> None:
+    check_model(build_run(tmp_path))
+
+
+def test_fp16_that_the_device_or_the_model_cannot_train_is_refused_before_any_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    T5Config(d_model=8, num_layers=1).save_pretrained(tmp_path / "t5")
+    config = translation_config()  # fp16; a recipe that names a T5 model with it is refused by the schema already
+    config = config.model_copy(update={"model": config.model.model_copy(update={"name": str(tmp_path / "t5")})})
+    with pytest.raises(UserError, match="fp16"):
+        check_model(config)
+    monkeypatch.setattr("dstrain.run.assemble.check_device_precision", lambda config: None)
+    with pytest.raises(UserError, match="fp16"):
+        check_model(config)
+    check_model(config.model_copy(update={"precision": "bf16"}))

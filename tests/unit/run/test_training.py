@@ -1,0 +1,73 @@
+"""The beginning of an attempt: the folder of a debug run is emptied, and no row of metrics.jsonl is lost on a full disk."""
+
+import errno
+import json
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dstrain.run import training
+from dstrain.run.training import _build_recorder, _empty_folder
+from dstrain.run_folder.layout import RunFolder
+from dstrain.training.state import new_event
+
+
+def test_an_emptied_folder_keeps_what_this_attempt_has_written(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    for path in (folder.claims, folder.rank_records, folder.checkpoints, folder.model("best")):
+        path.mkdir(parents=True)
+        (path / "file").touch()
+    for path in (folder.outcome, folder.metrics, folder.config):
+        path.touch()
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").touch()
+    (folder.path / "link").symlink_to(outside)
+    _empty_folder(folder)
+    assert set(folder.path.iterdir()) == {folder.claims, folder.rank_records, folder.outcome}
+    assert (folder.claims / "file").exists()
+    assert (outside / "file").exists(), "a link is removed, not what it points to"
+
+
+def build_assembly(folder: Path, *, rank: int = 0) -> Any:
+    return SimpleNamespace(
+        folder=RunFolder(folder), ranks=SimpleNamespace(rank=rank), attempt=SimpleNamespace(number=3)
+    )
+
+
+def read_steps(folder: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in RunFolder(folder).metrics.read_text().splitlines()]
+
+
+def test_rank_0_writes_rows_with_the_number_of_its_lease_and_the_others_write_none(tmp_path: Path) -> None:
+    _build_recorder(build_assembly(tmp_path, rank=1))(new_event("start", 0))
+    assert not RunFolder(tmp_path).metrics.exists()
+    _build_recorder(build_assembly(tmp_path))(new_event("start", 0, message="why"))
+    row = json.loads(RunFolder(tmp_path).metrics.read_text())
+    assert (row["kind"], row["event"], row["step"], row["message"], row["lease"]) == ("event", "start", 0, "why", 3)
+
+
+def test_rows_wait_in_order_while_the_disk_is_full_and_the_warning_comes_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    append_row, is_full = training.append_row, True
+
+    def append(path: Path, row: dict[str, Any]) -> None:
+        if is_full:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        append_row(path, row)
+
+    monkeypatch.setattr(training, "append_row", append)
+    record = _build_recorder(build_assembly(tmp_path))
+    with caplog.at_level(logging.WARNING):
+        for step in (1, 2, 3):
+            record(new_event("resume", step))
+    assert not RunFolder(tmp_path).metrics.exists()
+    assert len(caplog.messages) == 1
+    assert "No space left on device; rows are kept in memory until they can be written" in caplog.text
+    is_full = False
+    record(new_event("finish", 4))
+    assert read_steps(tmp_path) == [1, 2, 3, 4]
