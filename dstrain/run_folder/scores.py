@@ -149,7 +149,7 @@ def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
         except ValidationError as error:
             fault = error.errors()[0]
             raise RunFolderError(
-                f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; score the test set again, or remove the file"
+                f"{path}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; score it again, or remove the file"
             ) from error
 
 

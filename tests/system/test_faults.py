@@ -292,7 +292,7 @@ def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_p
     card = (Path(config.run_dir) / "README.md").read_text()
     shutil.rmtree(Path(config.run_dir) / "checkpoints")
     assert launch(config, world_size=1) == [1]
-    assert "this run was saved at step 12 before" in torture.printed(config)
+    assert "this run was saved at step 12 earlier" in torture.printed(config)
     assert "Traceback" not in torture.printed(config)
     assert (Path(config.run_dir) / "README.md").read_text() == card
 

@@ -4,8 +4,11 @@ import pytest
 
 from dstrain.attempt.lease import LeaseHeld, LeaseLost
 from dstrain.config.load import ConfigError
+from dstrain.config.yaml_source import Problem, Where
 from dstrain.errors import PeerLost, UserError
 from dstrain.run_folder.reading import RunFolderError
+
+PROBLEM = Problem(Where("x.yaml", 2), ("seed",), "a number", way_out="what to do")
 
 
 def test_a_mistake_of_the_user_is_a_value_error_and_a_lost_peer_is_not() -> None:
@@ -16,7 +19,7 @@ def test_a_mistake_of_the_user_is_a_value_error_and_a_lost_peer_is_not() -> None
 
 @pytest.mark.parametrize(
     "error",
-    [ConfigError(["what to do"]), RunFolderError("what to do"), LeaseHeld("what to do"), LeaseLost("what to do")],
+    [ConfigError([PROBLEM]), RunFolderError("what to do"), LeaseHeld("what to do"), LeaseLost("what to do")],
 )
 def test_messages_for_the_user_are_all_caught_as_one_type(error: Exception) -> None:
     with pytest.raises(UserError, match="what to do"):

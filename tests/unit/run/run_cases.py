@@ -1,4 +1,4 @@
-"""The one rank of a run on the CPU, and a run folder with rows; the tests of this folder import it by name."""
+"""The one rank of a run on the CPU, its configuration, and a run folder with rows."""
 
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,20 @@ import torch
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import append_row
+from tests.distributed.steps import change
 from tests.unit.reporting.reporting_cases import translation_config
 
 CPU = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
+
+
+def build_config(**changes: Any) -> RunConfig:
+    """A recipe whose data need not exist; changes are dotted with `__`."""
+    scratch = {"model": {"scratch": {"architecture": "m2m100"}}, "precision": "fp32"}
+    return change(translation_config().model_dump(mode="json") | scratch, changes)
 
 
 def write_run(path: Path, *, last_event: str | None = None, bleu: dict[int, float] | None = None) -> RunFolder:

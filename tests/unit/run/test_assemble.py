@@ -20,8 +20,8 @@ from dstrain.run.assemble import (
     check_model,
 )
 from dstrain.training.state import Progress
-from tests.system.runs import build_run
 from tests.unit.reporting.reporting_cases import translation_config
+from tests.unit.run.run_cases import build_config
 
 
 def build_plan(*, min_micro_batches: int = 1) -> Plan:
@@ -37,28 +37,28 @@ def build_prepared(*, train: str = "t", evaluation: str = "e", num_rows: int = 1
     )
 
 
-def test_usual_data_are_not_warned_about(tmp_path: Path) -> None:
-    assert _data_warnings(build_run(tmp_path), prepared=build_prepared()) == []
+def test_usual_data_are_not_warned_about() -> None:
+    assert _data_warnings(build_config(), prepared=build_prepared()) == []
 
 
-def test_scores_on_the_training_rows_are_warned_about(tmp_path: Path) -> None:
-    (warning,) = _data_warnings(build_run(tmp_path), prepared=build_prepared(evaluation="t"))
+def test_scores_on_the_training_rows_are_warned_about() -> None:
+    (warning,) = _data_warnings(build_config(), prepared=build_prepared(evaluation="t"))
     assert "scores measure memorisation, not generalisation" in warning
 
 
 @pytest.mark.parametrize(("unit", "num_warnings"), [("sequences", 1), ("target_tokens", 0)])
 def test_a_step_larger_than_the_data_is_warned_about_where_both_are_counted_in_rows(
-    tmp_path: Path, unit: str, num_warnings: int
+    unit: str, num_warnings: int
 ) -> None:
-    config = build_run(tmp_path, training__batch_size=64, training__batch_unit=unit)
+    config = build_config(training__batch_size=64, training__batch_unit=unit)
     found = _data_warnings(config, prepared=build_prepared(num_rows=63))
     assert len(found) == num_warnings
     assert all("training.batch_size is 64, but there are only 63 training rows" in warning for warning in found)
     assert _data_warnings(config, prepared=build_prepared(num_rows=64)) == []
 
 
-def test_a_zero_stage_that_is_raised_is_warned_about(tmp_path: Path) -> None:
-    config = build_run(tmp_path, precision="bf16", machine__zero_stage=0)
+def test_a_zero_stage_that_is_raised_is_warned_about() -> None:
+    config = build_config(precision="bf16", machine__zero_stage=0)
     engine: Any = SimpleNamespace(zero_stage=1)
     (warning,) = _machine_warnings(config, engine=engine, plan=build_plan(), world_size=1)
     assert "machine.zero_stage 0 runs as stage 1 with bf16" in warning
@@ -66,8 +66,8 @@ def test_a_zero_stage_that_is_raised_is_warned_about(tmp_path: Path) -> None:
     assert _machine_warnings(config, engine=engine, plan=build_plan(), world_size=1) == []
 
 
-def test_ranks_without_a_micro_batch_are_warned_about_with_the_way_out(tmp_path: Path) -> None:
-    config = build_run(tmp_path, machine__zero_stage=1)
+def test_ranks_without_a_micro_batch_are_warned_about_with_the_way_out() -> None:
+    config = build_config(machine__zero_stage=1)
     engine: Any = SimpleNamespace(zero_stage=1)
     (warning,) = _machine_warnings(config, engine=engine, plan=build_plan(), world_size=2)
     assert "cut into 1 micro-batches for 2 ranks" in warning
@@ -87,11 +87,11 @@ def test_every_source_is_named_by_where_it_comes_from() -> None:
     }
 
 
-def test_steps_are_cut_by_the_machine_section_once_it_is_resolved(tmp_path: Path) -> None:
+def test_steps_are_cut_by_the_machine_section_once_it_is_resolved() -> None:
     machine = {"micro_batch_tokens": 512, "micro_batch_size": 4, "min_micro_batches": 3, "micro_batch_overhead": 7}
-    config = build_run(tmp_path, **{f"machine__{key}": value for key, value in machine.items()})
+    config = build_config(**{f"machine__{key}": value for key, value in machine.items()})
     assert _cut(config) == Cut(512, 4, 3, 7)
-    unresolved = build_run(tmp_path, machine__micro_batch_tokens=None)
+    unresolved = build_config(machine__micro_batch_tokens=None)
     with pytest.raises(AssertionError, match="resolve_machine comes first"):
         _cut(unresolved)
 
@@ -117,8 +117,8 @@ def test_a_new_run_begins_at_the_first_step() -> None:
     assert first_progress(None) == Progress(0, Position(0, 0))
 
 
-def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one(tmp_path: Path) -> None:
-    check_model(build_run(tmp_path))
+def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one() -> None:
+    check_model(build_config())
 
 
 def test_fp16_that_the_device_or_the_model_cannot_train_is_refused_before_any_data(

@@ -149,7 +149,7 @@ def test_the_probe_answers_what_is_asked_and_no_more(
 
 
 def test_the_longest_rows_come_first_by_both_sides_together_and_ties_stay_in_order() -> None:
-    tokens: Any = SimpleNamespace(source_lengths=np.int32([3, 9, 5, 1]), target_lengths=np.int32([5, 1, 3, 1]))
+    tokens: Any = SimpleNamespace(source_lengths=np.array([3, 9, 5, 1]), target_lengths=np.array([5, 1, 3, 1]))
     assert longest_rows(tokens).tolist() == [1, 0, 2, 3]
 
 

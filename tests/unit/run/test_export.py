@@ -9,9 +9,8 @@ import pytest
 
 from dstrain.errors import UserError
 from dstrain.run.export import export_checkpoint, generation_settings, load_run_tokenizer
-from tests.system.runs import build_run
 from tests.unit.evaluation.evaluation_cases import END, LANGUAGES, WordTokenizer, build_model
-from tests.unit.run.run_cases import write_run
+from tests.unit.run.run_cases import build_config, write_run
 
 
 def test_a_folder_that_exists_is_never_written_over(tmp_path: Path) -> None:
@@ -38,11 +37,9 @@ def test_a_missing_tokenizer_is_named_with_the_way_out(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_exported_model_generates_as_it_was_scored(
-    tmp_path: Path, changes: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    config = build_run(tmp_path, **{f"evaluation__{key}": value for key, value in changes.items()})
+def test_an_exported_model_generates_as_it_was_scored(changes: dict[str, Any], expected: dict[str, Any]) -> None:
+    config = build_config(**{f"evaluation__{key}": value for key, value in changes.items()})
     tokenizer: Any = WordTokenizer()
-    tokens: Any = SimpleNamespace(target_lengths=np.int32([4, 9, 7]))
+    tokens: Any = SimpleNamespace(target_lengths=np.array([4, 9, 7], dtype=np.int32))
     found = dict(generation_settings(build_model("m2m100"), config=config, tokenizer=tokenizer, tokens=tokens))
     assert found == expected | {"decoder_start_token_id": END, "forced_bos_token_id": LANGUAGES["en"]}

@@ -18,14 +18,13 @@ from dstrain.run.scoring import Target, _as_section, _next_pending, _renew, _sav
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import ScoredData, ScoredTexts, Scores, read_score_file
-from tests.system.runs import build_run
-from tests.unit.run.run_cases import CPU, write_run
+from tests.unit.run.run_cases import CPU, build_config, write_run
 
 RESULT = EvaluationResult(Scores(scores={"bleu": 30.0}, num_rows=1), ScoredTexts(["a"], ["b"], ["c"]))
 
 
-def test_a_single_process_needs_no_process_group(tmp_path: Path) -> None:
-    ranks = join_scorers(read_process_info({}), config=build_run(tmp_path), rendezvous=None)
+def test_a_single_process_needs_no_process_group() -> None:
+    ranks = join_scorers(read_process_info({}), config=build_config(), rendezvous=None)
     assert (ranks.rank, ranks.world_size, ranks.group) == (0, 1, None)
 
 
@@ -113,7 +112,7 @@ def test_of_a_run_without_pending_evaluations_none_is_next(tmp_path: Path) -> No
 def test_the_recipes_revision_belongs_to_the_recipes_own_model(
     tmp_path: Path, asked: str, revision: str | None
 ) -> None:
-    config = build_run(tmp_path, model={"name": "some/model", "revision": "abc", "layerdrop": 0.1})
+    config = build_config(model={"name": "some/model", "revision": "abc", "layerdrop": 0.1})
     request = EvaluationRequest(config, asked, None, tmp_path, is_pending=False, card_of=None, ignored=())
     section = _as_section(request)
     assert (section.name, section.revision, section.layerdrop) == (asked, revision, 0.1)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from dstrain.run import training
 from dstrain.run.training import _build_recorder, _empty_folder
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.rows import append_row
 from dstrain.training.state import new_event
 
 
@@ -53,14 +53,14 @@ def test_rank_0_writes_rows_with_the_number_of_its_lease_and_the_others_write_no
 def test_rows_wait_in_order_while_the_disk_is_full_and_the_warning_comes_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    append_row, is_full = training.append_row, True
+    is_full = True
 
     def append(path: Path, row: dict[str, Any]) -> None:
         if is_full:
             raise OSError(errno.ENOSPC, "No space left on device")
         append_row(path, row)
 
-    monkeypatch.setattr(training, "append_row", append)
+    monkeypatch.setattr("dstrain.run.training.append_row", append)
     record = _build_recorder(build_assembly(tmp_path))
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):
