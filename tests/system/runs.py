@@ -81,19 +81,15 @@ def _train(
     allowed: Sequence[str],
     allocation_end: float | None,
 ) -> int:
+    from dstrain.run.launch import Launch
     from dstrain.run.training import run
 
     logging.getLogger("dstrain").setLevel(logging.WARNING)
     config = RunConfig.model_validate(values)
     if stop_after is not None and process.rank == 0:
         threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
-    return run(
-        config,
-        process=process,
-        command="python -m dstrain.train",
-        allowed=allowed,
-        allocation_end=allocation_end,
-    )
+    launch = Launch(process, "python -m dstrain.train", allow_changed=tuple(allowed), allocation_end=allocation_end)
+    return run(config, launch=launch)
 
 
 def _stop_later(run_dir: Path, step: int) -> None:

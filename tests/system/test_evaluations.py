@@ -14,8 +14,8 @@ from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
-from dstrain.run_folder.reading import read_exported_step
 from dstrain.run.scoring import join_scorers, sole_scorer
+from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
 from dstrain.run_folder.rows import EvalRow
 from dstrain.status.inspect import inspect_status
