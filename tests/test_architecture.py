@@ -92,6 +92,37 @@ ONLY_IN: dict[str, frozenset[str]] = {
 }
 """Library to the only rooms that import it."""
 
+PROGRAMS = frozenset({"cli", "train", "evaluate", "__main__"})
+"""What stands directly under dstrain/ is a program that somebody starts; the rest lies in rooms."""
+
+MAX_FLOORS = 9
+"""The longest way of imports from a program down to a room that imports none."""
+
+WRITERS: dict[str, str] = {
+    "dstrain.run_folder.atomic": "the writer",
+    "dstrain.run_folder.claims": "a claim is created by a hard link, which fails where the name exists",
+    "dstrain.run_folder.scores": "into a folder that is renamed when it is complete",
+    "dstrain.attempt.hangs": "whichever rank is first creates the file, and nobody replaces it",
+    "dstrain.attempt.rank_records": "rewritten in place, in microseconds, through an open descriptor",
+    "dstrain.attempt.watchdog": "faulthandler writes stacks into an open descriptor while Python cannot run",
+    "dstrain.checkpoint.parts": "tensors in blocks, hashed as they are written; the manifest makes them count",
+    "dstrain.checkpoint.store": "renames the directories of checkpoints",
+    "dstrain.cluster.rendezvous": "a port for the seconds until the ranks have met; cluster lies below run_folder",
+    "dstrain.data.bad_rows": "part of a token set",
+    "dstrain.data.tokens": "into a folder of the cache that is renamed when it is complete",
+    "dstrain.models.save": "into a folder that is renamed when it is complete",
+    "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",
+    "dstrain.drill.drill": "the drill's own folder",
+    "dstrain.drill.launch": "the drill's own log",
+    "dstrain.run.autotune": "a temporary folder",
+    "dstrain.run.prepare": "into a folder that is renamed when it is complete",
+    "dstrain.run.autotune_probe": "resets the peak memory in /proc",
+}
+"""The modules that write files other than by run_folder/atomic.py, and why."""
+
+UNTESTED: dict[str, str] = {}
+"""Modules without a test file of their own name, and where they are tested."""
+
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
 UNSAFE_MODULES = frozenset({"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"})
@@ -143,6 +174,20 @@ def test_the_table_itself_has_no_cycle() -> None:
     graphlib.TopologicalSorter(ROOMS).prepare()
 
 
+def test_directly_under_the_package_are_programs_and_the_errors_that_all_rooms_share() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert modules | {"cli"} == PROGRAMS | {"errors"}
+    assert packages == ROOMS.keys() - modules
+
+
+def test_the_house_has_few_floors() -> None:
+    def floor(room: str) -> int:
+        return 1 + max((floor(other) for other in ROOMS[room] - {"errors"}), default=0)
+
+    assert max(map(floor, ROOMS.keys() - {"__main__"})) <= MAX_FLOORS
+
+
 @every_module
 def test_imports_follow_the_table(module: str) -> None:
     room = room_of(module)
@@ -186,6 +231,67 @@ print(json.dumps(brought))
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {}
+
+
+def run_folder_names() -> frozenset[str]:
+    """File and folder names that `RunFolder` owns, as far as they are not made of a step or a name."""
+    layout = TREES["dstrain.run_folder.layout"]
+    divisions = (node for node in ast.walk(layout) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
+    named = (node.right.value for node in divisions if isinstance(node.right, ast.Constant))
+    return frozenset(name for name in named if isinstance(name, str)) | {"best", "final", "training_step.json"}
+
+
+def literal_names(module: str) -> Iterator[tuple[ast.AST, str]]:
+    """Names in a module's code: `path / "name"`, and any text that is a file name with its suffix."""
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+            yield node, str(node.right.value).split("/")[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            yield node, node.value
+
+
+@every_module
+def test_names_of_a_run_folder_come_from_its_layout(module: str) -> None:
+    if module != "dstrain.run_folder.layout":
+        found = [(where(module, node), name) for node, name in literal_names(module) if name in run_folder_names()]
+        assert found == []
+
+
+def test_the_layout_owns_names_that_the_search_would_find() -> None:
+    assert {"config.yaml", "metrics.jsonl", "checkpoints", "lease", "best"} <= run_folder_names()
+
+
+def writes(module: str) -> Iterator[str]:
+    """Calls that create, replace or rename a file."""
+    for call in ast.walk(TREES[module]):
+        if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute):
+            continue
+        name, first = call.func.attr, call.args[0] if call.args else None
+        mode = first.value if isinstance(first, ast.Constant) else ""
+        if (
+            name in ("write_text", "write_bytes", "rename", "link", "copyfile", "copytree", "move", "ftruncate")
+            or (name == "open" and isinstance(mode, str) and set(mode) & set("wax+"))
+            or (name == "replace" and len(call.args) == 1 and not call.keywords)
+        ):
+            yield f"{where(module, call)}: {ast.unparse(call.func)}"
+
+
+@every_module
+def test_files_are_written_by_the_writer_of_run_folder(module: str) -> None:
+    assert module in WRITERS or list(writes(module)) == []
+
+
+def test_every_exception_among_the_writers_writes() -> None:
+    assert [module for module in WRITERS if not list(writes(module))] == []
+
+
+@every_module
+def test_every_module_has_a_test_of_its_own_name(module: str) -> None:
+    path = MODULES[module].relative_to(PACKAGE)
+    if path.name in ("__init__.py", "__main__.py"):
+        return
+    test = ROOT / "tests" / "unit" / path.parent / f"test_{path.name}"
+    assert test.exists() != (module in UNTESTED), f"{test.relative_to(ROOT)} or a reason in UNTESTED"
 
 
 @every_module

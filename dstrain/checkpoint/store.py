@@ -280,4 +280,4 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
     there = ", ".join(str(name.step) for path in directories if (name := parse_checkpoint_name(path))) or "none"
     why = f"; not whole: {'; '.join(broken)}" if broken else ""
     wanted = "no checkpoint that is whole" if step is None else f"no whole checkpoint of step {step}"
-    raise UserError(f"{run_dir / 'checkpoints'}: {wanted} (steps there: {there}){why}")
+    raise UserError(f"{RunFolder(run_dir).checkpoints}: {wanted} (steps there: {there}){why}")

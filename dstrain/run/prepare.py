@@ -25,7 +25,7 @@ from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_toke
 from dstrain.errors import UserError
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.run_folder.atomic import shared_folder, write_file
+from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
 
@@ -112,7 +112,8 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         report = load_token_set(tokens).report
         log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
-        shutil.copyfile(tokens / BAD_ROWS, folder.bad_rows(split))
+        with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:
+            shutil.copyfileobj(listed, file)
         made.append(str(tokens))
     return made
 
@@ -120,10 +121,12 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
     """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
     added = _task_tokens(config) if config.task.kind == "parsing" else []
-    if config.model.scratch is None:
-        _save_pretrained(config, added=added, folder=folder)
-    else:
-        shutil.copytree(_train_once(config, config.model.scratch, added=added), folder, dirs_exist_ok=True)
+    trained = None if config.model.scratch is None else _train_once(config, config.model.scratch, added=added)
+    with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp"), keep_same=True) as draft:
+        if trained is None:
+            _save_pretrained(config, added=added, folder=draft)
+        else:
+            shutil.copytree(trained, draft, dirs_exist_ok=True)
     return load_tokenizer(str(folder))
 
 

@@ -4,6 +4,7 @@ A new version is written under a temporary name beside the old one, and renamed.
 never a part of it. `durable` also makes the new version survive a power cut, which costs a sync.
 """
 
+import filecmp
 import json
 import os
 import secrets
@@ -41,14 +42,18 @@ def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def new_folder(path: Path, *, draft: Path, durable: bool = True) -> Iterator[Path]:
+def new_folder(path: Path, *, draft: Path, durable: bool = True, keep_same: bool = False) -> Iterator[Path]:
     """`draft`, an empty folder that is renamed to `path` when the block ends without an error.
 
-    An old folder at `path` is replaced. What an earlier kill left at `draft` is removed first.
+    An old folder at `path` is replaced; with `keep_same` it stays if it has the same files, so that readers always find them.
+    What an earlier kill left at `draft` is removed first.
     """
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     yield draft
+    if keep_same and _are_same(draft, path):
+        shutil.rmtree(draft)
+        return
     if durable:
         sync_tree(draft)
     put_in_place(draft, path=path, durable=durable)
@@ -123,6 +128,12 @@ def sync_tree(folder: Path) -> None:
     """Make a folder with everything in it survive a power cut."""
     for path in (*folder.rglob("*"), folder):
         sync_path(path)
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    """Whether two folders hold the same files."""
+    names, others = (sorted(path.relative_to(top) for path in top.rglob("*") if path.is_file()) for top in (one, other))
+    return names == others and all(filecmp.cmp(one / name, other / name, shallow=False) for name in names)
 
 
 def _set_aside(folder: Path) -> Path:

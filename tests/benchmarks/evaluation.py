@@ -149,15 +149,10 @@ def evaluate_ours(case: Case) -> EvaluationResult:
     """The whole evaluation of this project, scores included."""
     result = evaluate(
         case.model,
-        loss_module=Seq2SeqLoss(case.model),
-        tokenizer=case.tokenizer,
         tokens=case.tokens,
+        tokenizer=case.tokenizer,
         config=case.config,
-        generation_arguments=case.arguments,
-        rank=0,
-        world_size=1,
-        gather=lambda results: [results],
-        device=DEVICE,
+        ranks=Ranks(process=read_process_info({}), device=DEVICE, group=None),
     )
     assert result is not None
     return result
@@ -211,18 +206,18 @@ def compare(case: Case, *, num_beams: int, num_rounds: int) -> dict[str, Any]:
     for _ in range(num_rounds):
         seconds, result = timed(partial(evaluate_ours, case))
         ours.append(seconds)
-        settings = {"max_new_tokens": result.generation["max_new_tokens"], "num_rows": result.num_rows}
+        settings = {"max_new_tokens": result.scores.generation["max_new_tokens"], "num_rows": result.scores.num_rows}
         seconds, (hypotheses, stock_scores) = timed(partial(evaluate_stock, case, **settings))
         stock.append(seconds)
         print(f"beams {num_beams}: stock {stock[-1][0]:.1f} s, ours {ours[-1][0]:.1f} s", flush=True)
     with patch("dstrain.evaluation.generate.unserved", return_value="asked for"):
-        alike = evaluate_ours(case).hypotheses
+        alike = evaluate_ours(case).texts.hypotheses
     differing, differing_in_same_batches = (
-        [row for row, text in enumerate(texts) if text != result.hypotheses[row]] for texts in (hypotheses, alike)
+        [row for row, text in enumerate(texts) if text != result.texts.hypotheses[row]] for texts in (hypotheses, alike)
     )
     return {
         "num_beams": num_beams,
-        "num_rows": result.num_rows,
+        "num_rows": result.scores.num_rows,
         "seconds": {"stock": [clock for clock, _ in stock], "ours": [clock for clock, _ in ours]},
         "core_seconds": {"stock": [cores for _, cores in stock], "ours": [cores for _, cores in ours]},
         "ratio": median(clock for clock, _ in stock) / median(clock for clock, _ in ours),
@@ -231,9 +226,9 @@ def compare(case: Case, *, num_beams: int, num_rounds: int) -> dict[str, Any]:
         "differing_rows": differing,
         "differing_rows_in_same_batches": differing_in_same_batches,
         "scores_of_stock": stock_scores,
-        "scores": result.scores,
-        "generation": result.generation,
-        "warnings": result.warnings,
+        "scores": result.scores.scores,
+        "generation": result.scores.generation,
+        "warnings": list(result.scores.warnings),
     }
 
 

@@ -80,15 +80,10 @@ def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> A
         with engine.gathered() as whole:
             result = evaluate(
                 whole,
-                loss_module=Seq2SeqLoss(whole),
-                tokenizer=WordTokenizer(),
                 tokens=Tokens(),
+                tokenizer=WordTokenizer(),
                 config=config,
-                generation_arguments=lambda language: {},
-                rank=ranks.rank,
-                world_size=ranks.world_size,
-                gather=ranks.gather,
-                device=ranks.device,
+                ranks=ranks,
             )
         results.append(result)
         batch = build_batch(
@@ -103,7 +98,7 @@ def test_scores_on_two_sharded_ranks_equal_those_of_one_rank(kind: str, stage: i
     alone = run_ranks(train_and_evaluate, kind, 0, num_beams, world_size=1)[0]
     ranks = run_ranks(train_and_evaluate, kind, stage, num_beams, world_size=2)
     assert ranks[1] == [None, None]
-    assert len(set(alone[0].hypotheses)) > 5
+    assert len(set(alone[0].texts.hypotheses)) > 5
     assert ranks[0][0] == alone[0]
-    assert ranks[0][1].scores["loss"] == pytest.approx(alone[1].scores["loss"], rel=1e-4)
-    assert alone[1].scores["loss"] != alone[0].scores["loss"]
+    assert ranks[0][1].scores.scores["loss"] == pytest.approx(alone[1].scores.scores["loss"], rel=1e-4)
+    assert alone[1].scores.scores["loss"] != alone[0].scores.scores["loss"]

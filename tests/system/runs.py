@@ -88,12 +88,7 @@ def _train(
     config = RunConfig.model_validate(values)
     if stop_after is not None and process.rank == 0:
         threading.Thread(target=_stop_later, args=(Path(config.run_dir), stop_after), daemon=True).start()
-    launch = Launch(
-        process,
-        command="python -m dstrain.train",
-        allow_changed=tuple(allowed),
-        allocation_end=allocation_end,
-    )
+    launch = Launch(process, "python -m dstrain.train", allow_changed=tuple(allowed), allocation_end=allocation_end)
     return run(config, launch=launch)
 
 

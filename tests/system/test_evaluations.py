@@ -14,8 +14,9 @@ from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
-from dstrain.models.save import exported_step
 from dstrain.run.scoring import join_scorers, sole_scorer
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
 from dstrain.run_folder.rows import EvalRow
 from dstrain.status.inspect import inspect_status
@@ -68,8 +69,8 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
     assert values(record.eval_rows) == values(expected.eval_rows)
     assert record.pending_rows == ()
     assert expected.best is not None
-    assert exported_step(run_dir / "best") == expected.best.step
-    assert exported_step(run_dir / "final") == 14
+    assert read_exported_step(run_dir / "best") == expected.best.step
+    assert read_exported_step(run_dir / "final") == 14
     table = [line for line in (run_dir / "README.md").read_text().splitlines() if line.startswith("| ")]
     assert [line for line in (straight / "README.md").read_text().splitlines() if line in table and "| 14 " in line]
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
@@ -78,14 +79,14 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
 def test_scoring_a_finished_run_is_no_start_of_it(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = inspect_status(straight, now=0.0, observer=this_process())
     assert main([str(straight), "--pending"]) == 0
-    assert f"{straight}: no evaluation is due" in capsys.readouterr().out
+    assert f"{straight}: no evaluation is pending" in capsys.readouterr().out
     after = inspect_status(straight, now=0.0, observer=this_process())
     assert (after.state, after.since, after.starts) == (before.state, before.since, before.starts)
 
 
 def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ranks = join_scorers(read_process_info({}), config=load_record(straight).config, rendezvous=None)
-    with sole_scorer(straight, ranks=ranks, stale_seconds=60.0):
+    with sole_scorer(RunFolder(straight), ranks=ranks, stale_seconds=60.0):
         assert main([str(straight), "--pending"]) == 1
     said = capsys.readouterr().err
     assert f"{straight / 'scores'}: process {os.getpid()} on " in said

@@ -95,6 +95,18 @@ def test_a_kill_between_the_two_renames_loses_neither_folder(tmp_path: Path, mon
     assert (folder / "file").read_text() == "first"
 
 
+@pytest.mark.parametrize(("content", "is_kept"), [("first", True), ("other", False)])
+def test_an_older_folder_with_the_same_files_may_be_kept(content: str, is_kept: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    fill(folder, "first")
+    inode = folder.stat().st_ino
+    with new_folder(folder, draft=tmp_path / "draft", keep_same=True) as draft:
+        (draft / "file").write_text(content)
+    assert (folder / "file").read_text() == content
+    assert (folder.stat().st_ino == inode) == is_kept
+    assert names(tmp_path) == ["folder"]
+
+
 def test_of_two_that_make_the_same_folder_the_first_to_finish_stays(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "key"
     with shared_folder(folder) as slow:
