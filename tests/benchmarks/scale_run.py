@@ -22,7 +22,7 @@ from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_ran
 from dstrain.attempt.watchdog import find_lost
 from dstrain.checkpoint.manifest import FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
-from dstrain.checkpoint.saver import WholeCheckpoints
+from dstrain.checkpoint.saver import ValidCheckpoints
 from dstrain.checkpoint.state import STATE_FILE, RunState
 from dstrain.checkpoint.store import CheckpointName, begin_save, carry_out, commit_save, plan_pruning
 from dstrain.cluster.environment import ProcessInfo
@@ -85,14 +85,14 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
     RunFolder(run_dir).config.write_text(dump_config(load_config(CONFIG)))
     write_run_info(run_dir, {"world_size": num_ranks, "total_steps": 2 * num_steps})
     append_row(RunFolder(run_dir).metrics, {"kind": "event", "event": "start", "step": 0, "lease": lease.number})
-    is_whole = WholeCheckpoints()
+    is_valid = ValidCheckpoints()
     for step in range(1, num_steps + 1):
         watch("steps", lambda step=step: enter_step(phases, step=step))  # type: ignore[misc]
         if step % LOG_EVERY == 0:
             watch("rows", lambda step=step: append_row(RunFolder(run_dir).metrics, build_row(step)))  # type: ignore[misc]
         if step % max(1, num_steps // SAVES) == 0:
             lease.renew()
-            save = (run_dir, lease, step, num_ranks, is_whole)
+            save = (run_dir, lease, step, num_ranks, is_valid)
             watch("saves", lambda save=save: save_checkpoint(*save))  # type: ignore[misc]
     for each in phases:
         each.close()
@@ -153,7 +153,7 @@ def build_row(step: int) -> dict[str, Any]:
     return {"kind": "train"} | asdict(row)
 
 
-def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_whole: WholeCheckpoints) -> None:
+def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_valid: ValidCheckpoints) -> None:
     """One checkpoint by the protocol of the saver, with a weight and a moment a rank; then the older ones are removed."""
     root, tensors = run_dir / "checkpoints", {"master/weight@0": torch.full((8,), float(step))}
 
@@ -187,7 +187,7 @@ def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_w
         keep_last=KEEP_LAST,
         keep_steps=[],
         keep_weights_every=None,
-        is_whole=is_whole,
+        is_valid=is_valid,
     )
     carry_out(pruning, on_stage=on_stage)
 

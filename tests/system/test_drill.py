@@ -148,7 +148,7 @@ def test_a_checkpoint_of_weights_alone_is_exported_as_the_model_of_its_step(run_
 def test_export_says_what_is_not_there_and_writes_over_nothing(run_dir: Path, tmp_path: Path) -> None:
     result = export(run_dir, tmp_path / "model", "--step", "7")
     assert result.exit_code == 1
-    assert "no whole checkpoint of step 7 (steps there: 12, " in result.stderr
+    assert "no valid checkpoint of step 7 (steps there: 12, " in result.stderr
     assert not (tmp_path / "model").exists()
     before = (run_dir / "best" / "training_step.json").read_text()
     result = export(run_dir, run_dir / "best", "--step", "4")

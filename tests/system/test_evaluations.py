@@ -140,4 +140,4 @@ def test_what_a_run_does_not_have_is_refused_with_what_it_has(
     straight: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(straight), "--step", "5"]) == 1
-    assert "no whole checkpoint of step 5 (steps there: 14, 12" in capsys.readouterr().err
+    assert "no valid checkpoint of step 5 (steps there: 14, 12" in capsys.readouterr().err

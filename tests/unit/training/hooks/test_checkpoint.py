@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.checkpoint.saver import Outcome
+from dstrain.checkpoint.saver import SaveOutcome
 from dstrain.config.machine import Checkpoint
 from dstrain.data.plan import Position
 from dstrain.training.hooks.checkpoint import CheckpointHook
@@ -19,19 +19,19 @@ class Saves:
     def __init__(self, *, problem: str | None = None) -> None:
         self.calls: list[object] = []
         self.problem = problem
-        self.in_flight: list[Outcome] = []
+        self.in_flight: list[SaveOutcome] = []
 
-    def save(self, progress: Progress) -> list[Outcome]:
+    def save(self, progress: Progress) -> list[SaveOutcome]:
         before = self.finish()
         self.calls.append(progress)
         directory = None if self.problem else Path(f"step-{progress.step}")
-        self.in_flight = [Outcome(progress.step, directory, self.problem)]
+        self.in_flight = [SaveOutcome(progress.step, directory, self.problem)]
         return before
 
-    def poll(self) -> list[Outcome]:
+    def poll(self) -> list[SaveOutcome]:
         return []
 
-    def finish(self) -> list[Outcome]:
+    def finish(self) -> list[SaveOutcome]:
         self.calls += ["finish"] * len(self.in_flight)
         ended, self.in_flight = self.in_flight, []
         return ended
