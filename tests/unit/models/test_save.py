@@ -36,7 +36,7 @@ def check(model: Tiny, folder: Path) -> None:
     check_export(folder, model=model.model, sources=sources, pad_token_id=model.tokenizer.pad_token_id)
 
 
-def test_an_exported_model_is_the_live_one_and_names_its_step(model: Tiny, tmp_path: Path) -> None:
+def test_an_exported_model_equals_the_live_one_and_names_its_step(model: Tiny, tmp_path: Path) -> None:
     before = model.model.generation_config
     export(model, tmp_path / "best")
     check(model, tmp_path / "best")
