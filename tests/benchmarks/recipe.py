@@ -3,9 +3,9 @@
 `python -m tests.benchmarks.recipe [--repeats 3] [--threads 2] [--json FILE]` (needs `pip install accelerate` for the Trainer, and
 the real rows of tests/conftest.py). The recipe is that of the card t5-small-pointer-mtop, scaled down: a small mT5 on MTOP in
 pointer form, updates of accumulated batches of 16 rows, greedy evaluations. A side is one command in its own process, from start
-to end, including imports; the sides take turns. Both read the same files with the same tokenizer, begin with the same weights, and
-have the same number of updates, of evaluations on the same rows and of checkpoints with optimizer state. The Trainer takes rows
-in random order, which is its default; its loss is corrected to the mean over the update; its evaluations, in batches of 16,
+to end, including imports; the sides take turns. Both read the same files with the same tokenizer, start from the same weights,
+and have the same number of updates, of evaluations on the same rows and of checkpoints with optimizer state. The Trainer takes
+rows in random order, which is its default; its loss is corrected to the mean over the update; its evaluations, in batches of 16,
 compute loss, generated text and exact match. Our side runs the recipe with `launch/train.py`.
 """
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from dstrain.checkpoint.pending import list_pending
 from dstrain.config.schema import RunConfig
-from dstrain.models.save import exported_step
+from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
 from dstrain.slurm.evaluation_jobs import job_name
 from tests.slurm.jobs import TWO_BY_TWO, build_recipe, call, submit, until
@@ -33,7 +33,7 @@ def test_evaluations_of_a_small_job_are_added_while_the_run_trains_and_equal_tho
     assert [row.scores for row in record.eval_rows] == [row.scores for row in expected.eval_rows]
     assert [row["step"] for row in read_rows(config, kind="eval")] == []  # the run itself made none
     assert expected.best is not None
-    assert exported_step(run_dir / "best") == expected.best.step
+    assert read_exported_step(run_dir / "best") == expected.best.step
     card = (run_dir / "README.md").read_text()
     assert all(f"| {row.step} " in card for row in expected.eval_rows)
     assert "left to another job" in job.log()

@@ -14,8 +14,8 @@ from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
-from dstrain.models.save import exported_step
 from dstrain.run.scoring import join_scorers, sole_scorer
+from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
 from dstrain.run_folder.rows import EvalRow
 from dstrain.status.inspect import inspect_status
@@ -68,8 +68,8 @@ def test_evaluations_by_another_job_equal_those_of_the_run_itself(straight: Path
     assert values(record.eval_rows) == values(expected.eval_rows)
     assert record.pending_rows == ()
     assert expected.best is not None
-    assert exported_step(run_dir / "best") == expected.best.step
-    assert exported_step(run_dir / "final") == 14
+    assert read_exported_step(run_dir / "best") == expected.best.step
+    assert read_exported_step(run_dir / "final") == 14
     table = [line for line in (run_dir / "README.md").read_text().splitlines() if line.startswith("| ")]
     assert [line for line in (straight / "README.md").read_text().splitlines() if line in table and "| 14 " in line]
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
