@@ -1,7 +1,7 @@
-"""What a checkpoint directory says of itself: its files with sizes and hashes. Reads and checks; knows no tensors.
+"""The manifest of a checkpoint: its files with sizes and hashes. Writes, reads and checks it; knows no tensors.
 
-Everything here may meet the files of a stranger: sizes are looked at before anything is read, paths cannot leave their
-directory, and whatever is malformed ends in a CheckpointError.
+The files may be from an untrusted source: sizes are checked before anything is read, paths cannot leave their directory,
+and anything malformed raises a CheckpointError.
 """
 
 import hashlib
@@ -21,19 +21,19 @@ MANIFEST = "manifest.json"
 FORMAT = 2
 BLOCK_BYTES = 1 << 20
 MAX_MANIFEST_BYTES = 16 << 20
-"""That of 10 000 ranks is a quarter of it."""
+"""Four times the manifest of 10,000 ranks."""
 MAX_KEYS = 1000
-"""Versions or scores in a manifest."""
+"""Most versions or scores in a manifest."""
 MAX_FAULTS = 100
-"""Faults in one file of which the first is described; more are counted, since a description takes a kilobyte."""
+"""With more faults in one file they are only counted: describing the first needs about 1 kB of memory per fault."""
 MAX_SHOWN = 200
-"""Characters of what a file holds in a message."""
+"""Characters of a file's content shown in a message."""
 
 
 def _check_few(value: Any) -> Any:
-    # asked before its items are: each wrong one costs a hundred times its size
+    # checked before the items: an error about each wrong item takes a hundred times its size
     if isinstance(value, dict) and len(value) > MAX_KEYS:
-        raise ValueError(f"has {len(value)} keys, at most {MAX_KEYS} are sensible")
+        raise ValueError(f"has {len(value)} keys, at most {MAX_KEYS} are allowed")
     return value
 
 
@@ -42,7 +42,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class CheckpointError(UserError):
-    """A checkpoint that is not whole; the message names the file and what is wrong with it."""
+    """A checkpoint that is not valid; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +60,23 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The mark that a checkpoint is whole: written last."""
+    """The mark of a complete checkpoint: written last."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     step: Count
     lease: Count
-    """Number of the writer's lease on the run folder: of two writers the later one has the higher."""
+    """Number of the writer's lease on the run folder; a later writer has a higher number."""
     world_size: Annotated[int, Field(ge=1)]
     recipe_hash: str
     recipe: dict[str, Any]
-    """The recipe half of the configuration, so that a change can be named."""
+    """The recipe part of the configuration, so that an error can name a changed key."""
     versions: Annotated[dict[str, str], BeforeValidator(_check_few)]
     files: Annotated[tuple[FileEntry, ...], FailFast()]
     scores: Annotated[dict[str, float] | None, BeforeValidator(_check_few)] = None
-    """What the evaluation at this very step gave; None where there was none."""
+    """Scores of the evaluation at this step; None if there was none."""
     content: Literal["full", "weights"] = "full"
-    """A checkpoint of weights only can be exported, not gone on from."""
+    """A checkpoint of weights only can be exported, but not resumed from."""
     format: int = FORMAT
 
 
@@ -93,17 +93,17 @@ def hash_file(path: Path) -> str:
 
 
 def save_manifest(manifest: Manifest, *, directory: Path) -> None:
-    """Write and sync the manifest and the names in its directory; the files it names must have been synced before."""
+    """Write the manifest and sync it and its directory; the files it names must be synced already."""
     values = asdict(manifest)
     content = _dump(values | {"sha256": _own_hash(values)})
     write_file(directory / MANIFEST, content, durable=True)
 
 
 def load_manifest(directory: Path) -> Manifest:
-    """A checkpoint's manifest, checked in form and against its own hash, but not against the files.
+    """A checkpoint's manifest: its form and its own hash are checked, the files it names are not.
 
     Raises:
-        CheckpointError: there is none, or it is malformed.
+        CheckpointError: it is missing or malformed.
     """
     path = directory / MANIFEST
     try:
@@ -129,10 +129,10 @@ def load_manifest(directory: Path) -> Manifest:
 
 
 def verify_checkpoint(directory: Path) -> Manifest:
-    """The manifest of a checkpoint whose every file has the stated size and hash.
+    """The manifest of a checkpoint, after checking size and hash of every file.
 
     Raises:
-        CheckpointError: names the first file that is missing, has another size or another content.
+        CheckpointError: names the first file that is missing or has a different size or content.
     """
     manifest = load_manifest(directory)
     for entry in manifest.files:
@@ -141,22 +141,22 @@ def verify_checkpoint(directory: Path) -> Manifest:
 
 
 def read_bounded(path: Path, *, max_bytes: int) -> bytes:
-    """A file's content, if it is not larger than it can rightly be.
+    """A file's content, if it has at most `max_bytes` bytes.
 
     Raises:
-        CheckpointError: it is larger, or no ordinary file.
+        CheckpointError: it is larger, or not a regular file.
         OSError: it cannot be read.
     """
-    status = path.lstat()  # of a link itself, which may lead outside
+    status = path.lstat()  # not followed: a link may lead outside
     if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: no ordinary file")
+        raise CheckpointError(f"{path}: not a regular file")
     if status.st_size > max_bytes:
-        raise CheckpointError(f"{path}: larger than {max_bytes} bytes, so not what it should be")
+        raise CheckpointError(f"{path}: larger than {max_bytes} bytes, the most that is accepted")
     return path.read_bytes()
 
 
 def describe_fault(error: ValidationError) -> str:
-    """The first thing that is wrong with a stranger's file, in a short line that may be printed."""
+    """The first fault of an untrusted file, as a short line that is safe to print."""
     if error.error_count() > MAX_FAULTS:
         return f"{error.error_count()} faults"
     fault = error.errors(include_url=False, include_input=False)[0]
@@ -164,21 +164,21 @@ def describe_fault(error: ValidationError) -> str:
 
 
 def shown(text: str) -> str:
-    """A text out of a stranger's file, cut short and without what a terminal would obey."""
+    """A text from an untrusted file, shortened and without terminal control characters."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:MAX_SHOWN])
 
 
 def _parse(content: bytes, *, path: Path) -> Manifest:
     values = json.loads(content)
     own_hash = values.pop("sha256", None)
-    # asked first: another format may have other keys
+    # checked first: another format may have other keys
     if values.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {shown(repr(values.get('format')))}, this version reads {FORMAT}")
     if own_hash != _own_hash(values):
         raise CheckpointError(f"{path}: its content does not match its own sha256")
-    # 1e-5 and 1E-5 are equal numbers of different bits, and of a key given twice one is not seen
+    # the parsed values hide some changes: 1e-5 and 1E-5 are equal, and of a repeated key only the last is kept
     if content != _dump(values | {"sha256": own_hash}):
-        raise CheckpointError(f"{path}: not as it was written, byte for byte")
+        raise CheckpointError(f"{path}: its bytes are not those that were written")
     if unknown := values.keys() - {field.name for field in fields(Manifest)}:
         raise CheckpointError(f"{path}: malformed (unknown key {shown(min(unknown))!r})")
     return _MANIFEST.validate_json(json.dumps(values), strict=True)
@@ -200,7 +200,7 @@ def _verify_file(entry: FileEntry, *, directory: Path) -> None:
         raise CheckpointError(_leaves(entry, directory=directory))
     try:
         if not path.is_file():
-            raise CheckpointError(f"{path}: {'no ordinary file' if path.exists() else 'missing'}")
+            raise CheckpointError(f"{path}: {'not a regular file' if path.exists() else 'missing'}")
         size = path.stat().st_size
         sha256 = hash_file(path) if size == entry.size else ""
     except OSError as error:

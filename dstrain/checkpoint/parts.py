@@ -1,7 +1,7 @@
-"""Files of a checkpoint, written so that they survive a power cut, and hashed on the way. Knows no steps and no ranks.
+"""Writes the files of a checkpoint so that they survive a power cut, and hashes them meanwhile. Knows no steps and no ranks.
 
-Tensors are written in the safetensors format block by block: the library's writer holds a second copy of everything and
-the interpreter with it, while training wants to go on; its reader reads what is written here.
+Tensors are written block by block in the safetensors format, which the library's reader can read. The library's own writer
+is not used: it makes a second copy of everything and holds the interpreter lock, while training runs.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ WRITTEN_BYTES = 8 << 20
 
 
 def write_tensors(tensors: Mapping[str, Tensor], *, path: Path, on_stage: Callable[[str], None]) -> FileEntry:
-    """Write contiguous fp32 CPU tensors as a safetensors file and sync it; the entry is of what was meant to be written.
+    """Write contiguous fp32 CPU tensors as a safetensors file and sync it.
 
-    `on_stage` is told of every stage of the writing.
+    The hash in the returned entry is of the tensors in memory; the file is not read back. `on_stage` is called with each stage.
     """
     assert all(t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous() for t in tensors.values())
     header, position = {}, 0
@@ -46,7 +46,7 @@ def write_blocks(
     path: Path,
     on_stage: Callable[[str], None],
 ) -> FileEntry:
-    """Write, hash and sync a file; `num_bytes` of `blocks`, so that `on_stage` can be told of the half."""
+    """Write, hash and sync a file; `num_bytes` is the size of all `blocks`, needed to report the stage "part half written"."""
     digest, written, halfway = hashlib.sha256(), 0, False
     on_stage("write part")
     with path.open("wb", buffering=0) as stream:
@@ -68,7 +68,7 @@ def write_blocks(
 
 def _write_all(descriptor: int, block: memoryview | bytes) -> None:
     view = memoryview(block)
-    while view:  # a full disk or a signal may cut a write short
+    while view:  # a full disk or a signal can make a write shorter than requested
         view = view[os.write(descriptor, view) :]
 
 

@@ -1,7 +1,7 @@
-"""Whether a run goes on from a checkpoint, and from which: decided before the engine exists.
+"""Decides, before the engine exists, whether a run resumes and from which checkpoint.
 
-The recipe, the data, the tokenizer and the cut must be those that made the checkpoint; what differs is named with both
-values, and goes through only if its name was allowed.
+The recipe, the data, the tokenizer and the cut must be those of the checkpoint. Every difference is reported with both
+values and refused, unless the user has allowed that field to change.
 """
 
 import logging
@@ -21,24 +21,24 @@ from dstrain.run_folder.claims import Claim
 log = logging.getLogger(__name__)
 
 
-PLACE_OF_DATA = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path)")
-"""Recipe keys that may differ: another machine keeps the files elsewhere, and their content is compared itself."""
+DATA_PATHS = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path)")
+"""Recipe keys that may differ: another machine may keep the files elsewhere, and their content is compared instead."""
 
 
 class ResumeRefused(UserError):
-    """The run folder holds a checkpoint that this recipe or these data must not go on from."""
+    """The run folder has checkpoints, but the run must not resume from them with this recipe and these data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field in which an attempt differs from the checkpoint."""
+    """One difference between an attempt and the checkpoint."""
 
     field: str
     """A dotted key of the configuration, or `tokenizer`."""
     old: Any
     new: Any
     about: str = ""
-    """What the values are, where they are not the field's own."""
+    """What the values are, if not those of the configuration key itself."""
 
     def __str__(self) -> str:
         about = f" ({self.about})" if self.about else ""
@@ -48,40 +48,40 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
-    """What an attempt would train with, to be compared with what a checkpoint was trained with."""
+    """What an attempt would train with; compared with what the checkpoint was trained with."""
 
     recipe: Mapping[str, Any]
     data: Mapping[str, str]
     """As RunState.data."""
-    places: Mapping[str, str]
+    source_names: Mapping[str, str]
     """File or hub name of every source by its key in `data`."""
     cut: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Resume:
-    """The checkpoint to go on from."""
+    """The checkpoint to resume from."""
 
     directory: Path
     state: RunState
     world_size: int
     """Ranks that saved it."""
     allowed: tuple[Change, ...] = ()
-    """What has changed since, with the user's leave."""
+    """Changes since then that the user allowed."""
 
 
 def find_resume(
     root: Path, *, inputs: TrainingInputs, claims: Sequence[Claim] = (), allowed: Iterable[str] = ()
 ) -> Resume | None:
-    """The newest valid checkpoint under `root`, None for a new run.
+    """The newest valid checkpoint under `root`, or None for a new run.
 
     Args:
-        claims: of the run folder's lease, to pass over what a writer committed who had lost the folder.
+        claims: claims of the run folder, to skip checkpoints of a writer that no longer held the lease.
         allowed: fields that may have changed; `training` allows every key below it.
 
     Raises:
-        ResumeRefused: it was made by another recipe or from other data.
-        CheckpointError: its files are as its manifest says, and yet no state of a run.
+        ResumeRefused: the recipe or the data have changed, or no checkpoint is valid.
+        CheckpointError: the files match the manifest, but do not hold the state of a run.
     """
     found = newest_valid(
         root, claims=claims, on_broken=lambda problem: log.warning("not a valid checkpoint: %s", problem)
@@ -89,21 +89,21 @@ def find_resume(
     if found is None:
         if broken := current_dirs(root, claims=claims):
             raise ResumeRefused(
-                f"none of the {len(broken)} checkpoints in {root} is whole, so the run cannot go on: move that folder away to "
-                "begin again, or restore the files named above"
+                f"none of the {len(broken)} checkpoints in {root} is valid, so the run cannot resume: move that folder away to "
+                "start again, or restore the files named above"
             )
         for field in allowed:
-            log.warning("--allow-changed %s is ignored: there is no checkpoint to go on from", field)
+            log.warning("--allow-changed %s is ignored: there is no checkpoint to resume from", field)
         return None
     directory, manifest = found
     state = load_state(directory)
     if state.step != manifest.step:
-        raise CheckpointError(f"{directory / STATE_FILE}: of step {state.step}, the manifest says {manifest.step}")
+        raise CheckpointError(f"{directory / STATE_FILE}: is of step {state.step}, the manifest says {manifest.step}")
     changes = list(find_changes(manifest, state=state, inputs=inputs))
     wanted = tuple(allowed)
     for field in wanted:
         if not any(_is_allowed(change.field, (field,)) for change in changes):
-            log.warning("--allow-changed %s is ignored: nothing of that name has changed", field)
+            log.warning("--allow-changed %s is ignored: no field of that name has changed", field)
     refused = [change for change in changes if not _is_allowed(change.field, wanted)]
     if refused:
         listed = "\n  ".join(map(str, refused))
@@ -117,24 +117,24 @@ def find_resume(
 
 
 def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs) -> Iterator[Change]:
-    """Everything in which an attempt differs from a checkpoint."""
+    """Every difference between an attempt and a checkpoint."""
     for key, old, new in differences(manifest.recipe, inputs.recipe):
-        if not PLACE_OF_DATA.fullmatch(key):
+        if not DATA_PATHS.fullmatch(key):
             yield Change(key, old, new)
     changed = [key for key in sorted({*state.data, *inputs.data}) if state.data.get(key) != inputs.data.get(key)]
     causes = [key for key in changed if key not in ("train", "eval")]
     for key in causes:
-        about = f"content of {inputs.places[key]}" if key in inputs.places else "fingerprint"
+        about = f"content of {inputs.source_names[key]}" if key in inputs.source_names else "fingerprint"
         yield Change(key, state.data.get(key), inputs.data.get(key), about=about)
     for split in changed:
-        # the token ids follow from sources, tokenizer and recipe: named themselves only where none of these explains them
+        # token ids follow from sources, tokenizer and recipe: they are reported only if none of these explains the change
         explained = any(cause == "tokenizer" or cause.startswith(f"data.{split}") for cause in causes)
         if split in ("train", "eval") and not explained and manifest.recipe == inputs.recipe:
             yield Change(
                 f"data.{split}", state.data.get(split), inputs.data.get(split), about="fingerprint of the token ids"
             )
     for key, old, new in differences(state.cut, inputs.cut):
-        yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout belongs to")
+        yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout depends on")
 
 
 def _is_allowed(field: str, allowed: Sequence[str]) -> bool:

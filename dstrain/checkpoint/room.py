@@ -1,5 +1,5 @@
-"""How much room a run's checkpoints and models need on disk: looked at before training, not after days of it. Pure but for
-asking the file system."""
+"""Disk space that a run's checkpoints and models need; checked before training starts. Pure except for one look at the
+file system."""
 
 import shutil
 from pathlib import Path
@@ -8,15 +8,15 @@ from dstrain.errors import UserError
 
 FP32_BYTES = 4
 SPARE_BYTES = 16 << 20
-"""Left free beside a checkpoint: manifests, metrics and cards must still find room."""
+"""Left free for manifests, metrics and cards."""
 MODELS = 2
-"""Exported model folders of a run: best and final; while one is replaced both versions lie there."""
+"""Exported model folders of a run: best and final. While one is replaced, both its versions exist."""
 
 
 def plan_room(*, num_parameters: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int) -> int:
-    """Bytes that a run will need at once beside the `num_saved` checkpoints it has: one more than are kept, and its models.
+    """Bytes needed besides the `num_saved` existing checkpoints: for one checkpoint more than are kept, and for the models.
 
-    Checkpoints of weights only, kept at a cadence, come on top as the run goes on; a save that finds no room is skipped.
+    Checkpoints of weights only, kept at a cadence, are not counted; a save that finds no room is skipped.
     """
     checkpoint = num_parameters * FP32_BYTES * (1 + num_moments)
     weights_of_best = num_parameters * FP32_BYTES
@@ -25,10 +25,10 @@ def plan_room(*, num_parameters: int, num_moments: int, keep_last: int, model_by
 
 
 def check_room(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
-    """Whether a run folder's file system has room for a run.
+    """Check that the file system of a run folder has room for the run.
 
     Raises:
-        UserError: it has not; says how much is needed and free.
+        UserError: too little is free; names the bytes needed and free.
     """
     free = shutil.disk_usage(run_dir).free
     if free < num_bytes:

@@ -1,7 +1,7 @@
-"""Saves in the background: a copy in host memory at the step boundary, then hashing and writing while training goes on.
+"""Saves in the background: copies the state to host memory between two steps, then hashes and writes while training runs.
 
-Every rank writes what it owns; the ranks agree on the outcome before anything is called a checkpoint. At most one save is
-in flight. Knows not when to save.
+Every rank writes what it owns; the ranks agree on the outcome before the checkpoint is committed. At most one save is in
+flight. Does not decide when to save.
 """
 
 import logging
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunIdentity:
-    """What a manifest says of the run that saved it."""
+    """What a manifest records about the run that saved it."""
 
     recipe_hash: str
     recipe: dict[str, Any]
@@ -45,18 +45,18 @@ class RunIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class SaveOutcome:
     """How a save ended; the same on every rank."""
 
     step: int
     directory: Path | None
-    """The checkpoint, None where there is none."""
+    """The checkpoint, or None if the save failed."""
     problem: str | None = None
-    """Why there is none."""
+    """Why the save failed."""
 
 
 class Saver:
-    """Saves a run's state; `save` and `finish` are collective calls, entered by all ranks at the same step."""
+    """Saves a run's state; `save` and `finish` are collective: all ranks call them at the same step."""
 
     def __init__(
         self,
@@ -70,11 +70,11 @@ class Saver:
         prune: Callable[[], None],
         on_stage: Callable[[str], None],
     ) -> None:
-        """`ranks` must be a group of its own: its exchanges run beside those of training.
+        """`ranks` must be a process group of its own: its collectives run at the same time as those of training.
 
-        `check_lease` is asked before a commit and raises where another writer has taken the folder. `sync_records` makes
-        what was logged survive a power cut, since a checkpoint claims everything up to its step. `prune` is called after a
-        commit. `on_stage` is told of every stage.
+        `check_lease` is called before a commit and raises if another writer has taken the folder. `sync_records` syncs the
+        logged rows to disk, since a checkpoint implies that everything up to its step is recorded. `prune` is called after
+        a commit, and `on_stage` with each stage.
         """
         self._root = root
         self._engine = engine
@@ -85,19 +85,19 @@ class Saver:
         self._prune = prune
         self._on_stage = on_stage
         self._buffers = HostBuffers(ranks.device)
-        self._in_flight: Future[Outcome] | None = None
+        self._in_flight: Future[SaveOutcome] | None = None
 
-    def save(self, state: RunState, *, scores: Mapping[str, float] | None) -> list[Outcome]:
-        """Copy the state and begin to write it; gives the outcome of the save before, which is waited for."""
+    def save(self, state: RunState, *, scores: Mapping[str, float] | None) -> list[SaveOutcome]:
+        """Wait for the previous save, copy the state and begin to write it; returns the outcome of the previous save."""
         before = self.finish()
         snapshot = take_snapshot(self._engine, ranks=self._ranks, buffers=self._buffers)
         complete = with_engine_state(state, engine=self._engine)
-        future: Future[Outcome] = Future()
+        future: Future[SaveOutcome] = Future()
 
         def work() -> None:
             try:
                 outcome = self._write(snapshot, complete, scores=scores)
-            except BaseException as error:  # whatever it is, the training thread must hear of it
+            except BaseException as error:  # raised in the training thread by `finish`
                 self._on_stage("idle")
                 future.set_exception(error)
             else:
@@ -109,15 +109,16 @@ class Saver:
         self._in_flight = future
         return before
 
-    def poll(self) -> list[Outcome]:
-        """The outcome of the save in flight if it has ended, else nothing; no collective call, ranks may differ."""
+    def poll(self) -> list[SaveOutcome]:
+        """The outcome of the save in flight if it has ended, else an empty list; not collective, ranks may differ."""
         return self.finish() if self._in_flight is not None and self._in_flight.done() else []
 
-    def finish(self) -> list[Outcome]:
-        """Wait for the save in flight, if there is one, and give its outcome.
+    def finish(self) -> list[SaveOutcome]:
+        """Wait for the save in flight, if there is one, and return its outcome.
 
         Raises:
-            Exception: what ended the exchange between the ranks, or LeaseLost.
+            LeaseLost: another writer has taken the folder.
+            Exception: whatever else ended the save, such as a failed collective.
         """
         if self._in_flight is None:
             return []
@@ -125,31 +126,31 @@ class Saver:
         return [future.result()]
 
     def tidy(self) -> None:
-        """Finish what a kill kept an earlier process from removing; with no save in flight. Rank 0 works."""
+        """Remove, on rank 0, what an earlier process was killed before removing; no save may be in flight."""
         assert self._in_flight is None
         if self._ranks.rank == 0:
             self._remove_old()
             self._on_stage("idle")
 
-    def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> Outcome:
+    def _write(self, snapshot: Snapshot, state: RunState, *, scores: Mapping[str, float] | None) -> SaveOutcome:
         ranks, on_stage = self._ranks, self._on_stage
         on_stage("begin")
         total_bytes = int(ranks.sum([snapshot.num_bytes])[0])
         begun = self._begin(state.step, num_bytes=total_bytes) if ranks.rank == 0 else None
         parts, problem = ranks.broadcast(begun)
         if problem is not None:
-            return Outcome(state.step, None, problem)
+            return SaveOutcome(state.step, None, problem)
         written = ranks.gather(self._write_parts(snapshot, parts=parts))
         outcome = None
         if written is not None:
             outcome = self._commit(state, written=written, parts=parts, scores=scores)
-        result: Outcome = ranks.broadcast(outcome)
+        result: SaveOutcome = ranks.broadcast(outcome)
         if ranks.rank == 0 and result.directory is not None:
             self._remove_old()
         return result
 
     def _remove_old(self) -> None:
-        # a writer that lost the folder must not remove what the new one goes on from
+        # a writer that lost the lease must not remove what the new one resumes from
         self._check_lease()
         try:
             remove_leftovers(self._root, lease=self._identity.lease)
@@ -186,7 +187,7 @@ class Saver:
         written: list[list[FileEntry] | str],
         parts: Path,
         scores: Mapping[str, float] | None,
-    ) -> Outcome:
+    ) -> SaveOutcome:
         problems = [part for part in written if isinstance(part, str)]
         entries = [entry for part in written if not isinstance(part, str) for entry in part]
         try:
@@ -207,28 +208,28 @@ class Saver:
             )
             self._sync_records()
             self._check_lease()
-            return Outcome(state.step, commit_save(parts, manifest=manifest, on_stage=self._on_stage))
+            return SaveOutcome(state.step, commit_save(parts, manifest=manifest, on_stage=self._on_stage))
         except OSError as error:
-            # the checkpoint before is whole and training can go on; the next save tries again
+            # the previous checkpoint is valid, so training continues; the next save tries again
             remove_leftover(parts)
-            return Outcome(state.step, None, str(error.strerror or error))
+            return SaveOutcome(state.step, None, str(error.strerror or error))
 
 
-class WholeCheckpoints:
-    """Which checkpoints are whole and full; each is read once, since reading is all that costs."""
+class ValidCheckpoints:
+    """Remembers which checkpoints are valid and full, since reading them is expensive: a valid one is read once."""
 
     def __init__(self) -> None:
         self._known: set[Path] = set()
 
     def __call__(self, directory: Path) -> bool:
-        """Whether a directory verifies; one that does not is named in the log."""
+        """Whether a directory is a valid, full checkpoint; logs why if it is not valid."""
         if directory in self._known:
             return True
         try:
-            whole = verify_committed(directory).content == "full"
+            is_full = verify_committed(directory).content == "full"
         except CheckpointError as error:
             log.warning("not a valid checkpoint: %s", error)
             return False
-        if whole:
+        if is_full:
             self._known.add(directory)
-        return whole
+        return is_full

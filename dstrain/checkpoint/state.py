@@ -1,7 +1,7 @@
-"""The full state of a run as safetensors pieces and back: fp32 masters and optimizer state by parameter name and offset.
+"""The full state of a run to safetensors shards and back: fp32 masters and optimizer state by parameter name and offset.
 
-Every rank copies what it owns and reads what it needs, so that no rank ever holds the whole optimizer, and any number of
-ranks on any ZeRO stage can go on from what any other saved. Knows not when to save, nor how files are written.
+Every rank copies what it owns and reads what it needs. So no rank ever holds the whole optimizer, and a run can resume on
+any number of ranks and any ZeRO stage. Does not know when to save, nor how files are written.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -27,17 +27,17 @@ MAX_STATE_BYTES = 256 << 20
 
 @dataclass(frozen=True)
 class RunState:
-    """All of a run that is not a tensor."""
+    """The state of a run except its tensors."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     step: Count
-    """Optimizer steps tried."""
+    """Optimizer steps so far, including skipped ones."""
     epoch: Count
     step_in_epoch: Count
-    """With `epoch`, where the next step begins in the data."""
+    """With `epoch`, the position of the next step in the data."""
     cut: Mapping[str, Any]
-    """How steps are cut into micro-batches; used again on resume, since dropout belongs to a micro-batch."""
+    """How steps are cut into micro-batches; used again on resume, since dropout depends on it."""
     data: Mapping[str, str]
     """Content fingerprints of the token sets (`train`, `eval`), of the sources they were made from (`data.train.0`) and of
     the tokenizer."""
@@ -46,7 +46,7 @@ class RunState:
     skipped_steps: Count = 0
     loss_scaler: Mapping[str, Any] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
-    """State of every hook by its name."""
+    """State of every hook, by the hook's name."""
 
 
 _RUN_STATE = TypeAdapter(RunState)
@@ -54,7 +54,7 @@ _RUN_STATE = TypeAdapter(RunState)
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What one rank owns of a run's state, copied to host memory: training may go on at once."""
+    """What one rank owns of a run's state, copied to host memory, so that training can continue at once."""
 
     weights: Mapping[str, Tensor]
     """`master/<parameter>@<offset>` to [numel] float32."""
@@ -67,14 +67,14 @@ class Snapshot:
 
 
 class HostBuffers:
-    """Host memory that snapshots are copied into, used again by the next one; page-locked beside a GPU."""
+    """Host memory for snapshots, reused by the next one; page-locked if the device is a GPU."""
 
     def __init__(self, device: torch.device) -> None:
         self._pinned = device.type == "cuda"
         self._buffers: dict[str, Tensor] = {}
 
     def copy(self, name: str, tensor: Tensor) -> Tensor:
-        """A copy of `tensor` ([numel]); complete only after the device was synchronised."""
+        """A copy of `tensor` ([numel]); complete only once the device has been synchronised."""
         buffer = self._buffers.get(name)
         if buffer is None or buffer.shape != tensor.shape:
             buffer = torch.empty(tensor.shape, dtype=torch.float32, pin_memory=self._pinned)
@@ -83,12 +83,12 @@ class HostBuffers:
 
 
 def take_snapshot(engine: Engine, *, ranks: Ranks, buffers: HostBuffers) -> Snapshot:
-    """Copy what this rank owns; no collective operation. Over all ranks the pieces cover every trained parameter once."""
+    """Copy what this rank owns; not collective. The shards of all ranks together cover every trained parameter once."""
     weights, optimizer = {}, {}
-    for piece in _pieces_to_write(engine, ranks=ranks):
-        at = f"{piece.name}@{piece.start}"
-        weights[f"{MASTER}/{at}"] = buffers.copy(f"{MASTER}/{at}", piece.master)
-        for kind, moment in piece.moments.items():
+    for shard in _shards_to_write(engine, ranks=ranks):
+        at = f"{shard.name}@{shard.start}"
+        weights[f"{MASTER}/{at}"] = buffers.copy(f"{MASTER}/{at}", shard.master)
+        for kind, moment in shard.moments.items():
             optimizer[f"{kind}/{at}"] = buffers.copy(f"{kind}/{at}", moment)
     if ranks.device.type == "cuda":
         torch.cuda.synchronize(ranks.device)
@@ -106,10 +106,10 @@ def with_engine_state(state: RunState, *, engine: Engine) -> RunState:
 
 
 def load_state(directory: Path) -> RunState:
-    """The part of a checkpoint that is not tensors.
+    """The state of a run except its tensors, from a checkpoint.
 
     Raises:
-        CheckpointError: the file is malformed.
+        CheckpointError: the file cannot be read or is malformed.
     """
     path = directory / STATE_FILE
     try:
@@ -125,29 +125,29 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
     """Copy a checkpoint's fp32 masters into a loss module that DeepSpeed does not wrap yet.
 
     Raises:
-        CheckpointError: the checkpoint's parameters are not this model's.
+        CheckpointError: the checkpoint is of another model.
     """
-    with open_pieces(directory) as pieces, torch.no_grad():
+    with open_shards(directory) as saved, torch.no_grad():
         for name, parameter in trained_parameters(module):
-            pieces.check_numel(name, numel=parameter.numel())
+            saved.check_numel(name, numel=parameter.numel())
             flat = torch.empty(parameter.numel(), dtype=torch.float32)
-            pieces.fill(flat, kind=MASTER, name=name, start=0)
+            saved.fill(flat, kind=MASTER, name=name, start=0)
             parameter.copy_(flat.view_as(parameter))
 
 
 def load_optimizer(directory: Path, *, engine: Engine, state: RunState) -> None:
-    """Copy masters and optimizer state of what this rank owns into the engine. No collective operation."""
-    with open_pieces(directory) as pieces, torch.no_grad():
-        for piece in owned_shards(engine.wrapped, moments=engine.moments):
-            pieces.fill(piece.master, kind=MASTER, name=piece.name, start=piece.start)
-            for kind, moment in piece.moments.items():
-                pieces.fill(moment, kind=kind, name=piece.name, start=piece.start)
+    """Copy masters and optimizer state of the shards that this rank owns into the engine; not collective."""
+    with open_shards(directory) as saved, torch.no_grad():
+        for shard in owned_shards(engine.wrapped, moments=engine.moments):
+            saved.fill(shard.master, kind=MASTER, name=shard.name, start=shard.start)
+            for kind, moment in shard.moments.items():
+                saved.fill(moment, kind=kind, name=shard.name, start=shard.start)
     set_applied_steps(engine.wrapped, count=state.applied_steps)
     engine.restore_counters(loss_scaler=state.loss_scaler, skipped_steps=state.skipped_steps)
 
 
-class SavedPieces:
-    """The pieces of a checkpoint's safetensors files, indexed by kind, parameter name and offset."""
+class SavedShards:
+    """The shards in a checkpoint's safetensors files, indexed by kind, parameter name and offset."""
 
     def __init__(self, paths: Iterable[Path], *, stack: ExitStack) -> None:
         self._index: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = {}
@@ -158,23 +158,23 @@ class SavedPieces:
                 numel = _numel_of(opened, key, path=path)
                 self._index.setdefault((kind, name), []).append((start, numel, opened, key))
         for found in self._index.values():
-            found.sort(key=lambda piece: piece[0])
+            found.sort(key=lambda shard: shard[0])
 
     def check_numel(self, name: str, *, numel: int) -> None:
-        """Whether a parameter was saved with this many elements.
+        """Check that a parameter was not saved with more elements than `numel`; `fill` notices if it has fewer.
 
         Raises:
-            CheckpointError: with more; with fewer, `fill` raises.
+            CheckpointError: it was saved with more.
         """
-        saved = max((start + length for start, length, *_ in self._index.get((MASTER, name), [])), default=0)
-        if saved > numel:
+        saved_numel = max((start + length for start, length, *_ in self._index.get((MASTER, name), [])), default=0)
+        if saved_numel > numel:
             raise CheckpointError(
-                f"the checkpoint has {saved} elements of parameter {name}, the model {numel}: it was saved with another "
+                f"the checkpoint has {saved_numel} elements of parameter {name}, the model {numel}: it was saved with another "
                 "model; start a new run with another output_dir"
             )
 
     def fill(self, flat: Tensor, *, kind: str, name: str, start: int) -> None:
-        """Copy elements `start` onwards of a parameter's saved tensor into `flat` ([numel] float32).
+        """Fill `flat` ([numel] float32) with the elements of a saved parameter from `start` on.
 
         Raises:
             CheckpointError: the checkpoint does not hold all of them.
@@ -195,38 +195,38 @@ class SavedPieces:
 
 
 @contextmanager
-def open_pieces(directory: Path) -> Iterator[SavedPieces]:
-    """The pieces of a verified checkpoint, its files open for as long as the block lasts.
+def open_shards(directory: Path) -> Iterator[SavedShards]:
+    """The shards of a verified checkpoint; its files stay open inside the `with` block.
 
     Raises:
-        CheckpointError: a file is no safetensors file or holds something else than pieces.
+        CheckpointError: a file is not a safetensors file, or holds something other than shards.
     """
     # only what the manifest names: another file in the directory was never verified
     names = [entry.path for entry in load_manifest(directory).files if entry.path.endswith(".safetensors")]
     with ExitStack() as stack:
-        yield SavedPieces([directory / name for name in sorted(names)], stack=stack)
+        yield SavedShards([directory / name for name in sorted(names)], stack=stack)
 
 
-def _pieces_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Shard]:
+def _shards_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Shard]:
     for owned in owned_shards(engine.wrapped, moments=engine.moments):
-        everywhere = engine.zero_stage == 0
-        piece = split_shard(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
-        if piece.numel:
-            yield piece
+        everywhere = engine.zero_stage == 0  # then every rank holds everything, and each writes a part of it
+        shard = split_shard(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
+        if shard.numel:
+            yield shard
 
 
 def _open(path: Path) -> Any:
     try:
         return safe_open(path, framework="pt")
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: no safetensors file ({shown(str(error))})") from error
+        raise CheckpointError(f"{path}: not a safetensors file ({shown(str(error))})") from error
 
 
 def _numel_of(opened: Any, key: str, *, path: Path) -> int:
-    piece = opened.get_slice(key)
-    shape, kind = piece.get_shape(), piece.get_dtype()
-    if len(shape) != 1 or kind != "F32":
-        raise CheckpointError(f"{path}: {key[:80]!r} has shape {shape[:8]} and type {kind}; pieces are flat and F32")
+    shard = opened.get_slice(key)
+    shape, dtype = shard.get_shape(), shard.get_dtype()
+    if len(shape) != 1 or dtype != "F32":
+        raise CheckpointError(f"{path}: {key[:80]!r} has shape {shape[:8]} and type {dtype}; shards are flat and F32")
     return int(shape[0])
 
 
@@ -234,5 +234,5 @@ def _split_key(key: str, *, path: Path) -> tuple[str, str, int]:
     kind, _, rest = key.partition("/")
     name, _, start = rest.rpartition("@")
     if not (start.isdecimal() and start.isascii() and len(start) < 20 and name):
-        raise CheckpointError(f"{path}: {key[:80]!r} is no piece; a piece is named kind/parameter@offset")
+        raise CheckpointError(f"{path}: {key[:80]!r} is not the name of a shard, kind/parameter@offset")
     return kind, name, int(start)

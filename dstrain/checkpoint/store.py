@@ -1,8 +1,8 @@
 """Checkpoint directories: begin, commit, newest valid, prune. Knows paths, manifests and leases, no tensors.
 
-A directory exists as a checkpoint if and only if its manifest verifies. It is written as `step-N.lease-L.tmp`, the manifest
-last, and renamed into place; it leaves by a rename as well. So under its final name a directory is whole, or has been
-damaged from outside. There is no `latest` file, because it can lie.
+A directory is a checkpoint if and only if its manifest verifies. It is written as `step-N.lease-L.tmp`, the manifest last,
+and renamed into place; before removal it is renamed again. So a directory under its final name is complete, unless it was
+damaged from outside. There is no `latest` file, because it could be wrong.
 """
 
 import re
@@ -29,15 +29,15 @@ _NAME = re.compile(r"step-([0-9]{8,18})\.lease-([0-9]{1,18})")
 _LEFTOVER = re.compile(_NAME.pattern + r"\.(tmp|old)")
 
 OPTIMIZER_PREFIX = "optimizer-"
-"""Files that a checkpoint of weights only does without."""
+"""Files that a checkpoint of weights only does not have."""
 
 OnStage = Callable[[str], None]
-"""Told of every stage of the protocol as it is reached."""
+"""Called with the name of each stage of a save or removal as it is reached."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class CheckpointName:
-    """What a checkpoint directory is named after."""
+    """The step and lease in the name of a checkpoint directory."""
 
     step: int
     lease: int
@@ -47,31 +47,31 @@ class CheckpointName:
 
 
 def parse_checkpoint_name(directory: Path) -> CheckpointName | None:
-    """The name of a committed directory, None for anything else that may lie beside it."""
+    """The name of a committed directory, or None for any other path."""
     match = _NAME.fullmatch(directory.name)
     name = CheckpointName(int(match[1]), int(match[2])) if match else None
     return name if str(name) == directory.name else None
 
 
 def leftover_dirs(root: Path) -> list[Path]:
-    """What interrupted saves and removals have left."""
+    """Directories that interrupted saves and removals have left."""
     return sorted(path for path in root.glob("step-*") if _LEFTOVER.fullmatch(path.name))
 
 
 def begin_save(root: Path, *, name: CheckpointName) -> Path:
-    """An empty directory to write the parts of a checkpoint into, once what interrupted saves left is out of the way."""
+    """Remove leftovers of interrupted saves, then create and return an empty directory for the parts of a checkpoint."""
     remove_leftovers(root, lease=name.lease)
     root.mkdir(parents=True, exist_ok=True)
-    _sync_way_to(root)
+    _sync_parents(root)
     parts = root / f"{name}.tmp"
     parts.mkdir()
     return parts
 
 
 def remove_leftovers(root: Path, *, lease: int) -> None:
-    """Remove what interrupted saves and removals of this or an earlier lease left: it would fill the disk for good.
+    """Remove what interrupted saves and removals of this or an earlier lease left, or it would fill the disk.
 
-    A later lease's is left alone, since its writer lives.
+    Directories of a later lease are kept, since its writer may still be running.
     """
     for leftover in leftover_dirs(root):
         match = _LEFTOVER.fullmatch(leftover.name)
@@ -82,7 +82,7 @@ def remove_leftovers(root: Path, *, lease: int) -> None:
 def commit_save(parts: Path, *, manifest: Manifest, on_stage: OnStage) -> Path:
     """Write the manifest and rename the directory into place; every part must be on disk already.
 
-    A checkpoint of the same step and lease (a run continued after a fall-back within one process's life) is replaced.
+    Replaces a checkpoint of the same step and lease, which exists if the same process repeats steps after a fall-back.
     """
     on_stage("manifest")
     save_manifest(manifest, directory=parts)
@@ -98,7 +98,7 @@ def commit_save(parts: Path, *, manifest: Manifest, on_stage: OnStage) -> Path:
 
 
 def checkpoint_dirs(root: Path) -> list[Path]:
-    """Committed directories, the newest step first, whether or not they verify; of one step the later lease's first."""
+    """Committed directories, valid or not: the newest step first, and for equal steps the later lease first."""
     if not root.is_dir():
         return []
     named = [(name, path) for path in root.iterdir() if (name := parse_checkpoint_name(path))]
@@ -106,7 +106,7 @@ def checkpoint_dirs(root: Path) -> list[Path]:
 
 
 def current_dirs(root: Path, *, claims: Sequence[Claim]) -> list[Path]:
-    """Committed directories on the line of the present writer: none that a writer who had lost the folder committed late."""
+    """Committed directories that belong to the current run, without those of a writer that no longer held the lease."""
     found = []
     for path in checkpoint_dirs(root):
         name = parse_checkpoint_name(path)
@@ -118,7 +118,7 @@ def current_dirs(root: Path, *, claims: Sequence[Claim]) -> list[Path]:
 def newest_valid(
     root: Path, *, claims: Sequence[Claim] = (), on_broken: Callable[[str], None]
 ) -> tuple[Path, Manifest] | None:
-    """The newest full checkpoint that verifies, found by reading; `on_broken` is told of every newer one that does not."""
+    """The newest full checkpoint that verifies; reads each in full and calls `on_broken` with the problem of a broken one."""
     for directory in current_dirs(root, claims=claims):
         try:
             manifest = verify_committed(directory)
@@ -131,10 +131,10 @@ def newest_valid(
 
 
 def verify_committed(directory: Path) -> Manifest:
-    """The manifest of a checkpoint that verifies under the name it was saved under.
+    """The manifest of a checkpoint, after checking its files and that the directory still has its original name.
 
     Raises:
-        CheckpointError: as `verify_checkpoint`, or the directory is a renamed copy: it would be taken for another step.
+        CheckpointError: as `verify_checkpoint`, or the directory was renamed, so its name says another step or lease.
     """
     manifest = verify_checkpoint(directory)
     name = CheckpointName(manifest.step, manifest.lease)
@@ -145,11 +145,11 @@ def verify_committed(directory: Path) -> Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """What becomes of older checkpoints."""
+    """Which older checkpoints are removed and which are trimmed."""
 
     remove: tuple[Path, ...] = ()
     trim: tuple[Path, ...] = ()
-    """Kept without optimizer state."""
+    """These are kept without optimizer state."""
 
 
 def plan_pruning(
@@ -159,12 +159,13 @@ def plan_pruning(
     keep_last: int,
     keep_steps: Iterable[int],
     keep_weights_every: int | None,
-    is_whole: Callable[[Path], bool],
+    is_valid: Callable[[Path], bool],
 ) -> Pruning:
-    """The checkpoints to remove and to trim once the newest `keep_last` whole ones are known to be there.
+    """The checkpoints to remove and to trim, so that the newest `keep_last` valid ones stay in full.
 
-    Steps of `keep_steps` and multiples of `keep_weights_every` stay as weights. Nothing goes while the newest is not whole
-    or fewer than `keep_last` are: the older ones may be all there is. Broken ones stay until they are older than these.
+    Steps of `keep_steps` and multiples of `keep_weights_every` stay as weights. Nothing is removed while the newest is broken
+    or fewer than `keep_last` are valid: the older ones may be needed. A broken one stays until `keep_last` newer ones are
+    valid.
     """
     assert keep_last >= 2, keep_last
     current = current_dirs(root, claims=claims)
@@ -172,7 +173,7 @@ def plan_pruning(
     for directory in current:
         if len(kept) == keep_last:
             break
-        if is_whole(directory):
+        if is_valid(directory):
             kept.append(directory)
         elif not kept:
             return Pruning()
@@ -192,7 +193,7 @@ def plan_pruning(
 
 
 def carry_out(pruning: Pruning, *, on_stage: OnStage) -> None:
-    """Remove and trim; interrupted anywhere, every directory under its final name is still whole."""
+    """Remove and trim; after an interruption at any point, every directory under its final name is still valid."""
     for directory in pruning.remove:
         on_stage("prune")
         remove_checkpoint(directory)
@@ -202,37 +203,37 @@ def carry_out(pruning: Pruning, *, on_stage: OnStage) -> None:
 
 
 def remove_checkpoint(directory: Path) -> None:
-    """Take a checkpoint out of the way with one rename, then delete it."""
+    """Rename a checkpoint in one atomic operation, then delete it."""
     doomed = _set_aside(directory)
-    # else a power cut could keep the name and lose the files
+    # otherwise a power cut could keep the old name but lose files
     sync_path(doomed.parent)
     _delete(doomed)
 
 
 def remove_leftover(parts: Path) -> None:
-    """Delete what a failed save has written: on a full disk its room is needed."""
+    """Delete what a failed save has written, which may have filled the disk; errors are ignored."""
     with suppress(OSError):
         _delete(parts)
 
 
 def trim_checkpoint(directory: Path) -> None:
-    """Keep the weights and what was known at their step, not the optimizer state; broken ones are left as they are."""
+    """Remove the optimizer state of a checkpoint and keep the rest; leaves it unchanged if its manifest cannot be read."""
     try:
         manifest = load_manifest(directory)
     except CheckpointError:
         return
     if manifest.content == "full":
         kept = tuple(entry for entry in manifest.files if not entry.path.startswith(OPTIMIZER_PREFIX))
-        # the manifest first: it must never name what is gone
+        # the manifest first: it must never name a file that is deleted
         save_manifest(replace(manifest, files=kept, content="weights"), directory=directory)
     for path in directory.glob(f"{OPTIMIZER_PREFIX}*"):
         _delete(path)
 
 
-def _sync_way_to(root: Path) -> None:
-    """Make the directories that lead to `root` survive a power cut: whoever made them need not have thought of it."""
+def _sync_parents(root: Path) -> None:
+    """Sync all parent directories of `root` up to the mount point, so that they survive a power cut if they are new."""
     for folder in root.absolute().parents:
-        with suppress(PermissionError):  # one that may not be listed was made by somebody else
+        with suppress(PermissionError):  # one that we may not open was not created by us
             sync_path(folder)
         if folder.is_mount():
             return
@@ -245,7 +246,7 @@ def _set_aside(directory: Path) -> Path:
 
 
 def _delete(path: Path) -> None:
-    # somebody may have moved a checkpoint to another disk and left a link, which is not followed
+    # a user may have moved a checkpoint to another disk and left a link, which is not followed
     if path.is_symlink() or not path.is_dir():
         path.unlink()
     else:
@@ -253,17 +254,17 @@ def _delete(path: Path) -> None:
 
 
 def newest_step(run_dir: Path) -> int:
-    """Step of the newest checkpoint, by its name; 0 without one. To read it whole is the business of who goes on from it."""
+    """Step of the newest checkpoint by its directory name, or 0 without one; the checkpoint is not verified."""
     found = current_dirs(RunFolder(run_dir).checkpoints, claims=read_claims(run_dir))
     names = [name for path in found if (name := parse_checkpoint_name(path))]
     return max((name.step for name in names), default=0)
 
 
 def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
-    """A whole checkpoint of a run, full or of weights only: that of a step, or the newest.
+    """The valid checkpoint of `step`, or the newest valid one if `step` is None; full or of weights only.
 
     Raises:
-        UserError: there is none; the message lists those there are.
+        UserError: there is none; the message lists the steps that exist.
     """
     directories = current_dirs(RunFolder(run_dir).checkpoints, claims=read_claims(run_dir))
     broken = []
@@ -278,6 +279,6 @@ def find_checkpoint(run_dir: Path, *, step: int | None) -> Path:
             continue
         return directory
     there = ", ".join(str(name.step) for path in directories if (name := parse_checkpoint_name(path))) or "none"
-    why = f"; not whole: {'; '.join(broken)}" if broken else ""
-    wanted = "no checkpoint that is whole" if step is None else f"no whole checkpoint of step {step}"
+    why = f"; not valid: {'; '.join(broken)}" if broken else ""
+    wanted = "no valid checkpoint" if step is None else f"no valid checkpoint of step {step}"
     raise UserError(f"{RunFolder(run_dir).checkpoints}: {wanted} (steps there: {there}){why}")

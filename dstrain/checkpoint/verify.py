@@ -1,4 +1,4 @@
-"""What each checkpoint of a run is worth, found by reading it in full. Changes nothing, prints nothing, knows no tensors."""
+"""The status of each checkpoint of a run, found by reading it in full. Changes nothing, prints nothing, knows no tensors."""
 
 import os
 from contextlib import suppress
@@ -12,67 +12,67 @@ from dstrain.run_folder.layout import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What one directory is worth."""
+class CheckpointStatus:
+    """Whether one directory is a valid checkpoint, and whether the run would use it."""
 
     directory: Path
     num_bytes: int
-    """On disk."""
+    """Size on disk."""
     manifest: Manifest | None = None
-    """None where it cannot be read, and of leftovers."""
+    """None if it cannot be read, and for leftovers."""
     problem: str | None = None
-    """Why it is not whole; names the file."""
+    """Why it is not valid; names the file."""
     is_leftover: bool = False
-    """Of a save or a removal that was interrupted, or is under way."""
+    """Belongs to a save or removal that was interrupted or is still running."""
     is_superseded: bool = False
-    """A later writer went on from an earlier step, so no start will use it."""
+    """A later attempt resumed from an earlier step, so no attempt will use this one."""
     is_next: bool = False
-    """A start would go on from it."""
+    """The next attempt would resume from it."""
 
     @property
-    def is_whole(self) -> bool:
+    def is_valid(self) -> bool:
         return self.problem is None and not self.is_leftover
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether a directory is one checkpoint, whole or not, and no folder of them."""
+    """Whether a directory is one checkpoint, valid or not, rather than a folder of checkpoints."""
     named = parse_checkpoint_name(directory) is not None or directory in leftover_dirs(directory.parent)
     return named or os.path.lexists(directory / MANIFEST)
 
 
-def inspect_run(run_dir: Path) -> list[Verdict]:
-    """All checkpoints of a run folder (or of its checkpoints folder), the newest step first; then what was left unfinished.
+def inspect_run(run_dir: Path) -> list[CheckpointStatus]:
+    """All checkpoints of a run folder (or of its checkpoints folder), the newest step first; then the leftovers.
 
-    One that is removed meanwhile is not listed.
+    Checkpoints that are removed meanwhile are not listed.
     """
     checkpoints = RunFolder(run_dir).checkpoints
     root = checkpoints if checkpoints.is_dir() else run_dir
     claims = read_claims(root.absolute().parent)
-    verdicts: list[Verdict] = []
+    statuses: list[CheckpointStatus] = []
     for directory in checkpoint_dirs(root):
-        verdict = _inspect(directory, claims=claims)
-        full = verdict.is_whole and verdict.manifest is not None and verdict.manifest.content == "full"
-        if full and not verdict.is_superseded and not any(newer.is_next for newer in verdicts):
-            verdict = replace(verdict, is_next=True)
-        verdicts.append(verdict)
-    verdicts += [_leftover(directory) for directory in leftover_dirs(root)]
-    return [verdict for verdict in verdicts if os.path.lexists(verdict.directory)]
+        status = _inspect(directory, claims=claims)
+        full = status.is_valid and status.manifest is not None and status.manifest.content == "full"
+        if full and not status.is_superseded and not any(newer.is_next for newer in statuses):
+            status = replace(status, is_next=True)
+        statuses.append(status)
+    statuses += [_leftover(directory) for directory in leftover_dirs(root)]
+    return [status for status in statuses if os.path.lexists(status.directory)]
 
 
-def inspect_checkpoint(directory: Path) -> Verdict:
-    """One checkpoint, wherever it lies; which of its run is the next to go on from is not asked."""
+def inspect_checkpoint(directory: Path) -> CheckpointStatus:
+    """The status of one checkpoint in any folder; `is_next` is not determined."""
     if directory in leftover_dirs(directory.parent):
         return _leftover(directory)
     return _inspect(directory, claims=read_claims(directory.absolute().parent.parent))
 
 
-def is_sound(verdicts: list[Verdict]) -> bool:
-    """Whether a run can go on, and nothing of it is broken."""
-    return any(verdict.is_next for verdict in verdicts) and all(verdict.problem is None for verdict in verdicts)
+def is_sound(statuses: list[CheckpointStatus]) -> bool:
+    """Whether the run can resume and no checkpoint is broken."""
+    return any(status.is_next for status in statuses) and all(status.problem is None for status in statuses)
 
 
-def _inspect(directory: Path, *, claims: list[Claim]) -> Verdict:
-    # one that was taken elsewhere may have any name
+def _inspect(directory: Path, *, claims: list[Claim]) -> CheckpointStatus:
+    # a copy outside the run folder may have any name
     verify = verify_committed if parse_checkpoint_name(directory) else verify_checkpoint
     manifest, problem = _peek(directory), None
     try:
@@ -87,11 +87,11 @@ def _inspect(directory: Path, *, claims: list[Claim]) -> Verdict:
                 problem = str(again)
     name = parse_checkpoint_name(directory)
     superseded = name is not None and is_superseded(claims, lease=name.lease, step=name.step)
-    return Verdict(directory, _size(directory), manifest, problem, is_superseded=superseded)
+    return CheckpointStatus(directory, _size(directory), manifest, problem, is_superseded=superseded)
 
 
-def _leftover(directory: Path) -> Verdict:
-    return Verdict(directory, _size(directory), is_leftover=True)
+def _leftover(directory: Path) -> CheckpointStatus:
+    return CheckpointStatus(directory, _size(directory), is_leftover=True)
 
 
 def _peek(directory: Path) -> Manifest | None:
@@ -102,7 +102,7 @@ def _peek(directory: Path) -> Manifest | None:
 
 
 def _size(directory: Path) -> int:
-    """Bytes of all files; links are not followed, and what vanishes meanwhile counts nothing."""
+    """Bytes of all files; does not follow links, and skips files that vanish meanwhile."""
     size = 0
     for folder, _, names in os.walk(directory):
         for name in names:

@@ -21,13 +21,13 @@ def verify(
     """Read checkpoints in full and say which are valid; exit code 0 if the run can resume and none is broken, else 1."""
     with clean_errors():
         if is_checkpoint(run):
-            verdict = inspect_checkpoint(run)
-            typer.echo(checkpoints_table([verdict]))
-            raise typer.Exit(0 if verdict.is_whole else EXIT_FAILED)
-        verdicts = inspect_run(run)
-        if not verdicts:
+            status = inspect_checkpoint(run)
+            typer.echo(checkpoints_table([status]))
+            raise typer.Exit(0 if status.is_valid else EXIT_FAILED)
+        statuses = inspect_run(run)
+        if not statuses:
             raise UserError(f"{run} holds no checkpoints")
-        typer.echo(checkpoints_table(verdicts))
-        if not any(verdict.is_next for verdict in verdicts):
+        typer.echo(checkpoints_table(statuses))
+        if not any(status.is_next for status in statuses):
             typer.echo(f"{run}: there is no checkpoint to resume from", err=True)
-        raise typer.Exit(0 if is_sound(verdicts) else EXIT_FAILED)
+        raise typer.Exit(0 if is_sound(statuses) else EXIT_FAILED)

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
-from dstrain.checkpoint.saver import Outcome, Saver, WholeCheckpoints
+from dstrain.checkpoint.saver import SaveOutcome, Saver, ValidCheckpoints
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import carry_out, plan_pruning
 from dstrain.cluster.walltime import WallTime
@@ -69,7 +69,7 @@ def build_hooks(
         _restore_hooks(stateful, resume=assembly.resume)
     saver = _build_saver(assembly, evaluation=evaluation)
 
-    def save(progress: Progress) -> Sequence[Outcome]:
+    def save(progress: Progress) -> Sequence[SaveOutcome]:
         assembly.attempt.phases.enter("wait for save")
         before = saver.finish()
         assembly.attempt.phases.enter("snapshot", step=progress.step)
@@ -159,7 +159,7 @@ def _export_best(assembly: Assembly, *, step: int) -> None:
 
 
 def _build_saver(assembly: Assembly, *, evaluation: EvaluationHook) -> Saver:
-    is_whole = WholeCheckpoints()
+    is_valid = ValidCheckpoints()
     folder, settings = assembly.folder, assembly.config.checkpoint
     claims = read_claims(folder.path)
 
@@ -173,7 +173,7 @@ def _build_saver(assembly: Assembly, *, evaluation: EvaluationHook) -> Saver:
             keep_last=settings.keep_last,
             keep_steps=evaluation.kept_steps,
             keep_weights_every=settings.keep_weights_every_steps,
-            is_whole=is_whole,
+            is_valid=is_valid,
         )
         carry_out(pruning, on_stage=on_stage)
 

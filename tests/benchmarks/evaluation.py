@@ -1,12 +1,12 @@
-"""How long an evaluation takes, and whether it says the same: this project's against the usual one.
+"""Compares this project's evaluation with the usual one: duration, hypotheses and scores.
 
 `python -m tests.benchmarks.evaluation [RECIPE] [key=value …] [--steps 300] [--size mt5-small] [--beams 1 5] [--rounds 3]`. The
-usual one is what `Seq2SeqTrainer` does: rows in file order, 16 at a time, transformers' `generate()`, then a second whole
-forward pass for the loss, and the scores over all rows; ours is the whole of `evaluate()`, scores by group included. The model
-is the recipe's own from scratch, trained for so many steps that hypotheses end as references do; `--size` (mT5 only) pads its
-weights with zeros to a larger shape, which costs what that shape costs and says the same. Both run in turn in one process;
-what counts are ratios of medians. `--keep FOLDER` trains once and finds the weights there afterwards, `--json FILE` writes all
-figures.
+usual one is that of `Seq2SeqTrainer`: rows in file order, 16 at a time, transformers' `generate()`, then a second complete
+forward pass for the loss, and the scores over all rows. Ours is the whole of `evaluate()`, including scores by group. The model
+is that of the recipe from scratch, trained for `--steps` steps, so that its hypotheses end like the references. `--size` (mT5
+only) pads its weights with zeros to a larger shape, which has the cost of that shape and the same hypotheses. Both run in turn
+in one process; the results are ratios of medians. `--keep FOLDER` stores the weights there and reuses them in later calls,
+`--json FILE` writes all figures.
 """
 
 import argparse
@@ -43,17 +43,17 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run.prepare import prepare
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-"""Of evaluations; the training before them is short."""
+"""The device of evaluations; the training before them is short and runs on the CPU."""
 STOCK_BATCH_SIZE = 16
 TRAINING_BATCH_SIZE = 64
 MT5_SMALL = {"d_model": 512, "d_kv": 64, "d_ff": 1024, "num_layers": 8, "num_decoder_layers": 8, "num_heads": 6}
 SIZES = {"mt5-small": MT5_SMALL | {"vocab_size": 250112}, "mt5-small-32k": MT5_SMALL | {"vocab_size": 32128}}
-"""Published shapes: mT5-small (Xue et al., 2021), and the same with T5's vocabulary."""
+"""Published shapes: mT5-small (Xue et al., 2021), and the same with the vocabulary of T5."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A trained model with the rows that it is scored on."""
+    """A trained model and its evaluation rows."""
 
     config: RunConfig
     tokenizer: Seq2SeqTokenizer
@@ -70,12 +70,12 @@ class Case:
         )
 
     def arguments(self, language: str | None) -> dict[str, Any]:
-        """What the family adds to the generation config."""
+        """Generation arguments of the family."""
         return generation_arguments(self.model, tokenizer=self.tokenizer, target_language=language)
 
 
 def build_case(config: RunConfig, *, folder: Path, num_steps: int, size: str | None) -> Case:
-    """The recipe's model after num_steps of plain AdamW, or as it lies in the folder; grown to a size, unless None."""
+    """The recipe's model after `num_steps` of plain AdamW, or as saved in the folder; grown to `size` unless that is None."""
     config = config.model_copy(update={"output_dir": str(folder / "run")})
     prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=print)
@@ -91,10 +91,10 @@ def build_case(config: RunConfig, *, folder: Path, num_steps: int, size: str | N
 
 
 def grow(model: PreTrainedModel, *, sizes: Mapping[str, int]) -> PreTrainedModel:
-    """A larger mT5 that computes what a small one does: what is new is zero, save for one channel.
+    """A larger mT5 that computes the same as a small one: all new weights are zero, except for one channel.
 
-    That channel is the same for all tokens and so faint that no norm notices; it gives the new tokens of the vocabulary
-    logits that no hypothesis meets. So a model has the cost of one size and hypotheses that training another taught it.
+    That channel is the same for all tokens and too small to affect any norm; it gives the new tokens of the vocabulary
+    logits that are too low for any hypothesis. So the model has the cost of the large size and the hypotheses of the small one.
     """
     small = model.config
     share = small.d_model / sizes["d_model"]
@@ -110,7 +110,7 @@ def grow(model: PreTrainedModel, *, sizes: Mapping[str, int]) -> PreTrainedModel
     with torch.no_grad():
         for name, whole in large.state_dict().items():
             whole.zero_()
-            if name not in old:  # a layer more
+            if name not in old:  # an additional layer
                 continue
             source, target = old[name], whole
             if name.endswith((".q.weight", ".k.weight", ".v.weight")):
@@ -146,7 +146,7 @@ def train(case: Case, *, tokens: TokenSet, num_steps: int) -> None:
 
 
 def evaluate_ours(case: Case) -> EvaluationResult:
-    """The whole evaluation of this project, scores included."""
+    """The complete evaluation of this project, including scores."""
     result = evaluate(
         case.model,
         tokens=case.tokens,
@@ -192,14 +192,14 @@ def evaluate_stock(case: Case, *, max_new_tokens: int, num_rows: int) -> tuple[l
 
 
 def timed(action: Callable[[], Any]) -> tuple[tuple[float, float], Any]:
-    """Seconds on the clock and of all cores together, and what came out."""
+    """Wall-clock seconds, CPU seconds of all cores, and the result of `action`."""
     started, began = time.perf_counter(), time.process_time()
     result = action()
     return (time.perf_counter() - started, time.process_time() - began), result
 
 
 def compare(case: Case, *, num_beams: int, num_rounds: int) -> dict[str, Any]:
-    """Both evaluations in turn; seconds, ratios and what differs."""
+    """Runs both evaluations in turn; returns seconds, ratios and the rows that differ."""
     given = case.config.evaluation.model_dump() | {"num_beams": num_beams}
     case = replace(case, config=case.config.model_copy(update={"evaluation": Evaluation(**given)}))
     ours, stock = [], []
@@ -210,7 +210,7 @@ def compare(case: Case, *, num_beams: int, num_rounds: int) -> dict[str, Any]:
         seconds, (hypotheses, stock_scores) = timed(partial(evaluate_stock, case, **settings))
         stock.append(seconds)
         print(f"beams {num_beams}: stock {stock[-1][0]:.1f} s, ours {ours[-1][0]:.1f} s", flush=True)
-    with patch("dstrain.evaluation.generate.unserved", return_value="asked for"):
+    with patch("dstrain.evaluation.generate.unserved", return_value="requested"):
         alike = evaluate_ours(case).texts.hypotheses
     differing, differing_in_same_batches = (
         [row for row, text in enumerate(texts) if text != result.texts.hypotheses[row]] for texts in (hypotheses, alike)
@@ -251,10 +251,10 @@ def main() -> None:
     for entry in found:
         spread = ", ".join(f"{ratio:.2f}" for ratio in entry["ratios_by_round"])
         print(
-            f"beams {entry['num_beams']}: {entry['ratio']:.2f} times as fast by the clock ({spread}), "
+            f"beams {entry['num_beams']}: {entry['ratio']:.2f} times as fast by wall-clock time ({spread}), "
             f"{entry['core_ratio']:.2f} times by core time; {len(entry['differing_rows'])} of {entry['num_rows']} "
             f"hypotheses differ, {len(entry['differing_rows_in_same_batches'])} from those of generate() in the same batches; "
-            f"mean length {entry['scores']['gen_len']:.1f}, {entry['scores']['hit_cap_rate']:.1%} cut"
+            f"mean length {entry['scores']['gen_len']:.1f}, {entry['scores']['hit_cap_rate']:.1%} truncated"
         )
     if options.json:
         options.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -1,14 +1,14 @@
 """Training at the published sizes on a GPU, in bf16, here and with Seq2SeqTrainer: `make bench-gpu`.
 
 `python -m tests.benchmarks.gpu [--tiny] [--updates 20] [--repeats 3] [--peak 790] [--json FILE]`. M2M100-418M and mT5-small with
-random weights. First ours alone, in updates of exactly 4,096 and 16,384 target tokens (32 tokens a row on either side): the
-share of the GPU's peak that the model's own arithmetic is, [6 x (encoder x S + decoder x T) + 6 x head x T] / seconds / peak,
-with the multiply-adds a token of encoder, decoder and head, S source and T target tokens; attention is left out. Then the
-cards' own batches (16 sentences; 16 x 32 sequences), lengths drawn as of translations and parses: updates a second and peak
-memory, with compiled layers and other cuts as well, against the Trainer with the same DeepSpeed settings and without
-DeepSpeed. Sides take turns, each in a process of its own. `--tiny` takes small models and runs anywhere: it shows that the
-benchmark works, and nothing else. For evaluations see `python -m tests.benchmarks.evaluation --size mt5-small`, which takes the
-GPU where there is one.
+random weights. First our side alone, in updates of exactly 4,096 and 16,384 target tokens (32 tokens per row on either side):
+the model's arithmetic as a share of the GPU's peak, [6 x (encoder x S + decoder x T) + 6 x head x T] / seconds / peak, where
+encoder, decoder and head are multiply-adds per token, S source tokens and T target tokens; attention is not counted. Then the
+batches of the cards (16 sentences; 16 x 32 sequences), with lengths distributed like translations and parses: updates per
+second and peak memory, also with compiled layers and other cuts, compared with the Trainer with the same DeepSpeed settings and
+without DeepSpeed. The sides take turns, each in its own process. `--tiny` uses small models and runs anywhere: it only shows
+that the benchmark works. For evaluations see `python -m tests.benchmarks.evaluation --size mt5-small`, which uses the GPU if
+there is one.
 """
 
 import argparse
@@ -42,24 +42,24 @@ from tests.benchmarks.training_sides import Job, Side
 NAMES = {"m2m100": "M2M100-418M", "mt5": "mT5-small"}
 KINDS = {"m2m100": "translation", "mt5": "parsing"}
 CARD_ROWS = {"m2m100": (16, 1), "mt5": (16, 32)}
-"""Rows of a device batch, and batches accumulated."""
+"""Rows per device batch, and number of accumulated batches."""
 MULTIPLY_ADDS = {"m2m100": (176e6, 176e6, 131e6), "mt5": (22e6, 22e6, 128e6)}
-"""A token: of encoder, decoder and head."""
+"""Per token: of encoder, decoder and head."""
 UPDATE_TOKENS = (4096, 16384)
 ROW_TOKENS = 32
 PRECISION = "bf16" if torch.cuda.is_available() else "fp32"
-"""On a CPU the Trainer on DeepSpeed has no bf16: its layer norms refuse mixed types there."""
+"""On a CPU the Trainer with DeepSpeed does not support bf16: its layer norms refuse mixed types there."""
 MAX_BUDGET = 32_768
-"""Tokens of a micro-batch with padding, both sides."""
+"""Padded tokens of a micro-batch, source and target together."""
 TINY = {"m2m100": {"d_model": 32, "encoder_layers": 1, "decoder_layers": 1}, "mt5": {"d_model": 32, "num_layers": 1}}
 OVERHEADS = (512, 8192)
-"""Beside the device's own, to see whether that is well chosen."""
+"""Measured besides the default of the device, to check that default."""
 TRAINERS = {"Trainer": False, "Trainer, DeepSpeed": True}
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One model with the rows that it reads."""
+    """One model and its rows."""
 
     model: str
     folder: Path
@@ -67,7 +67,7 @@ class Shape:
     """Token sets: `equal` lengths and `drawn` ones."""
 
     def case(self, rows: str) -> Case:
-        """What a side reads."""
+        """The input of a side."""
         special = SPECIAL_IDS[self.model]
         start = special["pad_id"] if self.model == "mt5" else special["eos_id"]
         path = str(self.rows[rows])
@@ -107,7 +107,7 @@ def make_shape(folder: Path, *, model: str, is_tiny: bool) -> Shape:
 
 
 def plan_jobs(shape: Shape, *, num_updates: int) -> dict[str, Job]:
-    """Every side of a shape, by what it is called."""
+    """The jobs of a shape by the name of their side."""
     base = Job(
         side=Side("dstrain_sequences", MAX_BUDGET), case="", rows_per_update=0, num_updates=num_updates + 5, num_warm_up=5,
         precision=PRECISION,
@@ -124,14 +124,14 @@ def plan_jobs(shape: Shape, *, num_updates: int) -> dict[str, Job]:
 
 
 def share_of_peak(model: str, *, result: Mapping[str, Any], peak: float) -> float:
-    """The model's own arithmetic over what the GPU could have done in the time."""
+    """The model's arithmetic as a share of what the GPU could do in that time."""
     encoder, decoder, head = MULTIPLY_ADDS[model]
     source, target = result["source_tokens"], result["target_tokens"]
     return float(6 * (encoder * source + decoder * target + head * target) / result["seconds"] / peak)
 
 
 def measure_shape(shape: Shape, *, options: argparse.Namespace) -> dict[str, Any]:
-    """All sides of a shape in turn, and what they come to."""
+    """Measures all sides of a shape in turn; returns medians and ratios."""
     found: dict[str, list[dict[str, Any]]] = {}
     for number in range(options.repeats):
         for name, job in plan_jobs(shape, num_updates=options.updates).items():

@@ -1,12 +1,12 @@
 """Memory and time of vocabulary projection and loss, forward and backward: here, in the stock models, and two other ways.
 
 `python -m tests.benchmarks.loss_memory [--sizes mt5-small m2m100] [--rows 128] [--real 1.0 0.4] [--repeats 3] [--micro-batches 1]
-[--dtype fp32] [--threads 1] [--json FILE]`. Every figure comes from a process of its own, and the kinds take turns; the median
-of the repeats is what counts. Where others use the machine too, seconds of CPU on one thread say more than the clock's.
+[--dtype fp32] [--threads 1] [--json FILE]`. Every figure comes from its own process, and the kinds take turns; the result
+is the median of the repeats. If others use the machine too, CPU seconds on one thread are more reliable than wall-clock seconds.
 
-Memory is what the process's resident set grew by at its highest (`VmHWM`, set back before the measured run) over what it held
-with weight and states in place, so that the weight's gradient counts; on a GPU, what the allocator says. Time is that of a second
-run in the same process.
+Memory is the growth of the resident set at its peak (`VmHWM`, reset before the measured run) over its size with weight and states
+in place, so it includes the gradient of the weight; on a GPU it is the peak of the allocator. The time is that of a second run in
+the same process.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from torch.utils.checkpoint import checkpoint
 from dstrain.models.projection import projected_cross_entropy
 
 SIZES = {"mt5-small": (250112, 512), "m2m100": (128112, 1024)}
-"""Vocabulary and hidden size: mT5-small, M2M100-418M."""
+"""Vocabulary size and hidden size of mT5-small and M2M100-418M."""
 POSITIONS = 16 * 64
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LOSS_SCALE = 1 / 1000
@@ -39,7 +39,7 @@ Loss = Callable[[Tensor, Tensor, Tensor, int], Tensor]
 
 
 def stock(states: Tensor, weight: Tensor, labels: Tensor, rows: int) -> Tensor:
-    """`model(...).loss`: all positions, padding among them."""
+    """`model(...).loss`: all positions, including padding."""
     del rows
     return functional.cross_entropy(functional.linear(states, weight), labels, reduction="sum")
 
@@ -86,7 +86,7 @@ def _real(states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def measure(
     kind: str, size: str, dtype: str, real: float, rows: int, micro_batches: int, threads: int | None
 ) -> dict[str, float]:
-    """In a fresh process: MiB at the highest, seconds a micro-batch, and the loss to compare."""
+    """In a fresh process: peak MiB, seconds per micro-batch, and the loss to compare."""
     if threads is not None:
         torch.set_num_threads(threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -105,7 +105,7 @@ def measure(
             (loss * LOSS_SCALE).backward()
         return loss.item()
 
-    run(weight.detach()[:1000].clone().requires_grad_())  # libraries take their own memory at the first call
+    run(weight.detach()[:1000].clone().requires_grad_())  # libraries allocate memory at the first call
     states.grad = None
     gc.collect()
     held = _reset_peak(device)
@@ -140,7 +140,7 @@ def _status(key: str) -> int:
 
 
 def measure_apart(*arguments: Any) -> dict[str, float]:
-    """`measure` in a process of its own."""
+    """`measure` in its own process."""
     command = [sys.executable, "-m", "tests.benchmarks.loss_memory", "--one", json.dumps(arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -150,7 +150,7 @@ def measure_apart(*arguments: Any) -> dict[str, float]:
 
 
 def compare(options: argparse.Namespace, *, size: str, real: float) -> list[dict[str, Any]]:
-    """All kinds and chunk sizes of one case, taking turns; a row each, as printed."""
+    """Measures all kinds and chunk sizes of one case in turn; returns one row for each, as printed."""
     cases = [
         (kind, rows) for rows in options.rows for kind in options.kinds if kind != "stock" or rows == options.rows[0]
     ]
@@ -192,7 +192,7 @@ def _summarise(
 
 
 def main() -> None:
-    """Measure and print a line a case; the same as JSON where a file is named."""
+    """Measure and print a line per case; write the same as JSON if a file is named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--one", help=argparse.SUPPRESS)
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES))
@@ -201,7 +201,9 @@ def main() -> None:
     parser.add_argument("--real", nargs="+", type=float, default=[1.0, 0.4], help="share of positions that are real")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--micro-batches", type=int, default=1, help="whose gradients add up")
+    parser.add_argument(
+        "--micro-batches", type=int, default=1, help="number of micro-batches whose gradients are accumulated"
+    )
     parser.add_argument("--threads", type=int)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()

@@ -1,12 +1,12 @@
-"""The wall time of a whole recipe, here and with transformers' Seq2SeqTrainer: training, 19 evaluations, saves, exports.
+"""The wall time of a complete recipe, here and with transformers' Seq2SeqTrainer: training, 19 evaluations, saves, exports.
 
 `python -m tests.benchmarks.recipe [--repeats 3] [--threads 2] [--json FILE]` (needs `pip install accelerate` for the Trainer, and
 the real rows of tests/conftest.py). The recipe is that of the card t5-small-pointer-mtop, scaled down: a small mT5 on MTOP in
-pointer form, an update of batches of 16 rows accumulated, greedy evaluations. A side is one command in a process of its own, from
-its start to its end, imports included; they take turns. Both read the same files with the same tokenizer, begin with the same
-weights, and make the same number of updates, evaluations on the same rows and checkpoints with optimizer state. The Trainer takes
-rows in random order as its default is, its loss corrected to the mean over the update; its evaluations, in batches of 16, give
-loss, generated text and exact match. Ours runs the recipe by `launch/train.py`.
+pointer form, updates of accumulated batches of 16 rows, greedy evaluations. A side is one command in its own process, from start
+to end, including imports; the sides take turns. Both read the same files with the same tokenizer, start from the same weights,
+and have the same number of updates, of evaluations on the same rows and of checkpoints with optimizer state. The Trainer takes
+rows in random order, which is its default; its loss is corrected to the mean over the update; its evaluations, in batches of 16,
+compute loss, generated text and exact match. Our side runs the recipe with `launch/train.py`.
 """
 
 import argparse
@@ -47,7 +47,7 @@ from tests.benchmarks.training_case import (
 from tests.benchmarks.training_sides import CountingTrainer, Rows, Stopwatch
 
 NUM_EVALUATIONS = 19
-"""As many as t5-small-pointer-mtop's card has."""
+"""As on the card of t5-small-pointer-mtop."""
 SIDES = ("dstrain", "trainer")
 EVALUATION_BATCH = 16
 
@@ -71,12 +71,12 @@ class Size:
 
 
 SIZE = Size(per_device=16, accumulation=32, steps_between=3, max_rows=128, num_beams=1)
-"""The card's own batch and accumulation; it has 200 updates between evaluations, of 2,235 rows."""
+"""Batch and accumulation as on the card, which has 200 updates between evaluations, of 2,235 rows."""
 KIND, MODEL = "parsing", "mt5"
 
 
 def build_recipe(folder: Path, *, train: list[str], held_out: list[str]) -> RunConfig:
-    """Our side's recipe, beginning with the weights and the tokenizer that lie in `folder`."""
+    """The recipe of our side, which starts from the weights and the tokenizer in `folder`."""
     size = SIZE
     base = build_config(
         folder, kind=KIND, model=MODEL, batch_tokens=1, budget=8192, num_updates=size.num_steps,
@@ -90,7 +90,7 @@ def build_recipe(folder: Path, *, train: list[str], held_out: list[str]) -> RunC
 
 
 def run_trainer(folder: Path, *, output: Path) -> dict[str, Any]:
-    """The whole recipe by Seq2SeqTrainer; gives its last evaluation."""
+    """Runs the complete recipe with Seq2SeqTrainer; returns its last evaluation."""
     case = read_case(folder / "case.json")
     size, model, tokens = SIZE, case.load_model(), case.load_rows("eval")
     tokenizer = AutoTokenizer.from_pretrained(case.weights)
@@ -130,7 +130,7 @@ def run_trainer(folder: Path, *, output: Path) -> dict[str, Any]:
 
 
 def run_ours(output: Path) -> dict[str, Any]:
-    """What a run that has ended says of its last evaluation."""
+    """The last evaluation of a finished run."""
     record = load_record(output)
     assert record.final is not None
     assert record.status == "finished"
@@ -142,7 +142,7 @@ def run_ours(output: Path) -> dict[str, Any]:
 
 
 def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
-    """Seconds of the side's whole command, and what it ended with."""
+    """Seconds of the complete command of a side, and its last evaluation."""
     output = Path(tempfile.mkdtemp(dir=folder, prefix=f"{side}-"))
     if side == "dstrain":
         command = ["launch/train.py", "--config", str(folder / "recipe.yaml"), f"output_dir={output}"]
@@ -161,7 +161,7 @@ def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
 
 
 def prepare_sides(folder: Path, *, train: list[str], held_out: list[str]) -> Case:
-    """Weights, tokenizer and recipe, in a folder that both sides read."""
+    """Write weights, tokenizer and recipe to a folder that both sides read."""
     case = make_case(folder, kind=KIND, model=MODEL, train=train, held_out=held_out, origin=ORIGINS[KIND])
     for file in (folder / "run" / "tokenizer").iterdir():
         shutil.copy(file, folder / "model")
@@ -212,7 +212,7 @@ def main() -> None:
 
 
 def shown(result: Mapping[str, Any]) -> str:
-    """How a side ended."""
+    """The last evaluation of a side, as printed."""
     return f"{result['num_evaluations']} evaluations, the last: loss {result['loss']:.4f}, score {result['score']:.2f}"
 
 

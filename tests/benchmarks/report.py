@@ -1,7 +1,7 @@
-"""Writes docs/performance.md and its plots from the JSON files that the benchmarks left: `python -m tests.benchmarks.report`.
+"""Writes docs/performance.md and its plots from the JSON files of the benchmarks: `python -m tests.benchmarks.report`.
 
-`--describe` writes down the machine beside them instead; `make bench` does so first, for the benchmarks that do not themselves.
-A section is there if its file is. Measures nothing.
+`--describe` instead records the machine beside them; `make bench` does so first, for the benchmarks that do not record it.
+A section is written if its file exists. Measures nothing.
 """
 
 import argparse
@@ -57,12 +57,12 @@ METHOD = """## How training is compared
 
 
 def read_results(folder: Path, prefix: str) -> list[Any]:
-    """The content of the files whose names begin so, in the order of their names."""
+    """The content of the files whose names begin with `prefix`, in the order of their names."""
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob(f"{prefix}*.json"))]
 
 
 def describe(machine: Mapping[str, Any]) -> str:
-    """Machine and versions in a sentence."""
+    """Machine and versions in one sentence."""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     after = f", {machine['load_after']:.1f} after" if "load_after" in machine else ""
     return (
@@ -72,14 +72,14 @@ def describe(machine: Mapping[str, Any]) -> str:
 
 
 def ranged(row: Mapping[str, Any], figure: str, *, form: str = "{:,.0f}") -> str:
-    """A median with its range, where there is one."""
+    """A median with its range, if there are several repeats."""
     low, high = row[f"{figure}_range"]
     text = form.format(row[figure])
     return text if row["num_repeats"] == 1 else f"{text} ({form.format(low)} to {form.format(high)})"
 
 
 def side_name(side: str) -> str:
-    """As a reader knows it."""
+    """The name of a side as shown to readers."""
     name, size = side.rsplit(" ", 1)
     return f"{NAMES[name]}, {int(size):,}{' tokens' if name.startswith('dstrain') else ''}"
 
@@ -204,7 +204,7 @@ def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> s
 
 
 def recipe_section(found: Mapping[str, Any]) -> str:
-    """The wall time of a whole scaled-down recipe."""
+    """The wall time of a complete scaled-down recipe."""
     size = found["size"]
     rows = [
         [
@@ -256,7 +256,7 @@ def loss_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:
 
 
 def build_page(results: Path, *, plots: Path) -> str:
-    """The whole page, or SystemExit if there is nothing to report."""
+    """The complete page; raises SystemExit if there is nothing to report."""
     machine = "".join(describe(found) for found in read_results(results, "machine")) or "The machine was not recorded."
     builders: dict[str, Callable[[Any], str]] = {
         "training": lambda found: training_section(found, plots=plots),
@@ -274,12 +274,12 @@ def build_page(results: Path, *, plots: Path) -> str:
 
 
 def main() -> None:
-    """Write the page, or the machine."""
+    """Write the page, or the description of the machine."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--describe", action="store_true")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--threads", type=int, default=2, help="to write down with --describe")
+    parser.add_argument("--threads", type=int, default=2, help="number of threads to record with --describe")
     options = parser.parse_args()
     if options.describe:
         options.results.mkdir(parents=True, exist_ok=True)

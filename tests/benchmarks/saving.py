@@ -1,7 +1,7 @@
-"""How long training stands still for a save: in the background, written at once, and by DeepSpeed; and what lies on disk.
+"""How long a save blocks training: in the background, in the foreground, and with DeepSpeed; and the bytes on disk.
 
 `python -m tests.benchmarks.saving [--ranks 2] [--saves 5]`. All three save the same state of the same engine, in turn, in one
-run; ratios of medians are what counts. Written files are synced in the first two; DeepSpeed does not sync its own.
+run; the results are ratios of medians. The first two sync their files; DeepSpeed does not.
 """
 
 import argparse
@@ -23,7 +23,7 @@ STAGE = 2
 
 
 def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
-    """Seconds by kind of save, seconds of steps with and without a save behind them, and bytes."""
+    """Seconds by kind of save, seconds of steps with and without a save in the background, and bytes."""
     from transformers import M2M100Config, M2M100ForConditionalGeneration
 
     from dstrain.checkpoint.saver import RunIdentity, Saver
@@ -75,7 +75,7 @@ def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
         "step while saving": [],
     }
     train()
-    write_at_once()  # the first allocates the host buffers
+    write_at_once()  # the first save allocates the host buffers
     for number in range(num_saves):
         found["step"].append(train())
         found["background"].append(timed(ranks, begin))
@@ -95,7 +95,7 @@ def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
 
 
 def timed(ranks: Ranks, action: Callable[[], Any]) -> float:
-    """Seconds until the slowest rank is through."""
+    """Seconds until the slowest rank has finished."""
     ranks.barrier()
     started = time.perf_counter()
     action()
@@ -120,8 +120,8 @@ def main() -> None:
     middle = {kind: median(seconds) for kind, seconds in found["seconds"].items()}
     for kind, seconds in found["seconds"].items():
         print(f"{kind:<18} median {middle[kind]:7.3f} s  from {min(seconds):.3f} to {max(seconds):.3f}")
-    print(f"training stands still: 1 / {middle['at once'] / middle['background']:.1f} of a save written at once")
-    print(f"                       1 / {middle['deepspeed'] / middle['background']:.1f} of DeepSpeed's own save")
+    print(f"training is blocked for 1 / {middle['at once'] / middle['background']:.1f} of a save in the foreground")
+    print(f"                        1 / {middle['deepspeed'] / middle['background']:.1f} of a save by DeepSpeed")
     print(f"bytes on disk: {found['bytes']['own'] / found['bytes']['deepspeed']:.3f} of DeepSpeed's ({found['bytes']})")
     print(json.dumps(found))
 

@@ -1,9 +1,9 @@
 """A billion rows for 512 ranks: the data's plan, every rank's share and memory, and the run folder, without any training.
 
 `python -m tests.benchmarks.scale [--rows N] [--ranks N] [--folder DIR] [--json FILE]`. Lengths are real files, drawn from a
-fixed seed; 8 bytes a row are written to DIR and removed afterwards. The ids of the tokens and where they start are sparse
-files: every row's ids are the beginning of one list. Every figure of a rank is from a fresh process of its own. Its seconds
-are those of a core, which another load of the machine does not change; where it waits for the disk, those of the clock.
+fixed seed; 8 bytes per row are written to DIR and removed afterwards. Token ids and their start positions are sparse files:
+the ids of every row are the beginning of one list. Every figure of a rank is from a fresh process. Its seconds are
+CPU seconds, which do not depend on other load of the machine; where it waits for the disk, they are wall-clock seconds.
 """
 
 import argparse
@@ -38,16 +38,16 @@ MICRO_BATCH_TOKENS = 2048
 SAMPLED_STEPS = 100
 RESUMED_STEP = 1_000_000
 COUNTS = "counts-{}.npy"
-"""Beside the token set: steps of every window, by the batch size in target tokens."""
+"""Stored beside the token set: the steps of every window, by the batch size in target tokens."""
 
 Unit = Literal["sequences", "target_tokens"]
 SMALL: Mapping[Unit, int] = {"sequences": 512, "target_tokens": 16_384}
-"""Batch sizes of which an epoch of a billion rows has more than RESUMED_STEP steps."""
+"""Batch sizes with which an epoch of a billion rows has more than RESUMED_STEP steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Of this process, in bytes: its own, and what it has mapped of files, which processes of one host share."""
+    """Memory of this process in bytes: anonymous, and mapped from files, which the processes of one host share."""
 
     anonymous: int
     of_files: int
@@ -58,29 +58,29 @@ class Share:
     """How one step was dealt to the ranks: the costs are padded tokens, the seconds those of one rank."""
 
     rows: Rows
-    """In the order in which the ranks have them, the first rank's first."""
+    """In rank order."""
     num_micro_batches: int
     num_fillers: int
     balance: float
-    """The most loaded rank over the mean."""
+    """Load of the most loaded rank divided by the mean."""
     seconds: float
 
 
 def read_memory() -> Memory:
-    """The memory of this process, as the kernel tells."""
+    """The memory of this process, as reported by the kernel."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]
     sizes = {name: int(value.split()[0]) * 1024 for name, value in (line.split(":") for line in lines)}
     return Memory(sizes["Anonymous"], sizes["Rss"] - sizes["Anonymous"])
 
 
 def read_peak() -> int:
-    """The most memory of both kinds together that this process has had, in bytes."""
+    """Peak memory of this process in bytes, both kinds together."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 
 
 def write_token_set(folder: Path, *, num_rows: int) -> None:
-    """A token set of drawn lengths in which all rows begin alike."""
+    """Write a token set of random lengths in which all rows have the same first tokens."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(LENGTHS_SEED)
     for side in ("source", "target"):
@@ -100,14 +100,14 @@ def write_token_set(folder: Path, *, num_rows: int) -> None:
 
 
 def forget_pages(folder: Path) -> None:
-    """Have the kernel read the files of a folder from disk again."""
+    """Make the kernel read the files of a folder from disk again."""
     for path in folder.iterdir():
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def build_plan(tokens: TokenSet, *, unit: Unit, batch_size: int, num_rows: int | None = None) -> Plan:
-    """The plan of a run on the first of these rows, or on all."""
+    """The plan of a run on the first `num_rows` rows, or on all."""
     return Plan(
         tokens.source_lengths[:num_rows],
         tokens.target_lengths[:num_rows],
@@ -120,7 +120,7 @@ def build_plan(tokens: TokenSet, *, unit: Unit, batch_size: int, num_rows: int |
 
 
 def build_loader(tokens: TokenSet, plan: Plan, *, rank: int, num_ranks: int) -> Loader:
-    """What a rank reads its steps with."""
+    """The loader of a rank."""
     return Loader(
         tokens, plan, rank=rank, world_size=num_ranks, pad_id=1, decoder_start_id=2, prefetch_steps=2
     )  # fmt: skip
@@ -152,19 +152,19 @@ def share_step(plan: Plan, position: Position, *, num_ranks: int) -> Share:
 
 
 def exchange_known(mine: list[Rows], *, counts: Rows, num_ranks: int) -> list[list[Rows]]:
-    """Stands in for the exchange between ranks: what the others would have counted was counted before.
+    """Replaces the exchange between ranks by counts that were made before.
 
     Raises:
-        AssertionError: this rank has counted its own part otherwise.
+        AssertionError: this rank has counted its part differently.
     """
     assert np.array_equal(mine[0], counts[0::num_ranks])
     return [[counts[rank::num_ranks]] for rank in range(num_ranks)]
 
 
 def measure_rank(folder: Path, unit: Unit, batch_size: int, num_ranks: int, clock: Clock) -> dict[str, float]:
-    """Seconds and bytes of one rank that begins a run and goes on from a checkpoint in the middle of an epoch."""
+    """Seconds and bytes of one rank that starts a run, and that resumes in the middle of an epoch."""
     before = read_memory()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     found: dict[str, float] = {}
 
     def measure(name: str, action: Callable[[], Any]) -> Any:
@@ -201,7 +201,7 @@ def count_together(plan: Plan, *, exchange: Exchange, num_ranks: int) -> None:
 
 
 def count_alone(folder: Path, batch_size: int) -> dict[str, float]:
-    """Seconds that one rank alone takes to plan all windows of an epoch, and its memory then; the counts are kept."""
+    """Seconds and memory of one rank that plans all windows of an epoch alone; the counts are saved."""
     before = read_memory()
     plan = build_plan(load_token_set(folder), unit="target_tokens", batch_size=batch_size)
     counted: list[Rows] = []
@@ -224,7 +224,7 @@ def count_alone(folder: Path, batch_size: int) -> dict[str, float]:
 
 
 def measure_shares(folder: Path, unit: Unit, batch_size: int, num_ranks: int) -> dict[str, float]:
-    """The dealing of some steps over the whole epoch."""
+    """How steps sampled over the whole epoch are dealt to the ranks."""
     plan = build_plan(load_token_set(folder), unit=unit, batch_size=batch_size)
     if unit == "target_tokens":
         counts = np.load(folder.with_name(COUNTS.format(batch_size)))
@@ -233,7 +233,7 @@ def measure_shares(folder: Path, unit: Unit, batch_size: int, num_ranks: int) ->
     shares = [
         share_step(plan, Position(0, int(step)), num_ranks=num_ranks) for step in np.linspace(0, last, SAMPLED_STEPS)
     ]
-    # the last step of an epoch is short, and its balance says nothing
+    # the last step of an epoch is short, so its balance is not meaningful
     return {
         "steps": len(shares),
         "rows": median(len(share.rows) for share in shares),
@@ -246,7 +246,7 @@ def measure_shares(folder: Path, unit: Unit, batch_size: int, num_ranks: int) ->
 
 
 def measure_order(num_rows: int) -> dict[str, float]:
-    """The order of all rows of an epoch, each of which must come once; a byte a row of memory."""
+    """Check that the order of an epoch has each row once; needs one byte of memory per row."""
     keys = permutation_keys(f"scale {num_rows}", seed=1, epoch=0)
     seen, seconds = np.zeros(num_rows, dtype=np.uint8), 0.0
     for start in range(0, num_rows, WINDOW_ROWS):
@@ -260,13 +260,13 @@ def measure_order(num_rows: int) -> dict[str, float]:
 
 
 def fresh(action: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
-    """What a function gives in a process of its own."""
+    """The result of a function in its own process."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(action, *arguments).result()
 
 
 def measure_data(folder: Path, *, num_rows: int, num_ranks: int) -> dict[str, dict[str, float]]:
-    """Everything about the plan, by topic."""
+    """All figures about the plan, by topic."""
     found: dict[str, dict[str, float]] = {"order": fresh(measure_order, num_rows)}
     large: Mapping[Unit, int] = {"sequences": 64 * num_ranks, "target_tokens": 4096 * num_ranks}
     forget_pages(folder)
@@ -284,12 +284,12 @@ def measure_data(folder: Path, *, num_rows: int, num_ranks: int) -> dict[str, di
 
 
 def measure_run_folders(folder: Path, *, ranks: Iterable[int], steps: Iterable[int]) -> dict[str, Any]:
-    """Files of a run folder by ranks and steps, and what reading the largest takes."""
+    """Files of run folders by ranks and steps, and the time to read the largest."""
     from tests.benchmarks.scale_run import (
         crossed,
         measure_readers,
         write_run,
-    )  # the engine is no part of a rank's memory here
+    )  # imported here, so that the engine does not count as memory of a rank
 
     counts, lengths = sorted(ranks), sorted(steps)
     folders = {
@@ -323,9 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000_000)
     parser.add_argument("--ranks", type=int, default=512)
-    parser.add_argument(
-        "--folder", type=Path, help="where the files are written for a while; else the temporary folder"
-    )
+    parser.add_argument("--folder", type=Path, help="folder for temporary files; default: that of the system")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
@@ -333,7 +331,7 @@ def main() -> None:
         needed, free = 8 * options.rows + 2**30, shutil.disk_usage(folder).free
         if free < needed:
             parser.error(
-                f"{folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free: give another --folder"
+                f"{folder}: {needed / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free: choose another --folder"
             )
         found: dict[str, Any] = {"rows": options.rows, "ranks": options.ranks, "cores": os.cpu_count()}
         found["run folder"] = measure_run_folders(folder, ranks=(8, options.ranks), steps=(10, 1000))

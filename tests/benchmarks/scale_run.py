@@ -1,6 +1,6 @@
-"""A run folder as hundreds of ranks would leave it, written by what writes it in a run; and what it costs to read one.
+"""A run folder as hundreds of ranks would leave it, written by the code that writes it in a run; and the cost of reading one.
 
-Simulated: the ranks are objects of one process, and tensors are tiny. Real: the lease, the rendezvous, the ranks' records, the
+Simulated: the ranks are objects in one process, and tensors are tiny. Real: the lease, the rendezvous, the ranks' records, the
 rows, the checkpoints with their manifests and their pruning, and everything that reads them.
 """
 
@@ -22,7 +22,7 @@ from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_ran
 from dstrain.attempt.watchdog import find_lost
 from dstrain.checkpoint.manifest import FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
-from dstrain.checkpoint.saver import WholeCheckpoints
+from dstrain.checkpoint.saver import ValidCheckpoints
 from dstrain.checkpoint.state import STATE_FILE, RunState
 from dstrain.checkpoint.store import CheckpointName, begin_save, carry_out, commit_save, plan_pruning
 from dstrain.cluster.environment import ProcessInfo
@@ -47,27 +47,27 @@ JOB = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "0"}
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a run folder holds."""
+    """The size of a run folder and the time to write it."""
 
     num_ranks: int
     num_steps: int
     num_files: int
     num_bytes: int
     checkpoint_files: int
-    """Of the newest checkpoint."""
+    """Files of the newest checkpoint."""
     num_checkpoints: int
     seconds: Mapping[str, float]
-    """What was done in all, by its name."""
+    """Total seconds by the name of the action."""
 
 
 class Stopwatch:
-    """Seconds by what was done, summed."""
+    """Sums seconds by the name of the action."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, name: str, action: Callable[[], Any]) -> Any:
-        """What an action returns; its time is added."""
+        """Run an action, add its time, and return its result."""
         started = time.perf_counter()
         result = action()
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
@@ -75,7 +75,7 @@ class Stopwatch:
 
 
 def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
-    """A run of some steps, with SAVES checkpoints on the way whatever the number of steps."""
+    """Write a run of `num_steps` steps with SAVES checkpoints, whatever the number of steps."""
     watch = Stopwatch()
     lease = watch("lease", lambda: acquire(run_dir, holder=this_process(), stale_seconds=60.0))
     watch("rendezvous", lambda: meet(run_dir, num_ranks=num_ranks))
@@ -85,14 +85,14 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
     RunFolder(run_dir).config.write_text(dump_config(load_config(CONFIG)))
     write_run_info(run_dir, {"world_size": num_ranks, "total_steps": 2 * num_steps})
     append_row(RunFolder(run_dir).metrics, {"kind": "event", "event": "start", "step": 0, "lease": lease.number})
-    is_whole = WholeCheckpoints()
+    is_valid = ValidCheckpoints()
     for step in range(1, num_steps + 1):
         watch("steps", lambda step=step: enter_step(phases, step=step))  # type: ignore[misc]
         if step % LOG_EVERY == 0:
             watch("rows", lambda step=step: append_row(RunFolder(run_dir).metrics, build_row(step)))  # type: ignore[misc]
         if step % max(1, num_steps // SAVES) == 0:
             lease.renew()
-            save = (run_dir, lease, step, num_ranks, is_whole)
+            save = (run_dir, lease, step, num_ranks, is_valid)
             watch("saves", lambda save=save: save_checkpoint(*save))  # type: ignore[misc]
     for each in phases:
         each.close()
@@ -100,7 +100,7 @@ def write_run(run_dir: Path, *, num_ranks: int, num_steps: int) -> Folder:
 
 
 def meet(run_dir: Path, *, num_ranks: int) -> None:
-    """Every rank reads the port of rank 0, which takes its word back afterwards."""
+    """Every rank reads the port of rank 0, which removes its file afterwards."""
 
     def arrange(rank: int) -> Rendezvous:
         place = ProcessInfo(rank, rank % RANKS_PER_HOST, num_ranks, "localhost", 0, "srun", RANKS_PER_HOST)
@@ -116,7 +116,7 @@ def meet(run_dir: Path, *, num_ranks: int) -> None:
 
 
 def open_records(run_dir: Path, *, num_ranks: int, attempt: int) -> list[Phases]:
-    """The record of every rank, and the file that its watchdog opens for its stacks."""
+    """Create the record of every rank, and the file that its watchdog opens for its stacks."""
     phases = [Phases(ranks_dir(run_dir), rank=rank, attempt=attempt) for rank in range(num_ranks)]
     for each in phases:
         scene = Scene(run_dir=run_dir, own=each.record(), local_ranks=[], grace_seconds=0.0)
@@ -125,7 +125,7 @@ def open_records(run_dir: Path, *, num_ranks: int, attempt: int) -> list[Phases]
 
 
 def enter_step(phases: Sequence[Phases], *, step: int) -> None:
-    """What a step changes in the records of all ranks."""
+    """Record a step in the records of all ranks."""
     for each in phases:
         each.enter("step", step=step)
 
@@ -153,8 +153,8 @@ def build_row(step: int) -> dict[str, Any]:
     return {"kind": "train"} | asdict(row)
 
 
-def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_whole: WholeCheckpoints) -> None:
-    """One checkpoint by the protocol of the saver, with a weight and a moment a rank; then the older ones are removed."""
+def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_valid: ValidCheckpoints) -> None:
+    """Write one checkpoint by the protocol of the saver, with a weight and a moment per rank; then prune the older ones."""
     root, tensors = run_dir / "checkpoints", {"master/weight@0": torch.full((8,), float(step))}
 
     def on_stage(phase: str) -> None:
@@ -187,13 +187,13 @@ def save_checkpoint(run_dir: Path, lease: Lease, step: int, num_ranks: int, is_w
         keep_last=KEEP_LAST,
         keep_steps=[],
         keep_weights_every=None,
-        is_whole=is_whole,
+        is_valid=is_valid,
     )
     carry_out(pruning, on_stage=on_stage)
 
 
 def measure_folder(run_dir: Path, *, num_ranks: int, num_steps: int, seconds: Mapping[str, float]) -> Folder:
-    """Files and bytes below a run folder."""
+    """Count files and bytes below a run folder."""
     files = [path for path in run_dir.rglob("*") if path.is_file()]
     checkpoints = sorted((run_dir / "checkpoints").iterdir())
     return Folder(
@@ -208,7 +208,7 @@ def measure_folder(run_dir: Path, *, num_ranks: int, num_steps: int, seconds: Ma
 
 
 def crossed(folders: Mapping[tuple[int, int], Folder], quantity: str) -> int:
-    """What grows with ranks × steps: 0 where a quantity is c0 + c1 · ranks + c2 · steps, for two of each."""
+    """The part of a quantity that grows with ranks × steps: 0 if it is c0 + c1 · ranks + c2 · steps; from two values of each."""
     (few, less), (many, more) = min(folders), max(folders)
 
     def at(num_ranks: int, num_steps: int) -> int:
@@ -218,7 +218,7 @@ def crossed(folders: Mapping[tuple[int, int], Folder], quantity: str) -> int:
 
 
 def measure_readers(run_dir: Path, *, num_rows: int) -> dict[str, float]:
-    """Seconds of a core, of whoever reads a run folder, while it has the rows that were written and with num_rows more."""
+    """CPU seconds of every reader of a run folder, with the rows that were written and with `num_rows` more."""
     local = range(RANKS_PER_HOST)
 
     def status() -> Any:

@@ -1,10 +1,11 @@
-"""Training here and with transformers' Seq2SeqTrainer, side by side: real target tokens a second, padding, memory, loss.
+"""Training here and with transformers' Seq2SeqTrainer, side by side: real target tokens per second, padding, memory, loss.
 
 `python -m tests.benchmarks.training [--kind translation] [--model mt5] [--repeats 3] [--updates 8] [--threads 2] [--json FILE]
-[--data FILE.tsv … --held-out FILE.tsv …]` (needs `pip install accelerate` for the Trainer). Every figure comes from a process of
-its own, and the sides take turns. In the first round all sizes of each side are measured, in the others the best of them, the
-Trainer's batch of 16 and our default; what counts are medians, and their ratios. All have the same rows, initial weights, fp32,
-schedule, clipping, threads, and on average the same target tokens an update; time includes the loader, not the first update.
+[--data FILE.tsv … --held-out FILE.tsv …]` (needs `pip install accelerate` for the Trainer). Every figure comes from its
+own process, and the sides take turns. The first round measures all sizes of each side; later rounds measure the best size, the
+Trainer's batch of 16 and our default. The results are medians and their ratios. All sides have the same rows, initial weights,
+fp32, schedule, clipping, threads, and on average the same target tokens per update. The time includes the loader, but not the
+first update.
 
 `--losses N` trains N smaller updates with each of 3 seeds instead, and compares the loss on held-out rows; N is a multiple of 50.
 """
@@ -39,15 +40,15 @@ from tests.benchmarks.training_sides import COUNTED, Job, Side, write_job
 TRAINER_BATCHES = (8, 16, 32, 64)
 BUDGETS = (2048, 8192)
 DEFAULT_BUDGET = 8192
-"""`machine.micro_batch_tokens` where a recipe says nothing."""
+"""`machine.micro_batch_tokens` if a recipe does not set it."""
 SAME_DEFAULT = Side("random", 16)
 OURS = Side("dstrain", DEFAULT_BUDGET)
 SAME_ROWS = Side("dstrain_sequences", DEFAULT_BUDGET)
-"""Updates of as many rows in random order as the Trainer's, not of target tokens: what is learned is the same."""
+"""Updates by rows instead of target tokens: as many rows in random order as the Trainer's, so the same is learned."""
 UPDATE_TOKENS = 4096
 LOSS_UPDATE_ROWS = 64
 MEGA_BATCH = 50
-"""Updates after which group_by_length has seen long rows and short ones alike."""
+"""Updates after which group_by_length has seen long rows and short ones equally."""
 PACKAGES = ("dstrain", "torch", "transformers", "accelerate", "deepspeed", "numpy")
 FIGURES = (
     "target_tokens_per_second",
@@ -70,7 +71,7 @@ Measured = dict[Side, list[dict[str, Any]]]
 
 
 def describe_machine(*, threads: int) -> dict[str, Any]:
-    """Where and with what figures were measured."""
+    """The machine and the versions of a measurement."""
     models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     return {
         "date": datetime.now(UTC).date().isoformat(),
@@ -83,7 +84,7 @@ def describe_machine(*, threads: int) -> dict[str, Any]:
 
 
 def find_real_rows(kind: str) -> tuple[list[str], list[str]] | None:
-    """Files of real rows, where the folder of real data is there; see tests/conftest.py."""
+    """Files of real rows, if the folder of real data exists; see tests/conftest.py."""
     beside_the_project = Path(__file__).resolve().parents[3] / "shared" / "data"
     folder = Path(os.environ.get("DSTRAIN_REAL_DATA", beside_the_project))
     train, held_out = ([str(folder / name) for name in names] for names in REAL_DATA[kind])
@@ -91,7 +92,7 @@ def find_real_rows(kind: str) -> tuple[list[str], list[str]] | None:
 
 
 def measure_apart(job: Job, *, threads: int) -> dict[str, Any]:
-    """What a side took, in a process of its own."""
+    """The figures of a side, measured in its own process."""
     command = [sys.executable, "-m", "tests.benchmarks.training_sides", write_job(job)]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
     environment = os.environ | limits | {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -103,7 +104,7 @@ def measure_apart(job: Job, *, threads: int) -> dict[str, Any]:
 
 
 def measure_rounds(sides: Iterable[Side], *, repeats: int, measure: Callable[[Side, int], dict[str, Any]]) -> Measured:
-    """Every size once, then those that count, in turn; `measure` gets the number of the round."""
+    """Measures every size once, then the chosen ones in turn; `measure` is called with a side and the number of the round."""
     found: Measured = {}
     for side in sides:
         found[side] = [measure(side, 0)]
@@ -116,7 +117,7 @@ def measure_rounds(sides: Iterable[Side], *, repeats: int, measure: Callable[[Si
 
 
 def chosen(found: Measured) -> list[Side]:
-    """The fastest size of each side in the first round, and what everybody starts from."""
+    """The fastest size of each side in the first round, and the defaults."""
     first = {side: results[0]["target_tokens_per_second"] for side, results in found.items()}
     names = dict.fromkeys(side.name for side in found)
     best = [max((side for side in found if side.name == name), key=first.__getitem__) for name in names]
@@ -124,7 +125,7 @@ def chosen(found: Measured) -> list[Side]:
 
 
 def show(side: Side, result: Mapping[str, Any]) -> None:
-    """A line as soon as it is known."""
+    """Print the result of a side."""
     print(
         f"{side!s:<22} {result['target_tokens_per_second']:7,.0f} target tokens/s  real: target "
         f"{result['target_efficiency']:.0%}, source {result['source_efficiency']:.0%}  {result['peak_mib']:6,.0f} MiB",
@@ -169,7 +170,7 @@ def compare(found: Measured) -> list[dict[str, Any]]:
 
 
 def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int) -> list[dict[str, Any]]:
-    """The share of places that hold real tokens in an epoch of a plan, for each of our sides; nothing is trained."""
+    """The share of positions that are real tokens in an epoch of a plan, for each of our sides; nothing is trained."""
     found = []
     for side in our_sides():
         plan = Plan(
@@ -188,12 +189,12 @@ def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int
 
 
 def our_sides() -> list[Side]:
-    """Ours in all sizes."""
+    """Our sides in all sizes."""
     return [*(Side("dstrain", budget) for budget in BUDGETS), SAME_ROWS]
 
 
 def padding_of_trainer(tokens: TokenSet, *, rows_per_update: int) -> list[dict[str, Any]]:
-    """The same in an epoch of each of the Trainer's orders, for each per-device batch."""
+    """The share of positions that are real tokens in an epoch of each of the Trainer's orders, for each per-device batch."""
     torch.manual_seed(0)
     orders = {
         "random": torch.randperm(tokens.num_rows).tolist(),
@@ -208,7 +209,7 @@ def padding_of_trainer(tokens: TokenSet, *, rows_per_update: int) -> list[dict[s
 
 
 def real_shares(pieces: Sequence[Rows], *, tokens: TokenSet) -> dict[str, float]:
-    """Real tokens over places of the padded tensors, by side."""
+    """Real tokens divided by positions of the padded tensors, for source and target."""
     return {
         name: sum(int(lengths[rows].sum()) for rows in pieces)
         / sum(len(rows) * int(lengths[rows].max()) for rows in pieces)
@@ -217,13 +218,13 @@ def real_shares(pieces: Sequence[Rows], *, tokens: TokenSet) -> dict[str, float]
 
 
 def rows_per_update(tokens: TokenSet) -> int:
-    """Rows, a multiple of every per-device batch, whose target tokens are about those of an update."""
+    """Number of rows with about the target tokens of an update; a multiple of every per-device batch."""
     largest = max(TRAINER_BATCHES)
     return largest * max(1, round(UPDATE_TOKENS / float(tokens.target_lengths.mean()) / largest))
 
 
 def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """All sides of a case: the rows of the table, ratios, and padding by the plan alone."""
+    """Measures all sides of a case: the rows of the table, ratios, and padding from the plan alone."""
     tokens = case.load_rows("train")
     sides = [
         *our_sides(),
@@ -258,7 +259,7 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
 
 
 def measure_losses(*, path: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Held-out loss a target token after as many tokens on each side, by seed."""
+    """Held-out loss per target token after the same number of tokens on each side, by seed."""
     sides = [OURS, SAME_ROWS, SAME_DEFAULT, Side("group_by_length", SAME_DEFAULT.size)]
     found: dict[str, list[dict[str, Any]]] = {str(side): [] for side in sides}
     for seed in range(options.seeds):
@@ -283,7 +284,7 @@ def measure_losses(*, path: Path, options: argparse.Namespace) -> dict[str, Any]
 
 
 def print_ratios(found: Mapping[str, Any]) -> None:
-    """What it comes down to."""
+    """Print the ratios and the padding."""
     for ratio in found["ratios"]:
         low, high = ratio["speed_range"]
         print(
@@ -297,17 +298,21 @@ def print_ratios(found: Mapping[str, Any]) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """The parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kind", choices=LENGTHS, default="translation")
     parser.add_argument("--model", choices=SHAPES, default="mt5")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=8, help="measured, of about 4,096 target tokens each")
-    parser.add_argument("--warm-up", type=int, default=1, help="updates before them")
+    parser.add_argument(
+        "--updates", type=int, default=8, help="number of measured updates, of about 4,096 target tokens each"
+    )
+    parser.add_argument("--warm-up", type=int, default=1, help="number of updates before the measured ones")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", nargs="+", default=[], help="TSV files to train on, instead of what is found")
-    parser.add_argument("--held-out", nargs="+", default=[], help="TSV files to go with --data")
-    parser.add_argument("--drawn", action="store_true", help="draw rows even where real ones are found")
+    parser.add_argument(
+        "--data", nargs="+", default=[], help="TSV files to train on, instead of the real rows that are found"
+    )
+    parser.add_argument("--held-out", nargs="+", default=[], help="TSV files of held-out rows; required with --data")
+    parser.add_argument("--drawn", action="store_true", help="draw random rows even if real ones are found")
     parser.add_argument("--losses", type=int, metavar="UPDATES", help="compare held-out losses instead")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
@@ -321,7 +326,7 @@ def main() -> None:
     if bool(options.data) != bool(options.held_out):
         parser.error("--data and --held-out go together")
     if options.warm_up < 1:
-        parser.error("--warm-up must be at least 1: the first update sets the libraries up")
+        parser.error("--warm-up must be at least 1: the first update includes the setup of the libraries")
     if options.losses and options.losses % MEGA_BATCH:
         parser.error(f"--losses must be a multiple of {MEGA_BATCH}, so that group_by_length has seen as many tokens")
     quiet_transformers()

@@ -1,7 +1,7 @@
-"""What both sides of the training benchmark read: tokenised rows, one model's initial weights, and how training goes.
+"""The input of both sides of the training benchmark: tokenised rows, the initial weights of a model, and the settings.
 
-Rows are real ones where they are given, else random ids whose lengths are drawn as those of translations or parses are.
-Everything is written to a folder once; the sides, in processes of their own, read it there. Measures nothing.
+Rows are real ones if files are given, otherwise random ids whose lengths are distributed like those of translations or
+parses. Everything is written to a folder once; the sides read it there, each in its own process. Measures nothing.
 """
 
 import json
@@ -31,28 +31,28 @@ DRAWN_ROWS = {"train": 100_000, "eval": 500}
 MAX_TOKENS = 256
 CORRELATION = 0.8
 FIRST_ID = 10
-"""Ids below are special in one family or another."""
+"""Lower ids are special tokens in some family."""
 LENGTHS = {"translation": ((25.0, 0.60), (25.0, 0.60)), "parsing": ((12.0, 0.40), (16.0, 0.38))}
-"""Mean and deviation of the logarithm, of source and target lengths: at batch 16 in random order they leave 39 % and 56 % of
-the target positions real."""
+"""Mean and deviation of the logarithm, of source and target lengths: with batches of 16 in random order, 39 % and 56 % of
+the target positions are real."""
 
 SHAPES = {
     "mt5": {"hidden_size": 128, "feed_forward_size": 256, "num_layers": 2, "num_heads": 4},
     "m2m100": {"hidden_size": 192, "feed_forward_size": 768, "num_layers": 3, "num_heads": 4},
 }
 ROWS_OF_HEAD = {"mt5": 16_384, "m2m100": 6_144}
-"""Vocabulary, so chosen that the head has the share of all multiply-adds that it has in the published model: 73 % as in
+"""Vocabulary size, chosen so that the head has the same share of all multiply-adds as in the published model: 73 % as in
 mT5-small, 26 % as in M2M100-418M. Real rows use as many of its ids as their text has pieces."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Where everything lies."""
+    """The files of a case."""
 
     kind: str
     model: str
     origin: str
-    """Where the rows come from, in words."""
+    """Description of where the rows come from."""
     train: str
     eval: str
     weights: str
@@ -85,7 +85,7 @@ def build_config(
     batch_unit: str = "target_tokens",
     compile: bool = False,
 ) -> RunConfig:
-    """Our side's recipe; the Trainer's arguments say the same. Without files the demo stands in for drawn rows."""
+    """The recipe of our side; the Trainer's arguments are equivalent. Without files the demo is a placeholder for drawn rows."""
     demo = [{"demo": kind}]
     languages = ("ko", "en") if kind == "translation" else ("en", "en")
     return RunConfig.model_validate(
@@ -118,7 +118,7 @@ def build_config(
 def make_case(
     folder: Path, *, kind: str, model: str, train: Sequence[str] = (), held_out: Sequence[str] = (), origin: str = ""
 ) -> Case:
-    """Write rows and weights; real rows where files are given, else drawn ones."""
+    """Write rows and weights; real rows if files are given, otherwise drawn ones."""
     config = build_config(
         folder,
         kind=kind,
@@ -150,17 +150,17 @@ def make_case(
 
 
 def save_case(case: Case, *, path: Path) -> None:
-    """As JSON."""
+    """Write a case as JSON."""
     path.write_text(json.dumps(asdict(case)))
 
 
 def read_case(path: Path) -> Case:
-    """What `save_case` wrote."""
+    """Read a case written by `save_case`."""
     return Case(**json.loads(path.read_text()))
 
 
 def build_model(model: str, *, seed: int) -> PreTrainedModel:
-    """Random weights of a shape with the head's share of a published one."""
+    """A model with random weights, whose head has the same share of the arithmetic as in the published model."""
     special: dict[str, Any] = SPECIAL_IDS[model]
     ids = {f"{name}_token_id": special[f"{name}_id"] for name in ("pad", "eos", "bos")}
     vocabulary = SimpleNamespace(
@@ -171,7 +171,7 @@ def build_model(model: str, *, seed: int) -> PreTrainedModel:
 
 
 class Ids:
-    """Reads ids that are written as text."""
+    """An encoder of texts that are ids."""
 
     fingerprint = "ids"
     unk_token_id = None
@@ -188,7 +188,7 @@ class Ids:
         return found[0], found[1]
 
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
-        """Never asked for: lengths are drawn within the limits."""
+        """Never called: lengths are drawn within the limits."""
         raise AssertionError(f"{len(ids)} ids are over {max_tokens}")
 
 
@@ -210,7 +210,7 @@ def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: in
 
 
 def draw_examples(kind: str, *, num_rows: int, vocabulary: int, seed: int) -> Iterator[Example]:
-    """Rows whose target follows from the source, word by word, so that there is something to learn."""
+    """Rows whose target is a function of the source, token by token, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     sources, targets = draw_lengths(kind, num_rows=num_rows, rng=rng)
     num_ids = vocabulary - FIRST_ID

@@ -1,9 +1,9 @@
-"""One side of the training benchmark, in a process of its own: `python -m tests.benchmarks.training_sides JSON`.
+"""One side of the training benchmark, in its own process: `python -m tests.benchmarks.training_sides JSON`.
 
-Ours is what a run trains with: the loader, the engine on DeepSpeed (ZeRO 1), the loop and its log hook, on one rank. The
-other is transformers' Seq2SeqTrainer, with the one correction that its loss is divided by the target tokens of the update:
-without that it multiplies loss and gradient by the accumulation. Prints a line of JSON with what was counted between two
-updates. Compares nothing.
+Our side uses what a run trains with: the loader, the engine on DeepSpeed (ZeRO 1), the loop and its log hook, on one rank.
+The other side is transformers' Seq2SeqTrainer with one correction: its loss is divided by the target tokens of the update;
+without that, it multiplies loss and gradient by the number of accumulated batches. Prints one line of JSON with the figures
+of the measured updates. Compares nothing.
 """
 
 import gc
@@ -61,12 +61,12 @@ HELD_OUT_ROWS = 16
 
 @dataclass(frozen=True)
 class Side:
-    """One way to train the same."""
+    """One way to train the model."""
 
     name: str
     """`dstrain` in steps of target tokens, `dstrain_sequences`, or the Trainer's `random` or `group_by_length`."""
     size: int
-    """Padded tokens of a micro-batch; the Trainer's per-device batch."""
+    """For dstrain padded tokens of a micro-batch, for the Trainer rows of the per-device batch."""
 
     @property
     def is_ours(self) -> bool:
@@ -75,7 +75,7 @@ class Side:
 
     @property
     def batch_unit(self) -> Literal["sequences", "target_tokens"]:
-        """Of our updates."""
+        """The batch unit of our updates."""
         return "sequences" if self.name == "dstrain_sequences" else "target_tokens"
 
     def __str__(self) -> str:
@@ -84,12 +84,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Job:
-    """What a process does."""
+    """What one process measures."""
 
     side: Side
     case: str
     rows_per_update: int
-    """Or, of ours in target tokens, as many as these rows have on average."""
+    """For our updates in target tokens: as many tokens as these rows have on average."""
     num_updates: int
     num_warm_up: int
     """Updates before the clock starts."""
@@ -97,16 +97,16 @@ class Job:
     precision: str = "fp32"
     compile: bool = False
     overhead: int | None = None
-    """As machine.micro_batch_overhead; None is the device's own."""
+    """As machine.micro_batch_overhead; None is the default of the device."""
     deepspeed: bool = False
     """Run the Trainer on DeepSpeed as well, with our settings."""
     held_out: bool = False
-    """Train in the true order, and give the loss on held-out rows after that; else of group_by_length's order take updates
-    evenly over the epoch after the first, because it begins with its longest rows."""
+    """Train in the original order, and return the loss on held-out rows. Otherwise, since group_by_length begins with its longest
+    rows, its updates after the first are taken evenly over the epoch."""
 
 
 class Stopwatch(Hook):
-    """Tokens and seconds of the updates after the first few."""
+    """Counts tokens and seconds of the updates after the warm-up."""
 
     def __init__(self, *, num_warm_up: int, num_updates: int) -> None:
         self._first, self._last = num_warm_up, num_updates
@@ -115,13 +115,13 @@ class Stopwatch(Hook):
         self._started = self._ended = (0.0, 0.0)
 
     def count(self, counts: Mapping[str, int], *, step: int) -> None:
-        """Take in what update `step`, counted from 1, was made of."""
+        """Add the counts of update `step`, counted from 1."""
         self._all.update(counts)
         if step > self._first:
             self._counts.update(counts)
 
     def lap(self, step: int) -> None:
-        """Update `step` is done."""
+        """Record the time after update `step`."""
         if step in (self._first, self._last) and torch.cuda.is_available():
             torch.cuda.synchronize()
         if step == self._first:
@@ -216,7 +216,7 @@ def warmup_steps(job: Job) -> int:
 
 
 class Rows(Dataset[dict[str, list[int]]]):
-    """A token set as the Trainer takes rows."""
+    """A token set in the form of the Trainer's rows."""
 
     def __init__(self, tokens: TokenSet) -> None:
         self._tokens = tokens
@@ -229,7 +229,7 @@ class Rows(Dataset[dict[str, list[int]]]):
 
 
 class CountingTrainer(Seq2SeqTrainer):
-    """The Trainer with its loss corrected, and a count of what it trains on."""
+    """The Trainer with its loss corrected and the tokens of its batches counted."""
 
     def __init__(self, *arguments: Any, watch: Stopwatch, num_blocks: int | None, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
@@ -250,7 +250,7 @@ class CountingTrainer(Seq2SeqTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """The model's own loss, a mean over the micro-batch, as its share of the mean over the update."""
+        """The loss of the model, a mean over the micro-batch, scaled to its share of the mean over the update."""
         assert not return_outputs
         return model(**inputs).loss * ((inputs["labels"] != -100).sum() / num_items_in_batch)
 
@@ -267,7 +267,7 @@ class CountingTrainer(Seq2SeqTrainer):
 
 
 def take_blocks(order: list[int], *, size: int, number: int, seed: int) -> list[int]:
-    """Whole updates of an order: its first, which needs most memory, then others evenly over the epoch in random sequence."""
+    """Complete updates of an order: the first, which needs most memory, then others spread evenly over the epoch, shuffled."""
     num_blocks = len(order) // size
     assert num_blocks >= number, f"{num_blocks} updates in an epoch, {number} wanted"
     rng = np.random.default_rng(seed)
@@ -276,7 +276,7 @@ def take_blocks(order: list[int], *, size: int, number: int, seed: int) -> list[
 
 
 class Laps(TrainerCallback):
-    """Tells the stopwatch of the Trainer's updates."""
+    """Calls the stopwatch after each update of the Trainer."""
 
     def __init__(self, watch: Stopwatch) -> None:
         self._watch = watch
@@ -286,8 +286,10 @@ class Laps(TrainerCallback):
 
 
 def tokens_per_update(job: Job, *, lengths: Lengths) -> int:
-    """What training.batch_size must be for as many target tokens an update: rows are taken while they fit, so that on average
-    half of a row that did not fit is missing, and long rows are more often the ones."""
+    """The training.batch_size that has `rows_per_update` rows on average.
+
+    Rows are taken while they fit, so on average half of the next row is missing; and that row is more often a long one.
+    """
     mean, square = float(lengths.mean()), float((lengths.astype(float) ** 2).mean())
     return round(job.rows_per_update * mean + square / (2 * mean))
 
@@ -296,7 +298,7 @@ def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: Token
     """Seq2SeqTrainer on the same rows, with its own collator."""
     assert job.rows_per_update % job.side.size == 0
     if job.deepspeed:
-        os.environ.update(read_process_info({}).as_environment())  # else DeepSpeed asks MPI
+        os.environ.update(read_process_info({}).as_environment())  # otherwise DeepSpeed would use MPI
     watch = Stopwatch(num_warm_up=job.num_warm_up, num_updates=job.num_updates)
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(folder / "trainer"),
@@ -332,7 +334,7 @@ def train_trainer(job: Job, *, case: Case, model: PreTrainedModel, tokens: Token
 
 
 def deepspeed_settings(job: Job) -> dict[str, Any]:
-    """What our engine gives DeepSpeed, the batch and the clipping as the Trainer has them."""
+    """Our engine's settings of DeepSpeed, with the batch size and clipping of the Trainer."""
     return {
         "train_micro_batch_size_per_gpu": "auto",
         "gradient_accumulation_steps": "auto",
@@ -344,7 +346,7 @@ def deepspeed_settings(job: Job) -> dict[str, Any]:
 
 
 def build_padder(pad_id: int) -> PreTrainedTokenizerFast:
-    """A tokenizer that only pads, which is all that the collator asks of one."""
+    """A tokenizer that only pads, which is all that the collator needs."""
     names = {f"<{number}>": number for number in range(pad_id)} | {"<pad>": pad_id, "<unk>": pad_id + 1}
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer(models.WordLevel(names, unk_token="<unk>")), pad_token="<pad>", unk_token="<unk>"
@@ -352,7 +354,7 @@ def build_padder(pad_id: int) -> PreTrainedTokenizerFast:
 
 
 def held_out_loss(model: PreTrainedModel, *, case: Case) -> float:
-    """Loss of a target token over all held-out rows, by the stock model, in file order."""
+    """Loss per target token over all held-out rows, by the stock model, in file order."""
     tokens = case.load_rows("eval")
     total = 0.0
     model.eval()
@@ -371,7 +373,7 @@ def held_out_loss(model: PreTrainedModel, *, case: Case) -> float:
 
 
 def measure(job: Job) -> dict[str, Any]:
-    """Train, and say what it took."""
+    """Train, and return the figures."""
     case = read_case(Path(job.case))
     model, tokens = case.load_model(), case.load_rows("train")
     gc.collect()

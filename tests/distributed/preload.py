@@ -1,4 +1,4 @@
-"""Imported once by the server that test ranks are forked from: a rank's own imports would take fifteen seconds."""
+"""Imported once by the server that test ranks are forked from: importing in every rank would take fifteen seconds."""
 
 import torch
 import transformers.models.m2m_100.modeling_m2m_100

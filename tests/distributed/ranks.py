@@ -19,7 +19,7 @@ class RankFailed(AssertionError):
 
 
 def run_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
-    """What `function(ranks, *arguments)` gives on every rank of a process group, in the order of ranks."""
+    """What `function(ranks, *arguments)` returns on every rank of a process group, in rank order."""
     return start_ranks(_join_and_call, function, arguments, world_size=world_size)
 
 
@@ -29,7 +29,7 @@ def end_ranks(
     world_size: int,
     meanwhile: Callable[[list[int]], None] = lambda pids: None,
 ) -> list[int]:
-    """Exit codes of processes that run `function(place, *arguments)`, in the order of ranks; signals are negative.
+    """Exit codes of processes that run `function(place, *arguments)`, in rank order; signals are negative.
 
     `meanwhile` is called with their process ids, for example to kill them.
     """
@@ -49,7 +49,7 @@ def end_ranks(
 
 
 def build_places(world_size: int) -> list[ProcessInfo]:
-    """The places of a run on this host, with a port of its own."""
+    """The processes of a run on this host, with a free port."""
     port = free_port()
     return [
         ProcessInfo(
@@ -66,7 +66,7 @@ def build_places(world_size: int) -> list[ProcessInfo]:
 
 
 def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) -> list[Any]:
-    """What `function(place, *arguments)` gives in each of `world_size` processes, in the order of ranks."""
+    """What `function(place, *arguments)` returns in each of `world_size` processes, in rank order."""
     children = []
     for place in build_places(world_size):
         here, there = SPAWN.Pipe()
@@ -84,7 +84,7 @@ def start_ranks(function: Callable[..., Any], *arguments: Any, world_size: int) 
 
 def _receive(pipe: Connection, *, rank: int) -> Any:
     if not pipe.poll(RANK_SECONDS):
-        raise RankFailed(f"rank {rank} gave no result in {RANK_SECONDS} s")
+        raise RankFailed(f"rank {rank} returned no result in {RANK_SECONDS} s")
     try:
         kind, value = pipe.recv()
     except EOFError:

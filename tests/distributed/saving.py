@@ -1,4 +1,4 @@
-"""One save to the end, and back; the tests of this folder import it by name."""
+"""A complete save, and loading it; the tests of this folder import it by name."""
 
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ def save_now(root: Path, *, engine: Any, step: int, ranks: Ranks, **state: Any) 
 
 
 def resume_weights(directory: Path, *, module: Any) -> None:
-    """What comes before the engine is built."""
+    """The part of a resume before the engine is built."""
     from dstrain.checkpoint.state import load_weights
 
     load_weights(directory, module=module)
 
 
 def resume_optimizer(directory: Path, *, engine: Any) -> None:
-    """What comes after."""
+    """The part of a resume after the engine is built."""
     from dstrain.checkpoint.state import load_optimizer, load_state
 
     load_optimizer(directory, engine=engine, state=load_state(directory))

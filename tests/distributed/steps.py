@@ -110,7 +110,7 @@ def build_batch(
 def plain_loop(
     model: PreTrainedModel, *, rows: Sequence[Any], sizes: Sequence[int], config: RunConfig, steps: int, start: int
 ) -> tuple[list[float], list[float], dict[str, torch.Tensor]]:
-    """Losses a token, gradient norms and parameters of ordinary PyTorch: the stock model's own loss, torch's AdamW.
+    """Losses per token, gradient norms and parameters of ordinary PyTorch: the stock model's own loss, torch's AdamW.
 
     Dropout draws from the same seeds a micro-batch, so that even its results must agree.
     """
@@ -156,11 +156,11 @@ class IdEncoder:
     unk_token_id: int | None = None
 
     def encode(self, sources: list[str], targets: list[str], **languages: str | None) -> Any:
-        """Both sides with the end behind."""
+        """Both sides with the end token appended."""
         return tuple([[*map(int, text.split()), EOS] for text in side] for side in (sources, targets))
 
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
-        """The first ids and the end."""
+        """The first ids and the end token."""
         return [*ids[: max_tokens - 1], EOS]
 
 
@@ -182,7 +182,7 @@ def snapshot(engine: Any) -> dict[str, Any]:
 
 
 def differing(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Names of what is not bit for bit the same in two snapshots."""
+    """Names of the entries that differ in any bit between two snapshots."""
     assert before.keys() == after.keys()
 
     def is_same(name: str) -> bool:

@@ -1,9 +1,9 @@
-"""A run saved on any ranks and any ZeRO stage goes on, on any other, as if it had never stopped (promise 4).
+"""A run saved on any number of ranks and any ZeRO stage resumes on any other as if it had never stopped (promise 4).
 
-All pairs of {1, 2 ranks} × ZeRO {0, 1, 2, 3} saving and {1, 2, 3 ranks} × ZeRO {0, 1, 2, 3} going on, in fp32 and bf16 (stage 0
-in fp32 only), from the middle of an epoch over its end. What is loaded equals what was saved to the bit in every pair. The
-steps that follow are bit-equal on the same ranks and stage; other stages add up the same gradients in another order, straight
-runs of theirs included. Every process group goes through all its pairs: starting one costs more than a pair.
+All pairs of {1, 2 ranks} × ZeRO {0, 1, 2, 3} saving and {1, 2, 3 ranks} × ZeRO {0, 1, 2, 3} resuming, in fp32 and bf16 (stage 0
+in fp32 only), from the middle of an epoch past its end. What is loaded equals what was saved to the bit in every pair. The
+steps that follow are bit-equal on the same ranks and stage; other stages add the same gradients in another order, even in
+straight runs. Every process group goes through all its pairs: starting one costs more than a pair.
 """
 
 from collections.abc import Sequence
@@ -26,16 +26,16 @@ NUM_ROWS, BATCH_SIZE = 60, 7
 SAVED_STEP, NEXT_STEPS = 4, 10
 TOTAL_STEPS = SAVED_STEP + NEXT_STEPS
 BF16_RELATIVE = 1e-3
-"""What bf16 keeps of a loss over ten steps: other partitions add up gradients of 8 bits in another order."""
+"""Largest relative difference of a loss after ten steps in bf16: other partitions add gradients of 8 bits in another order."""
 
 APART = ((0, 1, 2), (3,))
-"""Stages that go on in processes of their own: after ZeRO-3 a process computes linear layers otherwise, in bf16 visibly."""
+"""Stages that resume in separate processes: after ZeRO-3 a process computes linear layers differently, visibly so in bf16."""
 STAGES = {"fp32": (0, 1, 2, 3), "bf16": (1, 2, 3)}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Losses a token and rows of the steps after the save."""
+    """Losses per token and rows of the steps after the save."""
 
     losses: list[float]
     rows: list[list[int]]
@@ -106,8 +106,8 @@ def build(ranks: Ranks, *, precision: str, stage: int, saved: Path | None) -> An
     return engine
 
 
-def save_and_go_straight_on(ranks: Ranks, root: str, precision: str) -> dict[int, Cell]:
-    """What an uninterrupted run of each stage gives after its save."""
+def save_and_continue(ranks: Ranks, root: str, precision: str) -> dict[int, Cell]:
+    """Losses and rows of an uninterrupted run of each stage after its save."""
     cells = {}
     for stage in STAGES[precision]:
         engine = build(ranks, precision=precision, stage=stage, saved=None)
@@ -117,8 +117,8 @@ def save_and_go_straight_on(ranks: Ranks, root: str, precision: str) -> dict[int
     return cells
 
 
-def go_on(ranks: Ranks, root: str, precision: str, stages: Sequence[int]) -> dict[tuple[int, int, int], Cell]:
-    """What each of `stages` gives from each checkpoint, by (ranks and stage that saved, stage)."""
+def resume_all(ranks: Ranks, root: str, precision: str, stages: Sequence[int]) -> dict[tuple[int, int, int], Cell]:
+    """Losses and rows of each of `stages` from each checkpoint, by (ranks and stage that saved, stage)."""
     cells = {}
     for world_size in (1, 2):
         for saved_stage in STAGES[precision]:
@@ -133,7 +133,7 @@ def go_on(ranks: Ranks, root: str, precision: str, stages: Sequence[int]) -> dic
 
 
 def assert_holds(engine: Any, saved: Path) -> None:
-    """Every master and moment on this rank is what the files say, read here without the code that loads them."""
+    """Check every master and moment on this rank against the files, which are read without the code under test."""
     from dstrain.engine.shards import owned_shards
 
     whole: dict[str, dict[int, torch.Tensor]] = {}
@@ -153,17 +153,17 @@ def place(root: str, world_size: int, stage: int) -> Path:
 
 
 def largest_difference(given: Sequence[float], wanted: Sequence[float]) -> float:
-    """Relative, over all steps."""
+    """The largest relative difference over all steps."""
     return max(abs(a - b) / abs(b) for a, b in zip(given, wanted, strict=True))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_every_pair_of_ranks_and_stages_goes_on(tmp_path: Path, precision: str) -> None:
+def test_a_run_resumes_with_every_pair_of_ranks_and_stages(tmp_path: Path, precision: str) -> None:
     root = str(tmp_path)
-    straight = {size: run_ranks(save_and_go_straight_on, root, precision, world_size=size)[0] for size in (1, 2)}
+    straight = {size: run_ranks(save_and_continue, root, precision, world_size=size)[0] for size in (1, 2)}
     found: dict[tuple[int, int, int, int], float] = {}
     for size, stages in product((1, 2, 3), APART):
-        cells = run_ranks(go_on, root, precision, stages, world_size=size)[0]
+        cells = run_ranks(resume_all, root, precision, stages, world_size=size)[0]
         for (saved_size, saved_stage, stage), cell in cells.items():
             wanted = straight[saved_size][saved_stage]
             assert cell.rows == wanted.rows
@@ -176,7 +176,7 @@ def test_every_pair_of_ranks_and_stages_goes_on(tmp_path: Path, precision: str) 
 
 
 def print_matrix(found: dict[tuple[int, int, int, int], float], *, precision: str) -> None:
-    """The table for `pytest -s`: rows saved, columns went on, largest relative difference of a loss."""
+    """The table for `pytest -s`: a row per saving run, a column per resuming run, largest relative difference of a loss."""
     saved = sorted({key[:2] for key in found})
     gone_on = sorted({key[2:] for key in found})
     print(f"\n{precision:<16}" + "".join(f"{size} ranks Z{stage} " for size, stage in gone_on))
@@ -186,7 +186,7 @@ def print_matrix(found: dict[tuple[int, int, int, int], float], *, precision: st
 
 
 def test_the_rows_after_the_save_are_those_of_the_plan_and_cross_an_epoch(tmp_path: Path) -> None:
-    straight = run_ranks(save_and_go_straight_on, str(tmp_path), "fp32", world_size=1)[0][0]
+    straight = run_ranks(save_and_continue, str(tmp_path), "fp32", world_size=1)[0][0]
     first_epoch = straight.rows[: -(-NUM_ROWS // BATCH_SIZE) - SAVED_STEP]
     assert len(straight.rows) > len(first_epoch)
     assert len({row for step in first_epoch for row in step}) == NUM_ROWS - SAVED_STEP * BATCH_SIZE

@@ -11,7 +11,7 @@ from tests.distributed.steps import EOS, PAD, TOTAL_STEPS, build_batch, build_co
 
 
 def train(ranks: Ranks, kind: str, changes: dict[str, Any], is_compiled: bool) -> list[tuple[float, float, int, int]]:
-    """Of every step: the loss, the gradient's norm, and the graphs before and after an evaluation."""
+    """For every step: the loss, the gradient norm, and the number of graphs before and after an evaluation."""
     from deepspeed.accelerator import get_accelerator
     from torch._dynamo.utils import counters
 
@@ -43,7 +43,7 @@ def train(ranks: Ranks, kind: str, changes: dict[str, Any], is_compiled: bool) -
     ("kind", "precision", "stage", "num_graphs", "rtol"),
     [("m2m100", "fp32", 2, 2, 1e-5), ("m2m100", "fp16", 1, 2, 1e-2), ("mt5", "bf16", 1, 4, 1e-2)],
 )
-def test_steps_are_those_of_eager_layers_and_evaluations_compile_nothing(
+def test_steps_equal_those_of_eager_layers_and_evaluations_compile_nothing(
     kind: str, precision: str, stage: int, num_graphs: int, rtol: float
 ) -> None:
     changes = {"precision": precision, "machine__zero_stage": stage}

@@ -28,7 +28,7 @@ START = {"m2m100": EOS, "mt5": PAD}
 
 
 def untie(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with a head of its own, as published mT5 models have; transformers ties what it makes from scratch."""
+    """The model with an untied head, as in published mT5 models; transformers ties the head of models made from scratch."""
     head = model.get_output_embeddings()
     head.weight = nn.Parameter(head.weight.detach().flip(0))
     return model
@@ -43,7 +43,7 @@ def train_engine(
     chunk_positions: int | None = None,
     is_untied: bool = False,
 ) -> Any:
-    """Losses a token, gradient norms and whole fp32 weights after a few steps on DeepSpeed."""
+    """Losses per token, gradient norms and complete fp32 weights after a few steps on DeepSpeed."""
     from dstrain.engine.engine import build_engine
     from dstrain.models.load import enable_activation_checkpointing
 
@@ -125,7 +125,7 @@ def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
             torch.testing.assert_close(torch.from_numpy(rank_weights[name]), value, rtol=1e-4, atol=1e-5)
 
 
-def test_without_dropout_every_split_of_a_step_gives_the_same_loss_and_gradient() -> None:
+def test_without_dropout_every_split_of_a_step_has_the_same_loss_and_gradient() -> None:
     given = [run_ranks(train_engine, "m2m100", sizes, 0.0, {}, world_size=1)[0] for sizes in ([16], [4] * 4, [2] * 8)]
     for losses, norms, _ in given[1:]:
         assert losses == pytest.approx(given[0][0], rel=1e-5)
@@ -142,7 +142,7 @@ def test_without_dropout_every_split_of_a_step_gives_the_same_loss_and_gradient(
     ],
     ids=lambda changes: "-".join(name.removeprefix("machine__") for name in changes),
 )
-def test_saving_memory_changes_nothing_of_what_is_learned(changes: dict[str, Any]) -> None:
+def test_options_that_save_memory_do_not_change_training(changes: dict[str, Any]) -> None:
     plain = run_ranks(train_engine, "m2m100", [3, 5, 8], 0.1, {"machine__zero_stage": 1}, world_size=2)[0]
     given = run_ranks(train_engine, "m2m100", [3, 5, 8], 0.1, changes, world_size=2)[0]
     assert given[0] == pytest.approx(plain[0], rel=1e-5)
@@ -153,7 +153,7 @@ def test_saving_memory_changes_nothing_of_what_is_learned(changes: dict[str, Any
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_bf16_stays_near_fp32(stage: int) -> None:
-    """Relative figure of their own: bf16 keeps 8 bits, so losses of the first steps agree within 2 %."""
+    """With a tolerance of its own: bf16 keeps 8 bits, so losses of the first steps agree within 2 %."""
     plain = run_ranks(train_engine, "m2m100", [8, 8], 0.0, {}, world_size=1)[0]
     changes = {"precision": "bf16", "machine__zero_stage": stage}
     given = run_ranks(train_engine, "m2m100", [8, 8], 0.0, changes, world_size=2)[0]

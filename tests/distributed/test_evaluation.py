@@ -1,4 +1,4 @@
-"""Evaluation on real ranks: an engine of any ZeRO stage gives the scores of the plain model (promise 3)."""
+"""Evaluation on real ranks: an engine of any ZeRO stage has the scores of the plain model (promise 3)."""
 
 from typing import Any
 
@@ -54,7 +54,7 @@ class Tokens:
 
 
 def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> Any:
-    """The results on rank 0 before and after a step; three batches do not go evenly among two ranks."""
+    """The results on rank 0 before and after a step; three batches cannot be divided evenly between two ranks."""
     from dstrain.engine.engine import build_engine
     from dstrain.evaluation.evaluate import evaluate
     from dstrain.models.loss import Seq2SeqLoss
@@ -72,7 +72,7 @@ def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> A
         evaluation__num_beams=num_beams,
         training__learning_rate=1e-3,
     )
-    if stage == 3:  # weights as small as these would otherwise stay whole all the time
+    if stage == 3:  # weights as small as these would otherwise never be partitioned
         config = config.model_copy(update={"machine": config.machine.model_copy(update={"deepspeed": SHARD_ALL})})
     engine = build_engine(config, module=Seq2SeqLoss(model), ranks=ranks, total_steps=TOTAL_STEPS)
     results = []

@@ -1,4 +1,4 @@
-"""fp16 with dynamic loss scaling, on a CPU that is told it can: skipped steps count, cost their rows and their rate."""
+"""fp16 with dynamic loss scaling, forced on a CPU: a skipped step counts, and uses up its rows and learning rate."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ def half_config(stage: int) -> RunConfig:
 
 
 def train_half(ranks: Ranks, stage: int, root: str, saved_at: int | None, first: int) -> list[dict[str, Any]]:
-    """One record a step; saves after step `saved_at`, goes on from the checkpoint before step `first`."""
+    """One record per step; saves after step `saved_at`, and resumes from the checkpoint before step `first`."""
     from deepspeed.accelerator import get_accelerator
 
     from dstrain.engine.engine import build_engine

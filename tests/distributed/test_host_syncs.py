@@ -1,7 +1,7 @@
-"""How often a step asks for a value of a tensor: each time a GPU would have to catch up with the host.
+"""How often a step reads a value of a tensor on the host: each time the host would wait for the GPU.
 
-Counted where any device's tensors are read, so that no GPU is needed for it. What is left is not this project's: DeepSpeed
-looks whether the gradient is finite.
+Reads are counted for tensors of any device, so the test needs no GPU. Most of the remaining reads are those of DeepSpeed, which
+checks whether the gradient is finite.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ from tests.distributed.steps import TOTAL_STEPS, build_batch, build_config, buil
 A_MICRO_BATCH = 1
 """The labels, counted on the host."""
 A_STEP = 4
-"""DeepSpeed's questions about overflow and the gradient's norm, at most."""
+"""Reads by DeepSpeed, for overflow and the gradient's norm; at most."""
 
 
 class Reads(TorchDispatchMode):
@@ -42,7 +42,7 @@ def count_reads(ranks: Ranks, kind: str, changes: dict[str, Any]) -> list[int]:
         with Reads() as reads:
             engine.step(batch, step=step)
         found.append(reads.num_reads)
-    return found[1:]  # the first step sets things up
+    return found[1:]  # the first step includes one-time setup
 
 
 @pytest.mark.parametrize("kind", ["m2m100", "mt5"])

@@ -1,4 +1,4 @@
-"""A row that gives no finite loss or gradient is found, set aside, and missed by nothing else: not a weight, not a step."""
+"""A row without a finite loss or gradient is found and quarantined, and nothing else changes: no weight and no step."""
 
 import json
 import re
@@ -27,13 +27,13 @@ from tests.distributed.steps import (
 
 NUM_ROWS, NUM_STEPS = 24, 5
 MAGIC = 95
-"""A token of the source by which a row is poisoned."""
+"""A source token that marks a poisoned row."""
 POISONED = 9
 """A row of the second step, in the middle of its micro-batches."""
 SCALE = {"initial_scale_power": 4, "hysteresis": 1}
 HALF = {"precision": "fp16", "machine__deepspeed": {"fp16": {**SCALE, "min_loss_scale": 16}}}
 HALF_ABOVE = {"precision": "fp16", "machine__deepspeed": {"fp16": SCALE}}
-"""A scale that could still be halved."""
+"""A loss scale that could still be halved."""
 
 Change = Callable[[torch.Tensor], torch.Tensor]
 CHANGES: dict[str, Change] = {
@@ -47,7 +47,7 @@ CHANGES: dict[str, Change] = {
 
 @contextmanager
 def poison(kind: str, *, only_with_dropout: bool = False) -> Iterator[None]:
-    """Changes the loss of everything that has the magic token, in the run's model and in any other."""
+    """Changes the loss of every micro-batch that has the magic token, in any model."""
     forward = Seq2SeqLoss.forward
 
     def poisoned(self: Seq2SeqLoss, source_ids: torch.Tensor, *rest: Any) -> torch.Tensor:
@@ -73,7 +73,7 @@ def write_rows(path: Path, *, poisoned: Sequence[int]) -> None:
 
 
 class Run:
-    """A run on real ranks: data from a file, the real loop, engine, loader and quarantine, and a diary of it all."""
+    """A run on real ranks: data from a file, the real loop, engine, loader and quarantine, and a record of all steps."""
 
     def __init__(self, ranks: Ranks, root: Path, config: RunConfig, *, excluded: Sequence[int] = ()) -> None:
         from dstrain.data.cuts import Cut
@@ -146,7 +146,7 @@ class Run:
         def watched(batch: Any, **settings: Any) -> Any:
             nonlocal refused
             before = snapshot(self.engine)
-            if refused is not None:  # the search too has changed nothing
+            if refused is not None:  # the search has changed nothing either
                 self.differences += differing(refused, before)
             result = step(batch, **settings)
             refused = None
@@ -171,7 +171,7 @@ def allow_fp16() -> None:
 
 
 def run_cases(ranks: Ranks, root: str, cases: list[tuple[str, dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Each case with a poisoned row, and beside it a run that never had this row."""
+    """Each case with a poisoned row, and a run that never had this row."""
     allow_fp16()
     results = []
     for kind, changes in cases:
@@ -216,7 +216,7 @@ KINDS = {"overflow": "scale"}
 
 @pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("cases", [WHOLE, HALVES], ids=["fp32-bf16", "fp16"])
-def test_the_poisoned_row_is_set_aside_and_the_run_is_one_that_never_had_it(
+def test_the_poisoned_row_is_quarantined_and_the_run_equals_one_that_never_had_it(
     tmp_path: Path, world_size: int, cases: list[tuple[str, dict[str, Any]]]
 ) -> None:
     write_rows(tmp_path / "rows.tsv", poisoned=[POISONED])
@@ -237,7 +237,7 @@ def test_the_poisoned_row_is_set_aside_and_the_run_is_one_that_never_had_it(
 
 
 def refuse(ranks: Ranks, root: str, kind: str, changes: dict[str, Any], how: str) -> tuple[str, list[str], int]:
-    """The diagnosis of a run that must stop, what differs from before the refused step, and the steps it made."""
+    """The diagnosis of a run that must stop, what the refused step has changed, and the number of steps taken."""
     from dstrain.engine.engine import TrainingFault
 
     run = Run(ranks, Path(root), case_config(Path(root), **changes))
@@ -256,7 +256,7 @@ def test_a_fault_of_too_many_rows_stops_the_run_with_the_list(tmp_path: Path) ->
     changes = {"machine__zero_stage": 2, "training__max_quarantined_rows": 3}
     for message, differences, num_steps in run_ranks(refuse, str(tmp_path), "loss", changes, "class", world_size=2):
         assert (differences, num_steps) == ([], 0)
-        # nan where a rank's filler copies a poisoned row: 0 × inf
+        # nan if the filler of a rank copies a poisoned row: 0 × inf
         assert re.search(r"step 1 was not applied: the loss is (inf|nan)\.", message)
         assert "Rows that cause it: 8; set aside before: 0; training.max_quarantined_rows allows 3 in total" in message
         assert "Nothing was saved after step 0" in message

@@ -11,11 +11,11 @@ from dstrain.config.schema import RunConfig
 from tests.slurm.jobs import DIRECTORY, build_recipe, call, run_cluster, submit
 
 REQUIRED = "DSTRAIN_SLURM_REQUIRED"
-"""Set where the tests must run: then they fail instead of being skipped."""
+"""If set, the tests fail instead of being skipped when no cluster can be started."""
 
 
 def find_obstacle() -> str | None:
-    """Why no cluster can be started here, None if one can."""
+    """Why no cluster can be started here, or None if one can."""
     if os.geteuid() != 0:
         return "needs root, for the network namespaces that are its nodes"
     if not shutil.which("slurmctld") and not shutil.which("apt-get"):
@@ -33,7 +33,7 @@ def cluster() -> Iterator[None]:
         if os.environ.get(REQUIRED):
             pytest.fail(f"the Slurm of the tests {obstacle}; {REQUIRED} is set")
         pytest.skip(f"the Slurm of the tests {obstacle}")
-    run_cluster("stop")  # left by an interrupted run
+    run_cluster("stop")  # in case an interrupted run left one
     run_cluster("start")
     try:
         yield
@@ -43,7 +43,7 @@ def cluster() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def fresh_nodes(cluster: None, request: pytest.FixtureRequest) -> Iterator[None]:
-    """Every test finds both nodes up and no job; of a failed one the daemons' last words are shown."""
+    """Every test starts with both nodes up and no jobs; after a failure the last log lines of the daemons are shown."""
     yield
     run_cluster("start-controller")
     call("scancel", "--user=root")
@@ -56,7 +56,7 @@ def fresh_nodes(cluster: None, request: pytest.FixtureRequest) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def straight(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    """A run of two nodes that nothing happened to."""
+    """An undisturbed run on two nodes."""
     config = build_recipe(tmp_path_factory.mktemp("straight"))
     job = submit(config, wait=True)
     assert job.wait_code == 0, job.log()

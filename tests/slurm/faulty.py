@@ -25,7 +25,7 @@ def faulty_ranks(folder: Path, *faults: str) -> Mapping[str, str]:
 
 
 def hold_commit(folder: str) -> None:
-    """Rank 0 of the first start pauses in a save, after it has checked that it may commit and before it commits.
+    """Rank 0 of the first attempt pauses in a save, after it has checked its lease and before it commits.
 
     A file system that blocks has the same effect, so the lease is not renewed either. The rank creates `inside` in `folder` when
     it pauses, and resumes once it finds `go-on` there.

@@ -30,10 +30,10 @@ class Job:
     wait_code: int | None = None
     """Exit code of `sbatch --wait`."""
     output: Path | None = None
-    """Its log, if that is not beside its run folder."""
+    """The log, if it is not beside the run folder."""
 
     def log(self) -> str:
-        """Its output, over all its starts."""
+        """The output of all attempts."""
         path = self.output or log_path(self.config)
         return path.read_text(errors="replace") if path.exists() else ""
 
@@ -43,25 +43,25 @@ class Job:
         return next(part.split("=", 1)[1] for part in shown if part.startswith(f"{name}="))
 
     def wait_end(self) -> str:
-        """Its state and exit code once it has ended for good, such as COMPLETED 0:0."""
+        """Wait until the job has ended; returns its state and exit code, such as COMPLETED 0:0."""
         until(lambda: self.field("JobState") in ENDED, else_show=self.log)
         return f"{self.field('JobState')} {self.field('ExitCode')}"
 
     def wait_step(self, step: int) -> None:
-        """Until a training step was logged."""
+        """Wait until a training step was logged."""
         metrics = Path(self.config.run_dir) / "metrics.jsonl"
         row = f'"kind": "train", "step": {step},'
         until(lambda: metrics.exists() and row in metrics.read_text(), else_show=self.log)
 
     def restart(self, number: int) -> None:
-        """Start it again at once after its requeue of that number: Slurm lets it wait for two minutes."""
+        """Start the job at once after its requeue with this number, since Slurm would wait for two minutes."""
         until(lambda: self.is_waiting(number), else_show=self.log)
         while self.is_waiting(number):
-            time.sleep(2.5)  # earlier, its credential is still revoked and it would fail
-            call("scontrol", "update", f"JobId={self.id}", "StartTime=now", check=False)  # it may have started by now
+            time.sleep(2.5)  # before that its credential is still revoked, and it would fail
+            call("scontrol", "update", f"JobId={self.id}", "StartTime=now", check=False)  # it may have started already
 
     def is_waiting(self, number: int) -> bool:
-        """Whether it was requeued for that time and has not begun again."""
+        """Whether the job was requeued this many times and has not started again."""
         return (self.field("JobState"), self.field("Restarts")) == ("PENDING", str(number))
 
 
@@ -94,7 +94,7 @@ def submit(
     arguments: Sequence[str] | None = None,
     output: Path | None = None,
 ) -> Job:
-    """Hand a batch script to sbatch, with the recipe if no other arguments are given."""
+    """Submit a batch script, with the recipe if no other arguments are given."""
     log = output or log_path(config)
     command = ["sbatch", "--parsable", *(["--wait"] if wait else []), *options, f"--output={log}", script]
     given = ["--config", str(recipe_path(config))] if arguments is None else arguments
@@ -112,20 +112,20 @@ def submit(
 
 
 def call(*command: str, check: bool = True) -> str:
-    """What a command of Slurm's prints."""
+    """The output of a Slurm command."""
     done = subprocess.run(command, env=slurm_environment(), capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0 or not check, (command, done.stderr)
     return done.stdout
 
 
 def run_cluster(*command: str) -> None:
-    """Do something to the cluster: see the script."""
+    """Run a command of the cluster script."""
     # to a file, because the daemons that it starts keep a pipe open
     subprocess.run([Path(__file__).with_name("cluster"), *command], check=True, timeout=300, stdout=sys.stderr.fileno())
 
 
 def slurm_environment() -> dict[str, str]:
-    """What Slurm's commands need, and the jobs with them."""
+    """The environment of Slurm's commands and of the jobs."""
     return os.environ | {
         "SLURM_CONF": str(DIRECTORY / "slurm.conf"),
         "DSTRAIN_PYTHON": sys.executable,
@@ -134,7 +134,7 @@ def slurm_environment() -> dict[str, str]:
 
 
 def until(condition: Callable[[], bool], *, else_show: Callable[[], str]) -> None:
-    """Wait for something that must come."""
+    """Wait until a condition holds; fail if it does not in time."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         assert time.monotonic() < deadline, else_show()

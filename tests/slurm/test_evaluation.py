@@ -1,4 +1,4 @@
-"""Evaluations as jobs of their own on a real Slurm: on frozen checkpoints while training continues, and of other test sets."""
+"""Evaluations as separate jobs on a real Slurm: of saved checkpoints while training continues, and on other test sets."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from tests.system.runs import read_rows
 SCRIPT = "slurm/evaluate.sbatch"
 
 
-def test_rows_of_a_small_job_join_the_run_while_it_trains_and_are_those_of_the_straight_run(
+def test_evaluations_of_a_small_job_are_added_while_the_run_trains_and_equal_those_of_the_straight_run(
     straight: RunConfig, tmp_path: Path
 ) -> None:
     small = ["--ntasks-per-node=1", f"--output={tmp_path / 'small.log'}"]
@@ -40,7 +40,7 @@ def test_rows_of_a_small_job_join_the_run_while_it_trains_and_are_those_of_the_s
     assert "scores step" in job.log()
 
 
-def test_another_test_set_is_sharded_over_an_allocation_and_joins_the_run_by_step(
+def test_another_test_set_is_sharded_over_an_allocation_and_added_to_the_run_by_step(
     straight: RunConfig, tmp_path: Path
 ) -> None:
     other = tmp_path / "other.tsv"
@@ -60,9 +60,7 @@ def test_another_test_set_is_sharded_over_an_allocation_and_joins_the_run_by_ste
     assert "### Other test sets" in (Path(straight.run_dir) / "README.md").read_text()
 
 
-def test_what_cannot_be_scored_ends_the_job_with_the_reason_as_its_last_line(
-    straight: RunConfig, tmp_path: Path
-) -> None:
+def test_a_job_that_cannot_evaluate_ends_with_the_reason_as_its_last_line(straight: RunConfig, tmp_path: Path) -> None:
     rows = f"data.eval=[{{path: '{straight.data.train[0].path}'}}]"
     arguments = [straight.run_dir, "--as", "a name", rows]
     output = tmp_path / "evaluate.log"

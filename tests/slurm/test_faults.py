@@ -27,18 +27,18 @@ every_fault = pytest.mark.every_fault
 
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
-    """A recipe whose lease goes stale sooner than a node is given up."""
+    """A recipe whose lease goes stale before Slurm gives a node up."""
     return build_recipe(tmp_path, machine__lease_seconds=6.0)
 
 
 @pytest.fixture
 def noting(tmp_path: Path) -> Mapping[str, str]:
-    """The environment of a job whose ranks note their rows."""
+    """The environment of a job whose ranks record their rows."""
     return faulty_ranks(tmp_path, f"note rows={tmp_path}")
 
 
 def assert_each_row_once(job: Job) -> None:
-    """Every step is there once, and every epoch has every row once."""
+    """Check that every step is recorded once, and that every epoch has every row once."""
     run_dir = Path(job.config.run_dir)
     steps = list(range(1, NUM_STEPS + 1))
     assert [row.step for row in load_record(run_dir).train_rows] == steps
@@ -77,7 +77,7 @@ def causes(job: Job) -> list[str]:
 
 
 @every_fault
-def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_on(
+def test_the_network_of_the_second_node_fails_during_a_step_and_its_ranks_keep_running(
     straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
 ) -> None:
     job = submit(config, environment=noting)
@@ -86,7 +86,7 @@ def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_
     until(lambda: job.is_waiting(1), else_show=job.log)
     cut_off = [record for record in records_of(job) if record.host == "node2"]
     assert [record.rank for record in cut_off] == [2, 3]
-    assert all(is_alive(record) for record in cut_off)  # both sides run on
+    assert all(is_alive(record) for record in cut_off)  # both sides keep running
     run_cluster("plug", "node2")
     run_cluster("boot", "node2")
     job.restart(1)
@@ -95,7 +95,7 @@ def test_the_cable_of_the_second_node_is_pulled_during_a_step_and_its_ranks_run_
 
 
 @every_fault
-def test_the_cable_of_the_batch_host_is_pulled_during_a_step_and_rank_0_runs_on_while_the_job_starts_elsewhere(
+def test_the_network_of_the_batch_host_fails_during_a_step_and_rank_0_keeps_running_while_the_job_restarts_elsewhere(
     straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
 ) -> None:
     job = submit(config, environment=noting)
@@ -109,13 +109,13 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_step_and_rank_0_runs_on_
     job.restart(1)
     assert_as_straight(job, straight=straight)
     assert job.field("NodeList") == "node[2-3]"
-    # it renewed its lease all the while, until it found the newer one
+    # it kept renewing its lease until it found the newer one
     assert "belongs to an earlier start of this job, which Slurm has ended: its lease is taken over" in job.log()
     assert "lease 1 was lost to lease 2 of process" in job.log()
     run_cluster("power-cut", "node1")
 
 
-def test_the_cable_of_the_batch_host_is_pulled_during_a_save_and_what_it_commits_late_is_not_chosen(
+def test_the_network_of_the_batch_host_fails_during_a_save_and_its_late_checkpoint_is_not_used(
     straight: RunConfig, config: RunConfig, tmp_path: Path
 ) -> None:
     run_dir = Path(config.run_dir)
@@ -137,7 +137,7 @@ def test_the_cable_of_the_batch_host_is_pulled_during_a_save_and_what_it_commits
 
 
 @every_fault
-def test_a_power_cut_of_the_batch_host_costs_no_result(
+def test_a_power_cut_of_the_batch_host_does_not_change_the_result(
     straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
 ) -> None:
     job = submit(config, environment=noting)
@@ -171,7 +171,7 @@ def test_a_job_does_not_notice_that_the_controller_is_killed_and_started_again(
     [(("--nodes=1-2", "--gpus-per-node=2"), ()), (TWO_BY_TWO, ("NumNodes=1", "NumTasks=2"))],
     ids=["as many nodes as there are", "fewer by the user's choice"],
 )
-def test_a_job_goes_on_with_fewer_nodes_within_rounding(
+def test_a_job_resumes_on_fewer_nodes_and_is_the_same_within_rounding(
     options: tuple[str, ...],
     update: tuple[str, ...],
     straight: RunConfig,

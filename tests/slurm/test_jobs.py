@@ -1,4 +1,4 @@
-"""Jobs on a real Slurm, 2 nodes × 2 tasks: they train what one process trains, whatever happens to them."""
+"""Jobs on a real Slurm, 2 nodes × 2 tasks: the result is that of one process, whatever happens to the jobs."""
 
 import json
 import sys
@@ -41,11 +41,11 @@ def last_line(job: Job) -> str:
 
 
 def look(config: RunConfig) -> RunStatus:
-    """As `dstrain status` sees it."""
+    """The state of a run as shown by `dstrain status`."""
     return inspect_status(Path(config.run_dir), now=time.time(), observer=this_process())
 
 
-def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: Path) -> None:
+def test_two_nodes_train_the_same_model_as_one_process(straight: RunConfig, tmp_path: Path) -> None:
     single = build_recipe(tmp_path)
     assert train(single) == [0]
     assert len(losses(straight)) == 40
@@ -58,7 +58,7 @@ def test_two_nodes_train_what_one_process_trains(straight: RunConfig, tmp_path: 
     assert not any((Path(straight.run_dir) / "rendezvous").iterdir())  # rank 0 has removed the published port
 
 
-def test_warned_of_its_time_limit_a_job_saves_and_resumes(straight: RunConfig, tmp_path: Path) -> None:
+def test_a_job_that_is_warned_of_its_time_limit_saves_and_resumes(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(12)
     call("scancel", "--batch", "--signal=USR1", job.id)  # as --signal=B:USR1@300 has Slurm do
@@ -73,7 +73,7 @@ def test_warned_of_its_time_limit_a_job_saves_and_resumes(straight: RunConfig, t
     assert [row["message"] for row in saved] == ["received SIGUSR1"]
 
 
-def test_without_any_signal_a_job_saves_before_its_time_limit(tmp_path: Path) -> None:
+def test_a_job_saves_before_its_time_limit_even_without_a_signal(tmp_path: Path) -> None:
     config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
     job = submit(config, options=(*TWO_BY_TWO, "--time=1", "--signal=B:CONT@0"))
     until(lambda: job.is_waiting(1), else_show=job.log)
@@ -97,7 +97,7 @@ def test_a_time_limit_shorter_than_the_warning_is_reported_with_the_way_out(tmp_
     assert decided == "dstrain: requeued (the time limit is near)"
 
 
-def test_cancelled_while_it_waits_for_its_restart_a_run_still_shows_the_way_out(tmp_path: Path) -> None:
+def test_a_run_that_is_cancelled_while_it_waits_for_its_restart_still_shows_the_way_out(tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path, training__max_steps=100_000))
     job.wait_step(6)
     call("scontrol", "requeue", job.id)
@@ -109,7 +109,9 @@ def test_cancelled_while_it_waits_for_its_restart_a_run_still_shows_the_way_out(
     assert call("squeue", "--noheader", "--jobs", job.id) == ""
 
 
-def test_requeued_by_hand_then_preempted_a_job_resumes_and_knows_why(straight: RunConfig, tmp_path: Path) -> None:
+def test_a_job_that_is_requeued_by_hand_and_then_preempted_resumes_and_records_why(
+    straight: RunConfig, tmp_path: Path
+) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(8)
     call("scontrol", "requeue", job.id)
@@ -127,7 +129,7 @@ def test_requeued_by_hand_then_preempted_a_job_resumes_and_knows_why(straight: R
     assert urgent.strip() != job.id
 
 
-def test_a_power_cut_of_the_second_node_costs_no_result(straight: RunConfig, tmp_path: Path) -> None:
+def test_a_power_cut_of_the_second_node_does_not_change_the_result(straight: RunConfig, tmp_path: Path) -> None:
     job = submit(build_recipe(tmp_path))
     job.wait_step(12)
     run_cluster("power-cut", "node2")
@@ -173,7 +175,7 @@ def test_a_wrong_option_of_the_evaluation_job_fails_at_once_with_the_error_as_th
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "sweep"])
-def test_outside_a_clone_the_way_out_is_the_last_line(script: str, tmp_path: Path) -> None:
+def test_outside_a_clone_the_last_line_says_what_to_do(script: str, tmp_path: Path) -> None:
     config = build_recipe(tmp_path)
     options = [f"--chdir={tmp_path}", *(["--array=0"] if script == "sweep" else [])]
     output = tmp_path / "outside.log"
@@ -209,7 +211,7 @@ def test_a_failure_of_training_is_not_requeued_and_is_the_last_line(tmp_path: Pa
     assert job.field("Restarts") == "0"
 
 
-def test_a_job_that_saves_nothing_new_stops_after_three_starts(tmp_path: Path) -> None:
+def test_a_job_that_saves_nothing_new_stops_after_three_attempts(tmp_path: Path) -> None:
     config = build_recipe(tmp_path)
     job = submit(config, environment={"DSTRAIN_DRILL": "kill:step:2:rank=3"})
     for number in (1, 2):
@@ -219,7 +221,7 @@ def test_a_job_that_saves_nothing_new_stops_after_three_starts(tmp_path: Path) -
     assert job.field("Restarts") == "2"
 
 
-def test_two_jobs_that_start_together_on_one_node_do_not_meet(tmp_path: Path) -> None:
+def test_two_jobs_that_start_together_on_one_node_do_not_connect_to_each_other(tmp_path: Path) -> None:
     jobs = []
     for name in ("one", "other"):
         config = build_recipe(tmp_path / name, machine__cache_dir=str(tmp_path / name / "cache"))
@@ -228,7 +230,7 @@ def test_two_jobs_that_start_together_on_one_node_do_not_meet(tmp_path: Path) ->
     assert fingerprint(jobs[0].config) == fingerprint(jobs[1].config)
 
 
-def test_a_task_a_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_path: Path) -> None:
+def test_one_task_per_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tmp_path: Path) -> None:
     # replaces Python for training, because there are no such GPUs
     python = tmp_path / "python"
     python.write_text(

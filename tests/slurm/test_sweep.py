@@ -32,7 +32,7 @@ def write_sweep(folder: Path, **keys: object) -> Path:
 
 
 def submit_sweep(sweep: Path, *options: str, overrides: Sequence[str] = (), wait: bool = False) -> list[Job]:
-    """The task of every member, in order."""
+    """The Slurm task of every member, in order."""
     config = load_config(str(sweep.parent / "recipe.yaml"))
     array = submit(
         config,
@@ -63,7 +63,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(app, list(arguments))
 
 
-def test_four_members_train_in_folders_of_their_own_and_stand_in_one_table_the_best_first(tmp_path: Path) -> None:
+def test_four_members_train_in_separate_folders_and_are_in_one_table_with_the_best_first(tmp_path: Path) -> None:
     sweep = write_sweep(
         tmp_path,
         overrides={"evaluation.best_metric": "loss", "task.source_prefix": PREFIX},
@@ -93,14 +93,14 @@ def test_four_members_train_in_folders_of_their_own_and_stand_in_one_table_the_b
     assert json.loads(invoke("sweep", "--json", str(sweep), "training.max_steps=20").stdout)["submit"] is None
 
 
-def test_members_that_are_warned_go_on_and_disturb_no_other(tmp_path: Path) -> None:
+def test_members_that_are_warned_resume_and_do_not_affect_other_members(tmp_path: Path) -> None:
     sweep = write_sweep(tmp_path, grid={"seed": [1, 2, 3]})
     jobs = submit_sweep(sweep, *ONE_TASK, "--array=0-2", overrides=["training.max_steps=100"])
     first, other, last = jobs
     for job in jobs:
         job.wait_step(12)
     array = last.id.partition("_")[0]
-    # the trap: to Slurm the job id of this one task means the whole array
+    # the trap: for Slurm the job id of this one task means the whole array
     assert last.field("JobId") == array
     assert array not in (first.field("JobId"), other.field("JobId"))
     for job in (last, first):

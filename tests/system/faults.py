@@ -1,4 +1,4 @@
-"""Faults injected into a rank, by name: safeguards removed, disks filled, rows noted. Injected before the run starts."""
+"""Faults injected into a rank, by name: safeguards removed, disks filled, rows recorded. Injected before the run starts."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from typing import Any
 
 ROWS_FILE = "rows-{rank}.jsonl"
 LEFT_BYTES = 200_000
-"""Space left on a full disk: enough for a manifest, not for weights."""
+"""Bytes left on a full disk: enough for a manifest, but not for weights."""
 
 
 def no_verification(argument: str) -> None:
@@ -22,7 +22,7 @@ def no_verification(argument: str) -> None:
 
 
 def rename_before_manifest(argument: str) -> None:
-    """A directory gets its final name before its manifest is written."""
+    """A directory is renamed to its final name before its manifest is written."""
     from dstrain.checkpoint import saver
     from dstrain.checkpoint.manifest import Manifest, save_manifest
 
@@ -39,7 +39,7 @@ def rename_before_manifest(argument: str) -> None:
 
 
 def fill_disk(argument: str) -> None:
-    """`4-8`: the file system of the run is full from the save of step 4 on, and has room again from that of step 8 on."""
+    """`4-8`: the file system of the run is full from the save of step 4 until that of step 8."""
     from dstrain.checkpoint import saver
 
     first, last = map(int, argument.split("-"))
@@ -63,7 +63,7 @@ def fill_disk(argument: str) -> None:
 
 
 def note_rows(argument: str) -> None:
-    """The rows of every step that was not refused are appended to a file of the rank in the folder `argument`."""
+    """Append the rows of every step that was not refused to a file of the rank in the folder `argument`."""
     from dstrain.engine.engine import Engine
 
     step_of = Engine.step
@@ -82,7 +82,7 @@ def note_rows(argument: str) -> None:
 
 
 def late_commit(argument: str) -> None:
-    """A save that was running when the lease was lost is still committed, as on a node that is cut off."""
+    """Commit a save that was running when the lease was lost, as a node that is cut off would."""
     from dstrain.attempt.lease import Lease
     from dstrain.checkpoint.saver import Saver
 
@@ -100,7 +100,7 @@ def late_commit(argument: str) -> None:
 
 
 def fail(argument: str) -> None:
-    """Rank 1 fails by an error of its own in step 3, while rank 0 is busy and only its watchdog looks around."""
+    """Rank 1 raises an error in step 3, while rank 0 is busy and only its watchdog can notice."""
     from dstrain.engine.engine import Engine
 
     step_of = Engine.step
@@ -116,7 +116,7 @@ def fail(argument: str) -> None:
 
 
 def poison(argument: str) -> None:
-    """`3,17`: a loss with one of these training rows is not a number, wherever it is computed."""
+    """`3,17`: the loss of a micro-batch with one of these training rows is NaN."""
     from dstrain.data import collate
     from dstrain.models.loss import Seq2SeqLoss
 
@@ -164,7 +164,7 @@ def inject_fault(fault: str) -> None:
 
 
 def noted_rows(folder: Path) -> dict[int, list[int]]:
-    """Step to the rows of its last training, over all ranks, sorted."""
+    """By step, the sorted rows of all ranks when it was last trained."""
     noted: dict[int, dict[str, list[int]]] = {}
     for path in sorted(folder.glob(ROWS_FILE.format(rank="*"))):
         for line in map(json.loads, path.read_text().splitlines()):

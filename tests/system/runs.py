@@ -1,4 +1,4 @@
-"""Whole training runs on small real text, started in processes that have imported everything already."""
+"""Complete training runs on small real text, started in processes that have imported everything already."""
 
 import json
 import logging
@@ -66,7 +66,7 @@ def train(
 
 
 def read_rows(config: RunConfig, *, kind: str) -> list[dict[str, Any]]:
-    """Rows of metrics.jsonl, of one step the last."""
+    """Rows of metrics.jsonl; of several with the same step, the last."""
     lines = (Path(config.run_dir) / "metrics.jsonl").read_text().splitlines()
     rows = [row for row in map(json.loads, lines) if row["kind"] == kind]
     if kind == "event":

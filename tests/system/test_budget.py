@@ -1,4 +1,4 @@
-"""A budget and compiled layers measured on the real engine: what is found fits, and much more would not."""
+"""The micro-batch budget and compiled layers measured on the real engine: the budget fits, and a much larger one does not."""
 
 import re
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ from tests.system.runs import build_run, train
 
 ROOM_BYTES = 120 << 20
 UNSTEADY_BYTES = ROOM_BYTES // 20
-"""Resident memory of a process is not the same twice: its allocator keeps some of what larger steps took."""
+"""Resident memory of a process varies: its allocator keeps some of what larger steps took."""
 
 
-def test_what_is_found_fits_and_half_as_much_again_does_not(tmp_path: Path) -> None:
+def test_the_budget_that_is_found_fits_and_one_half_larger_does_not(tmp_path: Path) -> None:
     (found,) = start_ranks(_find, [str(tmp_path)], world_size=1)
     assert found["width"] < found["budget"]
     assert found["peak"] <= found["limit"] + UNSTEADY_BYTES < found["peak_of_more"]
 
 
 def _find(place: ProcessInfo, arguments: Sequence[str]) -> dict[str, int]:
-    # more rows than a step has, so that a step does not end the search
+    # larger than a step, so that the size of a step does not end the search
     config = build_run(Path(arguments[0]), training__batch_size=1_000_000)
     ranks = join_ranks(read_process_info({}), timeout_minutes=5)
     prepared = prepare(config, ranks=Ranks(process=place, device=ranks.device, group=None))
@@ -67,7 +67,7 @@ def _time(place: ProcessInfo, arguments: Sequence[str]) -> dict[str, Any]:
     return {"reason": reason, "graphs_before": before, "graphs": counters["stats"]["unique_graphs"]}
 
 
-def test_a_run_keeps_the_budget_that_it_began_with(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_budget_of_its_first_attempt(tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__micro_batch_tokens=None, machine__compile=None)
     assert train(config, stop_after=5) == [EXIT_PREEMPTED]
     kept = load_config(str(Path(config.run_dir) / "config.yaml")).machine

@@ -1,4 +1,4 @@
-"""A real drill from the command line, on a sound run and on sabotaged ones; and models exported from checkpoints."""
+"""A real drill from the command line, on a correct run and on sabotaged ones; and models exported from checkpoints."""
 
 import json
 import os
@@ -36,7 +36,7 @@ if "DSTRAIN_DRILL" not in os.environ:
         content[-1] ^= 1
         path.write_bytes(content)
 """
-"""Runs in every launch: the second launch of one scenario learns faster, that of another finds its checkpoint damaged."""
+"""Runs in every launch: in one scenario the second launch has a higher learning rate, in another its checkpoint is damaged."""
 
 
 def drill(folder: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
@@ -47,7 +47,7 @@ def drill(folder: Path, *arguments: str) -> tuple[Result, dict[str, Any]]:
     return result, {row["story"]: row for row in rows}
 
 
-def test_a_killed_run_of_two_ranks_ends_as_the_straight_one_and_its_weights_are_not_kept(tmp_path: Path) -> None:
+def test_a_killed_run_of_two_ranks_equals_the_straight_one_and_its_weights_are_not_kept(tmp_path: Path) -> None:
     result, rows = drill(tmp_path, "--ranks", "2", "--scenarios", "manifest")
     assert result.exit_code == 0, result.output
     assert list(rows) == ["straight", "manifest"]
@@ -62,7 +62,7 @@ def test_a_killed_run_of_two_ranks_ends_as_the_straight_one_and_its_weights_are_
     assert "saved " in (tmp_path / "drill" / "killed-manifest.log").read_text()
 
 
-def test_a_run_that_learns_otherwise_or_loses_a_checkpoint_is_not_ok(
+def test_a_run_that_trains_differently_or_loses_a_checkpoint_is_not_ok(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(SABOTAGE)
@@ -79,7 +79,7 @@ def test_a_run_that_learns_otherwise_or_loses_a_checkpoint_is_not_ok(
 
 
 def build_kept(folder: Path, **changes: Any) -> RunConfig:
-    """A run whose step 4 is kept as weights, and learned the same however long the run."""
+    """A run that keeps the weights of step 4, which do not depend on the length of the run."""
     return build_run(
         folder,
         training__schedule="constant",
@@ -109,7 +109,9 @@ def export(run_dir: Path, folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(app, ["export", str(run_dir), str(folder), *arguments])
 
 
-def test_the_newest_checkpoint_is_exported_as_the_final_model_and_trains_on(run_dir: Path, tmp_path: Path) -> None:
+def test_the_newest_checkpoint_is_exported_as_the_final_model_and_can_be_trained_further(
+    run_dir: Path, tmp_path: Path
+) -> None:
     result = export(run_dir, tmp_path / "model")
     assert result.exit_code == 0, result.output
     made, advice = result.stdout.splitlines()
@@ -130,7 +132,7 @@ def first_row(run_dir: Path) -> dict[str, Any]:
     return read_rows(config, kind="train")[0]
 
 
-def test_a_checkpoint_of_weights_alone_is_exported_as_the_model_of_its_step(run_dir: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_weights_only_is_exported_as_the_model_of_its_step(run_dir: Path, tmp_path: Path) -> None:
     contents = {
         (manifest := verify_checkpoint(path)).step: manifest.content
         for path in checkpoint_dirs(run_dir / "checkpoints")
@@ -145,10 +147,10 @@ def test_a_checkpoint_of_weights_alone_is_exported_as_the_model_of_its_step(run_
     assert not are_equal(weights(tmp_path / "model"), weights(run_dir / "final"))
 
 
-def test_export_says_what_is_not_there_and_writes_over_nothing(run_dir: Path, tmp_path: Path) -> None:
+def test_export_names_what_is_missing_and_overwrites_nothing(run_dir: Path, tmp_path: Path) -> None:
     result = export(run_dir, tmp_path / "model", "--step", "7")
     assert result.exit_code == 1
-    assert "no whole checkpoint of step 7 (steps there: 12, " in result.stderr
+    assert "no valid checkpoint of step 7 (steps there: 12, " in result.stderr
     assert not (tmp_path / "model").exists()
     before = (run_dir / "best" / "training_step.json").read_text()
     result = export(run_dir, run_dir / "best", "--step", "4")

@@ -1,4 +1,4 @@
-"""Evaluations made by other processes than the run's: the same rows at the same steps, however the run fared meanwhile."""
+"""Evaluations by processes other than those of the run: the same rows at the same steps, whatever the run does meanwhile."""
 
 import json
 import os
@@ -27,7 +27,7 @@ CHANGES: dict[str, Any] = {"training__max_steps": 14, "evaluation__every_steps":
 
 
 def score(*arguments: str, world_size: int = 1) -> list[int]:
-    """Exit codes of the ranks of a scoring."""
+    """Exit codes of the ranks of an evaluation program."""
     return start_ranks(_score, arguments, world_size=world_size)
 
 
@@ -37,7 +37,7 @@ def _score(place: ProcessInfo, arguments: Sequence[str]) -> int:
 
 
 def values(rows: Sequence[EvalRow]) -> list[Any]:
-    """Everything but who made an evaluation, and how long it took."""
+    """Everything about each evaluation except the job that made it and its duration."""
     return [
         (row.step, row.epoch, row.train_loss, row.scores, row.signatures, row.generation, row.hypotheses, row.num_rows)
         for row in rows
@@ -46,24 +46,24 @@ def values(rows: Sequence[EvalRow]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that makes its evaluations itself."""
+    """A run that evaluates by itself."""
     config = build_run(tmp_path_factory.mktemp("straight"), **CHANGES)
     assert train(config, world_size=2) == [0, 0]
     return Path(config.run_dir)
 
 
-def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, tmp_path: Path) -> None:
+def test_evaluations_by_another_job_equal_those_of_the_run_itself(straight: Path, tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
     run_dir = Path(config.run_dir)
     assert train(config, world_size=2, stop_after=7) == [EXIT_PREEMPTED] * 2
-    assert [due.step for due in list_pending(run_dir)] == [3, 6]
+    assert [pending.step for pending in list_pending(run_dir)] == [3, 6]
     assert score(str(run_dir), "--pending", world_size=2) == [0, 0]
     assert values(load_record(run_dir).eval_rows) == values(load_record(straight).eval_rows)[:2]
-    assert not (run_dir / "best").exists()  # that is the run's own to write while it goes on
+    assert not (run_dir / "best").exists()  # the run itself writes it, while it still trains
 
     assert train(config, world_size=2) == [0, 0]
-    assert [due.step for due in list_pending(run_dir)] == [9, 12, 14]
-    assert is_sound(inspect_run(run_dir))  # what is due has kept its weights
+    assert [pending.step for pending in list_pending(run_dir)] == [9, 12, 14]
+    assert is_sound(inspect_run(run_dir))  # checkpoints with pending evaluations have kept their weights
     assert score(str(run_dir), "--pending") == [0]
     record, expected = load_record(run_dir), load_record(straight)
     assert values(record.eval_rows) == values(expected.eval_rows)
@@ -76,7 +76,7 @@ def test_rows_made_elsewhere_are_those_the_run_would_have_made(straight: Path, t
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
 
 
-def test_scoring_a_finished_run_is_no_start_of_it(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluating_a_finished_run_is_not_an_attempt(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = inspect_status(straight, now=0.0, observer=this_process())
     assert main([str(straight), "--pending"]) == 0
     assert f"{straight}: no evaluation is pending" in capsys.readouterr().out
@@ -84,7 +84,7 @@ def test_scoring_a_finished_run_is_no_start_of_it(straight: Path, capsys: pytest
     assert (after.state, after.since, after.starts) == (before.state, before.since, before.starts)
 
 
-def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_jobs_do_not_compute_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ranks = join_scorers(read_process_info({}), config=load_record(straight).config, rendezvous=None)
     with sole_scorer(RunFolder(straight), ranks=ranks, stale_seconds=60.0):
         assert main([str(straight), "--pending"]) == 1
@@ -94,7 +94,7 @@ def test_two_jobs_do_not_make_the_same_scores(straight: Path, capsys: pytest.Cap
     assert main([str(straight), "--pending"]) == 0
 
 
-def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_are_made(tmp_path: Path) -> None:
+def test_a_pending_evaluation_whose_checkpoint_was_removed_is_skipped_and_the_others_are_run(tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__evaluation_job=[], **CHANGES)
     run_dir = Path(config.run_dir)
     assert train(config, world_size=2) == [0, 0]
@@ -106,7 +106,7 @@ def test_a_due_evaluation_whose_checkpoint_is_gone_is_left_out_and_the_others_ar
     assert [row.step for row in record.pending_rows] == [6]
 
 
-def test_another_test_set_is_scored_on_two_ranks_as_on_one_and_stands_on_the_card(
+def test_another_test_set_has_the_same_scores_on_two_ranks_as_on_one_and_is_on_the_card(
     straight: Path, tmp_path: Path
 ) -> None:
     rows = Path(load_record(straight).config.data.eval[0].path or "").read_text().splitlines()
@@ -137,8 +137,8 @@ def test_a_test_set_keeps_its_rows(straight: Path, tmp_path: Path, capsys: pytes
     assert main([str(straight), "--step", "12", "--as", "short", first]) == 0
 
 
-def test_what_a_run_does_not_have_is_refused_with_what_it_has(
+def test_a_missing_step_is_refused_with_the_steps_that_exist(
     straight: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(straight), "--step", "5"]) == 1
-    assert "no whole checkpoint of step 5 (steps there: 14, 12" in capsys.readouterr().err
+    assert "no valid checkpoint of step 5 (steps there: 14, 12" in capsys.readouterr().err

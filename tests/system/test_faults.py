@@ -1,4 +1,4 @@
-"""What befalls real runs besides being killed: damage, full disks, signals at bad moments, hangs, second starts."""
+"""Faults of real runs other than kills: damage, full disks, signals at bad times, hangs, second attempts."""
 
 import os
 import shutil
@@ -42,7 +42,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RunConfig:
-    """A run that nobody disturbs, with its rows noted."""
+    """An undisturbed run, with its rows recorded."""
     folder = tmp_path_factory.mktemp("straight")
     config = torture.build_tortured(folder, cache=cache)
     assert launch(config, faults=[f"note rows={folder}"]) == BOTH, torture.printed(config)
@@ -51,7 +51,7 @@ def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> RunConfig
 
 @pytest.fixture
 def tmpfs(tmp_path: Path) -> Iterator[Path]:
-    """A small file system of its own."""
+    """A separate small file system."""
     folder = tmp_path / "small"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)]
@@ -85,7 +85,7 @@ def in_step(records: list[RankRecord]) -> bool:
 
 
 def damage(config: RunConfig) -> Path:
-    """Flip one bit of a weight in the newest checkpoint; gives its directory."""
+    """Flip one bit of a weight in the newest checkpoint; returns its directory."""
     newest = checkpoint_dirs(Path(config.run_dir) / "checkpoints")[0]
     path = newest / "weights-00000.safetensors"
     content = bytearray(path.read_bytes())
@@ -94,7 +94,7 @@ def damage(config: RunConfig) -> Path:
     return newest
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_is_used(
     straight: RunConfig, tmp_path: Path, cache: Path
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_used(
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 
 
-def test_without_verification_the_same_damage_shows_in_the_result(
+def test_without_verification_the_same_damage_changes_the_result(
     straight: RunConfig, tmp_path: Path, cache: Path
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
@@ -115,7 +115,7 @@ def test_without_verification_the_same_damage_shows_in_the_result(
     assert torture.fingerprint(config) != torture.fingerprint(straight)
 
 
-def test_with_the_manifest_written_after_the_rename_the_kills_find_it(tmp_path: Path, cache: Path) -> None:
+def test_the_kills_detect_a_manifest_that_is_written_after_the_rename(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     launch(config, kill=Kill(drill="manifest:2", rank=0), faults=["rename before manifest"])
     with pytest.raises(CheckpointError, match="the save was not finished"):
@@ -123,13 +123,13 @@ def test_with_the_manifest_written_after_the_rename_the_kills_find_it(tmp_path: 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_first_after_the_restart(
+def test_a_signal_ends_a_running_evaluation_which_runs_first_after_the_restart(
     straight: RunConfig, tmp_path: Path, cache: Path, number: signal.Signals
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
 
     def tell_one(pids: list[int]) -> None:
-        for _ in range(3):  # the later ones must do no harm
+        for _ in range(3):  # repeated signals must have no effect
             os.kill(pids[1], number)
 
     assert launch(config, meanwhile=once(config, in_evaluation, tell_one)) == [EXIT_PREEMPTED] * 2
@@ -142,7 +142,7 @@ def test_a_signal_during_an_evaluation_ends_it_and_it_is_done_first_after_the_re
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 
 
-def test_a_stopped_rank_is_told_of_and_all_end_to_be_started_again(
+def test_a_stopped_rank_is_reported_and_all_ranks_end_to_be_restarted(
     straight: RunConfig, tmp_path: Path, cache: Path
 ) -> None:
     base = torture.build_tortured(tmp_path, cache=cache)
@@ -172,7 +172,7 @@ def test_a_killed_rank_ends_the_other_with_a_message_that_names_it(tmp_path: Pat
     assert "rank 1" in outcome.message
 
 
-def test_a_rank_that_fails_by_an_error_is_not_taken_for_lost(tmp_path: Path, cache: Path) -> None:
+def test_a_rank_that_raises_an_error_is_not_reported_as_lost(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     assert launch(config, faults=["fail"]) == [1, 1]
     outcome = read_outcome(Path(config.run_dir))
@@ -180,12 +180,14 @@ def test_a_rank_that_fails_by_an_error_is_not_taken_for_lost(tmp_path: Path, cac
     assert (outcome.outcome, outcome.message) == ("failed", "rank 1: the disk of rank 1 is on fire")
 
 
-def test_a_full_disk_costs_checkpoints_and_nothing_else(straight: RunConfig, tmpfs: Path, cache: Path) -> None:
+def test_on_a_full_disk_checkpoints_are_skipped_and_nothing_else_changes(
+    straight: RunConfig, tmpfs: Path, cache: Path
+) -> None:
     config = torture.build_tortured(tmpfs, cache=cache)
     assert launch(config, faults=["fill disk=4-8"]) == BOTH, torture.printed(config)
     unsaved = [row for row in read_rows(config, kind="event") if row["event"] == "unsaved"]
     assert [row["step"] for row in unsaved] == [4, 6]
-    # the first save runs into it, the second finds out before it writes
+    # the first save fails while writing, the second is skipped before it writes
     assert "No space left on device" in unsaved[0]["message"]
     assert "MB are needed" in unsaved[1]["message"]
     card = (Path(config.run_dir) / "README.md").read_text()
@@ -219,14 +221,14 @@ def test_a_disk_too_small_for_the_run_is_refused_before_step_1(tmpfs: Path, cach
 
 
 def start_in_one_process(config: RunConfig, *, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """The command that a user types, for a run folder that takes no files of the test."""
+    """The command that a user types, for a run folder in which the test cannot write files."""
     path = folder / "start.yaml"
     path.write_text(dump_config(config))
     command = [sys.executable, "-m", "dstrain.train", "--config", str(path)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
-def test_a_second_start_on_a_live_folder_is_refused_by_name(straight: RunConfig, tmp_path: Path, cache: Path) -> None:
+def test_a_second_attempt_on_a_held_folder_is_refused_by_name(straight: RunConfig, tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     second: list[subprocess.CompletedProcess[str]] = []
     begin = once(config, in_step, lambda pids: second.append(freeze_and_start(config, pids, folder=cache)))
@@ -239,7 +241,7 @@ def test_a_second_start_on_a_live_folder_is_refused_by_name(straight: RunConfig,
 
 
 def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "subprocess.CompletedProcess[str]":
-    """A second start while the first is held still, so that it cannot end before."""
+    """Start a second attempt while the first is suspended, so that the first cannot end before."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -250,7 +252,7 @@ def freeze_and_start(config: RunConfig, pids: list[int], *, folder: Path) -> "su
 
 
 @pytest.mark.parametrize("faults", [[], ["late commit"]], ids=["notices in time", "commits late"])
-def test_a_writer_that_slept_through_a_takeover_ends_and_what_it_commits_late_is_never_chosen(
+def test_a_writer_that_was_suspended_while_it_was_replaced_ends_and_its_late_checkpoint_is_never_used(
     straight: RunConfig, tmp_path: Path, cache: Path, faults: list[str]
 ) -> None:
     base = torture.build_tortured(tmp_path, cache=cache)
@@ -270,7 +272,7 @@ def test_a_writer_that_slept_through_a_takeover_ends_and_what_it_commits_late_is
 
 
 def take_over(config: RunConfig, pids: list[int]) -> int:
-    """Hold a run still until its lease is stale, claim the folder as another host would; gives the step it goes on from."""
+    """Suspend a run until its lease is stale, and claim the folder as another host would; returns the step it resumes from."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -286,7 +288,7 @@ def take_over(config: RunConfig, pids: list[int]) -> int:
             os.kill(pid, signal.SIGCONT)
 
 
-def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_path: Path, cache: Path) -> None:
+def test_a_saved_run_whose_checkpoints_are_missing_does_not_start_again_silently(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     assert launch(config, world_size=1) == [0]
     card = (Path(config.run_dir) / "README.md").read_text()
@@ -297,7 +299,7 @@ def test_a_saved_run_without_its_checkpoints_is_not_begun_again_in_silence(tmp_p
     assert (Path(config.run_dir) / "README.md").read_text() == card
 
 
-def test_a_finished_run_makes_models_again_that_were_removed(tmp_path: Path, cache: Path) -> None:
+def test_a_finished_run_exports_models_again_that_were_removed(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     assert launch(config, world_size=1) == [0]
     before = torture.fingerprint(config)
@@ -307,7 +309,7 @@ def test_a_finished_run_makes_models_again_that_were_removed(tmp_path: Path, cac
     assert torture.fingerprint(config) == before
 
 
-def test_ctrl_c_saves_and_a_second_ends_at_once(tmp_path: Path, cache: Path) -> None:
+def test_ctrl_c_saves_and_a_second_one_ends_the_run_at_once(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     interrupt = once(config, in_step, lambda pids: [os.kill(pid, signal.SIGINT) for pid in pids])
     assert launch(config, meanwhile=interrupt) == [EXIT_PREEMPTED] * 2
@@ -320,7 +322,7 @@ def test_ctrl_c_saves_and_a_second_ends_at_once(tmp_path: Path, cache: Path) -> 
 POISONED = (3, 50, 77)
 
 
-def test_poisoned_rows_are_named_and_set_aside_and_the_run_finishes(tmp_path: Path, cache: Path) -> None:
+def test_poisoned_rows_are_named_and_quarantined_and_the_run_finishes(tmp_path: Path, cache: Path) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
     faults = [f"poison={','.join(map(str, POISONED))}", f"note rows={tmp_path}"]
     assert launch(config, faults=faults, kill=Kill(drill="search:2", rank=1)) == [EXIT_PREEMPTED, -signal.SIGKILL]
@@ -350,7 +352,7 @@ def test_too_many_poisoned_rows_stop_the_run_with_their_list(tmp_path: Path, cac
     assert newest_valid(Path(config.run_dir) / "checkpoints", on_broken=pytest.fail) is not None
 
 
-def test_a_whole_schedule_of_faults_ends_in_the_straight_runs_weights(
+def test_a_run_with_a_whole_schedule_of_faults_has_the_weights_of_the_straight_run(
     straight: RunConfig, tmpfs: Path, cache: Path, tmp_path: Path
 ) -> None:
     config = torture.build_tortured(tmpfs, cache=cache)

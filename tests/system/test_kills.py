@@ -1,4 +1,4 @@
-"""A two-rank run killed at every stage of its work loses nothing; and the same check fails where a safeguard is taken out."""
+"""A two-rank run killed at every stage loses nothing; and the same check fails if a safeguard is removed."""
 
 from pathlib import Path
 
@@ -16,13 +16,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> dict[str, object]:
-    """What a run gives that nobody disturbs."""
+    """The result of an undisturbed run."""
     config = torture.build_tortured(tmp_path_factory.mktemp("straight"), cache=cache)
     assert torture.launch(config) == [0, 0], torture.printed(config)
     return torture.fingerprint(config)
 
 
-def test_killed_at_every_stage_a_run_ends_bit_equal_to_the_straight_run(
+def test_a_run_killed_at_every_stage_is_bit_equal_to_the_straight_run(
     straight: dict[str, object], tmp_path: Path, cache: Path
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
@@ -34,7 +34,7 @@ def test_killed_at_every_stage_a_run_ends_bit_equal_to_the_straight_run(
 
 
 @pytest.mark.parametrize("step", [5, 8, 9], ids=["mid-epoch", "an epoch's end", "just after it"])
-def test_a_run_goes_on_from_anywhere_in_an_epoch(
+def test_a_run_resumes_from_any_position_in_an_epoch(
     straight: dict[str, object], tmp_path: Path, cache: Path, step: int
 ) -> None:
     config = torture.build_tortured(tmp_path, cache=cache)
@@ -46,10 +46,10 @@ def test_a_run_goes_on_from_anywhere_in_an_epoch(
 
 
 VARYING = ("- Speed: ", "- Time: ", "- Peak memory: ")
-"""Lines of a card that no two runs share."""
+"""Lines of a card that differ between any two runs."""
 
 
-def test_the_card_of_a_run_killed_five_times_tells_so_in_one_section_and_nowhere_else(
+def test_the_card_of_a_run_killed_five_times_says_so_in_one_section_and_nowhere_else(
     tmp_path: Path, cache: Path
 ) -> None:
     straight, killed = (torture.build_tortured(tmp_path / name, cache=cache) for name in ("a", "b"))
@@ -71,6 +71,6 @@ def test_the_card_of_a_run_killed_five_times_tells_so_in_one_section_and_nowhere
 
 
 def section_of(card: str, *, title: str) -> str:
-    """From a heading to the next."""
+    """The text from a heading to the next."""
     start = card.index(f"### {title}\n")
     return card[start : card.index("\n### ", start + 1)]

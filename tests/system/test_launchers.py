@@ -1,4 +1,4 @@
-"""The real launchers, signals and failures, each once: they are slow."""
+"""The real launchers, signals and failures, each tested once because they are slow."""
 
 import os
 import signal
@@ -109,7 +109,7 @@ def test_ranks_whose_launcher_was_terminated_save_and_end(tmp_path: Path) -> Non
     ],
     ids=["python", "torchrun"],
 )
-def test_a_signalled_run_says_that_it_was_saved_even_where_the_launcher_hides_its_code(
+def test_a_signalled_run_says_that_it_was_saved_even_if_the_launcher_hides_its_exit_code(
     command: list[str], number: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     process = start(command, folder=tmp_path, extra=("training.max_steps=100000", "machine.min_micro_batches=2"))
@@ -123,7 +123,7 @@ def test_a_signalled_run_says_that_it_was_saved_even_where_the_launcher_hides_it
     assert newest_valid(tmp_path / "run" / "checkpoints", on_broken=pytest.fail) is not None
 
 
-def test_a_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_newest_checkpoint(tmp_path: Path) -> None:
     process = start([sys.executable, *TRAIN], folder=tmp_path, extra=("checkpoint.every_steps=5",))
     wait_for_step(tmp_path, step=12)
     os.killpg(process.pid, signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_a_killed_run_goes_on_from_its_newest_checkpoint(tmp_path: Path) -> None
     assert "going on from" in printed
 
 
-def test_debug_learns_a_few_rows_by_heart(tmp_path: Path) -> None:
+def test_a_debug_run_memorises_a_few_rows(tmp_path: Path) -> None:
     command = ["env", f"PATH={TOOLS}:/usr/bin:/bin", str(ROOT / "launch" / "debug.sh"), "--overfit", "4"]
     process = start(command, folder=tmp_path)
     printed, _ = process.communicate(timeout=400)

@@ -1,4 +1,4 @@
-"""The whole way, from a recipe to a card: the same on any ranks, interrupted or not."""
+"""Complete runs, from a recipe to a card: the same on any number of ranks, interrupted or not."""
 
 import json
 import subprocess
@@ -60,7 +60,7 @@ def test_a_run_leaves_checkpoints_models_and_a_card_that_loads(straight: Path) -
     assert record.final.num_rows == NUM_EVAL
 
 
-def test_the_sacrebleu_command_gives_the_number_of_the_card(straight: Path) -> None:
+def test_the_sacrebleu_command_prints_the_score_on_the_card(straight: Path) -> None:
     record = load_record(straight / "run")
     assert record.final is not None
     assert record.final.hypotheses is not None
@@ -70,7 +70,7 @@ def test_the_sacrebleu_command_gives_the_number_of_the_card(straight: Path) -> N
     assert float(printed) == pytest.approx(record.final.scores["bleu"], abs=5e-5)
 
 
-def test_the_exported_best_model_scores_what_its_card_says(straight: Path) -> None:
+def test_the_exported_best_model_has_the_scores_on_its_card(straight: Path) -> None:
     result = CliRunner().invoke(app, ["evaluate", str(straight / "run")], catch_exceptions=False)
     assert result.exit_code == 0, result.output
     best = load_record(straight / "run").best
@@ -82,7 +82,7 @@ def test_the_exported_best_model_scores_what_its_card_says(straight: Path) -> No
 
 
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (3, 1), (2, 3)])
-def test_losses_and_scores_are_those_of_any_other_ranks(
+def test_losses_and_scores_are_the_same_on_any_number_of_ranks(
     straight: Path, tmp_path: Path, world_size: int, stage: int
 ) -> None:
     assert train(build_run(tmp_path, machine__zero_stage=stage), world_size=world_size) == [0] * world_size
@@ -92,7 +92,7 @@ def test_losses_and_scores_are_those_of_any_other_ranks(
 
 
 @pytest.mark.parametrize("stop_after", [3, 6])
-def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened(
+def test_a_run_that_is_signalled_to_stop_saves_and_resumes_as_if_nothing_had_happened(
     straight: Path, tmp_path: Path, stop_after: int
 ) -> None:
     config = build_run(tmp_path, machine__zero_stage=2)
@@ -107,9 +107,9 @@ def test_a_run_that_is_told_to_stop_saves_and_goes_on_as_if_nothing_had_happened
     ]
 
 
-def test_an_allocation_that_ends_stops_all_ranks_and_costs_nothing(straight: Path, tmp_path: Path) -> None:
+def test_an_allocation_that_ends_stops_all_ranks_and_loses_nothing(straight: Path, tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__zero_stage=2)
-    for _ in range(2):  # its end has come before the first step: a step each
+    for _ in range(2):  # the allocation ends before the first step, so each attempt takes one step
         assert train(config, world_size=2, allocation_end=1.0) == [EXIT_PREEMPTED] * 2
     stops = [row for row in read_rows(config, kind="event") if row["event"] == "stop"]
     assert [(row["step"], row["message"]) for row in stops] == [(1, ALLOCATION_ENDS), (2, ALLOCATION_ENDS)]
@@ -117,14 +117,14 @@ def test_an_allocation_that_ends_stops_all_ranks_and_costs_nothing(straight: Pat
     assert losses(tmp_path) == losses(straight)
 
 
-def test_a_stopped_run_goes_on_with_fewer_ranks_within_rounding(straight: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_with_fewer_ranks_and_is_the_same_within_rounding(straight: Path, tmp_path: Path) -> None:
     assert train(build_run(tmp_path, machine__zero_stage=2), world_size=2, stop_after=5) == [EXIT_PREEMPTED] * 2
     config = build_run(tmp_path, machine__zero_stage=1)
     assert train(config, world_size=1) == [0]
     assert losses(tmp_path) == pytest.approx(losses(straight), rel=1e-5)
 
 
-def test_another_cut_is_refused_by_name_and_used_where_it_was_allowed(tmp_path: Path) -> None:
+def test_another_cut_is_refused_by_name_and_used_if_it_was_allowed(tmp_path: Path) -> None:
     assert train(build_run(tmp_path), stop_after=5) == [EXIT_PREEMPTED]
     config = build_run(tmp_path, machine__min_micro_batches=1)
     with pytest.raises(AssertionError, match=r"machine\.min_micro_batches.* 3 in the checkpoint, 1 now"):
@@ -155,7 +155,7 @@ def test_a_pinned_micro_batch_learns_what_an_unpinned_one_learns(tmp_path: Path)
         assert line in card
 
 
-def test_early_stopping_ends_a_run_with_its_reason_on_the_card(tmp_path: Path) -> None:
+def test_early_stopping_ends_a_run_and_the_card_says_why(tmp_path: Path) -> None:
     config = build_run(
         tmp_path,
         training__early_stopping={"patience": 1, "min_delta": 100.0},

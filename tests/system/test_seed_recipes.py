@@ -1,4 +1,4 @@
-"""The recipes of the two published model cards, run for a few steps on tiny local models: cards like theirs, but complete."""
+"""The recipes of the two published model cards, run for a few steps on tiny local models: their cards are complete."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ MTOP_NAMES = (
 
 
 def build_folder(folder: Path, *, architecture: str, texts: list[str], languages: list[str]) -> str:
-    """A random model of a family in the Hugging Face layout, in place of the hub's."""
+    """A random model of a family in the Hugging Face layout, in place of that of the hub."""
     scratch = Scratch.model_validate(
         {
             "architecture": architecture,

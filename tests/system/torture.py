@@ -1,4 +1,4 @@
-"""Kills a two-rank run repeatedly, at chosen stages or at random moments, and compares its result with a straight run.
+"""Kills a two-rank run repeatedly, at chosen stages or at random times, and compares its result with a straight run.
 
 `python -m tests.system.torture` (or `make torture`) kills 120 times; test_kills.py hits every stage once.
 """
@@ -32,7 +32,7 @@ from tests.system.faults import inject_fault
 from tests.system.runs import build_run
 
 STAGES = tuple(phase for phases in TRACKS.values() for phase in phases if phase not in ("idle", "search"))
-"""Every phase that a healthy run goes through and a kill can hit."""
+"""Every phase of a healthy run that a kill can hit."""
 
 IN_ORDER = {
     "set-up": 1,
@@ -56,16 +56,16 @@ ONLY_RANK_0 = ("manifest", "rename", "renamed", "prune")
 
 MANY_KILLS = 120
 CONNECT_SECONDS = 1.0
-"""Until the ranks have connected, only a launcher can end a rank whose peer was killed, so kills come later."""
+"""Until the ranks have connected, only a launcher can end a rank whose peer was killed; so kills are later."""
 SHARE_OF_RUN = 0.6
-"""Share of a straight run's time within which random kills come, so that they hit a running process."""
+"""Random kills happen within this share of a straight run's time, so that they hit a running process."""
 SURVIVOR_CODES = {0, EXIT_PREEMPTED}
-"""Exit codes allowed for a rank that was not killed itself: finished, or to be started again because its peer is gone."""
+"""Exit codes allowed for a rank that was not killed itself: finished, or to be restarted because its peer is lost."""
 
 
 @dataclass(frozen=True)
 class Kill:
-    """A kill of one attempt: at a stage (`phase:occurrence`, on one rank or all) or at a moment."""
+    """A kill of one attempt: at a stage (`phase:occurrence`, on one rank or all) or after some seconds."""
 
     drill: str | None = None
     rank: int | None = None
@@ -81,7 +81,7 @@ class Tally:
 
 
 def build_tortured(folder: Path, *, cache: Path, stage: int = 2) -> RunConfig:
-    """A short run in which everything happens: four evaluations, saves in between, pruning, trimming."""
+    """A short run that passes every stage: four evaluations, saves in between, pruning, trimming."""
     return build_run(
         folder,
         machine__zero_stage=stage,
@@ -220,7 +220,7 @@ def chosen_kills() -> list[Kill]:
 
 
 def random_kills(random_source: random.Random, *, number: int, seconds: float) -> list[Kill]:
-    """Kills at random stages and at random moments within about `seconds`."""
+    """Kills at random stages and at random times within about `seconds`."""
     kills = []
     for _ in range(number):
         rank = random_source.choice([None, 0, 1])

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from dstrain.checkpoint.saver import Outcome
+from dstrain.checkpoint.saver import SaveOutcome
 from dstrain.cluster.walltime import WallTime
 from dstrain.config.machine import Checkpoint
 from dstrain.training.state import Control, Hook, Progress, StepInfo, new_event
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 class Saves(Protocol):
     """The part of a Saver that the hook uses."""
 
-    def poll(self) -> Sequence[Outcome]:
+    def poll(self) -> Sequence[SaveOutcome]:
         """The outcome of a save that has ended since the last call, if any."""
 
-    def finish(self) -> Sequence[Outcome]:
+    def finish(self) -> Sequence[SaveOutcome]:
         """Wait for the save in progress; returns its outcome, if any."""
 
     def tidy(self) -> None:
@@ -35,7 +35,7 @@ class CheckpointHook(Hook):
         *,
         settings: Checkpoint,
         walltime: WallTime,
-        save: Callable[[Progress], Sequence[Outcome]],
+        save: Callable[[Progress], Sequence[SaveOutcome]],
         saves: Saves,
     ) -> None:
         """`save` begins a save and returns the outcome of the previous one."""
@@ -59,7 +59,7 @@ class CheckpointHook(Hook):
         self._report(self._saves.finish(), control)
         self._saves.tidy()
 
-    def _report(self, outcomes: Sequence[Outcome], control: Control) -> None:
+    def _report(self, outcomes: Sequence[SaveOutcome], control: Control) -> None:
         for outcome in outcomes:
             self._walltime.end_save()
             if outcome.directory is not None:

@@ -1,4 +1,4 @@
-"""Leases as the tests take them: at once, or with a pause that does something else."""
+"""Acquires leases for the tests: at once, or with another action during the pause."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a start says of itself in the run folder, from its lease to its end."""
+"""What an attempt writes about itself into the run folder, from its lease to its end."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +25,7 @@ def outcome(run_dir: Path) -> tuple[str, int] | None:
 
 
 @pytest.mark.parametrize("before", [None, RunOutcome("preempted", 85, attempt=1), RunOutcome("failed", 1)])
-def test_a_start_says_at_once_that_it_runs(before: RunOutcome | None, tmp_path: Path) -> None:
+def test_an_attempt_records_at_once_that_it_runs(before: RunOutcome | None, tmp_path: Path) -> None:
     if before is not None:
         write_outcome(tmp_path, before)
     attempt = start(tmp_path)
@@ -33,7 +33,7 @@ def test_a_start_says_at_once_that_it_runs(before: RunOutcome | None, tmp_path: 
     attempt.close("done")
 
 
-def test_a_finished_run_stays_finished_until_a_start_knows_where_it_goes_on_from(tmp_path: Path) -> None:
+def test_a_finished_run_stays_finished_until_an_attempt_knows_where_it_resumes(tmp_path: Path) -> None:
     write_outcome(tmp_path, RunOutcome("finished", 0, attempt=5))
     refused = start(tmp_path)
     assert outcome(tmp_path) == ("finished", 5)
@@ -44,7 +44,7 @@ def test_a_finished_run_stays_finished_until_a_start_knows_where_it_goes_on_from
     accepted.close("done")
 
 
-def test_the_lease_tells_which_start_of_which_job_holds_it(tmp_path: Path) -> None:
+def test_the_lease_names_the_job_and_the_attempt_that_hold_it(tmp_path: Path) -> None:
     slurm = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}
     start(tmp_path, environment=slurm).close("done")
     (claim,) = read_claims(tmp_path)

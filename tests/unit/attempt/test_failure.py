@@ -47,7 +47,7 @@ def raised(error: Exception, *, cause: Exception | None = None) -> Exception:
 LOST = "Connection closed by peer [127.0.0.1]:29500"
 
 
-def test_a_port_in_use_is_a_failure_and_no_lost_peer(
+def test_a_port_in_use_is_a_failure_and_not_a_lost_peer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from dstrain.cluster.process_group import join_ranks
@@ -74,7 +74,7 @@ def test_the_rank_that_fails_prints_its_traceback_and_leaves_it_in_the_run_folde
     assert "RuntimeError: out of memory" in printed
 
 
-def test_a_rank_that_lost_its_peer_says_so_in_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rank_that_lost_its_peer_says_so_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(raised(RuntimeError("out of memory")), tmp_path, rank=1)
     capsys.readouterr()
     report(raised(PeerLost(LOST), cause=RuntimeError(LOST)), tmp_path, rank=0)
@@ -83,11 +83,11 @@ def test_a_rank_that_lost_its_peer_says_so_in_a_line(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("old", [True, False])
-def test_a_peer_that_is_gone_without_a_fresh_report_is_a_reason_to_start_again(
+def test_a_lost_peer_without_a_recent_report_is_a_reason_to_restart(
     old: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(failure, "PEER_SECONDS", 0.3)
-    if old:  # of an earlier start
+    if old:  # of an earlier attempt
         left = tmp_path / "failures" / "rank-1.txt"
         left.parent.mkdir()
         left.write_text("old")
@@ -99,7 +99,7 @@ def test_a_peer_that_is_gone_without_a_fresh_report_is_a_reason_to_start_again(
     assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
 
 
-def test_an_error_that_the_user_can_mend_is_printed_without_a_traceback(
+def test_an_error_that_the_user_can_fix_is_printed_without_a_traceback(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(UserError, match="no-such-recipe") as caught:
@@ -119,7 +119,7 @@ def test_an_error_of_the_program_keeps_its_traceback(
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize(("is_restart", "code"), [(True, EXIT_PREEMPTED), (False, 1)])
-def test_a_folder_that_is_held_ends_a_restart_with_start_me_again_and_a_first_start_as_failed(
+def test_a_held_folder_ends_a_restart_with_a_request_to_requeue_and_a_first_attempt_as_failed(
     is_restart: bool, code: int, rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
@@ -130,11 +130,11 @@ def test_a_folder_that_is_held_ends_a_restart_with_start_me_again_and_a_first_st
     assert read_outcome(tmp_path).attempt == 3  # type: ignore[union-attr]
 
 
-def test_only_a_held_folder_is_a_reason_to_start_again(tmp_path: Path) -> None:
+def test_only_a_held_folder_is_a_reason_to_restart(tmp_path: Path) -> None:
     assert report(raised(ValueError("no rows")), tmp_path, rank=0, is_restart=True) == 1
 
 
-def test_a_refused_start_leaves_the_outcome_of_a_finished_run(tmp_path: Path) -> None:
+def test_a_refused_attempt_keeps_the_outcome_of_a_finished_run(tmp_path: Path) -> None:
     write_outcome(tmp_path, RunOutcome("finished", 0, step=12, attempt=3))
     Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
     before = (tmp_path / "outcome.json").read_bytes()
@@ -144,7 +144,7 @@ def test_a_refused_start_leaves_the_outcome_of_a_finished_run(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), PeerLost(LOST)])
-def test_an_outcome_carries_the_attempt_of_the_rank_that_writes_it(
+def test_an_outcome_names_the_attempt_of_the_rank_that_writes_it(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)
@@ -157,7 +157,7 @@ def test_an_outcome_carries_the_attempt_of_the_rank_that_writes_it(
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), PeerLost(LOST)])
-def test_a_rank_whose_record_is_anothers_by_now_leaves_the_outcome_alone(
+def test_a_rank_whose_record_belongs_to_another_attempt_keeps_the_outcome(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)

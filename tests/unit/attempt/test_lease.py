@@ -67,7 +67,7 @@ class Writer:
 
 @pytest.fixture
 def start_writer() -> Iterator[Callable[..., Writer]]:
-    """Starts writers that are ended whatever happens."""
+    """Starts writers and ends them after the test in any case."""
     writers: list[Writer] = []
 
     def start(folder: Path, *, pid_namespace: str = "") -> Writer:
@@ -83,7 +83,7 @@ def start_writer() -> Iterator[Callable[..., Writer]]:
 # --- a folder without a holder
 
 
-def test_a_new_run_folder_is_made_and_held_at_once(tmp_path: Path) -> None:
+def test_a_new_run_folder_is_created_and_held_at_once(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "new"
     me = this_process()
     lease = take(folder, holder=me)
@@ -93,7 +93,7 @@ def test_a_new_run_folder_is_made_and_held_at_once(tmp_path: Path) -> None:
     assert names(folder) == ["00000001.json"]
 
 
-def test_a_released_lease_is_followed_at_once_and_its_claim_stays(tmp_path: Path) -> None:
+def test_a_released_lease_is_acquired_at_once_and_its_claim_stays(tmp_path: Path) -> None:
     first = take(tmp_path)
     first.set_base(0)
     first.release()
@@ -103,7 +103,7 @@ def test_a_released_lease_is_followed_at_once_and_its_claim_stays(tmp_path: Path
     assert [(claim.number, claim.base_step, claim.released) for claim in claims] == [(1, 0, True), (2, 400, False)]
 
 
-def test_every_renewal_shows_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_every_renewal_is_visible_and_leaves_no_files(tmp_path: Path) -> None:
     lease = take(tmp_path)
     lease.set_base(7)
     beats = []
@@ -122,7 +122,7 @@ def test_a_renewal_after_the_release_does_not_take_the_lease_back(tmp_path: Path
     lease.renew()
     assert read_claims(tmp_path)[0].released
     take(tmp_path, holder=elsewhere())
-    lease.renew()  # nothing to lose any more
+    lease.renew()  # nothing is held any more, so this has no effect
 
 
 def test_a_folder_never_written_has_no_claims(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_a_folder_never_written_has_no_claims(tmp_path: Path) -> None:
     assert read_claims(tmp_path / "absent") == []
 
 
-# --- a holder whose process can be looked at
+# --- a holder whose process can be checked
 
 
 def test_a_living_process_is_named_with_the_way_out(tmp_path: Path, start_writer: Callable[..., Writer]) -> None:
@@ -148,7 +148,7 @@ def test_a_living_process_is_named_with_the_way_out(tmp_path: Path, start_writer
 
 
 @pytest.mark.parametrize("is_waited_for", [True, False])
-def test_a_killed_process_is_followed_at_once(
+def test_the_lease_of_a_killed_process_is_acquired_at_once(
     is_waited_for: bool, tmp_path: Path, start_writer: Callable[..., Writer]
 ) -> None:
     writer = start_writer(tmp_path)
@@ -160,7 +160,7 @@ def test_a_killed_process_is_followed_at_once(
     assert take(tmp_path).number == 2
 
 
-def test_another_process_under_the_same_number_does_not_hold_the_lease(tmp_path: Path) -> None:
+def test_another_process_with_the_same_process_id_does_not_hold_the_lease(tmp_path: Path) -> None:
     me = this_process()
     take(tmp_path, holder=replace(me, process_start=me.process_start - 1))
     assert take(tmp_path).number == 2
@@ -172,7 +172,7 @@ def test_a_second_run_of_the_same_process_is_refused(tmp_path: Path) -> None:
         take(tmp_path)
 
 
-def test_a_process_that_may_not_be_looked_at_is_judged_by_its_file(tmp_path: Path) -> None:
+def test_a_process_that_cannot_be_checked_is_judged_by_its_file(tmp_path: Path) -> None:
     lease = take(tmp_path)
 
     def take_hidden(sleep: Callable[[float], None]) -> Lease:
@@ -195,7 +195,9 @@ def test_a_file_that_is_old_by_the_file_systems_own_clock_is_stale_at_once(tmp_p
 
 
 @pytest.mark.parametrize("age_seconds", [0.0, STALE_SECONDS - 5, -1e6])
-def test_a_younger_file_is_watched_in_full_before_it_counts_as_stale(age_seconds: float, tmp_path: Path) -> None:
+def test_a_younger_file_is_watched_for_the_full_time_before_it_counts_as_stale(
+    age_seconds: float, tmp_path: Path
+) -> None:
     take(tmp_path, holder=elsewhere())
     make_old(claim_path(tmp_path, 1), seconds=age_seconds)
     slept: list[float] = []
@@ -205,7 +207,9 @@ def test_a_younger_file_is_watched_in_full_before_it_counts_as_stale(age_seconds
 
 
 @pytest.mark.parametrize("skew_seconds", [-1e6, 1e6])
-def test_this_hosts_clock_plays_no_part(skew_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_clock_of_this_host_does_not_matter(
+    skew_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time()
     monkeypatch.setattr(time, "time", lambda: now + skew_seconds)
     lease = take(tmp_path, holder=elsewhere())
@@ -251,7 +255,7 @@ def test_a_release_ends_the_waiting(tmp_path: Path) -> None:
     assert len(slept) == 1
 
 
-def test_a_process_that_was_faster_to_replace_a_stale_lease_is_judged_in_turn(tmp_path: Path) -> None:
+def test_a_process_that_replaced_a_stale_lease_first_is_judged_as_well(tmp_path: Path) -> None:
     take(tmp_path, holder=elsewhere())
     faster: list[Lease] = []
 
@@ -267,15 +271,15 @@ def test_a_process_that_was_faster_to_replace_a_stale_lease_is_judged_in_turn(tm
 
 
 def test_containers_on_one_host_do_not_mistake_each_others_process_ids(tmp_path: Path) -> None:
-    # the same number and start as this living process, in another namespace: nothing is known until it is watched
+    # same process id and start time as this living process, but in another namespace: unknown until its file is watched
     take(tmp_path, holder=replace(this_process(), pid_namespace="pid:[1] same boot"))
     assert take(tmp_path, sleep=lambda seconds: None).number == 2
 
 
-# --- a writer that was overtaken
+# --- a writer that was replaced
 
 
-def test_every_method_of_an_overtaken_writer_names_its_successor(tmp_path: Path) -> None:
+def test_every_method_of_a_replaced_writer_names_its_successor(tmp_path: Path) -> None:
     old = take(tmp_path)
     new = take(tmp_path, holder=elsewhere(), sleep=lambda seconds: None)
     before = [path.read_bytes() for path in sorted((tmp_path / "lease").iterdir())]
@@ -287,7 +291,7 @@ def test_every_method_of_an_overtaken_writer_names_its_successor(tmp_path: Path)
     new.check()
 
 
-def test_a_process_that_slept_through_its_takeover_finds_out(
+def test_a_process_that_was_suspended_while_it_was_replaced_notices(
     tmp_path: Path, start_writer: Callable[..., Writer]
 ) -> None:
     writer = start_writer(tmp_path, pid_namespace="pid:[1] far")
@@ -306,7 +310,7 @@ def test_a_process_that_slept_through_its_takeover_finds_out(
     lease.check()
 
 
-def test_a_successor_that_comes_while_the_base_is_written_stops_the_writer(
+def test_a_successor_that_claims_the_folder_while_the_base_is_written_stops_the_writer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = take(tmp_path)
@@ -322,7 +326,7 @@ def test_a_successor_that_comes_while_the_base_is_written_stops_the_writer(
         old.set_base(400)
 
 
-def test_a_lease_folder_that_is_removed_is_lost(tmp_path: Path) -> None:
+def test_a_lease_whose_folder_is_removed_is_lost(tmp_path: Path) -> None:
     lease = take(tmp_path)
     claim_path(tmp_path, 1).unlink()
     with pytest.raises(LeaseLost, match=r"00000001\.json was removed"):
@@ -337,7 +341,7 @@ def test_a_lease_folder_that_is_removed_is_lost(tmp_path: Path) -> None:
 # --- several at the same moment
 
 
-def test_of_eight_processes_that_follow_a_dead_one_exactly_one_succeeds(
+def test_exactly_one_of_eight_processes_acquires_the_lease_of_a_dead_one(
     tmp_path: Path, start_writer: Callable[..., Writer]
 ) -> None:
     me = this_process()
@@ -358,14 +362,14 @@ def test_of_eight_processes_that_follow_a_dead_one_exactly_one_succeeds(
 
 @contextmanager
 def entered(door: threading.Lock) -> Iterator[bool]:
-    """Whether no other thread is behind the door."""
+    """Whether no other thread holds the lease."""
     alone = door.acquire(blocking=False)
     yield alone
     if alone:
         door.release()
 
 
-def test_of_eight_threads_that_take_turns_never_two_hold_the_lease(tmp_path: Path) -> None:
+def test_two_of_eight_threads_never_hold_the_lease_at_the_same_time(tmp_path: Path) -> None:
     me, inside, numbers = this_process(), threading.Lock(), list[int]()
     start = threading.Barrier(8)
 
@@ -394,7 +398,7 @@ def test_of_eight_threads_that_take_turns_never_two_hold_the_lease(tmp_path: Pat
     assert [claim.number for claim in read_claims(tmp_path)] == numbers
 
 
-def test_renewals_of_one_thread_lose_nothing_that_another_records(tmp_path: Path) -> None:
+def test_renewals_in_one_thread_lose_nothing_that_another_thread_records(tmp_path: Path) -> None:
     lease = take(tmp_path)
     done = threading.Event()
 
@@ -416,7 +420,7 @@ def test_renewals_of_one_thread_lose_nothing_that_another_records(tmp_path: Path
 # --- late checkpoints
 
 
-def test_a_late_checkpoint_is_recognised_by_the_files_alone(tmp_path: Path) -> None:
+def test_a_late_checkpoint_is_recognised_from_the_files_alone(tmp_path: Path) -> None:
     first = take(tmp_path)
     first.set_base(0)
     second = take(tmp_path, holder=elsewhere(), sleep=lambda seconds: None)

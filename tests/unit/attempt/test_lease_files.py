@@ -1,4 +1,4 @@
-"""Claims on file systems that are full, read-only or forgetful, and claims that are malformed."""
+"""Claims on file systems that are full, read-only or unreliable, and claims that are malformed."""
 
 import json
 import os
@@ -22,9 +22,7 @@ from tests.unit.attempt.lease_cases import STALE_SECONDS, claim_path, make_old, 
 # --- file systems
 
 
-def test_a_link_whose_answer_was_lost_is_recognised_as_ones_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_link_whose_reply_was_lost_is_recognised_as_our_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     link = os.link
 
     def repeated(source: Path, target: Path) -> None:
@@ -36,7 +34,7 @@ def test_a_link_whose_answer_was_lost_is_recognised_as_ones_own(
     assert names(tmp_path) == ["00000001.json"]
 
 
-def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_system_without_hard_links_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(1, "Operation not permitted")
 
@@ -49,7 +47,7 @@ def test_a_file_system_without_hard_links_is_enough(tmp_path: Path, monkeypatch:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own of 64 KiB."""
+    """A separate file system of 64 KiB."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(command, capture_output=True, check=False).returncode:
@@ -71,7 +69,7 @@ def test_a_read_only_folder_is_refused_with_the_way_out(tmp_path: Path) -> None:
             assert str(disk / name) in str(refused.value)
 
 
-def test_a_full_disk_refuses_a_start_but_does_not_lose_the_lease(tmp_path: Path) -> None:
+def test_on_a_full_disk_a_new_attempt_is_refused_but_a_held_lease_is_not_lost(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         lease = take(disk / "run")
         lease.set_base(3)
@@ -135,7 +133,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
-def test_a_malformed_claim_counts_as_held_by_an_unknown(content: bytes, tmp_path: Path) -> None:
+def test_a_malformed_claim_counts_as_held_by_an_unknown_process(content: bytes, tmp_path: Path) -> None:
     path = claim_path(tmp_path, 1)
     path.parent.mkdir()
     path.write_bytes(content)
@@ -143,7 +141,7 @@ def test_a_malformed_claim_counts_as_held_by_an_unknown(content: bytes, tmp_path
 
     def rewrite(seconds: float) -> None:
         path.write_bytes(content)
-        make_old(path, seconds=-1)  # a sign of life, even on a coarse clock
+        make_old(path, seconds=-1)  # as if it had just been renewed, even on a coarse clock
 
     with pytest.raises(LeaseHeld, match=r"an unknown process \(.*wait for it"):
         take(tmp_path, sleep=rewrite)
@@ -167,9 +165,9 @@ def test_an_entry_that_is_not_a_file_counts_as_a_claim_too(kind: str, tmp_path: 
     assert take(tmp_path, sleep=lambda seconds: None).number == 2
 
 
-def test_a_claim_larger_than_memory_is_not_read_whole(tmp_path: Path) -> None:
+def test_a_claim_larger_than_memory_is_not_read_completely(tmp_path: Path) -> None:
     take(tmp_path).release()
-    os.truncate(claim_path(tmp_path, 1), 1 << 43)  # a hole, which takes no space
+    os.truncate(claim_path(tmp_path, 1), 1 << 43)  # a sparse file, which takes no space
     assert read_claims(tmp_path) == [Claim(number=1, holder=None)]
 
 
@@ -206,17 +204,17 @@ HOLDER_FIELDS = ("host", "pid", "process_start", "pid_namespace", "since")
 
 
 @given(st.binary(max_size=200) | st.builds(lambda value: json.dumps(value).encode(), JSON))
-def test_any_content_is_read(content: bytes) -> None:
+def test_arbitrary_content_is_read_without_an_error(content: bytes) -> None:
     check_content(content)
 
 
 @given(st.sampled_from(CLAIM_FIELDS), JSON)
-def test_any_value_of_a_field_is_read(name: str, value: object) -> None:
+def test_an_arbitrary_value_of_a_field_is_read_without_an_error(name: str, value: object) -> None:
     check_content(whole_claim(1, **{name: value}))
 
 
 @given(st.sampled_from(HOLDER_FIELDS), JSON)
-def test_any_value_of_a_holders_field_is_read(name: str, value: object) -> None:
+def test_an_arbitrary_value_of_a_field_of_the_holder_is_read_without_an_error(name: str, value: object) -> None:
     check_content(whole_claim(1, holder=asdict(this_process()) | {name: value}))
 
 

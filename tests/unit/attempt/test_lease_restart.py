@@ -1,4 +1,4 @@
-"""A job that its scheduler starts again, and an earlier start of it that still holds the lease: on a node that was cut off."""
+"""A requeued job, while an earlier attempt of it on a node that was cut off still holds the lease."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ JOB = "big/7"
 
 
 @pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
-def test_an_earlier_start_of_the_job_gets_time_to_end_and_is_then_replaced_although_it_is_alive(
+def test_an_earlier_attempt_of_the_job_gets_time_to_end_and_is_then_replaced_although_it_is_alive(
     holder: Holder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     old = take(tmp_path, holder=holder, job=JOB)
@@ -35,7 +35,7 @@ def test_an_earlier_start_of_the_job_gets_time_to_end_and_is_then_replaced_altho
 
 
 @pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
-def test_an_earlier_start_that_ends_in_order_is_followed_at_once(holder: Holder, tmp_path: Path) -> None:
+def test_the_lease_is_acquired_at_once_when_an_earlier_attempt_releases_it(holder: Holder, tmp_path: Path) -> None:
     old = take(tmp_path, holder=holder, job=JOB)
     waited: list[float] = []
 
@@ -51,7 +51,7 @@ def test_an_earlier_start_that_ends_in_order_is_followed_at_once(holder: Holder,
 @pytest.mark.parametrize(
     ("former", "present"),
     [
-        ((JOB, 1), (JOB, 1)),  # two steps of one start
+        ((JOB, 1), (JOB, 1)),  # two job steps of one attempt
         ((JOB, 2), (JOB, 1)),
         (("big/8", 0), (JOB, 1)),
         (("small/7", 0), (JOB, 1)),
@@ -70,7 +70,7 @@ def test_any_other_holder_that_is_alive_is_not_replaced(
     old.check()
 
 
-def test_another_job_that_comes_in_between_is_not_replaced(tmp_path: Path) -> None:
+def test_another_job_that_acquires_the_lease_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     take(tmp_path, holder=elsewhere(), job=JOB).release()
     other: list[Lease] = [take(tmp_path, holder=elsewhere(), job="big/8")]
     with pytest.raises(LeaseHeld):

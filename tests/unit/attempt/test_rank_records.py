@@ -70,7 +70,7 @@ def run_drilled(folder: Path, *, rank: int, drill: str) -> int:
     return subprocess.run(command, check=False, timeout=60).returncode
 
 
-def test_a_rank_is_on_record_before_it_enters_anything(phases: Phases, tmp_path: Path) -> None:
+def test_a_rank_has_a_record_before_it_enters_a_phase(phases: Phases, tmp_path: Path) -> None:
     record, own = on_disk(tmp_path), this_process()
     assert record == phases.record()
     assert (record.rank, record.attempt, record.pid, record.host) == (3, 7, os.getpid(), own.host)
@@ -118,7 +118,7 @@ def test_the_record_of_an_earlier_attempt_is_replaced(tmp_path: Path) -> None:
     assert record_path(tmp_path, rank=0).stat().st_size == RECORD_BYTES
 
 
-def test_an_earlier_attempt_that_still_lives_does_not_write_into_the_record_of_the_new_one(tmp_path: Path) -> None:
+def test_an_earlier_attempt_that_still_runs_does_not_write_into_the_record_of_the_new_one(tmp_path: Path) -> None:
     old = Phases(tmp_path, rank=0, attempt=1)
     new = Phases(tmp_path, rank=0, attempt=2)
     new.enter("step", step=3)
@@ -181,7 +181,7 @@ def test_every_phase_has_a_limit_and_belongs_to_one_track() -> None:
 
 @pytest.fixture
 def hasty_threads() -> Iterator[None]:
-    """Threads that take turns as often as they can, or a missing lock would show once in a thousand runs."""
+    """Makes threads switch as often as possible; otherwise a missing lock would show only once in a thousand runs."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -240,7 +240,7 @@ def test_a_slow_write_neither_undoes_a_later_one_nor_keeps_the_watchdog_waiting(
         if not started.is_set():
             started.set()
             in_time.append(answered.wait(20))
-            # in vain, if writes keep their order
+            # times out if writes keep their order
             overtaken.wait(0.5)
             return write(descriptor, content, offset)
         written = write(descriptor, content, offset)
@@ -260,7 +260,7 @@ def test_a_slow_write_neither_undoes_a_later_one_nor_keeps_the_watchdog_waiting(
     assert on_disk(tmp_path).step == 2
 
 
-def test_after_closing_nothing_is_written_to_whatever_took_the_descriptor(phases: Phases, tmp_path: Path) -> None:
+def test_after_closing_nothing_is_written_to_a_file_that_reuses_the_descriptor(phases: Phases, tmp_path: Path) -> None:
     before = on_disk(tmp_path)
     phases.close()
     with (tmp_path / "other").open("wb") as other:
@@ -347,7 +347,7 @@ def test_without_the_variable_there_is_no_drill(environment: dict[str, str]) -> 
     "kill|step:1|kill:step|kill:step:0|kill:step:-1|kill:step:²|kill:step:1:|kill:step:1:1|kill:step:1:rank=|"
     "kill:step:1:rank=-1|kill:step:1:rank=1:x|stop:step:1|kill:lunch:1|kill:write_part:1".split("|"),
 )
-def test_a_malformed_drill_is_refused_with_the_form_expected(value: str) -> None:
+def test_a_malformed_drill_is_refused_with_the_expected_form(value: str) -> None:
     with pytest.raises(
         ValueError, match=r"DSTRAIN_DRILL must be kill:PHASE:OCCURRENCE .* write part, .*; found"
     ) as refusal:
@@ -374,7 +374,7 @@ def test_a_drill_kills_at_its_occurrence_and_leaves_the_phase_on_record(
 
 
 @pytest.mark.parametrize("drill", ["kill:step:2:rank=0", "kill:step:4", "kill:export:1"])
-def test_a_drill_leaves_other_ranks_and_later_occurrences_alone(drill: str, tmp_path: Path) -> None:
+def test_a_drill_does_not_affect_other_ranks_or_later_occurrences(drill: str, tmp_path: Path) -> None:
     assert run_drilled(tmp_path, rank=1, drill=drill) == 0
     assert on_disk(tmp_path, rank=1).ended == "finished"
 

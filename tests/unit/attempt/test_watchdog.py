@@ -100,7 +100,7 @@ class Ranks:
         return process.state if process else ""
 
     def end(self, rank: int) -> tuple[int, str]:
-        """Exit code and standard error of a rank that is to end by itself."""
+        """Exit code and standard error of a rank that ends by itself."""
         _, errors = self.processes[rank].communicate(timeout=PATIENCE_SECONDS)
         return self.processes[rank].returncode, errors
 
@@ -143,7 +143,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         ({"main": ("evaluation", 1e9)}, None),
     ],
 )
-def test_a_track_beyond_its_limit_hangs_and_a_limit_of_zero_is_none(
+def test_a_track_beyond_its_limit_hangs_and_zero_means_no_limit(
     quiet: dict[str, tuple[str, float]], found: tuple[str, str, float] | None
 ) -> None:
     assert find_hang(quiet, LIMITS) == found
@@ -154,7 +154,7 @@ def own(tmp_path: Path) -> RankRecord:
     return Phases(tmp_path, rank=0, attempt=ATTEMPT).record()
 
 
-def test_a_neighbour_is_lost_when_its_process_is_not_there_any_more(own: RankRecord) -> None:
+def test_a_neighbour_is_lost_when_its_process_no_longer_exists(own: RankRecord) -> None:
     peer = replace(own, rank=1, pid=500, process_start=9000)
     running = Process(start=9000, state="S", parent=1, exit_status=0)
 
@@ -186,7 +186,7 @@ def test_without_a_process_table_no_rank_counts_as_lost(own: RankRecord) -> None
         (0, "it ended without giving a reason"),
     ],
 )
-def test_a_loss_is_described_with_all_that_is_known(status: int, words: str, own: RankRecord) -> None:
+def test_a_lost_rank_is_described_with_everything_that_is_known(status: int, words: str, own: RankRecord) -> None:
     record = replace(
         own, rank=5, pid=500, host="n7", step=40, tracks={"main": "evaluation"}, changed=100.0, heartbeat=103.0
     )
@@ -201,7 +201,7 @@ def test_a_loss_is_described_with_all_that_is_known(status: int, words: str, own
     assert "killed 2 process(es)" in describe_lost(Lost(record, process), now=105.0, oom_kills=2)
 
 
-def test_the_status_of_a_killed_process_is_read_until_its_parent_asks() -> None:
+def test_the_exit_status_of_a_killed_process_is_read_until_its_parent_reaps_it() -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         process.kill()
         wait_until(lambda: (found := read_process(process.pid)) is not None and found.state == "Z")
@@ -284,14 +284,14 @@ def test_a_rank_that_records_why_it_ends_is_not_lost(start_ranks: Callable[[int]
     ranks.start(0, "work")
     ranks.start(1, "leave", step=None)
     assert ranks.end(1) == (0, "")
-    # enough for its watchdog to have looked many times
+    # long enough for its watchdog to check many times
     beats = ranks.records(0)[0].beats
     wait_until(lambda: ranks.records(0)[0].beats > beats + 100)
     (ranks.run_dir / "go").touch()
     assert ranks.end(0) == (0, "")
 
 
-def test_a_rank_that_was_suspended_as_a_whole_has_not_hung(start_ranks: Callable[[int], Ranks]) -> None:
+def test_a_rank_whose_process_was_suspended_has_not_hung(start_ranks: Callable[[int], Ranks]) -> None:
     ranks = start_ranks(1)
     ranks.start(0, "wait_for_others", limit=5.0)
     ranks.processes[0].send_signal(signal.SIGSTOP)
@@ -306,7 +306,7 @@ def test_a_rank_that_was_suspended_as_a_whole_has_not_hung(start_ranks: Callable
 
 
 class Ends(queue.SimpleQueue[tuple[int, str]]):
-    """Takes the place of ending the test's own process."""
+    """Raised instead of ending the test's own process."""
 
     def __call__(self, code: int, message: str) -> None:
         self.put((code, message))
@@ -316,7 +316,7 @@ class Ends(queue.SimpleQueue[tuple[int, str]]):
 
 
 class Watched:
-    """This process as a rank 0 under watch."""
+    """This process as rank 0, with a watchdog."""
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir, self.ends = run_dir, Ends()
@@ -347,13 +347,13 @@ class Watched:
         self.stack.callback(started.stop)
 
     def pretend(self, rank: int, **values: object) -> None:
-        """Leave a record of another rank."""
+        """Write the record of another rank."""
         Phases(ranks_dir(self.run_dir), rank=rank, attempt=ATTEMPT).close()
         path = record_path(ranks_dir(self.run_dir), rank=rank)
         path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
     def announce(self, **values: object) -> None:
-        """Leave the announcement of a hang."""
+        """Write the announcement of a hang."""
         self.hang_dir.mkdir(parents=True)
         hang = {"rank": 3, "track": "save", "phase": "rename", "seconds": 1.0, "noticed": time.time()} | values
         (self.hang_dir / "hang.json").write_text(json.dumps(hang))
@@ -443,7 +443,7 @@ def test_a_later_process_with_the_id_of_a_rank_is_not_killed(
     assert "killed with" not in dump
 
 
-def test_a_file_system_that_never_answers_does_not_keep_a_rank(
+def test_a_file_system_that_never_responds_does_not_keep_a_rank_from_ending(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog_module, "REPORT_SECONDS", 0.1)
@@ -459,7 +459,7 @@ def test_a_file_system_that_never_answers_does_not_keep_a_rank(
         wait_until((watched.hang_dir / "rank-00000.txt").exists)
 
 
-def test_a_lease_is_renewed_again_and_again_also_after_the_file_system_was_away(watched: Watched) -> None:
+def test_a_lease_is_renewed_repeatedly_even_after_the_file_system_failed(watched: Watched) -> None:
     calls: list[None] = []
     renewals: queue.SimpleQueue[None] = queue.SimpleQueue()
 
@@ -485,7 +485,7 @@ def test_a_lost_lease_is_reported_once_and_not_renewed_again(watched: Watched, m
 
     watched.start(renew=renew, on_lost=lambda error: watched.ends(1, str(error)))
     assert watched.ends.wait() == (1, "lease 7 was lost")
-    # the watchdog runs on, for long enough to renew many times
+    # the watchdog keeps running, long enough to renew many times
     reported = time.time()
     wait_until(lambda: watched.phases.record().heartbeat > reported + 0.5)
     watched.announce()
@@ -503,7 +503,7 @@ def test_a_watchdog_that_was_stopped_ends_nothing(watched: Watched) -> None:
     assert not (watched.hang_dir / "rank-00000.txt").exists()
 
 
-def test_limits_must_be_given_for_every_class(tmp_path: Path, watched: Watched) -> None:
+def test_a_limit_is_required_for_every_class(tmp_path: Path, watched: Watched) -> None:
     with pytest.raises(AssertionError):
         start_watchdog(watched.phases, run_dir=tmp_path, local_ranks=range(1), limits={"step": 1.0})
 

@@ -21,7 +21,7 @@ STATE = "state.json"
 
 
 def ignore(stage: str) -> None:
-    """Nobody asks at which stage a save is."""
+    """Ignore the stage of a save."""
 
 
 def build_manifest(
@@ -63,7 +63,7 @@ def save(
 
 
 def seal(directory: Path) -> None:
-    """Write the manifest of what lies in a directory, as an attacker would who may compute every hash."""
+    """Write the manifest of the files in a directory, as an attacker could who can compute every hash."""
     save_manifest(build_manifest(directory), directory=directory)
 
 
@@ -89,12 +89,12 @@ def flip(path: Path, *, bit: int) -> None:
 
 
 def break_file(directory: Path) -> Path:
-    """Flip one bit of a checkpoint's weights; gives the file."""
+    """Flip one bit of a checkpoint's weights; returns the file."""
     path = directory / WEIGHTS
     flip(path, bit=4 * path.stat().st_size)
     return path
 
 
 def claims(*base_steps: int | None) -> Sequence[Claim]:
-    """Leases 1, 2, … with the steps that they went on from."""
+    """Leases 1, 2, … with the steps that they resumed from."""
     return [Claim(number, None, base_step) for number, base_step in enumerate(base_steps, start=1)]

@@ -1,4 +1,4 @@
-"""A disk whose power can be cut after any operation: what POSIX promises to be there afterwards, and what it allows.
+"""A simulated disk whose power can be cut after any operation: what POSIX guarantees afterwards, and what it allows.
 
 A file's content is durable as of its last fsync, and so are the names in a directory. Later changes of names may be lost or may
 have reached the disk all the same, in any order and each for itself; content that was not synced is gone in either case.
@@ -17,7 +17,7 @@ Image = tuple[tuple[str, bytes | None], ...]
 """A tree as (path, content), sorted; None is a directory."""
 Names = dict[str, "File | Folder"]
 Change = dict[str, "File | Folder | None"]
-"""What one operation does to the names of a directory; None takes a name away."""
+"""What one operation does to the names of a directory; None removes a name."""
 
 
 class File:
@@ -39,7 +39,7 @@ class Folder:
         return _apply(self.durable, self.changes)
 
     def outcomes(self) -> list[Names]:
-        """The names that a power cut may leave: with no change since, with one, with all but one, with all."""
+        """The names that a power cut may leave: without the later changes, with one, with all but one, with all."""
         changes = self.changes
         but_one = [changes[:number] + changes[number + 1 :] for number in range(len(changes))]
         chosen = [[], *([change] for change in changes), *but_one, changes]
@@ -55,10 +55,10 @@ class Folder:
 
 
 class DurableDisk:
-    """Watches a directory that is durable itself. `forgets` are paths whose syncs do nothing, as if they were not there."""
+    """Watches a directory that is durable itself. `forgets` selects paths whose syncs do nothing."""
 
     def __init__(self, top: Path, *, after: Callable[[], None], forgets: Callable[[Path], bool]) -> None:
-        """`after` is called after every operation, and cuts the power as often as it likes."""
+        """`after` is called after every operation, and may look at any number of power cuts."""
         self._top = top
         self._root = Folder()
         self._after = after
@@ -83,7 +83,7 @@ class DurableDisk:
             yield tuple(sorted(_image(self._root, at="", names=names), key=lambda entry: entry[0]))
 
     def damage(self, path: Path) -> None:
-        """Flip a bit that is on the disk for good."""
+        """Flip a bit of a file that is already on the disk."""
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -119,7 +119,7 @@ class DurableDisk:
             self._after()
 
     def _look(self, folder: Folder, path: Path) -> None:
-        """Take up files that were made since: making one is no operation that is watched."""
+        """Add files that were created since: creating a file is not a watched operation."""
         for entry in os.scandir(path):
             node = folder.now().get(entry.name)
             if node is None:

@@ -1,4 +1,4 @@
-"""Every file of a checkpoint is damaged in every way: it is noticed and named, and the checkpoint before is used."""
+"""Every kind of damage to every file of a checkpoint is found and named, and the previous checkpoint is used."""
 
 import errno
 import os
@@ -119,7 +119,7 @@ def find(root: Path) -> tuple[int | None, list[str]]:
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_is_noticed_and_named_and_the_checkpoint_before_is_used(
+def test_damage_is_found_and_named_and_the_previous_checkpoint_is_used(
     damage: Callable[[Path], None], name: str, tmp_path: Path
 ) -> None:
     save_of_two_ranks(tmp_path, step=1)
@@ -134,7 +134,9 @@ def test_damage_is_noticed_and_named_and_the_checkpoint_before_is_used(
 
 @pytest.mark.parametrize("name", [WEIGHTS, WEIGHTS_OF_RANK_1, STATE, MANIFEST])
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damage_to_weights_alone_is_noticed_too(damage: Callable[[Path], None], name: str, tmp_path: Path) -> None:
+def test_damage_to_a_checkpoint_of_weights_only_is_found(
+    damage: Callable[[Path], None], name: str, tmp_path: Path
+) -> None:
     directory = save_of_two_ranks(tmp_path, step=2)
     trim_checkpoint(directory)
     assert find(tmp_path) == (None, [])
@@ -143,7 +145,7 @@ def test_damage_to_weights_alone_is_noticed_too(damage: Callable[[Path], None], 
     assert name in problem
 
 
-def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
+def test_every_flipped_bit_of_a_file_is_found(tmp_path: Path) -> None:
     save_of_two_ranks(tmp_path, step=1)
     path = save_of_two_ranks(tmp_path, step=2) / STATE
     for bit in range(8 * path.stat().st_size):
@@ -154,7 +156,7 @@ def test_every_bit_of_a_file_counts(tmp_path: Path) -> None:
 
 
 class Unreadable(BytesIO):
-    """An open file whose disk fails."""
+    """An open file that cannot be read."""
 
     def readinto(self, *args: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")
@@ -164,7 +166,7 @@ class Unreadable(BytesIO):
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("fails", ["open", "read"])
-def test_a_file_that_the_disk_cannot_read_is_named_and_the_checkpoint_before_is_used(
+def test_a_file_that_cannot_be_read_is_named_and_the_previous_checkpoint_is_used(
     fails: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_of_two_ranks(tmp_path, step=1)
@@ -184,7 +186,7 @@ def test_a_file_that_the_disk_cannot_read_is_named_and_the_checkpoint_before_is_
     assert problem == f"{bad}: cannot be read (Input/output error)"
 
 
-def test_a_directory_that_the_disk_cannot_read_is_named_and_the_checkpoint_before_is_used(
+def test_a_directory_that_cannot_be_read_is_named_and_the_previous_checkpoint_is_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_of_two_ranks(tmp_path, step=1)

@@ -1,5 +1,5 @@
-"""Files of a stranger who may compute every hash: each is read as what it is or refused in words, and none costs more than it
-weighs."""
+"""Files of an attacker who can compute every hash: each is read or refused with a CheckpointError, and memory stays in proportion
+to the size of the file."""
 
 import json
 import os
@@ -31,7 +31,7 @@ from tests.unit.checkpoint.checkpoint_cases import (
 
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MAX_MESSAGE = 700
-"""Characters of a message beside the path of the file."""
+"""Characters of a message besides the path of the file."""
 
 numbers = st.one_of(st.integers(), st.integers(-(2**70), 2**70), st.floats(), st.just(10**400))
 texts = st.one_of(
@@ -57,7 +57,7 @@ entries = st.fixed_dictionaries(
 
 
 def read(action: Callable[[], Any], *, path: Path) -> Any:
-    """What a reader gives, None where it refuses in words; anything else that it raises is a fault."""
+    """What `action` returns, or None if it raises a CheckpointError that can be printed; any other exception fails the test."""
     try:
         return action()
     except CheckpointError as error:
@@ -70,7 +70,7 @@ def read(action: Callable[[], Any], *, path: Path) -> Any:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A whole checkpoint with traps beside its files."""
+    """A valid checkpoint with a link, a pipe and a folder beside its files."""
     directory = save(tmp_path, step=7)
     (directory / "link").symlink_to("/dev/zero")
     os.mkfifo(directory / "pipe")
@@ -82,8 +82,8 @@ def directory(tmp_path: Path) -> Path:
 def read_manifest(directory: Path) -> Manifest | None:
     manifest: Manifest | None = read(lambda: verify_checkpoint(directory), path=directory / MANIFEST)
     if manifest is not None:
-        # whatever verifies can be compared with a start, printed and written again
-        start = TrainingInputs(recipe={"seed": 1}, data={}, places={}, cut={})
+        # a manifest that verifies can be compared with an attempt, printed and written again
+        start = TrainingInputs(recipe={"seed": 1}, data={}, source_names={}, cut={})
         state = RunState(step=0, epoch=0, step_in_epoch=0, cut={}, data={})
         assert all(str(change) for change in find_changes(manifest, state=state, inputs=start))
         save_manifest(manifest, directory=directory)
@@ -93,14 +93,14 @@ def read_manifest(directory: Path) -> Manifest | None:
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=300)
 @given(content=values)
-def test_any_json_with_the_right_hash_is_no_manifest(content: Any, directory: Path) -> None:
+def test_arbitrary_json_with_the_right_hash_is_not_a_manifest(content: Any, directory: Path) -> None:
     write_values(directory, content)
     assert read_manifest(directory) is None
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=400)
 @given(changes=st.dictionaries(keys, values, min_size=1, max_size=3), removed=st.sets(keys, max_size=1))
-def test_a_manifest_with_values_exchanged_is_read_or_refused(
+def test_a_manifest_with_changed_values_is_read_or_refused(
     changes: dict[str, Any], removed: set[str], tmp_path: Path
 ) -> None:
     directory = save(tmp_path, step=7)
@@ -114,7 +114,7 @@ def test_a_manifest_with_values_exchanged_is_read_or_refused(
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=400)
 @given(files=st.lists(entries, min_size=1, max_size=3))
-def test_file_entries_of_any_kind_are_refused_without_leaving_the_directory(
+def test_arbitrary_file_entries_are_refused_without_leaving_the_directory(
     files: list[dict[str, Any]], directory: Path
 ) -> None:
     write_values(directory, read_values(save(directory.parent, step=7)) | {"files": files})
@@ -123,14 +123,14 @@ def test_file_entries_of_any_kind_are_refused_without_leaving_the_directory(
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=300)
 @given(content=st.binary(max_size=300))
-def test_any_bytes_are_no_manifest(content: bytes, directory: Path) -> None:
+def test_arbitrary_bytes_are_not_a_manifest(content: bytes, directory: Path) -> None:
     (directory / MANIFEST).write_bytes(content)
     assert read_manifest(directory) is None
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=500)
 @given(data=st.data())
-def test_a_manifest_with_bytes_exchanged_is_refused(data: st.DataObject, tmp_path: Path) -> None:
+def test_a_manifest_with_changed_bytes_is_refused(data: st.DataObject, tmp_path: Path) -> None:
     directory = save(tmp_path, step=7)
     whole = (directory / MANIFEST).read_bytes()
     start = data.draw(st.integers(0, len(whole)))
@@ -154,14 +154,14 @@ def read_state(directory: Path) -> RunState | None:
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=300)
 @given(content=values)
-def test_any_json_is_no_state(content: Any, tmp_path: Path) -> None:
+def test_arbitrary_json_is_not_a_state(content: Any, tmp_path: Path) -> None:
     (tmp_path / STATE).write_text(json.dumps(content))
     assert read_state(tmp_path) is None
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=400)
 @given(changes=st.dictionaries(state_keys, values, min_size=1, max_size=3), removed=st.sets(state_keys, max_size=1))
-def test_a_state_with_values_exchanged_is_read_or_refused(
+def test_a_state_with_changed_values_is_read_or_refused(
     changes: dict[str, Any], removed: set[str], tmp_path: Path
 ) -> None:
     kept = {key: value for key, value in STATE_VALUES.items() if key not in removed}
@@ -171,7 +171,7 @@ def test_a_state_with_values_exchanged_is_read_or_refused(
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=300)
 @given(content=st.binary(max_size=300))
-def test_any_bytes_are_no_state(content: bytes, tmp_path: Path) -> None:
+def test_arbitrary_bytes_are_not_a_state(content: bytes, tmp_path: Path) -> None:
     (tmp_path / STATE).write_bytes(content)
     assert read_state(tmp_path) is None
 
@@ -213,7 +213,7 @@ def read_weights(directory: Path) -> bool:
     """Whether a model of 6 weights and 2 biases could be loaded."""
     verify_checkpoint(directory)
     module = nn.Linear(3, 2)
-    # which file it was is not known where a parameter is missing from all of them
+    # if a parameter is missing from all files, the message cannot name one
     try:
         load_weights(directory, module=module)
     except CheckpointError as error:
@@ -232,7 +232,7 @@ def entry_of(start: Any, stop: Any, *, shape: Any = None, dtype: Any = "F32") ->
 WHOLE = {"master/weight@0": entry_of(0, 24), "master/bias@0": entry_of(24, 32)}
 
 
-def test_the_file_that_the_attacks_start_from_is_read(tmp_path: Path) -> None:
+def test_the_unchanged_file_is_read(tmp_path: Path) -> None:
     write_header(tmp_path / WEIGHTS, header=json.dumps(WHOLE).encode(), data=bytes(32))
     assert read_weights(tmp_path)
 
@@ -269,60 +269,60 @@ def test_the_file_that_the_attacks_start_from_is_read(tmp_path: Path) -> None:
     ],
     ids=lambda header: json.dumps(header)[-60:],
 )
-def test_a_malformed_header_is_refused_in_words(header: Any, tmp_path: Path) -> None:
+def test_a_malformed_header_is_refused_with_a_printable_message(header: Any, tmp_path: Path) -> None:
     write_header(tmp_path / WEIGHTS, header=json.dumps(header).encode(), data=bytes(32))
     assert not read_weights(tmp_path)
 
 
-def test_a_piece_given_twice_in_one_header_is_refused_or_read_as_one(tmp_path: Path) -> None:
+def test_a_shard_named_twice_in_one_header_is_refused_or_read_once(tmp_path: Path) -> None:
     once = json.dumps(WHOLE)
     twice = once[:-1] + ', "master/bias@0": ' + json.dumps(entry_of(32, 40)) + "}"
     write_header(tmp_path / WEIGHTS, header=twice.encode(), data=bytes(40))
     read_weights(tmp_path)
 
 
-def test_a_piece_given_by_two_files_is_read_once(tmp_path: Path) -> None:
+def test_a_shard_in_two_files_is_read_once(tmp_path: Path) -> None:
     write_tensors({"master/weight@0": zeros(6), "master/bias@0": zeros(2)}, path=tmp_path / WEIGHTS, on_stage=ignore)
     write_header(tmp_path / "weights-00001.safetensors", header=json.dumps(WHOLE).encode(), data=bytes(32))
     assert read_weights(tmp_path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1 << 10, 99_999_999, 100_000_001, 2**40, 2**63, 2**64 - 1])
-def test_a_header_length_that_lies_is_refused(length: int, tmp_path: Path) -> None:
+def test_a_wrong_header_length_is_refused(length: int, tmp_path: Path) -> None:
     write_header(tmp_path / WEIGHTS, header=json.dumps(WHOLE).encode(), data=bytes(32), length=length)
     assert not read_weights(tmp_path)
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=300)
 @given(content=st.binary(max_size=200))
-def test_any_bytes_hold_no_weights(content: bytes, tmp_path: Path) -> None:
+def test_arbitrary_bytes_are_refused_as_weights(content: bytes, tmp_path: Path) -> None:
     write_header(tmp_path / WEIGHTS, header=content)
     assert not read_weights(tmp_path)
 
 
 offsets = st.one_of(st.integers(-8, 48), st.sampled_from([0, 16, 24, 32, 2**31, 2**63, 2**64]))
-pieces = st.fixed_dictionaries(
+shards = st.fixed_dictionaries(
     {
         "dtype": st.one_of(st.sampled_from(["F32", "F32", "F64", "F16", "I32", "BOOL", "F8_E4M3"]), texts),
         "shape": st.lists(st.one_of(st.integers(0, 8), offsets), max_size=3),
         "data_offsets": st.lists(offsets, min_size=2, max_size=2),
     }
 )
-piece_names = st.one_of(
+shard_names = st.one_of(
     st.sampled_from(["master/weight@0", "master/weight@4", "master/bias@0", "master/bias@1", "__metadata__"]), texts
 )
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=500)
-@given(header=st.dictionaries(piece_names, st.one_of(pieces, values), max_size=4), num_bytes=st.integers(0, 48))
-def test_any_header_is_read_or_refused(header: dict[str, Any], num_bytes: int, tmp_path: Path) -> None:
+@given(header=st.dictionaries(shard_names, st.one_of(shards, values), max_size=4), num_bytes=st.integers(0, 48))
+def test_an_arbitrary_header_is_read_or_refused(header: dict[str, Any], num_bytes: int, tmp_path: Path) -> None:
     write_header(tmp_path / WEIGHTS, header=json.dumps(header).encode(), data=bytes(num_bytes))
     read_weights(tmp_path)
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=500)
 @given(data=st.data())
-def test_weights_with_bytes_exchanged_are_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
+def test_weights_with_changed_bytes_are_read_or_refused(data: st.DataObject, tmp_path: Path) -> None:
     header = json.dumps(WHOLE).encode()
     whole = len(header).to_bytes(8, "little") + header + bytes(32)
     start = data.draw(st.integers(0, len(whole)))
@@ -344,7 +344,7 @@ BOMBS: dict[str, dict[str, Any]] = {
     "hooks of a state": {"hooks": {"a": [[]] * NUM * 4}},
 }
 MAX_FACTOR = 100
-"""Bytes of memory for one of a file: a Python object that is written in two or three characters takes so much."""
+"""Bytes of memory per byte of a file: a Python object written in two or three characters takes this much."""
 
 READ_EACH = """
 import os, resource, sys
@@ -352,7 +352,7 @@ from pathlib import Path
 from dstrain.checkpoint.manifest import CheckpointError, load_manifest
 from dstrain.checkpoint.state import load_state
 for path in map(Path, sys.argv[1:]):
-    if os.fork() == 0:  # the memory of a process of its own
+    if os.fork() == 0:  # each file is read in its own process, so that its memory can be measured
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         try:
             (load_manifest if path.name == "manifest.json" else load_state)(path.parent)

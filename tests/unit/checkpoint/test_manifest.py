@@ -1,4 +1,4 @@
-"""A checkpoint exists if and only if its manifest verifies: what a manifest must say, and what it must not."""
+"""A checkpoint exists if and only if its manifest verifies: what a manifest must contain, and what is refused."""
 
 import hashlib
 import json
@@ -38,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def forge(directory: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """Change a manifest's values and make its own hash right again."""
+    """Change a manifest's values and update its own hash."""
     values = read_values(directory)
     change(values)
     write_values(directory, values)
@@ -55,7 +55,7 @@ def test_a_manifest_survives_the_round_trip(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
-def test_a_score_that_is_no_number_makes_no_checkpoint_unreadable(tmp_path: Path) -> None:
+def test_a_score_that_is_not_a_finite_number_does_not_make_a_checkpoint_unreadable(tmp_path: Path) -> None:
     save_manifest(build_manifest(tmp_path, scores={"loss": math.nan}), directory=tmp_path)
     scores = load_manifest(tmp_path).scores
     assert scores is not None
@@ -70,7 +70,7 @@ def test_the_hash_is_sha256_of_the_whole_file(size: int, tmp_path: Path) -> None
     assert hash_file(path) == hashlib.sha256(content).hexdigest()
 
 
-def test_an_unnamed_file_beside_the_others_does_no_harm(directory: Path) -> None:
+def test_a_file_that_the_manifest_does_not_name_is_ignored(directory: Path) -> None:
     (directory / "note.txt").write_text("mine")
     assert verify_checkpoint(directory).step == 7
 
@@ -131,13 +131,13 @@ def test_a_link_to_itself_is_refused(name: str, directory: Path) -> None:
         verify_checkpoint(directory)
 
 
-def test_a_run_folder_reached_by_a_symbolic_link_is_no_fault(directory: Path) -> None:
+def test_a_run_folder_behind_a_symbolic_link_is_accepted(directory: Path) -> None:
     link = directory.parent / "scratch"
     link.symlink_to(directory)
     assert verify_checkpoint(link).step == 7
 
 
-def test_a_directory_without_a_manifest_is_an_unfinished_save(directory: Path) -> None:
+def test_a_directory_without_a_manifest_is_reported_as_an_unfinished_save(directory: Path) -> None:
     (directory / MANIFEST).unlink()
     with pytest.raises(CheckpointError, match=rf"{MANIFEST}: No such file.*not finished"):
         load_manifest(directory)
@@ -148,13 +148,13 @@ def test_a_directory_without_a_manifest_is_an_unfinished_save(directory: Path) -
     ["", "{", "[]", "null", "7", '"text"', "\xff", "[" * 100_000, '{"a":' * 100_000, "1" * 5000],
     ids=lambda text: text[:20] or "empty",
 )
-def test_what_is_no_manifest_at_all_is_named(text: str, directory: Path) -> None:
+def test_a_file_that_is_not_a_manifest_is_named(text: str, directory: Path) -> None:
     (directory / MANIFEST).write_text(text, encoding="latin-1")
     with pytest.raises(CheckpointError, match=rf"{MANIFEST}: malformed"):
         load_manifest(directory)
 
 
-def test_a_manifest_cut_short_anywhere_is_never_taken_for_one(directory: Path) -> None:
+def test_a_truncated_manifest_is_refused(directory: Path) -> None:
     whole = (directory / MANIFEST).read_bytes()
     for length in range(len(whole)):
         (directory / MANIFEST).write_bytes(whole[:length])
@@ -162,7 +162,7 @@ def test_a_manifest_cut_short_anywhere_is_never_taken_for_one(directory: Path) -
             load_manifest(directory)
 
 
-def test_every_flipped_bit_of_a_manifest_is_found_even_one_that_changes_no_value(directory: Path) -> None:
+def test_every_flipped_bit_of_a_manifest_is_found_even_if_it_changes_no_value(directory: Path) -> None:
     path = directory / MANIFEST
     assert b"1e-05" in path.read_bytes(), "which another bit makes 1E-05, an equal number"
     for bit in range(8 * path.stat().st_size):
@@ -180,10 +180,10 @@ def test_a_changed_value_is_found_by_the_manifests_own_hash(directory: Path) -> 
         load_manifest(directory)
 
 
-def test_a_key_given_twice_is_refused(directory: Path) -> None:
+def test_a_repeated_key_is_refused(directory: Path) -> None:
     path = directory / MANIFEST
     path.write_text(path.read_text().replace('"step": 7', '"step": 8,\n "step": 7'))
-    with pytest.raises(CheckpointError, match=rf"{MANIFEST}: not as it was written"):
+    with pytest.raises(CheckpointError, match=rf"{MANIFEST}: its bytes are not those that were written"):
         load_manifest(directory)
 
 
@@ -218,7 +218,7 @@ def test_a_missing_key_is_named(key: str, directory: Path) -> None:
         ("invention", 1),
     ],
 )
-def test_a_value_of_another_kind_is_malformed_however_right_the_hash(key: str, value: Any, directory: Path) -> None:
+def test_a_value_of_another_type_is_malformed_even_with_the_right_hash(key: str, value: Any, directory: Path) -> None:
     forge(directory, lambda values: values.update({key: value}))
     with pytest.raises(CheckpointError, match=rf"{MANIFEST}: malformed.*{key}") as caught:
         verify_checkpoint(directory)
@@ -242,7 +242,7 @@ def test_a_value_of_another_kind_is_malformed_however_right_the_hash(key: str, v
         {"mode": 7},
     ],
 )
-def test_a_file_entry_of_other_types_is_malformed(entry: dict[str, Any], directory: Path) -> None:
+def test_a_file_entry_with_other_types_is_malformed(entry: dict[str, Any], directory: Path) -> None:
     forge(directory, lambda values: values["files"][0].update(entry))
     with pytest.raises(CheckpointError, match=rf"{MANIFEST}: malformed \(files\.0"):
         load_manifest(directory)
@@ -255,7 +255,7 @@ def test_a_file_named_twice_is_malformed(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, "2", None, [2], 10**4000])
-def test_another_format_is_refused_by_number_whatever_its_keys_are(number: Any, directory: Path) -> None:
+def test_another_format_is_refused_by_its_number_whatever_its_keys_are(number: Any, directory: Path) -> None:
     forge(directory, lambda values: values.update(format=number, invention="x"))
     with pytest.raises(CheckpointError, match=rf"{MANIFEST}: format .*, this version reads 2") as caught:
         load_manifest(directory)
@@ -268,19 +268,19 @@ def test_a_huge_manifest_is_not_read(directory: Path) -> None:
         load_manifest(directory)
 
 
-def test_a_path_as_long_as_the_system_takes_none_is_an_error_of_the_checkpoint(directory: Path) -> None:
+def test_a_path_longer_than_the_system_accepts_is_an_error_of_the_checkpoint(directory: Path) -> None:
     forge(directory, lambda values: values["files"][0].update(path="x" * 1000))
     with pytest.raises(CheckpointError, match="cannot be read"):
         verify_checkpoint(directory)
 
 
-def test_a_message_holds_nothing_that_a_terminal_would_obey(directory: Path) -> None:
+def test_a_message_has_no_terminal_control_characters(directory: Path) -> None:
     forge(directory, lambda values: values.update({"\x1b[31m\n": 1}))
     with pytest.raises(CheckpointError, match="malformed") as caught:
         load_manifest(directory)
     assert str(caught.value).isprintable()
 
 
-def test_an_empty_checkpoint_verifies_as_what_it_is(tmp_path: Path) -> None:
+def test_a_checkpoint_without_files_verifies(tmp_path: Path) -> None:
     seal(tmp_path)
     assert verify_checkpoint(tmp_path).files == ()

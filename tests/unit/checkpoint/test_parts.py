@@ -1,4 +1,4 @@
-"""Written files: the safetensors library reads them bit for bit, and the entry is of what was meant to be written."""
+"""Written files: the safetensors library reads them bit for bit, and the entry has the hash of the tensors in memory."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ GENERATOR = torch.Generator().manual_seed(0)
 
 
 def numbers(*shape: int) -> Tensor:
-    """Any bit patterns, those of NaN and of denormal numbers among them."""
+    """Any bit patterns, including NaN and denormal numbers."""
     return (
         torch.randint(-(2**31), 2**31 - 1, shape, generator=GENERATOR, dtype=torch.int64)
         .to(torch.int32)
@@ -58,11 +58,11 @@ def test_a_header_of_any_length_leaves_the_data_aligned(length: int, tmp_path: P
     content = path.read_bytes()
     assert int.from_bytes(content[:8], "little") % 8 == 0
     assert torch.equal(load_file(path)["n" * length].view(torch.int32), tensors["n" * length].view(torch.int32))
-    # the library's own file differs in the header at most
+    # a file of the library differs only in the header, if at all
     assert json.loads(content[8:-12]) == json.loads(save(tensors)[8:-12])
 
 
-def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tensors_larger_than_a_block_are_written_completely(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "WRITTEN_BYTES", 12)
     tensors = {"a": numbers(10), "b": numbers(3), "c": numbers(7, 2)}
     entry = write_tensors(tensors, path=tmp_path / "w", on_stage=ignore)
@@ -71,7 +71,7 @@ def test_tensors_larger_than_a_block_are_written_whole(tmp_path: Path, monkeypat
     assert entry.sha256 == hashlib.sha256((tmp_path / "w").read_bytes()).hexdigest()
 
 
-def test_a_write_that_the_system_cuts_short_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = os.write
     monkeypatch.setattr(os, "write", lambda descriptor, view: write(descriptor, bytes(view[:5])))
     entry = write_tensors({"a": numbers(10)}, path=tmp_path / "w", on_stage=ignore)
@@ -88,7 +88,7 @@ def test_a_full_disk_is_an_error_and_not_a_short_file(tmp_path: Path, monkeypatc
         write_tensors({"a": numbers(10)}, path=tmp_path / "w", on_stage=ignore)
 
 
-def test_stages_are_told_as_they_are_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stages_are_reported_as_they_are_reached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parts, "WRITTEN_BYTES", 4)
     path = tmp_path / "w"
     sizes: dict[str, int] = {}
@@ -113,13 +113,13 @@ def test_the_file_is_synced_after_its_last_byte(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     "tensor", [numbers(4).half(), numbers(4).double(), numbers(4, 4).t(), torch.empty(2, device="meta")]
 )
-def test_only_what_the_format_is_written_for_is_written(tensor: Tensor, tmp_path: Path) -> None:
+def test_other_tensors_than_contiguous_fp32_are_refused(tensor: Tensor, tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
         write_tensors({"a": tensor}, path=tmp_path / "w", on_stage=ignore)
     assert not (tmp_path / "w").exists()
 
 
-def test_the_metadata_of_a_file_hold_nothing(tmp_path: Path) -> None:
+def test_a_file_has_no_metadata(tmp_path: Path) -> None:
     write_tensors({"a": numbers(1)}, path=tmp_path / "w", on_stage=ignore)
     with safe_open(tmp_path / "w", framework="pt") as opened:
         assert opened.metadata() is None

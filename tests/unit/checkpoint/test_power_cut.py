@@ -1,7 +1,7 @@
-"""The power is cut after every operation of a run's saves: the newest checkpoint, or the one being saved, is always found.
+"""A power cut after any operation of a run's saves: the newest checkpoint, or the one being saved, is always found.
 
 SIGKILL cannot show a missing fsync, so the disk is a model of what POSIX allows. Whether the model would notice is tested as
-well: every sync that is left out, and every order that is changed, must be found out.
+well: every sync that is left out, and every order that is changed, must be detected.
 """
 
 import os
@@ -39,11 +39,11 @@ from tests.unit.checkpoint.durable_disk import DurableDisk, Image, write_image
 STEPS = (10, 20, 30, 40, 50, 60, 70)
 BEST = 20
 DAMAGED = (40, 50)
-"""Steps whose weights the disk damages right after their commit: the newest two, for a while."""
+"""Steps whose weights the disk damages right after their commit: two in a row, so that the newest two are broken."""
 
 
 class Lost(AssertionError):
-    """A power cut would have cost what must not be lost."""
+    """A power cut would have lost something that must not be lost."""
 
 
 @dataclass
@@ -51,18 +51,18 @@ class Drive:
     """The saves of one run, and what must be found whenever the power is cut."""
 
     folder: Path
-    """For what is left after a cut."""
-    whole: list[int] = field(default_factory=list)
-    """Steps whose commit has returned, and that nobody has damaged."""
+    """Holds the files that are left after a cut."""
+    valid: list[int] = field(default_factory=list)
+    """Steps whose commit has returned and that are not damaged."""
     in_flight: int | None = None
     disk: DurableDisk | None = None
     num_cuts: int = 0
     seen: set[tuple[Image, tuple[int | None, ...]]] = field(default_factory=set)
 
     def cut(self) -> None:
-        """Look at every tree that a power cut would leave now."""
+        """Check every directory tree that a power cut could leave now."""
         assert self.disk is not None
-        newest = self.whole[-1] if self.whole else None
+        newest = self.valid[-1] if self.valid else None
         allowed = (newest, self.in_flight)
         for image in self.disk.images():
             self.num_cuts += 1
@@ -72,7 +72,7 @@ class Drive:
                 self.look(allowed)
 
     def look(self, allowed: tuple[int | None, int | None]) -> None:
-        """What a start would find."""
+        """Check what the next attempt would find."""
         root = self.folder / "run" / "checkpoints"
         for directory in checkpoint_dirs(root):
             name = parse_checkpoint_name(directory)
@@ -80,7 +80,7 @@ class Drive:
                 verify_checkpoint(directory)
             except CheckpointError as error:
                 if name is None or name.step not in DAMAGED:
-                    raise Lost(f"a directory under its final name is not whole: {error}") from error
+                    raise Lost(f"a directory under its final name is not valid: {error}") from error
         found = store.newest_valid(root, on_broken=ignore)
         step = found[1].step if found else None
         if step not in allowed:
@@ -89,12 +89,12 @@ class Drive:
             try:
                 verify_checkpoint(found[0])
             except CheckpointError as error:
-                raise Lost(f"what was found is not whole: {error}") from error
-        begin_save(root, name=CheckpointName(99, 9))  # whatever was left, the next save can begin
+                raise Lost(f"the checkpoint that was found is not valid: {error}") from error
+        begin_save(root, name=CheckpointName(99, 9))  # the next save can begin whatever was left
 
 
 def write_checkpoint(root: Path, *, step: int, drive: Drive) -> None:
-    """One save as the saver makes it."""
+    """One save, as the saver does it."""
     drive.in_flight = step
     parts = begin_save(root, name=CheckpointName(step, 1))
     tensors = {"master/w@0": torch.arange(float(step))}
@@ -104,11 +104,11 @@ def write_checkpoint(root: Path, *, step: int, drive: Drive) -> None:
         write_blocks([], [b"{}"], num_bytes=2, path=parts / STATE, on_stage=ignore),
     )
     store.commit_save(parts, manifest=build_manifest(parts, step=step, files=entries), on_stage=ignore)
-    drive.whole.append(step)
+    drive.valid.append(step)
     drive.in_flight = None
 
 
-def is_whole(directory: Path) -> bool:
+def is_valid(directory: Path) -> bool:
     try:
         return verify_checkpoint(directory).content == "full"
     except CheckpointError:
@@ -120,7 +120,7 @@ def train(
     *,
     patch: pytest.MonkeyPatch,
     forgets: Callable[[Path], bool] = lambda path: False,
-    judge: Callable[[Path], bool] = is_whole,
+    judge: Callable[[Path], bool] = is_valid,
 ) -> Drive:
     """Save, prune and trim with a cut after every operation."""
     top = tmp_path / "disk"
@@ -130,25 +130,25 @@ def train(
     root = top / "run" / "checkpoints"
     with patch.context() as plugged:
         drive.disk.plug_in(plugged)
-        (top / "run").mkdir()  # as whoever takes the run folder makes it
+        (top / "run").mkdir()  # as an attempt creates it
         for step in STEPS:
             write_checkpoint(root, step=step, drive=drive)
             if step in DAMAGED:
-                drive.whole.remove(step)
+                drive.valid.remove(step)
                 drive.disk.damage(root / str(CheckpointName(step, 1)) / WEIGHTS)
             pruning = plan_pruning(
-                root, claims=(), keep_last=2, keep_steps=[BEST], keep_weights_every=None, is_whole=judge
+                root, claims=(), keep_last=2, keep_steps=[BEST], keep_weights_every=None, is_valid=judge
             )
             carry_out(pruning, on_stage=ignore)
             drive.cut()
     return drive
 
 
-def test_a_power_cut_at_any_operation_costs_at_most_the_save_under_way(
+def test_a_power_cut_at_any_operation_loses_at_most_the_save_in_flight(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drive = train(tmp_path, patch=monkeypatch)
-    assert drive.whole == [10, 20, 30, 60, 70]
+    assert drive.valid == [10, 20, 30, 60, 70]
     assert drive.num_cuts > 400
     left = {
         parse_checkpoint_name(path): verify_checkpoint(path).content
@@ -184,14 +184,14 @@ FORGOTTEN: dict[str, Callable[[Path], bool]] = {
 
 
 @pytest.mark.parametrize("forgets", FORGOTTEN.values(), ids=FORGOTTEN.keys())
-def test_a_sync_left_out_is_found_out(
+def test_a_missing_sync_is_detected(
     forgets: Callable[[Path], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(Lost):
         train(tmp_path, patch=monkeypatch, forgets=forgets)
 
 
-def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rename_before_the_manifest_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def commit(parts: Path, *, manifest: Manifest, on_stage: store.OnStage) -> Path:
         final = parts.rename(parts.with_suffix(""))
         sync_path(final.parent)
@@ -200,13 +200,11 @@ def test_a_rename_before_the_manifest_is_found_out(tmp_path: Path, monkeypatch: 
         return final
 
     monkeypatch.setattr(store, "commit_save", commit)
-    with pytest.raises(Lost, match=rf"under its final name is not whole.*{MANIFEST}"):
+    with pytest.raises(Lost, match=rf"under its final name is not valid.*{MANIFEST}"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rename_before_the_directory_is_synced_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def commit(parts: Path, *, manifest: Manifest, on_stage: store.OnStage) -> Path:
         with monkeypatch.context() as patch:
             patch.setattr(atomic, "sync_path", lambda path: None)
@@ -217,30 +215,28 @@ def test_a_name_put_in_place_before_its_directory_is_synced_is_found_out(
         return final
 
     monkeypatch.setattr(store, "commit_save", commit)
-    with pytest.raises(Lost, match="under its final name is not whole"):
+    with pytest.raises(Lost, match="under its final name is not valid"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_pruning_before_the_newest_verifies_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruning_before_the_newest_verifies_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Lost, match=r"found None, not one of \(30"):
         train(tmp_path, patch=monkeypatch, judge=lambda directory: True)
 
 
-def test_a_removal_without_a_rename_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_without_a_rename_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "remove_checkpoint", shutil.rmtree)
-    with pytest.raises(Lost, match="under its final name is not whole"):
+    with pytest.raises(Lost, match="under its final name is not valid"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_a_removal_whose_rename_is_not_synced_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_removal_whose_rename_is_not_synced_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "remove_checkpoint", lambda directory: store._delete(store._set_aside(directory)))
-    with pytest.raises(Lost, match="under its final name is not whole"):
+    with pytest.raises(Lost, match="under its final name is not valid"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_a_checkpoint_trimmed_before_its_manifest_says_so_is_found_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trim_before_the_manifest_is_changed_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trim = store.trim_checkpoint
 
     def trim_late(directory: Path) -> None:
@@ -248,17 +244,17 @@ def test_a_checkpoint_trimmed_before_its_manifest_says_so_is_found_out(
         trim(directory)
 
     monkeypatch.setattr(store, "trim_checkpoint", trim_late)
-    with pytest.raises(Lost, match=f"under its final name is not whole.*{OPTIMIZER}"):
+    with pytest.raises(Lost, match=f"under its final name is not valid.*{OPTIMIZER}"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_a_start_that_does_not_verify_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_attempt_that_does_not_verify_is_detected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "verify_checkpoint", load_manifest)
     with pytest.raises(Lost, match=r"found 40, not one of \(30"):
         train(tmp_path, patch=monkeypatch)
 
 
-def test_the_disk_itself_keeps_what_was_synced_and_may_lose_all_else(
+def test_the_simulated_disk_keeps_what_was_synced_and_may_lose_everything_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = DurableDisk(tmp_path, after=lambda: None, forgets=lambda path: False)

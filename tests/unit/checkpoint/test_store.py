@@ -1,4 +1,4 @@
-"""Checkpoint directories: what begins, what counts, what is found and what is removed."""
+"""Checkpoint directories: how saves begin and commit, which checkpoints are found, and which are removed."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ from dstrain.checkpoint.store import (
     commit_save,
     current_dirs,
     leftover_dirs,
+    newest_step,
     newest_valid,
     parse_checkpoint_name,
     plan_pruning,
@@ -51,13 +52,13 @@ def steps(directories: Sequence[Path]) -> list[int]:
 
 
 def find(root: Path, *, by: Sequence[Claim] = ()) -> tuple[int | None, list[str]]:
-    """The step of the newest valid checkpoint, and what was said of those passed over."""
+    """The step of the newest valid checkpoint, and the problems of those that were skipped."""
     problems: list[str] = []
     found = newest_valid(root, claims=by, on_broken=problems.append)
     return (None if found is None else found[1].step), problems
 
 
-def is_whole(directory: Path) -> bool:
+def is_valid(directory: Path) -> bool:
     try:
         return verify_checkpoint(directory).content == "full"
     except CheckpointError:
@@ -73,20 +74,18 @@ def plan(
     every: int | None = None,
 ) -> Pruning:
     return plan_pruning(
-        root, claims=by, keep_last=keep_last, keep_steps=keep_steps, keep_weights_every=every, is_whole=is_whole
+        root, claims=by, keep_last=keep_last, keep_steps=keep_steps, keep_weights_every=every, is_valid=is_valid
     )
 
 
-def test_begin_gives_an_empty_directory_beside_the_final_one(tmp_path: Path) -> None:
+def test_begin_returns_an_empty_directory_beside_the_final_one(tmp_path: Path) -> None:
     parts = begin_save(tmp_path / "new" / "checkpoints", name=CheckpointName(12, 3))
     assert parts.name == "step-00000012.lease-3.tmp"
     assert list(parts.iterdir()) == []
 
 
 @pytest.mark.parametrize("ending", ["tmp", "old"])
-def test_begin_removes_what_interrupted_saves_and_removals_of_this_and_earlier_leases_left(
-    ending: str, tmp_path: Path
-) -> None:
+def test_begin_removes_leftovers_of_this_and_earlier_leases(ending: str, tmp_path: Path) -> None:
     for lease in (1, 2, 3, 10):
         leftover = tmp_path / f"step-00000005.lease-{lease}.{ending}"
         leftover.mkdir()
@@ -131,7 +130,7 @@ def test_commit_makes_a_checkpoint_that_verifies(tmp_path: Path) -> None:
     assert leftover_dirs(tmp_path) == []
 
 
-def test_commit_tells_of_every_stage_in_order(tmp_path: Path) -> None:
+def test_commit_reports_every_stage_in_order(tmp_path: Path) -> None:
     reached: list[str] = []
     parts = begin_save(tmp_path, name=CheckpointName(7, 1))
 
@@ -150,14 +149,14 @@ def test_commit_replaces_an_older_checkpoint_of_the_same_step_and_lease(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [directory.name]
 
 
-def test_a_later_lease_leaves_an_earlier_ones_checkpoint_of_the_same_step_beside_its_own(tmp_path: Path) -> None:
+def test_a_later_lease_keeps_the_checkpoint_of_an_earlier_lease_at_the_same_step(tmp_path: Path) -> None:
     save(tmp_path, step=12, lease=9)
     save(tmp_path, step=12, lease=10)
     save(tmp_path, step=5, lease=11)
     assert names(checkpoint_dirs(tmp_path)) == [(12, 10), (12, 9), (5, 11)]
 
 
-def test_an_unfinished_directory_is_never_seen_even_if_it_is_whole(tmp_path: Path) -> None:
+def test_an_unfinished_directory_is_never_found_even_if_it_is_complete(tmp_path: Path) -> None:
     save(tmp_path, step=3)
     directory = save(tmp_path, step=9)
     directory.rename(directory.with_suffix(".lease-1.tmp"))
@@ -184,7 +183,7 @@ def test_an_unfinished_directory_is_never_seen_even_if_it_is_whole(tmp_path: Pat
         f"step-{'9' * 19}.lease-1",
     ],
 )
-def test_other_names_are_no_checkpoints(name: str, tmp_path: Path) -> None:
+def test_directories_with_other_names_are_not_checkpoints(name: str, tmp_path: Path) -> None:
     (tmp_path / name).mkdir()
     assert checkpoint_dirs(tmp_path) == []
 
@@ -195,30 +194,37 @@ def test_steps_are_ordered_as_numbers(tmp_path: Path) -> None:
     assert steps(checkpoint_dirs(tmp_path)) == [100_000_000, 99_999_999, 10, 2]
 
 
-def test_a_root_that_does_not_exist_or_is_a_file_holds_no_checkpoint(tmp_path: Path) -> None:
+def test_a_root_that_does_not_exist_or_is_a_file_has_no_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     for root in (tmp_path / "nowhere", tmp_path / "file"):
         assert checkpoint_dirs(root) == []
         assert find(root) == (None, [])
 
 
-def test_what_a_writer_committed_who_had_lost_the_folder_is_not_current(tmp_path: Path) -> None:
+def test_a_checkpoint_of_a_writer_that_no_longer_held_the_lease_is_not_current(tmp_path: Path) -> None:
     for step, lease in ((10, 1), (20, 1), (30, 1), (20, 2)):
         save(tmp_path, step=step, lease=lease)
-    # lease 2 went on from step 10, lease 3 from what lease 2 had saved, lease 4 has not chosen yet
+    # lease 2 resumed from step 10, lease 3 from a checkpoint of lease 2, lease 4 has not chosen yet
     assert names(current_dirs(tmp_path, claims=claims(0, 10, 20, None))) == [(20, 2), (10, 1)]
     assert find(tmp_path, by=claims(0, 10)) == (20, [])
     assert find(tmp_path) == (30, [])
     assert names(current_dirs(tmp_path, claims=claims(0, None))) == [(30, 1), (20, 2), (20, 1), (10, 1)]
 
 
-def test_the_newest_valid_checkpoint_is_found_without_looking_at_older_ones(tmp_path: Path) -> None:
+def test_the_newest_step_is_that_of_the_newest_committed_directory(tmp_path: Path) -> None:
+    assert newest_step(tmp_path) == 0
+    for name in ("step-00000004.lease-1", "step-00000010.lease-1", "step-00000099.lease-1.tmp", "step-12"):
+        (tmp_path / "checkpoints" / name).mkdir(parents=True)
+    assert newest_step(tmp_path) == 10
+
+
+def test_the_newest_valid_checkpoint_is_found_without_reading_older_ones(tmp_path: Path) -> None:
     break_file(save(tmp_path, step=1))
     save(tmp_path, step=2)
     assert find(tmp_path) == (2, [])
 
 
-def test_broken_ones_are_passed_over_and_named(tmp_path: Path) -> None:
+def test_broken_checkpoints_are_skipped_and_named(tmp_path: Path) -> None:
     save(tmp_path, step=1)
     flipped = break_file(save(tmp_path, step=2))
     (save(tmp_path, step=3) / MANIFEST).unlink()
@@ -228,14 +234,14 @@ def test_broken_ones_are_passed_over_and_named(tmp_path: Path) -> None:
     assert str(flipped) in problems[1]
 
 
-def test_weights_alone_are_nothing_to_go_on_from_and_nothing_broken(tmp_path: Path) -> None:
+def test_checkpoints_of_weights_only_are_skipped_and_not_called_broken(tmp_path: Path) -> None:
     save(tmp_path, step=1)
     save(tmp_path, step=2, content="weights")
     trim_checkpoint(save(tmp_path, step=3))
     assert find(tmp_path) == (2, [])
 
 
-def test_nothing_is_found_among_broken_ones_alone(tmp_path: Path) -> None:
+def test_nothing_is_found_if_all_checkpoints_are_broken(tmp_path: Path) -> None:
     break_file(save(tmp_path, step=2))
     step, problems = find(tmp_path)
     assert step is None
@@ -253,7 +259,7 @@ def test_a_copy_under_another_name_is_not_taken_for_a_later_step(tmp_path: Path)
     ] * 2
 
 
-def test_something_else_under_the_name_of_a_checkpoint_is_broken(tmp_path: Path) -> None:
+def test_anything_else_with_the_name_of_a_checkpoint_is_broken(tmp_path: Path) -> None:
     save(tmp_path, step=1)
     (tmp_path / "step-00000002.lease-1").write_text("a file")
     (tmp_path / "step-00000003.lease-1").mkdir()
@@ -265,7 +271,7 @@ def test_something_else_under_the_name_of_a_checkpoint_is_broken(tmp_path: Path)
     ] * 3
 
 
-def test_pruning_keeps_the_last_ones_and_the_best_as_weights(tmp_path: Path) -> None:
+def test_pruning_keeps_the_last_checkpoints_and_the_weights_of_the_best(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4, 5):
         save(tmp_path, step=step)
     planned = plan(tmp_path, keep_steps=[2])
@@ -283,7 +289,7 @@ def test_pruning_keeps_weights_at_a_cadence(tmp_path: Path) -> None:
     assert (steps(planned.remove), steps(planned.trim)) == ([25, 15], [20, 10])
 
 
-def test_pruning_tells_of_itself_before_it_touches_anything(tmp_path: Path) -> None:
+def test_pruning_reports_its_stage_before_it_removes_anything(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         save(tmp_path, step=step)
     seen: list[tuple[str, int]] = []
@@ -293,7 +299,7 @@ def test_pruning_tells_of_itself_before_it_touches_anything(tmp_path: Path) -> N
     assert seen == [("prune", 4), ("prune", 3)]
 
 
-def test_pruning_removes_nothing_while_there_are_few(tmp_path: Path) -> None:
+def test_pruning_removes_nothing_while_there_are_at_most_keep_last_checkpoints(tmp_path: Path) -> None:
     save(tmp_path, step=1)
     save(tmp_path, step=2)
     assert plan(tmp_path) == Pruning()
@@ -307,14 +313,16 @@ def test_pruning_never_keeps_fewer_than_two(keep_last: int, tmp_path: Path) -> N
         plan(tmp_path, keep_last=keep_last)
 
 
-def test_pruning_removes_nothing_unless_the_newest_is_whole(tmp_path: Path) -> None:
+def test_pruning_removes_nothing_unless_the_newest_is_valid(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step=step)
     break_file(tmp_path / "step-00000003.lease-1")
     assert plan(tmp_path) == Pruning()
 
 
-def test_a_broken_one_does_not_count_among_those_kept_and_goes_once_it_is_older(tmp_path: Path) -> None:
+def test_a_broken_checkpoint_does_not_count_as_kept_and_is_removed_once_enough_newer_ones_are_valid(
+    tmp_path: Path,
+) -> None:
     for step in (1, 2, 3, 4):
         save(tmp_path, step=step)
     break_file(tmp_path / "step-00000003.lease-1")
@@ -323,24 +331,24 @@ def test_a_broken_one_does_not_count_among_those_kept_and_goes_once_it_is_older(
     assert steps(plan(tmp_path).remove) == [3, 2, 1]
 
 
-def test_weights_alone_do_not_count_among_those_kept(tmp_path: Path) -> None:
+def test_checkpoints_of_weights_only_do_not_count_as_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
         save(tmp_path, step=step)
     trim_checkpoint(tmp_path / "step-00000003.lease-1")
     assert steps(plan(tmp_path).remove) == [1]
 
 
-def test_checkpoints_of_a_writer_who_had_lost_the_folder_are_neither_counted_nor_kept(tmp_path: Path) -> None:
+def test_checkpoints_of_a_writer_that_no_longer_held_the_lease_are_neither_counted_nor_kept(tmp_path: Path) -> None:
     for step, lease in ((10, 1), (20, 1), (30, 1)):
         save(tmp_path, step=step, lease=lease)
     save(tmp_path, step=15, lease=2)
     by = claims(0, 10)
-    # whole and on the line: 15 and 10
+    # valid and current: 15 and 10
     assert names(plan(tmp_path, by=by, keep_steps=[20]).remove) == [(30, 1), (20, 1)]
     assert names(plan(tmp_path, by=by, keep_last=3).remove) == []
 
 
-def test_a_cadence_keeps_what_is_trimmed_already_as_it_is(tmp_path: Path) -> None:
+def test_pruning_leaves_a_checkpoint_that_is_trimmed_already_unchanged(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         save(tmp_path, step=step)
     for _ in range(2):
@@ -359,13 +367,13 @@ def test_a_link_to_a_checkpoint_that_was_moved_away_is_removed_and_not_followed(
     assert verify_checkpoint(elsewhere).step == 1
 
 
-def test_a_file_under_the_name_of_a_checkpoint_is_removed_like_one(tmp_path: Path) -> None:
+def test_a_file_with_the_name_of_a_checkpoint_is_removed_as_well(tmp_path: Path) -> None:
     (tmp_path / "step-00000001.lease-1").write_text("a file")
     remove_checkpoint(tmp_path / "step-00000001.lease-1")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_failed_save_has_written_is_removed_and_a_second_time_is_no_fault(tmp_path: Path) -> None:
+def test_the_files_of_a_failed_save_can_be_removed_twice(tmp_path: Path) -> None:
     parts = begin_save(tmp_path, name=CheckpointName(1, 1))
     (parts / WEIGHTS).write_text("half")
     for _ in range(2):
@@ -373,7 +381,7 @@ def test_what_a_failed_save_has_written_is_removed_and_a_second_time_is_no_fault
         assert list(tmp_path.iterdir()) == []
 
 
-def test_trimming_takes_the_optimizer_away_and_nothing_else(tmp_path: Path) -> None:
+def test_trimming_removes_the_optimizer_state_and_nothing_else(tmp_path: Path) -> None:
     directory = save(tmp_path, step=1, scores={"bleu": 30.0})
     trim_checkpoint(directory)
     manifest = verify_committed(directory)
@@ -381,7 +389,7 @@ def test_trimming_takes_the_optimizer_away_and_nothing_else(tmp_path: Path) -> N
     assert sorted(path.name for path in directory.iterdir()) == [MANIFEST, STATE, WEIGHTS]
 
 
-def test_trimming_leaves_a_checkpoint_without_a_readable_manifest_as_it_is(tmp_path: Path) -> None:
+def test_trimming_leaves_a_checkpoint_without_a_readable_manifest_unchanged(tmp_path: Path) -> None:
     directory = save(tmp_path, step=1)
     (directory / MANIFEST).write_text("{")
     trim_checkpoint(directory)
@@ -392,7 +400,7 @@ def interrupt(*args: object, **kwargs: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_trimming_cut_short_leaves_a_whole_checkpoint_and_is_completed_by_the_next(
+def test_an_interrupted_trim_leaves_a_valid_checkpoint_and_the_next_trim_completes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     directory = save(tmp_path, step=1)
@@ -406,7 +414,7 @@ def test_trimming_cut_short_leaves_a_whole_checkpoint_and_is_completed_by_the_ne
     assert not (directory / OPTIMIZER).exists()
 
 
-def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(
+def test_an_interrupted_removal_leaves_nothing_that_looks_like_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for step in (1, 2, 3):
@@ -419,7 +427,7 @@ def test_a_removal_cut_short_leaves_nothing_that_looks_like_a_checkpoint(
 
 
 @pytest.mark.parametrize(("module", "stage"), [(store, "save_manifest"), (atomic, "sync_path"), (store, "_set_aside")])
-def test_a_commit_cut_short_leaves_the_older_checkpoint_to_be_found(
+def test_after_an_interrupted_commit_the_older_checkpoint_is_found(
     module: ModuleType, stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, step=1)

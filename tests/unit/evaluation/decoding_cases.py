@@ -78,7 +78,7 @@ def build_model(family: str, *, seed: int = 0) -> PreTrainedModel:
 
 
 def build_generation(model: PreTrainedModel, *, num_beams: int = 1, **settings: Any) -> GenerationConfig:
-    """As `build_generation_config` makes them, with what is particular to the architecture."""
+    """As `build_generation_config` makes them, with the settings of the architecture."""
     config = model.config
     given: dict[str, Any] = {
         "eos_token_id": config.eos_token_id,
@@ -115,7 +115,7 @@ def search(model: PreTrainedModel, generation: GenerationConfig, *, num_rows: in
 
 
 def stock(model: PreTrainedModel, generation: GenerationConfig, *, num_rows: int) -> list[list[int]]:
-    """Those of transformers, likewise."""
+    """The hypotheses of transformers, in the same form."""
     ids, mask = build_sources(model, num_rows=num_rows)
     with evaluation_mode(model, loss_module=model):
         sequences: torch.Tensor = model.generate(input_ids=ids, attention_mask=mask, generation_config=generation)
@@ -123,7 +123,7 @@ def stock(model: PreTrainedModel, generation: GenerationConfig, *, num_rows: int
 
 
 def read(sequences: torch.Tensor, generation: GenerationConfig) -> list[list[int]]:
-    """Tokens up to the end, the start token included."""
+    """Tokens up to the end, including the start token."""
     ends = generation.eos_token_id if isinstance(generation.eos_token_id, list) else [generation.eos_token_id]
     hypotheses = []
     for tokens in sequences.tolist():

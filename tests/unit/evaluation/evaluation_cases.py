@@ -26,7 +26,7 @@ PAD, END, UNKNOWN = 1, 2, 3
 
 
 class WordTokenizer:
-    """The part of Seq2SeqTokenizer that evaluation uses, over words `w4` to `w39`; refuses ids that are no tokens."""
+    """The part of Seq2SeqTokenizer that evaluation uses, over words `w4` to `w39`; refuses ids that are not tokens."""
 
     pad_token_id = PAD
     unk_token_id = UNKNOWN
@@ -166,7 +166,7 @@ class FakeRanks:
 def run_evaluation(
     model: PreTrainedModel, tokens: Tokens, *, config: RunConfig | None = None, world_size: int = 1, **options: Any
 ) -> EvaluationResult:
-    """Runs the ranks one after the other; rank 0 comes last and receives what the others left, as from a gather."""
+    """Runs the ranks one after the other; rank 0 runs last and receives the values of the others, as in a gather."""
     shares: dict[int, list[BatchResult]] = {}
     has_languages = model.config.model_type != "t5"
     replaced_gather = options.pop("gather", None)

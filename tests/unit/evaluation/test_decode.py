@@ -1,4 +1,4 @@
-"""Our own greedy and beam search says what transformers' `generate()` says, token for token, with less work."""
+"""Our own greedy and beam search returns the tokens of transformers' `generate()`, with less work."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ NUM_ROWS = 200
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("num_beams", [1, 5])
-def test_every_family_says_what_generate_says(family: str, num_beams: int) -> None:
+def test_every_family_has_the_hypotheses_of_generate(family: str, num_beams: int) -> None:
     model = build_model(family)
     # shorter hypotheses win without a penalty, so that many end by themselves
     generation = build_generation(model, num_beams=num_beams, **({"length_penalty": 0.0} if num_beams > 1 else {}))
@@ -40,7 +40,7 @@ def test_every_family_says_what_generate_says(family: str, num_beams: int) -> No
 
 @pytest.mark.parametrize("length_penalty", [-1.0, 1.0, 2.0])
 @pytest.mark.parametrize(("family", "num_beams"), [("mbart", 2), ("t5", 4)])
-def test_the_length_penalty_weighs_as_in_generate(family: str, num_beams: int, length_penalty: float) -> None:
+def test_the_length_penalty_is_that_of_generate(family: str, num_beams: int, length_penalty: float) -> None:
     model = build_model(family)
     generation = build_generation(model, num_beams=num_beams, length_penalty=length_penalty)
     assert search(model, generation, num_rows=100) == stock(model, generation, num_rows=100)
@@ -57,7 +57,7 @@ def test_the_length_penalty_weighs_as_in_generate(family: str, num_beams: int, l
         {"max_new_tokens": 2, "forced_bos_token_id": 9},
     ],
 )
-def test_ends_forbidden_words_forced_tokens_and_short_caps_count_as_in_generate(
+def test_end_tokens_forbidden_words_forced_tokens_and_short_caps_are_treated_as_in_generate(
     num_beams: int, settings: dict[str, Any]
 ) -> None:
     model = build_model("mt5")
@@ -95,7 +95,7 @@ def test_rows_leave_the_batch_when_they_have_ended(num_beams: int, family: str) 
     assert sum(len(tokens) == 1 + CAP for tokens in ours) <= last < 0.7 * NUM_ROWS
 
 
-def test_beams_share_the_keys_of_their_source_and_are_one_until_they_differ() -> None:
+def test_beams_share_the_keys_of_their_source_and_are_computed_once_until_they_differ() -> None:
     model = build_model("m2m100")
     watcher = Watcher(model)
     search(model, build_generation(model, num_beams=5), num_rows=8)
@@ -112,7 +112,7 @@ def test_a_batch_is_copied_only_when_an_eighth_of_it_has_ended() -> None:
     assert should_compact(1, num_held=2)
 
 
-def test_sources_may_come_encoded() -> None:
+def test_sources_may_be_encoded_already() -> None:
     model = build_model("t5")
     generation = build_generation(model)
     ids, mask = build_sources(model, num_rows=20)
@@ -124,7 +124,7 @@ def test_sources_may_come_encoded() -> None:
         assert not torch.equal(generate(model, encoded=encoded.flip(0), **given), straight)  # type: ignore[arg-type]
 
 
-def test_the_models_own_attention_is_back_afterwards_even_after_an_error() -> None:
+def test_the_attention_of_the_model_is_restored_even_after_an_error() -> None:
     model = build_model("m2m100")
     try:
         with shared_attention(model):
@@ -150,14 +150,14 @@ def test_the_models_own_attention_is_back_afterwards_even_after_an_error() -> No
         ({"num_beams": 61}, "vocabulary of 120 for 61 beams"),
     ],
 )
-def test_a_setting_that_the_search_does_not_know_is_left_to_generate(settings: dict[str, Any], reason: str) -> None:
+def test_generate_is_used_for_a_setting_that_our_search_does_not_support(settings: dict[str, Any], reason: str) -> None:
     model = build_model("t5")
     found = unserved(model, generation=build_generation(model, **settings))
     assert found is not None
     assert reason in found
 
 
-def test_another_attention_is_left_to_generate() -> None:
+def test_generate_is_used_for_another_attention() -> None:
     model = build_model("t5")
     model.set_attn_implementation("eager")
     found = unserved(model, generation=build_generation(model))

@@ -1,4 +1,4 @@
-"""The whole evaluation: scores that do not depend on the ranks, proofs, warnings and files."""
+"""The whole evaluation: scores that do not depend on the ranks, checks, warnings and files."""
 
 import json
 import math
@@ -84,13 +84,13 @@ def test_sources_are_encoded_once_for_loss_and_hypotheses() -> None:
     assert without.scores.scores == {name: value for name, value in result.scores.scores.items() if name != "loss"}
 
 
-def test_a_loss_that_chooses_the_best_model_has_to_be_computed() -> None:
+def test_the_loss_must_be_computed_if_it_chooses_the_best_model() -> None:
     with pytest.raises(ValidationError, match="best_metric `loss` needs `loss: true`"):
         build_config(best_metric="loss", loss=False)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_a_budget_of_tokens_gives_the_hypotheses_of_a_fixed_size(num_beams: int) -> None:
+def test_batches_by_a_token_budget_have_the_same_hypotheses_as_batches_of_a_fixed_size(num_beams: int) -> None:
     model, tokens = build_model("m2m100"), build_tokens(MIXED)
     fixed = run_evaluation(model, tokens, config=build_config(num_beams=num_beams))
     config = build_config(num_beams=num_beams, batch_size=None)
@@ -102,7 +102,7 @@ def test_a_budget_of_tokens_gives_the_hypotheses_of_a_fixed_size(num_beams: int)
     assert "batch_tokens" not in fixed.scores.generation
 
 
-def test_what_is_left_to_transformers_is_said_and_says_the_same() -> None:
+def test_a_warning_says_when_transformers_generates_and_the_hypotheses_are_the_same() -> None:
     model, tokens = build_model("t5"), build_tokens([None] * 9)
     own = run_evaluation(model, tokens)
     model.set_attn_implementation("eager")
@@ -116,7 +116,7 @@ def test_what_is_left_to_transformers_is_said_and_says_the_same() -> None:
     assert stock.texts.hypotheses == own.texts.hypotheses
 
 
-def test_dropout_is_off_and_the_model_trains_on_afterwards() -> None:
+def test_dropout_is_off_and_the_model_is_in_training_mode_afterwards() -> None:
     model, tokens = build_model("t5"), build_tokens([None] * 6)
     first = run_evaluation(model.train(), tokens)
     assert model.training
@@ -134,7 +134,7 @@ def test_hypotheses_may_be_longer_than_twenty_tokens() -> None:
     assert max(len(text.split()) for text in result.texts.hypotheses) > 20
 
 
-def test_cut_hypotheses_are_measured_and_warned_of() -> None:
+def test_truncated_hypotheses_are_counted_and_cause_a_warning() -> None:
     result = run_evaluation(build_model("t5"), build_tokens([None] * 8), config=build_config(max_new_tokens=3))
     num_cut = round(result.scores.scores["hit_cap_rate"] * 8)
     assert num_cut >= 4
@@ -144,10 +144,10 @@ def test_cut_hypotheses_are_measured_and_warned_of() -> None:
     assert max(len(text.split()) for text in result.texts.hypotheses) == 3
 
 
-def test_a_forced_end_does_not_hide_a_cut() -> None:
+def test_a_forced_end_token_does_not_hide_a_truncation() -> None:
     model, tokens = build_model("t5"), build_tokens([None] * 8)
     plain = run_evaluation(model, tokens, config=build_config(max_new_tokens=3))
-    model.generation_config.forced_eos_token_id = END  # as Marian and mBART have it
+    model.generation_config.forced_eos_token_id = END  # as in Marian and mBART
     result = run_evaluation(model, tokens, config=build_config(max_new_tokens=3))
     assert result == plain
     assert result.scores.scores["hit_cap_rate"] > 0
@@ -167,7 +167,7 @@ def test_every_row_begins_with_its_own_target_language(monkeypatch: pytest.Monke
     assert "target_languages" not in free.scores.generation
 
 
-def test_scores_are_given_by_group_and_by_language_pair() -> None:
+def test_scores_are_computed_by_group_and_by_language_pair() -> None:
     tokens = build_tokens(MIXED)
     result = run_evaluation(build_model("m2m100"), tokens)
     sizes = {name: scores["num_rows"] for name, scores in result.scores.groups.items()}
@@ -199,7 +199,7 @@ def test_one_pair_without_groups_has_no_group_table() -> None:
     assert run_evaluation(build_model("m2m100"), tokens).scores.groups == {}
 
 
-def test_the_recipes_max_rows_takes_the_first_rows_and_the_result_says_so() -> None:
+def test_max_rows_of_the_recipe_takes_the_first_rows_and_the_result_says_so() -> None:
     model, tokens = build_model("t5"), build_tokens([None] * 9)
     result = run_evaluation(model, tokens, config=build_config(max_rows=5))
     assert result.texts.sources == [f"source {row}" for row in range(5)]
@@ -249,7 +249,7 @@ def results_of(batches: list[Any]) -> list[BatchResult]:
         (lambda results: [], r"missing: 5 rows"),
     ],
 )
-def test_a_missing_a_repeated_and_a_foreign_row_are_refused_by_number(spoil: Any, message: str) -> None:
+def test_a_missing_a_repeated_and_an_unknown_row_are_refused_by_number(spoil: Any, message: str) -> None:
     batches = plan_batches([3, 9, 8, 4, 2], languages=[None] * 5, batch_size=2, max_tokens=1)
     results = results_of(batches)
     assert collect_results(batches, results=reversed(results)) == results
@@ -258,7 +258,7 @@ def test_a_missing_a_repeated_and_a_foreign_row_are_refused_by_number(spoil: Any
         collect_results(batches, results=spoil(results))
 
 
-def test_a_rank_that_hands_over_anothers_rows_ends_the_evaluation() -> None:
+def test_a_rank_that_returns_the_rows_of_another_ends_the_evaluation() -> None:
     def gather(share: list[BatchResult]) -> list[list[BatchResult]]:
         return [share, share]
 
@@ -266,7 +266,7 @@ def test_a_rank_that_hands_over_anothers_rows_ends_the_evaluation() -> None:
         run_evaluation(build_model("t5"), build_tokens([None] * 4), gather=gather)
 
 
-def test_the_files_of_a_real_evaluation_give_its_scores(tmp_path: Path) -> None:
+def test_the_files_of_a_real_evaluation_reproduce_its_scores(tmp_path: Path) -> None:
     tokens = build_tokens(["en"] * 12)
     tokens.examples = [
         replace(example, raw_target=f"w5\n{example.raw_target} w6 \n", raw_source="a\nb") for example in tokens.examples

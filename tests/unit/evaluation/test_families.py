@@ -107,7 +107,7 @@ def learn(case: Case, *, max_loss: float = 0.005, max_steps: int = 1000) -> None
         summed = loss_module(batch.source_ids, batch.source_mask, batch.decoder_ids, batch.labels)
         loss = summed / int(case.tokens.target_lengths.sum())
         loss.backward()
-        if float(loss) < max_loss:  # how many steps that takes depends on how the processor rounds
+        if float(loss) < max_loss:  # the number of steps depends on the rounding of the processor
             return
         optimizer.step()
     raise AssertionError(f"the loss is still {float(loss)} after {max_steps} steps")
@@ -134,7 +134,7 @@ def test_an_untrained_model_gets_the_same_low_scores_and_stock_loss_on_any_numbe
     assert result.scores.scores["loss"] == pytest.approx(math.fsum(sums) / int(tokens.target_lengths.sum()), rel=1e-5)
 
 
-def test_a_model_that_answers_every_reference_scores_full_marks(translation: Case) -> None:
+def test_a_model_that_generates_every_reference_has_the_highest_scores(translation: Case) -> None:
     config, tokenizer, tokens, model = translation
     pad_id = tokenizer.pad_token_id
     language = config.task.target_language
@@ -193,7 +193,7 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     assert result.scores.warnings == ()
 
 
-def test_a_cap_beyond_the_models_positions_is_lowered_and_said(tmp_path: Path) -> None:
+def test_a_length_cap_beyond_the_positions_of_the_model_is_lowered_with_a_warning(tmp_path: Path) -> None:
     case = build_case(tmp_path, family="marian", rows=TRANSLATIONS, task={"kind": "translation"})
     evaluation = case.config.evaluation.model_copy(update={"max_new_tokens": 500})
     result = case.evaluate(config=case.config.model_copy(update={"evaluation": evaluation}))

@@ -81,7 +81,7 @@ def test_without_a_batch_size_every_batch_is_as_full_as_its_budget_allows(
 
 
 @given(lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80))
-def test_losses_are_computed_in_parts_of_like_targets(lengths: list[int]) -> None:
+def test_losses_are_computed_in_parts_with_targets_of_similar_length(lengths: list[int]) -> None:
     parts = plan_parts(lengths)
     assert sorted(place for part in parts for place in part) == list(range(len(lengths)))
     for number, part in enumerate(parts):
@@ -107,7 +107,7 @@ def test_a_row_without_a_language_entry_is_refused() -> None:
         ({"max_new_tokens": 63}, 30, 64, 63),
     ],
 )
-def test_the_cap_follows_the_references_unless_given_and_stays_within_the_positions(
+def test_the_length_cap_follows_the_references_unless_it_is_set_and_stays_within_the_positions_of_the_model(
     evaluation: dict[str, Any], longest: int, positions: int | None, expected: int
 ) -> None:
     cap = plan_cap(Evaluation(**evaluation), longest_reference=longest, max_positions=positions)
@@ -139,7 +139,7 @@ def test_the_recipe_replaces_stale_settings_and_keeps_the_familys_token_ids() ->
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("num_beams", [1, 3])
-def test_an_unset_field_is_not_filled_from_the_models_own_config(family: str, num_beams: int) -> None:
+def test_an_unset_field_is_not_filled_from_the_config_of_the_model(family: str, num_beams: int) -> None:
     model, tokens = build_model(family), build_tokens([None])
     config = build_generation_config(model, evaluation=Evaluation(num_beams=num_beams), max_new_tokens=30, arguments={})
     source = torch.from_numpy(tokens.source(0)).long()[None]
@@ -155,7 +155,7 @@ def test_an_unset_field_is_not_filled_from_the_models_own_config(family: str, nu
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_modes_and_the_models_own_config_are_restored_even_after_an_error(fails: bool) -> None:
+def test_modes_and_config_of_the_model_are_restored_even_after_an_error(fails: bool) -> None:
     model = build_model("t5").train()
     model.encoder.eval()  # a frozen part stays as it was
     loss = Seq2SeqLoss(model)
@@ -180,14 +180,14 @@ def test_modes_and_the_models_own_config_are_restored_even_after_an_error(fails:
         ([END, 36, 5, 6, END, PAD, PAD], (36, 5, 6, END), 5, False),  # M2M100 starts with the end token
         ([PAD, 5, 6, 7, END, PAD, PAD], (5, 6, 7, END), 4, False),  # T5 starts with padding
         ([PAD, 5, 6, 7, 8, 9, 10], (5, 6, 7, 8, 9, 10), 6, True),
-        ([PAD, 5, 6, 7, 8, 9, END], (5, 6, 7, 8, 9, END), 6, False),  # ends of itself just in time
+        ([PAD, 5, 6, 7, 8, 9, END], (5, 6, 7, 8, 9, END), 6, False),  # ends by itself just within the cap
         ([END, END, PAD, PAD, PAD, PAD, PAD], (END,), 2, False),
         (
             [PAD, 5, 6, END, END, END, END],
             (5, 6, END),
             3,
             False,
-        ),  # what generate() fills up with where padding is token 0
+        ),  # generate() pads with token 0
     ],
 )
 def test_a_generated_sequence_is_read_without_start_and_padding(

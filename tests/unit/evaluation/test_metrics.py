@@ -34,7 +34,7 @@ def test_bleu_and_chrf_equal_sacrebleu_and_are_not_rounded() -> None:
     assert scores["bleu"] != round(scores["bleu"], 4)
 
 
-def test_scores_carry_the_full_signature() -> None:
+def test_scores_have_the_full_signature() -> None:
     signatures = {score.name: score.signature for score in translation_scores(["a b"], ["a b"], target_language="en")}
     version = sacrebleu.__version__
     assert signatures["bleu"] == f"nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:{version}"
@@ -51,7 +51,7 @@ def test_a_corpus_score_is_not_the_mean_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize("code", ["zh", "zh_CN", "zho_Hans", "zho_Hant", "yue_Hant"])
-def test_chinese_gets_its_tokenizer_from_every_familys_code(code: str) -> None:
+def test_chinese_uses_its_tokenizer_with_the_code_of_every_family(code: str) -> None:
     assert bleu_tokenizer(code) == ("zh", None)
     score = translation_scores(["我喝兩杯咖啡"], ["我喝兩杯咖啡"], target_language=code)[0]
     assert score.value == pytest.approx(100.0)
@@ -60,7 +60,7 @@ def test_chinese_gets_its_tokenizer_from_every_familys_code(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", [None, "en", "en_XX", "eng_Latn", "de", "kon", "zul_Latn"])
-def test_other_languages_get_13a_without_a_warning(code: str | None) -> None:
+def test_other_languages_use_13a_without_a_warning(code: str | None) -> None:
     assert bleu_tokenizer(code) == ("13a", None)
 
 
@@ -85,7 +85,7 @@ def test_japanese_and_korean_without_their_extra_fall_back_with_a_warning(
 
 
 @pytest.mark.skipif(find_spec("mecab_ko") is not None, reason="needs sacrebleu without its extra ko")
-def test_a_score_into_korean_without_the_extra_says_its_tokenizer() -> None:
+def test_a_score_into_korean_without_the_extra_names_its_tokenizer() -> None:
     score = translation_scores(["커피 두 잔"], ["커피 두 잔"], target_language="kor_Hang")[0]
     assert score.signature is not None
     assert "tok:13a" in score.signature
@@ -105,7 +105,7 @@ def test_an_empty_corpus_and_uneven_sides_are_refused(score: object) -> None:
         call(["a", "b"], ["a"])
 
 
-def test_a_text_is_one_line_whatever_breaks_it() -> None:
+def test_a_text_is_one_line_whatever_line_breaks_it_has() -> None:
     assert one_line("  a\r\nb\u2028c\x85d\n") == "a b c d"
     assert one_line("\n") == ""
     assert len(one_line("".join(map(chr, range(0x3100)))).splitlines()) == 1
@@ -129,9 +129,9 @@ def test_exact_match_of_a_hand_computed_table() -> None:
     ]
     hypotheses = [
         "[IN:CREATE_CALL[SL:CONTACT<pt-1> ] ]",  # right, decoded without spaces
-        "[IN:CREATE_CALL [SL:CONTACT <pt-0> ] ]",  # another word
-        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-2> <pt-3> ]",  # a bracket too few
-        "[IN:CREATE_ALARM [SL:DATE_TIME at seven ] ]",  # words in place of pointers: right once undone
+        "[IN:CREATE_CALL [SL:CONTACT <pt-0> ] ]",  # a different word
+        "[IN:CREATE_ALARM [SL:DATE_TIME <pt-2> <pt-3> ]",  # one bracket is missing
+        "[IN:CREATE_ALARM [SL:DATE_TIME at seven ] ]",  # words in place of pointers: right once the pointers are undone
         "[IN:CREATE_CALL [SL:CONTACT <pt-9> ] ]",  # beyond the utterance
     ]
     ids = [[1, 2, 3, 4, 4], [1, 2, 3, 4, 4], [5, 6, 7, 8, 4, 4], [5, 6, 7, 8, 4, 4], [1, 2, 3, 4, 4]]
@@ -166,14 +166,14 @@ def test_the_plain_form_has_no_pointers_to_undo() -> None:
     assert "exact_match_parse" not in values(scores)
 
 
-def test_lengths_and_the_share_of_cut_hypotheses_are_means_over_rows() -> None:
+def test_lengths_and_the_share_of_truncated_hypotheses_are_means_over_rows() -> None:
     scores = length_scores([3, 5, 10, 10], was_cut=[False, False, False, True])
     assert values(scores) == {"gen_len": 7.0, "hit_cap_rate": 0.25}
     with pytest.raises(ValueError, match=r"data\.eval"):
         length_scores([], was_cut=[])
 
 
-def test_a_real_references_exact_match_is_one_against_itself() -> None:
+def test_the_exact_match_of_a_real_reference_with_itself_is_one() -> None:
     parse = "[IN:GET_MESSAGE [SL:CONTACT <pt-1> <pt-2> ] [SL:TYPE_CONTENT <pt-3> ] [SL:RECIPIENT <pt-4> ] ]"
     source = "Has Angelika Kratzer video me ssaged me?"
     scores = parsing_scores(
@@ -188,7 +188,7 @@ def test_a_real_references_exact_match_is_one_against_itself() -> None:
 
 
 @pytest.mark.real_data
-def test_every_real_parse_matches_itself_though_decoding_ate_its_spaces(real_data: Path) -> None:
+def test_every_real_parse_matches_itself_although_decoding_removed_its_spaces(real_data: Path) -> None:
     rows = [line.split("\t") for line in (real_data / "mtop" / "eval.tsv").read_text(encoding="utf-8").splitlines()]
     pairs = [to_pointer(utterance, parse=parse) for utterance, parse in rows]
     ids = [[number] for number in range(len(rows))]

@@ -1,4 +1,4 @@
-"""Tiny models of every family with tokenizers of their own classes, made without any download."""
+"""Tiny models of every family with tokenizers of its class, made without any download."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.unit.models.tiny_models import (
 
 @pytest.fixture(scope="session")
 def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """A folder with the family's tokenizer, trained once a session."""
+    """A folder with the family's tokenizer, trained once per session."""
     root = tmp_path_factory.mktemp("tokenizers")
 
     def folder_of(family: str) -> Path:

@@ -1,4 +1,4 @@
-"""M2M100's ids by sentencepiece's batch call: exactly those of its own class, whatever the text."""
+"""M2M100's ids from sentencepiece's batch call: exactly those of its tokenizer class, for any text."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +25,7 @@ def tokenizer(tokenizer_folder: Callable[[str], Path]) -> Seq2SeqTokenizer:
 
 
 def both_ways(tokenizer: Seq2SeqTokenizer, sources: list[str], targets: list[str]) -> tuple[object, object]:
-    """Ids as they are given, and as the family's own class gives them."""
+    """Our ids, and those of the family's tokenizer class."""
     ours = tokenizer.encode(sources, targets, source_language="ko", target_language="en")
     own = tokenizer.tokenizer
     own.src_lang, own.tgt_lang = "ko", "en"
@@ -59,11 +59,11 @@ def test_ordinary_text_is_not_passed_to_the_class_at_all(
 
 
 @pytest.mark.parametrize("family", sorted({*FAMILIES} - {"m2m100"}))
-def test_other_families_keep_their_own_way(family: str, tokenizer_folder: Callable[[str], Path]) -> None:
+def test_other_families_use_their_class(family: str, tokenizer_folder: Callable[[str], Path]) -> None:
     assert build_batch_encoder(load_tokenizer(str(tokenizer_folder(family))).tokenizer) is None
 
 
-def test_a_tokenizer_that_samples_keeps_its_own_way(tokenizer_folder: Callable[[str], Path]) -> None:
+def test_a_tokenizer_that_samples_uses_its_class(tokenizer_folder: Callable[[str], Path]) -> None:
     own = load_tokenizer(str(tokenizer_folder("m2m100"))).tokenizer
     own.sp_model_kwargs = {"enable_sampling": True}
     assert build_batch_encoder(own) is None

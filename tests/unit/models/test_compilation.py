@@ -1,4 +1,4 @@
-"""Compiled layers compute what eager ones do, dropout included, from as many graphs in all shapes."""
+"""Compiled layers compute what eager ones do, including dropout, with the same number of graphs for all shapes."""
 
 import logging
 import shutil
@@ -24,13 +24,13 @@ GRAPHS = {"m2m100": 2, "mt5": 4}
 
 
 def num_graphs() -> int:
-    """What was compiled so far."""
+    """The number of graphs compiled so far."""
     return int(counters["stats"]["unique_graphs"])
 
 
 @pytest.fixture(autouse=True)
 def _forget_graphs(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # pytest keeps whatever is logged, and the compiler logs all that it does
+    # pytest keeps everything that is logged, and the compiler logs a lot
     monkeypatch.setattr(logging.getLogger("torch.__trace"), "propagate", False)
     torch._dynamo.reset()
     counters.clear()
@@ -46,7 +46,7 @@ def quick() -> Iterator[None]:
 
 
 def small_model(*, dropout: float = 0.1, layerdrop: float = 0.0, num_layers: int = 1) -> PreTrainedModel:
-    """M2M100 with all the random numbers that it can draw."""
+    """M2M100 with every use of random numbers that it has."""
     torch.manual_seed(0)
     return M2M100ForConditionalGeneration(
         M2M100Config(
@@ -59,7 +59,7 @@ def small_model(*, dropout: float = 0.1, layerdrop: float = 0.0, num_layers: int
 
 
 def train(model: PreTrainedModel, *, start: int = EOS) -> list[tuple[Tensor, dict[str, Tensor], Tensor]]:
-    """Of every micro-batch: the loss, the gradients, and the random number that comes next."""
+    """For every micro-batch: the loss, the gradients, and the next random number."""
     loss = Seq2SeqLoss(model).train()
     results = []
     for seed, sizes in enumerate(SHAPES):
@@ -75,7 +75,7 @@ def train(model: PreTrainedModel, *, start: int = EOS) -> list[tuple[Tensor, dic
 
 
 def assert_alike(found: list[Any], expected: list[Any], *, rtol: float = 1e-4) -> None:
-    """Gradients are compared by their norms' share: one that is zero but for rounding has no digits to compare."""
+    """Compares gradients relative to their norms, since one that is zero except for rounding has no digits to compare."""
     for (loss, gradients, number), (eager_loss, eager_gradients, eager_number) in zip(found, expected, strict=True):
         torch.testing.assert_close(loss, eager_loss, rtol=rtol, atol=0.0)
         assert gradients.keys() == eager_gradients.keys()
@@ -87,7 +87,7 @@ def assert_alike(found: list[Any], expected: list[Any], *, rtol: float = 1e-4) -
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
-def test_code_made_by_inductor_draws_the_same_dropout_and_gives_the_same_loss_and_gradients() -> None:
+def test_inductor_code_has_the_same_dropout_loss_and_gradients() -> None:
     expected = train(small_model())
     model = small_model()
     compile_layers(model)
@@ -100,7 +100,7 @@ def test_all_shapes_and_layers_share_their_graphs_and_nothing_else_changes() -> 
     expected = train(build_model("mt5", dropout=0.1), start=PAD)
     model = build_model("mt5", dropout=0.1)
     compile_layers(model)
-    square = torch.full((4, 4), 7)  # whose equal sizes, and as many heads, are a chance
+    square = torch.full((4, 4), 7)  # equal sizes, also equal to the number of heads, by coincidence
     Seq2SeqLoss(model).train()(square, torch.ones_like(square), square, square)
     assert num_graphs() == GRAPHS["mt5"]
     assert_alike(train(model, start=PAD), expected)
@@ -108,7 +108,7 @@ def test_all_shapes_and_layers_share_their_graphs_and_nothing_else_changes() -> 
     assert not counters["graph_break"]
 
 
-def test_activations_may_be_recomputed() -> None:
+def test_activation_checkpointing_works_with_compiled_layers() -> None:
     models = [small_model() for _ in range(2)]
     for model in models:
         enable_activation_checkpointing(model)
@@ -147,7 +147,7 @@ def _fail(graph: Any, inputs: Any) -> Any:
     raise FileNotFoundError("no C++ compiler\nand much more")
 
 
-def test_where_nothing_can_be_compiled_the_error_names_the_way_out() -> None:
+def test_if_nothing_can_be_compiled_the_error_names_the_way_out() -> None:
     model = small_model()
     compile_layers(model)
     message = r"machine.compile: layers cannot be compiled here \(.*no C\+\+ compiler.*\); set it to false$"
@@ -159,6 +159,6 @@ def test_where_nothing_can_be_compiled_the_error_names_the_way_out() -> None:
         train(model)
 
 
-def test_other_errors_pass_as_they_are() -> None:
+def test_other_errors_are_passed_on_unchanged() -> None:
     with pytest.raises(torch.OutOfMemoryError, match="full"), explained_compilation():
         raise torch.OutOfMemoryError("full")

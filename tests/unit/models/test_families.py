@@ -1,4 +1,4 @@
-"""What each family does its own way: names, start tokens, forced languages, precision."""
+"""Properties of each family: names, start tokens, forced languages, precision."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -78,7 +78,7 @@ def test_the_target_language_decides_the_forced_token(tiny: Any) -> None:
         generation_arguments(tiny.model, tiny.tokenizer, target_language="xx")
 
 
-def test_without_a_language_references_and_hypotheses_take_the_same_default(tiny: Any) -> None:
+def test_without_a_language_references_and_hypotheses_use_the_same_default(tiny: Any) -> None:
     if tiny.languages[0] is None:
         pytest.skip("a family without language tokens")
     _, (labels,) = tiny.tokenizer.encode(["네"], ["yes"], source_language=None, target_language=None)
@@ -103,7 +103,7 @@ def test_only_fixed_position_tables_limit_the_length(tiny: Any) -> None:
     assert max_positions(tiny.model.config) == (512 if limited else None)
 
 
-def test_only_the_first_t5_scales_before_its_head() -> None:
+def test_only_the_original_t5_scales_before_its_head() -> None:
     class Shell:
         def __init__(self, config: Any) -> None:
             self.config = config

@@ -1,4 +1,4 @@
-"""Models from folders and from scratch: what is kept, what is changed and said, what is refused."""
+"""Models from folders and from scratch: what is kept, what is changed and reported, what is refused."""
 
 import json
 import os
@@ -22,7 +22,7 @@ FolderOf = Callable[[str], Path]
 
 
 def untied_mt5(tokenizer: Seq2SeqTokenizer) -> Any:
-    """Like the published mT5: a trained head of its own, whatever the config says."""
+    """Like the published mT5: a separately trained head, whatever the config says."""
     model = build_scratch_model(tiny_scratch("mt5"), tokenizer=tokenizer, seed=0)
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
     return model
@@ -57,7 +57,7 @@ def test_embeddings_grow_for_added_tokens_and_keep_the_old_rows(
     assert new.shape[0] == old.shape[0] + 2 == larger.vocabulary_size
     assert torch.equal(new[:-2], old)
     assert said == [f"the embeddings grow from {old.shape[0]} to {old.shape[0] + 2} rows for added tokens"]
-    torch.manual_seed(99)  # the rows are the seed's, whatever was drawn before
+    torch.manual_seed(99)  # the rows depend on the seed only, whatever was drawn before
     again = load_model(section, tokenizer=larger, seed=3)
     assert torch.equal(again.get_input_embeddings().weight, new)
     logits = loaded(input_ids=torch.tensor([[5, 6]]), decoder_input_ids=torch.tensor([[5, 6]])).logits
@@ -100,7 +100,7 @@ def test_layerdrop_and_dropout_are_set_and_reported(tokenizer_folder: FolderOf, 
     ]
 
 
-def test_layerdrop_of_a_scratch_model_is_the_recipes(tokenizer_folder: FolderOf) -> None:
+def test_layerdrop_of_a_scratch_model_is_that_of_the_recipe(tokenizer_folder: FolderOf) -> None:
     tokenizer = load_tokenizer(str(tokenizer_folder("m2m100")))
     section = Model(scratch=tiny_scratch("m2m100"))
     assert load_model(section, tokenizer=tokenizer, seed=0).model.encoder.layerdrop == 0.0
@@ -129,7 +129,7 @@ def test_stale_generation_defaults_are_dropped_and_reported(tiny: Any, tmp_path:
     }
 
 
-def test_of_an_exported_model_only_what_was_added_to_it_is_reported(tiny: Any, tmp_path: Path) -> None:
+def test_for_an_exported_model_only_changes_since_the_export_are_reported(tiny: Any, tmp_path: Path) -> None:
     languages = generation_arguments(tiny.model, tiny.tokenizer, target_language=tiny.languages[1])
     settings = {"num_beams": 4, "max_new_tokens": 31, "length_penalty": 0.6, **languages}
     folder = tmp_path / "best"
@@ -165,7 +165,7 @@ def test_a_folder_without_all_weights_is_refused(tokenizer_folder: FolderOf, tmp
 
 
 class Payload:
-    """What a hostile pickle holds: an order to make a folder."""
+    """The content of a hostile pickle: it creates a folder when it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The loss against the stock models', in value and in every parameter's gradient."""
+"""The loss compared with that of the stock models, in value and in the gradient of every parameter."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Gradients = dict[str, Tensor]
 
 
 def decoder_ids_of(tiny: Any, labels: Tensor) -> Tensor:
-    """Decoder inputs by the rule that `decoder_start_id` states, written apart from transformers' own."""
+    """Decoder inputs by the rule in `decoder_start_id`, independent of the code of transformers."""
     start, pad = decoder_start_id(tiny.model), tiny.tokenizer.pad_token_id
     rows = []
     for row in labels.tolist():
@@ -27,7 +27,7 @@ def decoder_ids_of(tiny: Any, labels: Tensor) -> Tensor:
 
 
 def stock_decoder_ids(tiny: Any, labels: Tensor) -> Tensor:
-    """What the stock model feeds its decoder when given labels, seen from inside."""
+    """The decoder inputs that the stock model makes from labels."""
     seen: list[Tensor] = []
     decoder = tiny.model.get_decoder()
     handle = decoder.register_forward_pre_hook(lambda _, args, kw: seen.append(kw["input_ids"]), with_kwargs=True)
@@ -144,9 +144,9 @@ def test_activation_checkpointing_changes_no_gradient(tiny: Any, batch_of: Calla
     )
     attention.register_forward_hook(lambda *_: calls.append(None))
     assert_same(gradients_of(tiny, summed(tiny, batch)), expected)
-    assert len(calls) == 2  # once forward, once again for the backward pass
+    assert len(calls) == 2  # once in the forward pass and once more in the backward pass
 
 
-def test_parameter_names_are_the_models_own_and_counted_once(tiny: Any) -> None:
+def test_parameter_names_are_those_of_the_model_and_each_is_counted_once(tiny: Any) -> None:
     names = [name for name, _ in Seq2SeqLoss(tiny.model).named_parameters()]
     assert names == [f"model.{name}" for name, _ in tiny.model.named_parameters()]

@@ -1,4 +1,4 @@
-"""The chunked projection against plain cross-entropy in fp64, and what it holds in memory meanwhile."""
+"""The chunked projection compared with plain cross-entropy in fp64, and the memory that it needs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -96,14 +96,14 @@ def test_no_position_is_lost_or_counted_twice_at_the_edges_of_chunks(positions: 
     assert_near(found, plain(case, label_smoothing=label_smoothing), loss=1e-12, gradient=1e-12)
 
 
-def test_no_position_means_no_loss_and_a_gradient_of_zeros() -> None:
+def test_without_positions_the_loss_is_zero_and_the_gradient_is_zeros() -> None:
     loss, of_states, of_weight = chunked(build_case(positions=0))
     assert loss == 0.0
     assert of_states.shape == (0, 8)
     assert torch.equal(of_weight, torch.zeros(37, 8))
 
 
-def test_less_room_than_one_position_needs_is_a_chunk_a_position() -> None:
+def test_with_less_memory_than_one_position_needs_a_chunk_has_one_position() -> None:
     case = build_case(dtype=torch.float64)
     loss = projected_cross_entropy(case.states, case.weight, case.labels, bias=case.bias, max_logits=1)
     torch.testing.assert_close(loss.detach(), plain(case)[0], rtol=1e-12, atol=0.0)
@@ -123,7 +123,7 @@ def test_fp16_gradients_are_scaled_before_they_are_rounded(device: str, scale: f
         assert near.double().mean() >= (1.0 if device == "cpu" else 0.99)
 
 
-def test_a_loss_scale_too_large_for_fp16_overflows_where_the_scaler_sees_it() -> None:
+def test_a_loss_scale_too_large_for_fp16_overflows_so_that_the_scaler_notices() -> None:
     _, of_states, of_weight = chunked(build_case(dtype=torch.float16), scale=2.0**20)
     assert of_states.isinf().any()
     assert of_weight.isinf().any()
@@ -131,7 +131,7 @@ def test_a_loss_scale_too_large_for_fp16_overflows_where_the_scaler_sees_it() ->
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("place", ["states", "weight", "bias"])
-def test_what_is_not_finite_on_the_way_in_is_not_finite_on_the_way_out(value: float, place: str) -> None:
+def test_inputs_that_are_not_finite_have_results_that_are_not_finite(value: float, place: str) -> None:
     case = build_case()
     with torch.no_grad():
         case.labels[4] = 5
@@ -168,7 +168,7 @@ def test_a_head_tied_to_the_embedding_gets_both_gradients() -> None:
 
 
 class Ledger(TorchDispatchMode):
-    """Every memory block that operations make: its number of elements, and whether it lives on; and the operations."""
+    """Records the operations and every memory block they allocate: its number of elements, and whether it is still alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ WIDE = {"positions": 100, "vocabulary": 1000, "hidden": 8}
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
-def test_one_chunk_of_logits_is_all_that_is_ever_made(label_smoothing: float) -> None:
+def test_no_more_than_one_chunk_of_logits_is_allocated(label_smoothing: float) -> None:
     case = build_case(**WIDE)
     with Ledger() as ledger:
         chunked(case, rows=10, label_smoothing=label_smoothing)
@@ -215,7 +215,7 @@ def test_no_logits_outlive_the_forward_pass() -> None:
     loss.backward()
     del loss
     assert case.weight.grad is not None
-    assert ledger.sizes(alive=True)[0] == 1000 * 8  # now the parameter's own
+    assert ledger.sizes(alive=True)[0] == 1000 * 8  # now held by the parameter
     case.weight.grad = case.states.grad = None
     assert ledger.sizes(alive=True) == []
 
@@ -234,7 +234,7 @@ def test_evaluation_computes_no_gradient() -> None:
     assert subtract_right_answers in training.operations - ledger.operations
 
 
-def test_a_frozen_head_costs_no_gradient_of_its_weight() -> None:
+def test_no_weight_gradient_is_computed_for_a_frozen_head() -> None:
     case = build_case(**WIDE)
     expected = chunked(case, rows=10)[1]
     case.weight.requires_grad_(False)

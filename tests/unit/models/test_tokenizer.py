@@ -1,4 +1,4 @@
-"""Every family's own tokenizer class, trained from scratch and asked in one way."""
+"""The tokenizer class of every family, trained from scratch and used through one interface."""
 
 import json
 import os
@@ -55,7 +55,9 @@ def test_text_survives_encoding_and_decoding(tokenizer: Seq2SeqTokenizer, family
     assert [tokenizer.decode(ids) for ids in encoded(tokenizer, family, plain)] == plain
 
 
-def test_parses_survive_but_for_white_space_and_hold_no_unknown(tokenizer: Seq2SeqTokenizer, family: str) -> None:
+def test_parses_survive_except_for_white_space_and_have_no_unknown_tokens(
+    tokenizer: Seq2SeqTokenizer, family: str
+) -> None:
     parse = "[IN:CREATE_ALARM [SL:DATE_TIME <pt-11> <pt-1> ] ]"
     (ids,) = encoded(tokenizer, family, [parse])
     assert tokenizer.unk_token_id not in ids
@@ -63,7 +65,7 @@ def test_parses_survive_but_for_white_space_and_hold_no_unknown(tokenizer: Seq2S
     assert {tokenizer.tokenizer.convert_tokens_to_ids(token) for token in parse.split() if token != "]"} <= set(ids)
 
 
-def test_language_tokens_stand_where_the_family_puts_them(tokenizer: Seq2SeqTokenizer, family: str) -> None:
+def test_language_tokens_are_where_the_family_puts_them(tokenizer: Seq2SeqTokenizer, family: str) -> None:
     source, target = LANGUAGES.get(family, (None, None))
     sources, targets = tokenizer.encode(["네"], ["yes"], source_language=source, target_language=target)
     eos = tokenizer.tokenizer.eos_token_id
@@ -94,7 +96,9 @@ def test_an_unknown_language_is_refused_with_valid_ones(tokenizer: Seq2SeqTokeni
         tokenizer.encode(["네"], ["yes"], source_language="kor", target_language=LANGUAGES[family][1])
 
 
-def test_padding_ends_and_languages_are_dropped_and_unknowns_stay(tokenizer: Seq2SeqTokenizer, family: str) -> None:
+def test_padding_end_and_language_tokens_are_removed_and_unknown_tokens_stay(
+    tokenizer: Seq2SeqTokenizer, family: str
+) -> None:
     (ids,) = encoded(tokenizer, family, ["yes"])
     unknown = tokenizer.unk_token_id
     assert unknown is not None
@@ -126,7 +130,7 @@ def test_vocabulary_size_covers_every_id_and_ids_are_distinct(tokenizer: Seq2Seq
     assert task_ids.isdisjoint(tokenizer.languages.values())
 
 
-def test_tokens_added_on_loading_are_new_once(family: str, tokenizer_folder: FolderOf) -> None:
+def test_tokens_added_on_loading_are_reported_as_new_once(family: str, tokenizer_folder: FolderOf) -> None:
     folder = str(tokenizer_folder(family))
     before = load_tokenizer(folder)
     after = load_tokenizer(folder, added_tokens=[*TASK_TOKENS, "<pt-12>"])
@@ -150,7 +154,7 @@ def test_fingerprints_are_the_same_in_another_process(tokenizer_folder: FolderOf
     expected = []
     for family in FAMILIES:
         tokenizer = load_tokenizer(str(tokenizer_folder(family)))
-        encoded(tokenizer, family, ["yes"])  # the languages that happen to be set must not matter
+        encoded(tokenizer, family, ["yes"])  # the languages set at the moment must not matter
         expected.append(tokenizer.fingerprint)
     program = (
         "import sys; from dstrain.models.tokenizer import load_tokenizer\n"
@@ -179,7 +183,9 @@ def test_added_tokens_do_not_take_language_ids_of_a_folder_that_does_not_list_th
         Seq2SeqTokenizer(bare)
 
 
-def test_nllbs_old_form_with_the_language_last_is_not_used(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
+def test_the_old_form_of_nllb_with_the_language_at_the_end_is_not_used(
+    tokenizer_folder: FolderOf, tmp_path: Path
+) -> None:
     load_tokenizer(str(tokenizer_folder("nllb"))).save(tmp_path)
     file = tmp_path / "tokenizer_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "legacy_behaviour": True}))

@@ -1,4 +1,4 @@
-"""Tiny models of every family and the rows they are fed; the tests of this folder import it by name."""
+"""Tiny models of every family and rows for them; the tests of this folder import it by name."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Scores and texts to be written, and the sacrebleu command run on what was written."""
+"""Scores and texts to write, and the sacrebleu command run on the written files."""
 
 import json
 import shlex

@@ -1,4 +1,4 @@
-"""Files and folders that are complete or not there at all, whatever a kill or a full disk interrupts."""
+"""Files and folders are complete or absent, whatever a kill or a full disk interrupts."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ def names(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_a_file_is_made_with_its_folder_and_replaced(durable: bool, tmp_path: Path) -> None:
+def test_a_file_is_created_with_its_folder_and_replaced(durable: bool, tmp_path: Path) -> None:
     path = tmp_path / "new" / "file"
     write_file(path, "first", durable=durable)
     write_file(path, b"second", durable=durable)
@@ -23,7 +23,7 @@ def test_a_file_is_made_with_its_folder_and_replaced(durable: bool, tmp_path: Pa
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_a_write_that_fails_leaves_the_older_file_and_no_draft(error: BaseException, tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_older_file_and_no_temporary_file(error: BaseException, tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_file(path, "older")
 
@@ -107,7 +107,7 @@ def test_an_older_folder_with_the_same_files_may_be_kept(content: str, is_kept: 
     assert names(tmp_path) == ["folder"]
 
 
-def test_of_two_that_make_the_same_folder_the_first_to_finish_stays(tmp_path: Path) -> None:
+def test_if_two_processes_create_the_same_folder_that_of_the_first_to_finish_stays(tmp_path: Path) -> None:
     folder = tmp_path / "cache" / "key"
     with shared_folder(folder) as slow:
         (slow / "file").write_text("slow")
@@ -117,7 +117,7 @@ def test_of_two_that_make_the_same_folder_the_first_to_finish_stays(tmp_path: Pa
     assert names(folder.parent) == ["key"]
 
 
-def test_a_shared_folder_that_fails_leaves_nothing(tmp_path: Path) -> None:
+def test_a_shared_folder_whose_creation_fails_leaves_nothing(tmp_path: Path) -> None:
     def fill_a_part() -> None:
         with shared_folder(tmp_path / "key") as draft:
             (draft / "file").write_text("part")

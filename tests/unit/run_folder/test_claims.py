@@ -1,4 +1,4 @@
-"""Claims of a run folder: which checkpoints belong to the present run, whoever commits late; and requests to stop."""
+"""Claims of a run folder: which checkpoints belong to the present run, even after late commits; and requests to stop."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +69,7 @@ class History:
         self.saved: dict[int, tuple[Saved, ...]] = {}
 
     def candidates(self) -> list[tuple[Saved, ...]]:
-        """Lines of the checkpoints that are not superseded, the newest first."""
+        """The histories of the checkpoints that are not superseded, the newest first."""
         claims = [
             Claim(number=writer.number, holder=None, base_step=self.bases.get(writer.number)) for writer in self.writers
         ]
@@ -86,16 +86,16 @@ class History:
         if writer.is_ended:
             return
         if kind in ("start", "choose") and writer.base is None:
-            usable = self.candidates()[size // 4 :]  # now and then the newest proves unreadable
+            usable = self.candidates()[size // 4 :]  # sometimes the newest is unreadable
             writer.base = usable[0] if usable else ()
             writer.line = list(writer.base)
         if kind in ("start", "record") and writer.base is not None and not writer.has_recorded:
-            # late, it was held up between its question and its write; asked again after the write, it ends
+            # late: it was delayed between its check and its write; it checks again after the write, and ends
             self.bases[writer.number] = writer.last_step()
             writer.has_recorded = True
             writer.is_ended = writer is not self.writers[-1]
         if kind == "commit" and writer.has_recorded:
-            # late as well, with a newer writer at work; another's checkpoint of the same step is replaced
+            # late as well, while a newer writer runs; a checkpoint of the same step by another writer is replaced
             writer.line.append((writer.number, writer.last_step() + size))
             self.saved[writer.last_step()] = tuple(writer.line)
 
@@ -105,8 +105,8 @@ class History:
         for line in candidates:
             assert line[-1] in current.line, (line, current, self.bases)
         if not current.line or self.saved[current.line[-1][1]][-1] != current.line[-1]:
-            return  # nothing saved, or replaced by a late writer's
-        # a base recorded late may hide the checkpoint its successor resumed from, until that one saves its own
+            return  # nothing saved, or replaced by that of a late writer
+        # a base recorded late may hide the checkpoint that the successor resumed from, until the successor saves its own
         if current.line[-1][0] == current.number or not any(writer.is_ended for writer in self.writers):
             assert candidates[0][-1] == current.line[-1]
 
@@ -120,7 +120,7 @@ ACTIONS = st.tuples(
 
 @settings(max_examples=1000)
 @given(st.lists(ACTIONS, min_size=10, max_size=40))
-def test_along_any_history_of_honest_writers_what_is_found_lies_on_the_line_that_is_continued(
+def test_after_any_history_of_correct_writers_the_checkpoints_found_belong_to_the_continued_run(
     actions: list[tuple[str, int, int]],
 ) -> None:
     history = History()

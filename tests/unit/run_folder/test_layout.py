@@ -10,7 +10,7 @@ from dstrain.run_folder.layout import RunFolder, make_run_folder
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a b", "-x", "a/b"])
-def test_the_name_of_a_test_set_is_that_of_a_folder(name: str, tmp_path: Path) -> None:
+def test_the_name_of_a_test_set_must_be_a_folder_name(name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="--as"):
         RunFolder(tmp_path).test_set(name)
 
@@ -21,7 +21,7 @@ def test_a_test_set_has_the_names_of_a_run_folder(tmp_path: Path) -> None:
     assert folder.hypotheses(5) == tmp_path / "test_sets" / "flores" / "hypotheses" / "step-00000005"
 
 
-def test_score_files_come_by_step(tmp_path: Path) -> None:
+def test_score_files_are_listed_by_step(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.scores.mkdir()
     for step in (100, 5, 20):
@@ -30,7 +30,7 @@ def test_score_files_come_by_step(tmp_path: Path) -> None:
     assert [path.name for path in folder.score_files()] == [f"step-{step:08d}.json" for step in (5, 20, 100)]
 
 
-def test_a_run_folder_that_cannot_be_made_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_run_folder_that_cannot_be_created_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     config = load_config("debug", overrides=[f"output_dir={tmp_path}/file/run"])
     with pytest.raises(UserError, match=r"output_dir: .*file/run cannot be made"):

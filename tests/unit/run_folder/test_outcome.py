@@ -1,4 +1,4 @@
-"""How a run ended, in a file: what may replace what."""
+"""The file that says how a run ended: which outcome may replace which."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ def end_badly(run_dir: Path, *, attempt: int) -> tuple[str, int]:
 
 
 @pytest.mark.parametrize("attempt", [0, 3])
-def test_a_failure_is_written_where_nothing_is(attempt: int, tmp_path: Path) -> None:
+def test_a_failure_is_written_if_there_is_no_outcome(attempt: int, tmp_path: Path) -> None:
     assert end_badly(tmp_path, attempt=attempt) == ("failed", attempt)
 
 
@@ -25,7 +25,11 @@ def test_a_failure_is_written_where_nothing_is(attempt: int, tmp_path: Path) -> 
         (RunOutcome("running", None, attempt=3), 3, ("failed", 3)),
         (RunOutcome("lost", 85, attempt=3), 3, ("failed", 3)),
         (RunOutcome("lost", 85, attempt=3), 4, ("failed", 4)),
-        (RunOutcome("preempted", 85, attempt=3), 0, ("failed", 3)),  # failed before it had the folder, and nobody has
+        (
+            RunOutcome("preempted", 85, attempt=3),
+            0,
+            ("failed", 3),
+        ),  # failed before it had the folder, which no attempt holds
         (RunOutcome("failed", 1, attempt=0), 0, ("failed", 0)),
         (RunOutcome("running", None, attempt=3), 0, ("running", 3)),
         (RunOutcome("running", None, attempt=3), 2, ("running", 3)),
@@ -36,7 +40,7 @@ def test_a_failure_is_written_where_nothing_is(attempt: int, tmp_path: Path) -> 
         (RunOutcome("finished", 0, attempt=3), 4, ("finished", 3)),
     ],
 )
-def test_a_failure_replaces_only_what_is_not_of_another_start_and_not_finished(
+def test_a_failure_does_not_replace_an_outcome_of_another_attempt_or_of_a_finished_run(
     before: RunOutcome, attempt: int, after: tuple[str, int], tmp_path: Path
 ) -> None:
     write_outcome(tmp_path, before)

@@ -1,4 +1,4 @@
-"""Reading a run folder back, after kills and resumes too."""
+"""Reading a run folder back, also after kills and resumes."""
 
 import subprocess
 import sys
@@ -35,7 +35,7 @@ def write_run(folder: Path, *, rows: list[dict[str, Any]]) -> Path:
     return folder
 
 
-def test_rows_come_back_as_they_were_written(tmp_path: Path) -> None:
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", rows=[START, TRAIN | {"grad_norm": float("nan"), "unknown_field": 1}])
     evaluation = {"kind": "eval", "step": 1, "epoch": 0.1, "train_loss": 2.0, "scores": {"loss": 2.5, "bleu": 3.0}}
     append_row(run_dir / "metrics.jsonl", evaluation | {"groups": {"시간": {"bleu": 1.0}}})
@@ -68,20 +68,22 @@ def test_the_recipe_chooses_the_metric_of_the_best_evaluation() -> None:
         (["start", "finish", "resume"], "interrupted"),
     ],
 )
-def test_the_last_event_tells_whether_the_run_came_to_its_end(events: list[Any], status: str) -> None:
+def test_the_last_event_says_whether_the_run_finished(events: list[Any], status: str) -> None:
     rows: list[Row] = [EventRow(event, 10) for event in events]
     assert build_record(translation_config(), info=run_info(), rows=rows).status == status
 
 
 @pytest.mark.parametrize("missing", ["config.yaml", "run.json", "metrics.jsonl"])
-def test_a_folder_that_is_no_run_is_refused_by_the_name_of_what_it_lacks(tmp_path: Path, missing: str) -> None:
+def test_a_folder_that_is_not_a_run_folder_is_refused_and_the_missing_file_is_named(
+    tmp_path: Path, missing: str
+) -> None:
     run_dir = write_run(tmp_path / "run", rows=[START])
     (run_dir / missing).unlink()
     with pytest.raises(RunFolderError, match=f"{missing} is missing"):
         load_record(run_dir)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="no such folder"):
         load_record(tmp_path / "nowhere")
 
@@ -95,7 +97,7 @@ def test_a_broken_run_info_is_refused_with_the_field(tmp_path: Path) -> None:
         read_run_info(tmp_path)
 
 
-def test_run_info_is_replaced_whole_and_leaves_no_draft(tmp_path: Path) -> None:
+def test_run_info_is_replaced_atomically_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     write_run_info(tmp_path, {"world_size": 2, "data": {"train": {"rows": 5, "skipped": {"empty": 1}}}})
     write_run_info(tmp_path, {"world_size": 1})
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
@@ -103,7 +105,7 @@ def test_run_info_is_replaced_whole_and_leaves_no_draft(tmp_path: Path) -> None:
     assert (info.world_size, info.data) == (1, {})
 
 
-def test_exports_that_exist_are_noted(tmp_path: Path) -> None:
+def test_existing_exports_are_listed(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", rows=[START])
     (run_dir / "final").mkdir()
     assert load_record(run_dir).exports == {"final": None}

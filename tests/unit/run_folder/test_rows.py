@@ -34,7 +34,7 @@ TRAIN: dict[str, Any] = {"kind": "train", "step": 1, "epoch": 0.1, "loss": 2.0}
         EventRow("start", 0, "2026-11-23T10:00:00Z", "a message"),
     ],
 )
-def test_a_row_of_every_kind_comes_back_as_it_was_written(row: Row, tmp_path: Path) -> None:
+def test_a_row_of_every_kind_is_read_as_it_was_written(row: Row, tmp_path: Path) -> None:
     append_row(tmp_path / "metrics.jsonl", as_json(row))
     assert read_rows(tmp_path / "metrics.jsonl") == [row]
 
@@ -52,7 +52,7 @@ def test_a_torn_last_line_is_ignored_and_the_next_row_replaces_it(tmp_path: Path
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
 
 
-def test_a_first_line_that_is_torn_leaves_an_empty_record(tmp_path: Path) -> None:
+def test_a_torn_first_line_is_an_empty_record(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"kind": "tr')
     assert read_rows(path) == []
@@ -60,7 +60,7 @@ def test_a_first_line_that_is_torn_leaves_an_empty_record(tmp_path: Path) -> Non
     assert [row.step for row in read_rows(path)] == [1]
 
 
-def test_a_whole_last_line_without_its_line_break_is_kept(tmp_path: Path) -> None:
+def test_a_complete_last_line_without_its_line_break_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(TRAIN))
     assert [row.step for row in read_rows(path)] == [1]
@@ -88,7 +88,7 @@ def test_a_broken_line_within_the_file_is_refused_with_its_number(tmp_path: Path
     assert said in str(caught.value)
 
 
-def test_rows_that_a_resume_went_back_behind_are_superseded() -> None:
+def test_rows_after_the_step_that_an_attempt_resumed_from_are_superseded() -> None:
     rows: list[Row] = [
         EventRow("start", 0),
         *(train_row(step) for step in (50, 100, 150)),
@@ -103,12 +103,12 @@ def test_rows_that_a_resume_went_back_behind_are_superseded() -> None:
     assert [event.event for event in record.events] == ["start", "resume"]
 
 
-def test_a_run_started_anew_in_the_same_folder_supersedes_all_rows_before() -> None:
+def test_a_run_started_again_in_the_same_folder_supersedes_all_earlier_rows() -> None:
     rows: list[Row] = [EventRow("start", 0), train_row(50), EventRow("start", 0), train_row(25)]
     assert [row.step for row in drop_superseded(rows) if not isinstance(row, EventRow)] == [25]
 
 
-def test_of_two_evaluations_at_one_step_the_later_stays() -> None:
+def test_the_later_of_two_evaluations_at_one_step_is_kept() -> None:
     rows: list[Row] = [
         translation_row(100, bleu=1.0, loss=3.0),
         EventRow("finish", 100),
@@ -119,14 +119,14 @@ def test_of_two_evaluations_at_one_step_the_later_stays() -> None:
     assert [row.scores["bleu"] for row in record.eval_rows] == [2.0]
 
 
-def test_the_best_evaluation_has_the_highest_score_and_of_equals_is_the_older() -> None:
+def test_the_best_evaluation_has_the_highest_score_and_is_the_older_of_equal_ones() -> None:
     rows = [parsing_row(step, exact_match=score, loss=1.0) for step, score in ((1, 0.1), (2, 0.5), (3, 0.5), (4, 0.4))]
     best = best_evaluation(rows, metric="exact_match")
     assert best is not None
     assert best.step == 2
 
 
-def test_loss_is_minimised_and_numbers_that_are_not_finite_never_win() -> None:
+def test_loss_is_minimised_and_numbers_that_are_not_finite_are_never_the_best() -> None:
     losses = ((1, float("nan")), (2, 0.7), (3, 0.6), (4, float("-inf")), (5, 0.6))
     rows = [parsing_row(step, exact_match=0.0, loss=loss) for step, loss in losses]
     best = best_evaluation(rows, metric="loss")

@@ -1,4 +1,4 @@
-"""Scores that other jobs have made: whose they are, where they stand, and when they count."""
+"""Scores written by other jobs: which checkpoint they belong to, where they are shown, and when they count."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def record_of(run_dir: Path, rows: list[Row]) -> RunRecord:
     )
 
 
-def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_own_values(tmp_path: Path) -> None:
+def test_scores_of_another_job_are_in_the_table_at_their_step_with_the_values_of_the_run(tmp_path: Path) -> None:
     write_file(tmp_path, step=20, lease=1, hypotheses="hypotheses/step-00000020", seconds=3.0)
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
@@ -53,7 +53,7 @@ def test_scores_of_another_job_stand_in_the_table_at_their_step_with_the_runs_ow
     assert "evaluations deferred to other jobs have no scores yet: step 40" in build_card(record)
 
 
-def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count(tmp_path: Path) -> None:
+def test_scores_of_a_superseded_checkpoint_do_not_count(tmp_path: Path) -> None:
     write_file(tmp_path, step=20, lease=1)
     rows: list[Row] = [
         EventRow("start", 0, lease=1),
@@ -68,20 +68,20 @@ def test_scores_of_a_checkpoint_that_a_later_start_went_back_behind_do_not_count
     assert [row.step for row in record_of(tmp_path, again).eval_rows] == [20]
 
 
-def test_a_run_that_goes_on_from_the_very_checkpoint_keeps_what_is_due(tmp_path: Path) -> None:
+def test_a_run_that_resumes_from_a_checkpoint_keeps_its_pending_evaluation(tmp_path: Path) -> None:
     rows: list[Row] = [EventRow("start", 0, lease=1), DeferredRow(20, 1.0, lease=1), EventRow("resume", 20, lease=2)]
     assert [row.step for row in record_of(tmp_path, rows).pending_rows] == [20]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"step": 20}', '{"step": 21, "lease": 1, "scores": {}}'])
-def test_a_broken_score_file_is_no_score(content: str, tmp_path: Path) -> None:
+def test_a_broken_score_file_does_not_count_as_scores(content: str, tmp_path: Path) -> None:
     path = RunFolder(tmp_path).score_file(20)
     path.parent.mkdir()
     path.write_text(content)
     assert read_deferred_scores(RunFolder(tmp_path), row=DeferredRow(20, 1.0, lease=1)) is None
 
 
-def test_other_test_sets_stand_on_the_card_by_name_and_step(tmp_path: Path) -> None:
+def test_other_test_sets_are_on_the_card_by_name_and_step(tmp_path: Path) -> None:
     data = {"places": ["flores.tsv", "demo:parsing"], "fingerprint": "a"}
     for name, step in (("flores", 40), ("flores", 5), ("news", 40)):
         folder = RunFolder(tmp_path).test_set(name).path
@@ -124,7 +124,7 @@ def test_a_broken_file_of_a_test_set_is_named(tmp_path: Path) -> None:
         ("jpn_Jpan", ["コーヒーを二杯\n。", "三時半", " また明日", "", "さようなら 。", "一\t二"]),
     ],
 )
-def test_the_sacrebleu_command_gives_the_same_scores_from_the_files(
+def test_the_sacrebleu_command_computes_the_same_scores_from_the_files(
     language: str, texts: list[str], tmp_path: Path
 ) -> None:
     hypotheses = [texts[0][:-1], texts[1], texts[2] + " more", "\n", texts[4], texts[5]]
@@ -139,7 +139,7 @@ def test_the_sacrebleu_command_gives_the_same_scores_from_the_files(
     assert 0 < scores.scores["bleu"] < 100
 
 
-def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_drafts(tmp_path: Path) -> None:
+def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     write(tmp_path, ["a b c d"], ["a b c d"], step=3)
     (tmp_path / "hypotheses" / "step-00000003.tmp").mkdir()  # a kill left it
     folder = write(tmp_path, ["e f g h", "i"], ["a b c d", "i"], step=3)
@@ -152,7 +152,7 @@ def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_drafts(tmp_pat
 
 
 @pytest.mark.parametrize("moment", ["rename", "replace"])
-def test_a_kill_while_writing_never_leaves_a_score_beside_other_hypotheses(
+def test_a_kill_while_writing_never_leaves_a_score_with_the_hypotheses_of_another(
     moment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(tmp_path, ["a b"], ["a b"], step=3)

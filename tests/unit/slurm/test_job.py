@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.checkpoint.store import newest_step
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
 from dstrain.slurm.job import main
@@ -363,10 +362,3 @@ def test_a_requeue_that_slurm_refuses_is_said_with_the_way_out(
     batch.ask("start")
     batch.ask("end", "--code", "85")
     assert "scontrol requeue 7 failed (Job may not be requeued): submit the job again" in capsys.readouterr().err
-
-
-def test_the_newest_step_is_that_of_the_present_line(tmp_path: Path) -> None:
-    assert newest_step(tmp_path) == 0
-    for name in ("step-00000004.lease-1", "step-00000010.lease-1", "step-00000099.lease-1.tmp", "step-12"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert newest_step(tmp_path) == 10

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 
 from dstrain.checkpoint.manifest import Manifest
-from dstrain.checkpoint.verify import Verdict
+from dstrain.checkpoint.verify import CheckpointStatus
 from dstrain.status.checkpoints import MAX_SCORES, checkpoints_table
 from tests.unit.checkpoint.checkpoint_cases import build_manifest
 
 ROOT = Path("run/checkpoints")
-VALID = Verdict(ROOT / "step-00000050.lease-3", 1_500_000)
+VALID = CheckpointStatus(ROOT / "step-00000050.lease-3", 1_500_000)
 
 
-def cells(verdict: Verdict) -> list[str]:
+def cells(status: CheckpointStatus) -> list[str]:
     """The columns of its line, which are two spaces apart."""
-    _, line = checkpoints_table([verdict]).splitlines()
+    _, line = checkpoints_table([status]).splitlines()
     return [cell.strip() for cell in line.split("  ") if cell.strip()]
 
 
@@ -42,7 +42,7 @@ def test_a_few_scores_are_shown_and_more_are_hinted_at(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state"),
+    ("status", "state"),
     [
         (VALID, "valid"),
         (replace(VALID, is_next=True), "valid; the next attempt resumes from here"),
@@ -54,5 +54,5 @@ def test_a_few_scores_are_shown_and_more_are_hinted_at(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_the_state_says_what_a_checkpoint_is_good_for(verdict: Verdict, state: str) -> None:
-    assert cells(verdict)[-1] == state
+def test_the_state_says_what_a_checkpoint_is_good_for(status: CheckpointStatus, state: str) -> None:
+    assert cells(status)[-1] == state

@@ -1,4 +1,4 @@
-"""The loop with an engine and a loader that only keep a diary: order, ends, errors."""
+"""The loop with an engine and a loader that only record their calls: order, ends, errors."""
 
 from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
@@ -17,7 +17,7 @@ STEPS_PER_EPOCH = 3
 
 
 class DiaryEngine:
-    """Takes steps and notes their numbers."""
+    """Takes steps and records their numbers."""
 
     loss_scale = 8.0
     skipped_steps = 2
@@ -40,7 +40,7 @@ class DiaryEngine:
 
 
 class DiaryLoader:
-    """Endless batches that say where they lie."""
+    """Endless batches that know their position."""
 
     def __init__(self, diary: list[Any]) -> None:
         self.diary = diary
@@ -60,7 +60,7 @@ class DiaryLoader:
 
 
 class DiaryQuarantine:
-    """Notes what it is given, and may refuse."""
+    """Records its calls, and may refuse a step."""
 
     loss_limit = 4.5
 
@@ -75,7 +75,7 @@ class DiaryQuarantine:
 
 
 class DiaryHook(Hook):
-    """Notes its calls; `act` is called with every step."""
+    """Records its calls; `act` is called with every step."""
 
     def __init__(self, name: str, diary: list[Any], *, act: Callable[[StepInfo, Control], None] | None = None) -> None:
         self.name = name
@@ -135,7 +135,7 @@ def test_hooks_are_called_in_their_order_around_and_after_every_step() -> None:
     assert progress == Progress(2, Position(0, 2))
 
 
-def test_a_run_goes_on_from_where_it_stood() -> None:
+def test_a_run_resumes_at_its_position() -> None:
     diary: list[Any] = []
     progress, _ = run([], diary, first=Progress(4, Position(1, 1)), total_steps=7)
     assert diary[:-1] == [("step", 5, Position(1, 1)), ("step", 6, Position(1, 2)), ("step", 7, Position(2, 0))]
@@ -150,7 +150,7 @@ def test_a_finished_run_takes_no_step() -> None:
     assert [entry for entry in diary if entry != "loader closed"] == [("a", "start", 2), ("a", "stop", 2)]
 
 
-def test_a_stop_asked_for_in_a_step_lets_the_other_hooks_see_that_step_and_no_more() -> None:
+def test_after_a_stop_is_requested_the_other_hooks_see_that_step_and_no_further_one() -> None:
     diary: list[Any] = []
     stopper = DiaryHook("a", diary, act=lambda info, control: control.request_stop("enough", preempted=True))
     progress, control = run([stopper, DiaryHook("b", diary)], diary, total_steps=50)
@@ -160,7 +160,7 @@ def test_a_stop_asked_for_in_a_step_lets_the_other_hooks_see_that_step_and_no_mo
     assert (control.stop_reason, control.preempted) == ("enough", True)
 
 
-def test_a_stop_asked_for_before_the_first_step_takes_none() -> None:
+def test_a_stop_requested_before_the_first_step_takes_no_step() -> None:
     class Stopper(DiaryHook):
         def on_start(self, progress: Progress, control: Control) -> None:
             control.request_stop("enough")
@@ -210,7 +210,7 @@ def test_a_step_is_described_with_what_follows_it() -> None:
     assert last.seconds >= 0.0
 
 
-def test_a_refused_step_is_repeated_at_its_own_place_with_steps_fetched_anew() -> None:
+def test_a_refused_step_is_repeated_at_its_position_with_batches_that_are_loaded_again() -> None:
     diary: list[Any] = []
     hook = DiaryHook("a", diary)
     engine = DiaryEngine(diary, refuse_at=[2, 2])
@@ -229,7 +229,7 @@ def test_a_refused_step_is_repeated_at_its_own_place_with_steps_fetched_anew() -
     assert set(engine.limits) == {4.5}
 
 
-def test_a_fault_that_no_row_explains_ends_the_run_with_nothing_after_it() -> None:
+def test_a_fault_that_no_row_explains_ends_the_run_without_another_step() -> None:
     diary: list[Any] = []
     with pytest.raises(TrainingFault, match="too many rows"):
         run([DiaryHook("a", diary)], diary, engine=DiaryEngine(diary, refuse_at=[2]), is_full=True)

@@ -14,7 +14,7 @@ STEPS = [(30.0, 10), (5.0, 40), (1.5, 1)]
 
 @dataclass
 class Peers:
-    """The exchange of one of two ranks, whose peer has summed `theirs`."""
+    """One of two ranks, whose peer has summed `theirs`."""
 
     rank: int
     theirs: float = 0.0
@@ -29,21 +29,21 @@ def add(meter: LossMeter, steps: list[tuple[float, int]]) -> LossMeter:
     return meter
 
 
-def test_the_mean_is_that_of_a_token_not_of_a_step() -> None:
+def test_the_mean_is_over_tokens_and_not_over_steps() -> None:
     assert add(LossMeter(alone()), STEPS).mean() == pytest.approx(36.5 / 51)
 
 
-def test_an_empty_meter_gives_zero() -> None:
+def test_the_mean_of_an_empty_meter_is_zero() -> None:
     assert LossMeter(alone()).mean() == 0.0
 
 
-def test_reset_forgets() -> None:
+def test_a_reset_removes_all_sums() -> None:
     meter = add(LossMeter(alone()), STEPS)
     meter.reset()
     assert add(meter, [(4.0, 2)]).mean() == 2.0
 
 
-def test_the_sums_of_all_ranks_are_divided_by_the_tokens_of_the_whole_step() -> None:
+def test_the_sums_of_all_ranks_are_divided_by_all_tokens_of_the_step() -> None:
     meter = LossMeter(Peers(rank=0, theirs=7.0))  # type: ignore[arg-type]
     meter.add(torch.tensor(3.0), num_tokens=5)
     assert meter.mean() == 2.0
@@ -62,7 +62,7 @@ def test_a_restart_anywhere_keeps_the_mean(cut: int) -> None:
     assert add(restarted, STEPS[cut:]).mean() == add(LossMeter(alone()), STEPS).mean()
 
 
-def test_after_a_restart_only_one_rank_brings_the_sum_so_far() -> None:
+def test_after_a_restart_only_one_rank_contributes_the_sum_so_far() -> None:
     saved = {"loss_sum": 12.0, "num_tokens": 6}
     local = []
     for rank in (0, 1):

@@ -14,12 +14,12 @@ from dstrain.training.state import Control, Progress, StepInfo
 
 
 def alone() -> Ranks:
-    """The one rank of a run."""
+    """The only rank of a run."""
     return Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
 
 
 def endless() -> WallTime:
-    """The allocation of a machine of one's own."""
+    """The wall time of a machine without a limit."""
     return WallTime(None, reserve_seconds=60.0, now=lambda: 0.0)
 
 

@@ -1,11 +1,11 @@
-"""When the run's state is saved, and what is said of how saves ended."""
+"""When the run's state is saved, and how the outcome of a save is reported."""
 
 import logging
 from pathlib import Path
 
 import pytest
 
-from dstrain.checkpoint.saver import Outcome
+from dstrain.checkpoint.saver import SaveOutcome
 from dstrain.config.machine import Checkpoint
 from dstrain.data.plan import Position
 from dstrain.training.hooks.checkpoint import CheckpointHook
@@ -14,24 +14,24 @@ from tests.unit.training.training_cases import Recorder, build_step, endless
 
 
 class Saves:
-    """A saver that notes what it is asked, and whose saves end when they are waited for."""
+    """A saver that records its calls, and whose saves end when they are waited for."""
 
     def __init__(self, *, problem: str | None = None) -> None:
         self.calls: list[object] = []
         self.problem = problem
-        self.in_flight: list[Outcome] = []
+        self.in_flight: list[SaveOutcome] = []
 
-    def save(self, progress: Progress) -> list[Outcome]:
+    def save(self, progress: Progress) -> list[SaveOutcome]:
         before = self.finish()
         self.calls.append(progress)
         directory = None if self.problem else Path(f"step-{progress.step}")
-        self.in_flight = [Outcome(progress.step, directory, self.problem)]
+        self.in_flight = [SaveOutcome(progress.step, directory, self.problem)]
         return before
 
-    def poll(self) -> list[Outcome]:
+    def poll(self) -> list[SaveOutcome]:
         return []
 
-    def finish(self) -> list[Outcome]:
+    def finish(self) -> list[SaveOutcome]:
         self.calls += ["finish"] * len(self.in_flight)
         ended, self.in_flight = self.in_flight, []
         return ended
@@ -61,13 +61,13 @@ def test_saves_at_its_cadence_and_at_the_end_once(every_steps: int | None, saved
 
 
 @pytest.mark.parametrize(("background", "calls"), [(True, []), (False, ["finish"])])
-def test_saves_where_the_run_stands_and_waits_only_if_told_to(background: bool, calls: list[str]) -> None:
+def test_saves_the_present_progress_and_waits_only_without_background_saves(background: bool, calls: list[str]) -> None:
     hook, saves = build_hook(1, background=background)
     hook.on_step(build_step(4), Recorder().control)
     assert saves.calls == [Progress(4, Position(0, 4)), *calls]
 
 
-def test_a_request_is_met_once() -> None:
+def test_a_request_causes_one_save() -> None:
     hook, saves = build_hook(None)
     control = Recorder().control
     control.request_checkpoint()

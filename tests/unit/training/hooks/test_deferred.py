@@ -1,4 +1,4 @@
-"""Evaluations that are left to another job: what is written down, what is kept for them, and what a restart knows."""
+"""Evaluations that are left to another job: what is recorded, what is kept for them, and what survives a restart."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from tests.unit.training.training_cases import Recorder, alone, build_step, endl
 
 
 class Case:
-    """A hook whose run folder tells what `found` says."""
+    """A hook whose run folder has the evaluations in `found`."""
 
     def __init__(self, run_dir: Path, **changes: Any) -> None:
         self.found = ScoredElsewhere(None, [])
@@ -29,7 +29,7 @@ class Case:
         self.rehearsals += 1
 
     def run(self, first: int, last: int) -> list[int]:
-        """Steps after which a checkpoint was asked for."""
+        """Steps after which a checkpoint was requested."""
         asked = []
         for step in range(first, last + 1):
             self.recorder.control.checkpoint_requested = False
@@ -39,7 +39,7 @@ class Case:
         return asked
 
 
-def test_what_is_due_is_written_down_with_its_loss_and_its_checkpoint_is_saved(tmp_path: Path) -> None:
+def test_a_deferred_evaluation_is_recorded_with_its_loss_and_its_checkpoint_is_saved(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=15)
     case.hook.on_start(Progress(0, Position(0, 0)), case.recorder.control)
     assert case.rehearsals == 1
@@ -49,21 +49,21 @@ def test_what_is_due_is_written_down_with_its_loss_and_its_checkpoint_is_saved(t
     assert case.recorder.rows[1]["train_loss"] == pytest.approx(sum(range(16, 31)) / 150)
 
 
-def test_the_weights_of_the_best_and_of_what_is_due_are_kept(tmp_path: Path) -> None:
+def test_the_weights_of_the_best_and_of_pending_evaluations_are_kept(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
     case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [20])
     case.run(1, 30)
     assert (case.hook.best, sorted(case.hook.kept_steps)) == ({"step": 10, "value": 5.0}, [10, 20])
 
 
-def test_many_that_wait_are_warned_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_many_pending_evaluations_cause_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     case = Case(tmp_path, evaluation__every_steps=5)
     case.found = ScoredElsewhere(None, [5, 10, 15, 20])
     case.run(1, 40)
     assert caplog.text.count("4 evaluations are pending") == 1
 
 
-def test_either_hook_goes_on_from_the_others_state(tmp_path: Path) -> None:
+def test_each_hook_resumes_from_the_state_of_the_other(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
     case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [])
     case.run(1, 14)

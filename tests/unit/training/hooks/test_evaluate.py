@@ -1,4 +1,4 @@
-"""When the model is scored, which score is the best, when scores stop improving; and all of it over a restart."""
+"""When the model is scored, which score is the best, and when scores stop improving; also after a restart."""
 
 import json
 import math
@@ -22,7 +22,7 @@ SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 
 
 class Scorer:
-    """Gives the next of some values as the score, and notes how it was asked."""
+    """Returns the next of some values as the score, and records its calls."""
 
     def __init__(self, values: Iterable[float], *, metric: str) -> None:
         self.values = iter(values)
@@ -46,7 +46,7 @@ class Scorer:
 
 
 class Case:
-    """A hook with everything around it."""
+    """A hook and everything that it needs."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Case:
         return self
 
     def run(self, first: int, last: int, *, before: Callable[[int], None] = lambda step: None) -> "Case":
-        """Steps of a tenth of an epoch, until one asks to stop."""
+        """Takes steps of a tenth of an epoch, until a stop is requested."""
         for step in range(first, last + 1):
             self.step = step
             before(step)
@@ -127,7 +127,9 @@ def test_a_new_run_rehearses_the_evaluation_without_a_score(
     assert case.hook.best is None
 
 
-def test_a_row_says_what_the_score_needs_and_the_loss_since_the_last_one(tmp_path: Path) -> None:
+def test_a_row_has_what_is_needed_to_interpret_the_score_and_the_training_loss_since_the_last_one(
+    tmp_path: Path,
+) -> None:
     case = Case(tmp_path, evaluation__every_steps=2).run(1, 4)
     row = case.recorder.rows[1]
     assert (row["kind"], row["step"], row["epoch"]) == ("eval", 4, 0.4)
@@ -152,7 +154,7 @@ def test_a_row_says_what_the_score_needs_and_the_loss_since_the_last_one(tmp_pat
         ("bleu", [math.nan, 0.0, math.nan], {"step": 2, "value": 0.0}, [1, 2]),
     ],
 )
-def test_the_best_is_kept_and_of_equals_the_older(
+def test_the_best_evaluation_is_kept_and_the_older_of_equal_ones(
     metric: str, values: list[float], best: dict[str, float], exported: list[int], tmp_path: Path
 ) -> None:
     case = Case(tmp_path, values=values, metric=metric, evaluation__every_steps=1).run(1, 3)
@@ -210,7 +212,7 @@ VALUES = [float((7 * i) % 11) for i in range(TOTAL_STEPS)]
 
 @pytest.mark.parametrize("cadence", CADENCES)
 @pytest.mark.parametrize("stopped_at", [1, 2, 3, 6, 7, 8, 39, TOTAL_STEPS])
-def test_a_run_interrupted_anywhere_gives_the_rows_and_the_best_of_the_straight_run(
+def test_a_run_interrupted_anywhere_has_the_rows_and_the_best_of_the_straight_run(
     stopped_at: int, cadence: dict[str, Any], tmp_path: Path
 ) -> None:
     straight = Case(tmp_path / "straight", values=VALUES, **cadence).start().run(1, TOTAL_STEPS)
@@ -234,13 +236,13 @@ def test_a_run_interrupted_anywhere_gives_the_rows_and_the_best_of_the_straight_
     assert first.exported + second.exported == straight.exported
 
 
-def test_a_run_told_to_stop_does_not_spend_its_last_minutes_on_an_evaluation(tmp_path: Path) -> None:
+def test_a_run_that_was_signalled_to_stop_does_not_spend_its_last_minutes_on_an_evaluation(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=1)
     case.recorder.control.request_stop("received SIGTERM", preempted=True)
     assert case.run(1, 1).score.asked == []
 
 
-def test_a_run_that_stopped_early_does_not_go_on_when_started_again(tmp_path: Path) -> None:
+def test_a_run_that_stopped_early_does_not_continue_when_it_is_started_again(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"training__early_stopping": {"patience": 1}, **STOPPING}
     first = Case(tmp_path, values=[2.0, 1.0], **changes).start().run(1, 2)
     assert first.recorder.control.stop_reason is not None
@@ -251,7 +253,7 @@ def test_a_run_that_stopped_early_does_not_go_on_when_started_again(tmp_path: Pa
     assert second.score.asked == []
 
 
-def test_an_evaluation_cut_short_by_a_signal_is_done_first_after_the_restart(tmp_path: Path) -> None:
+def test_an_evaluation_interrupted_by_a_signal_runs_first_after_the_restart(tmp_path: Path) -> None:
     straight = Case(tmp_path / "straight", evaluation__every_steps=5).start().run(1, 10)
     case = Case(tmp_path / "cut", evaluation__every_steps=5).start()
     case.score.cut_short = True
@@ -266,7 +268,7 @@ def test_an_evaluation_cut_short_by_a_signal_is_done_first_after_the_restart(tmp
     ]
 
 
-def test_the_best_asks_for_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> None:
+def test_the_best_evaluation_requests_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> None:
     values = [1.0, 0.5, 2.0]
     case = Case(tmp_path, values=values, evaluation__every_steps=5, checkpoint__every_steps=1000).start()
     asked = []
@@ -278,7 +280,7 @@ def test_the_best_asks_for_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> 
     assert [case.hook.scores_of(step) is not None for step in (10, 15, 16)] == [False, True, False]
 
 
-def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
+def test_hypotheses_that_cannot_be_written_cause_a_warning_and_do_not_stop_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*arguments: Any, **settings: Any) -> str:
@@ -290,7 +292,7 @@ def test_hypotheses_that_find_no_room_cost_a_warning_and_not_the_run(
     assert row["warnings"][-1] == "the hypotheses of step 5 could not be written: No space left on device"
 
 
-def test_an_evaluation_that_would_not_end_in_time_is_the_first_thing_after_the_restart(tmp_path: Path) -> None:
+def test_an_evaluation_that_would_not_finish_in_time_runs_first_after_the_restart(tmp_path: Path) -> None:
     clock = [0.0]
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
     case = Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start()
@@ -310,7 +312,7 @@ def test_an_evaluation_that_would_not_end_in_time_is_the_first_thing_after_the_r
     assert after.start(20).evaluated == [20]
 
 
-def test_how_long_evaluations_take_is_learned(tmp_path: Path) -> None:
+def test_the_duration_of_evaluations_is_measured(tmp_path: Path) -> None:
     walltime = WallTime(None, reserve_seconds=0.0, now=lambda: 0.0)
     Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start().run(1, 10)
     assert walltime.durations["evaluation"] > 0.0

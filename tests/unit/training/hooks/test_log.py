@@ -1,4 +1,4 @@
-"""Rows of the log: what they sum, how they survive a restart, and what is seen on a terminal and off it."""
+"""Rows of the log: what they sum, how they survive a restart, and what is shown with and without a terminal."""
 
 import io
 import json
@@ -42,7 +42,7 @@ def run(hook: LogHook, steps: Iterable[int], *, start: int = 0, **changes: Any) 
     return recorder.rows
 
 
-def test_rows_come_at_the_cadence_and_at_the_end() -> None:
+def test_rows_are_written_at_the_cadence_and_at_the_end() -> None:
     hook, _ = build_hook()
     assert [row["step"] for row in run(hook, range(1, 11))] == [3, 6, 9, 10]
 
@@ -59,7 +59,7 @@ def test_a_row_sums_its_own_interval() -> None:
     assert "seconds" not in second
 
 
-def test_a_row_gives_the_values_of_its_last_step_as_json() -> None:
+def test_a_row_has_the_values_of_its_last_step_as_json() -> None:
     hook, _ = build_hook(every_steps=1)
     result = StepResult(torch.tensor(5.0), torch.tensor(0.25), 2e-4, False)
     (row,) = run(hook, [4], result=result, loss_scale=128.0, skipped_steps=2)
@@ -84,7 +84,7 @@ def test_a_restart_in_the_middle_of_an_interval_changes_no_row(stopped_at: int) 
     assert rows == expected
 
 
-def test_off_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixture) -> None:
     hook, screen = build_hook()
     with caplog.at_level(logging.INFO):
         run(hook, range(1, 11))
@@ -98,7 +98,7 @@ def test_off_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixture) 
     assert "ETA" not in caplog.messages[3]
 
 
-def test_on_a_terminal_a_bar_stands_in_for_the_lines(caplog: pytest.LogCaptureFixture) -> None:
+def test_on_a_terminal_a_progress_bar_replaces_the_lines(caplog: pytest.LogCaptureFixture) -> None:
     hook, screen = build_hook(terminal=True)
     with caplog.at_level(logging.INFO):
         run(hook, range(1, 11))
@@ -108,7 +108,7 @@ def test_on_a_terminal_a_bar_stands_in_for_the_lines(caplog: pytest.LogCaptureFi
     assert "loss 10.0000" in screen.getvalue()
 
 
-def test_only_the_first_rank_shows_anything(caplog: pytest.LogCaptureFixture) -> None:
+def test_only_rank_0_shows_anything(caplog: pytest.LogCaptureFixture) -> None:
     hook, screen = build_hook(terminal=True, rank=1)
     with caplog.at_level(logging.INFO):
         rows = run(hook, range(1, 11))
@@ -117,7 +117,7 @@ def test_only_the_first_rank_shows_anything(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_an_error_gives_the_terminal_back(started: bool) -> None:
+def test_an_error_restores_the_terminal(started: bool) -> None:
     hook, screen = build_hook(terminal=True)
     if started:
         run(hook, [1])
@@ -138,14 +138,14 @@ def skip_steps(hook: LogHook, pattern: str, *, start: int = 0) -> list[dict[str,
     return recorder.rows
 
 
-def test_a_row_gives_the_rate_of_skipped_steps_and_the_longest_streak_of_its_interval() -> None:
+def test_a_row_has_the_rate_of_skipped_steps_and_the_longest_streak_of_its_interval() -> None:
     hook, _ = build_hook(every_steps=4)
     rows = skip_steps(hook, "+--+---+++---+++++++")
     assert [row["skip_rate"] for row in rows] == [2 / 4, 5 / 8, 7 / 12, 8 / 16, 8 / 20]
     assert [row["halvings_in_a_row"] for row in rows] == [2, 3, 2, 3, 0]
 
 
-def test_several_skipped_steps_in_a_row_are_said_once_a_streak(caplog: pytest.LogCaptureFixture) -> None:
+def test_several_consecutive_skipped_steps_are_reported_once_per_streak(caplog: pytest.LogCaptureFixture) -> None:
     hook, _ = build_hook(every_steps=100)
     with caplog.at_level(logging.WARNING):
         skip_steps(hook, "--+--+")
@@ -157,14 +157,14 @@ def test_several_skipped_steps_in_a_row_are_said_once_a_streak(caplog: pytest.Lo
     assert "up to step 16" in second
 
 
-def test_an_alarm_without_any_applied_step_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_warning_before_any_applied_step_says_so(caplog: pytest.LogCaptureFixture) -> None:
     hook, _ = build_hook(every_steps=100)
     with caplog.at_level(logging.WARNING):
         skip_steps(hook, "---")
     assert "the last finite gradient norm was not known" in caplog.messages[0]
 
 
-def test_a_streak_goes_on_over_a_restart(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_streak_continues_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
     first, _ = build_hook(every_steps=100)
     skip_steps(first, "--")
     second, _ = build_hook(every_steps=4)

@@ -1,4 +1,4 @@
-"""A signal stops the run at a step boundary, on all ranks alike; real signals to this process."""
+"""A signal stops the run at a step boundary, at the same step on all ranks; real signals to this process."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ def _keep_handlers() -> Iterator[None]:
 
 @dataclass
 class Peers:
-    """The exchange of a rank whose peer brings `others` to every reduction."""
+    """Ranks as seen by one rank, whose peer contributes `others` to every reduction."""
 
     others: list[int]
     process: Any = field(default_factory=lambda: alone().process)
@@ -71,7 +71,7 @@ def test_a_rank_without_a_signal_stops_with_the_rank_that_has_one() -> None:
 
 
 @pytest.mark.parametrize("theirs", [0, int(signal.SIGUSR1), LAUNCHER_DIED])
-def test_both_ranks_give_the_same_reason(theirs: int) -> None:
+def test_both_ranks_have_the_same_reason(theirs: int) -> None:
     hook, recorder = start(Peers([theirs]))
     os.kill(os.getpid(), signal.SIGTERM)
     hook.on_step(build_step(1), recorder.control)
@@ -119,7 +119,7 @@ def test_the_end_of_the_allocation_stops_the_run_without_any_signal() -> None:
     assert recorder.control.preempted
 
 
-def test_an_evaluation_under_way_is_cut_short_while_a_save_still_fits() -> None:
+def test_a_running_evaluation_is_interrupted_while_there_is_still_time_to_save() -> None:
     clock = [0.0]
     walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: clock[0])
     walltime.record_duration("save", 100.0)
@@ -129,12 +129,12 @@ def test_an_evaluation_under_way_is_cut_short_while_a_save_still_fits() -> None:
     assert not hook.should_stop(is_stop_requested=lambda: False, request_stop=lambda: requested.append(True))
     clock[0] = 891.0
     assert hook.should_stop(is_stop_requested=lambda: False, request_stop=lambda: requested.append(True))
-    assert requested == [True]  # the other ranks hear of it
+    assert requested == [True]  # the other ranks are informed
     hook.agree(recorder.control)
     assert recorder.control.stop_reason == ALLOCATION_ENDS
 
 
-def test_what_was_learned_of_durations_survives_a_restart() -> None:
+def test_measured_durations_survive_a_restart() -> None:
     before, recorder = start(alone())
     before.on_step(build_step(1), recorder.control)
     walltime = endless()
@@ -143,7 +143,7 @@ def test_what_was_learned_of_durations_survives_a_restart() -> None:
     assert walltime.durations == {"step": 2.0}
 
 
-def test_steps_that_wait_for_a_compiler_say_nothing_of_those_after_them() -> None:
+def test_steps_that_wait_for_a_compiler_are_not_used_to_estimate_later_steps() -> None:
     walltime = endless()
     hook, recorder = start(alone(), walltime=walltime, num_slow_steps=2)
     for step, seconds in enumerate((40.0, 30.0, 2.0), start=1):

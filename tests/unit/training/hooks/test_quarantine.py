@@ -22,7 +22,7 @@ FAULT = Fault("loss", loss=math.nan)
 
 
 class Bench:
-    """A quarantine with a search that finds what it is told to."""
+    """A quarantine with a search that returns a given result."""
 
     def __init__(self, folder: Path, **training: Any) -> None:
         changes = {f"training__{name}": value for name, value in training.items()}
@@ -60,11 +60,11 @@ def test_a_row_is_left_out_and_listed_with_its_place_and_texts(tmp_path: Path) -
     assert [row.row for row in bench.quarantine.rows] == [3, 9, 4]
 
 
-def test_what_was_set_aside_survives_a_restart_and_is_listed_once(tmp_path: Path) -> None:
+def test_quarantined_rows_survive_a_restart_and_are_listed_once(tmp_path: Path) -> None:
     first = Bench(tmp_path)
     first.set_aside(3)
     saved = json.loads(json.dumps(first.quarantine.state()))
-    first.set_aside(5)  # after the checkpoint: the next process will meet it again
+    first.set_aside(5)  # after the checkpoint: the next process will find it again
     second = Bench(tmp_path)
     second.quarantine.load_state(saved)
     assert second.excluded == [3]
@@ -80,7 +80,7 @@ def test_a_run_without_faults_leaves_no_file(tmp_path: Path) -> None:
     assert not bench.path.exists()
 
 
-def test_as_many_rows_as_allowed_are_set_aside_and_not_one_more(tmp_path: Path) -> None:
+def test_no_more_rows_are_quarantined_than_allowed(tmp_path: Path) -> None:
     bench = Bench(tmp_path, max_quarantined_rows=3)
     bench.set_aside(1, 2)
     bench.set_aside(3)
@@ -100,7 +100,7 @@ def test_as_many_rows_as_allowed_are_set_aside_and_not_one_more(tmp_path: Path) 
     assert [line["row"] for line in bench.lines()] == [1, 2, 3]
 
 
-def test_none_allowed_stops_at_the_first(tmp_path: Path) -> None:
+def test_a_limit_of_zero_stops_at_the_first_bad_row(tmp_path: Path) -> None:
     with pytest.raises(TrainingFault, match="allows 0"):
         Bench(tmp_path, max_quarantined_rows=0).set_aside(1)
 
@@ -118,7 +118,7 @@ def test_none_allowed_stops_at_the_first(tmp_path: Path) -> None:
         (Fault("spike", loss=9.0, loss_limit=4.0), FaultCause(), "the loss is 9 per target token, over the limit of 4"),
     ],
 )
-def test_where_no_row_can_be_named_the_run_stops_with_what_is_known(
+def test_if_no_row_can_be_named_the_run_stops_with_what_is_known(
     tmp_path: Path, fault: Fault, finding: FaultCause, sentence: str
 ) -> None:
     bench = Bench(tmp_path)
@@ -147,7 +147,7 @@ def test_the_limit_is_a_multiple_of_the_mean_of_the_last_hundred_applied_losses(
     apply_steps(bench, [1.0, 2.0])
     assert bench.quarantine.loss_limit == pytest.approx(4.5)
     apply_steps(bench, [99.0], applied=False)
-    apply_steps(bench, [0.0])  # a step of fillers
+    apply_steps(bench, [0.0])  # a step that has only fillers
     assert bench.quarantine.loss_limit == pytest.approx(4.5)
     apply_steps(bench, [4.0] * 100)
     assert bench.quarantine.loss_limit == pytest.approx(12.0)

@@ -1,6 +1,7 @@
-"""Pieces of parameters from files of any number of ranks: what they cover is read, what they do not is refused."""
+"""The state of a run in files: shards of parameters written by any number of ranks, and the values beside them."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic_core import to_json
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError
 from dstrain.checkpoint.parts import write_tensors
-from dstrain.checkpoint.state import MASTER, SavedPieces, load_weights, open_pieces
+from dstrain.checkpoint.state import MASTER, STATE_FILE, RunState, SavedShards, load_state, load_weights, open_shards
 from tests.unit.checkpoint.checkpoint_cases import ignore, seal
 
 WHOLE = torch.arange(10, dtype=torch.float32)
@@ -32,13 +34,13 @@ def part(low: int, high: int) -> Tensor:
 
 def read(folder: Path, *, start: int, numel: int, kind: str = MASTER, name: str = "w") -> list[float]:
     flat = torch.full((numel,), -1.0)
-    with open_pieces(folder) as pieces:
-        pieces.fill(flat, kind=kind, name=name, start=start)
+    with open_shards(folder) as saved:
+        saved.fill(flat, kind=kind, name=name, start=start)
     return flat.tolist()
 
 
 @pytest.mark.parametrize(("start", "numel"), [(0, 10), (0, 3), (2, 5), (9, 1), (3, 0), (4, 4)])
-def test_any_part_is_put_together_from_pieces_of_other_bounds(start: int, numel: int, tmp_path: Path) -> None:
+def test_any_part_of_a_parameter_is_read_from_shards_with_other_bounds(start: int, numel: int, tmp_path: Path) -> None:
     write(
         tmp_path,
         {"master/w@0": part(0, 4), "master/w@7": part(7, 10)},
@@ -52,7 +54,7 @@ def test_any_part_is_put_together_from_pieces_of_other_bounds(start: int, numel:
     bounds=st.lists(st.integers(0, 10), max_size=6),
     window=st.tuples(st.integers(0, 10), st.integers(0, 10)).map(sorted),
 )
-def test_every_tiling_gives_back_the_parameter(bounds: list[int], window: list[int], tmp_path: Path) -> None:
+def test_every_split_into_shards_restores_the_parameter(bounds: list[int], window: list[int], tmp_path: Path) -> None:
     for path in tmp_path.iterdir():
         path.unlink()
     edges = sorted({0, 10, *bounds})
@@ -61,14 +63,14 @@ def test_every_tiling_gives_back_the_parameter(bounds: list[int], window: list[i
     assert read(tmp_path, start=low, numel=high - low) == WHOLE[low:high].tolist()
 
 
-def test_overlapping_pieces_are_read_once(tmp_path: Path) -> None:
+def test_overlapping_shards_are_read_once(tmp_path: Path) -> None:
     write(tmp_path, {"master/w@0": part(0, 6)}, {"master/w@2": part(2, 4)}, {"master/w@3": part(3, 10)})
     assert read(tmp_path, start=0, numel=10) == WHOLE.tolist()
     assert read(tmp_path, start=3, numel=6) == WHOLE[3:9].tolist()
 
 
 @pytest.mark.parametrize(
-    ("pieces", "start", "missing"),
+    ("shards", "start", "missing"),
     [
         ([(0, 4), (5, 10)], 0, "4 to 10"),
         ([(1, 10)], 0, "0 to 10"),
@@ -77,13 +79,15 @@ def test_overlapping_pieces_are_read_once(tmp_path: Path) -> None:
         ([], 0, "0 to 10"),
     ],
 )
-def test_a_gap_is_refused_by_name(pieces: list[tuple[int, int]], start: int, missing: str, tmp_path: Path) -> None:
-    write(tmp_path, {"master/other@0": part(0, 10)}, {f"master/w@{low}": part(low, high) for low, high in pieces})
+def test_a_gap_is_refused_with_the_missing_elements(
+    shards: list[tuple[int, int]], start: int, missing: str, tmp_path: Path
+) -> None:
+    write(tmp_path, {"master/other@0": part(0, 10)}, {f"master/w@{low}": part(low, high) for low, high in shards})
     with pytest.raises(CheckpointError, match=f"no master for elements {missing} of parameter w"):
         read(tmp_path, start=start, numel=10 - start)
 
 
-def test_kinds_and_names_are_kept_apart(tmp_path: Path) -> None:
+def test_kinds_and_parameter_names_are_not_confused(tmp_path: Path) -> None:
     names = ("w", "w.w", "encoder/w@x")
     tensors = {
         f"{kind}/{name}@0": torch.tensor([float(len(kind + name))]) for kind in ("master", "exp_avg") for name in names
@@ -94,7 +98,7 @@ def test_kinds_and_names_are_kept_apart(tmp_path: Path) -> None:
             assert read(tmp_path, start=0, numel=1, kind=kind, name=name) == [len(kind + name)]
 
 
-def test_a_missing_moment_is_refused_by_kind(tmp_path: Path) -> None:
+def test_a_missing_moment_is_refused_and_named(tmp_path: Path) -> None:
     write(tmp_path, {"master/w@0": part(0, 10)})
     with pytest.raises(CheckpointError, match="no exp_avg for elements 0 to 10 of parameter w"):
         read(tmp_path, start=0, numel=10, kind="exp_avg")
@@ -115,7 +119,7 @@ def test_files_of_other_kinds_are_not_opened(tmp_path: Path) -> None:
     assert read(tmp_path, start=0, numel=10) == WHOLE.tolist()
 
 
-def test_a_directory_without_a_manifest_holds_no_pieces(tmp_path: Path) -> None:
+def test_a_directory_without_a_manifest_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"master/w@0": part(0, 10)})
     (tmp_path / MANIFEST).unlink()
     with pytest.raises(CheckpointError, match=MANIFEST):
@@ -126,28 +130,38 @@ def test_a_directory_without_a_manifest_holds_no_pieces(tmp_path: Path) -> None:
     "key",
     ["w@0", "master/w", "master/@0", "master/w@", "master/w@-1", "master/w@1.0", "master/w@²", f"master/w@{'0' * 20}7"],
 )
-def test_a_name_that_is_no_piece_is_refused(key: str, tmp_path: Path) -> None:
+def test_a_tensor_name_that_is_not_of_a_shard_is_refused(key: str, tmp_path: Path) -> None:
     write(tmp_path, {key: part(0, 10)})
-    with pytest.raises(CheckpointError, match=r"weights-00000\.safetensors: .* is no piece"):
+    with pytest.raises(CheckpointError, match=r"weights-00000\.safetensors: .* is not the name of a shard"):
         read(tmp_path, start=0, numel=10)
 
 
 @pytest.mark.parametrize(
     "tensor", [torch.zeros(2, 2), torch.zeros(()), torch.zeros(4, dtype=torch.float64), torch.zeros(4).half()]
 )
-def test_a_piece_of_another_shape_or_type_is_refused(tensor: Tensor, tmp_path: Path) -> None:
+def test_a_shard_of_another_shape_or_type_is_refused(tensor: Tensor, tmp_path: Path) -> None:
     save_file({"master/w@0": tensor}, tmp_path / "weights-00000.safetensors")
     seal(tmp_path)
-    with pytest.raises(CheckpointError, match=r"'master/w@0' has shape .* pieces are flat and F32"):
+    with pytest.raises(CheckpointError, match=r"'master/w@0' has shape .* shards are flat and F32"):
         read(tmp_path, start=0, numel=4)
 
 
-def test_a_checkpoint_without_files_holds_nothing() -> None:
+def test_a_checkpoint_without_files_has_no_parameters() -> None:
     with ExitStack() as stack, pytest.raises(CheckpointError, match="parameter w"):
-        SavedPieces([], stack=stack).fill(torch.empty(1), kind=MASTER, name="w", start=0)
+        SavedShards([], stack=stack).fill(torch.empty(1), kind=MASTER, name="w", start=0)
 
 
-def test_weights_are_loaded_in_their_shape(tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_survive_in_the_state(tmp_path: Path) -> None:
+    state = RunState(
+        step=40, epoch=2, step_in_epoch=5, cut={}, data={}, loss_scaler={"low": float("-inf"), "lost": float("nan")}
+    )
+    (tmp_path / STATE_FILE).write_bytes(to_json(asdict(state), inf_nan_mode="constants"))
+    scaler = load_state(tmp_path).loss_scaler
+    assert scaler["low"] == float("-inf")
+    assert scaler["lost"] != scaler["lost"]
+
+
+def test_weights_are_loaded_in_the_shape_of_the_parameter(tmp_path: Path) -> None:
     write(tmp_path, {"master/weight@0": part(0, 4), "master/bias@0": part(8, 10)}, {"master/weight@4": part(4, 6)})
     module = nn.Linear(3, 2)
     load_weights(tmp_path, module=module)

@@ -1,0 +1,53 @@
+"""Values from the files of a run folder: every error names the file and line."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter
+
+from dstrain.run_folder.layout import EXPORTED_STEP
+from dstrain.run_folder.reading import RunFolderError, parse_json, read_exported_step, validate
+
+
+def test_a_line_of_json_is_parsed() -> None:
+    assert parse_json(b'{"step": 3, "scores": [1.5, null]}', where="metrics.jsonl:1") == {
+        "step": 3,
+        "scores": [1.5, None],
+    }
+
+
+@pytest.mark.parametrize("line", [b'{"step":', b"", b"\xff"])
+def test_a_line_that_is_not_json_is_an_error_with_its_place_and_content(line: bytes) -> None:
+    with pytest.raises(RunFolderError, match=r"^metrics\.jsonl:7: not JSON \(.*; correct or remove the line") as caught:
+        parse_json(line, where="metrics.jsonl:7")
+    assert repr(line) in str(caught.value)
+
+
+def test_of_a_long_line_only_the_beginning_is_shown() -> None:
+    with pytest.raises(RunFolderError) as caught:
+        parse_json(b"x" * 10_000, where="metrics.jsonl:7")
+    assert len(str(caught.value)) < 300
+
+
+def test_a_value_of_the_right_type_is_returned() -> None:
+    assert validate(TypeAdapter(dict[str, int]), value={"step": 3}, where="run.json") == {"step": 3}
+
+
+def test_every_fault_of_a_value_is_named() -> None:
+    with pytest.raises(RunFolderError, match=r"^run\.json: a\.0: .* integer.*; b\.1: .* integer"):
+        validate(TypeAdapter(dict[str, list[int]]), value={"a": ["x"], "b": [1, "y"]}, where="run.json")
+    with pytest.raises(RunFolderError, match=r"^run\.json: value: "):
+        validate(TypeAdapter(int), value="x", where="run.json")
+
+
+def test_the_step_of_a_model_folder_is_read(tmp_path: Path) -> None:
+    (tmp_path / EXPORTED_STEP).write_text('{"step": 12}\n')
+    assert read_exported_step(tmp_path) == 12
+    assert read_exported_step(tmp_path / "nowhere") is None
+
+
+@pytest.mark.parametrize("content", [None, "", "{}", "[]", '{"step": null}', '{"step": "x"}'])
+def test_a_folder_that_does_not_name_its_step_has_none(content: str | None, tmp_path: Path) -> None:
+    if content is not None:
+        (tmp_path / EXPORTED_STEP).write_text(content)
+    assert read_exported_step(tmp_path) is None
