@@ -23,7 +23,7 @@ class Watchdog(Section):
 
 
 class Machine(Section):
-    """How the recipe is computed. Nothing here changes what is learned, beyond rounding."""
+    """How the recipe is computed. Nothing here changes what is learned, beyond rounding and the random numbers of dropout."""
 
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """DeepSpeed ZeRO stage. 0 keeps everything on every rank; 1 shards optimizer state, 2 also gradients, 3 also
