@@ -11,11 +11,11 @@ import pytest
 
 from dstrain import train
 from dstrain.attempt.lease import LeaseHeld
-from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.train import main, show_command
+from tests.unit.cluster.process_cases import build_process
 
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch" / "train.py"
@@ -26,18 +26,6 @@ VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
-
-
-def build_process(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> ProcessInfo:
-    return ProcessInfo(
-        rank=rank,
-        local_rank=rank,
-        world_size=world_size,
-        master_address="127.0.0.1",
-        master_port=1,
-        launcher=launcher,
-        local_world_size=world_size,
-    )
 
 
 def run_launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -12,23 +12,11 @@ from dstrain.attempt import failure
 from dstrain.attempt.failure import newest_report, report_failure
 from dstrain.attempt.lease import LeaseHeld
 from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
-from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.errors import PeerLost, UserError
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
-
-
-def build_process(launcher: str = "python", *, rank: int = 0, world_size: int = 1) -> ProcessInfo:
-    return ProcessInfo(
-        rank=rank,
-        local_rank=rank,
-        world_size=world_size,
-        master_address="127.0.0.1",
-        master_port=1,
-        launcher=launcher,
-        local_world_size=world_size,
-    )
+from tests.unit.cluster.process_cases import build_process
 
 
 def report(error: Exception, tmp_path: Path, *, rank: int, world_size: int = 2, is_restart: bool = False) -> int:
