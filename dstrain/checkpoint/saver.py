@@ -15,9 +15,9 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from dstrain.checkpoint.disk_space import SPARE_BYTES
 from dstrain.checkpoint.manifest import CheckpointError, FileEntry, Manifest
 from dstrain.checkpoint.parts import write_blocks, write_tensors
-from dstrain.checkpoint.room import SPARE_BYTES
 from dstrain.checkpoint.state import STATE_FILE, HostBuffers, RunState, Snapshot, take_snapshot, with_engine_state
 from dstrain.checkpoint.store import (
     CheckpointName,

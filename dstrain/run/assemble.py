@@ -9,8 +9,8 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from dstrain.attempt.attempt import Attempt
+from dstrain.checkpoint.disk_space import check_disk_space, plan_disk_space
 from dstrain.checkpoint.resume import Resume, TrainingInputs, find_resume
-from dstrain.checkpoint.room import check_room, plan_room
 from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
 from dstrain.checkpoint.store import checkpoint_dirs
@@ -108,7 +108,7 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     warnings: list[str] = []
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
     if ranks.rank == 0:
-        _check_room(config, model=model)
+        _check_disk_space(config, model=model)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(model)
     if config.machine.compile:
@@ -184,20 +184,20 @@ def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume 
     )
 
 
-def _check_room(config: RunConfig, *, model: PreTrainedModel) -> None:
+def _check_disk_space(config: RunConfig, *, model: PreTrainedModel) -> None:
     folder, keep_last = RunFolder(Path(config.run_dir)), config.checkpoint.keep_last
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
-    needed = plan_room(
+    needed = plan_disk_space(
         num_parameters=sum(parameter.numel() for parameter in model.parameters()),
         num_moments=len(MOMENTS[config.training.optimizer]),
         keep_last=keep_last,
         model_bytes=4 if config.precision == "fp32" else 2,
         num_saved=len(checkpoint_dirs(folder.checkpoints)),
     )
-    check_room(folder.path, num_bytes=needed, keep_last=keep_last)
+    check_disk_space(folder.path, num_bytes=needed, keep_last=keep_last)
 
 
 def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:

@@ -13,7 +13,7 @@ MODELS = 2
 """Exported model folders of a run: best and final. While one is replaced, both its versions exist."""
 
 
-def plan_room(*, num_parameters: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int) -> int:
+def plan_disk_space(*, num_parameters: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int) -> int:
     """Bytes needed besides the `num_saved` existing checkpoints: for one checkpoint more than are kept, and for the models.
 
     Checkpoints of weights only, kept at a cadence, are not counted; a save that finds no room is skipped.
@@ -24,7 +24,7 @@ def plan_room(*, num_parameters: int, num_moments: int, keep_last: int, model_by
     return checkpoint * missing + weights_of_best + num_parameters * model_bytes * (MODELS + 1) + SPARE_BYTES
 
 
-def check_room(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
+def check_disk_space(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:
     """Check that the file system of a run folder has room for the run.
 
     Raises:
