@@ -94,7 +94,7 @@ def test_stages_are_reported_as_they_are_reached(tmp_path: Path, monkeypatch: py
     sizes: dict[str, int] = {}
 
     def on_stage(stage: str) -> None:
-        assert stage not in sizes, "told twice"
+        assert stage not in sizes, "reported twice"
         sizes[stage] = path.stat().st_size if path.exists() else 0
 
     entry = write_tensors({"a": numbers(10)}, path=path, on_stage=on_stage)
