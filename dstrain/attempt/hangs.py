@@ -191,7 +191,12 @@ def _request_stacks(records: list[RankRecord], *, scene: Scene) -> None:
     for record in records:
         _send_signal(record, STACKS_SIGNAL)
     deadline = time.monotonic() + STACKS_SECONDS
-    while time.monotonic() < deadline and not all(_load_stacks(record.rank, scene=scene) for record in records):
+    before: list[int] = []
+    while time.monotonic() < deadline:
+        sizes = [len(_load_stacks(record.rank, scene=scene)) for record in records]
+        if all(sizes) and sizes == before:  # no longer growing: the rank is killed next, and would not finish
+            return
+        before = sizes
         time.sleep(0.05)
 
 

@@ -137,7 +137,7 @@ def test_a_signal_ends_a_running_evaluation_which_runs_first_after_the_restart(
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("preempted", EXIT_PREEMPTED)
     assert f"received {number.name}" in outcome.message
-    assert "s later, after the step under way and a save" in torture.printed(config)
+    assert "s later, after the current step and a save" in torture.printed(config)
     assert launch(config) == BOTH
     assert torture.fingerprint(config) == torture.fingerprint(straight)
 

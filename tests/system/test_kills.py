@@ -60,7 +60,7 @@ def test_the_card_of_a_run_killed_five_times_says_so_in_one_section_and_nowhere_
         (tmp_path / name / "run" / "README.md").read_text().replace(f"{tmp_path}/{name}", "FOLDER")
         for name in ("a", "b")
     ]
-    restarts = [section_of(card, title="Restarts") for card in cards]
+    restarts = [section_of(card, title="Attempts") for card in cards]
     assert "- Resumed: never" in restarts[0]
     assert "- Resumed: 5 times" in restarts[1]
     rest = [

@@ -131,7 +131,7 @@ def test_a_killed_run_resumes_from_its_newest_checkpoint(tmp_path: Path) -> None
     again = start([sys.executable, *TRAIN], folder=tmp_path, extra=("checkpoint.every_steps=5",))
     printed, _ = again.communicate(timeout=300)
     assert again.returncode == 0, printed
-    assert "going on from" in printed
+    assert "resuming from" in printed
 
 
 def test_a_debug_run_memorises_a_few_rows(tmp_path: Path) -> None:
