@@ -125,7 +125,7 @@ def test_members_that_are_warned_resume_and_do_not_affect_other_members(tmp_path
 @pytest.mark.parametrize(
     ("options", "log", "message"),
     [
-        (("--array=7",), "job-7.log", "{sweep} has members 0 to 1, and none 7: submit it with --array=0-1"),
+        (("--array=7",), "job-7.log", "{sweep} has members 0 to 1, not 7: submit it with --array=0-1"),
         (
             (),
             None,
