@@ -32,7 +32,9 @@ _OUTCOME = TypeAdapter(RunOutcome)
 
 
 def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
-    """Replace the outcome of a run; on a full disk the older one stays."""
+    """Replace the outcome of a run; on a full disk the older one stays. A folder that was removed is not made again."""
+    if not run_dir.is_dir():
+        return
     values = asdict(outcome) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError):
         write_file(RunFolder(run_dir).outcome, json.dumps(values, indent=1) + "\n")

@@ -32,7 +32,7 @@ def validate(adapter: TypeAdapter[Any], *, value: Any, where: str) -> Any:
 
 
 def read_exported_step(folder: Path) -> int | None:
-    """The step whose weights a model folder holds; None if there is no such folder or it does not say."""
+    """The step whose weights a model folder holds; None if the folder does not exist or does not name it."""
     try:
         return int(json.loads((folder / EXPORTED_STEP).read_bytes())["step"])
     except (OSError, ValueError, KeyError, TypeError):

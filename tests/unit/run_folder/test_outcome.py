@@ -45,3 +45,8 @@ def test_a_failure_does_not_replace_an_outcome_of_another_attempt_or_of_a_finish
 ) -> None:
     write_outcome(tmp_path, before)
     assert end_badly(tmp_path, attempt=attempt) == after
+
+
+def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
+    write_outcome(tmp_path / "moved", RunOutcome("failed", 1))
+    assert not (tmp_path / "moved").exists()
