@@ -99,7 +99,7 @@ def _check_without_run(options: argparse.Namespace) -> None:
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
         raise UserError(
-            f"{name}: there is no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
+            f"{name}: no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
         )
     config = RunFolder(folder).config.name
     if given := [option for option in ("step", "name", "pending") if getattr(options, option)]:

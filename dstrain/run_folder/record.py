@@ -172,7 +172,7 @@ def load_record(run_dir: Path) -> RunRecord:
     """
     folder = RunFolder(run_dir)
     if not run_dir.is_dir():
-        raise RunFolderError(f"{run_dir}: there is no such folder; give the run folder that `output_dir` names")
+        raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
     config = load_config(str(_existing(folder.config)))
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))

@@ -189,7 +189,7 @@ def _key_problem(key: str, *, refused: Sequence[str]) -> str | None:
         return None
     if key == "output_dir":
         return "every member has its own folder in the sweep's `output_dir`: change that one"
-    return "names the model card and cannot be varied; members are distinguished by their run folders"
+    return "names the model card and cannot be varied; each member has its own run folder"
 
 
 def _typed_problem(text: str, *, sweep: Sweep) -> Problem | None:

@@ -14,7 +14,7 @@ def test_what_cannot_be_scored_ends_with_a_message_and_nothing_is_loaded(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([f"{tmp_path}/absent", "--config", "debug"]) == EXIT_USAGE
-    assert capsys.readouterr().err.startswith(f"{tmp_path}/absent: there is no such folder")
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/absent: no such folder")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -86,7 +86,7 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
         (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
-        (["{run}/absent", "--config", "debug"], "{run}/absent: there is no such folder"),
+        (["{run}/absent", "--config", "debug"], "{run}/absent: no such folder"),
     ],
 )
 def test_what_cannot_be_scored_is_refused(arguments: list[str], message: str, run: Path) -> None:
