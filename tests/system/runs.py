@@ -7,16 +7,23 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.config.schema import RunConfig
-from dstrain.tasks.demo.rows import demo_rows
+from dstrain.tasks.demo.rows import DemoRow, demo_rows
 from tests.distributed.ranks import start_ranks
 from tests.distributed.steps import change
 
 NUM_TRAIN, NUM_EVAL = 120, 21
+
+
+@cache
+def first_rows(task: Literal["translation", "parsing"], *, split: str, number: int) -> tuple[DemoRow, ...]:
+    """The first rows of a demo's split, of which all must be drawn, in a second."""
+    return tuple(demo_rows(task, split=split)[:number])
 
 
 def write_pairs(folder: Path) -> tuple[str, str]:
@@ -24,7 +31,7 @@ def write_pairs(folder: Path) -> tuple[str, str]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for split, number in (("train", NUM_TRAIN), ("eval", NUM_EVAL)):
-        rows = demo_rows("translation", split=split)[:number]  # type: ignore[arg-type]
+        rows = first_rows("translation", split=split, number=number)
         path = folder / f"{split}.tsv"
         path.write_text("".join(f"{row.source}\t{row.target}\n" for row in rows))
         paths.append(str(path))

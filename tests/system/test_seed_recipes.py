@@ -12,8 +12,7 @@ from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
-from dstrain.tasks.demo.rows import demo_rows
-from tests.system.runs import train, write_pairs
+from tests.system.runs import first_rows, train, write_pairs
 
 SECTIONS = [
     "## Model description",
@@ -94,7 +93,7 @@ def test_ko_en_m2m(tmp_path: Path) -> None:
 def test_mt5_pointer_mtop(tmp_path: Path) -> None:
     paths = []
     for split, number in (("train", 600), ("eval", 12)):
-        rows: list[Any] = demo_rows("parsing", split=split)[:number]  # type: ignore[arg-type]
+        rows = first_rows("parsing", split=split, number=number)
         path = tmp_path / f"{split}.tsv"
         path.write_text("".join(f"{row.source}\t{row.target}\n" for row in rows))
         paths.append(path)

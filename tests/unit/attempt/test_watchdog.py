@@ -69,7 +69,11 @@ def leave():
 
 limits = dict.fromkeys(PHASE_LIMITS.values(), 0.0) | {"step": limit}
 dog = watchdog.start_watchdog(
-    phases, run_dir=run_dir, local_ranks=range(int(sys.argv[5])), limits=limits, timing=watchdog.Timing(check_seconds=0.05)
+    phases,
+    run_dir=run_dir,
+    local_ranks=range(int(sys.argv[5])),
+    limits=limits,
+    timing=watchdog.Timing(check_seconds=0.05, grace_seconds=2.0),
 )
 globals()[behaviour]()
 dog.stop()
@@ -293,10 +297,10 @@ def test_a_rank_that_records_why_it_ends_is_not_lost(start_ranks: Callable[[int]
 
 def test_a_rank_whose_process_was_suspended_has_not_hung(start_ranks: Callable[[int], Ranks]) -> None:
     ranks = start_ranks(1)
-    ranks.start(0, "wait_for_others", limit=5.0)
+    ranks.start(0, "wait_for_others", limit=3.0)
     ranks.processes[0].send_signal(signal.SIGSTOP)
     wait_until(lambda: ranks.state(0) == "T")
-    time.sleep(5.5)
+    time.sleep(3.5)
     stopped = time.time()
     ranks.processes[0].send_signal(signal.SIGCONT)
     # its watchdog has checked since it was resumed

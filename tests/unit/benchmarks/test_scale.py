@@ -20,7 +20,7 @@ from tests.benchmarks.scale import Unit, build_loader, build_plan, share_step, w
 from tests.benchmarks.scale_run import KEEP_LAST, Folder, crossed, write_run
 
 NUM_RANKS = 512
-NUM_ROWS = 10_000_000
+NUM_ROWS = 4_000_000
 
 
 class Counted(np.ndarray[Any, Any]):
@@ -74,7 +74,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TokenSet]:
 
 
 def test_every_row_of_an_epoch_reaches_one_of_512_ranks_once(tokens: TokenSet) -> None:
-    plan = build_plan(tokens, unit="target_tokens", batch_size=2_097_152, num_rows=8 * WINDOW_ROWS + 1)
+    plan = build_plan(tokens, unit="target_tokens", batch_size=2_097_152, num_rows=3 * WINDOW_ROWS + 1)
     times = np.zeros(plan.num_rows, dtype=np.uint8)
     num_steps = plan.num_steps(0)
     for step in range(num_steps):

@@ -332,7 +332,7 @@ def test_weights_with_changed_bytes_are_read_or_refused(data: st.DataObject, tmp
     read_weights(tmp_path)
 
 
-NUM = 50_000
+NUM = 20_000
 BOMBS: dict[str, dict[str, Any]] = {
     "lists in the recipe": {"recipe": {"a": [[]] * NUM * 4}},
     "numbers for files": {"files": [0] * NUM * 4},

@@ -144,21 +144,23 @@ def train(
     return drive
 
 
-def test_a_power_cut_at_any_operation_loses_at_most_the_save_in_flight(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    drive = train(tmp_path, patch=monkeypatch)
+@pytest.fixture(scope="module")
+def drive(tmp_path_factory: pytest.TempPathFactory) -> Drive:
+    """A run as the store writes it, whose power was cut after every operation."""
+    return train(tmp_path_factory.mktemp("drive"), patch=pytest.MonkeyPatch())
+
+
+def test_a_power_cut_at_any_operation_loses_at_most_the_save_in_flight(drive: Drive) -> None:
     assert drive.valid == [10, 20, 30, 60, 70]
     assert drive.num_cuts > 400
     left = {
         parse_checkpoint_name(path): verify_checkpoint(path).content
-        for path in checkpoint_dirs(tmp_path / "disk/run/checkpoints")
+        for path in checkpoint_dirs(drive.folder.parent / "disk/run/checkpoints")
     }
     assert left == {CheckpointName(70, 1): "full", CheckpointName(60, 1): "full", CheckpointName(20, 1): "weights"}
 
 
-def test_what_pruning_has_removed_stays_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    drive = train(tmp_path, patch=monkeypatch)
+def test_what_pruning_has_removed_stays_removed(drive: Drive) -> None:
     assert drive.disk is not None
     for image in drive.disk.images():
         write_image(image, folder=drive.folder)

@@ -17,7 +17,9 @@ PATIENCE_SECONDS = 60.0
 RANK = """
 import os, sys, threading
 from pathlib import Path
+from dstrain.cluster import launcher as watched
 from dstrain.cluster.launcher import find_launcher, watch_launcher
+watched.CHECK_SECONDS = 0.1
 launcher, folder = sys.argv[1], Path(sys.argv[2])
 died = threading.Event()
 watch_launcher(find_launcher(launcher), on_death=died.set)
@@ -74,7 +76,7 @@ def test_the_death_of_a_launcher_is_noticed(
 
 @pytest.mark.parametrize("launcher", ["python", "srun", "environment"])
 def test_other_launchers_are_not_watched(launcher: str, tmp_path: Path, started: list[int]) -> None:
-    outermost = start_rank(launcher, folder=tmp_path, depth=1, wait_seconds=2.5)
+    outermost = start_rank(launcher, folder=tmp_path, depth=1, wait_seconds=1.0)
     rank = int(wait_for(tmp_path / "rank"))
     started += [rank, outermost.pid]
     outermost.kill()
@@ -83,7 +85,7 @@ def test_other_launchers_are_not_watched(launcher: str, tmp_path: Path, started:
 
 
 def test_a_launcher_that_lives_is_not_reported(tmp_path: Path) -> None:
-    outermost = start_rank("torchrun", folder=tmp_path, depth=1, wait_seconds=2.5)
+    outermost = start_rank("torchrun", folder=tmp_path, depth=1, wait_seconds=1.0)
     assert outermost.wait(PATIENCE_SECONDS) == 0
     assert wait_for(tmp_path / "end") == "unnoticed"
 
