@@ -20,7 +20,7 @@ from tests.benchmarks.scale import Unit, build_loader, build_plan, share_step, w
 from tests.benchmarks.scale_run import KEEP_LAST, Folder, crossed, write_run
 
 NUM_RANKS = 512
-NUM_ROWS = 4_000_000
+NUM_ROWS = 5_000_000
 
 
 class Counted(np.ndarray[Any, Any]):
