@@ -50,21 +50,21 @@ def change(values: dict[str, Any], changes: dict[str, Any]) -> RunConfig:
     return RunConfig.model_validate(values)
 
 
-def build_model(kind: str, *, dropout: float) -> PreTrainedModel:
-    """A random model of two layers, the same on every call."""
+def build_model(kind: str, *, dropout: float, num_layers: int = 2) -> PreTrainedModel:
+    """A random model with as many layers on each side, the same on every call."""
     torch.manual_seed(0)
     if kind == "mt5":
         return MT5ForConditionalGeneration(
             MT5Config(
-                vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=dropout,
+                vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_heads=4, dropout_rate=dropout,
                 pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
             )
         )  # fmt: skip
     return M2M100ForConditionalGeneration(
         M2M100Config(
-            vocab_size=VOCABULARY, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
-            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
-            dropout=dropout, attention_dropout=0.0, activation_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+            vocab_size=VOCABULARY, d_model=32, encoder_layers=num_layers, decoder_layers=num_layers,
+            encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
+            max_position_embeddings=64, dropout=dropout, attention_dropout=0.0, activation_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
             pad_token_id=PAD, eos_token_id=EOS, bos_token_id=0, decoder_start_token_id=EOS,
         )
     )  # fmt: skip
@@ -144,9 +144,9 @@ def plain_loop(
     return losses, norms, {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
-def build_loss(kind: str, *, dropout: float) -> Seq2SeqLoss:
+def build_loss(kind: str, *, dropout: float, num_layers: int = 2) -> Seq2SeqLoss:
     """The loss module around `build_model`."""
-    return Seq2SeqLoss(build_model(kind, dropout=dropout), label_smoothing=0.0)
+    return Seq2SeqLoss(build_model(kind, dropout=dropout, num_layers=num_layers), label_smoothing=0.0)
 
 
 class IdEncoder:

@@ -23,10 +23,10 @@ from tests.distributed.saving import resume_optimizer, resume_weights, save_now,
 from tests.distributed.steps import EOS, PAD, build_config, build_loss, build_rows
 
 NUM_ROWS, BATCH_SIZE = 60, 7
-SAVED_STEP, NEXT_STEPS = 4, 10
+SAVED_STEP, NEXT_STEPS = 4, 7
 TOTAL_STEPS = SAVED_STEP + NEXT_STEPS
 BF16_RELATIVE = 1e-3
-"""Largest relative difference of a loss after ten steps in bf16: other partitions add gradients of 8 bits in another order."""
+"""Largest relative difference of a loss after these steps in bf16: other partitions add gradients of 8 bits in another order."""
 
 APART = ((0, 1, 2), (3,))
 """Stages that resume in separate processes: after ZeRO-3 a process computes linear layers differently, visibly so in bf16."""
@@ -97,7 +97,7 @@ def build(ranks: Ranks, *, precision: str, stage: int, saved: Path | None) -> An
     from dstrain.engine.engine import build_engine
 
     config = build_config(precision=precision, machine__zero_stage=stage, training__max_steps=TOTAL_STEPS)
-    module = build_loss("m2m100", dropout=0.1)
+    module = build_loss("m2m100", dropout=0.1, num_layers=1)
     if saved is not None:
         resume_weights(saved, module=module)
     engine = build_engine(config, module=module, ranks=ranks, total_steps=TOTAL_STEPS)
