@@ -56,15 +56,16 @@ def build_model(kind: str, *, dropout: float, num_layers: int = 2) -> PreTrained
     if kind == "mt5":
         return MT5ForConditionalGeneration(
             MT5Config(
-                vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_heads=4, dropout_rate=dropout,
-                pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
+                vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=num_layers, num_heads=4,
+                dropout_rate=dropout, pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=PAD,
             )
         )  # fmt: skip
     return M2M100ForConditionalGeneration(
         M2M100Config(
             vocab_size=VOCABULARY, d_model=32, encoder_layers=num_layers, decoder_layers=num_layers,
             encoder_attention_heads=4, decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64,
-            max_position_embeddings=64, dropout=dropout, attention_dropout=0.0, activation_dropout=0.0, encoder_layerdrop=0.0, decoder_layerdrop=0.0,
+            max_position_embeddings=64, dropout=dropout, attention_dropout=0.0, activation_dropout=0.0,
+            encoder_layerdrop=0.0, decoder_layerdrop=0.0,
             pad_token_id=PAD, eos_token_id=EOS, bos_token_id=0, decoder_start_token_id=EOS,
         )
     )  # fmt: skip
