@@ -226,9 +226,10 @@ def test_a_billion_rows_are_planned_without_looking_at_them() -> None:
     assert _Recorder.num_read == 2 * 512
 
 
-def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> None:
-    lengths = np.broadcast_to(np.int32(20), (10_000,)).view(_Recorder)
-    plan = Plan(
+def _recorded_plan(*, num_rows: int, window_rows: int) -> Plan:
+    """Steps of ten rows of 20 target tokens each."""
+    lengths = np.broadcast_to(np.int32(20), (num_rows,)).view(_Recorder)
+    return Plan(
         lengths,
         lengths,
         fingerprint="data",
@@ -236,8 +237,12 @@ def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> 
         batch_size=200,
         batch_unit="target_tokens",
         cut=Cut(4096),
-        window_rows=500,
+        window_rows=window_rows,
     )
+
+
+def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> None:
+    plan = _recorded_plan(num_rows=10_000, window_rows=500)
     _Recorder.num_read = 0
     assert plan.num_steps(5) == 1000
     assert _Recorder.num_read == 2 * 10_000
@@ -248,17 +253,7 @@ def test_steps_of_target_tokens_read_every_length_once_and_then_one_window() -> 
 
 
 def test_two_windows_are_kept_and_the_one_used_longest_ago_is_dropped() -> None:
-    lengths = np.broadcast_to(np.int32(20), (3_000,)).view(_Recorder)
-    plan = Plan(
-        lengths,
-        lengths,
-        fingerprint="data",
-        seed=1,
-        batch_size=200,
-        batch_unit="target_tokens",
-        cut=Cut(4096),
-        window_rows=1_000,
-    )
+    plan = _recorded_plan(num_rows=3_000, window_rows=1_000)
     assert plan.num_steps(0) == 300
 
     def laid_out(step: int) -> bool:
