@@ -3,6 +3,7 @@
 Independent of the card's text. Uses matplotlib's object interface, which needs no display and no global state.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ SCORES = {"translation": ("bleu", "chrf"), "parsing": ("exact_match",)}
 LOG_SCALE_FROM = 10
 """Ratio of the highest to the lowest loss above which the axis is logarithmic: a linear one would hide the end of training."""
 
-BLUE, ORANGE, GREY = "#2f6fb2", "#d9722e", "#6b7280"
+BLUE, ORANGE, GREY, GREEN = "#2f6fb2", "#d9722e", "#6b7280", "#3f8f5f"
 
 
 def has_losses(record: RunRecord) -> bool:
@@ -88,14 +89,14 @@ def draw_scores(record: RunRecord) -> Figure:
     metrics = SCORES[record.config.task.kind]
     main = metrics[0]
     figure, axes = _canvas(f"{record.config.name}: {TITLES[main]} on the evaluation set")
-    for metric, color in zip(metrics, (BLUE, GREY), strict=False):
+    for metric, color in zip(metrics, itertools.cycle((BLUE, GREY, GREEN)), strict=False):
         if any(metric in row.scores for row in record.eval_rows):
             _line(axes, record.eval_rows, metric=metric, color=color, label=TITLES[metric])
     _mark_resumes(axes, record)
     best = record.best
     if best is not None and math.isfinite(best.scores.get(main, math.nan)):
         _mark_best(axes, best, metric=main, chosen_by=record.config.best_metric)
-    axes.set_ylabel(f"{TITLES[main] if len(metrics) == 1 else 'BLEU, chrF'} ({UNITS[main]})")
+    axes.set_ylabel(f"{', '.join(TITLES[metric] for metric in metrics)} ({UNITS[main]})")
     axes.legend(frameon=False, loc="best")
     return figure
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.run_folder.rows import EventRow, Row
@@ -48,6 +49,19 @@ def test_the_score_plot_marks_the_evaluation_that_the_metric_of_the_recipe_selec
     mark = draw_scores(by_loss).axes[0].get_lines()[-1]
     assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([1200], [0.5365])
     assert mark.get_label() == "best by validation loss: exact match 0.5365 at step 1,200"
+
+
+def test_every_score_of_the_task_has_a_curve_and_a_place_on_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = ("bleu", "chrf", "loss", "exact_match", "ter")
+    monkeypatch.setattr(plots, "SCORES", {"translation": metrics})
+    monkeypatch.setattr(plots, "TITLES", {metric: metric for metric in metrics})
+    rows: list[Row] = [translation_row(step, bleu=1.0, loss=2.0) for step in (50, 100)]
+    for row in rows:
+        row.scores.update(dict.fromkeys(metrics, 1.0))
+    axes = draw_scores(build_record(translation_config(), info=run_info(), rows=rows)).axes[0]
+    labels = axes.get_legend_handles_labels()[1]
+    assert labels[:5] == list(metrics)
+    assert axes.get_ylabel() == "bleu, chrf, loss, exact_match, ter (score, 0 to 100)"
 
 
 def test_label_smoothing_and_resumes_are_in_the_legend() -> None:
