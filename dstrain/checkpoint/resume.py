@@ -110,8 +110,9 @@ def find_resume(
         fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
         raise ResumeRefused(
             f"{directory} cannot be continued, because what is learned has changed:\n  {listed}\n"
-            f"Undo the change; or continue all the same with {fields}; or start a new run from its weights: "
-            f"dstrain export {directory.parent.parent} MODEL_FOLDER, then model.name=MODEL_FOLDER output_dir=…"
+            f"Undo the change; or start afresh in another run folder: output_dir=…; or continue all the same with {fields}; "
+            f"or start a new run from these weights: dstrain export {directory.parent.parent} MODEL_FOLDER, then "
+            "model.name=MODEL_FOLDER output_dir=…"
         )
     return Resume(directory, state, manifest.world_size, tuple(changes))
 

@@ -1,4 +1,4 @@
-"""`dstrain check`: what is wrong with configurations, or what each amounts to."""
+"""`dstrain check`: what is wrong with recipes, or what each amounts to."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,16 +11,16 @@ from dstrain.config.summary import summary
 
 
 def check(
-    arguments: Annotated[list[str], typer.Argument(metavar="CONFIG... [KEY=VALUE]...", help="Files or recipe names.")],
+    arguments: Annotated[list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE]...", help="Recipe files or names.")],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
     ] = None,
 ) -> None:
-    """Report everything that is wrong with configurations, each with file and line, without importing torch."""
+    """Report everything that is wrong with recipes, each with file and line. Reads no data, tokenizer or model."""
     configs = [argument for argument in arguments if not _is_override(argument)]
     overrides = [argument for argument in arguments if _is_override(argument)] + (settings or [])
     if not configs:
-        raise typer.BadParameter("name at least one configuration", param_hint="CONFIG")
+        raise typer.BadParameter("name at least one recipe", param_hint="RECIPE")
     failed = False
     for name in configs:
         try:

@@ -12,7 +12,9 @@ from dstrain.errors import UserError
 
 RECIPE = "A recipe file, or the name of a shipped recipe."
 
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="training.learning_rate=1e-4 …")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to override.")
+]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

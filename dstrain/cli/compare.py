@@ -27,7 +27,7 @@ def compare(
         try:
             record = load_record(run)
         except (UserError, OSError, RecursionError) as error:
-            typer.echo(f"{run} is skipped: {error}", err=True)
+            typer.echo(f"skipped: {error}", err=True)
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))
@@ -36,4 +36,6 @@ def compare(
         typer.echo(json.dumps(comparison.as_json(found), indent=1))
     elif found:
         typer.echo(show(found))
+    if warning := comparison.describe_other_rows(found):
+        typer.echo(warning, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

@@ -22,7 +22,7 @@ def evaluate(
     ] = False,
     output: Annotated[Path | None, typer.Option("--output", help="Folder for the scores.")] = None,
 ) -> None:
-    """Score a model in this process; several start with `torchrun … launch/evaluate.py` or slurm/evaluate.sbatch."""
+    """Score a model in one process. For several: `torchrun … launch/evaluate.py`, or slurm/evaluate.sbatch."""
     from dstrain.evaluate import main  # here, so that the other commands start faster
 
     given = {"--config": config, "--step": step, "--as": name, "--output": output}

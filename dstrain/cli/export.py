@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import clean_errors
+from dstrain.cli.common import RunArgument, clean_errors
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import check_folder
 
 
 def export(
-    run: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="A run folder.")],
+    run: RunArgument,
     folder: Annotated[Path, typer.Argument(help="The folder to make.")],
     step: Annotated[
         int | None, typer.Option("--step", help="Step of the checkpoint; default is the newest valid one.")
@@ -21,6 +22,7 @@ def export(
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():
+        check_folder(run)
         source = RunFolder(run)
         if not source.config.is_file():
             raise UserError(f"{run} is not a run folder: it holds no config.yaml")

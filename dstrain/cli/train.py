@@ -19,7 +19,7 @@ def train(
         typer.Option("--allow-changed", metavar="FIELD", help="Resume although this field has changed."),
     ] = None,
 ) -> None:
-    """Train in this process; start several ranks with `deepspeed --module dstrain.train --config …` instead."""
+    """Train in one process. For several: `deepspeed --module dstrain.train --config …`."""
     from dstrain.train import main  # here, so that the other commands start faster
 
     argv = ["--config", config, *(overrides or [])]

@@ -9,17 +9,19 @@ from dstrain.checkpoint.verify import inspect_checkpoint, inspect_run, is_checkp
 from dstrain.cli.common import clean_errors
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
+from dstrain.run_folder.reading import check_folder
 from dstrain.status.checkpoints import checkpoints_table
 
 
 def verify(
     run: Annotated[
         Path,
-        typer.Argument(exists=True, file_okay=False, help="A run folder, its checkpoints folder, or one checkpoint."),
+        typer.Argument(help="A run folder, its checkpoints folder, or one checkpoint."),
     ],
 ) -> None:
     """Read checkpoints in full and say which are valid; exit code 0 if the run can resume and none is broken, else 1."""
     with clean_errors():
+        check_folder(run)
         if is_checkpoint(run):
             status = inspect_checkpoint(run)
             typer.echo(checkpoints_table([status]))

@@ -249,7 +249,8 @@ def _select(records: Records, columns: Sequence[Column], *, path: Path) -> Recor
         elif not "".join(record.cells).strip():
             yield Record(record.where, ("",) * len(indices))
         elif len(record.cells) <= max(indices):
-            problem = f"{len(record.cells)} columns, but column {max(indices)} (counted from 0) is needed"
+            columns = "1 column" if len(record.cells) == 1 else f"{len(record.cells)} columns"
+            problem = f"{columns}, but column {max(indices)} (counted from 0) is needed"
             yield Broken(record.where, problem, text="\t".join(record.cells))
         else:
             yield Record(record.where, tuple(record.cells[index] for index in indices))

@@ -86,7 +86,9 @@ def set_layerdrop(model_config: PreTrainedConfig, *, layerdrop: float) -> list[s
         stored = getattr(model_config, field, layerdrop)
         if stored != layerdrop:
             setattr(model_config, field, layerdrop)
-            changes.append(f"{field} {stored:g} of the model's config is set to {layerdrop:g}")
+            changes.append(
+                f"{field} of the model is {stored:g}; this run trains with {layerdrop:g}, as model.layerdrop says"
+            )
     return changes
 
 

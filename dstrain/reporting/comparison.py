@@ -76,6 +76,12 @@ def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(key for key in found if not any(key.startswith(f"{whole}.") for whole in found))
 
 
+def describe_other_rows(runs: Sequence[Compared]) -> str | None:
+    """A warning if the recipes differ in their evaluation rows, None if they do not."""
+    keys = [key for key in differing_keys([run.recipe for run in runs]) if f"{key}.".startswith("data.eval.")]
+    return f"the runs differ in {', '.join(keys)}: scores of different rows cannot be compared" if keys else None
+
+
 def value_at(recipe: Any, *, key: str) -> Any:
     """The value of a dotted key, None if the recipe lacks it."""
     for part in key.split("."):

@@ -257,9 +257,13 @@ def describe_reproduction(record: RunRecord) -> Markdown:
     overrides = command_overrides(record.info.command)
     listed = join([code(override) for override in overrides], separator=", ")
     given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
-    command = "The command above is that of the last attempt."
+    command = phrase(
+        "The command above is that of the last attempt. To repeat the run, add {}: in its own folder a run is resumed, and "
+        "nothing happens if it is finished.",
+        code("output_dir=…"),
+    )
     if not record.info.command:
-        command = "The command was not recorded."
+        command = Markdown("The command was not recorded.")
     return phrase(
         "{} The resolved recipe, overrides included, is {} in this folder.{}", command, code(str(NAMES.config)), given
     )

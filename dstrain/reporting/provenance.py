@@ -239,7 +239,7 @@ def collect_warnings(record: RunRecord) -> list[object]:
     headline = headline_row(record)
     recorded: list[object] = [*record.info.warnings, *(headline.warnings if headline else ())]
     distinct = list(dict.fromkeys([*recorded, *_warn_of_data(record), *_warn_of_training(record)]))
-    return distinct or ["None recorded."]
+    return distinct or ["No warnings were recorded."]
 
 
 def _warn_of_data(record: RunRecord) -> list[str]:

@@ -122,6 +122,7 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
         load_optimizer(resume.directory, engine=engine, state=resume.state)
         warnings += [f"resumed although this has changed: {change}" for change in resume.allowed]
     warnings += _data_warnings(config, prepared=prepared)
+    warnings += _schedule_warnings(config, total_steps=total_steps)
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
     return Assembly(config, attempt, prepared, identity, resume, plan, total_steps, engine, warnings)
 
@@ -210,6 +211,16 @@ def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
             f"training.batch_size is {batch_size}, but there are only {num_rows} training rows, so a step never has more"
         )
     return warnings
+
+
+def _schedule_warnings(config: RunConfig, *, total_steps: int) -> list[str]:
+    warmup_steps, rate = config.training.warmup_steps, config.training.learning_rate
+    if warmup_steps < total_steps:
+        return []
+    return [
+        f"training.warmup_steps is {warmup_steps}, but the run has only {total_steps} steps: the learning rate never reaches "
+        f"{rate:g}. Train for longer, or lower training.warmup_steps"
+    ]
 
 
 def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_size: int) -> list[str]:

@@ -126,7 +126,7 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         say(f"{name} signature: {signature}")
     for warning in scores.warnings:
         log.warning("warning: %s", warning)
-    say(f"scores and hypotheses of {scores.num_rows:,} rows: {folder.path}")
+    say(f"scores and hypotheses of {scores.num_rows:,} rows, with the weights of step {step}: {folder.path}")
     run = request.card_of
     if run is not None and not refresh_finished_run(run, machine=config.machine):
         say(f"the card of {run.path} will show them when the run has ended; to update it now: dstrain card {run.path}")

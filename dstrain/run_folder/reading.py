@@ -14,6 +14,12 @@ class RunFolderError(UserError):
     """A folder that is not a run folder, or a file in it that is damaged."""
 
 
+def check_folder(run_dir: Path) -> None:
+    """Raise RunFolderError where a run folder that a user named does not exist."""
+    if not run_dir.is_dir():
+        raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
+
+
 def parse_json(line: bytes, *, where: str) -> Any:
     """The value of a line; raises RunFolderError that names `where`."""
     try:

@@ -15,7 +15,7 @@ from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
-from dstrain.run_folder.reading import RunFolderError, parse_json, read_exported_step, validate
+from dstrain.run_folder.reading import RunFolderError, check_folder, parse_json, read_exported_step, validate
 from dstrain.run_folder.rows import (
     DeferredRow,
     EvalRow,
@@ -171,8 +171,7 @@ def load_record(run_dir: Path) -> RunRecord:
         RunFolderError: it is not a run folder, or a file in it is damaged; the message names file and line.
     """
     folder = RunFolder(run_dir)
-    if not run_dir.is_dir():
-        raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
+    check_folder(run_dir)
     config = load_config(str(_existing(folder.config)))
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))

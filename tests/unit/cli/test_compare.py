@@ -53,6 +53,15 @@ def test_a_loss_is_better_the_lower_it_is_and_runs_without_a_score_come_last(tmp
     assert table[3][5] == "nan"
 
 
+def test_runs_that_were_scored_on_other_rows_are_said_not_to_be_comparable(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole")
+    part = make_run(tmp_path / "part", "data.eval.0.max_rows=8")
+    result = compare(whole, part)
+    assert result.exit_code == 0
+    assert result.stderr == "the runs differ in data.eval.0.max_rows: scores of different rows cannot be compared\n"
+    assert compare(whole, make_run(tmp_path / "other", "seed=7")).stderr == ""
+
+
 def test_runs_of_several_metrics_stand_apart_and_name_them(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", "evaluation.best_metric=chrf", bleu=[1.0], chrf=50.0),

@@ -8,6 +8,12 @@ from typer.testing import CliRunner
 from dstrain.cli.app import app
 
 
+def test_a_missing_run_folder_is_named(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["export", str(tmp_path / "nowhere"), str(tmp_path / "model")])
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{tmp_path / 'nowhere'}: no such folder; give the run folder")
+
+
 @pytest.mark.parametrize(
     ("there", "message"),
     [

@@ -81,9 +81,11 @@ def test_the_command_fails_where_there_are_no_checkpoints(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("name", ["nowhere", "file"])
-def test_what_is_no_folder_is_a_wrong_use(name: str, tmp_path: Path) -> None:
+def test_what_is_no_folder_is_named(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert run_verify(tmp_path / name).exit_code == 2
+    result = run_verify(tmp_path / name)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"{tmp_path / name}: no such folder; give the run folder")
 
 
 def test_one_checkpoint_is_judged_by_itself(root: Path) -> None:

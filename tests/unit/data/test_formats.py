@@ -110,7 +110,7 @@ def test_a_named_column_in_an_empty_file_asks_for_a_header(tmp_path: Path) -> No
 def test_too_few_columns_are_named_with_their_line(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", "1\t2\nno tab here\n3\t4\n")
     (broken,), num_good = _broken(read_tsv, path, [0, 1])
-    assert broken == Broken(f"{path}:2", "1 columns, but column 1 (counted from 0) is needed", "no tab here")
+    assert broken == Broken(f"{path}:2", "1 column, but column 1 (counted from 0) is needed", "no tab here")
     assert num_good == 2
 
 

@@ -94,8 +94,8 @@ def test_layerdrop_and_dropout_are_set_and_reported(tokenizer_folder: FolderOf, 
     assert loaded.model.encoder.layerdrop == loaded.model.decoder.layerdrop == 0.0
     assert loaded.model.encoder.layers[0].dropout == loaded.config.attention_dropout == 0.25
     assert said == [
-        "encoder_layerdrop 0.05 of the model's config is set to 0",
-        "decoder_layerdrop 0.05 of the model's config is set to 0",
+        "encoder_layerdrop of the model is 0.05; this run trains with 0, as model.layerdrop says",
+        "decoder_layerdrop of the model is 0.05; this run trains with 0, as model.layerdrop says",
         "all dropout of the model's config is set to 0.25",
     ]
 

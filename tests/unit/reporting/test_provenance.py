@@ -89,4 +89,4 @@ def test_a_warning_that_is_recorded_twice_is_shown_once() -> None:
 
 def test_a_record_without_warnings_says_so() -> None:
     record = build_record(translation_config(), info=run_info(data={}), rows=[train_row(50, skipped_steps=0)])
-    assert collect_warnings(record) == ["None recorded."]
+    assert collect_warnings(record) == ["No warnings were recorded."]

@@ -17,6 +17,7 @@ from dstrain.run.assemble import (
     _data_sources,
     _data_warnings,
     _machine_warnings,
+    _schedule_warnings,
     check_model,
 )
 from dstrain.training.state import Progress
@@ -55,6 +56,14 @@ def test_a_step_larger_than_the_data_is_warned_about_where_both_are_counted_in_r
     assert len(found) == num_warnings
     assert all("training.batch_size is 64, but there are only 63 training rows" in warning for warning in found)
     assert _data_warnings(config, prepared=build_prepared(num_rows=64)) == []
+
+
+def test_a_warm_up_that_the_run_does_not_outlast_is_warned_about() -> None:
+    config = build_config(training__warmup_steps=100, training__learning_rate=1e-4)
+    (warning,) = _schedule_warnings(config, total_steps=100)
+    assert "training.warmup_steps is 100, but the run has only 100 steps" in warning
+    assert "never reaches 0.0001" in warning
+    assert _schedule_warnings(config, total_steps=101) == []
 
 
 def test_a_zero_stage_that_is_raised_is_warned_about() -> None:
