@@ -27,7 +27,7 @@ def compare(
         try:
             record = load_record(run)
         except (UserError, OSError, RecursionError) as error:
-            typer.echo(f"skipped: {error}", err=True)
+            typer.echo(f"{run} is skipped: {str(error).removeprefix(f'{run}: ')}", err=True)
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))

@@ -364,6 +364,7 @@ for path in map(Path, sys.argv[1:]):
 """
 
 
+@pytest.mark.slow
 def test_memory_follows_the_size_of_a_file(tmp_path: Path) -> None:
     paths = []
     for number, bomb in enumerate(BOMBS.values()):

@@ -50,10 +50,10 @@ def test_check_reports_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.stderr.count("no such file") == 2
 
 
-def test_check_wants_a_configuration() -> None:
+def test_check_wants_a_recipe() -> None:
     result = RUNNER.invoke(app, ["check", "seed=1"])
     assert result.exit_code == 2
-    assert "name at least one configuration" in result.stderr
+    assert "name at least one recipe" in result.stderr
 
 
 def test_check_says_of_a_sweep_what_it_is_and_what_takes_it(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_a_null_is_an_empty_side_and_a_number_is_not_text(tmp_path: Path) -> Non
     ("content", "rule", "message"),
     [
         (b"1\t2\n\xff\t2\n", "undecodable", r"a\.tsv:2: not UTF-8 .*xff.*data\.rules\.undecodable=skip"),
-        (b"1\t2\nonly one\n", "undecodable", r"a\.tsv:2: 1 columns.*only one.*data\.rules\.undecodable=skip"),
+        (b"1\t2\nonly one\n", "undecodable", r"a\.tsv:2: 1 column,.*only one.*data\.rules\.undecodable=skip"),
         (b"1\t2\n1\t\n", "empty", r"a\.tsv:2: the target is empty.*data\.rules\.empty=skip"),
         (b"1\t2\n\t2\n", "empty", r"a\.tsv:2: the source is empty.*data\.rules\.empty=skip"),
     ],

@@ -86,6 +86,7 @@ def assert_alike(found: list[Any], expected: list[Any], *, rtol: float = 1e-4) -
         assert number == eager_number, "as many random numbers were drawn"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor compiles C++")
 def test_inductor_code_has_the_same_dropout_loss_and_gradients() -> None:
     expected = train(small_model())
@@ -95,6 +96,7 @@ def test_inductor_code_has_the_same_dropout_loss_and_gradients() -> None:
     assert num_graphs() == GRAPHS["m2m100"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick")
 def test_all_shapes_and_layers_share_their_graphs_and_nothing_else_changes() -> None:
     expected = train(build_model("mt5", dropout=0.1), start=PAD)
@@ -108,6 +110,7 @@ def test_all_shapes_and_layers_share_their_graphs_and_nothing_else_changes() -> 
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 def test_activation_checkpointing_works_with_compiled_layers() -> None:
     models = [small_model() for _ in range(2)]
     for model in models:
