@@ -111,7 +111,9 @@ def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) ->
     skipped = result.stderr.splitlines()
     assert len(skipped) == 4
     for line, part in zip(
-        skipped, ("nowhere: no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"), strict=True
+        skipped,
+        ("nowhere is skipped: no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"),
+        strict=True,
     ):
         assert " is skipped: " in line
         assert part in line
