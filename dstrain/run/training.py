@@ -58,9 +58,8 @@ def run(config: RunConfig, *, launch: Launch) -> int:
             _empty_folder(folder)
         code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
     except BaseException as error:
-        attempt.phases.end(
-            f"failed: {error}"
-        )  # otherwise its peers consider it lost and exit with the code for a restart
+        # otherwise its peers consider it lost and exit with the code for a restart
+        attempt.phases.end(f"failed: {error}")
         raise
     ranks.leave()
     attempt.close(f"ended with code {code}")
@@ -72,9 +71,8 @@ def _run_attempt(
 ) -> int:
     check_model(config)
     prepared = prepare(config, ranks=attempt.ranks)
-    config = resolve_machine(
-        config, prepared=prepared, ranks=attempt.ranks
-    )  # final: nothing changes it after this line
+    # the configuration is final from here on
+    config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)
     if agree_on_finished(assembly):
         return 0
