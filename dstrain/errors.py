@@ -16,3 +16,7 @@ class UserError(ValueError):
 
 class PeerLost(RuntimeError):
     """The connection to another rank broke. The cause is on that rank, not on the one that raises this."""
+
+
+class HardwareFailed(RuntimeError):
+    """A device failed. The program is not the cause: another start, on another device, may succeed."""

@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dstrain.cluster.console import quiet_libraries
+from dstrain.cluster.console import hide_gpus, quiet_libraries
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
@@ -34,6 +34,8 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
             print(error, file=sys.stderr)
         return EXIT_USAGE
     quiet_libraries(process)
+    if request.config.machine.device == "cpu":
+        hide_gpus()
     if request.ignored and process.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
         print(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import quiet_libraries
+from dstrain.cluster.console import hide_gpus, quiet_libraries
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{error}", file=sys.stderr)
         return EXIT_USAGE
     quiet_libraries(process)
+    if config.machine.device == "cpu":
+        hide_gpus()
     _await_signals()
     try:
         # importing torch and DeepSpeed takes seconds: only after the configuration has been checked

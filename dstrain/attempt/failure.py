@@ -14,7 +14,7 @@ from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
-from dstrain.errors import PeerLost, UserError
+from dstrain.errors import HardwareFailed, PeerLost, UserError
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_bad_end
@@ -27,12 +27,15 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
     """Report on the terminal and in the run folder why this rank failed; return its exit code.
 
     A UserError is printed as its message, a lost peer as one line, any other error with its traceback. The exit code is
-    EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, or if a scheduler
-    restarts a job while an earlier attempt still holds the folder: that attempt may end soon.
+    EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, if a device failed, or if a
+    scheduler restarts a job while an earlier attempt still holds the folder: that attempt may end soon.
     """
     run_dir = Path(config.run_dir)
     if isinstance(error, PeerLost):
         return _report_lost_peer(error, run_dir=run_dir, rank=process.rank)
+    if isinstance(error, HardwareFailed):
+        message = f"the device of rank {process.rank} on {this_process().host} failed: {error}"
+        return _report_lost(message, run_dir=run_dir, rank=process.rank)
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another attempt
         _write_report(full, error=error, run_dir=run_dir, rank=process.rank)
@@ -60,7 +63,13 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, rank: int) -> int:
         return 1
     # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
-    message = f"rank {rank} lost its connection to a rank that reported nothing: {error}"
+    return _report_lost(
+        f"rank {rank} lost its connection to a rank that reported nothing: {error}", run_dir=run_dir, rank=rank
+    )
+
+
+def _report_lost(message: str, *, run_dir: Path, rank: int) -> int:
+    """Report a fault outside of the program. It leaves no failure report, which would tell Slurm's script not to requeue."""
     write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=_own_attempt(run_dir, rank=rank)))
     print(message, file=sys.stderr, flush=True)
     return EXIT_PREEMPTED

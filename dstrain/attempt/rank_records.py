@@ -127,6 +127,11 @@ class Phases:
         os.ftruncate(self._file, RECORD_BYTES)
         os.pwrite(self._file, _padded(self._values()), 0)
 
+    @property
+    def has_trained(self) -> bool:
+        """Whether this rank has completed a step in this attempt."""
+        return self._entered["step"] > 1
+
     def enter(self, phase: str, *, track: str = "main", step: int | None = None) -> None:
         """Record that a phase begins; then kill this process if a drill requests it."""
         assert phase in TRACKS[track], (track, phase)

@@ -26,3 +26,9 @@ def quiet_libraries(process: ProcessInfo) -> None:
     tools = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def hide_gpus() -> None:
+    """Make torch and DeepSpeed, which are imported later, use the CPU."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    os.environ["DS_ACCELERATOR"] = "cpu"

@@ -1,6 +1,7 @@
 """The rank, peers and launcher of this process, read from environment variables. Imports no torch.
 
-Four launchers are distinguished: `deepspeed`, `torchrun`, `srun` (only SLURM_* variables) and plain `python`.
+The launchers: `deepspeed`, `torchrun`, `srun` (only SLURM_* variables), `mpirun` (only those of an MPI), `environment` for any
+other that sets RANK and WORLD_SIZE, such as a training operator of Kubernetes, and plain `python`.
 """
 
 import re
@@ -13,6 +14,14 @@ from dstrain.errors import UserError
 
 CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 """Has the reason why the ranks were started, set by the batch script."""
+
+
+MPI = (
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
+    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+"""Rank, world size, local rank and ranks on this node, as Open MPI, MVAPICH and MPICH's mpirun (also Intel's) name them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +39,8 @@ class ProcessInfo:
     """Processes on this node; 1 if the launcher does not say."""
     launched_by: tuple[int, ...] = ()
     """Process ids of the launcher, nearest first, if this rank would outlive it; else empty."""
+    known_from: str = "RANK and WORLD_SIZE"
+    """The variables that say which rank this is, for messages."""
 
     def as_environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""
@@ -46,20 +57,48 @@ def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
     """The rank, peers and launcher of this process.
 
     Raises:
-        UserError: a launcher's variables are incomplete or not numbers.
+        UserError: a launcher's variables are incomplete, not numbers, or contradict each other.
     """
+    process = _read(environment)
+    _check_rank(process.rank, process.world_size, names=process.known_from)
+    if process.local_world_size > 1:
+        _check_rank(
+            process.local_rank, process.local_world_size, names="LOCAL_RANK and LOCAL_WORLD_SIZE (or their like)"
+        )
+    return process
+
+
+def _check_rank(rank: int, size: int, *, names: str) -> None:
+    if rank >= size:
+        raise UserError(
+            f"environment: {names} say that this is rank {rank} of {size}, but ranks count from 0 to {size - 1}; start with "
+            "deepspeed, torchrun, srun or mpirun, or unset these variables for a single process"
+        )
+
+
+def _read(environment: Mapping[str, str]) -> ProcessInfo:
     if "RANK" in environment or "WORLD_SIZE" in environment:
         return _launched_process(environment)
+    is_step = "SLURM_STEP_ID" in environment and _number(environment, "SLURM_NTASKS") > 1
+    for names in MPI:
+        # Slurm sets PMI_* too: they only count where mpirun started the ranks, in another number than Slurm's tasks
+        if names[0] in environment and not (is_step and environment.get(names[1]) == environment["SLURM_NTASKS"]):
+            return _mpi_process(environment, names=names)
     # a batch script has SLURM_PROCID and SLURM_NTASKS too, but only srun starts a step of several tasks
-    if "SLURM_STEP_ID" in environment and _number(environment, "SLURM_NTASKS") > 1:
+    if is_step:
         return _slurm_process(environment)
+    if (nodes := environment.get("PET_NNODES", "1")) != "1":
+        raise UserError(
+            f"environment: PET_NNODES={nodes} says that this is one of several nodes, but python started this process alone; "
+            "start it with torchrun, which reads the PET_* variables, or unset them for a single process"
+        )
     return ProcessInfo(
         rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
     )
 
 
 def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
-    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [key for key in needed if key not in environment]
     if missing:
         given = " and ".join(key for key in ("RANK", "WORLD_SIZE") if key in environment)
@@ -67,14 +106,42 @@ def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
             f"environment: {given} is set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
             f"{given} for a single process"
         )
+    local_world_size = _local_world_size(environment)
+    if "LOCAL_RANK" not in environment and local_world_size > 1:
+        raise UserError(
+            f"environment: RANK is set but not LOCAL_RANK, and this node has {local_world_size} ranks; set LOCAL_RANK, which "
+            "counts the ranks of a node from 0"
+        )
     return ProcessInfo(
         rank=_number(environment, "RANK"),
-        local_rank=_number(environment, "LOCAL_RANK"),
+        # a pod with one rank, as of Kubernetes' training operators, names none
+        local_rank=_number(environment, "LOCAL_RANK") if "LOCAL_RANK" in environment else 0,
         world_size=_number(environment, "WORLD_SIZE"),
         master_address=environment["MASTER_ADDR"],
         master_port=_number(environment, "MASTER_PORT"),
         launcher=_launcher(environment),
-        local_world_size=_local_world_size(environment),
+        local_world_size=local_world_size,
+    )
+
+
+def _mpi_process(environment: Mapping[str, str], *, names: tuple[str, str, str, str]) -> ProcessInfo:
+    rank, size, local_rank, local_size = names
+    world_size = _number(environment, size)
+    is_one_node = environment.get(local_size) == environment.get(size)
+    if not is_one_node and not {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+        raise UserError(
+            f"environment: mpirun started {world_size} ranks on several nodes ({rank} is set); set MASTER_ADDR to the host of "
+            "rank 0 and MASTER_PORT to a free port there, for all ranks (Open MPI: mpirun -x MASTER_ADDR=… -x MASTER_PORT=…)"
+        )
+    return ProcessInfo(
+        rank=_number(environment, rank),
+        local_rank=_number(environment, local_rank) if local_rank in environment else 0,
+        world_size=world_size,
+        master_address=environment.get("MASTER_ADDR", "127.0.0.1"),
+        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
+        launcher="mpirun",
+        local_world_size=_number(environment, local_size) if local_size in environment else 1,
+        known_from=f"{rank} and {size}",
     )
 
 
@@ -96,6 +163,7 @@ def _slurm_process(environment: Mapping[str, str]) -> ProcessInfo:
         master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
         launcher="srun",
         local_world_size=_local_world_size(environment),
+        known_from="SLURM_PROCID and SLURM_NTASKS",
     )
 
 

@@ -3,10 +3,9 @@
 These run over gloo on the CPU, beside the device's own backend, so that they need no device synchronisation.
 """
 
+import logging
 import os
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -14,35 +13,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from dstrain.cluster.devices import Seat, Wanted, check_seats, choose_device, take_seat
 from dstrain.cluster.environment import ProcessInfo
+from dstrain.cluster.meeting import meet
 from dstrain.cluster.rendezvous import Rendezvous
-from dstrain.errors import PeerLost, UserError
+from dstrain.errors import UserError
 
-_GLOO_ERROR = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
-"""How gloo's errors begin: torch raises them as plain RuntimeError, unlike those of NCCL."""
-
-
-@contextmanager
-def named_peer_loss() -> Iterator[None]:
-    """Convert errors of the process group about a lost connection into PeerLost."""
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:
-        if _is_network_error(error):
-            raise PeerLost(str(error)) from error
-        raise
-
-
-def _is_network_error(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, dist.DistBackendError | dist.DistNetworkError | dist.DistStoreError):
-            return True
-        if type(error) is RuntimeError and _GLOO_ERROR.match(str(error)):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -114,26 +91,30 @@ class Ranks:
         return values
 
 
-def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendezvous | None = None) -> Ranks:
-    """Start the process group and choose this rank's device.
+def join_ranks(
+    process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendezvous | None = None, device: Wanted = None
+) -> Ranks:
+    """Start the process group and choose this rank's device, a GPU unless `device` is `cpu`; a collective call.
 
     Uses the port of `rendezvous` if the ranks agreed on one, else the launcher's.
 
     Raises:
-        UserError: more ranks on this node than GPUs, or the port is in use.
+        UserError: the ranks cannot compute on these devices together, or the port is in use.
     """
+    chosen = choose_device(process, wanted=device)
     os.environ.update(process.as_environment())
-    # DeepSpeed's own groups use this timeout; its default of 10 minutes is too short for long evaluations
-    os.environ.setdefault("DEEPSPEED_TIMEOUT", str(timeout_minutes))
-    device = choose_device(process)
-    if device.type == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+    if chosen.type == "cuda":
+        # DeepSpeed takes LOCAL_RANK as the number of the device; `process` keeps the true one
+        os.environ["LOCAL_RANK"] = str(chosen.index)
+    elif "OMP_NUM_THREADS" not in os.environ:
         # ranks that each use every core slow each other down
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // process.local_world_size))
-    backend = "nccl" if device.type == "cuda" else "gloo"
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
-        store = _open_store(process, rendezvous=rendezvous, timeout=timeout) if rendezvous else None
-        dist.init_process_group(backend, store=store, timeout=timeout, rank=process.rank, world_size=process.world_size)
+        store = meet(
+            process, seat=take_seat(process, device=chosen), judge=_judge, rendezvous=rendezvous, timeout=timeout
+        )
     except dist.DistNetworkError as error:
         if "EADDRINUSE" not in str(error):
             raise
@@ -141,39 +122,18 @@ def join_ranks(process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendez
             f"port {process.master_port} of this machine is in use, probably by another run; choose another port "
             "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
         ) from error
+    finally:
+        if rendezvous is not None:
+            rendezvous.close()
+    dist.init_process_group(backend, store=store, timeout=timeout, rank=process.rank, world_size=process.world_size)
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
-    return Ranks(process=process, device=device, group=group, timeout=timeout)
+    return Ranks(process=process, device=chosen, group=group, timeout=timeout)
 
 
-def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous, timeout: timedelta) -> Any:
-    """The store of the process group on the port that rank 0 has held since the start; returns once all ranks have connected."""
-    store_class: Any = vars(dist)["TCPStore"]  # exported at run time only
-    store = store_class(
-        process.master_address,
-        rendezvous.port,
-        process.world_size,
-        is_master=process.rank == 0,
-        timeout=timeout,
-        master_listen_fd=rendezvous.listener.detach() if rendezvous.listener else None,
-    )
-    rendezvous.close()
-    return store
-
-
-def choose_device(process: ProcessInfo) -> torch.device:
-    """The GPU of this rank's local rank, or the CPU without GPUs. Slurm may show each task only its own GPU.
-
-    Raises:
-        UserError: more ranks on this node than GPUs.
-    """
-    count = torch.cuda.device_count()
-    if count == 0:
-        return torch.device("cpu")
-    own_gpu_only = count == 1 and process.launcher == "srun"
-    if process.local_rank >= count and not own_gpu_only:
-        raise UserError(
-            f"LOCAL_RANK {process.local_rank} has no GPU: this node shows {count}; start at most {count} ranks per node"
-        )
-    device = torch.device("cuda", 0 if own_gpu_only else process.local_rank)
-    torch.cuda.set_device(device)
-    return device
+def _judge(seats: Sequence[Seat]) -> str | None:
+    try:
+        for warning in check_seats(seats):
+            log.warning("%s", warning)
+    except UserError as error:
+        return str(error)
+    return None

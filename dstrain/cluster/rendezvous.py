@@ -1,9 +1,10 @@
-"""How the ranks of a Slurm step agree on a port: rank 0 opens one and publishes it in the run folder. Imports no torch.
+"""How the ranks of srun or mpirun agree on a port: rank 0 opens one and publishes it in the run folder. Imports no torch.
 
 A port computed from the job id may be taken on a shared node, and a port that was only tested may be taken before it is used.
 So rank 0 listens on a port before anything slow is imported, and keeps it open until all ranks have connected.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.environment import ProcessInfo
+from dstrain.cluster.processes import process_start
 from dstrain.errors import UserError
 
 PORTS = range(20000, 32000)
@@ -24,6 +26,7 @@ MAX_TRIES = 200
 WAIT_SECONDS = 300.0
 """How long ranks wait for the port: nodes may start their tasks minutes apart, for example while unpacking a container."""
 POLL_SECONDS = 0.2
+LAUNCH_NAMES = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID")
 MARKS = ("SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT")
 """Equal for all tasks of one step, different for any other: job ids wrap around, and a stale file may be left."""
 
@@ -61,7 +64,7 @@ def open_rendezvous(
     Raises:
         UserError: no port is free, or rank 0 publishes none in time, for example because the run folder is not shared.
     """
-    key = name_rendezvous(environment)
+    key = name_rendezvous(environment) if process.launcher == "srun" else name_launch(environment)
     path = folder / f"{key}.json"
     mark = "-".join(environment.get(name, "") for name in MARKS)
     if process.rank == 0:
@@ -90,6 +93,14 @@ def name_rendezvous(environment: Mapping[str, str]) -> str:
         if not value.isdecimal():
             raise UserError(f"environment: {key} must be a whole number, found {value!r}; start with srun")
     return "-".join([cluster or "slurm", *numbers.values()])
+
+
+def name_launch(environment: Mapping[str, str]) -> str:
+    """A name that only the ranks of one mpirun share: of the MPI's own making, else of the process that started them."""
+    for key in LAUNCH_NAMES:
+        if value := environment.get(key):
+            return f"mpirun-{hashlib.sha256(value.encode()).hexdigest()[:16]}"
+    return f"mpirun-{os.getppid()}-{process_start(os.getppid())}"
 
 
 def list_ports(key: str) -> list[int]:

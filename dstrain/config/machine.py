@@ -1,6 +1,6 @@
 """The machine half of the vocabulary: how a recipe is computed, saved and logged. Nothing here changes what is learned."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -25,6 +25,9 @@ class Watchdog(Section):
 class Machine(Section):
     """How the recipe is computed. Nothing here changes what is learned, beyond rounding and the random numbers of dropout."""
 
+    device: Literal["cpu", "cuda"] | None = None
+    """`cpu` or `cuda` (any GPU that torch calls so). Null takes a GPU where there is one; where a GPU is present that
+    torch cannot use, the run is refused instead of training on the CPU."""
     zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
     """DeepSpeed ZeRO stage. 0 keeps everything on every rank; 1 shards optimizer state, 2 also gradients, 3 also
     weights. 0 with 16-bit precision runs as 1, because stage 0 hides skipped steps."""
@@ -57,8 +60,9 @@ class Machine(Section):
     """Keep optimizer state in host memory. Needs ZeRO 1, 2 or 3."""
     offload_parameters: bool = False
     """Keep weights in host memory. Needs ZeRO 3."""
-    collective_timeout_minutes: PositiveInt = 30
-    """Minutes that a rank waits for the others in a collective operation."""
+    collective_timeout_minutes: PositiveInt = 240
+    """Minutes that a rank waits for the others in a collective operation. At least as long as every limit of the
+    watchdog, which ends a hang earlier and reports what each rank was doing."""
     reserve_seconds: Annotated[float, Field(ge=0.0)] = 60.0
     """Seconds kept free at the end of an allocation, on top of the expected time of a step and a save. At most a tenth
     of the allocation is kept. The run saves and ends in time without any signal, and starts no evaluation that would
@@ -94,6 +98,14 @@ class Machine(Section):
                 "found 3: set compile to false or null"
             )
             found.append((("compile", "zero_stage"), message))
+        limits = self.watchdog.model_dump()
+        for name, minutes in limits.items():
+            if minutes > self.collective_timeout_minutes:
+                message = (
+                    f"watchdog.{name} is {minutes:g}, longer than collective_timeout_minutes, {self.collective_timeout_minutes}: "
+                    "a hang would end without the watchdog's report; raise collective_timeout_minutes or lower the limit"
+                )
+                found.append(((f"watchdog.{name}", "collective_timeout_minutes"), message))
         found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
         if found:
             raise ConflictError(*found)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import groups
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -260,6 +261,7 @@ def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_
     if effective_zero_stage(config) == 3:
         # as a leaf, its weights are gathered once per micro-batch; ranks may need different numbers of chunks
         deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
+    _share_timeout(ranks)
     optimizer = build_optimizer(module, training=config.training)
     wrapped, *_ = deepspeed.initialize(
         model=module,
@@ -344,6 +346,12 @@ def _gather(model: nn.Module) -> Iterator[None]:
         finally:
             for parameter in parameters:
                 parameter.ds_active_sub_modules.discard(_gather)  # type: ignore[attr-defined]
+
+
+def _share_timeout(ranks: Ranks) -> None:
+    # DeepSpeed would make its group of all ranks with torch's own time-out, 10 minutes with NCCL, whatever the default group has
+    if ranks.world_size > 1 and groups._WORLD_GROUP is None:
+        groups._WORLD_GROUP = torch.distributed.new_group(range(ranks.world_size), timeout=ranks.timeout)
 
 
 def _skip_shared_memory_build() -> None:

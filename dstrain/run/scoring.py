@@ -15,8 +15,9 @@ from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.pending import PendingEvaluation, list_pending
 from dstrain.checkpoint.store import find_checkpoint
+from dstrain.cluster.devices import choose_device
 from dstrain.cluster.environment import ProcessInfo
-from dstrain.cluster.process_group import Ranks, choose_device, join_ranks
+from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
@@ -43,9 +44,12 @@ log = logging.getLogger(__name__)
 def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezvous | None) -> Ranks:
     """The ranks that share the evaluation; a single process needs no process group."""
     quiet_transformers()
+    machine = config.machine
     if process.world_size == 1:
-        return Ranks(process=process, device=choose_device(process), group=None)
-    return join_ranks(process, timeout_minutes=config.machine.collective_timeout_minutes, rendezvous=rendezvous)
+        return Ranks(process=process, device=choose_device(process, wanted=machine.device), group=None)
+    return join_ranks(
+        process, timeout_minutes=machine.collective_timeout_minutes, rendezvous=rendezvous, device=machine.device
+    )
 
 
 @contextmanager

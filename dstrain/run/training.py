@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from dstrain.attempt.attempt import Attempt, start_attempt
-from dstrain.cluster.process_group import join_ranks, named_peer_loss
+from dstrain.cluster.device_errors import named_device_errors
+from dstrain.cluster.process_group import join_ranks
 from dstrain.cluster.walltime import WallTime
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
@@ -37,7 +38,6 @@ from dstrain.training.state import Control, new_event
 log = logging.getLogger(__name__)
 
 
-@named_peer_loss()
 def run(config: RunConfig, *, launch: Launch) -> int:
     """Train a recipe from its beginning or from its newest checkpoint; returns the exit code.
 
@@ -49,20 +49,27 @@ def run(config: RunConfig, *, launch: Launch) -> int:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
     machine, folder = config.machine, RunFolder(Path(config.run_dir))
-    ranks = join_ranks(launch.process, timeout_minutes=machine.collective_timeout_minutes, rendezvous=launch.rendezvous)
     walltime = WallTime(launch.allocation_end, reserve_seconds=machine.reserve_seconds, now=time.time)
-    preempt = PreemptHook(ranks=ranks, walltime=walltime)
-    attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
-    try:
-        if launch.debug:
-            _empty_folder(folder)
-        code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
-    except BaseException as error:
-        # otherwise its peers consider it lost and exit with the code for a restart
-        attempt.phases.end(f"failed: {error}")
-        raise
-    ranks.leave()
-    attempt.close(f"ended with code {code}")
+    with named_device_errors(lambda: False):
+        ranks = join_ranks(
+            launch.process,
+            timeout_minutes=machine.collective_timeout_minutes,
+            rendezvous=launch.rendezvous,
+            device=machine.device,
+        )
+        preempt = PreemptHook(ranks=ranks, walltime=walltime)
+        attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
+    with named_device_errors(lambda: attempt.phases.has_trained):
+        try:
+            if launch.debug:
+                _empty_folder(folder)
+            code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
+        except BaseException as error:
+            # otherwise its peers consider it lost and exit with the code for a restart
+            attempt.phases.end(f"failed: {error}")
+            raise
+        ranks.leave()
+        attempt.close(f"ended with code {code}")
     return code
 
 

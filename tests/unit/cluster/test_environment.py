@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from dstrain.cluster.environment import ProcessInfo, free_port, read_process_info, read_start
+from dstrain.cluster.environment import MPI, ProcessInfo, free_port, read_process_info, read_start
+from dstrain.errors import UserError
 
 LAUNCHED = {"RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4", "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}
 SLURM = {
@@ -30,6 +31,62 @@ def test_a_launcher_is_known_by_its_variables(extra: dict[str, str], launcher: s
     assert process == ProcessInfo(
         rank=3, local_rank=1, world_size=4, master_address="node1", master_port=29500, launcher=launcher
     )
+
+
+def test_a_pod_with_one_rank_needs_no_local_rank() -> None:
+    process = read_process_info(without(LAUNCHED, "LOCAL_RANK"))
+    assert (process.rank, process.local_rank, process.local_world_size, process.launcher) == (3, 0, 1, "environment")
+    with pytest.raises(UserError, match="not LOCAL_RANK, and this node has 2 ranks; set LOCAL_RANK"):
+        read_process_info(without(LAUNCHED, "LOCAL_RANK") | {"LOCAL_WORLD_SIZE": "2"})
+
+
+def mpi(names: tuple[str, str, str, str], *values: int) -> dict[str, str]:
+    return {name: str(value) for name, value in zip(names, values, strict=True)}
+
+
+@pytest.mark.parametrize("names", MPI, ids=lambda names: names[0])
+def test_mpirun_on_one_node_needs_neither_address_nor_port(names: tuple[str, str, str, str]) -> None:
+    process = read_process_info(mpi(names, 1, 2, 1, 2))
+    assert (process.rank, process.world_size, process.local_rank, process.local_world_size) == (1, 2, 1, 2)
+    assert (process.launcher, process.master_address, process.master_port) == ("mpirun", "127.0.0.1", 0)
+    assert process.known_from == f"{names[0]} and {names[1]}"
+
+
+def test_mpirun_on_several_nodes_needs_address_and_port() -> None:
+    environment = mpi(MPI[0], 5, 8, 1, 4)
+    with pytest.raises(UserError, match=r"8 ranks on several nodes .*MASTER_ADDR.*MASTER_PORT"):
+        read_process_info(environment)
+    process = read_process_info(environment | {"MASTER_ADDR": "n1", "MASTER_PORT": "1234"})
+    assert (process.master_address, process.master_port, process.rank) == ("n1", 1234, 5)
+
+
+def test_slurms_own_pmi_variables_do_not_hide_its_step() -> None:
+    assert read_process_info(SLURM | {"PMI_RANK": "5", "PMI_SIZE": "8"}).launcher == "srun"
+
+
+def test_mpirun_inside_a_step_of_one_task_a_node_counts_by_its_own_variables() -> None:
+    process = read_process_info(SLURM | {"SLURM_NTASKS": "2"} | mpi(MPI[0], 3, 4, 3, 4))
+    assert (process.launcher, process.rank, process.world_size) == ("mpirun", 3, 4)
+
+
+def test_a_pod_for_torchrun_that_python_started_is_refused() -> None:
+    with pytest.raises(UserError, match=r"PET_NNODES=4 .*start it with torchrun"):
+        read_process_info({"PET_NNODES": "4", "PET_NODE_RANK": "2"})
+    assert read_process_info({"PET_NNODES": "1"}).world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (LAUNCHED | {"RANK": "4"}, "RANK and WORLD_SIZE say that this is rank 4 of 4, but ranks count from 0 to 3"),
+        (LAUNCHED | {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}, "rank 2 of 2"),
+        (SLURM | {"SLURM_PROCID": "8"}, "SLURM_PROCID and SLURM_NTASKS say that this is rank 8 of 8"),
+        (mpi(MPI[0], 2, 2, 1, 2), "OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE say that this is rank 2 of 2"),
+    ],
+)
+def test_a_rank_beyond_the_number_of_ranks_is_refused(environment: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_process_info(environment)
 
 
 def test_a_launcher_inside_a_slurm_job_wins_over_slurm() -> None:
@@ -68,7 +125,7 @@ def test_a_free_port_can_be_bound() -> None:
         server.bind(("127.0.0.1", free_port()))
 
 
-@pytest.mark.parametrize("missing", sorted(LAUNCHED))
+@pytest.mark.parametrize("missing", sorted(set(LAUNCHED) - {"LOCAL_RANK"}))
 def test_an_incomplete_environment_is_refused_with_the_missing_name(missing: str) -> None:
     with pytest.raises(ValueError, match=rf"not {missing}\b.*unset"):
         read_process_info(without(LAUNCHED, missing))

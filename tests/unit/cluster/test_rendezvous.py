@@ -1,5 +1,6 @@
 """The port that ranks agree on: kept open, never shared, never read late; and the errors if there is no agreement."""
 
+import os
 import socket
 import threading
 import time
@@ -16,6 +17,7 @@ from dstrain.cluster.rendezvous import (
     PORTS,
     Rendezvous,
     list_ports,
+    name_launch,
     name_rendezvous,
     needs_rendezvous,
     open_port,
@@ -61,6 +63,12 @@ def test_only_a_step_of_slurm_without_a_port_has_to_agree_on_one() -> None:
     assert needs_rendezvous(read_process_info(STEP))
     assert not needs_rendezvous(read_process_info(STEP | {"MASTER_PORT": "1234"}))
     assert not needs_rendezvous(read_process_info({}))
+
+
+def test_ranks_of_one_mpirun_have_a_name_that_no_other_launch_has() -> None:
+    assert name_launch({"PMIX_NAMESPACE": "a"}) == name_launch({"PMIX_NAMESPACE": "a", "RANK": "1"})
+    assert name_launch({"PMIX_NAMESPACE": "a"}) != name_launch({"PMIX_NAMESPACE": "b"})
+    assert f"-{os.getppid()}-" in name_launch({})
 
 
 def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Rendezvous, tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""How the ranks of a run meet: through a key-value store, before the process group exists, with one verdict for all.
+
+A store may still hold the keys of a group that was restarted, as torchrun's does. So nothing in it counts that does not carry a
+number which a process of this start has drawn. All waiting is done in Python, so that signals are answered at once, and who waits
+says for whom and where.
+"""
+
+import json
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+import torch.distributed as dist
+
+from dstrain.cluster.devices import Seat
+from dstrain.cluster.environment import ProcessInfo
+from dstrain.cluster.rendezvous import Rendezvous
+from dstrain.errors import PeerLost, UserError
+
+MEETING_SECONDS = 1800.0
+"""How long ranks wait for those that have not started: nodes may be minutes apart."""
+FIRST_WORD_SECONDS, NEXT_WORD_SECONDS = 10.0, 60.0
+"""When a rank first says that it waits, and how often it says so again."""
+POLL_SECONDS = 0.1
+CONNECT_SECONDS = 2.0
+MAX_NAMED = 8
+"""Most ranks that are named in a message."""
+
+_TCPStore: Any = vars(dist)["TCPStore"]  # exported at run time only
+_PrefixStore: Any = vars(dist)["PrefixStore"]
+_HashStore: Any = vars(dist)["HashStore"]
+
+log = logging.getLogger(__name__)
+
+Judge = Callable[[Sequence[Seat]], str | None]
+"""Given the seats of all ranks, why they cannot compute together; None if they can. Rank 0 calls it."""
+
+
+def meet(
+    process: ProcessInfo,
+    *,
+    seat: Seat,
+    judge: Judge,
+    rendezvous: Rendezvous | None = None,
+    timeout: timedelta,
+    waiting_seconds: float = MEETING_SECONDS,
+) -> Any:
+    """A store that only the ranks of this start use, once all of them are here and can compute together.
+
+    Raises:
+        UserError: `judge` refuses; on every rank.
+        PeerLost: a rank did not come, or the store is gone.
+    """
+    if process.world_size == 1:
+        if (refusal := judge([seat])) is not None:
+            raise UserError(refusal)
+        return _HashStore()
+    patience = _Patience(process, seconds=waiting_seconds)
+    store = _open_store(process, rendezvous=rendezvous, timeout=timeout, patience=patience)
+    number = secrets.token_hex(8)
+    store.set(f"here/{process.rank}", json.dumps({"number": number, "seat": asdict(seat)}))
+    if process.rank == 0:
+        group = _lead(store, process, number=number, patience=patience, judge=judge)
+    else:
+        group = _follow(store, process, number=number, patience=patience)
+    if refusal := json.loads(store.get(f"verdict/{group}")):
+        raise UserError(refusal)
+    return _PrefixStore(f"group/{group}", store)
+
+
+class _Patience:
+    """Waits for a condition; says what is missing, and gives up in the end."""
+
+    def __init__(self, process: ProcessInfo, *, seconds: float) -> None:
+        self._place = f"{process.master_address}:{process.master_port}"
+        self._known_from = process.known_from
+        self._began = time.monotonic()
+        self._seconds = seconds
+        self._next_word = FIRST_WORD_SECONDS
+
+    def wait_for(self, find: Callable[[], Any], *, missing: Callable[[], str]) -> Any:
+        """What `find` returns once that is not None."""
+        while (found := find()) is None:
+            waited = time.monotonic() - self._began
+            words = f"{missing()} at {self._place} (as {self._known_from} say)"
+            if waited >= self._seconds:
+                raise PeerLost(f"waited {waited:.0f} s in vain for {words}")
+            if waited >= self._next_word:
+                self._next_word = waited + NEXT_WORD_SECONDS
+                log.warning("waiting for %s; for a single process unset these variables", words)
+            time.sleep(POLL_SECONDS)
+        return found
+
+
+def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous | None, timeout: timedelta, patience: _Patience) -> Any:
+    # torchrun's agent keeps a store on the port that it names; else rank 0 opens one
+    is_host = process.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    port = rendezvous.port if rendezvous else process.master_port
+    if not is_host:
+        patience.wait_for(lambda: _knock(process.master_address, port), missing=lambda: "rank 0")
+    listener = rendezvous.listener.detach() if rendezvous and rendezvous.listener else None
+    return _TCPStore(
+        process.master_address,
+        port,
+        process.world_size,
+        is_master=is_host,
+        timeout=timeout,
+        wait_for_workers=False,  # it would wait in C++, deaf to signals
+        multi_tenant=listener is None,
+        **({"master_listen_fd": listener} if listener is not None else {}),
+    )
+
+
+def _knock(address: str, port: int) -> bool | None:
+    try:
+        with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+            return True
+    except OSError:
+        return None
+
+
+def _lead(store: Any, process: ProcessInfo, *, number: str, patience: _Patience, judge: Judge) -> str:
+    """Rank 0: tell all ranks the number of this group, wait until each has read it, and give the verdict."""
+    group, everyone = secrets.token_hex(8), range(process.world_size)
+    welcomed: dict[str, str] = {}
+
+    def find_absent() -> list[int]:
+        return [rank for rank in everyone[1:] if not store.check([f"read/{group}/{rank}"])]
+
+    def find_all() -> bool | None:
+        nonlocal welcomed
+        # a number may be that of a dead process at first: the living one overwrites it
+        present = {str(rank): _here(store, rank)["number"] for rank in everyone if store.check([f"here/{rank}"])}
+        if present["0"] != number:
+            raise PeerLost("another rank 0 has been started in the place of this one")
+        if present != welcomed:
+            welcomed = present
+            store.set("welcome", json.dumps({"group": group, "numbers": welcomed}))
+        return None if find_absent() else True
+
+    patience.wait_for(find_all, missing=lambda: f"{_named(find_absent())} of {process.world_size}")
+    store.set(f"verdict/{group}", json.dumps(judge([Seat(**_here(store, rank)["seat"]) for rank in everyone])))
+    return group
+
+
+def _follow(store: Any, process: ProcessInfo, *, number: str, patience: _Patience) -> str:
+    """Any other rank: join the group whose rank 0 knows this process, and wait for its verdict."""
+
+    def find_verdict() -> str | None:
+        welcome = json.loads(store.get("welcome")) if store.check(["welcome"]) else {"numbers": {}}
+        if welcome["numbers"].get(str(process.rank)) != number:
+            return None
+        store.set(f"read/{welcome['group']}/{process.rank}", "")
+        return str(welcome["group"]) if store.check([f"verdict/{welcome['group']}"]) else None
+
+    group: str = patience.wait_for(find_verdict, missing=lambda: "rank 0, or for ranks that it waits for,")
+    return group
+
+
+def _here(store: Any, rank: int) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(store.get(f"here/{rank}"))
+    return found | {"seat": found["seat"] | {"visible": tuple(found["seat"]["visible"])}}
+
+
+def _named(ranks: Sequence[int]) -> str:
+    more = f" and {len(ranks) - MAX_NAMED} more" if len(ranks) > MAX_NAMED else ""
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks[:MAX_NAMED]))}{more}"
