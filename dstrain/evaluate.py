@@ -24,13 +24,17 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     options = parse_arguments(sys.argv[1:] if argv is None else argv, program=program)
     try:
         process = read_process_info(os.environ)
+    except UserError as error:  # of this process alone, which may be in a pod with a log of its own
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    try:
         request = plan_evaluation(options)
         rendezvous = None
         if needs_rendezvous(process):
             folder = RunFolder(request.output).rendezvous
             rendezvous = open_rendezvous(process, environment=os.environ, folder=folder)
     except (UserError, OSError) as error:
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
+        if process.local_rank == 0:  # each node has its log
             print(error, file=sys.stderr)
         return EXIT_USAGE
     quiet_libraries(process)

@@ -19,6 +19,7 @@ from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_proces
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
+from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import load_config
@@ -36,6 +37,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     try:
         process = read_process_info(os.environ)
+    except UserError as error:  # of this process alone, which may be in a pod with a log of its own
+        print(error, file=sys.stderr)
+        return EXIT_USAGE
+    try:
         process = replace(process, launched_by=find_launcher(process.launcher))
         config = load_config(options.config, overrides=options.overrides, check_files=True)
         is_debug = bool(options.debug or options.overfit)
@@ -53,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             allocation_end=read_allocation_end(os.environ),
         )
     except UserError as error:
-        if os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0":
-            print(f"{error}", file=sys.stderr)
+        if process.local_rank == 0:  # each node has its log
+            print(error, file=sys.stderr)
         return EXIT_USAGE
     quiet_libraries(process)
     if config.machine.device == "cpu":
@@ -79,8 +84,7 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 
 def _await_signals() -> None:
     # before training begins there is nothing to save: exit at once, with the code for a restart
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, lambda number, frame: os._exit(EXIT_PREEMPTED))
+    catch_saving_signals(lambda number, frame: os._exit(EXIT_PREEMPTED))
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
 
 

@@ -61,8 +61,10 @@ def meet(
         if (refusal := judge([seat])) is not None:
             raise UserError(refusal)
         return _HashStore()
-    patience = _Patience(process, seconds=waiting_seconds)
-    store = _open_store(process, rendezvous=rendezvous, timeout=timeout, patience=patience)
+    port = rendezvous.port if rendezvous else process.master_port
+    patience = _Patience(process, port=port, seconds=waiting_seconds)
+    listener = rendezvous.listener.detach() if rendezvous and rendezvous.listener else None
+    store = _open_store(process, port=port, listener=listener, timeout=timeout, patience=patience)
     number = secrets.token_hex(8)
     store.set(f"here/{process.rank}", json.dumps({"number": number, "seat": asdict(seat)}))
     if process.rank == 0:
@@ -77,8 +79,8 @@ def meet(
 class _Patience:
     """Waits for a condition; says what is missing, and gives up in the end."""
 
-    def __init__(self, process: ProcessInfo, *, seconds: float) -> None:
-        self._place = f"{process.master_address}:{process.master_port}"
+    def __init__(self, process: ProcessInfo, *, port: int, seconds: float) -> None:
+        self._place = f"{process.master_address}:{port}"
         self._known_from = process.known_from
         self._began = time.monotonic()
         self._seconds = seconds
@@ -98,22 +100,22 @@ class _Patience:
         return found
 
 
-def _open_store(process: ProcessInfo, *, rendezvous: Rendezvous | None, timeout: timedelta, patience: _Patience) -> Any:
+def _open_store(
+    process: ProcessInfo, *, port: int, listener: int | None, timeout: timedelta, patience: _Patience
+) -> Any:
     # torchrun's agent keeps a store on the port that it names; else rank 0 opens one
     is_host = process.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
-    port = rendezvous.port if rendezvous else process.master_port
     if not is_host:
         patience.wait_for(lambda: _knock(process.master_address, port), missing=lambda: "rank 0")
-    listener = rendezvous.listener.detach() if rendezvous and rendezvous.listener else None
     return _TCPStore(
         process.master_address,
         port,
         process.world_size,
         is_master=is_host,
         timeout=timeout,
-        wait_for_workers=False,  # it would wait in C++, deaf to signals
+        wait_for_workers=False,  # it would wait in C++, where no signal is answered
         multi_tenant=listener is None,
-        **({"master_listen_fd": listener} if listener is not None else {}),
+        master_listen_fd=listener,
     )
 
 

@@ -74,15 +74,25 @@ def test_a_wrong_environment_is_an_error_of_use(
     assert "WORLD_SIZE is set but not RANK" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "prints"), [("RANK", "1", False), ("SLURM_PROCID", "1", False), ("RANK", "0", True)]
-)
-def test_only_the_first_rank_prints_a_configuration_error(
-    variable: str, value: str, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("rank", "local_rank", "prints"), [(0, 0, True), (4, 0, True), (1, 1, False)])
+def test_the_first_rank_of_every_node_prints_an_error_of_the_recipe(
+    rank: int, local_rank: int, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(variable, value)
+    launched = {"RANK": rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": 8, "MASTER_ADDR": "n1", "MASTER_PORT": 29500}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, str(value))
     assert main(["--config", "nowhere"]) == 2
     assert bool(capsys.readouterr().err) is prints
+
+
+@pytest.mark.parametrize("variables", [{"RANK": "1"}, {"RANK": "-1", "LOCAL_RANK": "-1"}, {"PET_NNODES": "2"}])
+def test_every_process_prints_an_error_of_its_environment(
+    variables: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert main(["--config", "debug"]) == 2
+    assert capsys.readouterr().err.startswith("environment: ")
 
 
 @pytest.mark.parametrize(

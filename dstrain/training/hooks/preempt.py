@@ -1,4 +1,4 @@
-"""Stops the run after a save: on SIGTERM, SIGUSR1 or Ctrl-C, when its launcher dies, or before its allocation ends.
+"""Stops the run after a save: on SIGTERM, SIGUSR1, SIGHUP or Ctrl-C, when its launcher dies, or before its allocation ends.
 
 A signal only sets a flag. The ranks agree on it after every step, so that all of them stop at the same step. During an
 evaluation ranks do not communicate, so a rank that is signalled leaves a file for the others.
@@ -16,10 +16,10 @@ from typing import Any
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 OUT_OF_TIME, LAUNCHER_DIED = 1 << 15, 1 << 16
 """Reasons that the ranks agree on as if they were signal numbers; larger than any signal number."""
 REASONS = {OUT_OF_TIME: ALLOCATION_ENDS, LAUNCHER_DIED: "its launcher died"}
@@ -49,8 +49,7 @@ class PreemptHook(Hook):
         self._num_ignored_steps = num_steps
 
     def on_start(self, progress: Progress, control: Control) -> None:
-        for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+        catch_saving_signals(self._on_signal)
         signal.signal(signal.SIGINT, self._on_interrupt)
 
     def on_step(self, info: StepInfo, control: Control) -> None:

@@ -14,7 +14,7 @@ from dstrain.attempt.lease import LeaseHeld
 from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
-from dstrain.errors import PeerLost, UserError
+from dstrain.errors import HardwareFailed, PeerLost, UserError
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
 from tests.unit.cluster.process_cases import build_process
 
@@ -42,7 +42,7 @@ def test_a_port_in_use_is_a_failure_and_not_a_lost_peer(
 
     monkeypatch.setattr(os, "environ", dict(os.environ))
     with socket.create_server(("127.0.0.1", 0)) as other:
-        process = replace(build_process(), master_port=other.getsockname()[1])
+        process = replace(build_process(), world_size=2, master_port=other.getsockname()[1])
         with pytest.raises(ValueError, match="is in use") as caught:
             join_ranks(process, timeout_minutes=1)
     assert report(caught.value, tmp_path, rank=0) == 1
@@ -50,6 +50,20 @@ def test_a_port_in_use_is_a_failure_and_not_a_lost_peer(
     outcome = read_outcome(tmp_path)
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("failed", 1)
+
+
+def test_a_failed_device_is_named_with_its_host_and_starts_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = HardwareFailed("CUDA error: uncorrectable ECC error encountered")
+    assert report(raised(error), tmp_path, rank=3) == EXIT_PREEMPTED
+    said = f"the device of rank 3 on {socket.gethostname()} failed: CUDA error: uncorrectable ECC error"
+    assert said in capsys.readouterr().err
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
+    # a report would keep Slurm's script from starting the job again
+    assert not (tmp_path / "failures").exists()
 
 
 def test_the_rank_that_fails_prints_its_traceback_and_leaves_it_in_the_run_folder(

@@ -8,17 +8,18 @@ from typing import Any
 
 import pytest
 
+from dstrain.cluster.signals import SAVING
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.training.hooks import preempt
-from dstrain.training.hooks.preempt import LAUNCHER_DIED, SIGNALS, PreemptHook
+from dstrain.training.hooks.preempt import LAUNCHER_DIED, PreemptHook
 from dstrain.training.state import Progress
 from tests.unit.training.training_cases import Recorder, alone, build_step, endless
 
 
 @pytest.fixture(autouse=True)
 def _keep_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: signal.getsignal(number) for number in SAVING}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -44,7 +45,7 @@ def start(ranks: Any, *, walltime: WallTime | None = None, num_slow_steps: int =
     return hook, recorder
 
 
-@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("number", SAVING)
 def test_a_signal_stops_the_run_at_the_next_step_and_is_named(number: signal.Signals) -> None:
     hook, recorder = start(alone())
     hook.on_step(build_step(1), recorder.control)
