@@ -1,19 +1,24 @@
 """The real launchers, signals and failures, each tested once because they are slow."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from dstrain.checkpoint.store import newest_valid
-from dstrain.cluster.environment import free_port
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.environment import MPI, free_port
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED
+from dstrain.cluster.launcher import ancestors
+from dstrain.config.load import dump_config
+from dstrain.config.schema import RunConfig
 from dstrain.run_folder.outcome import read_outcome
-from tests.system.runs import build_run, read_rows
+from tests.system.runs import build_run, read_rows, train
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = Path(sys.executable).parent
@@ -26,11 +31,13 @@ def overrides(folder: Path) -> list[str]:
     return [f"output_dir={folder / 'run'}", f"machine.cache_dir={folder / 'cache'}", "logging.tensorboard=false"]
 
 
-def start(command: list[str], *, folder: Path, extra: tuple[str, ...] = ()) -> "subprocess.Popen[str]":
-    """A training of the debug recipe, without an activated environment."""
+def start(
+    command: list[str], *, folder: Path, extra: tuple[str, ...] = (), recipe: str = "debug"
+) -> "subprocess.Popen[str]":
+    """A training of a recipe, without an activated environment."""
     environment = {"PATH": "/usr/bin:/bin", "HOME": str(folder), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [*command, "--config", "debug", *overrides(folder), *extra],
+        [*command, "--config", recipe, *overrides(folder), *extra],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -132,6 +139,71 @@ def test_a_killed_run_resumes_from_its_newest_checkpoint(tmp_path: Path) -> None
     printed, _ = again.communicate(timeout=300)
     assert again.returncode == 0, printed
     assert "resuming from" in printed
+
+
+def find_rank(launcher: int, *, rank: int) -> int:
+    """The process id of a rank that a launcher has started, directly or not."""
+    for pid in (int(path.name) for path in Path("/proc").glob("[0-9]*")):
+        with suppress(OSError):
+            is_rank = f"\0RANK={rank}\0" in f"\0{Path(f'/proc/{pid}/environ').read_text()}"
+            if is_rank and launcher in ancestors(pid, depth=3):
+                return pid
+    raise AssertionError(f"rank {rank} is not running")
+
+
+@pytest.mark.parametrize("options", [["--standalone"], PORT], ids=["standalone", "with a port"])
+def test_a_group_that_torchrun_restarts_resumes_and_ends_as_an_undisturbed_one(
+    options: list[str], tmp_path: Path
+) -> None:
+    def configure(name: str) -> RunConfig:
+        return build_run(
+            tmp_path / name, training__max_steps=60, checkpoint__every_steps=10, machine__min_micro_batches=2
+        )
+
+    straight, restarted = configure("straight"), configure("restarted")
+    assert train(straight, world_size=2) == [0, 0]
+    recipe = tmp_path / "restarted.yaml"
+    recipe.write_text(dump_config(restarted))
+    command = [str(TOOLS / "torchrun"), *options, "--nproc-per-node", "2", "--max-restarts", "1", *TRAIN]
+    process = start(command, folder=tmp_path / "restarted", recipe=str(recipe))
+    wait_for_step(tmp_path / "restarted", step=25)
+    os.kill(find_rank(process.pid, rank=1), signal.SIGKILL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    assert "resuming from" in printed
+    weights = [Path(config.run_dir, "final", "model.safetensors").read_bytes() for config in (straight, restarted)]
+    assert weights[0] == weights[1]
+
+
+def test_ranks_of_mpirun_meet_and_share_the_run(tmp_path: Path) -> None:
+    names = next(names for names in MPI if names[0] == "PMI_RANK")
+    ranks = [
+        start(
+            [
+                "env",
+                *(f"{name}={value}" for name, value in zip(names, (rank, 2, rank, 2), strict=True)),
+                sys.executable,
+                *TRAIN,
+            ],
+            folder=tmp_path,
+            extra=("machine.min_micro_batches=2",),
+        )
+        for rank in range(2)
+    ]
+    printed = [process.communicate(timeout=300)[0] for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], printed
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_a_rank_that_waits_for_others_says_so_and_ends_when_told(number: signal.Signals, tmp_path: Path) -> None:
+    alone = ["RANK=0", "WORLD_SIZE=2", f"MASTER_PORT={free_port()}", "MASTER_ADDR=127.0.0.1"]
+    process = start(["env", *alone, sys.executable, *TRAIN], folder=tmp_path)
+    assert process.stdout is not None
+    said = next(line for line in process.stdout if "waiting for" in line)
+    assert f"waiting for rank 1 of 2 at 127.0.0.1:{alone[2][12:]} (as RANK and WORLD_SIZE say)" in said
+    process.send_signal(number)
+    assert process.wait(timeout=30) == (EXIT_PREEMPTED if number == signal.SIGTERM else EXIT_INTERRUPTED)
 
 
 def test_a_debug_run_memorises_a_few_rows(tmp_path: Path) -> None:
