@@ -54,7 +54,8 @@ def _precision_block(config: RunConfig) -> dict[str, Any]:
     if config.precision == "fp32":
         return {}
     # M2M100 and NLLB keep sinusoidal positions in a buffer, which DeepSpeed would otherwise leave in fp32
-    block: dict[str, Any] = {"data_types": {"buffer_dtype": config.precision}}
+    # in 16 bits, a sum over many micro-batches would lose the small ones, and so depend on how a step is cut
+    block: dict[str, Any] = {"data_types": {"buffer_dtype": config.precision, "grad_accum_dtype": "fp32"}}
     if config.precision == "bf16":
         return block | {"bf16": {"enabled": True}}
     return block | {"fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16}}

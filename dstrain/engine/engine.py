@@ -17,6 +17,8 @@ from typing import Any, Literal
 import deepspeed
 import torch
 from deepspeed.accelerator import get_accelerator
+from deepspeed.runtime.engine import DeepSpeedEngine
+from deepspeed.runtime.zero.config import ZERO_OPTIMIZATION
 from deepspeed.utils import groups
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -263,12 +265,13 @@ def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_
         deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
     _share_timeout(ranks)
     optimizer = build_optimizer(module, training=config.training)
-    wrapped, *_ = deepspeed.initialize(
-        model=module,
-        optimizer=optimizer,
-        config=build_ds_config(config, world_size=ranks.world_size),
-        dist_init_required=False,
-    )
+    with _one_zero_optimizer():
+        wrapped, *_ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            config=build_ds_config(config, world_size=ranks.world_size),
+            dist_init_required=False,
+        )
     assert wrapped.zero_optimization_stage() == effective_zero_stage(config)
     return Engine(wrapped, config=config, ranks=ranks, total_steps=total_steps)
 
@@ -352,6 +355,24 @@ def _share_timeout(ranks: Ranks) -> None:
     # DeepSpeed would make its group of all ranks with torch's own time-out, 10 minutes with NCCL, whatever the default group has
     if ranks.world_size > 1 and groups._WORLD_GROUP is None:
         groups._WORLD_GROUP = torch.distributed.new_group(range(ranks.world_size), timeout=ranks.timeout)
+
+
+@contextmanager
+def _one_zero_optimizer() -> Iterator[None]:
+    """For stage 1 in bf16 with gradients in fp32, use DeepSpeed's optimizer of all other stages and precisions.
+
+    It can do both. DeepSpeed would choose an older one, whose state is laid out differently.
+    """
+    choose = DeepSpeedEngine._do_optimizer_sanity_check
+
+    def choose_zero(wrapped: Any, optimizer: Any) -> Any:
+        return ZERO_OPTIMIZATION if wrapped.zero_optimization() else choose(wrapped, optimizer)
+
+    DeepSpeedEngine._do_optimizer_sanity_check = choose_zero
+    try:
+        yield
+    finally:
+        DeepSpeedEngine._do_optimizer_sanity_check = choose
 
 
 def _skip_shared_memory_build() -> None:

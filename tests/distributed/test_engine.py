@@ -1,6 +1,7 @@
 """Loss, gradient and weights do not depend on the split, the ranks or the ZeRO stage (promise 1)."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -123,6 +124,45 @@ def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
         assert ("lm_head.weight" in rank_weights) == is_untied
         for name, value in weights.items():
             torch.testing.assert_close(torch.from_numpy(rank_weights[name]), value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_the_gradient_does_not_depend_on_how_many_micro_batches_are_summed(precision: str, stage: int) -> None:
+    norms = run_ranks(measure_norms, precision, stage, world_size=1)[0]
+    assert norms[128] == pytest.approx(norms[1], rel=1e-5 if precision == "fp32" else 2e-3)
+
+
+def measure_norms(ranks: Ranks, precision: str, stage: int) -> dict[int, float]:
+    """The gradient's norm at the first step of 128 rows, by the number of micro-batches."""
+    from dstrain.engine.engine import build_engine
+
+    rows, norms = build_rows(num_rows=128), {}
+    for num_parts in (1, 128):
+        config = build_config(precision=precision, machine__zero_stage=stage)
+        engine = build_engine(config, module=build_loss("m2m100", dropout=0.0), ranks=ranks, total_steps=TOTAL_STEPS)
+        batch = build_batch(rows, sizes=[128 // num_parts] * num_parts, rank=0, world_size=1)
+        norms[num_parts] = float(engine.step(batch, step=1).grad_norm)
+    return norms
+
+
+@pytest.mark.parametrize("stage", [0, 1, 3])
+def test_every_process_group_has_the_time_out_of_the_run(stage: int) -> None:
+    found = run_ranks(list_timeouts, stage, world_size=2)
+    assert found == [{timedelta(minutes=2)}] * 2
+
+
+def list_timeouts(ranks: Ranks, stage: int) -> set[timedelta]:
+    """The time-outs of all groups of this process, those of DeepSpeed included."""
+    from dstrain.engine.engine import build_engine
+
+    config = build_config(machine__zero_stage=stage)
+    engine = build_engine(config, module=build_loss("m2m100", dropout=0.0), ranks=ranks, total_steps=TOTAL_STEPS)
+    engine.step(build_batch(build_rows(), sizes=[8, 8], rank=ranks.rank, world_size=2), step=1)
+    ranks.beside().barrier()
+    made = torch.distributed.distributed_c10d._world.pg_map
+    assert len(made) >= 3
+    return {group._get_backend(torch.device("cpu")).options._timeout for group in made}
 
 
 def test_without_dropout_every_split_of_a_step_has_the_same_loss_and_gradient() -> None:
