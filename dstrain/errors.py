@@ -14,6 +14,10 @@ class UserError(ValueError):
     """Whether every rank raises it with the same message, so that only rank 0 prints it."""
 
 
+class OutOfMemory(UserError):
+    """Memory ran out. The message says for what, and which keys to change."""
+
+
 class PeerLost(RuntimeError):
     """The connection to another rank broke. The cause is on that rank, not on the one that raises this."""
 

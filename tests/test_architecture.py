@@ -78,7 +78,12 @@ TORCH_FREE = (
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
 
-NEEDS_TORCH = frozenset({"dstrain.cluster.process_group", "dstrain.attempt.attempt"})
+NEEDS_TORCH = frozenset(
+    {
+        *(f"dstrain.cluster.{module}" for module in ("devices", "device_errors", "meeting", "process_group")),
+        "dstrain.attempt.attempt",
+    }
+)
 """The exceptions inside TORCH_FREE."""
 
 HEAVY = ("torch", "deepspeed", "transformers")

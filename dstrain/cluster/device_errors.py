@@ -11,7 +11,12 @@ from contextlib import contextmanager
 import torch
 import torch.distributed as dist
 
-from dstrain.errors import HardwareFailed, PeerLost, UserError
+from dstrain.errors import HardwareFailed, OutOfMemory, PeerLost, UserError
+
+MEMORY_KEYS = (
+    "lower machine.micro_batch_tokens or machine.evaluation_tokens, or set machine.activation_checkpointing, "
+    "machine.offload_optimizer or a higher machine.zero_stage"
+)
 
 _GLOO = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
 """How gloo's errors begin: torch raises them as plain RuntimeError, unlike those of NCCL."""
@@ -67,8 +72,22 @@ def classify(error: BaseException, *, has_trained: bool) -> type[Exception] | No
 
 
 @contextmanager
+def explained_memory(describe: Callable[[], str]) -> Iterator[None]:
+    """Convert an error about memory that ran out into OutOfMemory with the message that `describe` returns."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise OutOfMemory(f"out of memory {describe()}") from error
+        raise
+
+
+@contextmanager
 def named_device_errors(has_trained: Callable[[], bool] = lambda: True) -> Iterator[None]:
-    """Convert errors that mean a lost peer or failing hardware into PeerLost and HardwareFailed, wherever in the chain."""
+    """Convert errors that mean a lost peer, failing hardware or a lack of memory into errors with these names.
+
+    The meaning is looked for in the whole chain of errors.
+    """
     try:
         yield
     except UserError:
@@ -78,5 +97,7 @@ def named_device_errors(has_trained: Callable[[], bool] = lambda: True) -> Itera
         while link is not None:
             if (kind := classify(link, has_trained=has_trained())) is not None:
                 raise kind(str(error)) from error
+            if is_out_of_memory(link):
+                raise OutOfMemory(f"{(str(link).splitlines() or ['out of memory'])[0]}: {MEMORY_KEYS}") from error
             link = link.__cause__ or link.__context__
         raise

@@ -23,6 +23,7 @@ from deepspeed.utils import groups
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RunConfig
@@ -195,14 +196,25 @@ class Engine:
         scale = self._ranks.world_size / batch.target_tokens
         last = len(batch.micro_batches) - 1
         for number, micro_batch in enumerate(batch.micro_batches):
-            loss = self._forward(micro_batch, step=step, is_last=number == last)
-            loss_sum += loss.detach()
-            scaled = loss * scale
-            if number == last:
-                mean_loss = None if loss_limit is None else self._mean_loss(loss_sum, batch=batch)
-                scaled = _poison_if_bad(scaled, loss_sum=loss_sum, mean_loss=mean_loss, loss_limit=loss_limit)
-            self.wrapped.backward(scaled, scale_wrt_gas=False)
+            with explained_memory(partial(self._describe, micro_batch, step=step)):
+                loss = self._forward(micro_batch, step=step, is_last=number == last)
+                loss_sum += loss.detach()
+                scaled = loss * scale
+                if number == last:
+                    mean_loss = None if loss_limit is None else self._mean_loss(loss_sum, batch=batch)
+                    scaled = _poison_if_bad(scaled, loss_sum=loss_sum, mean_loss=mean_loss, loss_limit=loss_limit)
+                self.wrapped.backward(scaled, scale_wrt_gas=False)
         return loss_sum, mean_loss
+
+    def _describe(self, batch: MicroBatch, *, step: int) -> str:
+        """Which micro-batch did not fit into memory, and what to change."""
+        num_rows, num_source = batch.source_ids.shape
+        return (
+            f"in step {step}: a micro-batch of {num_rows} rows, each {num_source} source and {batch.labels.shape[1]} target "
+            f"positions long, did not fit. Lower machine.micro_batch_tokens, now {self._config.machine.micro_batch_tokens} (in a "
+            "run that has checkpoints add --allow-changed machine.micro_batch_tokens), or set machine.activation_checkpointing, "
+            "machine.offload_optimizer or a higher machine.zero_stage"
+        )
 
     def _forward(self, host_batch: MicroBatch, *, step: int, is_last: bool) -> Tensor:
         """The loss sum of a micro-batch; 0 for a filler."""

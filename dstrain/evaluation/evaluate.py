@@ -7,10 +7,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
 
+from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Evaluation, Task
 from dstrain.config.schema import RunConfig
@@ -90,16 +92,17 @@ def evaluate(
         for batch in plan.shares[ranks.rank]:
             if should_stop():
                 break
-            result = evaluate_batch(
-                batch,
-                model=model,
-                loss=loss if config.evaluation.loss else None,
-                tokens=tokens,
-                pad_id=tokenizer.pad_token_id,
-                decoder_start_id=decoder_start_id(model),
-                generation=plan.generation[batch.target_language],
-                device=ranks.device,
-            )
+            with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
+                result = evaluate_batch(
+                    batch,
+                    model=model,
+                    loss=loss if config.evaluation.loss else None,
+                    tokens=tokens,
+                    pad_id=tokenizer.pad_token_id,
+                    decoder_start_id=decoder_start_id(model),
+                    generation=plan.generation[batch.target_language],
+                    device=ranks.device,
+                )
             results.append(result)
     gathered = ranks.gather(results if len(results) == len(plan.shares[ranks.rank]) else None)
     if gathered is None or None in gathered:
@@ -109,6 +112,17 @@ def evaluate(
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
     found = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
     return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + found)
+
+
+def _describe(batch: Batch, *, tokens: TokenSet, config: RunConfig) -> str:
+    """Which batch did not fit into memory, and what to change."""
+    longest = max(int(tokens.source_lengths[row]) for row in batch.rows)
+    key = "machine.evaluation_tokens" if config.evaluation.batch_size is None else "evaluation.batch_size"
+    found = config.machine.evaluation_tokens if config.evaluation.batch_size is None else config.evaluation.batch_size
+    return (
+        f"in an evaluation: a batch of {len(batch.rows)} rows with {config.evaluation.num_beams} beams and sources of up to "
+        f"{longest} tokens did not fit. Lower {key} (now {found})"
+    )
 
 
 def plan_evaluation(

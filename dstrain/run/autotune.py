@@ -37,6 +37,9 @@ MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
 """Sections without effect on the memory of a step; of the data only the longest rows matter."""
 LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "GROUP_", "ROLE_", "OMPI_", "PMIX_", "PMI_", "MV2_", "PET_")
+"""Prefixes of variables by which launchers speak to the ranks that they started; the process that measures is none of them."""
+GIB = 1 << 30
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed")
 
 log = logging.getLogger(__name__)
@@ -172,7 +175,9 @@ def _key(config: RunConfig, *, prepared: Prepared, device: torch.device) -> str:
     lengths = [int(lengths.max()) for lengths in (prepared.train.source_lengths, prepared.train.target_lengths)]
     lengths += [int(lengths.max()) for lengths in (prepared.eval.source_lengths, prepared.eval.target_lengths)]
     values: list[Any] = [config.model_dump(mode="json", exclude=set(LEFT_OUT)), lengths, prepared.tokenizer.fingerprint]
-    values += [gpu.name, gpu.total_memory, [version(package) for package in PACKAGES]]
+    # what other processes have taken counts, to the GiB: a budget that was measured beside them would stay small for ever
+    free, _ = torch.cuda.mem_get_info(device)
+    values += [gpu.name, gpu.total_memory, free // GIB, [version(package) for package in PACKAGES]]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -193,7 +198,7 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
         path.write_text(json.dumps(request))
         # as a single rank, on the first visible GPU, which is that of rank 0
         environment = {
-            key: value for key, value in os.environ.items() if key not in LAUNCHED and not key.startswith("SLURM_")
+            key: value for key, value in os.environ.items() if key not in LAUNCHED and not key.startswith(LAUNCHERS)
         }
         done = subprocess.run(
             [sys.executable, "-m", "dstrain.run.autotune_probe", str(path)],
@@ -209,4 +214,9 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
             f"{keys}: nothing could be measured ({last[0]}); set values instead of null, such as "
             "micro_batch_tokens=8192 and compile=false"
         )
-    return TunedMachine(**json.loads(done.stdout.splitlines()[-1]))
+    return TunedMachine(**json.loads(find_answer(done.stdout)))
+
+
+def find_answer(printed: str) -> str:
+    """The line of JSON in what the process printed: libraries such as NCCL print to the same stream, before it and after."""
+    return [line for line in printed.splitlines() if line.startswith('{"budget"')][-1]

@@ -5,6 +5,7 @@ JSON. It is a process of its own, so that all the memory it uses is freed. For m
 rows, the optimizer included, and evaluates a batch of the longest sources; for speed it takes steps with rows of median length.
 """
 
+import gc
 import json
 import sys
 import time
@@ -26,6 +27,7 @@ from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position, StepPlan
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.engine.engine import Engine, build_engine
+from dstrain.errors import OutOfMemory
 from dstrain.evaluation.evaluate import evaluate
 from dstrain.models.compilation import compile_layers, first_line
 from dstrain.models.families import decoder_start_id
@@ -110,6 +112,8 @@ class Probe:
         self._start_id = decoder_start_id(model)
         self._engine: Engine = build_engine(self._config, module=module, ranks=ranks, total_steps=1000)
         self._num_steps = 0
+        self.is_spent = False
+        """Whether memory ran out in the middle of a step, after which the engine must not be used again."""
 
     @property
     def width(self) -> int:
@@ -127,7 +131,8 @@ class Probe:
             for _ in range(2):
                 self._step(batch)
             self._evaluate()
-        except torch.OutOfMemoryError:
+        except OutOfMemory:
+            self.is_spent = True
             return None
         return _peak_bytes(self._ranks.device)
 
@@ -219,14 +224,18 @@ def find_faster(probe: Probe, *, budget: int, limit_bytes: int) -> tuple[bool, s
     return True, found
 
 
-def answer(request: Request, *, probe: Probe, limit_bytes: int) -> dict[str, Any]:
+def answer(request: Request, *, build_probe: Callable[[], Probe], limit_bytes: int) -> dict[str, Any]:
     """`budget` in tokens, None if not even one row fits; `compile`; the `reason` for it, empty if it was not measured."""
     machine = request.config.machine
-    budget = machine.micro_batch_tokens
+    budget, probe = machine.micro_batch_tokens, build_probe()
     if budget is None:
         budget = find_budget(request, probe=probe, limit_bytes=limit_bytes)
     is_compiled, reason = bool(machine.compile), ""
     if machine.compile is None and budget is not None:
+        if probe.is_spent:
+            del probe
+            gc.collect()
+            probe = build_probe()
         is_compiled, reason = find_faster(probe, budget=budget, limit_bytes=limit_bytes)
     return {"budget": budget, "compile": is_compiled, "reason": reason}
 
@@ -238,7 +247,7 @@ def main() -> None:
     request = Request(**(values | {"config": RunConfig.model_validate(values["config"])}))
     ranks = join_ranks(read_process_info({}), timeout_minutes=request.config.machine.collective_timeout_minutes)
     limit = int(torch.cuda.mem_get_info(ranks.device)[0] * SHARE_OF_FREE)
-    print(json.dumps(answer(request, probe=Probe(request, ranks=ranks), limit_bytes=limit)))
+    print(json.dumps(answer(request, build_probe=lambda: Probe(request, ranks=ranks), limit_bytes=limit)), flush=True)
 
 
 def _reset_peak(device: torch.device) -> None:

@@ -130,7 +130,7 @@ def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_gradient_does_not_depend_on_how_many_micro_batches_are_summed(precision: str, stage: int) -> None:
     norms = run_ranks(measure_norms, precision, stage, world_size=1)[0]
-    assert norms[128] == pytest.approx(norms[1], rel=1e-5 if precision == "fp32" else 2e-3)
+    assert norms[128] == pytest.approx(norms[1], rel=1e-5 if precision == "fp32" else 2e-4)
 
 
 def measure_norms(ranks: Ranks, precision: str, stage: int) -> dict[int, float]:

@@ -75,7 +75,7 @@ def test_a_job_that_is_warned_of_its_time_limit_saves_and_resumes(straight: RunC
 
 def test_a_job_saves_before_its_time_limit_even_without_a_signal(tmp_path: Path) -> None:
     config = build_recipe(tmp_path, training__max_steps=100_000, evaluation__every_steps=100_000)
-    job = submit(config, options=(*TWO_BY_TWO, "--time=1", "--signal=B:CONT@0"))
+    job = submit(config, options=(*TWO_BY_TWO, "--time=2", "--signal=B:CONT@0"))
     until(lambda: job.is_waiting(1), else_show=job.log)
     assert look(config).state == "at its time limit"
     call("scancel", job.id)

@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from dstrain.cluster.device_errors import classify, is_out_of_memory, named_device_errors
-from dstrain.errors import HardwareFailed, PeerLost, UserError
+from dstrain.cluster.device_errors import classify, explained_memory, is_out_of_memory, named_device_errors
+from dstrain.errors import HardwareFailed, OutOfMemory, PeerLost, UserError
 
 NCCL = "NCCL error in: /pytorch/torch/csrc/distributed/c10d/NCCLUtils.cpp:94, "
 REMOTE = (
@@ -97,6 +97,25 @@ def test_the_meaning_is_found_anywhere_in_the_chain() -> None:
         raise error
     with pytest.raises(PeerLost, match="later"), named_device_errors():
         raise KeyError("later") from error
+
+
+def test_a_lack_of_memory_is_explained_by_what_did_not_fit_or_else_by_the_keys() -> None:
+    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with (
+        pytest.raises(OutOfMemory, match=r"^out of memory in step 3: 5 rows did not fit$"),
+        named_device_errors(),
+        explained_memory(lambda: "in step 3: 5 rows did not fit"),
+    ):
+        raise error
+    with (
+        pytest.raises(OutOfMemory, match=r"^CUDA out of memory.*: lower machine\.micro_batch_tokens"),
+        named_device_errors(),
+    ):
+        raise error
+    with pytest.raises(OutOfMemory, match=r"^out of memory: lower"), named_device_errors():
+        raise MemoryError
+    with pytest.raises(KeyError), explained_memory(lambda: "never"):
+        raise KeyError
 
 
 def test_another_error_stays_what_it_is() -> None:

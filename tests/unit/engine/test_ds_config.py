@@ -28,7 +28,7 @@ def test_a_16_bit_precision_is_switched_on_alone_and_takes_the_buffers_along(pre
     settings = build_ds_config(build_config(precision=precision), world_size=1)
     assert settings[precision]["enabled"] is True
     assert other not in settings
-    assert settings["data_types"] == {"buffer_dtype": precision}
+    assert settings["data_types"] == {"buffer_dtype": precision, "grad_accum_dtype": "fp32"}
 
 
 def test_fp16_scales_its_loss_dynamically() -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import AutoModelForSeq2SeqLM
 
+from dstrain.models import save
 from dstrain.models.save import ExportError, check_export, export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import load_tokenizer
@@ -55,18 +57,34 @@ def test_a_changed_weight_is_found_by_its_name(model: Tiny, tmp_path: Path) -> N
         check(model, tmp_path / "best")
 
 
-def test_other_generation_settings_are_found_by_their_hypotheses(model: Tiny, tmp_path: Path) -> None:
+def test_another_configuration_is_found_by_its_hypotheses(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     export(model, tmp_path / "best")
-    settings = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best").generation_config
-    live_generate: Any = model.model.generate
+    copy = save._fresh_copy
 
-    def generate(**given: Any) -> torch.Tensor:
-        found: torch.Tensor = live_generate(**{**given, "generation_config": settings})
-        return found[:, :-1]
+    def copy_otherwise(live: nn.Module) -> Any:
+        copied = copy(live)
+        generate = copied.generate
+        copied.generate = lambda **given: generate(**given)[:, :-1]
+        return copied
 
-    model.model.generate = generate
+    monkeypatch.setattr(save, "_fresh_copy", copy_otherwise)
     with pytest.raises(ExportError, match="generates different hypotheses"):
         check(model, tmp_path / "best")
+
+
+def test_hypotheses_are_compared_in_memory_that_is_laid_out_alike(model: Tiny) -> None:
+    weights = torch.cat([torch.zeros(1), *(p.detach().flatten() for p in model.model.parameters())])
+    offset = 1
+    for parameter in model.model.parameters():  # views into one buffer, as those of a DeepSpeed engine
+        parameter.data = weights[offset : offset + parameter.numel()].view_as(parameter)
+        offset += parameter.numel()
+    copied = save._fresh_copy(model.model)
+    state = model.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in copied.state_dict().items())
+    assert all(parameter.data_ptr() % 64 == 0 for parameter in copied.parameters())
+    assert not all(parameter.data_ptr() % 64 == 0 for parameter in model.model.parameters())
 
 
 def test_a_newer_export_replaces_the_older_one(model: Tiny, tmp_path: Path) -> None:

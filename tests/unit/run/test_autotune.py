@@ -1,6 +1,7 @@
 """Where the budget of a micro-batch and compiled layers come from when the recipe leaves them open."""
 
 import logging
+import subprocess
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.load import dump_config, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
-from dstrain.run.autotune import CPU_TOKENS, OVERHEADS, TunedMachine, resolve_machine
+from dstrain.run.autotune import CPU_TOKENS, OVERHEADS, TunedMachine, measure_apart, resolve_machine
 from dstrain.run.prepare import Prepared, prepare
 from tests.system.runs import build_run
 
@@ -29,6 +30,8 @@ class Case:
     folder: Path
     answer: TunedMachine = field(default_factory=lambda: TunedMachine(20_000, True, "faster"))
     asked: list[Machine] = field(default_factory=list)
+    free: int = 79 << 30
+    """Bytes of the GPU that no process has taken."""
 
     def measure(self, config: RunConfig, prepared: Prepared) -> TunedMachine:
         """Stands in for the process that measures."""
@@ -53,7 +56,9 @@ class Case:
 def case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     gpu = SimpleNamespace(name="a GPU", total_memory=80 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: gpu)
-    return Case(tmp_path)
+    case = Case(tmp_path)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (case.free, 80 << 30))
+    return case
 
 
 def test_what_the_recipe_says_is_taken_and_nothing_is_measured(case: Case) -> None:
@@ -124,6 +129,35 @@ def test_what_a_micro_batch_costs_is_the_devices_own_unless_the_run_began_with_a
             assert overhead(run) == OVERHEADS[run]
     case.resolve(run="cpu", machine__micro_batch_overhead=0)
     assert overhead("cpu") == 0
+
+
+def test_what_other_processes_have_taken_is_part_of_the_question(case: Case) -> None:
+    assert case.resolve(run="first") == (20_000, True)
+    case.free = 40 << 30
+    case.answer = TunedMachine(10_000, True, "")
+    assert case.resolve(run="second") == (10_000, True)
+    case.free -= 100 << 20  # what varies from start to start is not
+    case.free += 200 << 20
+    assert case.resolve(run="third") == (10_000, True)
+
+
+def test_the_process_that_measures_knows_nothing_of_the_launcher(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, str] = {}
+
+    def run(command: list[str], *, env: dict[str, str], **options: Any) -> Any:
+        seen.update(env)
+        printed = (
+            'NCCL version 2.27\n{"budget": 700, "compile": false, "reason": ""}\nn1:123 [0] NCCL INFO comm destroyed\n'
+        )
+        return SimpleNamespace(returncode=0, stdout=printed, stderr="")
+
+    monkeypatch.setattr(subprocess, "run", run)
+    for name in ("RANK", "TORCHELASTIC_USE_AGENT_STORE", "GROUP_RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK"):
+        monkeypatch.setenv(name, "1")
+    config = build_run(case.folder)
+    assert measure_apart(config, prepare(config, ranks=CPU)) == TunedMachine(700, False, "")
+    assert not [name for name in seen if name.startswith(("RANK", "TORCHELASTIC", "GROUP", "SLURM", "OMPI"))]
+    assert "PATH" in seen
 
 
 def test_where_not_one_row_fits_the_way_out_is_said(case: Case) -> None:

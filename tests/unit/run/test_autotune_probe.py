@@ -95,6 +95,7 @@ class Stopwatch:
     peak: int | None = 900
     error: Exception | None = None
     is_compiled: bool = False
+    is_spent: bool = False
     budgets: list[int] = field(default_factory=list)
     width: int = 100
 
@@ -142,10 +143,19 @@ def test_the_probe_answers_what_is_asked_and_no_more(
         tmp_path, training__batch_size=10, **{f"machine__{key}": value for key, value in changes.items()}
     )
     probe: Any = Stopwatch(peak=10)
-    found = answer(Request(config, "", "", ""), probe=probe, limit_bytes=1000)
+    found = answer(Request(config, "", "", ""), build_probe=lambda: probe, limit_bytes=1000)
     assert (found["budget"], found["compile"]) == expected
     assert probe.is_compiled is (compile is None)
     assert bool(found["reason"]) is (compile is None)
+
+
+def test_a_probe_that_ran_out_of_memory_is_not_timed(tmp_path: Path) -> None:
+    config = build_run(tmp_path, training__batch_size=10, machine__micro_batch_tokens=None, machine__compile=None)
+    probes: list[Any] = [Stopwatch(peak=10, is_spent=True), Stopwatch(peak=10)]
+    built = iter(probes)
+    found = answer(Request(config, "", "", ""), build_probe=lambda: next(built), limit_bytes=1000)
+    assert found["reason"]
+    assert [probe.is_compiled for probe in probes] == [False, True]
 
 
 def test_the_longest_rows_come_first_by_both_sides_together_and_ties_stay_in_order() -> None:
