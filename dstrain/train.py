@@ -25,6 +25,7 @@ from dstrain.config.arguments import parse_arguments
 from dstrain.config.load import load_config
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
+from dstrain.run.cache import make_cache_dir
 from dstrain.run.launch import Launch
 from dstrain.run_folder.layout import RunFolder, make_run_folder
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if is_debug:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
         folder = make_run_folder(config)
+        make_cache_dir(config)
         launch = Launch(
             process,
             command=show_command(process, script=sys.argv[0], arguments=arguments),

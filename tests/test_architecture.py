@@ -50,6 +50,7 @@ TORCH_FREE = (
     "dstrain.errors",
     "dstrain.config",
     "dstrain.cluster",
+    "dstrain.run.cache",
     "dstrain.run.evaluation_request",
     "dstrain.run.launch",
     "dstrain.run_folder",

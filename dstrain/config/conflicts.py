@@ -1,7 +1,7 @@
 """Settings of different sections that cannot go together, and why. Pure; conflicts inside one section are found there."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import choosing_metrics
@@ -45,6 +45,14 @@ def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict
             if getattr(task, key) is None:
                 keys = (f"task.{key}", "model.scratch.architecture", "task.kind")
                 yield keys, f"is needed by architecture `{architecture}`"
+
+
+def path_conflicts(paths: Mapping[str, str | None]) -> Iterator[Conflict]:
+    """Folders, by key, that a shell would have expanded: as they are, they would be made under these very names."""
+    for key, path in paths.items():
+        if path is not None and (path.startswith("~") or "$" in path):
+            sign = "~" if path.startswith("~") else "$"
+            yield (key,), f"`{sign}` is not expanded: write the full path; found {path}"
 
 
 def precision_conflicts(precision: str, *, model: Model) -> Iterator[Conflict]:

@@ -4,6 +4,7 @@ DeepSpeed 0.19 silently ignores unknown top-level keys (`gradient_cliping`), so 
 those of 0.19.8; a test compares them with the keys that the installed DeepSpeed reads.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
@@ -142,6 +143,30 @@ NESTED_KEYS: Mapping[str, frozenset[str]] = {
 }  # fmt: skip
 """Keys of the sections that are mappings, by the section's dotted key."""
 
+_SIZES = (
+    "allgather_bucket_size", "max_live_parameters", "max_reuse_distance", "model_persistence_threshold",
+    "param_persistence_threshold", "prefetch_bucket_size", "stage3_max_live_parameters", "stage3_max_reuse_distance",
+    "stage3_model_persistence_threshold", "stage3_param_persistence_threshold", "stage3_prefetch_bucket_size",
+    "sub_group_size", "zero_hpz_partition_size",
+)  # fmt: skip
+RANGES: Mapping[str, tuple[float, float, str]] = {
+    "zero_optimization.reduce_bucket_size": (1, math.inf, "a whole number ≥ 1"),
+    **{f"zero_optimization.{key}": (0, math.inf, "a whole number ≥ 0") for key in _SIZES},
+    "zero_optimization.offload_optimizer.buffer_count": (0, math.inf, "a whole number ≥ 0"),
+    "zero_optimization.offload_optimizer.ratio": (0, 1, "a number from 0 to 1"),
+    "zero_optimization.offload_optimizer.cpuadam_cores_perc": (0, 1, "a number from 0 to 1"),
+    "zero_optimization.offload_param.buffer_count": (0, math.inf, "a whole number ≥ 0"),
+    "zero_optimization.offload_param.buffer_size": (0, math.inf, "a whole number ≥ 0"),
+    "zero_optimization.offload_param.max_in_cpu": (0, math.inf, "a whole number ≥ 0"),
+}
+"""Smallest and largest value of a dotted key, and the rule in words. DeepSpeed would refuse it after torch was loaded."""
+
+ONLY_FP32: Mapping[str, str] = {
+    "communication_data_type": "gradients are reduced between ranks in it",
+    "data_types.grad_accum_dtype": "gradients are summed over micro-batches in it",
+}
+"""Types that may not be less precise than the gradients, because the result would depend on the number of ranks or on the cut."""
+
 TOP_LEVEL_KEYS = ALLOWED_KEYS | {key for key in REFUSED_KEYS if "." not in key}
 """Every top-level key that DeepSpeed 0.19.8 understands."""
 
@@ -165,6 +190,20 @@ def _problems(settings: Mapping[str, Any], *, known: frozenset[str], section: st
                 yield name, "must be a section of keys"
         elif name in NESTED_KEYS:
             yield from _problems(value, known=NESTED_KEYS[name], section=name)
+        elif name in ONLY_FP32 and value not in (None, "fp32", "float32"):
+            yield name, f"{ONLY_FP32[name]}: `{value}` would change what is learned; set it to fp32, or remove it"
+        elif (problem := _out_of_range(name, value)) is not None:
+            yield name, problem
+
+
+def _out_of_range(name: str, value: Any) -> str | None:
+    smallest, largest, rule = RANGES.get(name, (0.0, 0.0, ""))
+    if not rule or value is None or value == "auto":
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if is_number and smallest <= value <= largest and ("whole" not in rule or value == int(value)):
+        return None
+    return f"must be {rule}, or auto; found {value!r}"
 
 
 def _suggestion(key: str, *, known: frozenset[str], section: str) -> str:

@@ -80,7 +80,8 @@ class Machine(Section):
     prefetch_steps: PositiveInt = 2
     """Steps collated ahead in the background."""
     cache_dir: str | None = None
-    """Folder of tokenised data, on a file system that all ranks share. Null is `~/.cache/dstrain`."""
+    """Folder of tokenised data, on a file system that all ranks share. Null is
+    `$XDG_CACHE_HOME/dstrain`, or `~/.cache/dstrain` without that variable."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
     """DeepSpeed's own JSON, merged over what dstrain writes. Keys that would change what is learned are refused."""
 

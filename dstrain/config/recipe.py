@@ -194,7 +194,7 @@ class Training(Section):
     batch_unit: Literal["sequences", "target_tokens"] = "sequences"
     """Unit of `batch_size`. `target_tokens` builds each step from buckets of rows of similar length, with at most 4,096
     target tokens per bucket. A larger step draws several buckets at random."""
-    epochs: Annotated[float, Field(gt=0.0)] | None = None
+    epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Passes over the training rows. Give either this or `max_steps`."""
     max_steps: PositiveInt | None = None
     """Number of optimizer steps. Give either this or `epochs`."""

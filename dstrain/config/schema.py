@@ -45,6 +45,7 @@ class RunConfig(Section):
             *conflicts.evaluation_conflicts(task, evaluation=evaluation, training=self.training, machine=self.machine),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.precision_conflicts(self.precision, model=model),
+            *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),
         ]
         if found:
             raise ConflictError(*found)

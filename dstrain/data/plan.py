@@ -130,7 +130,10 @@ class Plan:
             assert max_steps is not None
             return max_steps
         whole = math.floor(epochs)
-        steps = sum(self.num_steps(epoch) for epoch in range(whole))
+        if self.batch_unit == "sequences":  # every epoch has as many steps
+            steps = whole * self.num_steps(0)
+        else:
+            steps = sum(self.num_steps(epoch) for epoch in range(whole))
         if epochs > whole:
             # 0.3 of 10 steps is computed as 3.0000000000000004 or so: without the 1e-6 it would be rounded up to four
             steps += math.ceil((epochs - whole) * self.num_steps(whole) - 1e-6)

@@ -32,6 +32,9 @@ from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.training.state import Progress
 
+MANY_EPOCHS = 20
+"""Epochs from which on counting their steps may take long enough to be announced."""
+
 log = logging.getLogger(__name__)
 
 
@@ -176,7 +179,14 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
 
 def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
     """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths."""
+    if config.training.batch_unit == "sequences":  # every epoch has as many steps
+        return
     epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
+    if len(epochs) > MANY_EPOCHS:
+        log.info(
+            "counting the steps of %d epochs in target tokens, which reads the lengths of all rows each time",
+            len(epochs),
+        )
     plan.count_together(
         sorted(epochs),
         rank=ranks.rank,

@@ -24,7 +24,8 @@ from dstrain.config.load import ConfigError, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
-from dstrain.run.prepare import Prepared, cache_dir
+from dstrain.run.cache import cache_dir
+from dstrain.run.prepare import Prepared
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 

@@ -25,6 +25,7 @@ from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_toke
 from dstrain.errors import UserError
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run.cache import cache_dir
 from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
@@ -64,11 +65,6 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
     made = _made_by_rank_0(lambda: _make(config, folder=folder), run_dir=folder.path, ranks=ranks)
     train, evaluation = (load_token_set(Path(each)) for each in made)
     return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
-
-
-def cache_dir(config: RunConfig) -> Path:
-    """The folder that caches token sets, trained tokenizers and measured machine settings."""
-    return Path(config.machine.cache_dir or "~/.cache/dstrain").expanduser()
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:

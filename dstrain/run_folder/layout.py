@@ -175,7 +175,8 @@ def make_run_folder(config: RunConfig) -> RunFolder:
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        reason = "it is a link to nothing" if folder.path.is_symlink() else error.strerror
         raise UserError(
-            f"output_dir: the run folder {folder.path} cannot be made ({error.strerror}); override output_dir=…"
+            f"output_dir: the run folder {folder.path} cannot be made ({reason}); override output_dir=…"
         ) from error
     return folder

@@ -1,6 +1,15 @@
-"""How the newest attempt of a run ended, in outcome.json: torchrun hides exit codes, so the file says the same. No torch."""
+"""How the newest attempt of a run ended, in outcome.json: torchrun hides exit codes, so the file says the same. No torch.
 
+    python -m dstrain.run_folder.outcome --code 1 --since 1780000000 -- --config …
+
+exits with the code of the run that was started with these arguments of launch/train.py, or with `--code` if the run has
+written no outcome since that time, in seconds since 1970. Called by launch/torchrun.sh.
+"""
+
+import argparse
 import json
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -9,6 +18,9 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.config.arguments import parse_arguments, split_arguments
+from dstrain.config.load import load_config
+from dstrain.errors import UserError
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 
@@ -63,3 +75,24 @@ def read_outcome(run_dir: Path) -> RunOutcome | None:
     except (OSError, ValidationError):
         return None
     return outcome
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The exit code of a run that a launcher has started, from its outcome."""
+    own, training = split_arguments(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="python -m dstrain.run_folder.outcome")
+    parser.add_argument("--code", type=int, required=True)
+    parser.add_argument("--since", type=float, required=True)
+    given, options = parser.parse_args(own), parse_arguments(training)
+    try:
+        outcome = read_outcome(Path(load_config(options.config, overrides=options.overrides).run_dir))
+    except UserError:
+        return int(given.code)
+    if outcome is None or outcome.exit_code is None or not outcome.time:
+        return int(given.code)
+    is_new = datetime.fromisoformat(outcome.time).timestamp() >= given.since
+    return outcome.exit_code if is_new else int(given.code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -54,3 +54,16 @@ def test_early_stopping_needs_evaluations_before_the_end(good: Path) -> None:
     assert line.endswith("training.early_stopping: needs evaluation.every_steps or evaluation.every_epochs")
     overrides = ["training.early_stopping.patience=2", "evaluation.every_epochs=0.5"]
     assert load_config(str(good), overrides=overrides).training.early_stopping is not None
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("output_dir=~/runs/x", "output_dir: `~` is not expanded: write the full path; found ~/runs/x"),
+        ("output_dir=$SCRATCH/x", "output_dir: `$` is not expanded: write the full path; found $SCRATCH/x"),
+        ("machine.cache_dir=/data/${USER}/c", "machine.cache_dir: `$` is not expanded"),
+    ],
+)
+def test_a_path_that_only_a_shell_would_expand_is_refused(override: str, message: str, good: Path) -> None:
+    (line,) = faults(good, override)
+    assert message in line

@@ -1,5 +1,6 @@
 """DeepSpeed's key lists, held against the keys the installed DeepSpeed asks for."""
 
+import math
 from typing import Any
 
 import pytest
@@ -7,11 +8,64 @@ import pytest
 from dstrain.config.deepspeed_keys import (
     ALLOWED_KEYS,
     NESTED_KEYS,
+    RANGES,
     REFUSED_KEYS,
     REMOVED_KEYS,
     TOP_LEVEL_KEYS,
     deepspeed_problems,
 )
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"zero_optimization": {"reduce_bucket_size": 0}}, "must be a whole number ≥ 1, or auto; found 0"),
+        ({"zero_optimization": {"sub_group_size": -1}}, "must be a whole number ≥ 0, or auto; found -1"),
+        ({"zero_optimization": {"stage3_prefetch_bucket_size": 0.9}}, "found 0.9"),
+        ({"zero_optimization": {"reduce_bucket_size": "many"}}, "found 'many'"),
+        ({"zero_optimization": {"reduce_bucket_size": True}}, "found True"),
+        ({"zero_optimization": {"reduce_bucket_size": float("inf")}}, "found inf"),
+        ({"zero_optimization": {"offload_optimizer": {"ratio": 1.5}}}, "must be a number from 0 to 1"),
+        ({"communication_data_type": "fp16"}, "`fp16` would change what is learned; set it to fp32"),
+        ({"data_types": {"grad_accum_dtype": "bf16"}}, "summed over micro-batches in it: `bf16`"),
+    ],
+)
+def test_values_that_deepspeed_refuses_later_or_that_lose_digits_are_refused(
+    settings: dict[str, Any], problem: str
+) -> None:
+    ((_, found),) = deepspeed_problems(settings)
+    assert problem in found
+
+
+@pytest.mark.parametrize("value", [1, 5e8, "auto", None])
+def test_a_value_in_its_range_is_passed_on(value: Any) -> None:
+    zero = {"reduce_bucket_size": value, "offload_optimizer": {"ratio": 0.3}}
+    assert deepspeed_problems({"zero_optimization": zero, "communication_data_type": "fp32"}) == []
+
+
+def test_the_ranges_are_those_of_deepspeeds_own_models() -> None:
+    zero = pytest.importorskip("deepspeed.runtime.zero.config")
+    offload = pytest.importorskip("deepspeed.runtime.zero.offload_config")
+    models = {
+        "zero_optimization": zero.DeepSpeedZeroConfig,
+        "zero_optimization.offload_param": offload.DeepSpeedZeroOffloadParamConfig,
+        "zero_optimization.offload_optimizer": offload.DeepSpeedZeroOffloadOptimizerConfig,
+    }
+    bounded = {
+        f"{section}.{field.alias or name}": field.metadata
+        for section, model in models.items()
+        for name, field in model.model_fields.items()
+        if field.metadata and field.annotation in (int, float)
+    }
+    assert set(bounded) <= set(RANGES)
+    for name, limits in bounded.items():
+        smallest, largest, rule = RANGES[name]
+        lower = next(
+            getattr(limit, "ge", None) if hasattr(limit, "ge") else limit.gt + 1
+            for limit in limits
+            if hasattr(limit, "ge") or hasattr(limit, "gt")
+        )
+        assert (smallest, "whole" in rule) == (lower, largest == math.inf)
 
 
 class AskedKeys(dict[str, Any]):

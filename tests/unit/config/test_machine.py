@@ -36,3 +36,13 @@ def test_what_deepspeed_cannot_do_or_must_not_be_told_is_refused(
 def test_offloading_fits_the_stages_that_shard(good: Path) -> None:
     overrides = ["machine.zero_stage=3", "machine.offload_parameters=true", "machine.offload_optimizer=true"]
     assert load_config(str(good), overrides=overrides).machine.offload_parameters
+
+
+def test_no_limit_of_the_watchdog_is_longer_than_a_collective_waits(good: Path) -> None:
+    (line,) = faults(good, "machine.collective_timeout_minutes=20", "machine.watchdog.set_up_minutes=0")
+    assert "machine.watchdog.save_minutes" in line
+    assert "save_minutes is 30, longer than collective_timeout_minutes, 20" in line
+    assert (
+        load_config(str(good), overrides=["machine.collective_timeout_minutes=180"]).machine.watchdog.set_up_minutes
+        == 180
+    )

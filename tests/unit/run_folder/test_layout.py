@@ -35,3 +35,10 @@ def test_a_run_folder_that_cannot_be_created_is_refused_by_name(tmp_path: Path) 
     config = load_config("debug", overrides=[f"output_dir={tmp_path}/file/run"])
     with pytest.raises(UserError, match=r"output_dir: .*file/run cannot be made"):
         make_run_folder(config)
+
+
+def test_a_link_to_nothing_is_named_as_one(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    config = load_config("debug", overrides=[f"output_dir={tmp_path}/link"])
+    with pytest.raises(UserError, match=r"link cannot be made \(it is a link to nothing\)"):
+        make_run_folder(config)

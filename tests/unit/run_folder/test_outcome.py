@@ -1,10 +1,11 @@
 """The file that says how a run ended: which outcome may replace which."""
 
+import time
 from pathlib import Path
 
 import pytest
 
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, main, read_outcome, write_bad_end, write_outcome
 
 
 def end_badly(run_dir: Path, *, attempt: int) -> tuple[str, int]:
@@ -50,3 +51,15 @@ def test_a_failure_does_not_replace_an_outcome_of_another_attempt_or_of_a_finish
 def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:
     write_outcome(tmp_path / "moved", RunOutcome("failed", 1))
     assert not (tmp_path / "moved").exists()
+
+
+def test_the_code_of_a_run_is_that_of_its_outcome_if_it_was_written_since(tmp_path: Path) -> None:
+    arguments = ["--code", "1", "--since", str(time.time() - 5), "--", "--config", "debug", f"output_dir={tmp_path}"]
+    assert main(arguments) == 1
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=1))
+    assert main(arguments) == 1
+    write_outcome(tmp_path, RunOutcome("preempted", 85, attempt=1))
+    assert main(arguments) == 85
+    later = [*arguments[:3], str(time.time() + 60), *arguments[4:]]
+    assert main(later) == 1
+    assert main([*arguments[:-1], "no=key"]) == 1
