@@ -38,7 +38,7 @@ class Machine(Section):
     whole run. Without a GPU, null is 8192."""
     micro_batch_overhead: Annotated[int, Field(ge=0)] | None = None
     """Fixed cost of a micro-batch, in tokens. A step is cut into more micro-batches only where that saves more padding
-    than this. Null is 128 if the run began on a CPU (measured) and 2048 if it began on a GPU (estimated)."""
+    than this. Null is 128 if the run began on a CPU (measured) and 4096 if it began on a GPU (estimated)."""
     micro_batch_size: PositiveInt | None = None
     """Micro-batch size in sequences. It replaces the token budget."""
     min_micro_batches: PositiveInt = 1
@@ -50,10 +50,11 @@ class Machine(Section):
     false without a GPU and under ZeRO 3, which gathers weights by hooks. The first steps of every attempt wait a minute
     or two for the compiler, and signals are not answered meanwhile. The default is false because the gain is not yet
     measured on a GPU."""
-    evaluation_tokens: PositiveInt = 4096
+    evaluation_tokens: PositiveInt | None = None
     """Largest evaluation batch in tokens, padding included: rows × beams × longest source. Used if
-    `evaluation.batch_size` is null. Another value may change only hypotheses whose two most likely tokens are equally
-    likely, within rounding."""
+    `evaluation.batch_size` is null. Null is 4096 if the run began on a CPU and 65536 if it began on a GPU, where a
+    generated token takes about as long for a thousand rows as for ten. Another value may change only hypotheses whose
+    two most likely tokens are equally likely, within rounding."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass. It needs less memory and about a third more time."""
     offload_optimizer: bool = False

@@ -265,7 +265,9 @@ class Engine:
 
 
 def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_steps: int) -> Engine:
-    """DeepSpeed around a loss module.
+    """DeepSpeed around a loss module on the CPU, which DeepSpeed casts first and moves to the device then.
+
+    The other way round, a GPU would have to hold the whole model in fp32 for a moment.
 
     Raises:
         UserError: the recipe asks for fp16, and DeepSpeed cannot train in fp16 on this device.
@@ -277,11 +279,12 @@ def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_
         deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
     _share_timeout(ranks)
     optimizer = build_optimizer(module, training=config.training)
+    num_parameters = sum(parameter.numel() for parameter in module.parameters())
     with _one_zero_optimizer():
         wrapped, *_ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
-            config=build_ds_config(config, world_size=ranks.world_size),
+            config=build_ds_config(config, world_size=ranks.world_size, num_parameters=num_parameters),
             dist_init_required=False,
         )
     assert wrapped.zero_optimization_stage() == effective_zero_stage(config)

@@ -44,7 +44,9 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
     """The best hypothesis of every source: `[rows, 1 + max_new_tokens]`, start token, tokens, end token, padding."""
     best = torch.full((num_rows, 1 + rules.max_new_tokens), rules.pad_id, device=device)
     beams = _begin(rules, num_rows=num_rows, device=device)
-    ends = torch.tensor(rules.end_ids, device=device)
+    ends, forbidden = (
+        torch.tensor(ids, dtype=torch.int64, device=device) for ids in (rules.end_ids, rules.forbidden_ids)
+    )
     tokens = beams.running[:, 0, 0]
     num_distinct = 1  # all beams of a source begin with the same tokens: until they differ, one is computed
     for place in range(1, 1 + rules.max_new_tokens):
@@ -54,7 +56,7 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
             tokens = tokens[:, 0]
             continue
         log_probs = torch.log_softmax(decoder.logits(states), dim=-1)
-        log_probs[:, rules.forbidden_ids] = -torch.inf
+        log_probs.index_fill_(1, forbidden, -torch.inf)
         scores, origins, choices = best_continuations(
             log_probs.view(len(beams.rows), num_distinct, -1), beams.running_scores, rules=rules
         )

@@ -248,7 +248,9 @@ def greedy_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torc
     """The likeliest token at each step: `[rows, 1 + generated]`, start token, tokens, end token, padding."""
     sequences = torch.full((num_rows, 1 + rules.max_new_tokens), rules.pad_id, device=device)
     sequences[:, 0] = rules.start_id
-    ends = torch.tensor(rules.end_ids, device=device)
+    ends, forbidden = (
+        torch.tensor(ids, dtype=torch.int64, device=device) for ids in (rules.end_ids, rules.forbidden_ids)
+    )
     rows = torch.arange(num_rows, device=device)
     has_ended = torch.zeros(num_rows, dtype=torch.bool, device=device)
     tokens = sequences[:, 0]
@@ -258,7 +260,7 @@ def greedy_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torc
             tokens = torch.full_like(rows, rules.forced_first_id)
         else:
             logits = decoder.logits(states)
-            logits[:, rules.forbidden_ids] = -torch.inf
+            logits.index_fill_(1, forbidden, -torch.inf)
             tokens = logits.argmax(dim=-1).masked_fill(has_ended, rules.pad_id)
         sequences[rows, place] = tokens
         has_ended |= torch.isin(tokens, ends)

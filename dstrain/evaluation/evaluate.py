@@ -41,6 +41,11 @@ class IncompleteEvaluationError(RuntimeError):
     """The ranks did not return every row exactly once, so a score would be wrong."""
 
 
+BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
+"""`machine.evaluation_tokens` where it is null, by the type of the device. On a GPU a generated token keeps the host busy for
+some milliseconds whatever the number of rows, so that the number of batches decides; estimated from counted kernels."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvaluationPlan:
     """The batches and settings of an evaluation, computed by every rank beforehand; the same on all ranks."""
@@ -118,10 +123,11 @@ def _describe(batch: Batch, *, tokens: TokenSet, config: RunConfig) -> str:
     """Which batch did not fit into memory, and what to change."""
     longest = max(int(tokens.source_lengths[row]) for row in batch.rows)
     key = "machine.evaluation_tokens" if config.evaluation.batch_size is None else "evaluation.batch_size"
-    found = config.machine.evaluation_tokens if config.evaluation.batch_size is None else config.evaluation.batch_size
+    num_beams = config.evaluation.num_beams
+    found = config.evaluation.batch_size or f"{len(batch.rows) * num_beams * longest} or more"
     return (
-        f"in an evaluation: a batch of {len(batch.rows)} rows with {config.evaluation.num_beams} beams and sources of up to "
-        f"{longest} tokens did not fit. Lower {key} (now {found})"
+        f"in an evaluation: a batch of {len(batch.rows)} rows with {num_beams} beams and sources of up to {longest} tokens did "
+        f"not fit. Lower {key} (now {found})"
     )
 
 
@@ -137,12 +143,13 @@ def plan_evaluation(
     """The batches and the generation settings of every target language; only `shares` depends on the number of ranks."""
     evaluation = config.evaluation
     num_rows = min(tokens.num_rows, evaluation.max_rows or tokens.num_rows)
+    batch_tokens = config.machine.evaluation_tokens or BATCH_TOKENS[model.device.type]
     lengths = tokens.source_lengths[:num_rows]
     batches = plan_batches(
         lengths,
         languages=[example.target_language for example in tokens.examples[:num_rows]],
         batch_size=evaluation.batch_size,
-        max_tokens=config.machine.evaluation_tokens // evaluation.num_beams,
+        max_tokens=batch_tokens // evaluation.num_beams,
     )[:max_batches]
     cap = plan_cap(
         evaluation,
@@ -161,7 +168,7 @@ def plan_evaluation(
     }
     settings = describe_generation(evaluation, cap=cap, arguments=arguments)
     if evaluation.batch_size is None:
-        settings["batch_tokens"] = config.machine.evaluation_tokens
+        settings["batch_tokens"] = batch_tokens
     warnings = [
         f"hypotheses come from transformers' generate(), which is slower: the built-in search does not support {reason}"
         for reason in dict.fromkeys(unserved(model, generation=settled) for settled in generation.values())

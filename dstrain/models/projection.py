@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-MAX_LOGITS = {"cpu": 2**25, "cuda": 2**26}
-"""Device to the number of logits in memory at a time: 128 and 256 MiB in fp32, and half as much again for a 16-bit weight.
+MAX_LOGITS = {"cpu": 2**25, "cuda": 2**28}
+"""Device to the number of logits in memory at a time: 128 MiB and 1 GiB in fp32, and half as much again for a 16-bit weight.
 
 Measured on a CPU (mT5-small, 16 x 64 positions, relative to the stock loss): 2**25 needs 0.21 of the memory; 2**26 needs 0.25
 and is 4 % faster; 2**24 needs 0.19 and is 8 % slower. Calculated for a GPU: each chunk reads and writes the gradient of the
-whole weight, which takes longer than its matrix products; chunks twice as large halve that traffic.
+whole weight, 4 ms for mT5-small with 2**26 and 1 ms with 2**28.
 """
 
 FP16_SCALE = 2.0**15

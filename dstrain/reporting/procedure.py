@@ -278,4 +278,7 @@ def describe_versions(record: RunRecord) -> list[Line]:
 
 def _evaluation_batch_size(config: RunConfig) -> str:
     size = config.evaluation.batch_size
-    return f"as many as fit into {config.machine.evaluation_tokens:,} tokens" if size is None else str(size)
+    if size is not None:
+        return str(size)
+    tokens = config.machine.evaluation_tokens
+    return f"as many as fit into {tokens:,} tokens" if tokens else "as many as fit into machine.evaluation_tokens"

@@ -120,12 +120,14 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
     if resume is not None:
         load_weights(resume.directory, module=module)
-    engine = build_engine(config, module=module.to(ranks.device), ranks=ranks, total_steps=total_steps)
+    engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
     if resume is not None:
         load_optimizer(resume.directory, engine=engine, state=resume.state)
         warnings += [f"resumed although this has changed: {change}" for change in resume.allowed]
     warnings += _data_warnings(config, prepared=prepared)
     warnings += _schedule_warnings(config, total_steps=total_steps)
+    if ranks.device.type == "cuda" and config.precision == "fp32":
+        log.info("precision is fp32: on this GPU bf16 would be several times as fast")
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
     return Assembly(config, attempt, prepared, identity, resume, plan, total_steps, engine, warnings)
 

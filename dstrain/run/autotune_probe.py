@@ -108,7 +108,7 @@ class Probe:
         self._model = model
         if self._config.machine.compile:
             self.compile()
-        module = Seq2SeqLoss(model, label_smoothing=self._config.training.label_smoothing).to(ranks.device)
+        module = Seq2SeqLoss(model, label_smoothing=self._config.training.label_smoothing)
         self._start_id = decoder_start_id(model)
         self._engine: Engine = build_engine(self._config, module=module, ranks=ranks, total_steps=1000)
         self._num_steps = 0

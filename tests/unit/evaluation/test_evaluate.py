@@ -13,6 +13,7 @@ import torch
 from pydantic import ValidationError
 
 from dstrain.evaluation.evaluate import (
+    BATCH_TOKENS,
     IncompleteEvaluationError,
     collect_results,
 )
@@ -98,7 +99,7 @@ def test_batches_by_a_token_budget_have_the_same_hypotheses_as_batches_of_a_fixe
     assert filled.texts.hypotheses == fixed.texts.hypotheses
     assert filled.scores.scores == pytest.approx(fixed.scores.scores, rel=1e-6)
     assert (fixed.scores.generation["batch_size"], filled.scores.generation["batch_size"]) == (4, None)
-    assert filled.scores.generation["batch_tokens"] == config.machine.evaluation_tokens
+    assert filled.scores.generation["batch_tokens"] == BATCH_TOKENS["cpu"]
     assert "batch_tokens" not in fixed.scores.generation
 
 
