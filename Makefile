@@ -14,7 +14,7 @@ RESULTS := tests/benchmarks/results
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all torture check bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all torture check check-gpu bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -58,6 +58,10 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json
 	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
 	$(BIN)/python -m tests.benchmarks.report
+
+# what only a GPU can show: correctness, hidden waits, saves, speed; ten minutes, a line of JSON after each check
+check-gpu: test-environment
+	$(BIN)/python -m tests.gpu --json tests/gpu/results/checks.jsonl $(ARGS)
 
 # the published sizes on a GPU; with a torch that fits it in the environment
 bench-gpu: test-environment

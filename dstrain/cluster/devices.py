@@ -52,7 +52,7 @@ def choose_device(
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if count == 0:
-        _refuse_silent_cpu(wanted=wanted, environment=environment)
+        _refuse_silent_cpu(wanted=wanted, environment=environment, launcher=process.launcher)
         return torch.device("cpu")
     if process.local_rank >= count > 1:
         raise UserError(
@@ -63,13 +63,19 @@ def choose_device(
     return device
 
 
-def find_gpu_sign(environment: Mapping[str, str], *, devices: Path = Path("/dev")) -> str | None:
+def find_gpu_sign(
+    environment: Mapping[str, str], *, launcher: str = "python", devices: Path = Path("/dev")
+) -> str | None:
     """What says that this machine has a GPU for this process, as words for a message; None if nothing does."""
     for name in SLURM_GPUS:
-        if environment.get(name, "") not in ("", "0"):
+        none = (
+            ("", "0") if name == "SLURM_GPUS_ON_NODE" else ("",)
+        )  # a count; the others list numbers, which begin with 0
+        if environment.get(name, "") not in none:
             return f"Slurm gave this job GPUs ({name}={environment[name]})"
     for name in HIDING:
-        if environment.get(name, HIDDEN[0]) not in HIDDEN:
+        # the deepspeed launcher numbers as many as ranks, whether there are GPUs or not
+        if launcher != "deepspeed" and environment.get(name, HIDDEN[0]) not in HIDDEN:
             return f"{name}={environment[name]}"
     for name in ("nvidia0", "kfd"):
         if (devices / name).exists():
@@ -92,8 +98,8 @@ def explain_no_gpu(environment: Mapping[str, str], *, problem: str | None) -> st
     return f"torch ({torch.__version__}, built for {build}) finds none: compare the driver's version in nvidia-smi"
 
 
-def _refuse_silent_cpu(*, wanted: Wanted, environment: Mapping[str, str]) -> None:
-    sign = find_gpu_sign(environment)
+def _refuse_silent_cpu(*, wanted: Wanted, environment: Mapping[str, str], launcher: str) -> None:
+    sign = find_gpu_sign(environment, launcher=launcher)
     if sign is None and wanted is None:
         return
     asked = "machine.device is cuda" if wanted == "cuda" else sign

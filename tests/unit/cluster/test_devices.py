@@ -62,7 +62,7 @@ def test_the_cpu_is_taken_on_purpose_though_there_are_gpus(monkeypatch: pytest.M
     ("environment", "sign"),
     [
         ({"SLURM_GPUS_ON_NODE": "2"}, "Slurm gave this job GPUs (SLURM_GPUS_ON_NODE=2)"),
-        ({"SLURM_JOB_GPUS": "0,1"}, "Slurm gave this job GPUs (SLURM_JOB_GPUS=0,1)"),
+        ({"SLURM_JOB_GPUS": "0"}, "Slurm gave this job GPUs (SLURM_JOB_GPUS=0)"),
         ({"CUDA_VISIBLE_DEVICES": "3"}, "CUDA_VISIBLE_DEVICES=3"),
         ({"SLURM_GPUS_ON_NODE": "0"}, None),
         ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None),
@@ -72,6 +72,11 @@ def test_the_cpu_is_taken_on_purpose_though_there_are_gpus(monkeypatch: pytest.M
 )
 def test_what_says_that_there_is_a_gpu(environment: dict[str, str], sign: str | None, tmp_path: Path) -> None:
     assert find_gpu_sign(environment, devices=tmp_path) == sign
+
+
+def test_the_devices_that_the_deepspeed_launcher_makes_up_are_no_sign(tmp_path: Path) -> None:
+    assert find_gpu_sign({"CUDA_VISIBLE_DEVICES": "0,1"}, launcher="deepspeed", devices=tmp_path) is None
+    assert find_gpu_sign({"SLURM_JOB_GPUS": "0"}, launcher="deepspeed", devices=tmp_path) is not None
 
 
 def test_a_loaded_driver_says_that_there_is_a_gpu(tmp_path: Path) -> None:
@@ -84,7 +89,7 @@ def test_a_gpu_that_torch_cannot_use_is_not_replaced_by_the_cpu_in_silence(monke
     monkeypatch.setattr(torch.version, "cuda", None)
     with pytest.raises(UserError, match=r"although Slurm gave .*CPU build.*machine\.device=cpu"):
         choose_device(process(0), environment={"SLURM_GPUS_ON_NODE": "1"})
-    monkeypatch.setattr(devices, "find_gpu_sign", lambda environment: None)
+    monkeypatch.setattr(devices, "find_gpu_sign", lambda environment, launcher: None)
     with pytest.raises(UserError, match=r"although machine\.device is cuda.*CPU build"):
         choose_device(process(0), wanted="cuda", environment={})
 
