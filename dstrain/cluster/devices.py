@@ -19,7 +19,8 @@ from dstrain.errors import UserError
 Wanted = Literal["cpu", "cuda"] | None
 """`machine.device`; None takes a GPU where there is one."""
 
-SLURM_GPUS = ("SLURM_GPUS_ON_NODE", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+SLURM_GPUS = {"SLURM_GPUS_ON_NODE": ("", "0"), "SLURM_JOB_GPUS": ("",), "SLURM_STEP_GPUS": ("",)}
+"""Slurm's variables, with their values in a job without GPUs. The first is a count; the others list numbers from 0 on."""
 HIDING = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES")
 HIDDEN = ("", "-1", "NoDevFiles")
 """Values of these variables that show no GPU; the last is Slurm's, for a job without one."""
@@ -67,11 +68,8 @@ def find_gpu_sign(
     environment: Mapping[str, str], *, launcher: str = "python", devices: Path = Path("/dev")
 ) -> str | None:
     """What says that this machine has a GPU for this process, as words for a message; None if nothing does."""
-    for name in SLURM_GPUS:
-        none = (
-            ("", "0") if name == "SLURM_GPUS_ON_NODE" else ("",)
-        )  # a count; the others list numbers, which begin with 0
-        if environment.get(name, "") not in none:
+    for name, nothing in SLURM_GPUS.items():
+        if environment.get(name, "") not in nothing:
             return f"Slurm gave this job GPUs ({name}={environment[name]})"
     for name in HIDING:
         # the deepspeed launcher numbers as many as ranks, whether there are GPUs or not
