@@ -285,11 +285,8 @@ def measure_data(folder: Path, *, num_rows: int, num_ranks: int) -> dict[str, di
 
 def measure_run_folders(folder: Path, *, ranks: Iterable[int], steps: Iterable[int]) -> dict[str, Any]:
     """Files of run folders by ranks and steps, and the time to read the largest."""
-    from tests.benchmarks.scale_run import (
-        crossed,
-        measure_readers,
-        write_run,
-    )  # imported here, so that the engine does not count as memory of a rank
+    # here, so that the engine does not count as memory of a rank
+    from tests.benchmarks.scale_run import crossed, measure_readers, write_run
 
     counts, lengths = sorted(ranks), sorted(steps)
     folders = {
