@@ -1,9 +1,20 @@
-"""The exchanges of a rank that is alone. Two real ranks are the business of tests/distributed."""
+"""Exchanges of a rank that is alone, and of one with a GPU, which is pretended. Two real ranks: tests/distributed."""
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
 import torch
+import torch.distributed as dist
 
+from dstrain.cluster import process_group
 from dstrain.cluster.environment import read_process_info
-from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.process_group import Ranks, join_ranks
+
+GLOO = SimpleNamespace(name="the group on the CPU")
 
 
 def test_a_rank_that_is_alone_needs_no_process_group() -> None:
@@ -13,3 +24,47 @@ def test_a_rank_that_is_alone_needs_no_process_group() -> None:
     assert ranks.max([3, -1]) == [3, -1]
     assert ranks.sum([0.1, 2.0]) == [0.1, 2.0]
     ranks.barrier()
+
+
+@pytest.fixture
+def gpu_rank(monkeypatch: pytest.MonkeyPatch) -> Ranks:
+    """Rank 3 of 8, which is shown its own GPU only, as Slurm may do."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(uuid="GPU-0"))
+    monkeypatch.setattr(process_group, "meet", lambda *given, **named: "store")
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **named: None)
+    monkeypatch.setattr(dist, "new_group", lambda *given, **named: GLOO)
+    process = replace(read_process_info({}), rank=3, local_rank=3, local_world_size=8, world_size=8, launcher="srun")
+    return join_ranks(process, timeout_minutes=7)
+
+
+def test_deepspeed_is_given_the_number_of_the_device_and_neighbours_the_local_rank(gpu_rank: Ranks) -> None:
+    assert os.environ["LOCAL_RANK"] == "0"
+    assert gpu_rank.device == torch.device("cuda", 0)
+    assert (gpu_rank.process.local_rank, os.environ["RANK"]) == (3, "3")
+
+
+def test_every_exchange_is_on_the_cpu_and_its_group(gpu_rank: Ranks, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, Any]] = []
+
+    def record(name: str) -> Callable[..., None]:
+        def call(*given: Any, group: Any = None, **named: Any) -> None:
+            seen.append((name, group))
+            assert all(each.device.type == "cpu" for each in given if isinstance(each, torch.Tensor))
+
+        return call
+
+    names = ("gather_object", "broadcast_object_list", "all_reduce", "barrier")
+    for name in names:
+        monkeypatch.setattr(dist, name, record(name))
+    gpu_rank.gather({"a": 1})
+    gpu_rank.broadcast(1.5)
+    gpu_rank.max([1])
+    gpu_rank.sum([0.5])
+    gpu_rank.barrier()
+    assert [group for _, group in seen] == [GLOO] * 5
+    assert {name for name, _ in seen} == set(names)
+    assert gpu_rank.beside().group is GLOO
