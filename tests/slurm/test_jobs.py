@@ -242,12 +242,14 @@ def test_one_task_per_gpu_is_started_and_every_task_sees_the_gpus_of_its_node(tm
     job = submit(
         config,
         options=("--nodes=2", "--gpus-per-node=2"),
-        overrides=[f"output_dir={tmp_path / 'two words; $HOME'}"],
+        overrides=[f"output_dir={tmp_path / 'two words; `touch bad`'}"],
         environment={"DSTRAIN_PYTHON": str(python), "REAL_PYTHON": sys.executable},
     )
     assert job.wait_end() == "COMPLETED 0:0", job.log()
     lines = sorted(line for line in job.log().splitlines() if line.startswith("task "))
-    given = f"given 4: launch/train.py --config {tmp_path / 'recipe.yaml'} output_dir={tmp_path / 'two words; $HOME'}"
+    given = (
+        f"given 4: launch/train.py --config {tmp_path / 'recipe.yaml'} output_dir={tmp_path / 'two words; `touch bad`'}"
+    )
     assert lines == [f"task {task} local {task % 2} of 4 gpus 0,1 {given}" for task in range(4)]
 
 
