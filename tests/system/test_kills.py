@@ -45,7 +45,7 @@ def test_a_run_resumes_from_any_position_in_an_epoch(
     assert torture.fingerprint(config) | {"kept": None} == straight | {"kept": None}
 
 
-VARYING = ("- Speed: ", "- Training time: ", "- Peak memory: ")
+VARYING = ("- Speed: ", "- Time: ", "- Training time: ", "- Peak memory: ")
 """Lines of a card that differ between any two runs."""
 
 
