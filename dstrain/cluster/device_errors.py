@@ -33,7 +33,7 @@ _HARDWARE = re.compile(
 )
 """Failures of the device itself, which another start on another device may survive."""
 _MISUSE = re.compile(
-    r"invalid usage|invalid argument|ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU|only supported with GPUs"
+    r"unhandled cuda error|invalid usage|invalid argument|ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU|only supported with GPUs"
     r"|invalid device ordinal",
     re.IGNORECASE,
 )

@@ -81,8 +81,9 @@ def _read(environment: Mapping[str, str]) -> ProcessInfo:
         return _launched_process(environment)
     is_step = "SLURM_STEP_ID" in environment and _number(environment, "SLURM_NTASKS") > 1
     for names in MPI:
-        # Slurm sets PMI_* too: they only count where mpirun started the ranks, in another number than Slurm's tasks
-        if names[0] in environment and not (is_step and environment.get(names[1]) == environment["SLURM_NTASKS"]):
+        # Slurm sets PMI_* too, also for a single task: they only count where mpirun started another number of ranks
+        is_slurms = environment.get(names[1]) == (environment["SLURM_NTASKS"] if is_step else "1")
+        if names[0] in environment and not is_slurms:
             return _mpi_process(environment, names=names)
     # a batch script has SLURM_PROCID and SLURM_NTASKS too, but only srun starts a step of several tasks
     if is_step:

@@ -1,8 +1,8 @@
 """How the ranks of a run meet: through a key-value store, before the process group exists, with one verdict for all.
 
 A store may still hold the keys of a group that was restarted, as torchrun's does. So nothing in it counts that does not carry a
-number which a process of this start has drawn. All waiting is done in Python, so that signals are answered at once, and who waits
-says for whom and where.
+number which a process of this start has drawn. All waiting is done in Python, so that signals are answered at once, and a
+rank reports for which ranks it waits, and where.
 """
 
 import json
@@ -25,8 +25,8 @@ from dstrain.errors import PeerLost, UserError
 
 MEETING_SECONDS = 1800.0
 """How long ranks wait for those that have not started: nodes may be minutes apart."""
-FIRST_WORD_SECONDS, NEXT_WORD_SECONDS = 10.0, 60.0
-"""When a rank first says that it waits, and how often it says so again."""
+FIRST_REPORT_SECONDS, NEXT_REPORT_SECONDS = 10.0, 60.0
+"""When a rank first reports that it waits, and how often it reports it again."""
 POLL_SECONDS = 0.1
 CONNECT_SECONDS = 2.0
 MAX_NAMED = 8
@@ -77,14 +77,14 @@ def meet(
 
 
 class _Patience:
-    """Waits for a condition; says what is missing, and gives up in the end."""
+    """Waits for a condition; reports what is missing, and gives up in the end."""
 
     def __init__(self, process: ProcessInfo, *, port: int, seconds: float) -> None:
         self._place = f"{process.master_address}:{port}"
         self._known_from = process.known_from
         self._began = time.monotonic()
         self._seconds = seconds
-        self._next_word = FIRST_WORD_SECONDS
+        self._next_report = FIRST_REPORT_SECONDS
 
     def wait_for(self, find: Callable[[], Any], *, missing: Callable[[], str]) -> Any:
         """What `find` returns once that is not None."""
@@ -92,9 +92,9 @@ class _Patience:
             waited = time.monotonic() - self._began
             words = f"{missing()} at {self._place} (as {self._known_from} say)"
             if waited >= self._seconds:
-                raise PeerLost(f"waited {waited:.0f} s in vain for {words}")
-            if waited >= self._next_word:
-                self._next_word = waited + NEXT_WORD_SECONDS
+                raise PeerLost(f"gave up after waiting {waited:.0f} s for {words}")
+            if waited >= self._next_report:
+                self._next_report = waited + NEXT_REPORT_SECONDS
                 log.warning("waiting for %s; for a single process unset these variables", words)
             time.sleep(POLL_SECONDS)
         return found

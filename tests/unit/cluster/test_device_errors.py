@@ -47,6 +47,7 @@ MEANINGS: list[tuple[Exception, Any, Any]] = [
     (dist.DistBackendError(NCCL + REMOTE), PeerLost, PeerLost),
     (dist.DistBackendError(NCCL + SYSTEM), None, PeerLost),
     (dist.DistBackendError(NCCL + USAGE), None, None),
+    (dist.DistBackendError(NCCL + "unhandled cuda error\nCuda failure 98 'invalid device function'"), None, None),
     (dist.DistBackendError(NCCL + "invalid argument, NCCL version 2.27.5\nncclInvalidArgument"), None, None),
     (ValueError("ProcessGroupNCCL is only supported with GPUs, no GPUs found!"), None, None),
     (RuntimeError("CUDA error: invalid device ordinal" + CUDA), None, None),

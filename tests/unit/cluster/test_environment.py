@@ -62,6 +62,8 @@ def test_mpirun_on_several_nodes_needs_address_and_port() -> None:
 
 def test_slurms_own_pmi_variables_do_not_hide_its_step() -> None:
     assert read_process_info(SLURM | {"PMI_RANK": "5", "PMI_SIZE": "8"}).launcher == "srun"
+    alone = {"SLURM_STEP_ID": "0", "SLURM_NTASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1"}
+    assert read_process_info(alone).launcher == "python"
 
 
 def test_mpirun_inside_a_step_of_one_task_a_node_counts_by_its_own_variables() -> None:
