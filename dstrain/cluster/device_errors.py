@@ -13,10 +13,8 @@ import torch.distributed as dist
 
 from dstrain.errors import HardwareFailed, OutOfMemory, PeerLost, UserError
 
-MEMORY_KEYS = (
-    "lower machine.micro_batch_tokens or machine.evaluation_tokens, or set machine.activation_checkpointing, "
-    "machine.offload_optimizer or a higher machine.zero_stage"
-)
+SAVING_MEMORY = "set machine.activation_checkpointing, machine.offload_optimizer or a higher machine.zero_stage"
+"""For messages: what makes a step need less memory, besides smaller micro-batches."""
 
 _GLOO = re.compile(r"\[(?:enforce fail at )?\S*/gloo/\S+\.(?:cc|h):\d+\] ")
 """How gloo's errors begin: torch raises them as plain RuntimeError, unlike those of NCCL."""
@@ -33,8 +31,8 @@ _HARDWARE = re.compile(
 )
 """Failures of the device itself, which another start on another device may survive."""
 _MISUSE = re.compile(
-    r"unhandled cuda error|invalid usage|invalid argument|ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU|only supported with GPUs"
-    r"|invalid device ordinal",
+    r"unhandled cuda error|invalid usage|invalid argument|ncclInvalidUsage|ncclInvalidArgument|Duplicate GPU"
+    r"|only supported with GPUs|invalid device ordinal",
     re.IGNORECASE,
 )
 """Errors that the same start would have again, although NCCL reports them."""
@@ -98,6 +96,8 @@ def named_device_errors(has_trained: Callable[[], bool] = lambda: True) -> Itera
             if (kind := classify(link, has_trained=has_trained())) is not None:
                 raise kind(str(error)) from error
             if is_out_of_memory(link):
-                raise OutOfMemory(f"{(str(link).splitlines() or ['out of memory'])[0]}: {MEMORY_KEYS}") from error
+                reason = (str(link).splitlines() or ["out of memory"])[0]
+                keys = f"lower machine.micro_batch_tokens or machine.evaluation_tokens, or {SAVING_MEMORY}"
+                raise OutOfMemory(f"{reason}: {keys}") from error
             link = link.__cause__ or link.__context__
         raise

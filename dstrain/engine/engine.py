@@ -23,7 +23,7 @@ from deepspeed.utils import groups
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.cluster.device_errors import explained_memory
+from dstrain.cluster.device_errors import SAVING_MEMORY, explained_memory
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RunConfig
@@ -212,8 +212,7 @@ class Engine:
         return (
             f"in step {step}: a micro-batch of {num_rows} rows, each {num_source} source and {batch.labels.shape[1]} target "
             f"positions long, did not fit. Lower machine.micro_batch_tokens, now {self._config.machine.micro_batch_tokens} (in a "
-            "run that has checkpoints add --allow-changed machine.micro_batch_tokens), or set machine.activation_checkpointing, "
-            "machine.offload_optimizer or a higher machine.zero_stage"
+            f"run that has checkpoints add --allow-changed machine.micro_batch_tokens), or {SAVING_MEMORY}"
         )
 
     def _forward(self, host_batch: MicroBatch, *, step: int, is_last: bool) -> Tensor:

@@ -104,7 +104,7 @@ def test_who_waits_says_for_whom_where_and_how_it_knows(
 
 def test_a_rank_without_a_rank_0_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(meeting, "FIRST_REPORT_SECONDS", 0.0)
-    with caplog.at_level(logging.WARNING), pytest.raises(PeerLost, match="gave up after waiting .* for rank 0 at 127"):
+    with caplog.at_level(logging.WARNING), pytest.raises(PeerLost, match=r"gave up after waiting .* for rank 0 at 127"):
         come(places(2)[1], seconds=0.3)
     assert "waiting for rank 0 at 127.0.0.1" in caplog.text
 
