@@ -34,6 +34,7 @@ from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.errors import UserError
 from dstrain.models.compilation import eager_layers, explained_compilation
+from dstrain.models.load import DTYPES
 from dstrain.models.loss import ProjectionLoss, Seq2SeqLoss
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
@@ -264,9 +265,7 @@ class Engine:
 
 
 def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_steps: int) -> Engine:
-    """DeepSpeed around a loss module on the CPU, which DeepSpeed casts first and moves to the device then.
-
-    The other way round, a GPU would have to hold the whole model in fp32 for a moment.
+    """DeepSpeed around a loss module on the CPU. No device holds more of the model on the way than it does in training.
 
     Raises:
         UserError: the recipe asks for fp16, and DeepSpeed cannot train in fp16 on this device.
@@ -279,13 +278,11 @@ def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_
     _share_timeout(ranks)
     optimizer = build_optimizer(module, training=config.training)
     num_parameters = sum(parameter.numel() for parameter in module.parameters())
+    settings = build_ds_config(config, world_size=ranks.world_size, num_parameters=num_parameters)
+    if effective_zero_stage(config) == 3:
+        _partition(module, settings=settings, dtype=DTYPES[config.precision], device=ranks.device)
     with _one_zero_optimizer():
-        wrapped, *_ = deepspeed.initialize(
-            model=module,
-            optimizer=optimizer,
-            config=build_ds_config(config, world_size=ranks.world_size, num_parameters=num_parameters),
-            dist_init_required=False,
-        )
+        wrapped, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=settings, dist_init_required=False)
     assert wrapped.zero_optimization_stage() == effective_zero_stage(config)
     return Engine(wrapped, config=config, ranks=ranks, total_steps=total_steps)
 
@@ -363,6 +360,17 @@ def _gather(model: nn.Module) -> Iterator[None]:
         finally:
             for parameter in parameters:
                 parameter.ds_active_sub_modules.discard(_gather)  # type: ignore[attr-defined]
+
+
+def _partition(module: nn.Module, *, settings: dict[str, Any], dtype: torch.dtype, device: torch.device) -> None:
+    """Split the weights over the ranks for ZeRO-3, one after the other; DeepSpeed alone would move the whole model first."""
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    # before this, which `deepspeed.initialize` does too, DeepSpeed does not know of the other ranks
+    deepspeed.init_distributed(get_accelerator().communication_backend_name(), dist_init_required=False)
+    deepspeed.zero.Init(module=module, config_dict_or_path=settings, dtype=dtype)
+    for buffer in module.buffers():
+        buffer.data = buffer.data.to(device)
 
 
 def _share_timeout(ranks: Ranks) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -124,6 +125,23 @@ def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
         assert ("lm_head.weight" in rank_weights) == is_untied
         for name, value in weights.items():
             torch.testing.assert_close(torch.from_numpy(rank_weights[name]), value, rtol=1e-4, atol=1e-5)
+
+
+def count_moves(ranks: Ranks, stage: int, precision: str) -> int:
+    """How often building an engine moves the whole module to the device."""
+    from dstrain.engine.engine import build_engine
+
+    module = build_loss("mt5", dropout=0.0)
+    config = build_config(machine__zero_stage=stage, precision=precision)
+    with patch.object(type(module), "to", autospec=True) as move:
+        build_engine(config, module=module, ranks=ranks, total_steps=TOTAL_STEPS)
+    return move.call_count
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_stage_3_never_moves_the_whole_model_to_the_device(precision: str) -> None:
+    assert run_ranks(count_moves, 2, precision, world_size=2) == [1, 1]
+    assert run_ranks(count_moves, 3, precision, world_size=2) == [0, 0]
 
 
 @pytest.mark.parametrize("stage", [1, 2, 3])
