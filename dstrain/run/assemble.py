@@ -19,7 +19,8 @@ from dstrain.config.load import recipe_hash
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan, Position
-from dstrain.engine.engine import Engine, build_engine, check_device_precision
+from dstrain.engine.build import build_engine, check_device_precision
+from dstrain.engine.engine import Engine
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers

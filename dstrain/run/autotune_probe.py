@@ -26,7 +26,8 @@ from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position, StepPlan
 from dstrain.data.tokens import TokenSet, load_token_set
-from dstrain.engine.engine import Engine, build_engine
+from dstrain.engine.build import build_engine
+from dstrain.engine.engine import Engine
 from dstrain.errors import OutOfMemory
 from dstrain.evaluation.evaluate import evaluate
 from dstrain.models.compilation import compile_layers, first_line

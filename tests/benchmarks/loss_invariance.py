@@ -31,7 +31,7 @@ RANKED = [(1, 1), (1, 2), (1, 3), (2, 0), (2, 1), (2, 2), (2, 3)]
 
 def measure_engine(ranks: Ranks, kind: str, sizes: Sequence[int], stage: int) -> tuple[float, float]:
     """Loss per target token and gradient norm of the first step."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     config = build_config(machine__zero_stage=stage, training__max_grad_norm=0.0)
     engine = build_engine(config, module=build_loss(kind, dropout=0.0), ranks=ranks, total_steps=TOTAL_STEPS)

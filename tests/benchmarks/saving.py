@@ -28,7 +28,7 @@ def measure(ranks: Ranks, folder: str, num_saves: int) -> dict[str, Any]:
 
     from dstrain.checkpoint.saver import RunIdentity, Saver
     from dstrain.checkpoint.state import RunState
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
     from dstrain.models.loss import Seq2SeqLoss
 
     model = M2M100ForConditionalGeneration(

@@ -44,7 +44,7 @@ from dstrain.data.cuts import Cut
 from dstrain.data.loader import Loader
 from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
-from dstrain.engine.engine import build_engine
+from dstrain.engine.build import build_engine
 from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss

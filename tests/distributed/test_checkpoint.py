@@ -94,7 +94,7 @@ def train_steps(ranks: Ranks, engine: Any, *, first: int, last: int) -> Cell:
 
 def build(ranks: Ranks, *, precision: str, stage: int, saved: Path | None) -> Any:
     """An engine, from a checkpoint if there is one."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     config = build_config(precision=precision, machine__zero_stage=stage, training__max_steps=TOTAL_STEPS)
     module = build_loss("m2m100", dropout=0.1, num_layers=1)

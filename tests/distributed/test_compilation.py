@@ -15,7 +15,7 @@ def train(ranks: Ranks, kind: str, changes: dict[str, Any], is_compiled: bool) -
     from deepspeed.accelerator import get_accelerator
     from torch._dynamo.utils import counters
 
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
     from dstrain.models.compilation import compile_layers
     from dstrain.models.loss import Seq2SeqLoss
 

@@ -46,7 +46,7 @@ def train_engine(
     is_untied: bool = False,
 ) -> Any:
     """Losses per token, gradient norms and complete fp32 weights after a few steps on DeepSpeed."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
     from dstrain.models.load import enable_activation_checkpointing
 
     config = build_config(**changes)
@@ -129,7 +129,7 @@ def test_ranks_may_need_different_numbers_of_chunks_with_the_head_tied_or_not(
 
 def count_moves(ranks: Ranks, stage: int, precision: str) -> int:
     """How often building an engine moves the whole module to the device."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     module = build_loss("mt5", dropout=0.0)
     config = build_config(machine__zero_stage=stage, precision=precision)
@@ -153,7 +153,7 @@ def test_the_gradient_does_not_depend_on_how_many_micro_batches_are_summed(preci
 
 def measure_norms(ranks: Ranks, precision: str, stage: int) -> dict[int, float]:
     """The gradient's norm at the first step of 128 rows, by the number of micro-batches."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     rows, norms = build_rows(num_rows=128), {}
     for num_parts in (1, 128):
@@ -172,7 +172,7 @@ def test_every_process_group_has_the_time_out_of_the_run(stage: int) -> None:
 
 def list_timeouts(ranks: Ranks, stage: int) -> set[timedelta]:
     """The time-outs of all groups of this process, those of DeepSpeed included."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     config = build_config(machine__zero_stage=stage)
     engine = build_engine(config, module=build_loss("m2m100", dropout=0.0), ranks=ranks, total_steps=TOTAL_STEPS)

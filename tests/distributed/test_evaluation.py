@@ -55,7 +55,7 @@ class Tokens:
 
 def train_and_evaluate(ranks: Ranks, kind: str, stage: int, num_beams: int) -> Any:
     """The results on rank 0 before and after a step; three batches cannot be divided evenly between two ranks."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
     from dstrain.evaluation.evaluate import evaluate
     from dstrain.models.loss import Seq2SeqLoss
 

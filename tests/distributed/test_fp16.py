@@ -29,7 +29,7 @@ def train_half(ranks: Ranks, stage: int, root: str, saved_at: int | None, first:
     """One record per step; saves after step `saved_at`, and resumes from the checkpoint before step `first`."""
     from deepspeed.accelerator import get_accelerator
 
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     type(get_accelerator()).is_fp16_supported = lambda self: True
     module = build_loss("m2m100", dropout=0.0)

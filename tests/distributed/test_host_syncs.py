@@ -32,7 +32,7 @@ class Reads(TorchDispatchMode):
 
 def count_reads(ranks: Ranks, kind: str, changes: dict[str, Any]) -> list[int]:
     """Values read in a step of 2 micro-batches, of 4 and of 8."""
-    from dstrain.engine.engine import build_engine
+    from dstrain.engine.build import build_engine
 
     config = build_config(**changes)
     engine = build_engine(config, module=build_loss(kind, dropout=0.1), ranks=ranks, total_steps=TOTAL_STEPS)

@@ -82,7 +82,7 @@ class Run:
         from dstrain.data.lookup import locate_rows
         from dstrain.data.plan import Plan
         from dstrain.data.tokens import load_token_set, prepare_token_set
-        from dstrain.engine.engine import build_engine
+        from dstrain.engine.build import build_engine
         from dstrain.engine.faults import find_bad_rows
         from dstrain.training.hooks.quarantine import Quarantine
         from dstrain.training.state import Hook, StepInfo

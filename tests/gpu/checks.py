@@ -23,7 +23,8 @@ from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.data.collate import collate
 from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position, StepPlan
-from dstrain.engine.engine import Engine, build_engine
+from dstrain.engine.build import build_engine
+from dstrain.engine.engine import Engine
 from dstrain.evaluation.beam import beam_search
 from dstrain.evaluation.decode import Decoder, Rules, greedy_search, shared_attention
 from dstrain.evaluation.generate import evaluation_mode, generate, read_sequence

@@ -1,4 +1,4 @@
-"""Loss and search on a pretended accelerator: reports every host tensor, copy and read on the way, without any GPU.
+"""Loss, search and transfers on a pretended accelerator: reports every host tensor, copy and read, without any GPU.
 
 `python -m tests.unit.evaluation.fake_device` prints a line of JSON per family and precision; with the name of a fault, which is
 then planted, the line of one family. It is a process of its own, because the pretended device cannot be taken back. Tensors
@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 from transformers import PreTrainedModel
 
+from dstrain.checkpoint.state import HostBuffers
 from dstrain.data.collate import MicroBatch
 from dstrain.evaluation.beam import beam_search
 from dstrain.evaluation.decode import Decoder, Rules, greedy_search, shared_attention
@@ -38,7 +39,7 @@ ROWS, SOURCE, TARGET = 4, 7, 5
 
 
 class Watch(TorchDispatchMode):
-    """Counts reads of the device and copies to and from it; refuses a host tensor among those of the device."""
+    """Counts reads of the device, copies to and from it, and copies that the host waits for; refuses host tensors elsewhere."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +55,7 @@ class Watch(TorchDispatchMode):
         kinds_made = {each.device.type for each in tree_leaves(made) if isinstance(each, Tensor)}
         if "cpu" in kinds | kinds_made and DEVICE.type in kinds | kinds_made:
             self.counts["copies"] += 1
+            self.counts["waits"] += not any(each is True for each in (*args, (kwargs or {}).get("non_blocking")))
             if func.overloadpacket not in (torch.ops.aten._to_copy, torch.ops.aten.copy_):
                 raise RuntimeError(f"{func} takes a tensor of the host")
         return made
@@ -75,11 +77,11 @@ def move(module: nn.Module, dtype: torch.dtype) -> None:
                     held[name] = made[1]
 
 
-def batch() -> MicroBatch:
-    """A micro-batch on the pretended device."""
+def batch(*, device: torch.device | str = DEVICE) -> MicroBatch:
+    """A micro-batch on the pretended device, or on the host."""
 
     def ids(width: int) -> Tensor:
-        return torch.empty((ROWS, width), dtype=torch.int64, device=DEVICE)
+        return torch.empty((ROWS, width), dtype=torch.int64, device=device)
 
     return MicroBatch(
         source_ids=ids(SOURCE), source_mask=ids(SOURCE), decoder_ids=ids(TARGET), labels=ids(TARGET), weight=1.0, index=0,
@@ -118,6 +120,21 @@ def count_search(model: PreTrainedModel, *, num_beams: int, num_tokens: int, pla
     return watch.counts
 
 
+def count_transfers() -> Counter[str]:
+    """What the loader's copy of a micro-batch to the device does, and a snapshot's copy of a shard to the host."""
+    given, weight = batch(device="cpu"), torch.empty((8,), device=DEVICE)
+    buffers = HostBuffers(torch.device("cuda"))
+    empty = torch.empty
+
+    def unpinned(*shape: Any, pin_memory: bool = False, **named: Any) -> Tensor:
+        return empty(*shape, **named)
+
+    with patch("torch.empty", unpinned), Watch() as watch:
+        given.to(DEVICE)
+        buffers.copy("master/weight@0", weight)
+    return watch.counts
+
+
 def tensor(values: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Stands in for `torch.tensor`, which cannot fill the memory of a pretended device."""
     return torch.full((len(values),), values[0] if values else 0, dtype=dtype, device=device)
@@ -145,6 +162,8 @@ def look(family: str, dtype: torch.dtype, *, planted: str) -> dict[str, Any]:
         move(real, dtype)
         counts = count_loss(real, planted=planted)
         found: dict[str, Any] = {"loss": {kind: counts[kind] for kind in ("reads", "copies")}}
+        transfers = count_transfers()
+        found["transfers"] = {kind: transfers[kind] for kind in ("reads", "copies", "waits")}
         model = real.eval()
         for name, num_beams in (("greedy", 1), ("beam", 3)):
             few, more = (count_search(model, num_beams=num_beams, num_tokens=n, planted=planted) for n in (4, 8))
