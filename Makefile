@@ -14,7 +14,7 @@ RESULTS := tests/benchmarks/results
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all torture check check-gpu bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest torture check check-gpu bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -28,6 +28,10 @@ test-unit: test-environment
 
 test: test-environment
 	$(PYTEST) $(ARGS)
+
+# the tests with the lowest versions that pyproject.toml admits; downloads several GB where torch has CUDA builds only
+test-lowest: .venv-lowest/installed
+	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
 # on a real Slurm of two nodes that are namespaces of this machine; needs root on Debian or Ubuntu; minutes
 test-slurm: test-environment
@@ -85,5 +89,12 @@ $(VENV)/installed-test: $(VENV)/installed
 	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,tensorboard]'
 	@touch $@
 
+.venv-lowest/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable .
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard]'
+	@touch $@
+
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) .venv-lowest runs
