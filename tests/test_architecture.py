@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -222,21 +222,32 @@ def test_the_torch_free_modules_import_nothing_heavy() -> None:
         for module in sorted(MODULES)
         if module not in NEEDS_TORCH and any(module == name or module.startswith(f"{name}.") for name in TORCH_FREE)
     ]
+    assert libraries_brought(wanted, among=HEAVY) == {}
+
+
+def test_the_engine_and_the_search_need_no_library_of_data_files_or_plots() -> None:
+    wanted = ["dstrain.engine.build", "dstrain.evaluation.beam", "dstrain.data.loader", "dstrain.checkpoint.saver"]
+    assert libraries_brought(wanted, among=("pyarrow", "datasets", "matplotlib")) == {}
+
+
+def libraries_brought(modules: Sequence[str], *, among: Sequence[str]) -> dict[str, list[str]]:
+    """Which of some libraries each module imports first, in a process that imports one module after the other."""
     code = """
 import importlib, json, sys
-heavy, brought = json.loads(sys.argv[1]), {}
+among, brought = json.loads(sys.argv[1]), {}
 for module in sys.argv[2:]:
-    before = {name for name in heavy if name in sys.modules}
+    before = {name for name in among if name in sys.modules}
     importlib.import_module(module)
-    new = [name for name in heavy if name in sys.modules and name not in before]
+    new = [name for name in among if name in sys.modules and name not in before]
     if new:
         brought[module] = new
 print(json.dumps(brought))
 """
-    command = [sys.executable, "-c", code, json.dumps(HEAVY), *wanted]
+    command = [sys.executable, "-c", code, json.dumps(among), *modules]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == {}
+    found: dict[str, list[str]] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def run_folder_names() -> frozenset[str]:

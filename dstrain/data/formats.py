@@ -12,9 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from dstrain.errors import UserError
 
 Column = str | int
@@ -262,6 +259,10 @@ def _check_once(column: Column, *, available: Sequence[Column], where: str) -> N
 
 
 def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    # large, and needed for Parquet only
+    import pyarrow
+    import pyarrow.parquet
+
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             wanted = top_level_names(names, available=file.schema_arrow.names, where=str(path))
