@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -193,6 +194,22 @@ def test_ranks_of_mpirun_meet_and_share_the_run(tmp_path: Path) -> None:
     printed = [process.communicate(timeout=300)[0] for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], printed
     assert json.loads((tmp_path / "run" / "run.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["mpirun.openmpi", "--allow-run-as-root", "--oversubscribe"], ["mpirun.mpich"]],
+    ids=["openmpi", "mpich"],
+)
+def test_an_installed_mpirun_starts_a_run(command: list[str], tmp_path: Path) -> None:
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed (Debian: apt-get install openmpi-bin mpich)")
+    whole = [*command, "-np", "2", sys.executable, *TRAIN]
+    process = start(whole, folder=tmp_path, extra=("machine.min_micro_batches=2",))
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    found = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (found["world_size"], found["launcher"]) == (2, "mpirun")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
