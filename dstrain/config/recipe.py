@@ -90,7 +90,10 @@ class Source(Section):
     target_path: str | None = None
     """Target side of two line-aligned text files."""
     format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
-    """Format of `path`. Null derives it from the file suffix; it is `text` if `target_path` is given."""
+    """Format of `path`. Null derives it from the file suffix (before `.gz` or `.zst`); it is `text` if `target_path` is given."""
+    quoted: bool | None = None
+    """For TSV: true if cells are in quotes where needed, as pandas writes them; false if quotes are text. Null takes quotes for
+    text, and refuses rows that look quoted."""
     hub: str | None = None
     """Name of a dataset on the Hugging Face Hub."""
     revision: str | None = None
@@ -144,9 +147,9 @@ class Rules(Section):
     """What happens to a row that cannot be used as it is. Every such row is counted and listed with file:line."""
 
     empty: Literal["error", "skip"] = "skip"
-    """A row with a side that is empty after white space is stripped."""
+    """A row with a side that has nothing visible, or no token but special ones."""
     undecodable: Literal["error", "skip"] = "error"
-    """A row with bytes that are not UTF-8, or a line that cannot be parsed."""
+    """A row with bytes that are not UTF-8, a line that cannot be parsed, or more or fewer cells than the first one."""
     unpointable: Literal["error", "skip"] = "error"
     """A row whose parse contains a word that the utterance does not (pointer form only)."""
     too_long: Literal["error", "skip", "truncate"] = "truncate"

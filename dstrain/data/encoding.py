@@ -39,6 +39,9 @@ class Encoder(Protocol):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Ids of both sides with their special tokens, untruncated."""
 
+    def is_empty(self, ids: list[int]) -> bool:
+        """Whether ids give no text: special tokens alone, or a blank beside them."""
+
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """The first ids, max_tokens in all, with the special tokens of both ends."""
 
@@ -94,7 +97,7 @@ def _encode(batch: Sequence[Example], *, encoder: Encoder) -> list[Encoded]:
 
 def _fit(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> Encoded | None:
     """The item cut to the task's limits, or None if a rule skips it."""
-    if _is_skipped_as_unknown(item, reading=reading, on_bad=on_bad):
+    if _is_empty(item, reading=reading, on_bad=on_bad) or _is_skipped_as_unknown(item, reading=reading, on_bad=on_bad):
         return None
     example, task, rule = item.example, reading.task, reading.rules.too_long
     source_over = len(item.source_ids) > task.max_source_tokens
@@ -117,6 +120,18 @@ def _fit(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> Encoded | No
     if target_over and not keep_target:
         item.target_ids = reading.encoder.truncate(item.target_ids, max_tokens=task.max_target_tokens)
     return item
+
+
+def _is_empty(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> bool:
+    """Applies the rule for rows with an empty side: some tokenizers drop characters that are drawn."""
+    example, is_empty = item.example, reading.encoder.is_empty
+    side = "source" if is_empty(item.source_ids) else "target" if is_empty(item.target_ids) else None
+    if side is None:
+        return False
+    problem = f"the tokenizer makes nothing of the {side}"
+    text = f"{example.raw_source}\t{example.raw_target}"
+    apply_rule(reading.rules.empty, where=example.where, reason="empty", problem=problem, text=text, on_bad=on_bad)
+    return True
 
 
 def _is_skipped_as_unknown(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> bool:

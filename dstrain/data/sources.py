@@ -14,20 +14,17 @@ from typing import Any
 
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
-from dstrain.data.formats import (
-    READERS,
-    Broken,
-    Column,
-    Record,
-    Records,
-    check_names,
-    pick_cells,
-    read_aligned,
-    top_level_names,
-)
+from dstrain.data.formats import READERS, read_aligned
+from dstrain.data.lines import format_suffix
+from dstrain.data.records import Broken, Column, Record, Records, check_names, pick_cells, top_level_names
+from dstrain.data.tables import read_tsv
+from dstrain.data.visible import has_visible_text
 from dstrain.errors import UserError
 from dstrain.tasks.demo.rows import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
+
+NEWER = ("quoted",)
+"""Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +66,8 @@ def fingerprint_source(source: Source) -> str:
 
     Raises UserError if it cannot be read.
     """
-    part = [_hash_content(source), source.model_dump(exclude={"path", "target_path"})]
+    how = source.model_dump(exclude={"path", "target_path"})
+    part = [_hash_content(source), {key: value for key, value in how.items() if key not in NEWER or value is not None}]
     return hashlib.sha256(json.dumps(part).encode()).hexdigest()
 
 
@@ -85,9 +83,13 @@ def _read_records(source: Source) -> Records:
                 f"{path}: group_column is `{source.group_column}`, but aligned text files have no columns: leave it out"
             )
         return read_aligned(path, target_path[0])
-    file_format = source.format or path.suffix.removeprefix(".").lower()
+    file_format = source.format or format_suffix(path)
     if file_format not in READERS:
         raise UserError(f"{path}: the suffix does not say the format: set `format` to one of {', '.join(READERS)}")
+    if file_format == "tsv":
+        return read_tsv(path, _columns(source), quoted=source.quoted)
+    if source.quoted is not None:
+        raise UserError(f"{path}: `quoted` is for TSV files, this one is read as {file_format}: leave it out")
     return READERS[file_format](path, _columns(source))
 
 
@@ -100,8 +102,18 @@ def _local_paths(source: Source) -> list[Path]:
     paths = [Path(path) for path in (source.path, source.target_path) if path is not None]
     for path in paths:
         if not os.path.isfile(path):  # Path.is_file raises for a name that no file can have
-            raise UserError(f"data source `{path}` is not a file (looked in {Path.cwd()}): correct `path`")
+            raise UserError(f"data source `{path}` {_why_no_file(path)}")
     return paths
+
+
+def _why_no_file(path: Path) -> str:
+    if os.path.isdir(path):
+        return "is not a file but a folder: name a file; each file is a source of its own"
+    if set("*?[") & set(str(path)):
+        return (
+            f"is not a file (looked in {Path.cwd()}), and patterns are not expanded: each file is a source of its own"
+        )
+    return f"is not a file (looked in {Path.cwd()}): correct `path`"
 
 
 def _build_row(
@@ -119,8 +131,9 @@ def _build_row(
         )
         return None
     source_text, target_text, *group = record.cells
-    if not (source_text.strip() and target_text.strip()):
-        problem, text = f"the {'target' if source_text.strip() else 'source'} is empty", f"{source_text}\t{target_text}"
+    if not (has_visible_text(source_text) and has_visible_text(target_text)):
+        side = "target" if has_visible_text(source_text) else "source"
+        problem, text = f"the {side} is empty or has nothing visible", f"{source_text}\t{target_text}"
         apply_rule(rules.empty, where=record.where, reason="empty", problem=problem, text=text, on_bad=on_bad)
         return None
     return Row(

@@ -4,10 +4,11 @@ M2M100's class walks through each text in Python, over ten times slower than sen
 tokenizers and texts the batch call returns the same ids; the caller must use the tokenizer itself for all others.
 """
 
-import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
+
+from dstrain.models.control_tokens import any_of
 
 SERVED_CLASS = "M2M100Tokenizer"
 """Marian, the other supported family without a Rust tokenizer, is not served: it has two models, and codes in its texts."""
@@ -23,7 +24,7 @@ class BatchEncoder:
         added = tokenizer.added_tokens_encoder
         # in the order in which the class looks up a piece: added tokens, languages, vocabulary
         self._ids = {**tokenizer.encoder, **tokenizer.lang_token_to_id, **added}
-        self._own = _any_of(added)
+        self._own = any_of(added)
 
     def encode(self, texts: Sequence[str], *, language_id: int) -> list[list[int] | None]:
         """`language text </s>` for each text; None if the text contains one of the tokenizer's added tokens."""
@@ -42,10 +43,3 @@ def build_batch_encoder(tokenizer: PreTrainedTokenizerBase) -> BatchEncoder | No
     if type(tokenizer).__name__ != SERVED_CLASS or samples or getattr(tokenizer, "split_special_tokens", False):
         return None
     return BatchEncoder(tokenizer)
-
-
-def _any_of(tokens: Sequence[str] | dict[str, int]) -> re.Pattern[str]:
-    # a lookahead for the first characters, because trying every token at every position is slow
-    first = re.escape("".join(sorted({token[0] for token in tokens if token})))
-    longest_first = sorted(filter(None, tokens), key=len, reverse=True)
-    return re.compile(f"(?=[{first}])(?:{'|'.join(map(re.escape, longest_first))})")

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from dstrain.errors import UserError
 from dstrain.models.batch_encoding import build_batch_encoder
+from dstrain.models.control_tokens import ControlTokens
 
 NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
@@ -38,6 +39,7 @@ class Seq2SeqTokenizer:
         self.vocabulary_size: int = 1 + max(*vocabulary.values(), *self.languages.values(), self.pad_token_id)
         """Highest id + 1: the number of rows the embeddings need. `len(tokenizer)` counts tokens and can be smaller."""
         self._batch = build_batch_encoder(tokenizer)
+        self._controls = ControlTokens(tokenizer, languages=list(self.languages))
         self._special = frozenset({*tokenizer.all_special_ids, *self.languages.values()} - {self.unk_token_id})
 
     @property
@@ -81,18 +83,27 @@ class Seq2SeqTokenizer:
         return source_ids, target_ids
 
     def _encode_side(self, texts: list[str], *, keyword: str, language: str | None) -> list[list[int]]:
-        if self._batch is None:
-            return self._encode_slowly(texts, keyword=keyword)
-        language_id = self.language_id(language or self.default_language)
-        assert language_id is not None
-        found = self._batch.encode(texts, language_id=language_id)
-        # texts that the batch encoder leaves to the tokenizer itself
-        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
-        encoded = iter(self._encode_slowly(left, keyword=keyword))
-        return [next(encoded) if ids is None else ids for ids in found]
+        def call(some: list[str], **options: bool) -> list[list[int]]:
+            return list(self.tokenizer(**{keyword: some}, **QUIET, **options)["input_ids"]) if some else []
 
-    def _encode_slowly(self, texts: list[str], *, keyword: str) -> list[list[int]]:
-        return list(self.tokenizer(**{keyword: texts}, **QUIET)["input_ids"]) if texts else []
+        found: list[list[int] | None] = [None] * len(texts)
+        if self._batch is not None:
+            language_id = self.language_id(language or self.default_language)
+            assert language_id is not None
+            found = self._batch.encode(texts, language_id=language_id)
+        left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
+        spelling = [text for text in left if self._controls.are_in(text)]
+        head = 1 if self.languages and not self.ends_with_language else 0
+        encoded = dict(zip(spelling, self._controls.encode(spelling, call=call, head=head), strict=True))
+        rest = [text for text in left if text not in encoded]
+        encoded |= zip(rest, call(rest), strict=True)
+        return [encoded[text] if ids is None else ids for text, ids in zip(texts, found, strict=True)]
+
+    def is_empty(self, ids: Sequence[int]) -> bool:
+        """Whether ids give no text: special tokens alone, or a blank beside them."""
+        if len(ids) > 6:  # at most two special tokens at each end; decoding every row would be slow
+            return False
+        return not self.decode(ids)
 
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """The first tokens of the text between the special tokens of both ends, at most max_tokens in all.

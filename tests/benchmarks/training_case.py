@@ -187,6 +187,10 @@ class Ids:
         found = [[[*map(int, text.split()), *self._end] for text in texts] for texts in sides]
         return found[0], found[1]
 
+    def is_empty(self, ids: list[int]) -> bool:
+        """Never: each text has ids."""
+        return False
+
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """Never called: lengths are drawn within the limits."""
         raise AssertionError(f"{len(ids)} ids are over {max_tokens}")

@@ -160,6 +160,10 @@ class IdEncoder:
         """Both sides with the end token appended."""
         return tuple([[*map(int, text.split()), EOS] for text in side] for side in (sources, targets))
 
+    def is_empty(self, ids: list[int]) -> bool:
+        """Never: each text has ids."""
+        return False
+
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         """The first ids and the end token."""
         return [*ids[: max_tokens - 1], EOS]

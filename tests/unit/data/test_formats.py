@@ -9,18 +9,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from dstrain.data.formats import (
-    Broken,
-    Column,
-    Reader,
-    Record,
-    read_aligned,
-    read_csv,
-    read_jsonl,
-    read_lines,
-    read_parquet,
-    read_tsv,
-)
+from dstrain.data.formats import read_aligned, read_jsonl, read_parquet
+from dstrain.data.lines import read_lines
+from dstrain.data.records import Broken, Column, Reader, Record
+from dstrain.data.tables import read_csv, read_tsv
 
 SEPARATORS = "a\u2028b\u2029c\x85d\x0be\x0cf\x1cg"
 """What str.splitlines takes for ends of lines."""

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog
+from dstrain.data.lines import OTHER_KINDS
 from dstrain.data.sources import Row, fingerprint_source, read_rows
 
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -37,7 +39,7 @@ def read(path: Path, *, rules: Rules = SKIP, **source: Any) -> tuple[list[Row], 
         refusal = None
     if refusal is not None:
         # not what Python says of itself: KeyError, UnicodeDecodeError and their like name no file
-        assert str(path) in str(refusal), repr(refusal)
+        assert str(path.parent) in str(refusal), repr(refusal)
     for row in rows:
         assert row.where.startswith(str(path))
         assert row.source.strip().encode()
@@ -124,14 +126,24 @@ def test_rubbish_is_read_or_refused_by_name(
 def test_rubbish_in_aligned_files_is_read_or_refused_by_name(content: bytes, other: bytes, tmp_path: Path) -> None:
     target = write(tmp_path / "rows.en", other)
     rows, bad = read(write(tmp_path / "rows.ko", content), target_path=str(target))
-    num_lines = {part.count(b"\n") + (part[-1:] not in (b"", b"\n")) for part in (content, other)}
-    assert len(rows) + len(bad) == (num_lines.pop() if len(num_lines) == 1 else 0)
+    if not any(part.startswith(start) for part in (content, other) for start, _ in OTHER_KINDS):
+        num_lines = {len(split_lines(part)) for part in (content, other)}
+        assert len(rows) + len(bad) == (num_lines.pop() if len(num_lines) == 1 else 0)
+
+
+def split_lines(content: bytes) -> list[bytes]:
+    """The lines of a file: at line feeds, or at carriage returns too where more of these stand alone."""
+    alone = len(re.findall(rb"\r(?![\r\n])", content))
+    ends = rb"\r\n|\r|\n" if alone > content.count(b"\n") else rb"\n"
+    lines = re.split(ends, content)
+    return lines if lines[-1] else lines[:-1]
 
 
 @settings(suppress_health_check=SHARED_FOLDER, max_examples=400)
 @given(records=st.lists(values, max_size=4))
 def test_any_json_is_a_row_or_an_unusable_row(records: list[Any], tmp_path: Path) -> None:
     content = "".join(json.dumps(record) + "\n" for record in records)
+    assume(not content.startswith("[{"))  # refused as a whole: one array instead of a line for each object
     rows, bad = read(write(tmp_path / "rows.jsonl", content.encode()), **NAMED)
     assert len(rows) + len(bad) == len(records)
 

@@ -26,6 +26,9 @@ class WordEncoder:
         self.num_calls += 1
         return [self._ids(s, source_language) for s in sources], [self._ids(t, target_language) for t in targets]
 
+    def is_empty(self, ids: list[int]) -> bool:
+        return all(i == END_ID or FIRST_LANGUAGE_ID <= i < FIRST_WORD_ID for i in ids)
+
     def truncate(self, ids: list[int], *, max_tokens: int) -> list[int]:
         return ids if len(ids) <= max_tokens else [*ids[: max_tokens - 1], END_ID]
 

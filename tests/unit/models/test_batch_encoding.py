@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dstrain.models.batch_encoding import build_batch_encoder
+from dstrain.models.control_tokens import ControlTokens
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.tasks.demo.rows import demo_rows
 from tests.unit.models.tiny_models import FAMILIES, TASK_TOKENS, TEXTS
@@ -25,11 +26,13 @@ def tokenizer(tokenizer_folder: Callable[[str], Path]) -> Seq2SeqTokenizer:
 
 
 def both_ways(tokenizer: Seq2SeqTokenizer, sources: list[str], targets: list[str]) -> tuple[object, object]:
-    """Our ids, and those of the family's tokenizer class."""
+    """Our ids, and those of the family's tokenizer class, of texts that spell no control token."""
+    controls = ControlTokens(tokenizer.tokenizer, languages=list(tokenizer.languages))
+    sources, targets = ([text for text in side if not controls.are_in(text)] for side in (sources, targets))
     ours = tokenizer.encode(sources, targets, source_language="ko", target_language="en")
     own = tokenizer.tokenizer
     own.src_lang, own.tgt_lang = "ko", "en"
-    sides = (own(sources)["input_ids"], own(text_target=targets)["input_ids"]) if sources else ([], [])
+    sides = (own(sources)["input_ids"] if sources else [], own(text_target=targets)["input_ids"] if targets else [])
     return ours, sides
 
 
