@@ -44,8 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         process = replace(process, launched_by=find_launcher(process.launcher))
         config = load_config(options.config, overrides=options.overrides, check_files=True)
-        is_debug = bool(options.debug or options.overfit)
-        if is_debug:
+        whole = config if options.debug or options.overfit else None
+        if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
         folder = make_run_folder(config)
         make_cache_dir(config)
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             process,
             command=show_command(process, script=sys.argv[0], arguments=arguments),
             allow_changed=tuple(options.allow_changed),
-            debug=is_debug,
+            whole=whole,
             drill=read_drill(os.environ),
             rendezvous=_open_rendezvous(process, folder=folder),
             cause=os.environ.get(CAUSE_VARIABLE),

@@ -39,6 +39,9 @@ class Encoder(Protocol):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Ids of both sides with their special tokens, untruncated."""
 
+    def decode(self, ids: list[int]) -> str:
+        """The text of ids."""
+
     def is_empty(self, ids: list[int]) -> bool:
         """Whether ids give no text: special tokens alone, or a blank beside them."""
 
@@ -65,6 +68,8 @@ class Encoded:
     example: Example
     source_ids: list[int]
     target_ids: list[int]
+    is_source_cut: bool = False
+    is_target_cut: bool = False
 
 
 def encode_examples(examples: Iterable[Example], *, reading: ReadingRules, on_bad: OnBad) -> Iterator[list[Encoded]]:
@@ -117,8 +122,10 @@ def _fit(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> Encoded | No
         return None
     if source_over:
         item.source_ids = reading.encoder.truncate(item.source_ids, max_tokens=task.max_source_tokens)
+        item.is_source_cut = True
     if target_over and not keep_target:
         item.target_ids = reading.encoder.truncate(item.target_ids, max_tokens=task.max_target_tokens)
+        item.is_target_cut = True
     return item
 
 

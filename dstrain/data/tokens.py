@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dstrain.config.recipe import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.counts import Counts
 from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
@@ -110,11 +111,15 @@ def build_token_set(
     """
     log = log or BadRowLog()
     with shared_folder(folder) as draft:
+        counts = Counts()
         with _Writer(draft, keep_examples=reading.split == "eval") as writer:
             for encoded in encode_examples(examples, reading=reading, on_bad=log):
                 writer.add(encoded)
+                for item in encoded:
+                    counts.add(item, reading=reading)
         log.save(draft / BAD_ROWS)
-        report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
+        counts.check_limits(reading=reading)
+        report = _build_report(writer, log=log) | counts.report() | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
                 f"data.{reading.split} has no usable row: {report['rows_read']} were read, "

@@ -10,11 +10,15 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from dstrain.config.conflicts import T5_ARCHITECTURES, fp16_refusal
+from dstrain.config.recipe import Task
 from dstrain.errors import UserError
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 FAMILY_OF_MODEL_TYPE = {"m2m_100": "m2m100", "mbart": "mbart", "marian": "marian", "t5": "t5", "mt5": "mt5"}
 """`model_type` of a Hugging Face config -> family; NLLB shares M2M100's model type."""
+
+FIXED_POSITIONS = ("mbart", "marian")
+"""Model types with a table of positions, beyond which there are none."""
 
 DROPOUT_FIELDS = ("dropout", "attention_dropout", "activation_dropout", "dropout_rate")
 LAYERDROP_FIELDS = ("encoder_layerdrop", "decoder_layerdrop")
@@ -65,11 +69,17 @@ def check_precision(model_config: PreTrainedConfig, *, precision: str, allow_fp1
 def max_positions(model_config: PreTrainedConfig) -> int | None:
     """Longest sequence that the model accepts, in tokens; None if there is no limit.
 
-    mBART and Marian have fixed position tables; M2M100's sinusoids grow on demand, and T5's positions are relative.
+    M2M100's sinusoids grow on demand, and T5's positions are relative.
     """
-    if model_config.model_type in ("mbart", "marian"):
-        return int(model_config.max_position_embeddings)
-    return None
+    return int(model_config.max_position_embeddings) if model_config.model_type in FIXED_POSITIONS else None
+
+
+def check_limits(task: Task, *, positions: int | None) -> None:
+    """Raise UserError if a limit of the task is over the model's positions; None are as many as needed."""
+    for key in ("max_source_tokens", "max_target_tokens"):
+        limit = getattr(task, key)
+        if positions is not None and limit > positions:
+            raise UserError(f"task.{key} is {limit}, but the model has {positions} positions: lower it to {positions}")
 
 
 def set_dropout(model_config: PreTrainedConfig, *, dropout: float) -> None:

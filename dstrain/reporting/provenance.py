@@ -254,6 +254,10 @@ def _warn_of_data(record: RunRecord) -> list[str]:
             found.append(f"{count(report.truncated)} {title} rows were truncated")
         if report.kept_with_unknown:
             found.append(f"{count(report.kept_with_unknown)} {title} rows with unknown tokens in the target were kept")
+        if report.source_unknown:
+            found.append(f"{count(report.source_unknown)} tokens of {title} sources are not in the vocabulary")
+        if report.not_given_back:
+            found.append(f"the tokenizer does not give back {count(report.not_given_back)} {title} references")
     return found
 
 

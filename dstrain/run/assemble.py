@@ -24,7 +24,7 @@ from dstrain.engine.engine import Engine
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers
-from dstrain.models.families import check_precision
+from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, max_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.run.info import list_versions
@@ -83,12 +83,27 @@ def check_model(config: RunConfig) -> None:
     """Check that the model can be trained as the recipe says, before any data are read.
 
     Raises:
-        UserError: its family is not supported, or the precision does not fit the device or the model.
+        UserError: its family is not supported, the precision does not fit the device or the model, or a limit is over the
+            model's positions.
     """
     check_device_precision(config)
+    scratch = config.model.scratch
+    if scratch is not None:
+        check_limits(config.task, positions=scratch.max_positions if scratch.architecture in FIXED_POSITIONS else None)
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
+        check_limits(config.task, positions=max_positions(model_config))
+
+
+def _check_references(prepared: Prepared, *, positions: int | None) -> None:
+    # references are never cut, and the loss of one that is longer than the position table cannot be computed
+    longest, where = (prepared.eval.report[key] for key in ("longest_target", "longest_target_where"))
+    if positions is not None and longest > positions:
+        raise UserError(
+            f"{where}: the reference has {longest:,} tokens, and the model {positions:,} positions: shorten it, or set "
+            "data.rules.too_long=skip"
+        )
 
 
 def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_changed: Iterable[str] = ()) -> Assembly:
@@ -111,6 +126,7 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
     warnings: list[str] = []
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
+    _check_references(prepared, positions=max_positions(model.config))
     if ranks.rank == 0:
         _check_disk_space(config, model=model)
     if config.machine.activation_checkpointing:

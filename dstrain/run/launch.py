@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from dstrain.attempt.rank_records import Drill
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.rendezvous import Rendezvous
+from dstrain.config.schema import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +17,9 @@ class Launch:
     """The command that starts the run again on the same number of ranks."""
     allow_changed: tuple[str, ...] = ()
     """Fields that may differ from those of the checkpoint."""
-    debug: bool = False
-    """Deterministic, with anomaly detection, in a folder that is emptied first."""
+    whole: RunConfig | None = None
+    """The recipe that `--debug` has shrunk, else None. Such a run is deterministic, with anomaly detection, in a folder that is
+    emptied first."""
     drill: Drill | None = None
     """When this process kills itself, to test that nothing is lost."""
     rendezvous: Rendezvous | None = None

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.counts import describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
@@ -55,14 +58,18 @@ class Prepared:
         return sets | sources | {"tokenizer": self.tokenizer.fingerprint}
 
 
-def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
+def prepare(config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
+
+    `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows.
 
     Raises:
         UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
     """
     folder = RunFolder(Path(config.run_dir))
-    made = _made_by_rank_0(lambda: _make(config, folder=folder), run_dir=folder.path, ranks=ranks)
+    made = _made_by_rank_0(
+        lambda: _make(config, folder=folder, whole=whole or config), run_dir=folder.path, ranks=ranks
+    )
     train, evaluation = (load_token_set(Path(each)) for each in made)
     return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
 
@@ -100,18 +107,25 @@ def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
     return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
 
 
-def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
-    tokenizer = _make_tokenizer(config, folder=folder.tokenizer)
+def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str]:
+    tokenizer = _make_tokenizer(whole, folder=folder.tokenizer)
     made = []
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
-        report = load_token_set(tokens).report
-        log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
+        _say(load_token_set(tokens), split=split)
         with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:
             shutil.copyfileobj(listed, file)
         made.append(str(tokens))
     return made
+
+
+def _say(tokens: TokenSet, *, split: Split) -> None:
+    """Say on the terminal what was read, left out and cut, before any time of a GPU is spent."""
+    log.info("%s", describe_set(split, tokens.report))
+    usual = int(np.percentile(tokens.target_lengths, 99))
+    for warning in warn_of_set(split, tokens.report, usual_target=usual):
+        log.warning("%s", warning)
 
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:

@@ -45,7 +45,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
         UserError: something that the user can correct.
     """
     quiet_transformers()
-    if launch.debug:
+    if launch.whole is not None:
         torch.use_deterministic_algorithms(True, warn_only=True)
         torch.autograd.set_detect_anomaly(True)
     machine, folder = config.machine, RunFolder(Path(config.run_dir))
@@ -61,7 +61,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
         attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
     with named_device_errors(lambda: attempt.phases.has_trained):
         try:
-            if launch.debug:
+            if launch.whole is not None:
                 _empty_folder(folder)
             code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
         except BaseException as error:
@@ -77,7 +77,7 @@ def _run_attempt(
     config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
 ) -> int:
     check_model(config)
-    prepared = prepare(config, ranks=attempt.ranks)
+    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)

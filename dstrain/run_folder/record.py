@@ -42,6 +42,11 @@ class DataReport:
     kept_with_unknown: int | None = None
     source_tokens: int | None = None
     target_tokens: int | None = None
+    source_unknown: int | None = None
+    """Tokens of sources that are not in the vocabulary, in the distinct rows."""
+    target_unknown: int | None = None
+    not_given_back: int | None = None
+    """References of which the tokenizer gives back another text."""
     fingerprint: str | None = None
 
 

@@ -187,6 +187,10 @@ class Ids:
         found = [[[*map(int, text.split()), *self._end] for text in texts] for texts in sides]
         return found[0], found[1]
 
+    def decode(self, ids: list[int]) -> str:
+        """The ids as text."""
+        return " ".join(map(str, ids))
+
     def is_empty(self, ids: list[int]) -> bool:
         """Never: each text has ids."""
         return False

@@ -160,6 +160,10 @@ class IdEncoder:
         """Both sides with the end token appended."""
         return tuple([[*map(int, text.split()), EOS] for text in side] for side in (sources, targets))
 
+    def decode(self, ids: list[int]) -> str:
+        """The ids as text."""
+        return " ".join(map(str, ids))
+
     def is_empty(self, ids: list[int]) -> bool:
         """Never: each text has ids."""
         return False

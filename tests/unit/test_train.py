@@ -138,7 +138,7 @@ def test_a_run_gets_its_configuration_place_and_command_and_its_exit_code_is_kep
 ) -> None:
     assert main(["--config", "debug", "seed=7"]) == 85
     (call,) = started
-    assert (call["config"].seed, call["config"].name, call["launch"].debug) == (7, "debug", False)
+    assert (call["config"].seed, call["config"].name, call["launch"].whole) == (7, "debug", None)
     assert (call["launch"].process.launcher, call["launch"].command) == (
         "python",
         "python launch/train.py --config debug seed=7",
@@ -151,7 +151,8 @@ def test_debugging_runs_a_small_recipe_in_a_folder_of_its_own(
 ) -> None:
     main(["--config", "debug", *options])
     (call,) = started
-    assert (call["config"].name, call["launch"].debug) == (name, True)
+    assert (call["config"].name, call["launch"].whole.name) == (name, "debug")
+    assert call["launch"].whole.data.train[0].max_rows == 256
 
 
 def test_debugging_on_several_ranks_is_refused(

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data import encoding
 from dstrain.data.bad_rows import UnusableRowError
+from dstrain.data.counts import Counts
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set, prepare_token_set
@@ -61,7 +62,7 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
     assert tokens.source_lengths.tolist() == [3, 2, 2]
     assert tokens.target_lengths.tolist() == [2, 4, 2]
     assert tokens.source(0).dtype == tokens.source_lengths.dtype == np.int32
-    assert tokens.report == {
+    assert tokens.report == Counts(longest_target=4, longest_target_where="file:1").report() | {
         "rows_read": 3,
         "distinct_rows": 3,
         "rows": 3,
@@ -168,8 +169,8 @@ def test_targets_that_the_vocabulary_does_not_cover_follow_their_rule(tmp_path: 
 
 def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> None:
     example = make_example('a "b" \\n \u2028 \x85 한국어 \U0001f600', "a\tb", language="ko")
-    tokens = _build([example, example], tmp_path / "set", split="eval")
-    assert tokens.examples == [example, example]
+    tokens = _build([example, FITS], tmp_path / "set", split="eval")
+    assert tokens.examples == [example, FITS]
 
 
 def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:

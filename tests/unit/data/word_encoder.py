@@ -26,6 +26,10 @@ class WordEncoder:
         self.num_calls += 1
         return [self._ids(s, source_language) for s in sources], [self._ids(t, target_language) for t in targets]
 
+    def decode(self, ids: list[int]) -> str:
+        spelt = {i: word for word, i in self.words.items()}
+        return " ".join(spelt.get(i, "<unk>") for i in ids if i == UNKNOWN_ID or i in spelt)
+
     def is_empty(self, ids: list[int]) -> bool:
         return all(i == END_ID or FIRST_LANGUAGE_ID <= i < FIRST_WORD_ID for i in ids)
 

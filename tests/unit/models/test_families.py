@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from transformers import BartConfig, LlamaConfig, MarianConfig, MT5Config, T5Config
 
+from dstrain.config.recipe import Task
 from dstrain.models.families import (
+    check_limits,
     check_precision,
     decoder_start_id,
     family_of,
@@ -111,3 +113,12 @@ def test_only_the_original_t5_scales_before_its_head() -> None:
     assert hidden_scale(Shell(T5Config(d_model=64))) == 0.125  # type: ignore[arg-type]
     assert hidden_scale(Shell(T5Config(d_model=64, tie_word_embeddings=False))) == 1.0  # type: ignore[arg-type]
     assert hidden_scale(Shell(MT5Config(d_model=64))) == 1.0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("key", "limit"), [("max_source_tokens", 513), ("max_target_tokens", 2000)])
+def test_limits_over_the_position_table_are_refused(key: str, limit: int) -> None:
+    task = Task(kind="translation", **{key: limit})  # type: ignore[arg-type]
+    check_limits(task, positions=None)
+    check_limits(task, positions=limit)
+    with pytest.raises(ValueError, match=rf"task\.{key} is {limit}, but the model has 512 positions: lower it to 512"):
+        check_limits(task, positions=512)

@@ -1,5 +1,6 @@
 """What is said and checked before the first step: warnings, where data come from, where training begins, which model."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ from dstrain.data.plan import Plan, Position
 from dstrain.errors import UserError
 from dstrain.run.assemble import (
     Assembly,
+    _check_references,
     _cut,
     _data_sources,
     _data_warnings,
@@ -128,6 +130,27 @@ def test_a_new_run_begins_at_the_first_step() -> None:
 
 def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one() -> None:
     check_model(build_config())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "is_refused"), [("marian", True), ("mbart", True), ("m2m100", False), ("t5", False)]
+)
+def test_a_limit_over_the_positions_of_a_model_from_scratch_is_refused_before_any_data(
+    architecture: str, is_refused: bool
+) -> None:
+    config = build_config(model__scratch__architecture=architecture, task__max_source_tokens=1000)
+    with pytest.raises(ValueError, match="but the model has 512 positions") if is_refused else nullcontext():
+        check_model(config)
+
+
+@pytest.mark.parametrize(("longest", "positions"), [(513, 512), (512, 512), (513, None)])
+def test_a_reference_longer_than_the_positions_is_refused_by_its_line(longest: int, positions: int | None) -> None:
+    report = {"longest_target": longest, "longest_target_where": "dev.tsv:7"}
+    prepared: Any = SimpleNamespace(eval=SimpleNamespace(report=report))
+    is_refused = positions is not None and longest > positions
+    expected = pytest.raises(ValueError, match=r"dev\.tsv:7: the reference has 513 tokens, and the model 512 positions")
+    with expected if is_refused else nullcontext():
+        _check_references(prepared, positions=positions)
 
 
 def test_fp16_that_the_device_or_the_model_cannot_train_is_refused_before_any_data(

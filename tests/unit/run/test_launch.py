@@ -10,7 +10,7 @@ def test_a_plain_start_has_neither_exceptions_nor_a_drill_nor_an_end() -> None:
     launch = Launch(read_process_info({}), command="python launch/train.py")
     assert (launch.process.rank, launch.process.world_size) == (0, 1)
     assert launch.allow_changed == ()
-    assert not launch.debug
+    assert launch.whole is None
     assert (launch.drill, launch.rendezvous, launch.cause, launch.allocation_end) == (None, None, None, None)
 
 
