@@ -47,6 +47,13 @@ METRICS = (
         "Share of rows whose hypothesis equals the parse in the data after pointers are replaced by words, white space "
         "aside. Pointer form only.",
     ),
+    Metric(
+        "exact_match_typed",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose hypothesis for the utterance as typed, not cut at the words of the reference, equals the "
+        "parse in the data after pointers are replaced by words. Segmentation `published` only.",
+    ),
     Metric("valid_brackets", ("parsing",), "0 to 1", "Share of rows whose hypothesis is one well-formed parse."),
     Metric(
         "gen_len",

@@ -87,6 +87,11 @@ class Task(Section):
     max_target_tokens: PositiveInt = 256
     """Longest target in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
 
+    @property
+    def cuts_by_reference(self) -> bool:
+        """Whether sources are cut at the words of their parse, in evaluation too."""
+        return self.kind == "parsing" and self.form == "pointer" and self.segmentation == "published"
+
 
 class Source(Section):
     """One place that rows come from: exactly one of `path`, `hub` and `demo`."""

@@ -51,7 +51,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
 
 def _point(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:
     text = f"{row.source}\t{row.target}"
-    point = to_pointer if task.segmentation == "published" else point_words
+    point = to_pointer if task.cuts_by_reference else point_words
     try:
         return point(row.source, parse=row.target)
     except UnpointableWord as error:

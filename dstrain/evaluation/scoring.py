@@ -16,6 +16,7 @@ from dstrain.evaluation.metrics import (
     parsing_scores,
     translation_scores,
 )
+from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import respace
 
@@ -33,16 +34,25 @@ class ScoredRow:
     reference: str
     content_ids: list[int]
     reference_ids: list[int]
+    typed: str | None = None
+    """The hypothesis for the source as typed, where references cut the sources."""
 
 
 def read_rows(
-    hypotheses: Iterable[Hypothesis], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
+    hypotheses: Iterable[Hypothesis],
+    *,
+    tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
+    task: Task,
+    typed: Iterable[Hypothesis] = (),
 ) -> list[ScoredRow]:
     """The hypotheses with the texts and tokens that are compared.
 
     The reference of a translation is the text in the data. That of a parse is decoded from its tokens, so that whatever the
-    tokenizer changes is changed on both sides; white space is restored on both.
+    tokenizer changes is changed on both sides; white space is restored on both. `typed` are the hypotheses for sources as
+    typed, where they differ.
     """
+    typed_texts = {hypothesis.row: tokenizer.decode(list(hypothesis.token_ids)) for hypothesis in typed}
     special = {*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values()} - {tokenizer.unk_token_id}
     is_parse = task.kind == "parsing"
     rows = []
@@ -56,6 +66,7 @@ def read_rows(
             reference=one_line(respace(tokenizer.decode(target)) if is_parse else example.raw_target),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
+            typed=None if tokens.typed is None else typed_texts.get(hypothesis.row, text),
         )
         rows.append(row)
     return rows
@@ -81,6 +92,8 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
             sources=[row.example.source.removeprefix(task.source_prefix) for row in rows] if is_pointer else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
+        matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
+        scores += [Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else []
     lengths = [row.hypothesis.num_tokens for row in rows]
     return [*scores, *length_scores(lengths, was_cut=[row.hypothesis.was_cut for row in rows])]
 
@@ -104,7 +117,8 @@ def find_warnings(
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
     warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
-        return [warning for warning in [*warnings, _decoding_warning(rows)] if warning]
+        warnings += [_decoding_warning(rows), _typed_warning(rows, tokens=tokens)]
+        return [warning for warning in warnings if warning]
     chosen = {row.example.target_language: bleu_tokenizer(row.example.target_language) for row in rows}
     if len({tokenizer for tokenizer, _ in chosen.values()}) > 1:
         warnings.append(
@@ -112,6 +126,13 @@ def find_warnings(
             "each language pair instead"
         )
     return [warning for warning in [*warnings, *(missing for _, missing in chosen.values())] if warning]
+
+
+def _typed_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet) -> str | None:
+    if tokens.typed is None:
+        return None
+    num_cut = len({row.hypothesis.row for row in rows} & set(tokens.cut_rows))
+    return find_typed_warning(num_cut=num_cut, num_rows=len(rows)) if num_cut else None
 
 
 def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:

@@ -40,6 +40,8 @@ class DataReport:
     skipped: dict[str, int] = field(default_factory=dict)
     truncated: int | None = None
     kept_with_unknown: int | None = None
+    cut_by_reference: int | None = None
+    """Evaluation rows whose source was cut at the words of their reference."""
     source_tokens: int | None = None
     target_tokens: int | None = None
     fingerprint: str | None = None
