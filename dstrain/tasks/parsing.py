@@ -17,6 +17,12 @@ _POINTER = re.compile(r"<pt-([0-9]+)>")
 _LABEL = re.compile(r"\[(?:IN|SL):[^\s\[\]<>]+")
 _STRUCTURE = re.compile(rf"({_LABEL.pattern}|<pt-[0-9]+>|{JOIN}|\])")
 
+_QUOTED = r"""(?<!\w)\w{0,2}(?P<quote>['"`])(?:\\.|(?P=quote){2}|(?!(?P=quote)|\\|\[(?:IN|SL):).)*(?P=quote)(?!\w)"""
+# a string of SQL or code, N'it''s' and "a \" b" included; neither an apostrophe nor quotation marks of two slots
+_STRING = re.compile(_QUOTED, re.DOTALL)
+_STRING_OR_STRUCTURE = re.compile(rf"{_QUOTED}|{_STRUCTURE.pattern}", re.DOTALL)
+_STRING_OR_SPACE = re.compile(rf"{_QUOTED}|\s+", re.DOTALL)
+
 
 class MalformedParse(ValueError):
     """A parse whose brackets or labels are not well formed."""
@@ -125,6 +131,24 @@ def respace(text: str) -> str:
     A plain word directly after a label (`[SL:TODObuy`) cannot be distinguished from it, and is left as it is.
     """
     return " ".join(_STRUCTURE.sub(r" \1 ", text).split())
+
+
+def respace_plain(text: str) -> str:
+    """`respace` for the plain form: white space inside quoted strings (`'A  B'`) stays as it is."""
+    spaced = _STRING_OR_STRUCTURE.sub(lambda match: match[0] if match["quote"] else f" {match[0]} ", text)
+    return _STRING_OR_SPACE.sub(lambda match: match[0] if match["quote"] else " ", spaced).strip()
+
+
+def restore_strings(decoded: str, *, parse: str) -> str:
+    """A decoded plain parse with its quoted strings as they are in the data, since many tokenizers change white space.
+
+    A line break inside a string becomes `\\n`. A text with another number of strings is returned as it is.
+    """
+    strings = ["\\n".join(match[0].splitlines()) for match in _STRING.finditer(parse)]
+    if len(strings) != len(_STRING.findall(decoded)):
+        return decoded
+    left = iter(strings)
+    return _STRING.sub(lambda match: next(left), decoded)
 
 
 def is_valid_parse(text: str) -> bool:
