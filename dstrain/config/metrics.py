@@ -25,7 +25,8 @@ METRICS = (
         "exact_match",
         ("parsing",),
         "0 to 1",
-        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides.",
+        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides. In the "
+        "plain form the quoted strings of the reference are those in the data, white space included.",
         can_choose=True,
     ),
     Metric(

@@ -83,15 +83,20 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
 
 def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
     """The honest score beside the headline, where the sources of the evaluation were cut at the words of the references."""
-    cut, score = record.info.data.get("eval", DataReport()).cut_by_reference, row.scores.get("exact_match_typed")
-    if score is None:
+    if not record.config.task.cuts_by_reference:
         return []
+    num_cut, score = record.info.data.get("eval", DataReport()).cut_by_reference, row.scores.get("exact_match_typed")
+    cut = "some evaluation" if num_cut is None else f"{count(num_cut)} of the evaluation"
     template = (
-        "**On utterances as a user types them it parses {} exactly.** For the other scores {} of the {} evaluation utterances "
-        "were cut at the words of their reference parses ({}), which no new utterance has."
+        "**For these scores {} utterances were cut at the words of their reference parses ({}), which no new utterance "
+        "has.** {}"
     )
-    setting = code("task.segmentation: published")
-    return [phrase(template, percent(score), count(cut), count(row.num_rows), setting)]
+    honest = (
+        f"On all utterances as users type them, {percent(score)} of the parses are exact (Exact Match Typed)."
+        if score is not None
+        else "The utterances as users type them were not scored by the version that made this evaluation."
+    )
+    return [phrase(template, cut, code("task.segmentation: published"), honest)]
 
 
 def _rows(record: RunRecord, row: EvalRow) -> Markdown:
