@@ -90,7 +90,12 @@ class Task(Section):
     @property
     def cuts_by_reference(self) -> bool:
         """Whether sources are cut at the words of their parse, in evaluation too."""
-        return self.kind == "parsing" and self.form == "pointer" and self.segmentation == "published"
+        return self.has_pointers and self.segmentation == "published"
+
+    @property
+    def has_pointers(self) -> bool:
+        """Whether targets are in the pointer form."""
+        return self.kind == "parsing" and self.form == "pointer"
 
 
 class Source(Section):

@@ -33,7 +33,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
     """The rows in the task's form, in order. Raises UnusableRowError where a rule is `error`."""
     for row in rows:
         pair: PointerPair | None = PointerPair(row.source, row.target)
-        if task.kind == "parsing" and task.form == "pointer":
+        if task.has_pointers:
             pair = _point(row, task=task, rules=rules, on_bad=on_bad)
         if pair is not None:
             yield Example(

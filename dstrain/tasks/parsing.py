@@ -17,7 +17,7 @@ _POINTER = re.compile(r"<pt-([0-9]+)>")
 _LABEL = re.compile(r"\[(?:IN|SL):[^\s\[\]<>]+")
 _STRUCTURE = re.compile(rf"({_LABEL.pattern}|<pt-[0-9]+>|{JOIN}|\])")
 
-_QUOTED = r"""(?<!\w)\w{0,2}(?P<quote>['"`])(?:\\.|(?P=quote){2}|(?!(?P=quote)|\\|\[(?:IN|SL):).)*(?P=quote)(?!\w)"""
+_QUOTED = r"""(?<!\w)(?:\w{0,2}|[A-Z]+)(?P<quote>['"`])(?:\\.|(?P=quote){2}|(?!(?P=quote)|\\|\[(?:IN|SL):).)*(?P=quote)(?!\w)"""
 # a string of SQL or code, N'it''s' and "a \" b" included; neither an apostrophe nor quotation marks of two slots
 _STRING = re.compile(_QUOTED, re.DOTALL)
 _STRING_OR_STRUCTURE = re.compile(rf"{_QUOTED}|{_STRUCTURE.pattern}", re.DOTALL)

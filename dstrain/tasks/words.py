@@ -52,6 +52,11 @@ def point_words(utterance: str, *, parse: str) -> PointerPair:
     return PointerPair(source=" ".join(places.words), target=" ".join(target))
 
 
+def place_tokens(num_places: int) -> list[str]:
+    """The pointers to so many places, and the token that joins them: with them in the vocabulary every place can be named."""
+    return [*(f"<pt-{place}>" for place in range(num_places)), JOIN]
+
+
 class _Places:
     """The words of an utterance, and which of them the parse has pointed to."""
 

@@ -205,6 +205,7 @@ def test_respacing_twice_changes_nothing_and_no_text_breaks_the_readers(text: st
         ("SELECT  x\n FROM t WHERE n = 'A  B' ", "SELECT x FROM t WHERE n = 'A  B'"),
         ("a='A  B'  and b=\"C\t D\"", "a='A  B' and b=\"C\t D\""),
         ("n = 'it''s  A'  AND m = N'B  C'", "n = 'it''s  A' AND m = N'B  C'"),
+        ("n LIKE'A  B'  OR m=''", "n LIKE'A  B' OR m=''"),
         (r'print( "a \"  b" ,  `c  d` )', r'print( "a \"  b" , `c  d` )'),
         ("it's  Tom's  dog", "it's Tom's dog"),
         ("n = 'never  closed", "n = 'never closed"),

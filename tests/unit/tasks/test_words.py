@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrain.tasks.parsing import MalformedParse, PointerPair, from_pointer, is_bracket, is_valid_parse, task_tokens
-from dstrain.tasks.words import cut_words, point_words
+from dstrain.tasks.words import cut_words, place_tokens, point_words
 from tests.unit.tasks.demo.demo_cases import rows_of
 from tests.unit.tasks.test_parsing import read_pairs
 
@@ -75,6 +75,10 @@ def test_a_repeated_word_points_behind_the_last_place_and_then_to_one_that_is_le
     assert point_words("tell me Tom told me", parse=parse).target == (
         "[IN:A [SL:B <pt-2> ] [SL:C <pt-4> ] [SL:D <pt-1> ] [SL:E <pt-4> ] ]"
     )
+
+
+def test_every_place_and_the_join_have_a_token() -> None:
+    assert place_tokens(3) == ["<pt-0>", "<pt-1>", "<pt-2>", "<pt-join>"] == task_tokens(place_tokens(3))
 
 
 def test_a_parse_that_is_not_well_formed_is_refused_with_the_fault() -> None:
