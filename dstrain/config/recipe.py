@@ -252,6 +252,15 @@ class Evaluation(Section):
     reached. The default of transformers, 20, would cut most hypotheses."""
     best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
     """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    bleu_tokenizer: (
+        Literal[
+            "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"
+        ]
+        | None
+    ) = None
+    """sacreBLEU's tokenizer for BLEU; `flores200` gives spBLEU. Null chooses it by the text of the references and the target
+    language: `zh` for Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean, `char` for other scripts without spaces, else
+    `13a`. The signature says which it was."""
     loss: bool = True
     """Also compute the loss of the references, at the cost of one more decoder pass."""
     max_rows: PositiveInt | None = None

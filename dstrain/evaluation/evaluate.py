@@ -14,7 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.decode import unserved
@@ -115,8 +115,15 @@ def evaluate(
     collected = collect_results(plan.batches, results=(result for share in gathered for result in share))
     hypotheses = sorted((h for result in collected for h in result.hypotheses), key=lambda hypothesis: hypothesis.row)
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
-    found = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
-    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + found)
+    found = find_warnings(
+        rows,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        task=config.task,
+        cap=plan.cap,
+        bleu_tokenizer=config.evaluation.bleu_tokenizer,
+    )
+    return build_result(rows, loss=mean_loss(collected), config=config, plan=plan, warnings=plan.warnings + found)
 
 
 def _describe(batch: Batch, *, tokens: TokenSet, config: RunConfig) -> str:
@@ -229,21 +236,22 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
 
 
 def build_result(
-    rows: Sequence[ScoredRow], *, loss: float | None, task: Task, plan: EvaluationPlan, warnings: list[str]
+    rows: Sequence[ScoredRow], *, loss: float | None, config: RunConfig, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
     """Scores of these rows, over all of them and by group. A group has its own signature where it differs."""
-    overall = score_rows(rows, task=task)
-    signatures = {score.name: score.signature for score in overall if score.signature}
+    score = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
+    overall = score(rows)
+    signatures = {each.name: each.signature for each in overall if each.signature}
     groups: dict[str, dict[str, float]] = {}
     for name, members in group_rows(rows).items():
-        scores = score_rows(members, task=task)
-        groups[name] = {score.name: score.value for score in scores} | {"num_rows": len(members)}
-        for score in scores:
-            if score.signature and score.signature != signatures[score.name]:
-                signatures[f"{score.name} ({name})"] = score.signature
+        scores = score(members)
+        groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
+        for each in scores:
+            if each.signature and each.signature != signatures[each.name]:
+                signatures[f"{each.name} ({name})"] = each.signature
     return EvaluationResult(
         Scores(
-            scores=({} if loss is None else {"loss": loss}) | {score.name: score.value for score in overall},
+            scores=({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall},
             groups=groups,
             signatures=signatures,
             generation=plan.settings,

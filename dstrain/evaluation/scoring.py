@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from dstrain.config.recipe import Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
+from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.metrics import (
-    Score,
-    bleu_tokenizer,
-    length_scores,
-    one_line,
-    parsing_scores,
-    translation_scores,
-)
+from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores, translation_scores
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import respace
 
@@ -61,16 +55,20 @@ def read_rows(
     return rows
 
 
-def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
-    """The task's metrics over these rows, and lengths.
+def choose_bleu_tokenizer(rows: Iterable[ScoredRow], *, pinned: str | None) -> Choice:
+    """The tokenizer for the references of these rows, with warnings; `pinned` is the recipe's own."""
+    references: dict[str | None, list[str]] = {}
+    for row in rows:
+        references.setdefault(row.example.target_language, []).append(row.reference)
+    return choose_tokenizer(references, pinned=pinned)
 
-    BLEU over several target languages uses the tokenizer `13a`, unless they all have the same tokenizer.
-    """
+
+def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | None = None) -> list[Score]:
+    """The task's metrics over these rows, and lengths. Without a `bleu_tokenizer` the references choose it."""
     texts, references = [row.text for row in rows], [row.reference for row in rows]
     if task.kind == "translation":
-        languages = {bleu_tokenizer(row.example.target_language)[0]: row.example.target_language for row in rows}
-        language = next(iter(languages.values())) if len(languages) == 1 else None
-        scores = translation_scores(texts, references, target_language=language)
+        chosen = choose_bleu_tokenizer(rows, pinned=bleu_tokenizer)
+        scores = translation_scores(texts, [[text] for text in references], bleu_tokenizer=chosen.name)
     else:
         is_pointer = task.form == "pointer"
         scores = parsing_scores(
@@ -99,19 +97,21 @@ def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
 
 
 def find_warnings(
-    rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task, cap: Cap
+    rows: Sequence[ScoredRow],
+    *,
+    tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
+    task: Task,
+    cap: Cap,
+    bleu_tokenizer: str | None = None,
 ) -> list[str]:
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
     warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
-        return [warning for warning in [*warnings, _decoding_warning(rows)] if warning]
-    chosen = {row.example.target_language: bleu_tokenizer(row.example.target_language) for row in rows}
-    if len({tokenizer for tokenizer, _ in chosen.values()}) > 1:
-        warnings.append(
-            f"BLEU over all rows mixes the target languages {list(chosen)} with the tokenizer `13a`: compare the BLEU of "
-            "each language pair instead"
-        )
-    return [warning for warning in [*warnings, *(missing for _, missing in chosen.values())] if warning]
+        warnings.append(_decoding_warning(rows))
+    else:
+        warnings += choose_bleu_tokenizer(rows, pinned=bleu_tokenizer).warnings
+    return [warning for warning in warnings if warning]
 
 
 def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:

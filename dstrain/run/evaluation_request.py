@@ -18,7 +18,7 @@ EFFECTIVE_KEYS = (
     "precision",
     *(
         f"evaluation.{key}"
-        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "loss", "max_rows")
+        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "bleu_tokenizer", "loss", "max_rows")
     ),
     *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
 )

@@ -23,6 +23,7 @@ from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
+from dstrain.evaluation.bleu_tokenizer import check_tokenizer
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
@@ -68,7 +69,11 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
-    """The folder of the token set of the evaluation rows, made if it is not in the cache."""
+    """The folder of the token set of the evaluation rows, made if it is not in the cache.
+
+    Raises UserError if the rows or the tokenizer for BLEU cannot be used.
+    """
+    _check_bleu_tokenizer(config)
     return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
@@ -100,7 +105,13 @@ def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
     return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
 
 
+def _check_bleu_tokenizer(config: RunConfig) -> None:
+    if config.evaluation.bleu_tokenizer is not None:
+        check_tokenizer(config.evaluation.bleu_tokenizer)
+
+
 def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
+    _check_bleu_tokenizer(config)
     tokenizer = _make_tokenizer(config, folder=folder.tokenizer)
     made = []
     splits: tuple[Split, ...] = ("train", "eval")

@@ -19,7 +19,7 @@ def names(kind: str) -> set[str]:
 def computed(kind: str) -> set[str]:
     texts = ["[IN:A [SL:B one ] ]"]
     if kind == "translation":
-        scores = translation_scores(texts, texts, target_language=None)
+        scores = translation_scores(texts, [texts], bleu_tokenizer="13a")
     else:
         ids = [[1, 2]]
         scores = parsing_scores(texts, texts, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=texts)

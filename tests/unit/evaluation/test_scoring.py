@@ -50,11 +50,9 @@ def test_a_translation_is_compared_with_the_text_in_the_data_and_a_parse_with_it
 
 
 @pytest.mark.parametrize(
-    ("languages", "tokenizer"), [(["en"], "13a"), (["zh", "zh"], "zh"), (["en", "zh"], "13a"), (["en", "en"], "13a")]
+    ("languages", "tokenizer"), [(["en"], "13a"), (["zh", "zh"], "zh"), (["en", "zh"], "zh"), (["en", "en"], "13a")]
 )
-def test_bleu_uses_the_tokenizer_that_all_target_languages_share_else_13a(
-    languages: list[str | None], tokenizer: str
-) -> None:
+def test_bleu_uses_a_tokenizer_for_all_target_languages(languages: list[str | None], tokenizer: str) -> None:
     tokens = build_tokens(languages * 4)  # BLEU of a few words is 0
     scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
     assert f"tok:{tokenizer}" in str(scores["bleu"].signature)
@@ -117,4 +115,13 @@ def test_a_parse_that_the_tokenizer_changes_is_shown_with_its_place() -> None:
 def test_bleu_over_languages_with_different_tokenizers_is_warned_about() -> None:
     tokens = build_tokens(["en", "zh"])
     (warning,) = warn(tokens, answer(tokens))
-    assert warning.startswith("BLEU over all rows mixes the target languages ['en', 'zh']")
+    assert warning.startswith("BLEU over all rows mixes references that need the tokenizers `13a` and `zh`")
+
+
+def test_the_text_of_the_references_and_the_recipe_decide_on_the_tokenizer_of_bleu() -> None:
+    tokens = build_tokens([None])
+    tokens.examples = [replace(tokens.examples[0], raw_target="我喜欢吃炒饭")]
+    rows = read(tokens, answer(tokens))
+    for pinned, tokenizer in ((None, "zh"), ("char", "char")):
+        scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, bleu_tokenizer=pinned)}
+        assert f"tok:{tokenizer}|" in str(scores["bleu"].signature)
