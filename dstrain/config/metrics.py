@@ -16,6 +16,8 @@ class Metric:
     meaning: str
     can_choose: bool = False
     """Whether `evaluation.best_metric` may name it."""
+    breaks_ties: bool = False
+    """Whether it decides between evaluations with the same `best_metric`, as every metric does that can choose."""
 
 
 METRICS = (
@@ -33,6 +35,7 @@ METRICS = (
         ("parsing",),
         "0 to 1",
         "Share of rows whose token ids equal those of the reference, special tokens aside.",
+        breaks_ties=True,
     ),
     Metric(
         "exact_match_disagreements",
@@ -46,8 +49,15 @@ METRICS = (
         "0 to 1",
         "Share of rows whose hypothesis equals the parse in the data after pointers are replaced by words, white space "
         "aside. Pointer form only.",
+        breaks_ties=True,
     ),
-    Metric("valid_brackets", ("parsing",), "0 to 1", "Share of rows whose hypothesis is one well-formed parse."),
+    Metric(
+        "valid_brackets",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose hypothesis is one well-formed parse.",
+        breaks_ties=True,
+    ),
     Metric(
         "gen_len",
         BOTH,
@@ -74,3 +84,9 @@ METRICS = (
 def choosing_metrics(kind: str) -> tuple[str, ...]:
     """Values of `evaluation.best_metric` for a task, its default first."""
     return tuple(metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks)
+
+
+def rank_metrics(kind: str, *, best: str) -> tuple[str, ...]:
+    """The metrics by which evaluations are ranked: `best`, and those that break ties in the order of the table, the loss last."""
+    others = [metric.name for metric in METRICS if kind in metric.tasks and (metric.can_choose or metric.breaks_ties)]
+    return tuple(dict.fromkeys((best, *others)))

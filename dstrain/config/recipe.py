@@ -181,7 +181,8 @@ class EarlyStopping(Section):
     """Stop when the recipe's metric (`evaluation.best_metric`) no longer improves."""
 
     patience: PositiveInt
-    """Evaluations without improvement after which the run ends."""
+    """Evaluations without improvement after which the run ends. While the metric is 0, a better value of the metrics that break
+    ties counts as an improvement."""
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
     """Smallest change that counts as an improvement, in the metric's own unit."""
 
@@ -251,7 +252,8 @@ class Evaluation(Section):
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
     reached. The default of transformers, 20, would cut most hypotheses."""
     best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
-    """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing. Where it is the
+    same, the next metric decides, and at last the lower loss."""
     bleu_tokenizer: (
         Literal[
             "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"

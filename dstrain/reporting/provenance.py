@@ -14,6 +14,7 @@ from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
 from dstrain.run_folder.layout import NAMES
+from dstrain.run_folder.ranking import describe_constants
 from dstrain.run_folder.record import DataReport, RunRecord
 
 Line = tuple[str, object]
@@ -277,6 +278,7 @@ def _warn_of_training(record: RunRecord) -> list[str]:
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")
+    found += describe_constants([row.scores for row in record.eval_rows], config=config).values()
     not_finite = _not_finite(record)
     if not_finite:
         found.append(f"non-finite losses and scores ({not_finite})")

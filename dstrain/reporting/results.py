@@ -62,8 +62,8 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         reason = phrase("the last evaluation, because no evaluation has a finite {}", code(metric))
     else:
         also = Markdown(", and also the last evaluation" if row is final else "")
-        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}"
-        reason = phrase(template, count(len(record.eval_rows)), code(metric), also)
+        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
+        reason = phrase(template, count(len(record.eval_rows)), code(metric), _ties(record, row), also)
     export = _export(record, BEST if record.best else FINAL, row)
     sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
     if row is not final:
@@ -71,6 +71,15 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         last = f"The last evaluation, at step {count(final.step)}, has {values}."
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
     return [*sentences, *_better_elsewhere(record, row)]
+
+
+def _ties(record: RunRecord, row: EvalRow) -> Markdown:
+    metric, *others = record.config.ranking
+    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.eval_rows)
+    if num_equal == 1:
+        return Markdown()
+    template = " ({} evaluations have this value; among them {} decide, in this order)"
+    return phrase(template, count(num_equal), join(map(code, others), separator=", "))
 
 
 def _rows(record: RunRecord, row: EvalRow) -> Markdown:

@@ -132,3 +132,11 @@ def test_the_sacrebleu_command_follows_the_signature(signature: str, options: st
 
 def test_a_parsing_card_has_no_sacrebleu_command() -> None:
     assert "sacrebleu" not in build_card(parsing_record())
+
+
+def test_the_card_says_what_decided_between_evaluations_with_the_same_best_metric() -> None:
+    rows: list[Row] = [translation_row(step, bleu=0.0, loss=loss) for step, loss in ((50, 2.0), (100, 1.0), (150, 1.5))]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "These are the scores at step 100" in card
+    assert "(3 evaluations have this value; among them `chrf`, `loss` decide, in this order)" in card
+    assert "- bleu was 0.0000 in 3 evaluations in a row" in card

@@ -79,4 +79,4 @@ def test_scores_of_other_jobs_decide_the_best_and_what_is_still_pending(tmp_path
         scores = Scores(scores={"bleu": bleu})
         write_scores(scores, ScoredTexts(["a"], ["a"], ["a"]), folder=folder, step=step, lease=1)
     found = _find_scored(folder)
-    assert (found.best, found.pending_steps) == ({"step": 20, "value": 30.0}, [30])
+    assert (found.best, found.pending_steps) == ({"step": 20, "scores": {"bleu": 30.0}}, [30])
