@@ -262,5 +262,6 @@ def build_result(
             hypotheses=[row.text for row in rows],
             references=[row.reference for row in rows],
             sources=[one_line(row.example.raw_source) for row in rows],
+            index=[one_line(row.example.where) for row in rows],
         ),
     )

@@ -87,6 +87,12 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
     return load_token_set(Path(made))
 
 
+def list_bad_rows(tokens: Path, *, path: Path) -> None:
+    """Copy the list of the rows of a token set that were skipped or changed to `path`."""
+    with (tokens / BAD_ROWS).open("rb") as listed, open_new(path) as file:
+        shutil.copyfileobj(listed, file)
+
+
 def locate_training_rows(
     rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> dict[int, LocatedRow]:
@@ -119,8 +125,7 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         report = load_token_set(tokens).report
         log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
-        with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:
-            shutil.copyfileobj(listed, file)
+        list_bad_rows(tokens, path=folder.bad_rows(split))
         made.append(str(tokens))
     return made
 

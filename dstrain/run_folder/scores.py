@@ -52,6 +52,11 @@ class ScoredData:
     """For each source a file, a name on the hub or `demo:…`."""
     fingerprint: str
     """A hash of their tokens."""
+    rows_read: int | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows that were read and not scored, by reason."""
+    truncated: int = 0
+    """Rows whose source was cut at `task.max_source_tokens`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,8 @@ class ScoredTexts:
     hypotheses: Sequence[str]
     references: Sequence[str]
     sources: Sequence[str]
+    index: Sequence[str]
+    """`file:line` of every row, because rows that cannot be used are left out."""
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
@@ -93,9 +100,9 @@ def write_scores(
     """
     hypotheses, score_file = folder.hypotheses(step), folder.score_file(step)
     with new_folder(hypotheses, draft=hypotheses.with_name(f"{hypotheses.name}.tmp"), durable=False) as draft:
-        for name in ("hypotheses", "references", "sources"):
-            lines = "".join(f"{line}\n" for line in getattr(texts, name))
-            (draft / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
+        for name, lines in asdict(texts).items():
+            content = "".join(f"{line}\n" for line in lines)
+            (draft / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
         score_file.unlink(missing_ok=True)  # it belongs to the earlier evaluation of this step
     relative = str(hypotheses.relative_to(folder.path))
     fields = scores.as_fields() | {"hypotheses": relative}

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,3 +141,11 @@ def test_the_card_says_what_decided_between_evaluations_with_the_same_best_metri
     assert "These are the scores at step 100" in card
     assert "(3 evaluations have this value; among them `chrf`, `loss` decide, in this order)" in card
     assert "- bleu was 0.0000 in 3 evaluations in a row" in card
+
+
+def test_rows_that_were_read_and_not_scored_are_counted_beside_the_headline() -> None:
+    data = run_info().data
+    skipped = {"eval": replace(data["eval"], skipped={"empty": 2, "too_long": 1})}
+    rows: list[Row] = [translation_row(50, bleu=1.0, loss=2.0)]
+    card = build_card(build_record(translation_config(), info=replace(run_info(), data=data | skipped), rows=rows))
+    assert "1,000 of 1,003 rows of the evaluation set were scored (2 empty, 1 too_long skipped)." in card

@@ -100,6 +100,18 @@ def test_other_test_sets_are_on_the_card_by_name_and_step(tmp_path: Path) -> Non
     assert isinstance(record.test_sets["news"][0], ScoreFile)
 
 
+def test_rows_of_a_test_set_that_were_not_scored_or_were_cut_are_counted_on_the_card(tmp_path: Path) -> None:
+    reported = {"full": (9, {}, 0), "blanks": (12, {"empty": 2, "undecodable": 1}, 0), "cut": (9, {}, 4)}
+    for name, (rows_read, skipped, truncated) in reported.items():
+        data = {"places": ["f"], "fingerprint": "a", "rows_read": rows_read, "skipped": skipped, "truncated": truncated}
+        write_file(RunFolder(tmp_path).test_set(name).path, step=5, num_rows=9, data=data, hypotheses="h")
+    card = build_card(record_of(tmp_path, [EvalRow(step=5, epoch=2.0, scores={"bleu": 30.0})]))
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[4].strip() for line in card.splitlines() if "test_sets/" in line
+    }
+    assert rows == {"blanks": "9 of 12 (2 empty, 1 undecodable)", "cut": "9 of 9 (4 truncated)", "full": "9"}
+
+
 def test_a_broken_file_of_a_test_set_is_named(tmp_path: Path) -> None:
     write_file(RunFolder(tmp_path).test_set("flores").path, step=5, scores="none")
     with pytest.raises(RunFolderError, match=r"flores/scores/step-00000005\.json.*score it again"):
@@ -144,9 +156,10 @@ def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_temporary_file
     (tmp_path / "hypotheses" / "step-00000003.tmp").mkdir()  # a kill left it
     folder = write(tmp_path, ["e f g h", "i"], ["a b c d", "i"], step=3)
     assert (folder / "hypotheses.txt").read_text() == "e f g h\ni\n"
+    assert (folder / "index.txt").read_text() == "eval.tsv:1\neval.tsv:2\n"
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
-        *(f"hypotheses/step-00000003/{name}.txt" for name in ("hypotheses", "references", "sources")),
+        *(f"hypotheses/step-00000003/{name}.txt" for name in ("hypotheses", "index", "references", "sources")),
         "scores/step-00000003.json",
     ]
 
