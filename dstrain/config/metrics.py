@@ -1,5 +1,6 @@
 """The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BOTH = ("translation", "parsing")
@@ -81,12 +82,24 @@ METRICS = (
 """Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
 
 
-def choosing_metrics(kind: str) -> tuple[str, ...]:
-    """Values of `evaluation.best_metric` for a task, its default first."""
-    return tuple(metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks)
+def choosing_metrics(kind: str, *, sets: Sequence[str] = ()) -> tuple[str, ...]:
+    """Values of `evaluation.best_metric` for a task, its default first, and those of the named evaluation sets last."""
+    names = [metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks]
+    return (*names, *(set_metric(each, name) for each in sets for name in names if name != "loss"))
+
+
+def set_metric(name: str, metric: str) -> str:
+    """The name of a metric over the rows of one evaluation set."""
+    return f"{name}/{metric}"
+
+
+def is_of_set(metric: str) -> bool:
+    """Whether a score is that of one evaluation set rather than of all rows."""
+    return "/" in metric
 
 
 def rank_metrics(kind: str, *, best: str) -> tuple[str, ...]:
     """The metrics by which evaluations are ranked: `best`, and those that break ties in the order of the table, the loss last."""
     others = [metric.name for metric in METRICS if kind in metric.tasks and (metric.can_choose or metric.breaks_ties)]
-    return tuple(dict.fromkeys((best, *others)))
+    of_set = choosing_metrics(kind, sets=[best.partition("/")[0]]) if is_of_set(best) else ()
+    return tuple(dict.fromkeys((best, *filter(is_of_set, of_set), *others)))

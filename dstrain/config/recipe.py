@@ -85,6 +85,9 @@ class Task(Section):
 class Source(Section):
     """One place that rows come from: exactly one of `path`, `hub` and `demo`."""
 
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """Evaluation rows only: name of the set that these rows belong to. Every set has scores of its own beside those of all
+    rows, and `evaluation.best_metric` may name one (`flores/bleu`). Sources of the same name are one set."""
     path: str | None = None
     """Local file. With `target_path`, the source side of two line-aligned text files."""
     target_path: str | None = None
@@ -167,6 +170,19 @@ class Data(Section):
     """Sources of the evaluation rows. Their `repeat` must be 1."""
     rules: Rules = Rules()
     """What happens to unusable rows."""
+
+    @property
+    def eval_sets(self) -> tuple[str, ...]:
+        """Names of the evaluation sets, in the order of their sources."""
+        return tuple(dict.fromkeys(source.name for source in self.eval if source.name is not None))
+
+    @model_validator(mode="after")
+    def _only_evaluation_rows_are_scored_by_name(self) -> "Data":
+        message = "training rows are not scored, so that a name has no effect: remove `name`"
+        named = [number for number, source in enumerate(self.train) if source.name is not None]
+        if named:
+            raise ConflictError(*(((f"train.{number}.name",), message) for number in named))
+        return self
 
     @model_validator(mode="after")
     def _evaluation_counts_once(self) -> "Data":
@@ -251,9 +267,10 @@ class Evaluation(Section):
     max_new_tokens: PositiveInt | None = None
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
     reached. The default of transformers, 20, would cut most hypotheses."""
-    best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
-    """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing. Where it is the
-    same, the next metric decides, and at last the lower loss."""
+    best_metric: str | None = None
+    """Metric that chooses the best checkpoint: `bleu`, `chrf`, `exact_match` or `loss`, of all rows, or of the evaluation set
+    that it names (`flores/bleu`; not the loss). Null is `bleu` for translation and `exact_match` for parsing. Where it is
+    the same, the next metric decides, and at last the lower loss."""
     bleu_tokenizer: (
         Literal[
             "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"

@@ -42,7 +42,9 @@ class RunConfig(Section):
     def _parts_fit(self) -> "RunConfig":
         task, model, evaluation = self.task, self.model, self.evaluation
         found = [
-            *conflicts.evaluation_conflicts(task, evaluation=evaluation, training=self.training, machine=self.machine),
+            *conflicts.evaluation_conflicts(
+                task, data=self.data, evaluation=evaluation, training=self.training, machine=self.machine
+            ),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.precision_conflicts(self.precision, model=model),
             *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),

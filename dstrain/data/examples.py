@@ -26,6 +26,7 @@ class Example:
     group: str | None
     where: str
     repeat: int = 1
+    eval_set: str | None = None
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
@@ -45,6 +46,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 group=row.group,
                 where=row.where,
                 repeat=row.repeat,
+                eval_set=row.eval_set,
             )
 
 

@@ -41,6 +41,8 @@ class Row:
     group: str | None
     where: str
     repeat: int = 1
+    eval_set: str | None = None
+    """Name of its evaluation set."""
 
 
 def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Row]:
@@ -131,6 +133,7 @@ def _build_row(
         group=str(group[0]) if group and group[0] is not None else None,
         where=record.where,
         repeat=source.repeat,
+        eval_set=source.name,
     )
 
 

@@ -25,7 +25,7 @@ from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import shared_folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"

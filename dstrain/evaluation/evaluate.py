@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.metrics import choosing_metrics, set_metric
 from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
@@ -238,7 +239,7 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
 def build_result(
     rows: Sequence[ScoredRow], *, loss: float | None, config: RunConfig, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them and by group. A group has its own signature where it differs."""
+    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
     score = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
     overall = score(rows)
     signatures = {each.name: each.signature for each in overall if each.signature}
@@ -249,9 +250,16 @@ def build_result(
         for each in scores:
             if each.signature and each.signature != signatures[each.name]:
                 signatures[f"{each.name} ({name})"] = each.signature
+    pooled = ({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall}
+    of_sets = {
+        set_metric(name, metric): groups[name][metric]
+        for name in dict.fromkeys(row.example.eval_set for row in rows)
+        for metric in choosing_metrics(config.task.kind)
+        if name is not None and metric in groups[name]
+    }
     return EvaluationResult(
         Scores(
-            scores=({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall},
+            scores=pooled | of_sets,
             groups=groups,
             signatures=signatures,
             generation=plan.settings,

@@ -84,16 +84,22 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | N
 
 
 def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
-    """Rows by the group that the data name, and by language pair (`ko-en`) where there are several."""
-    pairs = [f"{row.example.source_language}-{row.example.target_language}" for row in rows]
-    has_pairs = len(set(pairs)) > 1
+    """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several."""
+    sets: dict[str, list[ScoredRow]] = {}
     groups: dict[str, list[ScoredRow]] = {}
-    for row, pair in zip(rows, pairs, strict=True):
-        if row.example.group is not None:
-            groups.setdefault(row.example.group, []).append(row)
-        if has_pairs:
-            groups.setdefault(pair, []).append(row)
-    return dict(sorted(groups.items()))
+    has_pairs = len({_pair(row) for row in rows}) > 1
+    named = {row.example.eval_set for row in rows}
+    for row in rows:
+        if row.example.eval_set is not None:
+            sets.setdefault(row.example.eval_set, []).append(row)
+        for name in (row.example.group, _pair(row) if has_pairs else None):
+            if name is not None:
+                groups.setdefault(f"{name} (group)" if name in named else name, []).append(row)
+    return sets | dict(sorted(groups.items()))
+
+
+def _pair(row: ScoredRow) -> str:
+    return f"{row.example.source_language}-{row.example.target_language}"
 
 
 def find_warnings(

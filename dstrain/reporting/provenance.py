@@ -114,7 +114,7 @@ def describe_limits(record: RunRecord) -> list[Line]:
 def build_sources_table(config: RunConfig) -> Markdown:
     """One row per data source: where its rows come from."""
     rows = [
-        [name, _place(source), _columns(source), _share(source)]
+        [f"{name} ({source.name})" if source.name else name, _place(source), _columns(source), _share(source)]
         for name, sources in (("training", config.data.train), ("evaluation", config.data.eval))
         for source in sources
     ]

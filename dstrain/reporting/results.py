@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Set
 
+from dstrain.config.metrics import is_of_set
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
@@ -32,8 +33,9 @@ def headline_row(record: RunRecord) -> EvalRow | None:
 
 
 def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
-    """The names of all scores of `rows` except the loss, in the order of the columns."""
-    present = {metric for row in rows for metric in row.scores} - {"loss"}
+    """The names of the scores of `rows` over all rows, except the loss, in the order of the columns; and `best_metric`."""
+    found = {metric for row in rows for metric in row.scores}
+    present = {metric for metric in found if metric == record.config.best_metric or not is_of_set(metric)} - {"loss"}
     return order_scores(present, kind=record.config.task.kind)
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
@@ -127,7 +128,21 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
         log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
         list_bad_rows(tokens, path=folder.bad_rows(split))
         made.append(str(tokens))
+    _check_best_set(config, tokens=load_token_set(Path(made[-1])))
     return made
+
+
+def _check_best_set(config: RunConfig, *, tokens: TokenSet) -> None:
+    """Refuse a best metric of an evaluation set of which no row is scored."""
+    if not is_of_set(config.best_metric):
+        return
+    name = config.best_metric.partition("/")[0]
+    scored = tokens.examples[: config.evaluation.max_rows]
+    if not any(example.eval_set == name for example in scored):
+        raise UserError(
+            f"evaluation.best_metric `{config.best_metric}`: no row of data.eval `{name}` is scored ({len(scored):,} rows in "
+            "all): correct its rows, raise evaluation.max_rows, or choose by another metric"
+        )
 
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:

@@ -27,8 +27,9 @@ class Scores:
     """
 
     scores: dict[str, float]
+    """Over all rows; those that may choose the best model also by evaluation set (`flores/bleu`)."""
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    """The same by group of rows, where the data name groups or have several language pairs."""
+    """The same by group of rows, where data.eval names sets, or the data name groups or have several language pairs."""
     signatures: dict[str, str] = field(default_factory=dict)
     """sacreBLEU's, by score."""
     generation: dict[str, Any] = field(default_factory=dict)

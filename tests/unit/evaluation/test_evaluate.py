@@ -194,6 +194,15 @@ def replace_rows(tokens: Any, rows: list[int]) -> Any:
     )
 
 
+def test_every_named_set_has_the_scores_of_its_rows_beside_those_of_all_rows() -> None:
+    tokens = build_tokens(["en"] * 6)
+    tokens.examples = [replace(row, group=None, eval_set="news") for row in tokens.examples[:4]] + tokens.examples[4:]
+    found = run_evaluation(build_model("m2m100"), tokens).scores
+    assert {name for name in found.scores if "/" in name} == {"news/bleu", "news/chrf"}
+    assert found.groups["news"]["num_rows"] == 4
+    assert found.scores["news/chrf"] == found.groups["news"]["chrf"] != found.scores["chrf"]
+
+
 def test_one_pair_without_groups_has_no_group_table() -> None:
     tokens = build_tokens(["en"] * 4)
     tokens.examples = [replace(example, group=None) for example in tokens.examples]

@@ -82,6 +82,19 @@ def test_rows_are_grouped_by_name_and_by_language_pair_where_there_are_several()
     assert list(group_rows(read(tokens, answer(tokens)))) == ["even", "odd"]
 
 
+def test_rows_are_grouped_by_evaluation_set_before_all_other_groups() -> None:
+    tokens = build_tokens(["en"] * 4)
+    names = ["news", "even", "news", None]
+    tokens.examples = [replace(row, eval_set=name) for row, name in zip(tokens.examples, names, strict=True)]
+    groups = group_rows(read(tokens, answer(tokens)))
+    assert [(name, [row.hypothesis.row for row in rows]) for name, rows in groups.items()] == [
+        ("news", [0, 2]),
+        ("even", [1]),
+        ("even (group)", [0, 2]),
+        ("odd", [1, 3]),
+    ]
+
+
 @pytest.mark.parametrize("task", [TRANSLATION, PLAIN_PARSING])
 def test_correct_hypotheses_are_not_warned_about(task: Task) -> None:
     tokens = build_tokens([None] * 3 if task.kind == "parsing" else ["en"] * 3)
