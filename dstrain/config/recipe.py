@@ -90,8 +90,9 @@ class Source(Section):
     rows, and `evaluation.best_metric` may name one (`flores/bleu`). Sources of the same name are one set."""
     path: str | None = None
     """Local file. With `target_path`, the source side of two line-aligned text files."""
-    target_path: str | None = None
-    """Target side of two line-aligned text files."""
+    target_path: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """Target side of two line-aligned text files. For evaluation rows a list of files, each with another reference of every
+    row."""
     format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
     """Format of `path`. Null derives it from the file suffix; it is `text` if `target_path` is given."""
     hub: str | None = None
@@ -108,7 +109,8 @@ class Source(Section):
     """Column of the sources. A name may be dotted for nested fields (`translation.ko`); a number counts from 0, for
     files without a header."""
     target_column: str | int = 1
-    """Column of the targets, written like `source_column`."""
+    """Column of the targets, written like `source_column`. In evaluation rows of JSONL, Parquet and the hub a cell may be a
+    list: the row's references. BLEU, chrF and exact match use all of them, the loss the first; blank ones are left out."""
     group_column: str | int | None = None
     """Column with the name of the group that a row belongs to. Scores are also computed per group."""
     source_language: str | None = None
@@ -119,6 +121,13 @@ class Source(Section):
     """Times that these rows occur per epoch: their mixing weight against the other sources."""
     max_rows: PositiveInt | None = None
     """Use only the first rows, at most this many. Null uses all."""
+
+    @property
+    def target_paths(self) -> tuple[str, ...]:
+        """The files of the target side."""
+        if self.target_path is None or isinstance(self.target_path, tuple):
+            return self.target_path or ()
+        return (self.target_path,)
 
     @property
     def place(self) -> str:
@@ -182,6 +191,14 @@ class Data(Section):
         named = [number for number, source in enumerate(self.train) if source.name is not None]
         if named:
             raise ConflictError(*(((f"train.{number}.name",), message) for number in named))
+        return self
+
+    @model_validator(mode="after")
+    def _training_rows_have_one_target(self) -> "Data":
+        message = "training rows have one target: name one file, or make a source of each"
+        several = [number for number, source in enumerate(self.train) if len(source.target_paths) > 1]
+        if several:
+            raise ConflictError(*(((f"train.{number}.target_path",), message) for number in several))
         return self
 
     @model_validator(mode="after")

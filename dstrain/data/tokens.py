@@ -62,7 +62,12 @@ class TokenSet:
     def examples(self) -> list[Example]:
         """The texts of the rows in order; only evaluation sets keep them."""
         with (self.folder / EXAMPLES).open(encoding="utf-8", newline="\n") as file:
-            return [Example(**json.loads(line)) for line in file]
+            return [_read_example(line) for line in file]
+
+
+def _read_example(line: str) -> Example:
+    values = json.loads(line)
+    return Example(**values | {"other_targets": tuple(values["other_targets"])})
 
 
 def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache_dir: Path) -> Path:
@@ -83,7 +88,7 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
     folder = cache_dir / key[:32]
     if not folder.exists():
         log = BadRowLog()
-        rows = read_rows(sources, task=task, rules=rules, on_bad=log)
+        rows = read_rows(sources, task=task, rules=rules, on_bad=log, has_references=reading.split == "eval")
         build_token_set(
             build_examples(rows, task=task, rules=rules, on_bad=log),
             reading=reading,

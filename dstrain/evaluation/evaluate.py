@@ -30,7 +30,7 @@ from dstrain.evaluation.generate import (
     plan_batches,
     plan_cap,
 )
-from dstrain.evaluation.metrics import one_line
+from dstrain.evaluation.metrics import one_line, reference_columns
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
 from dstrain.models.loss import Seq2SeqLoss
@@ -268,7 +268,7 @@ def build_result(
         ),
         ScoredTexts(
             hypotheses=[row.text for row in rows],
-            references=[row.reference for row in rows],
+            references=reference_columns([row.references for row in rows]),
             sources=[one_line(row.example.raw_source) for row in rows],
             index=[one_line(row.example.where) for row in rows],
         ),

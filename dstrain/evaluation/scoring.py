@@ -27,6 +27,19 @@ class ScoredRow:
     reference: str
     content_ids: list[int]
     reference_ids: list[int]
+    others: tuple[tuple[str, list[int]], ...] = ()
+    """Text and content tokens of further references; translations have no tokens of these."""
+
+    @property
+    def references(self) -> list[str]:
+        """The texts of all references."""
+        return [self.reference, *(text for text, _ in self.others)]
+
+    @property
+    def closest(self) -> tuple[str, list[int]]:
+        """Text and tokens of the reference that the hypothesis equals, else of the first."""
+        first = (self.reference, self.reference_ids)
+        return next((each for each in (first, *self.others) if each[0] == self.text), first)
 
 
 def read_rows(
@@ -50,32 +63,47 @@ def read_rows(
             reference=one_line(respace(tokenizer.decode(target)) if is_parse else example.raw_target),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
+            others=tuple(
+                _read_other(text, example=example, tokenizer=tokenizer, task=task, special=special)
+                for text in example.other_targets
+            ),
         )
         rows.append(row)
     return rows
+
+
+def _read_other(
+    text: str, *, example: Example, tokenizer: Seq2SeqTokenizer, task: Task, special: set[int | None]
+) -> tuple[str, list[int]]:
+    """Text and content tokens of a further reference, in the form of the first."""
+    if task.kind != "parsing":
+        return one_line(text), []
+    languages = {"source_language": example.source_language, "target_language": example.target_language}
+    _, (ids,) = tokenizer.encode([example.source], [text], **languages)
+    return one_line(respace(tokenizer.decode(ids))), [token for token in ids if token not in special]
 
 
 def choose_bleu_tokenizer(rows: Iterable[ScoredRow], *, pinned: str | None) -> Choice:
     """The tokenizer for the references of these rows, with warnings; `pinned` is the recipe's own."""
     references: dict[str | None, list[str]] = {}
     for row in rows:
-        references.setdefault(row.example.target_language, []).append(row.reference)
+        references.setdefault(row.example.target_language, []).extend(row.references)
     return choose_tokenizer(references, pinned=pinned)
 
 
 def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | None = None) -> list[Score]:
     """The task's metrics over these rows, and lengths. Without a `bleu_tokenizer` the references choose it."""
-    texts, references = [row.text for row in rows], [row.reference for row in rows]
+    texts = [row.text for row in rows]
     if task.kind == "translation":
         chosen = choose_bleu_tokenizer(rows, pinned=bleu_tokenizer)
-        scores = translation_scores(texts, [[text] for text in references], bleu_tokenizer=chosen.name)
+        scores = translation_scores(texts, [row.references for row in rows], bleu_tokenizer=chosen.name)
     else:
         is_pointer = task.form == "pointer"
         scores = parsing_scores(
             texts,
-            references,
+            [row.closest[0] for row in rows],
             hypothesis_ids=[row.content_ids for row in rows],
-            reference_ids=[row.reference_ids for row in rows],
+            reference_ids=[row.closest[1] for row in rows],
             sources=[row.example.source.removeprefix(task.source_prefix) for row in rows] if is_pointer else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
@@ -117,6 +145,7 @@ def find_warnings(
         warnings.append(_decoding_warning(rows))
     else:
         warnings += choose_bleu_tokenizer(rows, pinned=bleu_tokenizer).warnings
+        warnings.append(_references_warning(rows))
     return [warning for warning in warnings if warning]
 
 
@@ -144,6 +173,14 @@ def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer:
         f"{len(wrong)} of {len(rows)} hypotheses do not begin with the code of their target language, the first in row "
         f"{wrong[0]}: they are in another language"
     )
+
+
+def _references_warning(rows: Sequence[ScoredRow]) -> str | None:
+    numbers = [len(row.references) for row in rows]
+    fewest, most = min(numbers), max(numbers)
+    if fewest == most:
+        return None
+    return f"rows have {fewest} to {most} references; nrefs of the signatures is {most}, as a row with fewer repeats its first"
 
 
 def _decoding_warning(rows: Sequence[ScoredRow]) -> str | None:

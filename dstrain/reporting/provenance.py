@@ -130,7 +130,7 @@ def _place(source: Source) -> Markdown:
         return phrase("hub: {}{}, split {}{}", code(source.hub), subset, code(source.split), revision)
     if source.demo is not None:
         return phrase("built-in demo data: {}, split {}", source.demo, code(source.split))
-    paths = [code(path) for path in (source.path, source.target_path) if path is not None]
+    paths = [code(path) for path in (source.path, *source.target_paths) if path is not None]
     return join(paths, separator=" with ")
 
 

@@ -75,7 +75,8 @@ class ScoredTexts:
     """The texts that were compared, one line each, in the order of the evaluation rows."""
 
     hypotheses: Sequence[str]
-    references: Sequence[str]
+    references: Sequence[Sequence[str]]
+    """The first reference of every row, the second, and so on; a row with fewer repeats its first."""
     sources: Sequence[str]
     index: Sequence[str]
     """`file:line` of every row, because rows that cannot be used are left out."""
@@ -101,7 +102,9 @@ def write_scores(
     """
     hypotheses, score_file = folder.hypotheses(step), folder.score_file(step)
     with new_folder(hypotheses, draft=hypotheses.with_name(f"{hypotheses.name}.tmp"), durable=False) as draft:
-        for name, lines in asdict(texts).items():
+        columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
+        columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
+        for name, lines in columns.items():
             content = "".join(f"{line}\n" for line in lines)
             (draft / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
         score_file.unlink(missing_ok=True)  # it belongs to the earlier evaluation of this step
@@ -110,6 +113,10 @@ def write_scores(
     values = asdict(ScoreFile(**fields, step=step, lease=lease, data=data)) | {"command": sacrebleu_command(scores)}
     write_file(score_file, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
     return relative
+
+
+def _reference_name(number: int) -> str:
+    return f"references.{number}" if number else "references"
 
 
 def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | None:
@@ -123,11 +130,12 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     named = settings.get("tok", "13a")
     # the signature of a MeCab tokenizer continues with the version of its dictionary
     tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
-    references, hypotheses = (
-        name if folder is None else f"{folder}/{name}" for name in ("references.txt", "hypotheses.txt")
+    names = [_reference_name(number) for number in range(int(settings.get("nrefs", "1")))]
+    *references, hypotheses = (
+        f"{name}.txt" if folder is None else f"{folder}/{name}.txt" for name in (*names, "hypotheses")
     )
     metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
-    words = ["sacrebleu", references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
+    words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
     return shlex.join([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
 
 

@@ -82,6 +82,13 @@ def test_the_best_metric_may_be_that_of_a_named_evaluation_set_only(good: Path) 
     assert line.endswith("for a set named in data.eval (none is): take one of bleu, chrf, loss")
 
 
+def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_several(good: Path) -> None:
+    several = "[{path: a.ko, target_path: [a.en, b.en]}]"
+    assert load_config(str(good), overrides=[f"data.eval={several}"]).data.eval[0].target_paths == ("a.en", "b.en")
+    (line,) = faults(good, f"data.train={several}")
+    assert "data.train.0.target_path: training rows have one target" in line
+
+
 def test_training_rows_have_no_set(good: Path) -> None:
     (line,) = faults(good, "data.train=[{demo: translation, name: flores}]")
     assert "training rows are not scored" in line

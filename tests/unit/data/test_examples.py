@@ -1,5 +1,6 @@
 """Examples: the text that the tokenizer reads, beside the text as it stands in the data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, UnusableRowError
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import Row, read_rows
+from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer
 
 PARSING = Task(kind="parsing", source_prefix="parse: ")
@@ -46,6 +48,14 @@ def test_the_plain_form_and_translation_keep_the_words() -> None:
     translated, _ = _build(row, task=Task(kind="translation", source_prefix="translate: "))
     assert (plain[0].source, plain[0].target) == (row.source, row.target)
     assert (translated[0].source, translated[0].target) == ("translate: call Nicholas", row.target)
+
+
+def test_further_references_are_kept_as_they_are_but_for_the_pointer_form() -> None:
+    row = replace(_row("call me", "[IN:CREATE_CALL ]"), other_targets=("[IN:GET_CALL ]",))
+    (example,), _ = _build(row, task=Task(kind="parsing", form="plain"))
+    assert example.other_targets == row.other_targets
+    with pytest.raises(UserError, match=r"a\.tsv:1: 2 references, but with task\.form `pointer` a row has one"):
+        _build(row)
 
 
 @pytest.mark.parametrize(

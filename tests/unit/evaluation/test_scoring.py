@@ -138,3 +138,29 @@ def test_the_text_of_the_references_and_the_recipe_decide_on_the_tokenizer_of_bl
     for pinned, tokenizer in ((None, "zh"), ("char", "char")):
         scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, bleu_tokenizer=pinned)}
         assert f"tok:{tokenizer}|" in str(scores["bleu"].signature)
+
+
+def test_bleu_and_chrf_use_every_reference_and_rows_with_fewer_are_said() -> None:
+    tokens = build_tokens(["en"] * 2)
+    texts = [row.raw_target for row in tokens.examples]
+    tokens.examples = [
+        replace(tokens.examples[0], raw_target="other words", other_targets=(texts[0],)),
+        tokens.examples[1],
+    ]
+    scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
+    assert scores["chrf"].value == pytest.approx(100.0)
+    assert str(scores["bleu"].signature).startswith("nrefs:2|")
+    (warning,) = warn(tokens, answer(tokens))
+    assert warning.startswith("rows have 1 to 2 references; nrefs of the signatures is 2")
+
+
+def test_a_parse_matches_exactly_if_it_equals_any_of_its_references() -> None:
+    tokens = build_tokens([None] * 2)
+    hypotheses = answer(tokens)
+    other = "w4 w5 w6"
+    changed = Hypothesis(0, (4, 5, 6, END), 5, was_cut=False)
+    tokens.examples[0] = replace(tokens.examples[0], other_targets=("w9", other))
+    rows = read(tokens, [changed, hypotheses[1]], task=PLAIN_PARSING)
+    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING)}
+    assert (scores["exact_match"], scores["exact_match_tokens"]) == (1.0, 1.0)
+    assert rows[0].references == [tokens.examples[0].raw_target, "w9", other]

@@ -23,7 +23,7 @@ def score(hypotheses: list[str], references: list[str], *, target_language: str 
         signatures={each.name: str(each.signature) for each in found},
         num_rows=len(lines),
     )
-    return scores, ScoredTexts(lines, answers, answers, [f"eval.tsv:{row + 1}" for row in range(len(lines))])
+    return scores, ScoredTexts(lines, [answers], answers, [f"eval.tsv:{row + 1}" for row in range(len(lines))])
 
 
 def write(folder: Path, hypotheses: list[str], references: list[str], *, step: int) -> Path:

@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 
+from dstrain.evaluation.metrics import reference_columns, translation_scores
 from dstrain.reporting.card import build_card
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError
 from dstrain.run_folder.record import RunRecord, build_record, read_deferred_scores
 from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row
-from dstrain.run_folder.scores import ScoreFile, read_test_sets, sacrebleu_command, write_scores
+from dstrain.run_folder.scores import (
+    ScoredTexts,
+    ScoreFile,
+    Scores,
+    read_test_sets,
+    sacrebleu_command,
+    write_scores,
+)
 from tests.unit.reporting.reporting_cases import RunInfo, translation_config
 from tests.unit.run_folder.scores_cases import run_sacrebleu, score, write
 
@@ -149,6 +157,19 @@ def test_the_sacrebleu_command_computes_the_same_scores_from_the_files(
         "chrF2": round(scores.scores["chrf"], 4),
     }
     assert 0 < scores.scores["bleu"] < 100
+
+
+def test_the_sacrebleu_command_reads_every_reference(tmp_path: Path) -> None:
+    hypotheses, references = ["a b c d e", "f g h i j"], [["a b c d x", "a b c d e"], ["f g h i y"]]
+    found = translation_scores(hypotheses, references, bleu_tokenizer="13a")
+    scores = Scores(
+        scores={each.name: each.value for each in found}, signatures={each.name: str(each.signature) for each in found}
+    )
+    texts = ScoredTexts(hypotheses, reference_columns(references), hypotheses, ["f:1", "f:2"])
+    folder = tmp_path / write_scores(scores, texts, folder=RunFolder(tmp_path), step=5)
+    assert (folder / "references.1.txt").read_text() == "a b c d e\nf g h i y\n"
+    printed = run_sacrebleu(folder, sacrebleu_command(scores))
+    assert [score["score"] for score in printed] == [round(found[0].value, 4), round(found[1].value, 4)]
 
 
 def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_temporary_files(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ class Scorer:
             num_rows=1,
             warnings=("a warning",),
         )
-        return EvaluationResult(scores, ScoredTexts(["h"], ["r"], ["s"], ["f:1"]))
+        return EvaluationResult(scores, ScoredTexts(["h"], [["r"]], ["s"], ["f:1"]))
 
 
 class Case:
