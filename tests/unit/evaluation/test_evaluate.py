@@ -284,8 +284,10 @@ def test_the_files_of_a_real_evaluation_reproduce_its_scores(tmp_path: Path) -> 
     result = run_evaluation(build_model("m2m100"), tokens)
     folder = tmp_path / write_scores(result.scores, result.texts, folder=RunFolder(tmp_path), step=1200)
     assert folder == tmp_path / "hypotheses" / "step-00001200"
-    for name in ("hypotheses", "references", "sources"):
-        assert (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n") == [*getattr(result.texts, name), ""]
+    texts = result.texts
+    written = {"hypotheses": texts.hypotheses, "references": texts.references[0], "sources": texts.sources}
+    for name, lines in (written | {"index": [f"eval.tsv:{row + 1}" for row in range(12)]}).items():
+        assert (folder / f"{name}.txt").read_text(encoding="utf-8").split("\n") == [*lines, ""]
     printed = run_sacrebleu(folder, sacrebleu_command(result.scores))
     assert printed[0]["score"] == round(result.scores.scores["bleu"], 4)
     record = json.loads((tmp_path / "scores" / "step-00001200.json").read_text(encoding="utf-8"))
