@@ -22,7 +22,7 @@ from dstrain.run_folder.claims import Claim
 log = logging.getLogger(__name__)
 
 
-DATA_PATHS = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path)")
+DATA_PATHS = re.compile(r"data\.(train|eval)\.\d+\.(path|target_path(\.\d+)?)")
 """Recipe keys that may differ: another machine may keep the files elsewhere, and their content is compared instead."""
 
 

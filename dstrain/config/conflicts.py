@@ -15,13 +15,18 @@ _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
 
 
 def evaluation_conflicts(
-    task: Task, *, evaluation: Evaluation, training: Training, machine: Machine
+    task: Task, *, data: Data, evaluation: Evaluation, training: Training, machine: Machine
 ) -> Iterator[Conflict]:
-    """A metric that the task does not have; early stopping without periodic evaluations, or with another job's."""
-    metric, allowed = evaluation.best_metric, choosing_metrics(task.kind)
+    """A metric or a tokenizer that the task does not have; early stopping without periodic evaluations, or with another job's."""
+    metric, allowed = evaluation.best_metric, choosing_metrics(task.kind, sets=data.eval_sets)
     if metric is not None and metric not in allowed:
-        message = f"`{metric}` is not computed for task.kind `{task.kind}`: take one of {', '.join(allowed)}"
+        of_set = (
+            "" if "/" not in metric else f" for a set named in data.eval ({', '.join(data.eval_sets) or 'none is'})"
+        )
+        message = f"`{metric}` is not computed for task.kind `{task.kind}`{of_set}: take one of {', '.join(allowed)}"
         yield ("evaluation.best_metric", "task.kind"), message
+    if evaluation.bleu_tokenizer is not None and task.kind != "translation":
+        yield ("evaluation.bleu_tokenizer", "task.kind"), f"BLEU is not computed for task.kind `{task.kind}`: remove it"
     if training.early_stopping is None:
         return
     if evaluation.every_steps is None and evaluation.every_epochs is None:

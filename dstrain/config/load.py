@@ -201,5 +201,8 @@ def _local_paths(value: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:
         sources = data.get(side) if isinstance(data, dict) else None
         for number, source in enumerate(sources if isinstance(sources, list) else []):
             for key in ("path", "target_path"):
-                if isinstance(source, dict) and source.get(key) is not None:
-                    yield ("data", side, number, key), source[key]
+                written = source.get(key) if isinstance(source, dict) else None
+                if isinstance(written, list):
+                    yield from ((("data", side, number, key, index), path) for index, path in enumerate(written))
+                elif written is not None:
+                    yield ("data", side, number, key), written

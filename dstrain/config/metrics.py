@@ -1,5 +1,6 @@
 """The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BOTH = ("translation", "parsing")
@@ -16,6 +17,8 @@ class Metric:
     meaning: str
     can_choose: bool = False
     """Whether `evaluation.best_metric` may name it."""
+    breaks_ties: bool = False
+    """Whether it decides between evaluations with the same `best_metric`, as every metric does that can choose."""
 
 
 METRICS = (
@@ -34,6 +37,7 @@ METRICS = (
         ("parsing",),
         "0 to 1",
         "Share of rows whose token ids equal those of the reference, special tokens aside.",
+        breaks_ties=True,
     ),
     Metric(
         "exact_match_disagreements",
@@ -47,6 +51,14 @@ METRICS = (
         "0 to 1",
         "Share of rows whose hypothesis equals the parse in the data after pointers are replaced by words, white space "
         "aside. Pointer form only.",
+        breaks_ties=True,
+    ),
+    Metric(
+        "valid_brackets",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose hypothesis is one well-formed parse.",
+        breaks_ties=True,
     ),
     Metric(
         "exact_match_typed",
@@ -55,7 +67,6 @@ METRICS = (
         "Share of rows whose hypothesis for the utterance as typed, not cut at the words of the reference, equals the "
         "parse in the data after pointers are replaced by words. Segmentation `published` only.",
     ),
-    Metric("valid_brackets", ("parsing",), "0 to 1", "Share of rows whose hypothesis is one well-formed parse."),
     Metric(
         "gen_len",
         BOTH,
@@ -79,6 +90,24 @@ METRICS = (
 """Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
 
 
-def choosing_metrics(kind: str) -> tuple[str, ...]:
-    """Values of `evaluation.best_metric` for a task, its default first."""
-    return tuple(metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks)
+def choosing_metrics(kind: str, *, sets: Sequence[str] = ()) -> tuple[str, ...]:
+    """Values of `evaluation.best_metric` for a task, its default first, and those of the named evaluation sets last."""
+    names = [metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks]
+    return (*names, *(set_metric(each, name) for each in sets for name in names if name != "loss"))
+
+
+def set_metric(name: str, metric: str) -> str:
+    """The name of a metric over the rows of one evaluation set."""
+    return f"{name}/{metric}"
+
+
+def is_of_set(metric: str) -> bool:
+    """Whether a score is that of one evaluation set rather than of all rows."""
+    return "/" in metric
+
+
+def rank_metrics(kind: str, *, best: str) -> tuple[str, ...]:
+    """The metrics by which evaluations are ranked: `best`, and those that break ties in the order of the table, the loss last."""
+    others = [metric.name for metric in METRICS if kind in metric.tasks and (metric.can_choose or metric.breaks_ties)]
+    of_set = choosing_metrics(kind, sets=[best.partition("/")[0]]) if is_of_set(best) else ()
+    return tuple(dict.fromkeys((best, *filter(is_of_set, of_set), *others)))

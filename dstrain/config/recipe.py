@@ -101,10 +101,14 @@ class Task(Section):
 class Source(Section):
     """One place that rows come from: exactly one of `path`, `hub` and `demo`."""
 
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    """Evaluation rows only: name of the set that these rows belong to. Every set has scores of its own beside those of all
+    rows, and `evaluation.best_metric` may name one (`flores/bleu`). Sources of the same name are one set."""
     path: str | None = None
     """Local file. With `target_path`, the source side of two line-aligned text files."""
-    target_path: str | None = None
-    """Target side of two line-aligned text files."""
+    target_path: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """Target side of two line-aligned text files. For evaluation rows a list of files, each with another reference of every
+    row."""
     format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
     """Format of `path`. Null derives it from the file suffix (before `.gz` or `.zst`); it is `text` if `target_path` is given."""
     quoted: bool | None = None
@@ -124,7 +128,8 @@ class Source(Section):
     """Column of the sources. A name may be dotted for nested fields (`translation.ko`); a number counts from 0, for
     files without a header."""
     target_column: str | int = 1
-    """Column of the targets, written like `source_column`."""
+    """Column of the targets, written like `source_column`. In evaluation rows of JSONL, Parquet and the hub a cell may be a
+    list: the row's references. BLEU, chrF and exact match use all of them, the loss the first; blank ones are left out."""
     group_column: str | int | None = None
     """Column with the name of the group that a row belongs to. Scores are also computed per group."""
     source_language: str | None = None
@@ -135,6 +140,13 @@ class Source(Section):
     """Times that these rows occur per epoch: their mixing weight against the other sources."""
     max_rows: PositiveInt | None = None
     """Use only the first rows, at most this many. Null uses all."""
+
+    @property
+    def target_paths(self) -> tuple[str, ...]:
+        """The files of the target side."""
+        if self.target_path is None or isinstance(self.target_path, tuple):
+            return self.target_path or ()
+        return (self.target_path,)
 
     @property
     def place(self) -> str:
@@ -187,6 +199,27 @@ class Data(Section):
     rules: Rules = Rules()
     """What happens to unusable rows."""
 
+    @property
+    def eval_sets(self) -> tuple[str, ...]:
+        """Names of the evaluation sets, in the order of their sources."""
+        return tuple(dict.fromkeys(source.name for source in self.eval if source.name is not None))
+
+    @model_validator(mode="after")
+    def _only_evaluation_rows_are_scored_by_name(self) -> "Data":
+        message = "training rows are not scored, so that a name has no effect: remove `name`"
+        named = [number for number, source in enumerate(self.train) if source.name is not None]
+        if named:
+            raise ConflictError(*(((f"train.{number}.name",), message) for number in named))
+        return self
+
+    @model_validator(mode="after")
+    def _training_rows_have_one_target(self) -> "Data":
+        message = "training rows have one target: name one file, or make a source of each"
+        several = [number for number, source in enumerate(self.train) if len(source.target_paths) > 1]
+        if several:
+            raise ConflictError(*(((f"train.{number}.target_path",), message) for number in several))
+        return self
+
     @model_validator(mode="after")
     def _evaluation_counts_once(self) -> "Data":
         message = "evaluation rows cannot be repeated: a score counts every row once; remove `repeat`"
@@ -200,7 +233,8 @@ class EarlyStopping(Section):
     """Stop when the recipe's metric (`evaluation.best_metric`) no longer improves."""
 
     patience: PositiveInt
-    """Evaluations without improvement after which the run ends."""
+    """Evaluations without improvement after which the run ends. While the metric is 0, a better value of the metrics that break
+    ties counts as an improvement."""
     min_delta: Annotated[float, Field(ge=0.0)] = 0.0
     """Smallest change that counts as an improvement, in the metric's own unit."""
 
@@ -269,8 +303,19 @@ class Evaluation(Section):
     max_new_tokens: PositiveInt | None = None
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
     reached. The default of transformers, 20, would cut most hypotheses."""
-    best_metric: Literal["bleu", "chrf", "exact_match", "loss"] | None = None
-    """Metric that chooses the best checkpoint. Null is `bleu` for translation and `exact_match` for parsing."""
+    best_metric: str | None = None
+    """Metric that chooses the best checkpoint: `bleu`, `chrf`, `exact_match` or `loss`, of all rows, or of the evaluation set
+    that it names (`flores/bleu`; not the loss). Null is `bleu` for translation and `exact_match` for parsing. Where it is
+    the same, the next metric decides, and at last the lower loss."""
+    bleu_tokenizer: (
+        Literal[
+            "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"
+        ]
+        | None
+    ) = None
+    """sacreBLEU's tokenizer for BLEU; `flores200` gives spBLEU. Null chooses it by the text of the references and the target
+    language: `zh` for Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean, `char` for other scripts without spaces, else
+    `13a`. The signature says which it was."""
     loss: bool = True
     """Also compute the loss of the references, at the cost of one more decoder pass."""
     max_rows: PositiveInt | None = None

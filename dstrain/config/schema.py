@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from dstrain.config import conflicts
 from dstrain.config.machine import Checkpoint, Logging, Machine
-from dstrain.config.metrics import choosing_metrics
+from dstrain.config.metrics import choosing_metrics, rank_metrics
 from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
@@ -42,7 +42,9 @@ class RunConfig(Section):
     def _parts_fit(self) -> "RunConfig":
         task, model, evaluation = self.task, self.model, self.evaluation
         found = [
-            *conflicts.evaluation_conflicts(task, evaluation=evaluation, training=self.training, machine=self.machine),
+            *conflicts.evaluation_conflicts(
+                task, data=self.data, evaluation=evaluation, training=self.training, machine=self.machine
+            ),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.precision_conflicts(self.precision, model=model),
             *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),
@@ -55,6 +57,11 @@ class RunConfig(Section):
     def best_metric(self) -> str:
         """The metric that chooses the best checkpoint, task default applied."""
         return self.evaluation.best_metric or choosing_metrics(self.task.kind)[0]
+
+    @property
+    def ranking(self) -> tuple[str, ...]:
+        """The metrics that rank evaluations: `best_metric`, then those that break ties."""
+        return rank_metrics(self.task.kind, best=self.best_metric)
 
     @property
     def run_dir(self) -> str:

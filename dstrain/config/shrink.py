@@ -38,6 +38,9 @@ def shrink_config(config: RunConfig, *, overfit: int | None, world_size: int) ->
         "batch_size": overfit or min(16, TRAIN_ROWS),
     }
     values["evaluation"] |= {"every_steps": steps // 4, "every_epochs": None, "max_rows": None}
+    # the set that chooses the best model may not be among the rows
+    metric = config.evaluation.best_metric
+    values["evaluation"]["best_metric"] = metric and metric.rpartition("/")[2]
     values["machine"] |= {"zero_stage": 0 if config.precision == "fp32" else 1, "offload_optimizer": False}
     values["machine"] |= {"offload_parameters": False}
     values["checkpoint"] |= {"every_steps": None}

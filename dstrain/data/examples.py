@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from dstrain.config.recipe import Rules, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
+from dstrain.errors import UserError
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
 from dstrain.tasks.words import point_words
 
@@ -27,6 +28,9 @@ class Example:
     group: str | None
     where: str
     repeat: int = 1
+    eval_set: str | None = None
+    other_targets: tuple[str, ...] = ()
+    """Further references, as they are in the data."""
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
@@ -46,10 +50,17 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 group=row.group,
                 where=row.where,
                 repeat=row.repeat,
+                eval_set=row.eval_set,
+                other_targets=row.other_targets,
             )
 
 
 def _point(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:
+    if row.other_targets:
+        raise UserError(
+            f"{row.where}: {1 + len(row.other_targets)} references, but with task.form `pointer` a row has one: keep one, or "
+            "set task.form=plain"
+        )
     text = f"{row.source}\t{row.target}"
     point = to_pointer if task.cuts_by_reference else point_words
     try:

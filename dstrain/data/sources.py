@@ -16,14 +16,23 @@ from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.formats import READERS, read_aligned
 from dstrain.data.lines import format_suffix
-from dstrain.data.records import Broken, Column, Record, Records, check_names, pick_cells, top_level_names
+from dstrain.data.records import (
+    LONE_SURROGATE,
+    Broken,
+    Column,
+    Record,
+    Records,
+    check_names,
+    pick_cells,
+    top_level_names,
+)
 from dstrain.data.tables import read_tsv
 from dstrain.data.visible import has_visible_text
 from dstrain.errors import UserError
 from dstrain.tasks.demo.rows import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
 
-NEWER = ("quoted",)
+NEWER = ("quoted", "name")
 """Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
 
 
@@ -38,17 +47,26 @@ class Row:
     group: str | None
     where: str
     repeat: int = 1
+    eval_set: str | None = None
+    """Name of its evaluation set."""
+    other_targets: tuple[str, ...] = ()
+    """Further references of an evaluation row."""
 
 
-def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Row]:
+def read_rows(
+    sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad, has_references: bool = False
+) -> Iterator[Row]:
     """The usable rows of all sources, in order; each row once, whatever its repeat.
+
+    Rows with references may have several targets: evaluation rows.
 
     Raises UserError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
     """
     for source in sources:
         languages = choose_languages(task, source=source.source_language, target=source.target_language)
         for record in islice(_read_records(source), source.max_rows):
-            row = _build_row(record, source, languages=languages, rules=rules, on_bad=on_bad)
+            checked = _check_types(record, has_references=has_references)
+            row = _build_row(checked, source, languages=languages, rules=rules, on_bad=on_bad)
             if row is not None:
                 yield row
 
@@ -76,13 +94,13 @@ def _read_records(source: Source) -> Records:
         return _read_hub(source)
     if source.demo is not None:
         return _read_demo(source)
-    path, *target_path = _local_paths(source)
-    if target_path:
+    path, *target_paths = _local_paths(source)
+    if target_paths:
         if source.group_column is not None:
             raise UserError(
                 f"{path}: group_column is `{source.group_column}`, but aligned text files have no columns: leave it out"
             )
-        return read_aligned(path, target_path[0])
+        return _read_references(path, target_paths) if target_paths[1:] else read_aligned(path, target_paths[0])
     file_format = source.format or format_suffix(path)
     if file_format not in READERS:
         raise UserError(f"{path}: the suffix does not say the format: set `format` to one of {', '.join(READERS)}")
@@ -93,13 +111,21 @@ def _read_records(source: Source) -> Records:
     return READERS[file_format](path, _columns(source))
 
 
+def _read_references(path: Path, target_paths: Sequence[Path]) -> Records:
+    """Line n of one file with the list of lines n of the others."""
+    for pairs in zip(*(read_aligned(path, target_path) for target_path in target_paths), strict=True):
+        records = [pair for pair in pairs if isinstance(pair, Record)]
+        broken = next((pair for pair in pairs if isinstance(pair, Broken)), None)
+        yield broken or Record(records[0].where, (records[0].cells[0], [record.cells[1] for record in records]))
+
+
 def _columns(source: Source) -> list[Column]:
     group = [] if source.group_column is None else [source.group_column]
     return [source.source_column, source.target_column, *group]
 
 
 def _local_paths(source: Source) -> list[Path]:
-    paths = [Path(path) for path in (source.path, source.target_path) if path is not None]
+    paths = [Path(path) for path in (source.path, *source.target_paths) if path is not None]
     for path in paths:
         if not os.path.isfile(path):  # Path.is_file raises for a name that no file can have
             raise UserError(f"data source `{path}` {_why_no_file(path)}")
@@ -119,7 +145,6 @@ def _why_no_file(path: Path) -> str:
 def _build_row(
     record: Record | Broken, source: Source, *, languages: Languages, rules: Rules, on_bad: OnBad
 ) -> Row | None:
-    record = _check_types(record)
     if isinstance(record, Broken):
         apply_rule(
             rules.undecodable,
@@ -130,7 +155,7 @@ def _build_row(
             on_bad=on_bad,
         )
         return None
-    source_text, target_text, *group = record.cells
+    source_text, (target_text, *other_targets), *group = record.cells
     if not (has_visible_text(source_text) and has_visible_text(target_text)):
         side = "target" if has_visible_text(source_text) else "source"
         problem, text = f"the {side} is empty or has nothing visible", f"{source_text}\t{target_text}"
@@ -144,18 +169,33 @@ def _build_row(
         group=str(group[0]) if group and group[0] is not None else None,
         where=record.where,
         repeat=source.repeat,
+        eval_set=source.name,
+        other_targets=tuple(other_targets),
     )
 
 
-def _check_types(record: Record | Broken) -> Record | Broken:
+def _check_types(record: Record | Broken, *, has_references: bool) -> Record | Broken:
+    """The record with the text of its source and the list of its targets, blank ones left out unless all are."""
     if isinstance(record, Broken):
         return record
+    source, written, *group = record.cells
+    if isinstance(written, list) and not has_references:
+        problem = f"a list of {len(written)} targets: a training row has one (only evaluation rows may have several)"
+        return Broken(record.where, problem, text=str(written))
     # Parquet and JSON write a missing text as null
-    texts = tuple("" if cell is None else cell for cell in record.cells[:2])
-    for text in texts:
+    source, *targets = ("" if cell is None else cell for cell in (source, *_as_list(written)))
+    for text in (source, *targets):
         if not isinstance(text, str):
             return Broken(record.where, f"a value of type `{type(text).__name__}` instead of text", text=str(text))
-    return Record(record.where, texts + record.cells[2:])
+        if isinstance(written, list) and LONE_SURROGATE.search(text):  # other cells are checked where they are read
+            return Broken(record.where, "not Unicode (half of a surrogate pair)", text=text)
+    return Record(
+        record.where, (source, [text for text in targets if has_visible_text(text)] or targets[:1] or [""], *group)
+    )
+
+
+def _as_list(cell: Any) -> list[Any]:
+    return cell if isinstance(cell, list) else [cell]
 
 
 def _load_hub(source: Source) -> Any:

@@ -66,7 +66,7 @@ class TokenSet:
     def examples(self) -> list[Example]:
         """The texts of the rows in order; only evaluation sets keep them."""
         with (self.folder / EXAMPLES).open(encoding="utf-8", newline="\n") as file:
-            return [Example(**json.loads(line)) for line in file]
+            return [_read_example(line) for line in file]
 
     @cached_property
     def cut_rows(self) -> list[int]:
@@ -74,6 +74,11 @@ class TokenSet:
         typed = [] if self.typed is None else self.typed.examples
         pairs = zip(self.examples, typed, strict=True) if typed else ()
         return [row for row, (cut, uncut) in enumerate(pairs) if cut.source != uncut.source]
+
+
+def _read_example(line: str) -> Example:
+    values = json.loads(line)
+    return Example(**values | {"other_targets": tuple(values["other_targets"])})
 
 
 def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache_dir: Path) -> Path:
@@ -94,7 +99,7 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
     folder = cache_dir / key[:32]
     if not folder.exists():
         log = BadRowLog()
-        rows = read_rows(sources, task=task, rules=rules, on_bad=log)
+        rows = read_rows(sources, task=task, rules=rules, on_bad=log, has_references=reading.split == "eval")
         build_token_set(
             build_examples(rows, task=task, rules=rules, on_bad=log),
             reading=reading,

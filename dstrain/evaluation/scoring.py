@@ -7,15 +7,9 @@ from dataclasses import dataclass
 from dstrain.config.recipe import Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
+from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.metrics import (
-    Score,
-    bleu_tokenizer,
-    length_scores,
-    one_line,
-    parsing_scores,
-    translation_scores,
-)
+from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores, translation_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import respace, respace_plain, restore_strings
@@ -36,6 +30,19 @@ class ScoredRow:
     reference_ids: list[int]
     typed: str | None = None
     """The hypothesis for the source as typed, where references cut the sources."""
+    others: tuple[tuple[str, list[int]], ...] = ()
+    """Text and content tokens of further references; translations have no tokens of these."""
+
+    @property
+    def references(self) -> list[str]:
+        """The texts of all references."""
+        return [self.reference, *(text for text, _ in self.others)]
+
+    @property
+    def closest(self) -> tuple[str, list[int]]:
+        """Text and tokens of the reference that the hypothesis equals, else of the first."""
+        first = (self.reference, self.reference_ids)
+        return next((each for each in (first, *self.others) if each[0] == self.text), first)
 
 
 def read_rows(
@@ -63,10 +70,14 @@ def read_rows(
             example=example,
             hypothesis=hypothesis,
             text=_restore_spaces(text, task=task),
-            reference=_reference(example, decoded=tokenizer.decode(target), task=task),
+            reference=_reference(example.raw_target, decoded=tokenizer.decode(target), task=task),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
             typed=None if tokens.typed is None else typed_texts.get(hypothesis.row, text),
+            others=tuple(
+                _read_other(text, example=example, tokenizer=tokenizer, task=task, special=special)
+                for text in example.other_targets
+            ),
         )
         rows.append(row)
     return rows
@@ -79,31 +90,48 @@ def _restore_spaces(text: str, *, task: Task) -> str:
     return one_line(text)
 
 
-def _reference(example: Example, *, decoded: str, task: Task) -> str:
+def _reference(raw: str, *, decoded: str, task: Task) -> str:
+    """The reference in the form in which hypotheses are compared, from its text in the data and from its tokens."""
     if task.kind == "translation":
-        return one_line(example.raw_target)
+        return one_line(raw)
     if task.form == "pointer":
         return _restore_spaces(decoded, task=task)
-    return one_line(restore_strings(respace_plain(decoded), parse=example.raw_target))
+    return one_line(restore_strings(respace_plain(decoded), parse=raw))
 
 
-def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
-    """The task's metrics over these rows, and lengths.
+def _read_other(
+    text: str, *, example: Example, tokenizer: Seq2SeqTokenizer, task: Task, special: set[int | None]
+) -> tuple[str, list[int]]:
+    """Text and content tokens of a further reference, in the form of the first."""
+    if task.kind != "parsing":
+        return one_line(text), []
+    languages = {"source_language": example.source_language, "target_language": example.target_language}
+    _, (ids,) = tokenizer.encode([example.source], [text], **languages)
+    reference = _reference(text, decoded=tokenizer.decode(ids), task=task)
+    return reference, [token for token in ids if token not in special]
 
-    BLEU over several target languages uses the tokenizer `13a`, unless they all have the same tokenizer.
-    """
-    texts, references = [row.text for row in rows], [row.reference for row in rows]
+
+def choose_bleu_tokenizer(rows: Iterable[ScoredRow], *, pinned: str | None) -> Choice:
+    """The tokenizer for the references of these rows, with warnings; `pinned` is the recipe's own."""
+    references: dict[str | None, list[str]] = {}
+    for row in rows:
+        references.setdefault(row.example.target_language, []).extend(row.references)
+    return choose_tokenizer(references, pinned=pinned)
+
+
+def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | None = None) -> list[Score]:
+    """The task's metrics over these rows, and lengths. Without a `bleu_tokenizer` the references choose it."""
+    texts = [row.text for row in rows]
     if task.kind == "translation":
-        languages = {bleu_tokenizer(row.example.target_language)[0]: row.example.target_language for row in rows}
-        language = next(iter(languages.values())) if len(languages) == 1 else None
-        scores = translation_scores(texts, references, target_language=language)
+        chosen = choose_bleu_tokenizer(rows, pinned=bleu_tokenizer)
+        scores = translation_scores(texts, [row.references for row in rows], bleu_tokenizer=chosen.name)
     else:
         is_pointer = task.form == "pointer"
         scores = parsing_scores(
             texts,
-            references,
+            [row.closest[0] for row in rows],
             hypothesis_ids=[row.content_ids for row in rows],
-            reference_ids=[row.reference_ids for row in rows],
+            reference_ids=[row.closest[1] for row in rows],
             sources=[row.example.source.removeprefix(task.source_prefix) for row in rows] if is_pointer else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
@@ -114,20 +142,32 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
 
 
 def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
-    """Rows by the group that the data name, and by language pair (`ko-en`) where there are several."""
-    pairs = [f"{row.example.source_language}-{row.example.target_language}" for row in rows]
-    has_pairs = len(set(pairs)) > 1
+    """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several."""
+    sets: dict[str, list[ScoredRow]] = {}
     groups: dict[str, list[ScoredRow]] = {}
-    for row, pair in zip(rows, pairs, strict=True):
-        if row.example.group is not None:
-            groups.setdefault(row.example.group, []).append(row)
-        if has_pairs:
-            groups.setdefault(pair, []).append(row)
-    return dict(sorted(groups.items()))
+    has_pairs = len({_pair(row) for row in rows}) > 1
+    named = {row.example.eval_set for row in rows}
+    for row in rows:
+        if row.example.eval_set is not None:
+            sets.setdefault(row.example.eval_set, []).append(row)
+        for name in (row.example.group, _pair(row) if has_pairs else None):
+            if name is not None:
+                groups.setdefault(f"{name} (group)" if name in named else name, []).append(row)
+    return sets | dict(sorted(groups.items()))
+
+
+def _pair(row: ScoredRow) -> str:
+    return f"{row.example.source_language}-{row.example.target_language}"
 
 
 def find_warnings(
-    rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task, cap: Cap
+    rows: Sequence[ScoredRow],
+    *,
+    tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
+    task: Task,
+    cap: Cap,
+    bleu_tokenizer: str | None = None,
 ) -> list[str]:
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
     warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
@@ -136,14 +176,10 @@ def find_warnings(
             _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
             _typed_warning(rows, tokens=tokens),
         ]
-        return [warning for warning in warnings if warning]
-    chosen = {row.example.target_language: bleu_tokenizer(row.example.target_language) for row in rows}
-    if len({tokenizer for tokenizer, _ in chosen.values()}) > 1:
-        warnings.append(
-            f"BLEU over all rows mixes the target languages {list(chosen)} with the tokenizer `13a`: compare the BLEU of "
-            "each language pair instead"
-        )
-    return [warning for warning in [*warnings, *(missing for _, missing in chosen.values())] if warning]
+    else:
+        warnings += choose_bleu_tokenizer(rows, pinned=bleu_tokenizer).warnings
+        warnings.append(_references_warning(rows))
+    return [warning for warning in warnings if warning]
 
 
 def _typed_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet) -> str | None:
@@ -177,6 +213,14 @@ def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer:
         f"{len(wrong)} of {len(rows)} hypotheses do not begin with the code of their target language, the first in row "
         f"{wrong[0]}: they are in another language"
     )
+
+
+def _references_warning(rows: Sequence[ScoredRow]) -> str | None:
+    numbers = [len(row.references) for row in rows]
+    fewest, most = min(numbers), max(numbers)
+    if fewest == most:
+        return None
+    return f"rows have {fewest} to {most} references; nrefs of the signatures is {most}, as a row with fewer repeats its first"
 
 
 def _decoding_warning(

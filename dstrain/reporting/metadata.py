@@ -10,6 +10,7 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Source, Task
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
@@ -22,7 +23,10 @@ LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}
 
 
 def label(metric: str) -> str:
-    """The name of a score on the card: `gen_len` is `Gen Len`."""
+    """The name of a score on the card: `gen_len` is `Gen Len`, `flores/bleu` is `Bleu (flores)`."""
+    if is_of_set(metric):
+        name, _, of_set = metric.partition("/")
+        return f"{label(of_set)} ({name})"
     return LABELS.get(metric, metric.replace("_", " ").title())
 
 

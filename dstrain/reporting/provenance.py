@@ -14,6 +14,7 @@ from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
 from dstrain.run_folder.layout import NAMES
+from dstrain.run_folder.ranking import describe_constants
 from dstrain.run_folder.record import DataReport, RunRecord
 
 Line = tuple[str, object]
@@ -114,7 +115,7 @@ def describe_limits(record: RunRecord) -> list[Line]:
 def build_sources_table(config: RunConfig) -> Markdown:
     """One row per data source: where its rows come from."""
     rows = [
-        [name, _place(source), _columns(source), _share(source)]
+        [f"{name} ({source.name})" if source.name else name, _place(source), _columns(source), _share(source)]
         for name, sources in (("training", config.data.train), ("evaluation", config.data.eval))
         for source in sources
     ]
@@ -130,7 +131,7 @@ def _place(source: Source) -> Markdown:
         return phrase("hub: {}{}, split {}{}", code(source.hub), subset, code(source.split), revision)
     if source.demo is not None:
         return phrase("built-in demo data: {}, split {}", source.demo, code(source.split))
-    paths = [code(path) for path in (source.path, source.target_path) if path is not None]
+    paths = [code(path) for path in (source.path, *source.target_paths) if path is not None]
     return join(paths, separator=" with ")
 
 
@@ -282,6 +283,7 @@ def _warn_of_training(record: RunRecord) -> list[str]:
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")
+    found += describe_constants([row.scores for row in record.eval_rows], config=config).values()
     not_finite = _not_finite(record)
     if not_finite:
         found.append(f"non-finite losses and scores ({not_finite})")

@@ -5,14 +5,15 @@ The headline is the evaluation that the card opens with. Pure functions of a Run
 
 import json
 import math
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Mapping, Set
 
+from dstrain.config.metrics import is_of_set
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
 from dstrain.run_folder.record import DataReport, RunRecord
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import sacrebleu_command
+from dstrain.run_folder.scores import ScoreFile, sacrebleu_command
 
 Line = tuple[str, object]
 
@@ -40,8 +41,9 @@ def headline_row(record: RunRecord) -> EvalRow | None:
 
 
 def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
-    """The names of all scores of `rows` except the loss, in the order of the columns."""
-    present = {metric for row in rows for metric in row.scores} - {"loss"}
+    """The names of the scores of `rows` over all rows, except the loss, in the order of the columns; and `best_metric`."""
+    found = {metric for row in rows for metric in row.scores}
+    present = {metric for metric in found if metric == record.config.best_metric or not is_of_set(metric)} - {"loss"}
     return order_scores(present, kind=record.config.task.kind)
 
 
@@ -70,8 +72,8 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         reason = phrase("the last evaluation, because no evaluation has a finite {}", code(metric))
     else:
         also = Markdown(", and also the last evaluation" if row is final else "")
-        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}"
-        reason = phrase(template, count(len(record.eval_rows)), code(metric), also)
+        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
+        reason = phrase(template, count(len(record.eval_rows)), code(metric), _ties(record, row), also)
     export = _export(record, BEST if record.best else FINAL, row)
     sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
     if row is not final:
@@ -99,12 +101,31 @@ def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
     return [phrase(template, cut, code("task.segmentation: published"), honest)]
 
 
+def _ties(record: RunRecord, row: EvalRow) -> Markdown:
+    metric, *others = record.config.ranking
+    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.eval_rows)
+    if num_equal == 1:
+        return Markdown()
+    template = " ({} evaluations have this value; among them {} decide, in this order)"
+    return phrase(template, count(num_equal), join(map(code, others), separator=", "))
+
+
 def _rows(record: RunRecord, row: EvalRow) -> Markdown:
     if row.num_rows is None:
         return Markdown()
-    is_part = record.config.evaluation.max_rows is not None
-    which = "Only the first" if is_part else "All"
-    return Markdown(f" {which} {count(row.num_rows)} rows of the evaluation set were scored.")
+    skipped = record.info.data["eval"].skipped if "eval" in record.info.data else {}
+    if record.config.evaluation.max_rows is not None:
+        which = f"Only the first {count(row.num_rows)} rows"
+    elif skipped:
+        which = f"{count(row.num_rows)} of {count(row.num_rows + sum(skipped.values()))} rows"
+    else:
+        which = f"All {count(row.num_rows)} rows"
+    left_out = f" ({_by_reason(skipped)} skipped)" if skipped else ""
+    return Markdown(f" {which} of the evaluation set were scored{left_out}.")
+
+
+def _by_reason(skipped: Mapping[str, int]) -> str:
+    return ", ".join(f"{count(number_of_rows)} {reason}" for reason, number_of_rows in skipped.items())
 
 
 def _export(record: RunRecord, name: str, row: EvalRow) -> Markdown:
@@ -164,7 +185,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
             name,
             join(map(code, found.data.places if found.data else ()), separator=", "),
             str(found.step),
-            "" if found.num_rows is None else count(found.num_rows),
+            _count_rows(found),
             *(number(found.scores.get(metric)) for metric in metrics),
             join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
             code(f"{NAMES.test_set(name).path}/{found.hypotheses}"),
@@ -172,6 +193,19 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
         for name, found in rows
     ]
     return table(header, lines)
+
+
+def _count_rows(found: ScoreFile) -> str:
+    """Rows scored, and those that were read but not scored, or cut."""
+    if found.num_rows is None:
+        return ""
+    data = found.data
+    if data is None or (data.rows_read in (None, found.num_rows) and not data.truncated):
+        return count(found.num_rows)
+    reasons = [_by_reason(data.skipped)] if data.skipped else []
+    reasons += [f"{count(data.truncated)} truncated"] if data.truncated else []
+    left_out = f" ({', '.join(reasons)})" if reasons else ""
+    return f"{count(found.num_rows)} of {count(data.rows_read)}{left_out}"
 
 
 def build_groups_table(record: RunRecord) -> Markdown | None:
@@ -203,8 +237,10 @@ def describe_evaluation(record: RunRecord) -> list[Line]:
     if row.hypotheses is None:
         lines.append(("Hypotheses", "not recorded"))
     else:
-        files = [code(f"{row.hypotheses}/{name}.txt") for name in ("hypotheses", "references", "sources")]
-        lines.append(("Hypotheses, references and sources, one row per line", join(files, separator=", ")))
+        files = [code(f"{row.hypotheses}/{name}.txt") for name in ("hypotheses", "references", "sources", "index")]
+        lines.append(
+            ("Hypotheses, references, sources and their file:line, one row per line", join(files, separator=", "))
+        )
         lines.append(("Score file", code(str(NAMES.score_file(row.step)))))
     if row.seconds is not None:
         lines.append(("Time", f"{number(row.seconds, decimals=1)} seconds"))

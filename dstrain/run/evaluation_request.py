@@ -18,7 +18,7 @@ EFFECTIVE_KEYS = (
     "precision",
     *(
         f"evaluation.{key}"
-        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "loss", "max_rows")
+        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "bleu_tokenizer", "loss", "max_rows")
     ),
     *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
 )
@@ -71,7 +71,9 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
     if options.name and options.output:
         raise UserError("--as keeps the scores in the run folder: omit --output, or --as")
     recipe = options.config or str(RunFolder(Path(options.model)).config)
-    config = load_run_config(recipe, overrides=options.overrides, check_files=True, trains=False)
+    # what chooses the best model has no effect here, and may name a set that is not among these rows
+    overrides = [*options.overrides, "evaluation.best_metric=null"]
+    config = load_run_config(recipe, overrides=overrides, check_files=True, trains=False)
     if options.pending and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
         raise UserError(f"--pending scores what the run's own recipe says: `{changed[0]}` would change that; omit it")
     changes = [text for text in options.overrides if _sets_any(text, keys=EFFECTIVE_KEYS)]

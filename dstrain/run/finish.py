@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping
+from typing import Any
 
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
@@ -25,7 +26,7 @@ LEASE_TRIES = 12
 log = logging.getLogger(__name__)
 
 
-def find_best_step(folder: RunFolder, *, known: Mapping[str, float] | None) -> int | None:
+def find_best_step(folder: RunFolder, *, known: Mapping[str, Any] | None) -> int | None:
     """The step of the best evaluation: from the run's records, which may include scores of other jobs, else the `known` one."""
     best = load_record(folder.path).best
     if best is not None:
@@ -34,7 +35,7 @@ def find_best_step(folder: RunFolder, *, known: Mapping[str, float] | None) -> i
 
 
 def finish(
-    assembly: Assembly, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, float] | None
+    assembly: Assembly, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, Any] | None
 ) -> int:
     """Export the last model, complete the best one, write the card and the outcome; returns the exit code."""
     if not control.preempted:

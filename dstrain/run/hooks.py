@@ -138,9 +138,9 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
 
 def _find_scored(folder: RunFolder) -> ScoredElsewhere:
     record = load_record(folder.path)
-    metric, best = record.config.best_metric, record.best
+    best = record.best
     return ScoredElsewhere(
-        best={"step": best.step, "value": best.scores[metric]} if best else None,
+        best={"step": best.step, "scores": dict(best.scores)} if best else None,
         pending_steps=[row.step for row in record.pending_rows],
     )
 

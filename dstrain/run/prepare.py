@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
@@ -27,6 +28,7 @@ from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
+from dstrain.evaluation.bleu_tokenizer import check_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -78,7 +80,11 @@ def prepare(config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None) 
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
-    """The folder of the token set of the evaluation rows, made if it is not in the cache."""
+    """The folder of the token set of the evaluation rows, made if it is not in the cache.
+
+    Raises UserError if the rows or the tokenizer for BLEU cannot be used.
+    """
+    _check_bleu_tokenizer(config)
     return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
@@ -90,6 +96,12 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
 
     (made,) = _made_by_rank_0(make, run_dir=folder, ranks=ranks)
     return load_token_set(Path(made))
+
+
+def list_bad_rows(tokens: Path, *, path: Path) -> None:
+    """Copy the list of the rows of a token set that were skipped or changed to `path`."""
+    with (tokens / BAD_ROWS).open("rb") as listed, open_new(path) as file:
+        shutil.copyfileobj(listed, file)
 
 
 def locate_training_rows(
@@ -110,16 +122,22 @@ def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
     return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
 
 
+def _check_bleu_tokenizer(config: RunConfig) -> None:
+    if config.evaluation.bleu_tokenizer is not None:
+        check_tokenizer(config.evaluation.bleu_tokenizer)
+
+
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str]:
+    _check_bleu_tokenizer(config)
     tokenizer = _make_tokenizer(whole, folder=folder.tokenizer)
     made = []
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         _say(load_token_set(tokens), split=split)
-        with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:
-            shutil.copyfileobj(listed, file)
+        list_bad_rows(tokens, path=folder.bad_rows(split))
         made.append(str(tokens))
+    _check_best_set(config, tokens=load_token_set(Path(made[-1])))
     return made
 
 
@@ -131,6 +149,19 @@ def _say(tokens: TokenSet, *, split: Split) -> None:
         log.warning("%s", warning)
     if num_cut := tokens.report.get("cut_by_reference"):
         log.warning("%s", find_typed_warning(num_cut=num_cut, num_rows=tokens.report["rows"]))
+
+
+def _check_best_set(config: RunConfig, *, tokens: TokenSet) -> None:
+    """Refuse a best metric of an evaluation set of which no row is scored."""
+    if not is_of_set(config.best_metric):
+        return
+    name = config.best_metric.partition("/")[0]
+    scored = tokens.examples[: config.evaluation.max_rows]
+    if not any(example.eval_set == name for example in scored):
+        raise UserError(
+            f"evaluation.best_metric `{config.best_metric}`: no row of data.eval `{name}` is scored ({len(scored):,} rows in "
+            "all): correct its rows, raise evaluation.max_rows, or choose by another metric"
+        )
 
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:

@@ -22,6 +22,7 @@ from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
+from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
@@ -29,7 +30,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
-from dstrain.run.prepare import share_evaluation
+from dstrain.run.prepare import list_bad_rows, share_evaluation
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
@@ -111,12 +112,15 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
         tokenizer = _load_tokenizer(request)
         tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
-        data = ScoredData(tuple(rows.place for rows in config.data.eval), tokens.fingerprint)
+        data = _describe_rows(tokens, config=config)
         if request.card_of is not None and (other := find_other_data(folder, data=data)) is not None:
             raise UserError(
                 f"--as {folder.path.name}: the scores of that name in {folder.path} are of other rows "
                 f"({', '.join(other.places)}): give these rows another name, or remove the folder"
             )
+        if ranks.rank == 0:
+            list_bad_rows(tokens.folder, path=folder.bad_rows("eval"))
+            say(_count_rows(data, tokens=tokens, listed=folder.bad_rows("eval")))
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
         if ranks.rank == 0 and folder.score_file(step).exists():
@@ -130,10 +134,30 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         say(f"{name} signature: {signature}")
     for warning in scores.warnings:
         log.warning("warning: %s", warning)
-    say(f"scores and hypotheses of {scores.num_rows:,} rows, with the weights of step {step}: {folder.path}")
+    num_rows = f"{scores.num_rows:,} of {data.rows_read:,} rows"
+    say(f"scores and hypotheses of {num_rows}, with the weights of step {step}: {folder.path}")
     run = request.card_of
     if run is not None and not refresh_finished_run(run, machine=config.machine):
         say(f"the card of {run.path} will show them when the run has ended; to update it now: dstrain card {run.path}")
+
+
+def _describe_rows(tokens: TokenSet, *, config: RunConfig) -> ScoredData:
+    report = tokens.report
+    return ScoredData(
+        places=tuple(rows.place for rows in config.data.eval),
+        fingerprint=tokens.fingerprint,
+        rows_read=report["rows_read"],
+        skipped=report["skipped"],
+        truncated=report["truncated"],
+    )
+
+
+def _count_rows(data: ScoredData, *, tokens: TokenSet, listed: Path) -> str:
+    """How many rows were read, used, skipped and cut, and the file that lists those which were not used as they are."""
+    skipped = [f"{number:,} skipped ({reason.replace('_', ' ')})" for reason, number in data.skipped.items()]
+    cut = [f"{data.truncated:,} with a source cut at task.max_source_tokens"] if data.truncated else []
+    text = f"evaluation data: {data.rows_read:,} rows read, {tokens.num_rows:,} used"
+    return "; ".join([text, *skipped, *cut]) + (f": {listed}" if skipped or cut else "")
 
 
 def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:

@@ -125,8 +125,8 @@ class RunRecord:
 
     @property
     def best(self) -> EvalRow | None:
-        """The best evaluation by the recipe's metric, or None before the first."""
-        return best_evaluation(self.eval_rows, metric=self.config.best_metric)
+        """The best evaluation by the recipe's metrics, or None before the first."""
+        return best_evaluation(self.eval_rows, metrics=self.config.ranking)
 
     @property
     def final(self) -> EvalRow | None:

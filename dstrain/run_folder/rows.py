@@ -13,6 +13,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from dstrain.run_folder.atomic import append_line, is_json
+from dstrain.run_folder.ranking import rank
 from dstrain.run_folder.reading import RunFolderError, parse_json, validate
 from dstrain.run_folder.scores import Scores
 
@@ -140,8 +141,7 @@ def drop_superseded(rows: Sequence[Row]) -> list[Row]:
     return list(kept.values())
 
 
-def best_evaluation(rows: Sequence[EvalRow], *, metric: str) -> EvalRow | None:
-    """The row with the best finite `metric`: the lowest for `loss`, else the highest; of equal rows the older."""
-    sign = -1.0 if metric == "loss" else 1.0
-    scored = [row for row in rows if math.isfinite(row.scores.get(metric, math.nan))]
-    return max(scored, key=lambda row: sign * row.scores[metric], default=None)  # max keeps the first of equals
+def best_evaluation(rows: Sequence[EvalRow], *, metrics: Sequence[str]) -> EvalRow | None:
+    """The row that is best by the first of `metrics`, which must be finite; the others break ties. Of equal rows the older."""
+    scored = [row for row in rows if math.isfinite(row.scores.get(metrics[0], math.nan))]
+    return max(scored, key=lambda row: rank(row.scores, metrics=metrics), default=None)  # max keeps the first of equals

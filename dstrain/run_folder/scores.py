@@ -27,8 +27,9 @@ class Scores:
     """
 
     scores: dict[str, float]
+    """Over all rows; those that may choose the best model also by evaluation set (`flores/bleu`)."""
     groups: dict[str, dict[str, float]] = field(default_factory=dict)
-    """The same by group of rows, where the data name groups or have several language pairs."""
+    """The same by group of rows, where data.eval names sets, or the data name groups or have several language pairs."""
     signatures: dict[str, str] = field(default_factory=dict)
     """sacreBLEU's, by score."""
     generation: dict[str, Any] = field(default_factory=dict)
@@ -52,6 +53,11 @@ class ScoredData:
     """For each source a file, a name on the hub or `demo:…`."""
     fingerprint: str
     """A hash of their tokens."""
+    rows_read: int | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Rows that were read and not scored, by reason."""
+    truncated: int = 0
+    """Rows whose source was cut at `task.max_source_tokens`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,8 +75,11 @@ class ScoredTexts:
     """The texts that were compared, one line each, in the order of the evaluation rows."""
 
     hypotheses: Sequence[str]
-    references: Sequence[str]
+    references: Sequence[Sequence[str]]
+    """The first reference of every row, the second, and so on; a row with fewer repeats its first."""
     sources: Sequence[str]
+    index: Sequence[str]
+    """`file:line` of every row, because rows that cannot be used are left out."""
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
@@ -93,15 +102,21 @@ def write_scores(
     """
     hypotheses, score_file = folder.hypotheses(step), folder.score_file(step)
     with new_folder(hypotheses, draft=hypotheses.with_name(f"{hypotheses.name}.tmp"), durable=False) as draft:
-        for name in ("hypotheses", "references", "sources"):
-            lines = "".join(f"{line}\n" for line in getattr(texts, name))
-            (draft / f"{name}.txt").write_text(lines, encoding="utf-8", newline="\n")
+        columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
+        columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
+        for name, lines in columns.items():
+            content = "".join(f"{line}\n" for line in lines)
+            (draft / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
         score_file.unlink(missing_ok=True)  # it belongs to the earlier evaluation of this step
     relative = str(hypotheses.relative_to(folder.path))
     fields = scores.as_fields() | {"hypotheses": relative}
     values = asdict(ScoreFile(**fields, step=step, lease=lease, data=data)) | {"command": sacrebleu_command(scores)}
     write_file(score_file, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
     return relative
+
+
+def _reference_name(number: int) -> str:
+    return f"references.{number}" if number else "references"
 
 
 def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | None:
@@ -115,11 +130,12 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     named = settings.get("tok", "13a")
     # the signature of a MeCab tokenizer continues with the version of its dictionary
     tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
-    references, hypotheses = (
-        name if folder is None else f"{folder}/{name}" for name in ("references.txt", "hypotheses.txt")
+    names = [_reference_name(number) for number in range(int(settings.get("nrefs", "1")))]
+    *references, hypotheses = (
+        f"{name}.txt" if folder is None else f"{folder}/{name}.txt" for name in (*names, "hypotheses")
     )
     metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
-    words = ["sacrebleu", references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
+    words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
     return shlex.join([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
 
 

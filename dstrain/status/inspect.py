@@ -227,7 +227,7 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     if files.config is None:
         return None
     metric = files.config.best_metric
-    best = best_evaluation(files.eval_rows, metric=metric)
+    best = best_evaluation(files.eval_rows, metrics=files.config.ranking)
     return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
 
 

@@ -111,7 +111,7 @@ def test_another_test_set_has_the_same_scores_on_two_ranks_as_on_one_and_is_on_t
 ) -> None:
     rows = Path(load_record(straight).config.data.eval[0].path or "").read_text().splitlines()
     other = tmp_path / "other rows.tsv"
-    other.write_text("\n".join(rows[3:16]) + "\n")
+    other.write_text("\n".join([*rows[3:5], "", *rows[5:16]]) + "\n")
     given = ["--as", "other", f"data.eval=[{{path: '{other}'}}]"]
     for step, world_size in (("12", 1), ("14", 2)):
         assert score(str(straight), "--step", step, *given, world_size=world_size) == [0] * world_size
@@ -120,7 +120,12 @@ def test_another_test_set_has_the_same_scores_on_two_ranks_as_on_one_and_is_on_t
     assert (twelve.step, fourteen.step, fourteen.num_rows) == (12, 14, 13)
     alone = json.loads((tmp_path / "one" / "scores" / "step-00000014.json").read_text())
     assert fourteen.scores == alone["scores"]
-    assert (straight / "test_sets" / "other" / str(fourteen.hypotheses) / "hypotheses.txt").is_file()
+    kept = straight / "test_sets" / "other"
+    index = (kept / str(fourteen.hypotheses) / "index.txt").read_text().splitlines()
+    assert index == [f"{other}:{line}" for line in (1, 2, *range(4, 15))]
+    assert fourteen.data is not None
+    assert (fourteen.data.rows_read, fourteen.data.skipped) == (14, {"empty": 1})
+    assert json.loads((kept / "bad_rows.eval.jsonl").read_text())["where"] == f"{other}:3"
     card = (straight / "README.md").read_text()
     assert "### Other test sets" in card
     assert card.count(f"`{other}`") == 2

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class ScoredElsewhere:
     """What other jobs have scored so far."""
 
-    best: dict[str, float] | None
-    """Step and value, as in EvaluationHook.best."""
+    best: dict[str, Any] | None
+    """Step and scores, as in EvaluationHook.best."""
     pending_steps: list[int]
     """Steps of the evaluations without scores."""
 

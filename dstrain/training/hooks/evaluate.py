@@ -15,6 +15,7 @@ from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ranking import NUM_CONSTANT, describe_constants, rank
 from dstrain.run_folder.rows import EvalRow
 from dstrain.run_folder.scores import Scores, write_scores
 from dstrain.training.meters import LossMeter
@@ -47,9 +48,10 @@ class EvaluationHook(Hook):
         self._loss = LossMeter(ranks)
         self._epoch = 0.0
         self._num_worse = 0
+        self._recent: list[dict[str, float]] = []  # scores of the last evaluations, oldest first
         self._is_postponed = False
-        self.best: dict[str, float] | None = None
-        """`{"step", "value"}` of the best evaluation by the recipe's metric; the oldest of equal ones."""
+        self.best: dict[str, Any] | None = None
+        """`{"step", "scores"}` of the best evaluation by the recipe's metrics; the oldest of equal ones."""
 
     @property
     def kept_steps(self) -> list[int]:
@@ -64,6 +66,7 @@ class EvaluationHook(Hook):
         return {
             "best": self.best,
             "num_worse": self._num_worse,
+            "recent": self._recent,
             "is_owed": self._is_postponed,
             "epoch": self._epoch,
             "loss": self._loss.state(),
@@ -72,6 +75,7 @@ class EvaluationHook(Hook):
     def load_state(self, state: dict[str, Any]) -> None:
         self.best = state["best"]
         self._num_worse = state["num_worse"]
+        self._recent = state["recent"]
         self._is_postponed = state.get("is_owed", False)
         self._epoch = state["epoch"]
         self._loss.load_state(state["loss"])
@@ -152,7 +156,8 @@ class EvaluateHook(EvaluationHook):
             control.record(EvalRow(**found.as_fields(), step=step, epoch=epoch, train_loss=train_loss))
             self._show(found, step=step)
         self._latest = (step, scores)
-        if self._judge(scores[self._config.best_metric], step) or self._config.checkpoint.every_steps is None:
+        self._warn_of_constants(scores)
+        if self._judge(scores, step) or self._config.checkpoint.every_steps is None:
             control.request_checkpoint()  # the best model always has a checkpoint
         self._stop_early(control)
 
@@ -179,15 +184,27 @@ class EvaluateHook(EvaluationHook):
                     warning,
                 )
 
-    def _judge(self, value: float, step: int) -> bool:
-        """Compare a score with the best; returns whether it is the new best."""
+    def _warn_of_constants(self, scores: dict[str, float]) -> None:
+        """Say once of each metric that may choose the best model that it stays the same."""
+        self._recent = [*self._recent, scores][-NUM_CONSTANT:]
+        for metric, sentence in describe_constants(self._recent, config=self._config).items():
+            if metric not in self._warned and self._ranks.rank == 0:
+                self._warned.add(metric)
+                log.warning("%s (logged once)", sentence)
+
+    def _judge(self, scores: dict[str, float], step: int) -> bool:
+        """Compare scores with the best; returns whether they are the new best."""
         stopping = self._config.training.early_stopping
         min_delta = stopping.min_delta if stopping else 0.0
-        is_best = self.best is None or self._gain(value) > 0.0
-        improved = self.best is None or self._gain(value) > min_delta
+        ranking = self._config.ranking
+        new = rank(scores, metrics=ranking)
+        old = rank(self.best["scores"], metrics=ranking) if self.best else None
+        is_best = old is None or new > old
+        # while the metric is still 0, whatever breaks the tie shows whether the model improves
+        improved = old is None or new[0] - old[0] > min_delta or (is_best and new[0] == old[0] == 0.0)
         self._num_worse = 0 if improved else self._num_worse + 1
         if is_best:
-            self.best = {"step": step, "value": value}
+            self.best = {"step": step, "scores": {name: scores[name] for name in ranking if name in scores}}
             self._export_best(step)
         return is_best
 
@@ -196,10 +213,3 @@ class EvaluateHook(EvaluationHook):
         if stopping and self._num_worse >= stopping.patience:
             metric = self._config.best_metric
             control.request_stop(f"early stopping: {metric} has not improved in {self._num_worse} evaluations")
-
-    def _gain(self, value: float) -> float:
-        assert self.best is not None
-        if math.isnan(self.best["value"]):
-            return math.inf if not math.isnan(value) else 0.0
-        gain = value - self.best["value"]
-        return -gain if self._config.best_metric == "loss" else gain

@@ -108,7 +108,8 @@ def test_another_machine_is_not_a_change(override: str, tmp_path: Path) -> None:
 def test_data_at_another_path_are_not_a_change_if_their_content_is_the_same(tmp_path: Path) -> None:
     save_run(tmp_path)
     recipe = dict(start().recipe)
-    train = [dict(source, path="/other/machine/rows.tsv") for source in recipe["data"]["train"]]
+    paths = {"path": "/other/machine/rows.ko", "target_path": ["/other/machine/rows.en"]}
+    train = [dict(source, **paths) for source in recipe["data"]["train"]]
     moved = replace(start(), recipe=recipe | {"data": recipe["data"] | {"train": train}})
     assert find(tmp_path, by=moved).allowed == ()
 

@@ -67,3 +67,28 @@ def test_early_stopping_needs_evaluations_before_the_end(good: Path) -> None:
 def test_a_path_that_only_a_shell_would_expand_is_refused(override: str, message: str, good: Path) -> None:
     (line,) = faults(good, override)
     assert message in line
+
+
+def test_the_best_metric_may_be_that_of_a_named_evaluation_set_only(good: Path) -> None:
+    named = "data.eval=[{demo: translation, split: eval, name: flores}, {demo: translation, split: eval}]"
+    config = load_config(str(good), overrides=[named, "evaluation.best_metric=flores/chrf"])
+    assert (config.best_metric, config.data.eval_sets) == ("flores/chrf", ("flores",))
+    for metric in ("news/bleu", "flores/blue", "flores/loss", "flores/"):
+        (line,) = faults(good, named, f"evaluation.best_metric={metric}")
+        assert line.endswith(
+            "for a set named in data.eval (flores): take one of bleu, chrf, loss, flores/bleu, flores/chrf"
+        )
+    (line,) = faults(good, "evaluation.best_metric=flores/bleu")
+    assert line.endswith("for a set named in data.eval (none is): take one of bleu, chrf, loss")
+
+
+def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_several(good: Path) -> None:
+    several = "[{path: a.ko, target_path: [a.en, b.en]}]"
+    assert load_config(str(good), overrides=[f"data.eval={several}"]).data.eval[0].target_paths == ("a.en", "b.en")
+    (line,) = faults(good, f"data.train={several}")
+    assert "data.train.0.target_path: training rows have one target" in line
+
+
+def test_training_rows_have_no_set(good: Path) -> None:
+    (line,) = faults(good, "data.train=[{demo: translation, name: flores}]")
+    assert "training rows are not scored" in line

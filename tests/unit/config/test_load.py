@@ -76,11 +76,12 @@ def test_missing_files_are_reported_only_when_asked_for(
     tmp_path: Path, good: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    overrides = ["data.train.0={path: a.ko, target_path: b.en}", "model.name=./my/model", "data.eval.0={path: ~/x.tsv}"]
+    several = "data.eval.0={path: ~/x.ko, target_path: [a.ko, c.en]}"
+    overrides = ["data.train.0={path: a.ko, target_path: b.en}", "model.name=./my/model", several]
     assert load_config(str(good), overrides=overrides).model.name == "./my/model"
     found = faults(good, *overrides, check_files=True)
     assert sorted(line.split(": ", maxsplit=1)[0].split("=")[0] for line in found) == [
-        "override `data.eval.0",
+        *["override `data.eval.0"] * 3,
         "override `data.train.0",
         "override `data.train.0",
         "override `model.name",

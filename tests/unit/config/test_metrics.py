@@ -1,10 +1,8 @@
 """The table of metrics, held against what an evaluation computes and what a recipe may choose."""
 
-from typing import get_args
-
 import pytest
 
-from dstrain.config.metrics import METRICS, choosing_metrics
+from dstrain.config.metrics import METRICS, choosing_metrics, rank_metrics
 from dstrain.config.recipe import Evaluation
 from dstrain.evaluation.metrics import length_scores, parsing_scores, translation_scores
 from dstrain.evaluation.typed import TYPED_SCORE
@@ -20,7 +18,7 @@ def names(kind: str) -> set[str]:
 def computed(kind: str) -> set[str]:
     texts = ["[IN:A [SL:B one ] ]"]
     if kind == "translation":
-        scores = translation_scores(texts, texts, target_language=None)
+        scores = translation_scores(texts, [texts], bleu_tokenizer="13a")
     else:
         ids = [[1, 2]]
         scores = parsing_scores(texts, texts, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=texts)
@@ -39,10 +37,15 @@ def test_every_metric_has_one_row_with_unit_and_meaning() -> None:
 
 
 def test_a_recipe_may_choose_by_every_metric_of_the_table_that_can() -> None:
-    choices, _ = get_args(Evaluation.model_fields["best_metric"].annotation)
-    assert set(get_args(choices)) == {metric.name for metric in METRICS if metric.can_choose}
+    about = str(Evaluation.model_fields["best_metric"].description)
+    assert all(f"`{metric.name}`" in about for metric in METRICS if metric.can_choose)
 
 
 def test_the_metrics_of_a_task_have_its_default_first_and_the_loss_last() -> None:
     assert choosing_metrics("translation") == ("bleu", "chrf", "loss")
     assert choosing_metrics("parsing") == ("exact_match", "loss")
+    assert choosing_metrics("parsing", sets=["a", "b"])[2:] == ("a/exact_match", "b/exact_match")
+
+
+def test_ties_by_the_metric_of_a_set_are_broken_by_the_other_metrics_of_that_set_first() -> None:
+    assert rank_metrics("translation", best="flores/bleu") == ("flores/bleu", "flores/chrf", "bleu", "chrf", "loss")

@@ -82,6 +82,7 @@ def test_what_is_learned_from_stays_the_recipes_own() -> None:
         ("training.max_steps=null", "training.epochs=2.0"),
         ("checkpoint.every_steps=3",),
         ("evaluation.max_rows=2",),
+        ("data.eval=[{demo: translation}, {demo: translation, name: news}]", "evaluation.best_metric=news/chrf"),
     ],
 )
 def test_settings_that_would_not_fit_give_way(overrides: tuple[str, ...]) -> None:

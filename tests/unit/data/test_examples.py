@@ -1,5 +1,6 @@
 """Examples: the text that the tokenizer reads, beside the text as it stands in the data."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, UnusableRowError
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import Row, read_rows
+from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer
 
 PARSING = Task(kind="parsing", source_prefix="parse: ")
@@ -73,6 +75,14 @@ def test_the_published_segmentation_depends_on_the_reference() -> None:
     utterance, parses = "wake me at 7pm", ["[IN:A [SL:B 7 pm ] ]", "[IN:A [SL:B me ] ]"]
     examples, _ = _build(*(_row(utterance, parse) for parse in parses), task=PUBLISHED)
     assert [example.source for example in examples] == ["parse: wake me at 7 pm", "parse: wake me at 7pm"]
+
+
+def test_further_references_are_kept_as_they_are_but_for_the_pointer_form() -> None:
+    row = replace(_row("call me", "[IN:CREATE_CALL ]"), other_targets=("[IN:GET_CALL ]",))
+    (example,), _ = _build(row, task=Task(kind="parsing", form="plain"))
+    assert example.other_targets == row.other_targets
+    with pytest.raises(UserError, match=r"a\.tsv:1: 2 references, but with task\.form `pointer` a row has one"):
+        _build(row)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,12 @@ def _write(path: Path, content: str | bytes) -> str:
     return str(path)
 
 
-def _read(*sources: Source, task: Task = TRANSLATION, **rules: Any) -> tuple[list[Row], list[BadRow]]:
+def _read(
+    *sources: Source, task: Task = TRANSLATION, has_references: bool = False, **rules: Any
+) -> tuple[list[Row], list[BadRow]]:
     bad: list[BadRow] = []
-    rows = list(read_rows(sources, task=task, rules=Rules(**rules), on_bad=bad.append))
+    given = read_rows(sources, task=task, rules=Rules(**rules), on_bad=bad.append, has_references=has_references)
+    rows = list(given)
     return rows, bad
 
 
@@ -219,3 +222,36 @@ def test_a_bad_row_with_half_a_character_is_listed_all_the_same(tmp_path: Path) 
     listed = json.loads((tmp_path / "bad_rows.jsonl").read_text(encoding="utf-8"))
     assert json.loads(listed["text"]) == {"ko": "\ud83d"}
     assert log.count("skip") == {"undecodable": 1}
+
+
+def test_evaluation_rows_have_the_references_in_a_cell_or_in_several_files_without_blank_ones(tmp_path: Path) -> None:
+    cells = ['["one", "1"]', '["", "two", null]', '"three"', '[" ", ""]', "[]"]
+    jsonl = "".join(f'{{"ko": "s{row}", "en": {cell}}}\n' for row, cell in enumerate(cells))
+    first, second = _write(tmp_path / "a.en", "one\n\nthree\n"), _write(tmp_path / "b.en", "1\ntwo\n\n")
+    lists = Source(path=_write(tmp_path / "a.jsonl", jsonl), **NAMED)
+    files = Source(path=_write(tmp_path / "a.ko", "s0\ns1\ns2\n"), target_path=(first, second))
+    for source, num_bad in ((lists, 2), (files, 0)):
+        rows, bad = _read(source, has_references=True)
+        assert [(row.target, row.other_targets) for row in rows] == [("one", ("1",)), ("two", ()), ("three", ())]
+        assert [row.where.rpartition(":")[2] for row in rows] == ["1", "2", "3"]
+        assert [row.reason for row in bad] == ["empty"] * num_bad
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        ('["one", 1]', "a value of type `int` instead of text"),
+        (r'["\ud800"]', "not Unicode"),
+        ('[["a"]]', "type `list`"),
+    ],
+)
+def test_a_list_that_is_not_of_texts_is_unusable(cell: str, problem: str, tmp_path: Path) -> None:
+    source = Source(path=_write(tmp_path / "a.jsonl", f'{{"ko": "a", "en": {cell}}}\n'), **NAMED)
+    with pytest.raises(UnusableRowError, match=problem):
+        _read(source, has_references=True)
+
+
+def test_a_list_of_targets_is_refused_in_training_rows(tmp_path: Path) -> None:
+    source = Source(path=_write(tmp_path / "a.jsonl", '{"ko": "a", "en": ["b", "c"]}\n'), **NAMED)
+    with pytest.raises(UnusableRowError, match=r"a\.jsonl:1: a list of 2 targets: a training row has one"):
+        _read(source)

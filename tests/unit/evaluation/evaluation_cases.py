@@ -46,6 +46,11 @@ class WordTokenizer:
         assert all(0 <= token < VOCABULARY for token in ids), f"no tokens: {ids}"
         return " ".join(f"w{token}" for token in ids if token not in self.all_special_ids)
 
+    def encode(
+        self, sources: list[str], targets: list[str], *, source_language: str | None, target_language: str | None
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        return [], [[*(int(word.removeprefix("w")) for word in text.split()), END] for text in targets]
+
     def language_id(self, code: str) -> int | None:
         return LANGUAGES.get(code)
 

@@ -68,11 +68,9 @@ def test_other_white_space_inside_a_quoted_string_is_another_parse_in_the_plain_
 
 
 @pytest.mark.parametrize(
-    ("languages", "tokenizer"), [(["en"], "13a"), (["zh", "zh"], "zh"), (["en", "zh"], "13a"), (["en", "en"], "13a")]
+    ("languages", "tokenizer"), [(["en"], "13a"), (["zh", "zh"], "zh"), (["en", "zh"], "zh"), (["en", "en"], "13a")]
 )
-def test_bleu_uses_the_tokenizer_that_all_target_languages_share_else_13a(
-    languages: list[str | None], tokenizer: str
-) -> None:
+def test_bleu_uses_a_tokenizer_for_all_target_languages(languages: list[str | None], tokenizer: str) -> None:
     tokens = build_tokens(languages * 4)  # BLEU of a few words is 0
     scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
     assert f"tok:{tokenizer}" in str(scores["bleu"].signature)
@@ -100,6 +98,19 @@ def test_rows_are_grouped_by_name_and_by_language_pair_where_there_are_several()
     }
     tokens = build_tokens(["en", "en"])
     assert list(group_rows(read(tokens, answer(tokens)))) == ["even", "odd"]
+
+
+def test_rows_are_grouped_by_evaluation_set_before_all_other_groups() -> None:
+    tokens = build_tokens(["en"] * 4)
+    names = ["news", "even", "news", None]
+    tokens.examples = [replace(row, eval_set=name) for row, name in zip(tokens.examples, names, strict=True)]
+    groups = group_rows(read(tokens, answer(tokens)))
+    assert [(name, [row.hypothesis.row for row in rows]) for name, rows in groups.items()] == [
+        ("news", [0, 2]),
+        ("even", [1]),
+        ("even (group)", [0, 2]),
+        ("odd", [1, 3]),
+    ]
 
 
 @pytest.mark.parametrize("task", [TRANSLATION, PLAIN_PARSING])
@@ -135,4 +146,39 @@ def test_a_parse_that_the_tokenizer_changes_is_shown_with_its_place() -> None:
 def test_bleu_over_languages_with_different_tokenizers_is_warned_about() -> None:
     tokens = build_tokens(["en", "zh"])
     (warning,) = warn(tokens, answer(tokens))
-    assert warning.startswith("BLEU over all rows mixes the target languages ['en', 'zh']")
+    assert warning.startswith("BLEU over all rows mixes references that need the tokenizers `13a` and `zh`")
+
+
+def test_the_text_of_the_references_and_the_recipe_decide_on_the_tokenizer_of_bleu() -> None:
+    tokens = build_tokens([None])
+    tokens.examples = [replace(tokens.examples[0], raw_target="我喜欢吃炒饭")]
+    rows = read(tokens, answer(tokens))
+    for pinned, tokenizer in ((None, "zh"), ("char", "char")):
+        scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, bleu_tokenizer=pinned)}
+        assert f"tok:{tokenizer}|" in str(scores["bleu"].signature)
+
+
+def test_bleu_and_chrf_use_every_reference_and_rows_with_fewer_are_said() -> None:
+    tokens = build_tokens(["en"] * 2)
+    texts = [row.raw_target for row in tokens.examples]
+    tokens.examples = [
+        replace(tokens.examples[0], raw_target="other words", other_targets=(texts[0],)),
+        tokens.examples[1],
+    ]
+    scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
+    assert scores["chrf"].value == pytest.approx(100.0)
+    assert str(scores["bleu"].signature).startswith("nrefs:2|")
+    (warning,) = warn(tokens, answer(tokens))
+    assert warning.startswith("rows have 1 to 2 references; nrefs of the signatures is 2")
+
+
+def test_a_parse_matches_exactly_if_it_equals_any_of_its_references() -> None:
+    tokens = build_tokens([None] * 2)
+    hypotheses = answer(tokens)
+    other = "w4 w5 w6"
+    changed = Hypothesis(0, (4, 5, 6, END), 5, was_cut=False)
+    tokens.examples[0] = replace(tokens.examples[0], other_targets=("w9", other))
+    rows = read(tokens, [changed, hypotheses[1]], task=PLAIN_PARSING)
+    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING)}
+    assert (scores["exact_match"], scores["exact_match_tokens"]) == (1.0, 1.0)
+    assert rows[0].references == [tokens.examples[0].raw_target, "w9", other]

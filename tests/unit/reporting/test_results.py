@@ -7,10 +7,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sacrebleu.metrics import BLEU, CHRF
 
+from dstrain.config.schema import RunConfig
 from dstrain.reporting.card import build_card
 from dstrain.run_folder.record import build_record
 from dstrain.run_folder.rows import EventRow, Row
@@ -148,3 +150,38 @@ def test_the_sacrebleu_command_follows_the_signature(signature: str, options: st
 
 def test_a_parsing_card_has_no_sacrebleu_command() -> None:
     assert "sacrebleu" not in build_card(parsing_record())
+
+
+def test_the_card_says_what_decided_between_evaluations_with_the_same_best_metric() -> None:
+    rows: list[Row] = [translation_row(step, bleu=0.0, loss=loss) for step, loss in ((50, 2.0), (100, 1.0), (150, 1.5))]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "These are the scores at step 100" in card
+    assert "(3 evaluations have this value; among them `chrf`, `loss` decide, in this order)" in card
+    assert "- bleu was 0.0000 in 3 evaluations in a row" in card
+
+
+def test_rows_that_were_read_and_not_scored_are_counted_beside_the_headline() -> None:
+    data = run_info().data
+    skipped = {"eval": replace(data["eval"], skipped={"empty": 2, "too_long": 1})}
+    rows: list[Row] = [translation_row(50, bleu=1.0, loss=2.0)]
+    card = build_card(build_record(translation_config(), info=replace(run_info(), data=data | skipped), rows=rows))
+    assert "1,000 of 1,003 rows of the evaluation set were scored (2 empty, 1 too_long skipped)." in card
+
+
+def test_the_metric_of_a_set_is_in_the_headline_where_it_chooses_and_in_the_table_of_groups_otherwise() -> None:
+    groups = {name: {"bleu": bleu, "num_rows": 5} for name, bleu in (("flores", 4.0), ("news", 8.0))}
+    scores = {"loss": 2.0, "bleu": 6.0, "flores/bleu": 4.0, "news/bleu": 8.0}
+    sets: Any = [{"demo": "translation", "split": "eval", "name": name} for name in groups]
+    values = translation_config().model_dump()
+    values["data"]["eval"], values["evaluation"]["best_metric"] = sets, "flores/bleu"
+    rows: list[Row] = [translation_row(50, bleu=6.0, loss=2.0, scores=scores, groups=groups)]
+    card = build_card(build_record(RunConfig.model_validate(values), info=run_info(), rows=rows))
+    assert results_header(card) == ["Training Loss", "Epoch", "Step", "Validation Loss", "Bleu", "Bleu (flores)"]
+    assert "the best of 1 evaluations by `flores/bleu`" in card
+    assert re.search(r"^\| +news +\| +5 +\| +8\.0000", card, flags=re.MULTILINE)
+    assert "evaluation (news)" in card
+
+
+def results_header(card: str) -> list[str]:
+    line = next(line for line in card.splitlines() if "Validation Loss" in line and line.startswith("|"))
+    return [cell.strip() for cell in line.strip("|").split("|")]

@@ -54,6 +54,14 @@ def test_another_test_set_joins_the_run(run: Path) -> None:
     )
 
 
+def test_other_rows_need_not_have_the_set_that_chooses_the_best_model_of_the_run(run: Path) -> None:
+    named = ["data.eval=[{demo: translation, split: eval, name: news}]", "evaluation.best_metric=news/bleu"]
+    (run / "config.yaml").write_text(dump_config(load_config("debug", overrides=named)))
+    (run / "best").mkdir()
+    assert request(run).config.data.eval_sets == ("news",)
+    assert request(run, "--as", "flores", "data.eval=[{demo: translation}]").config.data.eval_sets == ()
+
+
 def test_overrides_without_effect_on_scores_are_named(run: Path) -> None:
     (run / "best").mkdir()
     given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]

@@ -25,7 +25,7 @@ def build_control(**changes: Any) -> Control:
 
 
 def test_the_records_decide_the_best_step_before_what_the_hook_knows(tmp_path: Path) -> None:
-    known = {"step": 10.0, "value": 20.0}
+    known = {"step": 10, "scores": {"bleu": 20.0}}
     assert find_best_step(write_run(tmp_path / "with", bleu={10: 20.0, 20: 30.0}), known=known) == 20
     assert find_best_step(write_run(tmp_path / "without"), known=known) == 10
     assert find_best_step(write_run(tmp_path / "neither"), known=None) is None

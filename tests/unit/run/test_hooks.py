@@ -77,6 +77,6 @@ def test_scores_of_other_jobs_decide_the_best_and_what_is_still_pending(tmp_path
         append_row(folder.metrics, {"kind": "due", "step": step, "epoch": 1.0, "train_loss": 1.0, "lease": 1})
     for step, bleu in ((10, 20.0), (20, 30.0)):
         scores = Scores(scores={"bleu": bleu})
-        write_scores(scores, ScoredTexts(["a"], ["a"], ["a"]), folder=folder, step=step, lease=1)
+        write_scores(scores, ScoredTexts(["a"], [["a"]], ["a"], ["f:1"]), folder=folder, step=step, lease=1)
     found = _find_scored(folder)
-    assert (found.best, found.pending_steps) == ({"step": 20, "value": 30.0}, [30])
+    assert (found.best, found.pending_steps) == ({"step": 20, "scores": {"bleu": 30.0}}, [30])

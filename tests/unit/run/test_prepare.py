@@ -10,10 +10,15 @@ import torch
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run import prepare as module
-from dstrain.run.prepare import prepare
+from dstrain.run.prepare import Prepared, prepare
 from tests.system.runs import build_run
+
+
+def prepare_alone(config: RunConfig) -> Prepared:
+    return prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
 
 
 def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the_others(
@@ -27,7 +32,7 @@ def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the
 
     monkeypatch.setattr(module, "train_tokenizer", train_twice)
     config = build_run(tmp_path)
-    prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
+    prepared = prepare_alone(config)
     assert config.machine.cache_dir is not None
     (cached,) = (Path(config.machine.cache_dir) / "tokenizers").iterdir()  # and no draft beside it
     assert prepared.tokenizer.fingerprint == load_tokenizer(str(cached)).fingerprint
@@ -56,3 +61,21 @@ def test_every_place_that_a_source_can_have_is_a_token_where_words_are_cut(
     prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
     added = prepared.tokenizer.tokenizer.get_added_vocab()
     assert [token for token in added if token.startswith("<pt-")] == pointers
+
+
+def test_a_set_that_chooses_the_best_model_must_have_rows_that_are_scored(tmp_path: Path) -> None:
+    first = build_run(tmp_path).data.eval[0].path
+    rows = [{"path": first}, {"path": first, "name": "flores"}]
+    given = {"data__eval": rows, "evaluation__best_metric": "flores/bleu"}
+    config = build_run(tmp_path, **given)
+    assert [row.eval_set for row in prepare_alone(config).eval.examples].count("flores") > 0
+    with pytest.raises(UserError, match=r"`flores/bleu`: no row of data.eval `flores` is scored \(2 rows in all\)"):
+        prepare_alone(build_run(tmp_path, **given, evaluation__max_rows=2))
+
+
+def test_a_tokenizer_for_bleu_that_is_not_installed_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstrain.evaluation.bleu_tokenizer.find_spec", lambda module: None)
+    with pytest.raises(UserError, match=r"evaluation\.bleu_tokenizer `ko-mecab` is not installed"):
+        prepare_alone(build_run(tmp_path, evaluation__bleu_tokenizer="ko-mecab"))

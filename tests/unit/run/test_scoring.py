@@ -20,7 +20,7 @@ from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import ScoredData, ScoredTexts, Scores, read_score_file
 from tests.unit.run.run_cases import CPU, build_config, write_run
 
-RESULT = EvaluationResult(Scores(scores={"bleu": 30.0}, num_rows=1), ScoredTexts(["a"], ["b"], ["c"]))
+RESULT = EvaluationResult(Scores(scores={"bleu": 30.0}, num_rows=1), ScoredTexts(["a"], [["b"]], ["c"], ["f:1"]))
 
 
 def test_a_single_process_needs_no_process_group() -> None:

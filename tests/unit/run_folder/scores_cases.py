@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from dstrain.evaluation.bleu_tokenizer import choose_tokenizer
 from dstrain.evaluation.metrics import one_line, translation_scores
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
@@ -15,13 +16,14 @@ from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 def score(hypotheses: list[str], references: list[str], *, target_language: str = "en") -> tuple[Scores, ScoredTexts]:
     """Given texts, scored as an evaluation scores them."""
     lines, answers = [one_line(text) for text in hypotheses], [one_line(text) for text in references]
-    found = translation_scores(lines, answers, target_language=target_language)
+    tokenizer = choose_tokenizer({target_language: answers}).name
+    found = translation_scores(lines, [[text] for text in answers], bleu_tokenizer=tokenizer)
     scores = Scores(
         scores={each.name: each.value for each in found},
         signatures={each.name: str(each.signature) for each in found},
         num_rows=len(lines),
     )
-    return scores, ScoredTexts(lines, answers, answers)
+    return scores, ScoredTexts(lines, [answers], answers, [f"eval.tsv:{row + 1}" for row in range(len(lines))])
 
 
 def write(folder: Path, hypotheses: list[str], references: list[str], *, step: int) -> Path:

@@ -121,7 +121,7 @@ def test_the_later_of_two_evaluations_at_one_step_is_kept() -> None:
 
 def test_the_best_evaluation_has_the_highest_score_and_is_the_older_of_equal_ones() -> None:
     rows = [parsing_row(step, exact_match=score, loss=1.0) for step, score in ((1, 0.1), (2, 0.5), (3, 0.5), (4, 0.4))]
-    best = best_evaluation(rows, metric="exact_match")
+    best = best_evaluation(rows, metrics=("exact_match",))
     assert best is not None
     assert best.step == 2
 
@@ -129,8 +129,18 @@ def test_the_best_evaluation_has_the_highest_score_and_is_the_older_of_equal_one
 def test_loss_is_minimised_and_numbers_that_are_not_finite_are_never_the_best() -> None:
     losses = ((1, float("nan")), (2, 0.7), (3, 0.6), (4, float("-inf")), (5, 0.6))
     rows = [parsing_row(step, exact_match=0.0, loss=loss) for step, loss in losses]
-    best = best_evaluation(rows, metric="loss")
+    best = best_evaluation(rows, metrics=("loss",))
     assert best is not None
     assert best.step == 3
-    assert best_evaluation(rows, metric="bleu") is None
-    assert best_evaluation([], metric="loss") is None
+    assert best_evaluation(rows, metrics=("bleu",)) is None
+    assert best_evaluation([], metrics=("loss",)) is None
+
+
+def test_among_evaluations_with_the_same_best_metric_the_next_ones_decide_and_the_loss_last() -> None:
+    rows = [
+        translation_row(step, bleu=0.0, loss=loss, scores={"bleu": 0.0, "chrf": chrf, "loss": loss})
+        for step, chrf, loss in ((1, 5.0, 1.0), (2, 9.0, 3.0), (3, 9.0, 2.0), (4, 9.0, 2.0), (5, 8.0, 0.5))
+    ]
+    best = best_evaluation(rows, metrics=translation_config().ranking)
+    assert best is not None
+    assert best.step == 3

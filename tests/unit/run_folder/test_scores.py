@@ -8,12 +8,20 @@ from typing import Any
 
 import pytest
 
+from dstrain.evaluation.metrics import reference_columns, translation_scores
 from dstrain.reporting.card import build_card
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError
 from dstrain.run_folder.record import RunRecord, build_record, read_deferred_scores
 from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row
-from dstrain.run_folder.scores import ScoreFile, read_test_sets, sacrebleu_command, write_scores
+from dstrain.run_folder.scores import (
+    ScoredTexts,
+    ScoreFile,
+    Scores,
+    read_test_sets,
+    sacrebleu_command,
+    write_scores,
+)
 from tests.unit.reporting.reporting_cases import RunInfo, translation_config
 from tests.unit.run_folder.scores_cases import run_sacrebleu, score, write
 
@@ -100,6 +108,18 @@ def test_other_test_sets_are_on_the_card_by_name_and_step(tmp_path: Path) -> Non
     assert isinstance(record.test_sets["news"][0], ScoreFile)
 
 
+def test_rows_of_a_test_set_that_were_not_scored_or_were_cut_are_counted_on_the_card(tmp_path: Path) -> None:
+    reported = {"full": (9, {}, 0), "blanks": (12, {"empty": 2, "undecodable": 1}, 0), "cut": (9, {}, 4)}
+    for name, (rows_read, skipped, truncated) in reported.items():
+        data = {"places": ["f"], "fingerprint": "a", "rows_read": rows_read, "skipped": skipped, "truncated": truncated}
+        write_file(RunFolder(tmp_path).test_set(name).path, step=5, num_rows=9, data=data, hypotheses="h")
+    card = build_card(record_of(tmp_path, [EvalRow(step=5, epoch=2.0, scores={"bleu": 30.0})]))
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[4].strip() for line in card.splitlines() if "test_sets/" in line
+    }
+    assert rows == {"blanks": "9 of 12 (2 empty, 1 undecodable)", "cut": "9 of 9 (4 truncated)", "full": "9"}
+
+
 def test_a_broken_file_of_a_test_set_is_named(tmp_path: Path) -> None:
     write_file(RunFolder(tmp_path).test_set("flores").path, step=5, scores="none")
     with pytest.raises(RunFolderError, match=r"flores/scores/step-00000005\.json.*score it again"):
@@ -139,14 +159,28 @@ def test_the_sacrebleu_command_computes_the_same_scores_from_the_files(
     assert 0 < scores.scores["bleu"] < 100
 
 
+def test_the_sacrebleu_command_reads_every_reference(tmp_path: Path) -> None:
+    hypotheses, references = ["a b c d e", "f g h i j"], [["a b c d x", "a b c d e"], ["f g h i y"]]
+    found = translation_scores(hypotheses, references, bleu_tokenizer="13a")
+    scores = Scores(
+        scores={each.name: each.value for each in found}, signatures={each.name: str(each.signature) for each in found}
+    )
+    texts = ScoredTexts(hypotheses, reference_columns(references), hypotheses, ["f:1", "f:2"])
+    folder = tmp_path / write_scores(scores, texts, folder=RunFolder(tmp_path), step=5)
+    assert (folder / "references.1.txt").read_text() == "a b c d e\nf g h i y\n"
+    printed = run_sacrebleu(folder, sacrebleu_command(scores))
+    assert [score["score"] for score in printed] == [round(found[0].value, 4), round(found[1].value, 4)]
+
+
 def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     write(tmp_path, ["a b c d"], ["a b c d"], step=3)
     (tmp_path / "hypotheses" / "step-00000003.tmp").mkdir()  # a kill left it
     folder = write(tmp_path, ["e f g h", "i"], ["a b c d", "i"], step=3)
     assert (folder / "hypotheses.txt").read_text() == "e f g h\ni\n"
+    assert (folder / "index.txt").read_text() == "eval.tsv:1\neval.tsv:2\n"
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file())
     assert files == [
-        *(f"hypotheses/step-00000003/{name}.txt" for name in ("hypotheses", "references", "sources")),
+        *(f"hypotheses/step-00000003/{name}.txt" for name in ("hypotheses", "index", "references", "sources")),
         "scores/step-00000003.json",
     ]
 

@@ -51,9 +51,9 @@ def test_a_deferred_evaluation_is_recorded_with_its_loss_and_its_checkpoint_is_s
 
 def test_the_weights_of_the_best_and_of_pending_evaluations_are_kept(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
-    case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [20])
+    case.found = ScoredElsewhere({"step": 10, "scores": {"bleu": 5.0}}, [20])
     case.run(1, 30)
-    assert (case.hook.best, sorted(case.hook.kept_steps)) == ({"step": 10, "value": 5.0}, [10, 20])
+    assert (case.hook.best, sorted(case.hook.kept_steps)) == ({"step": 10, "scores": {"bleu": 5.0}}, [10, 20])
 
 
 def test_many_pending_evaluations_cause_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -65,7 +65,7 @@ def test_many_pending_evaluations_cause_one_warning(tmp_path: Path, caplog: pyte
 
 def test_each_hook_resumes_from_the_state_of_the_other(tmp_path: Path) -> None:
     case = Case(tmp_path, evaluation__every_steps=10)
-    case.found = ScoredElsewhere({"step": 10, "value": 5.0}, [])
+    case.found = ScoredElsewhere({"step": 10, "scores": {"bleu": 5.0}}, [])
     case.run(1, 14)
     here = EvaluateHook(
         config=case.config,
@@ -76,7 +76,7 @@ def test_each_hook_resumes_from_the_state_of_the_other(tmp_path: Path) -> None:
         agree_on_stop=lambda control: None,
     )
     here.load_state(case.hook.state())
-    assert here.best == {"step": 10, "value": 5.0}
+    assert here.best == {"step": 10, "scores": {"bleu": 5.0}}
     assert here.state()["loss"] == case.hook.state()["loss"]
     again = Case(tmp_path, evaluation__every_steps=10)
     again.hook.load_state(here.state())

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
 class Scorer:
     """Returns the next of some values as the score, and records its calls."""
 
-    def __init__(self, values: Iterable[float], *, metric: str) -> None:
+    def __init__(self, values: Iterable[float], *, losses: Iterable[float], metric: str) -> None:
         self.values = iter(values)
+        self.losses = iter(losses)
         self.metric = metric
         self.asked: list[int | None] = []
         self.cut_short = False
@@ -36,13 +38,13 @@ class Scorer:
             return None
         value = next(self.values) if max_batches is None else -1.0
         scores = Scores(
-            scores={"loss": 9.0, "bleu": 9.0, self.metric: value},
+            scores={"loss": next(self.losses), "bleu": 9.0, self.metric: value},
             signatures={"bleu": SIGNATURE},
             generation={"num_beams": 1},
             num_rows=1,
             warnings=("a warning",),
         )
-        return EvaluationResult(scores, ScoredTexts(["h"], ["r"], ["s"]))
+        return EvaluationResult(scores, ScoredTexts(["h"], [["r"]], ["s"], ["f:1"]))
 
 
 class Case:
@@ -53,12 +55,13 @@ class Case:
         run_dir: Path,
         *,
         values: Iterable[float] = (1.0,) * 99,
+        losses: Iterable[float] = repeat(9.0),
         metric: str = "bleu",
         walltime: WallTime | None = None,
         **changes: Any,
     ) -> None:
         config = build_config(output_dir=str(run_dir), evaluation__best_metric=metric, **changes)
-        self.score = Scorer(values, metric=metric)
+        self.score = Scorer(values, losses=losses, metric=metric)
         self.exported: list[int] = []
         self.step = 0
         self.recorder = Recorder()
@@ -144,25 +147,48 @@ def test_a_row_has_what_is_needed_to_interpret_the_score_and_the_training_loss_s
 @pytest.mark.parametrize(
     ("metric", "values", "best", "exported"),
     [
-        ("bleu", [1.0, 3.0, 2.0], {"step": 2, "value": 3.0}, [1, 2]),
-        ("bleu", [2.0, 2.0, 2.0], {"step": 1, "value": 2.0}, [1]),
-        ("bleu", [0.0, 0.0, 0.0], {"step": 1, "value": 0.0}, [1]),
-        ("loss", [3.0, 1.0, 2.0], {"step": 2, "value": 1.0}, [1, 2]),
-        ("loss", [1.0, 1.0, 1.0], {"step": 1, "value": 1.0}, [1]),
-        ("loss", [math.nan, 5.0, 6.0], {"step": 2, "value": 5.0}, [1, 2]),
-        ("loss", [5.0, math.nan, 4.0], {"step": 3, "value": 4.0}, [1, 3]),
-        ("bleu", [math.nan, 0.0, math.nan], {"step": 2, "value": 0.0}, [1, 2]),
+        ("bleu", [1.0, 3.0, 2.0], 2, [1, 2]),
+        ("bleu", [2.0, 2.0, 2.0], 1, [1]),
+        ("bleu", [0.0, 0.0, 0.0], 1, [1]),
+        ("loss", [3.0, 1.0, 2.0], 2, [1, 2]),
+        ("loss", [1.0, 1.0, 1.0], 1, [1]),
+        ("loss", [math.nan, 5.0, 6.0], 2, [1, 2]),
+        ("loss", [5.0, math.nan, 4.0], 3, [1, 3]),
+        ("bleu", [math.nan, 0.0, math.nan], 2, [1, 2]),
     ],
 )
 def test_the_best_evaluation_is_kept_and_the_older_of_equal_ones(
-    metric: str, values: list[float], best: dict[str, float], exported: list[int], tmp_path: Path
+    metric: str, values: list[float], best: int, exported: list[int], tmp_path: Path
 ) -> None:
     case = Case(tmp_path, values=values, metric=metric, evaluation__every_steps=1).run(1, 3)
-    assert case.hook.best == best
+    assert case.hook.kept_steps == [best]
     assert case.exported == exported
 
 
 STOPPING = {"evaluation__every_steps": 1}
+
+
+def test_while_the_best_metric_ties_the_lower_loss_is_the_best_model_and_a_score_of_0_does_not_stop_the_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    losses = [9.0, 7.0, 8.0, 5.0, 4.0]
+    for bleu, stopped in ((0.0, None), (30.0, 3)):
+        changes: dict[str, Any] = {"training__early_stopping": {"patience": 2}, **STOPPING}
+        case = Case(tmp_path, values=repeat(bleu), losses=losses, **changes).run(1, len(losses))
+        assert case.exported == [1, 2, 4, 5][: 2 if stopped else 4]
+        assert (case.step if case.recorder.control.stop_reason else None) == stopped
+    assert caplog.text.count("bleu was 0.0000 in 3 evaluations in a row") == 1
+
+
+def test_the_scores_that_show_a_constant_metric_survive_a_restart(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = Case(tmp_path, values=[0.0, 0.0], **STOPPING).run(1, 2)
+    assert "in a row" not in caplog.text
+    second = Case(tmp_path, values=[0.0], **STOPPING)
+    second.hook.load_state(first.saved())
+    second.run(3, 3)
+    assert "bleu was 0.0000 in 3 evaluations in a row" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -193,7 +219,7 @@ def test_the_run_stops_when_the_metric_no_longer_improves(
 
 def test_a_gain_below_min_delta_is_still_the_best_model(tmp_path: Path) -> None:
     case = Case(tmp_path, values=[1, 1.4], training__early_stopping={"patience": 5, "min_delta": 0.5}, **STOPPING)
-    assert case.run(1, 2).hook.best == {"step": 2, "value": 1.4}
+    assert case.run(1, 2).hook.kept_steps == [2]
 
 
 @pytest.mark.parametrize(("every_steps", "asked"), [(None, True), (7, False)])
