@@ -126,7 +126,7 @@ def translation(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 def test_an_untrained_model_gets_the_same_low_scores_and_stock_loss_on_any_number_of_ranks(translation: Case) -> None:
     result = translation.evaluate()
     assert result == translation.evaluate(world_size=2) == translation.evaluate(world_size=3)
-    assert result.texts.references == [target for _, target in TRANSLATIONS]
+    assert result.texts.references[0] == [target for _, target in TRANSLATIONS]
     assert result.texts.sources == [source for source, _ in TRANSLATIONS]
     assert result.scores.scores["bleu"] < 20
     assert not any("language" in warning for warning in result.scores.warnings)
@@ -169,7 +169,7 @@ def test_a_translation_model_that_learned_its_rows_reaches_bleu_100(tmp_path: Pa
         update={"evaluation": case.config.evaluation.model_copy(update={"num_beams": num_beams})}
     )
     result = case.evaluate(config=config, world_size=2)
-    assert result.texts.hypotheses == result.texts.references
+    assert result.texts.hypotheses == result.texts.references[0]
     assert result.scores.scores["bleu"] == pytest.approx(100.0)
     assert result.scores.scores["loss"] < 0.2
     # start token, language code, words and end token: one more than the reference with its own special tokens
@@ -195,8 +195,8 @@ def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path
     assert ("exact_match_typed" in result.scores.scores) == (form == "published")
     # T5 starts with padding, which is not counted
     assert result.scores.scores["gen_len"] == case.tokens.target_lengths.mean()
-    assert result.texts.references[5] == "[IN:GET_WEATHER ]"
-    assert result.texts.hypotheses == result.texts.references
+    assert result.texts.references[0][5] == "[IN:GET_WEATHER ]"
+    assert result.texts.hypotheses == result.texts.references[0]
     assert result.scores.signatures == {}
     assert result.scores.warnings == ()
 
