@@ -73,9 +73,12 @@ class EvaluationHook(Hook):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.best = state["best"]
+        best = state["best"]
+        if best is not None and "value" in best:  # written before ties were broken by further scores
+            best = {"step": best["step"], "scores": {self._config.best_metric: best["value"]}}
+        self.best = best
         self._num_worse = state["num_worse"]
-        self._recent = state["recent"]
+        self._recent = state.get("recent", [])
         self._is_postponed = state.get("is_owed", False)
         self._epoch = state["epoch"]
         self._loss.load_state(state["loss"])

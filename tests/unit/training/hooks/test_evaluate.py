@@ -294,6 +294,15 @@ def test_an_evaluation_interrupted_by_a_signal_runs_first_after_the_restart(tmp_
     ]
 
 
+def test_a_checkpoint_from_before_ties_were_broken_goes_on_with_its_best_score(tmp_path: Path) -> None:
+    first = Case(tmp_path, values=[3.0], **STOPPING).run(1, 1)
+    old = {key: value for key, value in first.saved().items() if key != "recent"} | {"best": {"step": 1, "value": 3.0}}
+    second = Case(tmp_path, values=[2.0, 4.0], **STOPPING)
+    second.hook.load_state(old)
+    second.run(2, 3)
+    assert second.exported == [3]
+
+
 def test_the_best_evaluation_requests_a_checkpoint_whatever_the_cadence(tmp_path: Path) -> None:
     values = [1.0, 0.5, 2.0]
     case = Case(tmp_path, values=values, evaluation__every_steps=5, checkpoint__every_steps=1000).start()
