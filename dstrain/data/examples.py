@@ -7,6 +7,7 @@ from dstrain.config.recipe import Rules, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
+from dstrain.tasks.translation import choose_prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +15,7 @@ class Example:
     """One row as the model sees it.
 
     source and target are what the tokenizer reads, with the prefix and in the task's form; raw_source and raw_target are
-    the texts in the data. repeat is how often the row appears in an epoch.
+    the texts in the data. repeat is how often the row appears in an epoch. source begins with source_prefix.
     """
 
     source: str
@@ -26,6 +27,7 @@ class Example:
     group: str | None
     where: str
     repeat: int = 1
+    source_prefix: str = ""
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
@@ -35,8 +37,9 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
         if task.kind == "parsing" and task.form == "pointer":
             pair = _point(row, rules=rules, on_bad=on_bad)
         if pair is not None:
+            prefix = choose_prefix(task, prefix=row.source_prefix)
             yield Example(
-                source=task.source_prefix + pair.source,
+                source=prefix + pair.source,
                 target=pair.target,
                 raw_source=row.source,
                 raw_target=row.target,
@@ -45,6 +48,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 group=row.group,
                 where=row.where,
                 repeat=row.repeat,
+                source_prefix=prefix,
             )
 
 

@@ -41,6 +41,8 @@ class Row:
     group: str | None
     where: str
     repeat: int = 1
+    source_prefix: str | None = None
+    """What the model reads before the source; None if that is the task's prefix."""
 
 
 def read_rows(sources: Sequence[Source], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Row]:
@@ -69,7 +71,9 @@ def fingerprint_source(source: Source) -> str:
 
     Raises UserError if it cannot be read.
     """
-    part = [_hash_content(source), source.model_dump(exclude={"path", "target_path"})]
+    # without a prefix of its own the hash is that of versions that knew none
+    ignored = {"path", "target_path"} | ({"source_prefix"} if source.source_prefix is None else set())
+    part = [_hash_content(source), source.model_dump(exclude=ignored)]
     return hashlib.sha256(json.dumps(part).encode()).hexdigest()
 
 
@@ -131,6 +135,7 @@ def _build_row(
         group=str(group[0]) if group and group[0] is not None else None,
         where=record.where,
         repeat=source.repeat,
+        source_prefix=source.source_prefix,
     )
 
 

@@ -6,7 +6,7 @@ that a folder under its final name is always valid. Knows nothing of batches.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from itertools import chain
@@ -25,7 +25,7 @@ from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import shared_folder
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
@@ -117,8 +117,8 @@ def build_token_set(
         report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
-                f"data.{reading.split} has no usable row: {report['rows_read']} were read, "
-                f"skipped by reason: {report['skipped']}. Correct the data or its columns, or change data.rules"
+                f"data.{reading.split} has no usable row: {_describe_skipped(report)}. Correct the data or its columns, or "
+                "change data.rules"
             )
         _write_description(draft, report=report)
 
@@ -216,6 +216,14 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
         "target_tokens": writer.target.num_tokens,
         "fingerprint": writer.fingerprint(),
     }
+
+
+def _describe_skipped(report: Mapping[str, Any]) -> str:
+    num_read = report["rows_read"]
+    if num_read == 0:
+        return "it is empty"
+    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in report["skipped"].items())
+    return f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read, skipped: {reasons}"
 
 
 def _write_description(folder: Path, *, report: dict[str, Any]) -> None:

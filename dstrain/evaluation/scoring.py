@@ -78,7 +78,9 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
             references,
             hypothesis_ids=[row.content_ids for row in rows],
             reference_ids=[row.reference_ids for row in rows],
-            sources=[row.example.source.removeprefix(task.source_prefix) for row in rows] if is_pointer else None,
+            sources=[row.example.source.removeprefix(row.example.source_prefix) for row in rows]
+            if is_pointer
+            else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
     lengths = [row.hypothesis.num_tokens for row in rows]

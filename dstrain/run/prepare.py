@@ -26,6 +26,7 @@ from dstrain.errors import UserError
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
+from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
 from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
@@ -68,7 +69,11 @@ def prepare(config: RunConfig, *, ranks: Ranks) -> Prepared:
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
-    """The folder of the token set of the evaluation rows, made if it is not in the cache."""
+    """The folder of the token set of the evaluation rows, made if it is not in the cache.
+
+    Raises UserError if the tokenizer lacks a language or a prefix of the recipe, or if the rows cannot be used.
+    """
+    check_tokenizer(config, tokenizer=tokenizer)
     return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
@@ -116,19 +121,23 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
     """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
-    added = _task_tokens(config) if config.task.kind == "parsing" else []
+    check_scratch_languages(config)
+    added = [*(_task_tokens(config) if config.task.kind == "parsing" else []), *marian_codes(config)]
     trained = None if config.model.scratch is None else _train_once(config, config.model.scratch, added=added)
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp"), keep_same=True) as draft:
         if trained is None:
             _save_pretrained(config, added=added, folder=draft)
         else:
             shutil.copytree(trained, draft, dirs_exist_ok=True)
-    return load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
+    check_tokenizer(config, tokenizer=tokenizer)
+    return tokenizer
 
 
 def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:
     assert config.model.name is not None
     tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
+    check_tokenizer(config, tokenizer=tokenizer)  # before its default languages are set
     languages = _languages(config)
     first, last = (languages[0], languages[-1]) if languages else (None, None)
     tokenizer.save(folder, source_language=first, target_language=last)

@@ -1,5 +1,6 @@
 """Sources: rows with their languages and places, and what the rules make of rows that cannot be used."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
-from dstrain.data.sources import Row, fingerprint_sources, read_rows
+from dstrain.data.sources import Row, fingerprint_source, fingerprint_sources, read_rows
 from dstrain.tasks.demo.rows import demo_rows
 
 TRANSLATION = Task(kind="translation", source_language="ko", target_language="en")
@@ -55,11 +56,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_row_carries_languages_group_place_and_weight(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", "하나\tone\tnumber\n")
     rows, _ = _read(
-        Source(path=path, group_column=2, repeat=3), Source(path=path, source_language="de", target_language="ko")
+        Source(path=path, group_column=2, repeat=3),
+        Source(path=path, source_language="de", target_language="ko", source_prefix=">>kor<< "),
     )
     assert rows == [
         Row("하나", "one", "ko", "en", "number", f"{path}:1", repeat=3),
-        Row("하나", "one", "de", "ko", None, f"{path}:1"),
+        Row("하나", "one", "de", "ko", None, f"{path}:1", source_prefix=">>kor<< "),
     ]
 
 
@@ -219,3 +221,14 @@ def test_a_bad_row_with_half_a_character_is_listed_all_the_same(tmp_path: Path) 
     listed = json.loads((tmp_path / "bad_rows.jsonl").read_text(encoding="utf-8"))
     assert json.loads(listed["text"]) == {"ko": "\ud83d"}
     assert log.count("skip") == {"undecodable": 1}
+
+
+def test_only_a_prefix_of_its_own_changes_the_fingerprint_of_a_source(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "1\t2\n")
+    plain, prefixed = (fingerprint_source(Source(path=path, source_prefix=prefix)) for prefix in (None, "to French: "))
+    assert plain != prefixed
+    content = [
+        [hashlib.sha256(b"1\t2\n").hexdigest()],
+        Source(path=path).model_dump(exclude={"path", "target_path", "source_prefix"}),
+    ]
+    assert plain == hashlib.sha256(json.dumps(content).encode()).hexdigest()  # that of checkpoints made before the key
