@@ -22,11 +22,11 @@ from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendez
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.arguments import parse_arguments
-from dstrain.config.load import load_config
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
 from dstrain.run.cache import make_cache_dir
 from dstrain.run.launch import Launch
+from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder, make_run_folder
 
 log = logging.getLogger("dstrain")
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     try:
         process = replace(process, launched_by=find_launcher(process.launcher))
-        config = load_config(options.config, overrides=options.overrides, check_files=True)
+        config = load_run_config(options.config, overrides=options.overrides, check_files=True)
         is_debug = bool(options.debug or options.overfit)
         if is_debug:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)

@@ -15,6 +15,7 @@ from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
 from dstrain.config.differences import differences
+from dstrain.config.earlier import fill_earlier
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import Claim
 
@@ -119,7 +120,8 @@ def find_resume(
 
 def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs) -> Iterator[Change]:
     """Every difference between an attempt and a checkpoint."""
-    for key, old, new in differences(manifest.recipe, inputs.recipe):
+    recipe = fill_earlier(manifest.recipe)
+    for key, old, new in differences(recipe, inputs.recipe):
         if not DATA_PATHS.fullmatch(key):
             yield Change(key, old, new)
     changed = [key for key in sorted({*state.data, *inputs.data}) if state.data.get(key) != inputs.data.get(key)]
@@ -130,7 +132,7 @@ def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs)
     for split in changed:
         # token ids follow from sources, tokenizer and recipe: they are reported only if none of these explains the change
         explained = any(cause == "tokenizer" or cause.startswith(f"data.{split}") for cause in causes)
-        if split in ("train", "eval") and not explained and manifest.recipe == inputs.recipe:
+        if split in ("train", "eval") and not explained and recipe == inputs.recipe:
             yield Change(
                 f"data.{split}", state.data.get(split), inputs.data.get(split), about="fingerprint of the token ids"
             )

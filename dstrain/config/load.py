@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dstrain.config.earlier import fill_earlier, lacks_keys
 from dstrain.config.problems import find_problems
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.yaml_source import (
@@ -44,7 +45,12 @@ class ConfigError(UserError):
 
 
 def load_config(
-    path_or_name: str, *, overrides: Sequence[str] = (), check_files: bool = False, trains: bool = True
+    path_or_name: str,
+    *,
+    overrides: Sequence[str] = (),
+    check_files: bool = False,
+    trains: bool = True,
+    is_earlier: bool = False,
 ) -> RunConfig:
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
@@ -54,6 +60,7 @@ def load_config(
     Args:
         check_files: whether missing data files and model folders are problems too.
         trains: whether the training rows and the model are needed; if not, only evaluation files are checked.
+        is_earlier: whether a missing key means what it meant before it existed (`earlier.py`).
 
     Raises:
         ConfigError: all problems at once, each with its file and line.
@@ -64,6 +71,8 @@ def load_config(
     if kind_of(document) == "sweep":
         way_out = f"`dstrain sweep {path_or_name}` checks it, and says how to submit it"
         raise ConfigError([Problem(document.place(()), (), "this is a sweep, not a recipe", way_out=way_out)])
+    if is_earlier:
+        document.value.update(fill_earlier(document.value))
     for text in overrides:
         apply_override(document, text=text)
     config, problems = find_problems(document)
@@ -72,6 +81,11 @@ def load_config(
     if config is None or problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.where.line == 0, problem.where)))
     return config
+
+
+def was_written_earlier(path: Path) -> bool:
+    """Whether a run's configuration file was written before a key of `earlier.py` existed."""
+    return lacks_keys(_read(path).value)
 
 
 def kind_of(document: Document) -> str | None:

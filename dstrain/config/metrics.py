@@ -25,7 +25,8 @@ METRICS = (
         "exact_match",
         ("parsing",),
         "0 to 1",
-        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides.",
+        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides. In the "
+        "plain form the quoted strings of the reference are those in the data, white space included.",
         can_choose=True,
     ),
     Metric(
@@ -46,6 +47,13 @@ METRICS = (
         "0 to 1",
         "Share of rows whose hypothesis equals the parse in the data after pointers are replaced by words, white space "
         "aside. Pointer form only.",
+    ),
+    Metric(
+        "exact_match_typed",
+        ("parsing",),
+        "0 to 1",
+        "Share of rows whose hypothesis for the utterance as typed, not cut at the words of the reference, equals the "
+        "parse in the data after pointers are replaced by words. Segmentation `published` only.",
     ),
     Metric("valid_brackets", ("parsing",), "0 to 1", "Share of rows whose hypothesis is one well-formed parse."),
     Metric(

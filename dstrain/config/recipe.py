@@ -73,6 +73,12 @@ class Task(Section):
     form: Literal["pointer", "plain"] = "pointer"
     """Parsing only: `pointer` writes words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), `plain` keeps
     the words."""
+    segmentation: Literal["words", "published"] = "words"
+    """Pointer form only: where an utterance is cut into the words that pointers count. `words` cuts it at punctuation, the
+    clitic `'s`, and between digits and letters, so that a new utterance is cut like those in training. Words of the parse
+    that have no place of their own are put together from several, or spelt out. `published` is the rule of Held et al.: it
+    cuts the utterance at the words of its parse, in evaluation too, which no new utterance has. So the score
+    `exact_match_typed` stands beside its scores. A run folder made before this key existed keeps `published`."""
     source_prefix: str = ""
     """Text put before every source, such as `translate Korean to English: ` for T5, or `parse: ` for the pointer form
     of t5-small-pointer-mtop."""
@@ -80,6 +86,16 @@ class Task(Section):
     """Longest source in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
     max_target_tokens: PositiveInt = 256
     """Longest target in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
+
+    @property
+    def cuts_by_reference(self) -> bool:
+        """Whether sources are cut at the words of their parse, in evaluation too."""
+        return self.has_pointers and self.segmentation == "published"
+
+    @property
+    def has_pointers(self) -> bool:
+        """Whether targets are in the pointer form."""
+        return self.kind == "parsing" and self.form == "pointer"
 
 
 class Source(Section):
@@ -151,7 +167,7 @@ class Rules(Section):
     undecodable: Literal["error", "skip"] = "error"
     """A row with bytes that are not UTF-8, or a line that cannot be parsed."""
     unpointable: Literal["error", "skip"] = "error"
-    """A row whose parse contains a word that the utterance does not (pointer form only)."""
+    """A row whose parse contains a word that the utterance does not (segmentation `published` only)."""
     too_long: Literal["error", "skip", "truncate"] = "truncate"
     """A row over `task.max_source_tokens` or `task.max_target_tokens`. Targets of evaluation rows are never truncated,
     because they are the reference."""

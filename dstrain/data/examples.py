@@ -8,6 +8,7 @@ from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
 from dstrain.tasks.translation import choose_prefix
+from dstrain.tasks.words import point_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,8 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
     """The rows in the task's form, in order. Raises UnusableRowError where a rule is `error`."""
     for row in rows:
         pair: PointerPair | None = PointerPair(row.source, row.target)
-        if task.kind == "parsing" and task.form == "pointer":
-            pair = _point(row, rules=rules, on_bad=on_bad)
+        if task.has_pointers:
+            pair = _point(row, task=task, rules=rules, on_bad=on_bad)
         if pair is not None:
             prefix = choose_prefix(task, prefix=row.source_prefix)
             yield Example(
@@ -52,10 +53,11 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
             )
 
 
-def _point(row: Row, *, rules: Rules, on_bad: OnBad) -> PointerPair | None:
+def _point(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:
     text = f"{row.source}\t{row.target}"
+    point = to_pointer if task.cuts_by_reference else point_words
     try:
-        return to_pointer(row.source, parse=row.target)
+        return point(row.source, parse=row.target)
     except UnpointableWord as error:
         rule, problem = rules.unpointable, str(error)
         apply_rule(rule, where=row.where, reason="unpointable", problem=problem, text=text, on_bad=on_bad)

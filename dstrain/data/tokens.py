@@ -7,7 +7,7 @@ that a folder under its final name is always valid. Knows nothing of batches.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -24,6 +24,7 @@ from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import shared_folder
+from dstrain.tasks.parsing import as_typed
 
 FORMAT_VERSION = 3
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
@@ -37,12 +38,14 @@ class TokenSet:
     """Token ids of all rows of an epoch, memory-mapped from disk.
 
     num_rows counts a repeated row as often as it appears; source_lengths and target_lengths are int32 `[rows]` and include
-    special tokens; fingerprint is a hash of the ids; report holds the counts for the card.
+    special tokens; fingerprint is a hash of the ids; report holds the counts for the card. typed holds the same rows with
+    their sources as typed, where the references cut the sources of an evaluation set; else None.
     """
 
-    def __init__(self, folder: Path, *, report: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, *, report: dict[str, Any], typed: "TokenSet | None" = None) -> None:
         self.folder = folder
         self.report = report
+        self.typed = typed
         self.fingerprint: str = report["fingerprint"]
         self._source_ids, self._source_starts, self.source_lengths = _map_side(folder, side="source")
         self._target_ids, self._target_starts, self.target_lengths = _map_side(folder, side="target")
@@ -63,6 +66,13 @@ class TokenSet:
         """The texts of the rows in order; only evaluation sets keep them."""
         with (self.folder / EXAMPLES).open(encoding="utf-8", newline="\n") as file:
             return [Example(**json.loads(line)) for line in file]
+
+    @cached_property
+    def cut_rows(self) -> list[int]:
+        """The rows whose source was cut by means of the reference."""
+        typed = [] if self.typed is None else self.typed.examples
+        pairs = zip(self.examples, typed, strict=True) if typed else ()
+        return [row for row, (cut, uncut) in enumerate(pairs) if cut.source != uncut.source]
 
 
 def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache_dir: Path) -> Path:
@@ -91,6 +101,8 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
             log=log,
             source_fingerprints=fingerprints,
         )
+    if reading.split == "eval" and task.cuts_by_reference:
+        _prepare_typed(folder, reading=reading)
     return folder
 
 
@@ -132,7 +144,30 @@ def load_token_set(folder: Path) -> TokenSet:
             raise UserError(
                 f"{folder / name}: {size} bytes were written, found {found}: delete {folder} and start the run again"
             )
-    return TokenSet(folder, report=description["report"])
+    report, typed = description["report"], _typed_folder(folder)
+    if not typed.is_dir():
+        return TokenSet(folder, report=report)
+    tokens = TokenSet(folder, report=report, typed=load_token_set(typed))
+    report["cut_by_reference"] = len(tokens.cut_rows)
+    return tokens
+
+
+def _typed_folder(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}-typed")
+
+
+def _prepare_typed(folder: Path, *, reading: ReadingRules) -> None:
+    """The token set of the same rows with their sources as typed, beside `folder`; made if it is not in the cache."""
+    typed = _typed_folder(folder)
+    if typed.exists():
+        return
+    examples = (
+        replace(example, source=example.source_prefix + as_typed(example.raw_source))
+        for example in load_token_set(folder).examples
+    )
+    # every row of the other set must be here, under the same number
+    rules = reading.rules.model_copy(update={"too_long": "truncate", "unknown_token": "keep"})
+    build_token_set(examples, reading=replace(reading, rules=rules), folder=typed)
 
 
 class _Side:

@@ -22,6 +22,7 @@ from dstrain.evaluation.generate import (
     Batch,
     BatchResult,
     Cap,
+    Hypothesis,
     build_generation_config,
     deal_batches,
     evaluate_batch,
@@ -31,6 +32,7 @@ from dstrain.evaluation.generate import (
 )
 from dstrain.evaluation.metrics import one_line
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
+from dstrain.evaluation.typed import plan_typed_batches
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -51,14 +53,20 @@ class EvaluationPlan:
     """The batches and settings of an evaluation, computed by every rank beforehand; the same on all ranks."""
 
     batches: list[Batch]
+    typed_batches: list[Batch]
+    """Those of the rows that are searched once more with the source as typed (`typed.py`)."""
     shares: list[list[Batch]]
-    """The batches of each rank."""
+    """The batches of each rank, of both kinds."""
     cap: Cap
     generation: dict[str | None, GenerationConfig]
     """Generation config by target language."""
     settings: dict[str, Any]
     """Generation settings that are recorded with the scores, as JSON values."""
     warnings: list[str]
+
+    def is_typed(self, index: int) -> bool:
+        """Whether the batch of that index is one of `typed_batches`."""
+        return index >= len(self.batches)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +105,14 @@ def evaluate(
         for batch in plan.shares[ranks.rank]:
             if should_stop():
                 break
+            searched = tokens.typed if plan.is_typed(batch.index) else tokens
+            assert searched is not None
             with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
                 result = evaluate_batch(
                     batch,
                     model=model,
-                    loss=loss if config.evaluation.loss else None,
-                    tokens=tokens,
+                    loss=loss if config.evaluation.loss and searched is tokens else None,
+                    tokens=searched,
                     pad_id=tokenizer.pad_token_id,
                     decoder_start_id=decoder_start_id(model),
                     generation=plan.generation[batch.target_language],
@@ -112,11 +122,16 @@ def evaluate(
     gathered = ranks.gather(results if len(results) == len(plan.shares[ranks.rank]) else None)
     if gathered is None or None in gathered:
         return None
-    collected = collect_results(plan.batches, results=(result for share in gathered for result in share))
-    hypotheses = sorted((h for result in collected for h in result.hypotheses), key=lambda hypothesis: hypothesis.row)
-    rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
-    found = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
-    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + found)
+    found = [result for share in gathered for result in share]
+    collected = collect_results(plan.batches, results=(result for result in found if not plan.is_typed(result.index)))
+    typed = collect_results(plan.typed_batches, results=(result for result in found if plan.is_typed(result.index)))
+    rows = read_rows(_by_row(collected), typed=_by_row(typed), tokens=tokens, tokenizer=tokenizer, task=config.task)
+    warnings = find_warnings(rows, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=plan.cap)
+    return build_result(rows, loss=mean_loss(collected), task=config.task, plan=plan, warnings=plan.warnings + warnings)
+
+
+def _by_row(results: Iterable[BatchResult]) -> list[Hypothesis]:
+    return sorted((each for result in results for each in result.hypotheses), key=lambda hypothesis: hypothesis.row)
 
 
 def _describe(batch: Batch, *, tokens: TokenSet, config: RunConfig) -> str:
@@ -145,12 +160,10 @@ def plan_evaluation(
     num_rows = min(tokens.num_rows, evaluation.max_rows or tokens.num_rows)
     batch_tokens = config.machine.evaluation_tokens or BATCH_TOKENS[model.device.type]
     lengths = tokens.source_lengths[:num_rows]
-    batches = plan_batches(
-        lengths,
-        languages=[example.target_language for example in tokens.examples[:num_rows]],
-        batch_size=evaluation.batch_size,
-        max_tokens=batch_tokens // evaluation.num_beams,
-    )[:max_batches]
+    size: dict[str, Any] = {"batch_size": evaluation.batch_size, "max_tokens": batch_tokens // evaluation.num_beams}
+    languages = [example.target_language for example in tokens.examples[:num_rows]]
+    batches = plan_batches(lengths, languages=languages, **size)[:max_batches]
+    typed_batches = plan_typed_batches(batches, tokens=tokens, **size)
     cap = plan_cap(
         evaluation,
         longest_reference=int(tokens.target_lengths.max()),
@@ -179,7 +192,10 @@ def plan_evaluation(
     if num_rows < tokens.num_rows:
         warnings.append(f"only the first {num_rows} of {tokens.num_rows} evaluation rows were scored")
     shares = deal_batches(batches, source_lengths=lengths, world_size=world_size)
-    return EvaluationPlan(batches, shares, cap, generation, settings, warnings)
+    if tokens.typed is not None:
+        more = deal_batches(typed_batches, source_lengths=tokens.typed.source_lengths, world_size=world_size)
+        shares = [share + others for share, others in zip(shares, more, strict=True)]
+    return EvaluationPlan(batches, typed_batches, shares, cap, generation, settings, warnings)
 
 
 def describe_generation(

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from sacrebleu.metrics import BLEU, CHRF
 
 from dstrain.errors import UserError
-from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace
+from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace, respace_plain
 
 SACREBLEU_LANGUAGES = {"zh": "zh", "zho": "zh", "yue": "zh", "ja": "ja", "jpn": "ja", "ko": "ko", "kor": "ko"}
 """Language part of the families' codes (`zh`, `zho_Hans`, `zh_CN`) to the code by which sacreBLEU picks a tokenizer."""
@@ -86,7 +86,8 @@ def parsing_scores(
 ) -> list[Score]:
     """Rates over the rows, 0 to 1, and one count:
 
-    - `exact_match`: decoded hypothesis equals decoded reference, both stripped and with white space restored.
+    - `exact_match`: decoded hypothesis equals decoded reference, both stripped and with white space restored. In the plain
+      form white space inside quoted strings counts.
     - `exact_match_tokens`: token ids are equal; both sides come without special tokens.
     - `exact_match_disagreements`: number of rows on which these two differ.
     - `exact_match_parse`: pointer form only (`sources` are the re-spaced utterances without prefix, `parses` the parses
@@ -96,8 +97,9 @@ def parsing_scores(
     Raises UserError for an empty corpus, ValueError for sides of different length.
     """
     _check_pairs(hypotheses, references)
-    spaced = [respace(text.strip()) for text in hypotheses]
-    by_text = [text == respace(answer.strip()) for text, answer in zip(spaced, references, strict=True)]
+    restore = respace_plain if sources is None else respace
+    spaced = [restore(text) for text in hypotheses]
+    by_text = [text == restore(answer) for text, answer in zip(spaced, references, strict=True)]
     by_ids = [list(ids) == list(answer) for ids, answer in zip(hypothesis_ids, reference_ids, strict=True)]
     scores = [
         Score("exact_match", _rate(by_text)),

@@ -16,8 +16,9 @@ from dstrain.evaluation.metrics import (
     parsing_scores,
     translation_scores,
 )
+from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-from dstrain.tasks.parsing import respace
+from dstrain.tasks.parsing import respace, respace_plain, restore_strings
 
 HIT_CAP_WARNING = 0.01
 """Share of hypotheses ended by the length cap above which a warning is added."""
@@ -33,18 +34,27 @@ class ScoredRow:
     reference: str
     content_ids: list[int]
     reference_ids: list[int]
+    typed: str | None = None
+    """The hypothesis for the source as typed, where references cut the sources."""
 
 
 def read_rows(
-    hypotheses: Iterable[Hypothesis], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
+    hypotheses: Iterable[Hypothesis],
+    *,
+    tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
+    task: Task,
+    typed: Iterable[Hypothesis] = (),
 ) -> list[ScoredRow]:
     """The hypotheses with the texts and tokens that are compared.
 
     The reference of a translation is the text in the data. That of a parse is decoded from its tokens, so that whatever the
-    tokenizer changes is changed on both sides; white space is restored on both.
+    tokenizer changes is changed on both sides; white space is restored on both. But quoted strings of a plain form are those
+    in the data: a hypothesis with other white space in them is another parse. `typed` are the hypotheses for sources as
+    typed, where they differ.
     """
+    typed_texts = {hypothesis.row: tokenizer.decode(list(hypothesis.token_ids)) for hypothesis in typed}
     special = {*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values()} - {tokenizer.unk_token_id}
-    is_parse = task.kind == "parsing"
     rows = []
     for hypothesis in hypotheses:
         example, target = tokens.examples[hypothesis.row], tokens.target(hypothesis.row).tolist()
@@ -52,13 +62,29 @@ def read_rows(
         row = ScoredRow(
             example=example,
             hypothesis=hypothesis,
-            text=one_line(respace(text) if is_parse else text),
-            reference=one_line(respace(tokenizer.decode(target)) if is_parse else example.raw_target),
+            text=_restore_spaces(text, task=task),
+            reference=_reference(example, decoded=tokenizer.decode(target), task=task),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
+            typed=None if tokens.typed is None else typed_texts.get(hypothesis.row, text),
         )
         rows.append(row)
     return rows
+
+
+def _restore_spaces(text: str, *, task: Task) -> str:
+    """The decoded text as one line, with the white space that decoding a parse loses."""
+    if task.kind == "parsing":
+        text = respace(text) if task.form == "pointer" else respace_plain(text)
+    return one_line(text)
+
+
+def _reference(example: Example, *, decoded: str, task: Task) -> str:
+    if task.kind == "translation":
+        return one_line(example.raw_target)
+    if task.form == "pointer":
+        return _restore_spaces(decoded, task=task)
+    return one_line(restore_strings(respace_plain(decoded), parse=example.raw_target))
 
 
 def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
@@ -83,6 +109,8 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
             else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
+        matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
+        scores += [Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else []
     lengths = [row.hypothesis.num_tokens for row in rows]
     return [*scores, *length_scores(lengths, was_cut=[row.hypothesis.was_cut for row in rows])]
 
@@ -106,7 +134,11 @@ def find_warnings(
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
     warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
-        return [warning for warning in [*warnings, _decoding_warning(rows)] if warning]
+        warnings += [
+            _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
+            _typed_warning(rows, tokens=tokens),
+        ]
+        return [warning for warning in warnings if warning]
     chosen = {row.example.target_language: bleu_tokenizer(row.example.target_language) for row in rows}
     if len({tokenizer for tokenizer, _ in chosen.values()}) > 1:
         warnings.append(
@@ -114,6 +146,13 @@ def find_warnings(
             "each language pair instead"
         )
     return [warning for warning in [*warnings, *(missing for _, missing in chosen.values())] if warning]
+
+
+def _typed_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet) -> str | None:
+    if tokens.typed is None:
+        return None
+    num_cut = len({row.hypothesis.row for row in rows} & set(tokens.cut_rows))
+    return find_typed_warning(num_cut=num_cut, num_rows=len(rows)) if num_cut else None
 
 
 def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
@@ -142,12 +181,16 @@ def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer:
     )
 
 
-def _decoding_warning(rows: Sequence[ScoredRow]) -> str | None:
-    changed = [row for row in rows if respace(one_line(row.example.target)).split() != row.reference.split()]
+def _decoding_warning(
+    rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
+) -> str | None:
+    decoded = [_restore_spaces(tokenizer.decode(tokens.target(row.hypothesis.row).tolist()), task=task) for row in rows]
+    pairs = zip(rows, decoded, strict=True)
+    changed = [(row, text) for row, text in pairs if _restore_spaces(row.example.target, task=task) != text]
     if not changed:
         return None
-    first = changed[0]
+    first, text = changed[0]
     return (
         f"the tokenizer does not reproduce {len(changed)} of {len(rows)} references; the first, {first.example.where}: "
-        f"{first.example.target!r} is decoded as {first.reference!r}"
+        f"{first.example.target!r} is decoded as {text!r}"
     )

@@ -83,7 +83,8 @@ def describe_task(config: RunConfig) -> Markdown:
     """The task in a phrase: for translation the languages, for parsing the form of the parses."""
     task = config.task
     if task.kind == "parsing":
-        form = "pointer form (words copied from the utterance are `<pt-N>`)" if task.form == "pointer" else "plain form"
+        pointers = f"words copied from the utterance are `<pt-N>`; segmentation `{task.segmentation}`"
+        form = f"pointer form ({pointers})" if task.form == "pointer" else "plain form"
         return Markdown(f"parsing of utterances into bracketed parses, {form}")
     if task.source_language is None and task.target_language is None:
         return Markdown("translation; the recipe does not state languages for the task as a whole")

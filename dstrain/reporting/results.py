@@ -10,7 +10,7 @@ from collections.abc import Iterable, Set
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import METRICS, label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
-from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.record import DataReport, RunRecord
 from dstrain.run_folder.rows import EvalRow
 from dstrain.run_folder.scores import sacrebleu_command
 
@@ -18,7 +18,15 @@ Line = tuple[str, object]
 
 SEED_SCORES = {"translation": ("bleu", "gen_len"), "parsing": ("exact_match",)}
 """Scores in the first columns after the losses, as on the two published cards that this one follows."""
-MORE_SCORES = ("chrf", "exact_match_tokens", "exact_match_parse", "valid_brackets", "gen_len", "hit_cap_rate")
+MORE_SCORES = (
+    "chrf",
+    "exact_match_tokens",
+    "exact_match_parse",
+    "exact_match_typed",
+    "valid_brackets",
+    "gen_len",
+    "hit_cap_rate",
+)
 """Scores in the columns after those, in this order."""
 SEARCH = ("num_beams", "length_penalty")
 """Generation settings in which the scoring of another test set may differ from the evaluations of the run."""
@@ -70,7 +78,25 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, has {values}."
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
-    return [*sentences, *_better_elsewhere(record, row)]
+    return [*sentences, *_as_typed(record, row), *_better_elsewhere(record, row)]
+
+
+def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
+    """The honest score beside the headline, where the sources of the evaluation were cut at the words of the references."""
+    if not record.config.task.cuts_by_reference:
+        return []
+    num_cut, score = record.info.data.get("eval", DataReport()).cut_by_reference, row.scores.get("exact_match_typed")
+    cut = "some evaluation" if num_cut is None else f"{count(num_cut)} of the evaluation"
+    template = (
+        "**For these scores {} utterances were cut at the words of their reference parses ({}), which no new utterance "
+        "has.** {}"
+    )
+    honest = (
+        f"On all utterances as users type them, {percent(score)} of the parses are exact (Exact Match Typed)."
+        if score is not None
+        else "The utterances as users type them were not scored by the version that made this evaluation."
+    )
+    return [phrase(template, cut, code("task.segmentation: published"), honest)]
 
 
 def _rows(record: RunRecord, row: EvalRow) -> Markdown:

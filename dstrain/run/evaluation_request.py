@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.checkpoint.store import parse_checkpoint_name
-from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
+from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 
 EFFECTIVE_KEYS = (
@@ -71,7 +71,7 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
     if options.name and options.output:
         raise UserError("--as keeps the scores in the run folder: omit --output, or --as")
     recipe = options.config or str(RunFolder(Path(options.model)).config)
-    config = load_config(recipe, overrides=options.overrides, check_files=True, trains=False)
+    config = load_run_config(recipe, overrides=options.overrides, check_files=True, trains=False)
     if options.pending and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
         raise UserError(f"--pending scores what the run's own recipe says: `{changed[0]}` would change that; omit it")
     changes = [text for text in options.overrides if _sets_any(text, keys=EFFECTIVE_KEYS)]

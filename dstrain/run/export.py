@@ -9,7 +9,6 @@ from transformers import PreTrainedModel
 
 from dstrain.checkpoint.state import load_weights
 from dstrain.checkpoint.store import find_checkpoint, parse_checkpoint_name
-from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.errors import UserError
@@ -21,6 +20,7 @@ from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 
 NUM_CHECKED_ROWS = 8
@@ -60,7 +60,7 @@ def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
     """
     if to.exists() and to.parent != folder.path:
         raise UserError(f"{to} exists already: give another folder, or remove it")
-    config = load_config(str(folder.config))
+    config = load_run_config(str(folder.config))
     directory = find_checkpoint(folder.path, step=step)
     tokenizer = load_run_tokenizer(folder)
     model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)

@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from dstrain.cluster.process_group import Ranks
@@ -23,6 +24,7 @@ from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
+from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
@@ -30,6 +32,7 @@ from dstrain.run.languages import check_scratch_languages, check_tokenizer, mari
 from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
+from dstrain.tasks.words import place_tokens
 
 POLL_SECONDS = 0.2
 
@@ -113,6 +116,8 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         report = load_token_set(tokens).report
         log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
+        if num_cut := report.get("cut_by_reference"):
+            log.warning("%s", find_typed_warning(num_cut=num_cut, num_rows=report["rows"]))
         with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:
             shutil.copyfileobj(listed, file)
         made.append(str(tokens))
@@ -171,7 +176,10 @@ def _languages(config: RunConfig) -> list[str]:
 
 
 def _task_tokens(config: RunConfig) -> list[str]:
-    return task_tokens(example.target for example in _train_examples(config))
+    """The labels and pointers of the training rows; of `words` every pointer that a source is long enough for."""
+    task, targets = config.task, (example.target for example in _train_examples(config))
+    is_cut_alone = task.has_pointers and not task.cuts_by_reference
+    return task_tokens(chain(targets, place_tokens(task.max_source_tokens) if is_cut_alone else ()))
 
 
 def _train_examples(config: RunConfig) -> Iterator[Example]:

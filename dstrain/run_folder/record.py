@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter
 
-from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.reading import RunFolderError, check_folder, parse_json, read_exported_step, validate
 from dstrain.run_folder.rows import (
@@ -40,6 +40,8 @@ class DataReport:
     skipped: dict[str, int] = field(default_factory=dict)
     truncated: int | None = None
     kept_with_unknown: int | None = None
+    cut_by_reference: int | None = None
+    """Evaluation rows whose source was cut at the words of their reference."""
     source_tokens: int | None = None
     target_tokens: int | None = None
     fingerprint: str | None = None
@@ -172,7 +174,7 @@ def load_record(run_dir: Path) -> RunRecord:
     """
     folder = RunFolder(run_dir)
     check_folder(run_dir)
-    config = load_config(str(_existing(folder.config)))
+    config = load_run_config(str(_existing(folder.config)))
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))
     exports = {name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()}

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from dstrain.cluster.exit_codes import EXIT_USAGE
 from dstrain.config.differences import differences
-from dstrain.config.load import ConfigError, load_config
+from dstrain.config.load import ConfigError
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
+from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.sweep.form import Setting, Sweep, read_form
 
@@ -124,7 +125,7 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
 def find_change(config: RunConfig) -> str | None:
     """The first difference between the recipe of the run in a member's folder and the member's own; None if there is none."""
     try:
-        before = load_config(str(RunFolder(Path(config.run_dir)).config))
+        before = load_run_config(str(RunFolder(Path(config.run_dir)).config))
     except ConfigError:  # it has not begun, or another version wrote the file: its next attempt reports that
         return None
     old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))
@@ -203,7 +204,7 @@ def _load_members(sweep: Sweep, members: Sequence[Member]) -> tuple[dict[int, Ru
     for member in members:
         _, config, *overrides = member.arguments(sweep.config)
         try:
-            configs[member.number] = load_config(config, overrides=overrides, check_files=True)
+            configs[member.number] = load_run_config(config, overrides=overrides, check_files=True)
         except ConfigError as error:
             for problem in error.problems:
                 faults.setdefault(_placed(problem, member=member), []).append(member.number)

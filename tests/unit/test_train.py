@@ -194,7 +194,7 @@ def test_a_value_error_of_the_program_is_never_taken_for_a_users_mistake(
         first, second = [path]
         raise AssertionError(first + second)
 
-    monkeypatch.setattr(train, "load_config", slip)
+    monkeypatch.setattr(train, "load_run_config", slip)
     with pytest.raises(ValueError, match="not enough values to unpack"):
         main(["--config", "debug"])
     assert capsys.readouterr().err == ""

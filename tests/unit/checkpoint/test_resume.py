@@ -36,14 +36,22 @@ def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, An
     )
 
 
-def save_run(root: Path, *, step: int = 40, lease: int = 1, data: dict[str, str] | None = None, **values: Any) -> Path:
+def save_run(
+    root: Path,
+    *,
+    step: int = 40,
+    lease: int = 1,
+    data: dict[str, str] | None = None,
+    recipe: dict[str, Any] | None = None,
+    **values: Any,
+) -> Path:
     state = RunState(
         step=step, epoch=2, step_in_epoch=5, cut=CUT, data=DATA | (data or {}), hooks={"log": {"a": 1}}, **values
     )
     parts = begin_save(root, name=CheckpointName(step, lease))
     (parts / WEIGHTS).write_text("weights")
     (parts / STATE).write_bytes(to_json(asdict(state), inf_nan_mode="constants"))
-    manifest = build_manifest(parts, step=step, lease=lease, recipe=dict(start().recipe))
+    manifest = build_manifest(parts, step=step, lease=lease, recipe=recipe or dict(start().recipe))
     return commit_save(parts, manifest=manifest, on_stage=ignore)
 
 
@@ -72,6 +80,14 @@ def test_an_unchanged_run_resumes_with_its_complete_state(tmp_path: Path) -> Non
     assert (state.step, state.epoch, state.step_in_epoch) == (40, 2, 5)
     assert (state.applied_steps, state.skipped_steps, state.loss_scaler) == (38, 2, {"scale": 65536.0})
     assert (state.cut, state.data, state.hooks) == (CUT, DATA, {"log": {"a": 1}})
+
+
+def test_a_checkpoint_without_a_later_key_resumes_with_what_it_meant_then(tmp_path: Path) -> None:
+    recipe = dict(start().recipe)
+    recipe["task"] = {key: value for key, value in recipe["task"].items() if key != "segmentation"}
+    save_run(tmp_path, recipe=recipe)
+    assert find(tmp_path, by=start("task.segmentation=published")).allowed == ()
+    assert "task.segmentation: 'published' in the checkpoint, 'words' now" in refusal(tmp_path, by=start())
 
 
 @pytest.mark.parametrize(

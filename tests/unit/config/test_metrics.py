@@ -7,6 +7,7 @@ import pytest
 from dstrain.config.metrics import METRICS, choosing_metrics
 from dstrain.config.recipe import Evaluation
 from dstrain.evaluation.metrics import length_scores, parsing_scores, translation_scores
+from dstrain.evaluation.typed import TYPED_SCORE
 
 LOSS = "loss"
 """Computed by the evaluation itself, from the model."""
@@ -23,7 +24,8 @@ def computed(kind: str) -> set[str]:
     else:
         ids = [[1, 2]]
         scores = parsing_scores(texts, texts, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=texts)
-    return {score.name for score in [*scores, *length_scores([2], was_cut=[False])]} | {LOSS}
+    others = {LOSS} | ({TYPED_SCORE} if kind == "parsing" else set())
+    return {score.name for score in [*scores, *length_scores([2], was_cut=[False])]} | others
 
 
 @pytest.mark.parametrize("kind", ["translation", "parsing"])

@@ -13,6 +13,16 @@ from dstrain.data.sources import Row, read_rows
 from dstrain.tasks.parsing import from_pointer
 
 PARSING = Task(kind="parsing", source_prefix="parse: ")
+PLAIN = PARSING.model_copy(update={"form": "plain"})
+TRANSLATION = Task(kind="translation", source_prefix="translate: ")
+PUBLISHED = PARSING.model_copy(update={"segmentation": "published"})
+
+PARSES = [
+    ("wake me at 7pm, Tom's here", "[IN:CREATE_ALARM [SL:DATE_TIME at 7 pm ] ]"),
+    ("Has Ann messaged me?", "[IN:GET_MESSAGE [SL:CONTACT Ann ] [SL:RECIPIENT me ] ]"),
+    ("play 80's rock", "[IN:PLAY_MUSIC [SL:MUSIC_GENRE 80's rock ] ]"),
+    ("weather", "[IN:GET_WEATHER ]"),
+]
 
 
 def _row(source: str, target: str, *, where: str = "a.tsv:1", repeat: int = 1) -> Row:
@@ -57,6 +67,23 @@ def test_a_row_may_have_a_prefix_of_its_own() -> None:
     assert all(example.source == example.source_prefix + "yes" for example in examples)
 
 
+@pytest.mark.parametrize("task", [TRANSLATION, PLAIN, PARSING], ids=["translation", "plain", "words"])
+def test_what_a_model_reads_does_not_depend_on_the_reference(task: Task) -> None:
+    rows = [_row(source, target) for source, target in PARSES]
+    others = [_row(row.source, other.target) for row, other in zip(rows, reversed(rows), strict=True)]
+    examples, bad = _build(*rows, *others, task=task)
+    assert bad == []
+    assert [example.source for example in examples[: len(rows)]] == [
+        example.source for example in examples[len(rows) :]
+    ]
+
+
+def test_the_published_segmentation_depends_on_the_reference() -> None:
+    utterance, parses = "wake me at 7pm", ["[IN:A [SL:B 7 pm ] ]", "[IN:A [SL:B me ] ]"]
+    examples, _ = _build(*(_row(utterance, parse) for parse in parses), task=PUBLISHED)
+    assert [example.source for example in examples] == ["parse: wake me at 7 pm", "parse: wake me at 7pm"]
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [("[IN:CREATE_CALL [SL:CONTACT Natasha ] ]", "unpointable"), ("[IN:CREATE_CALL [SL:CONTACT call ]", "undecodable")],
@@ -64,21 +91,22 @@ def test_a_row_may_have_a_prefix_of_its_own() -> None:
 def test_a_parse_that_cannot_be_pointed_follows_its_rule(target: str, reason: str) -> None:
     good, bad_row = _row("call me", "[IN:CREATE_CALL ]"), _row("call me", target, where="a.tsv:7")
     with pytest.raises(UnusableRowError, match=rf"a\.tsv:7: .*data\.rules\.{reason}=skip"):
-        _build(good, bad_row)
-    examples, bad = _build(good, bad_row, good, **{reason: "skip"})
+        _build(good, bad_row, task=PUBLISHED)
+    examples, bad = _build(good, bad_row, good, task=PUBLISHED, **{reason: "skip"})
     assert len(examples) == 2
     assert bad == [BadRow("a.tsv:7", reason, f"call me\t{target}", "skip")]  # type: ignore[arg-type]
 
 
 @pytest.mark.real_data
+@pytest.mark.parametrize("task", [PARSING, PUBLISHED], ids=["words", "published"])
 @pytest.mark.parametrize("name", ["mtop/train.tsv", "mtop/eval.tsv"])
-def test_every_real_parse_is_pointed_and_comes_back(real_data: Path, name: str) -> None:
+def test_every_real_parse_is_pointed_and_comes_back(real_data: Path, name: str, task: Task) -> None:
     bad: list[BadRow] = []
-    rows = read_rows([Source(path=str(real_data / name))], task=PARSING, rules=Rules(), on_bad=bad.append)
-    examples = list(build_examples(rows, task=PARSING, rules=Rules(), on_bad=bad.append))
+    rows = read_rows([Source(path=str(real_data / name))], task=task, rules=Rules(), on_bad=bad.append)
+    examples = list(build_examples(rows, task=task, rules=Rules(), on_bad=bad.append))
     assert bad == []
     for example in examples:
-        source = example.source.removeprefix(PARSING.source_prefix)
+        source = example.source.removeprefix(task.source_prefix)
         assert from_pointer(example.target, source=source) == example.raw_target
 
 
@@ -86,6 +114,6 @@ def test_every_real_parse_is_pointed_and_comes_back(real_data: Path, name: str) 
 def test_the_first_real_rows_equal_those_of_the_published_model(real_data: Path) -> None:
     expected = (real_data / "mtop/eval.pointer.first400.tsv").read_text(encoding="utf-8").split("\n")[:-1]
     source = Source(path=str(real_data / "mtop/eval.tsv"), max_rows=len(expected))
-    rows = read_rows([source], task=PARSING, rules=Rules(), on_bad=print)
-    examples = build_examples(rows, task=PARSING, rules=Rules(), on_bad=print)
+    rows = read_rows([source], task=PUBLISHED, rules=Rules(), on_bad=print)
+    examples = build_examples(rows, task=PUBLISHED, rules=Rules(), on_bad=print)
     assert [f"{example.source}\t{example.target}" for example in examples] == expected

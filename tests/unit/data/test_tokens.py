@@ -287,3 +287,33 @@ def test_real_rows_keep_their_texts_and_their_number(real_data: Path, tmp_path: 
     assert tokens.num_rows == tokens.report["rows_read"] == 3_853
     assert [f"{example.raw_source}\t{example.raw_target}" for example in tokens.examples] == lines
     assert tokens.target_lengths.tolist() == [len(line.split("\t")[1].split()) + 1 for line in lines]
+
+
+UTTERANCES = ["wake me at 7pm", "Ann messaged me", "play 80's rock and a very long song of many words", "stop"]
+PARSES = ["[IN:A [SL:B at 7 pm ] ]", "[IN:A [SL:B me ] ]", "[IN:A [SL:B 80's rock ] [SL:B s ] ]", "[IN:A [SL:B op ] ]"]
+
+
+@pytest.mark.parametrize("kind", ["translation", "plain", "words", "published"])
+def test_what_a_model_reads_in_an_evaluation_does_not_depend_on_the_references(tmp_path: Path, kind: str) -> None:
+    given: dict[str, Any] = {"kind": "translation" if kind == "translation" else "parsing", "max_source_tokens": 8}
+    given |= {"form": "plain"} if kind == "plain" else {}
+    given |= {"segmentation": kind} if kind in ("words", "published") else {}
+    encoder = WordEncoder(" ".join([*UTTERANCES, "7 pm ssaged 80 ' s st op 's"]))
+    rules = Rules(unknown_token="keep", unpointable="skip")
+    reading = ReadingRules(Task(**given), rules, encoder, split="eval")
+
+    def read(references: list[str], name: str) -> TokenSet:
+        path = tmp_path / f"{name}.tsv"
+        path.write_text("".join(f"{row[0]}\t{row[1]}\n" for row in zip(UTTERANCES, references, strict=True)))
+        return load_token_set(prepare_token_set([Source(path=str(path))], reading=reading, cache_dir=tmp_path))
+
+    def sources(tokens: TokenSet) -> list[list[int]]:
+        return [tokens.source(row).tolist() for row in range(tokens.num_rows)]
+
+    own, others = read(PARSES, "own"), read(["[IN:A ]"] * len(PARSES), "others")
+    assert (sources(own) == sources(others)) == (kind != "published")
+    if kind == "published":
+        assert own.typed is not None
+        assert others.typed is not None
+        assert sources(own.typed) == sources(others.typed)
+        assert (own.report["cut_by_reference"], others.report["cut_by_reference"]) == (4, 0)

@@ -60,6 +60,7 @@ class Tokens:
     num_rows: int = field(init=False)
     source_lengths: npt.NDArray[np.int32] = field(init=False)
     target_lengths: npt.NDArray[np.int32] = field(init=False)
+    typed: None = None
 
     def __post_init__(self) -> None:
         self.num_rows = len(self.sources)

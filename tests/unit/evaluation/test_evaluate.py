@@ -285,3 +285,16 @@ def test_the_files_of_a_real_evaluation_reproduce_its_scores(tmp_path: Path) -> 
     assert record["signatures"] == result.scores.signatures
     assert record["warnings"] == list(result.scores.warnings)
     assert (record["step"], record["num_rows"], record["hypotheses"]) == (1200, 12, "hypotheses/step-00001200")
+
+
+@pytest.mark.parametrize("family", ["m2m100", "t5"])
+def test_hypotheses_do_not_depend_on_the_references(family: str) -> None:
+    tokens = build_tokens(["en", "ko", "en"] if family == "m2m100" else [None] * 3)
+    others = build_tokens(["en", "ko", "en"] if family == "m2m100" else [None] * 3, seed=1)
+    model, config = build_model(family), build_config(max_new_tokens=20)
+    found = run_evaluation(model, tokens, config=config)
+    tokens.targets, tokens.target_lengths, tokens.examples = others.targets, others.target_lengths, others.examples
+    again = run_evaluation(model, tokens, config=config)
+    assert found.texts.references != again.texts.references
+    assert found.texts.hypotheses == again.texts.hypotheses
+    assert len(set(found.texts.hypotheses)) == 3

@@ -13,6 +13,8 @@ from transformers import PreTrainedModel
 from dstrain.config.schema import RunConfig
 from dstrain.data.collate import collate
 from dstrain.data.encoding import ReadingRules
+from dstrain.data.examples import build_examples
+from dstrain.data.sources import Row
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.evaluation.generate import Cap, build_generation_config, read_sequence
@@ -21,7 +23,7 @@ from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.tasks.parsing import task_tokens, to_pointer
+from dstrain.tasks.parsing import task_tokens
 from tests.unit.evaluation.evaluation_cases import run_evaluation
 
 CODES = {"m2m100": ("ko", "en"), "nllb": ("kor_Hang", "eng_Latn"), "mbart": ("ko_KR", "en_XX")}
@@ -81,7 +83,9 @@ def build_case(folder: Path, *, family: str, rows: list[tuple[str, str]], task: 
     assert scratch is not None
     added = []
     if task["kind"] == "parsing":
-        added = task_tokens(to_pointer(source, parse=target).target for source, target in rows)
+        read = [Row(source, target, None, None, None, "eval.tsv:1") for source, target in rows]
+        examples = build_examples(read, task=config.task, rules=config.data.rules, on_bad=print)
+        added = task_tokens(example.target for example in examples)
     texts = [text for row in rows for text in row]
     train_tokenizer(scratch, texts=texts, languages=languages, task_tokens=added, folder=folder / "tokenizer")
     tokenizer = load_tokenizer(str(folder / "tokenizer"), added_tokens=added)
@@ -173,18 +177,22 @@ def test_a_translation_model_that_learned_its_rows_reaches_bleu_100(tmp_path: Pa
     assert result.scores.warnings == ()
 
 
-@pytest.mark.parametrize("form", ["pointer", "plain"])
+@pytest.mark.parametrize("form", ["words", "published", "plain"])
 def test_a_parser_that_learned_its_rows_matches_every_one_exactly(tmp_path: Path, form: str) -> None:
-    task = {"kind": "parsing", "form": form, "source_prefix": "parse: "}
+    task = {"kind": "parsing", "form": "plain", "source_prefix": "parse: "}
+    if form != "plain":
+        task |= {"form": "pointer", "segmentation": form}
     case = build_case(tmp_path, family="t5", rows=PARSES, task=task)
     before = case.evaluate()
     assert before.scores.scores["exact_match"] == before.scores.scores["exact_match_tokens"] == 0
     learn(case)
     result = case.evaluate(world_size=2)
-    matches = ["exact_match", "exact_match_tokens", "valid_brackets"] + ["exact_match_parse"] * (form == "pointer")
+    matches = ["exact_match", "exact_match_tokens", "valid_brackets"] + ["exact_match_parse"] * (form != "plain")
+    matches += ["exact_match_typed"] * (form == "published")  # the references cut no row of these
     assert {name: result.scores.scores[name] for name in matches} == dict.fromkeys(matches, 1.0)
     assert result.scores.scores["exact_match_disagreements"] == result.scores.scores["hit_cap_rate"] == 0
-    assert ("exact_match_parse" in result.scores.scores) == (form == "pointer")
+    assert ("exact_match_parse" in result.scores.scores) == (form != "plain")
+    assert ("exact_match_typed" in result.scores.scores) == (form == "published")
     # T5 starts with padding, which is not counted
     assert result.scores.scores["gen_len"] == case.tokens.target_lengths.mean()
     assert result.texts.references[5] == "[IN:GET_WEATHER ]"

@@ -49,6 +49,24 @@ def test_a_translation_is_compared_with_the_text_in_the_data_and_a_parse_with_it
     assert [row.reference for row in read(tokens, hypotheses, task=PLAIN_PARSING)] == [decoded]
 
 
+def test_other_white_space_inside_a_quoted_string_is_another_parse_in_the_plain_form() -> None:
+    class QueryTokenizer(WordTokenizer):
+        def decode(self, ids: list[int]) -> str:  # like most: white space is single
+            return {5: "n = 'A B'", 6: "n = 'A  B'", 7: "n  = 'A  B'"}[ids[0]]
+
+    tokens = build_tokens([None] * 3)
+    tokens.targets = [[5, END]] * 3
+    tokens.examples = [replace(example, target="n = 'A  B'", raw_target="n = 'A  B'") for example in tokens.examples]
+    given: dict[str, Any] = {"tokens": tokens, "tokenizer": QueryTokenizer(), "task": PLAIN_PARSING}
+    rows = read_rows([Hypothesis(row, (5 + row, END), 2, False) for row in range(3)], **given)
+    assert [row.text for row in rows] == ["n = 'A B'", "n = 'A  B'", "n = 'A  B'"]
+    assert [row.reference for row in rows] == ["n = 'A  B'"] * 3
+    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING)}
+    assert scores["exact_match"] == pytest.approx(2 / 3)
+    (warning,) = find_warnings(rows, cap=CAP, **given)
+    assert warning.startswith("the tokenizer does not reproduce 3 of 3 references; the first, eval.tsv:1:")
+
+
 @pytest.mark.parametrize(
     ("languages", "tokenizer"), [(["en"], "13a"), (["zh", "zh"], "zh"), (["en", "zh"], "13a"), (["en", "en"], "13a")]
 )

@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,21 @@ def test_the_headline_names_its_step_the_reason_for_it_and_the_last_evaluation()
     assert "All 2,235 rows of the evaluation set were scored." in card
     assert "The folder `best/` holds these weights." in card
     assert "The last evaluation, at step 3,000, has Loss 0.1505, Exact Match 0.5512." in card
+
+
+def test_the_score_on_utterances_as_typed_stands_beside_scores_on_utterances_cut_by_their_references() -> None:
+    task = parsing_config().task.model_copy(update={"segmentation": "published"})
+    data = {"eval": {"rows": 2235, "cut_by_reference": 726}}
+    row = parsing_row(3000, exact_match=0.614, loss=0.1)
+    rows: list[Row] = [EventRow("start", 0), replace(row, scores=row.scores | {"exact_match_typed": 0.441})]
+    card = build_card(build_record(parsing_config(task=task), info=run_info(data=data), rows=rows))
+    assert "- Exact Match Typed: 0.4410\n" in card.split("These are the scores")[0]
+    assert "**For these scores 726 of the evaluation utterances were cut at the words of their reference parses" in card
+    assert "On all utterances as users type them, 44.1 % of the parses are exact (Exact Match Typed)." in card
+    earlier = build_card(parsing_record(parsing_config(task=task)))
+    assert "some evaluation utterances were cut" in earlier
+    assert "were not scored by the version that made this evaluation" in earlier
+    assert "reference parses" not in build_card(parsing_record())
 
 
 def test_a_headline_chosen_by_loss_says_where_the_score_was_higher() -> None:

@@ -12,6 +12,8 @@ from dstrain.tasks.parsing import (
     from_pointer,
     is_valid_parse,
     respace,
+    respace_plain,
+    restore_strings,
     task_tokens,
     to_pointer,
 )
@@ -195,3 +197,28 @@ def test_respacing_twice_changes_nothing_and_no_text_breaks_the_readers(text: st
     assert respace(once) == once
     assert is_valid_parse(text) == is_valid_parse(once)
     from_pointer(text, source="a b")
+
+
+@pytest.mark.parametrize(
+    ("text", "spaced"),
+    [
+        ("SELECT  x\n FROM t WHERE n = 'A  B' ", "SELECT x FROM t WHERE n = 'A  B'"),
+        ("a='A  B'  and b=\"C\t D\"", "a='A  B' and b=\"C\t D\""),
+        ("n = 'it''s  A'  AND m = N'B  C'", "n = 'it''s  A' AND m = N'B  C'"),
+        ("n LIKE'A  B'  OR m=''", "n LIKE'A  B' OR m=''"),
+        (r'print( "a \"  b" ,  `c  d` )', r'print( "a \"  b" , `c  d` )'),
+        ("it's  Tom's  dog", "it's Tom's dog"),
+        ("n = 'never  closed", "n = 'never closed"),
+        ("[IN:A[SL:B mom 's  ][SL:C Tom 's  ]]", "[IN:A [SL:B mom 's ] [SL:C Tom 's ] ]"),
+        ('[IN:A[SL:B "A  B" ] ]', '[IN:A [SL:B "A  B" ] ]'),
+    ],
+)
+def test_white_space_inside_quoted_strings_of_a_plain_form_stays(text: str, spaced: str) -> None:
+    assert respace_plain(text) == spaced
+    assert respace_plain(spaced) == spaced
+
+
+def test_the_quoted_strings_of_a_reference_are_those_in_the_data() -> None:
+    assert restore_strings("n = 'A B' AND m = ''", parse="n='A  B' AND m=''") == "n = 'A  B' AND m = ''"
+    assert restore_strings("n = 'A B'", parse="n = 'A\r\nB'") == r"n = 'A\nB'"
+    assert restore_strings("n = A B", parse="n = 'A  B'") == "n = A B"
