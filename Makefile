@@ -14,7 +14,7 @@ RESULTS := tests/benchmarks/results
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest torture check check-gpu bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture check check-gpu bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -32,6 +32,10 @@ test: test-environment
 # the tests with the lowest versions that pyproject.toml admits; downloads several GB where torch has CUDA builds only
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+# an exported model of every family, read by transformers 4 too
+test-exports: test-environment .venv-exports/installed
+	$(BIN)/python -m pytest tests/exports $(ARGS)
 
 # on a real Slurm of two nodes that are namespaces of this machine; needs root on Debian or Ubuntu; minutes
 test-slurm: test-environment
@@ -96,5 +100,11 @@ $(VENV)/installed-test: $(VENV)/installed
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard]'
 	@touch $@
 
+.venv-exports/installed:
+	$(PYTHON) -m venv .venv-exports
+	.venv-exports/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
+	.venv-exports/bin/python -m pip --disable-pip-version-check install --quiet transformers==4.57.1 sentencepiece==0.2.3 protobuf==7.36.2
+	@touch $@
+
 clean:
-	rm -rf $(VENV) .venv-lowest runs
+	rm -rf $(VENV) .venv-lowest .venv-exports runs

@@ -24,7 +24,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "data": frozenset({"config", "run_folder", "tasks"}),
     "models": frozenset({"config", "run_folder"}),
     "attempt": frozenset({"config", "cluster", "run_folder"}),
-    "reporting": frozenset({"config", "run_folder"}),
+    "reporting": frozenset({"config", "run_folder", "tasks"}),
     "engine": frozenset({"config", "cluster", "data", "models"}),
     "evaluation": frozenset({"config", "cluster", "run_folder", "data", "models", "tasks"}),
     "checkpoint": frozenset({"config", "cluster", "run_folder", "engine"}),

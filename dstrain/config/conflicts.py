@@ -12,6 +12,8 @@ T5_ARCHITECTURES = ("t5", "mt5", "umt5")
 """Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
 
 _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
+NO_LANGUAGES = ("marian", "t5", "mt5")
+"""Architectures without language tokens: only the text of a source can tell them the target language."""
 
 
 def evaluation_conflicts(
@@ -50,6 +52,30 @@ def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict
             if getattr(task, key) is None:
                 keys = (f"task.{key}", "model.scratch.architecture", "task.kind")
                 yield keys, f"is needed by architecture `{architecture}`"
+    if (architecture or _named_architecture(model.name or "")) in NO_LANGUAGES:
+        yield from language_conflicts(task, data=data)
+
+
+def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
+    """A target language that a model without language tokens cannot tell from another: both have the same prefix."""
+    if task.kind != "translation":
+        return
+    first: dict[str, tuple[str, str]] = {}
+    for side, sources in (("train", data.train), ("eval", data.eval)):
+        for number, source in enumerate(sources):
+            prefix = task.source_prefix if source.source_prefix is None else source.source_prefix
+            language = source.target_language or task.target_language
+            if language is None:
+                continue
+            key = f"data.{side}.{number}"
+            other, place = first.setdefault(prefix, (language, key))
+            if other != language:
+                message = (
+                    f"Marian, T5 and mT5 have no language tokens, and nothing else in the text tells `{language}` from the "
+                    f"`{other}` of {place}: give each of both a source_prefix of its own, such as `>>{language}<< ` for "
+                    f"Marian; found {prefix!r} for both"
+                )
+                yield (f"{key}.target_language", f"{key}.source_prefix", "task.target_language"), message
 
 
 def path_conflicts(paths: Mapping[str, str | None]) -> Iterator[Conflict]:

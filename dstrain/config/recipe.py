@@ -136,6 +136,9 @@ class Source(Section):
     """Overrides `task.source_language` for these rows."""
     target_language: str | None = None
     """Overrides `task.target_language` for these rows."""
+    source_prefix: str | None = None
+    """Overrides `task.source_prefix` for these rows. For Marian, T5 and mT5 it is what tells a model the target language,
+    such as `>>fra<< ` or `translate English to French: `."""
     repeat: PositiveInt = 1
     """Times that these rows occur per epoch: their mixing weight against the other sources."""
     max_rows: PositiveInt | None = None

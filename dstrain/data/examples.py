@@ -8,6 +8,7 @@ from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.sources import Row
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
+from dstrain.tasks.translation import choose_prefix
 from dstrain.tasks.words import point_words
 
 
@@ -16,7 +17,7 @@ class Example:
     """One row as the model sees it.
 
     source and target are what the tokenizer reads, with the prefix and in the task's form; raw_source and raw_target are
-    the texts in the data. repeat is how often the row appears in an epoch.
+    the texts in the data. repeat is how often the row appears in an epoch. source begins with source_prefix.
     """
 
     source: str
@@ -31,6 +32,7 @@ class Example:
     eval_set: str | None = None
     other_targets: tuple[str, ...] = ()
     """Further references, as they are in the data."""
+    source_prefix: str = ""
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
@@ -40,8 +42,9 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
         if task.has_pointers:
             pair = _point(row, task=task, rules=rules, on_bad=on_bad)
         if pair is not None:
+            prefix = choose_prefix(task, prefix=row.source_prefix)
             yield Example(
-                source=task.source_prefix + pair.source,
+                source=prefix + pair.source,
                 target=pair.target,
                 raw_source=row.source,
                 raw_target=row.target,
@@ -52,6 +55,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 repeat=row.repeat,
                 eval_set=row.eval_set,
                 other_targets=row.other_targets,
+                source_prefix=prefix,
             )
 
 

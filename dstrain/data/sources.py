@@ -32,7 +32,7 @@ from dstrain.errors import UserError
 from dstrain.tasks.demo.rows import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
 
-NEWER = ("quoted", "name")
+NEWER = ("quoted", "name", "source_prefix")
 """Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
 
 
@@ -51,6 +51,8 @@ class Row:
     """Name of its evaluation set."""
     other_targets: tuple[str, ...] = ()
     """Further references of an evaluation row."""
+    source_prefix: str | None = None
+    """What the model reads before the source; None if that is the task's prefix."""
 
 
 def read_rows(
@@ -171,6 +173,7 @@ def _build_row(
         repeat=source.repeat,
         eval_set=source.name,
         other_targets=tuple(other_targets),
+        source_prefix=source.source_prefix,
     )
 
 

@@ -6,7 +6,7 @@ that a folder under its final name is always valid. Knows nothing of batches.
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import chain
@@ -139,8 +139,8 @@ def build_token_set(
         report = _build_report(writer, log=log) | counts.report() | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
-                f"data.{reading.split} has no usable row: {report['rows_read']} were read, "
-                f"skipped by reason: {report['skipped']}. Correct the data or its columns, or change data.rules"
+                f"data.{reading.split} has no usable row: {_describe_skipped(report)}. Correct the data or its columns, or "
+                "change data.rules"
             )
         _write_description(draft, report=report)
 
@@ -171,9 +171,9 @@ def _prepare_typed(folder: Path, *, reading: ReadingRules) -> None:
     typed = _typed_folder(folder)
     if typed.exists():
         return
-    prefix = reading.task.source_prefix
     examples = (
-        replace(example, source=prefix + as_typed(example.raw_source)) for example in load_token_set(folder).examples
+        replace(example, source=example.source_prefix + as_typed(example.raw_source))
+        for example in load_token_set(folder).examples
     )
     # every row of the other set must be here, under the same number
     rules = reading.rules.model_copy(update={"too_long": "truncate", "unknown_token": "keep"})
@@ -261,6 +261,14 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
         "target_tokens": writer.target.num_tokens,
         "fingerprint": writer.fingerprint(),
     }
+
+
+def _describe_skipped(report: Mapping[str, Any]) -> str:
+    num_read = report["rows_read"]
+    if num_read == 0:
+        return "it is empty"
+    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in report["skipped"].items())
+    return f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read, skipped: {reasons}"
 
 
 def _write_description(folder: Path, *, report: dict[str, Any]) -> None:

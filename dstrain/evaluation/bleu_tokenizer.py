@@ -117,7 +117,7 @@ def choose_tokenizer(references: Mapping[str | None, Sequence[str]], *, pinned: 
     return Choice(name, tuple(warnings))
 
 
-def check_tokenizer(name: str) -> None:
+def check_bleu_tokenizer(name: str) -> None:
     """Build a tokenizer that a recipe names, which may download its model. Raises UserError if it is not installed."""
     if name in EXTRAS and _installed(name) != name:
         raise UserError(f"evaluation.bleu_tokenizer `{name}` is not installed: {_way_in(name)}, or set it to null")

@@ -132,7 +132,9 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | N
             [row.closest[0] for row in rows],
             hypothesis_ids=[row.content_ids for row in rows],
             reference_ids=[row.closest[1] for row in rows],
-            sources=[row.example.source.removeprefix(task.source_prefix) for row in rows] if is_pointer else None,
+            sources=[row.example.source.removeprefix(row.example.source_prefix) for row in rows]
+            if is_pointer
+            else None,
             parses=[row.example.raw_target for row in rows] if is_pointer else None,
         )
         matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]

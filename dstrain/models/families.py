@@ -166,6 +166,11 @@ def output_head(model: PreTrainedModel) -> nn.Module:
     return head
 
 
+def is_head_tied(model: PreTrainedModel) -> bool:
+    """Whether the head shares its weights with the embeddings, whatever the config says."""
+    return output_head(model).weight is model.get_input_embeddings().weight
+
+
 def hidden_scale(model: PreTrainedModel) -> float:
     """The factor on hidden states before the head: hidden ** -0.5 for T5 1.0 with its tied head, else 1.
 

@@ -14,7 +14,14 @@ from transformers.utils import logging as transformers_logging
 
 from dstrain.config.recipe import Model
 from dstrain.errors import UserError
-from dstrain.models.families import family_of, output_head, reset_generation_config, set_dropout, set_layerdrop
+from dstrain.models.families import (
+    family_of,
+    hidden_scale,
+    is_head_tied,
+    reset_generation_config,
+    set_dropout,
+    set_layerdrop,
+)
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.layout import EXPORTED_STEP
@@ -48,6 +55,9 @@ def load_model(
         )
     assert section.name is not None  # the schema requires exactly one of name and scratch
     config = load_config(section.name, revision=section.revision)
+    # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
+    # embeddings of encoder and decoder tied, and a head of its own stays its own
+    config.tie_word_embeddings = True
     for sentence in set_layerdrop(config, layerdrop=section.layerdrop):
         report(sentence)
     if section.dropout is not None:
@@ -58,6 +68,8 @@ def load_model(
         model = _read_weights(section.name, revision=section.revision, config=config)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
     is_export = (Path(section.name) / EXPORTED_STEP).is_file()
+    for sentence in _describe_head(model, section=section, is_export=is_export):
+        report(sentence)
     for sentence in reset_generation_config(model, is_export=is_export):
         report(sentence)
     return model
@@ -79,11 +91,10 @@ def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[
     num_before = model.get_input_embeddings().weight.shape[0]
     if num_rows <= num_before:
         return
-    untied_head = output_head(model).weight is not model.get_input_embeddings().weight
     tied_in_config = model.config.tie_word_embeddings
     # transformers ties head and embeddings if the config says so, and makes the configs of T5 and mT5 always say so.
     # Resizing would then overwrite the trained, untied heads of T5 1.1 and mT5 with the input embeddings.
-    model.config.tie_word_embeddings = tied_in_config and not untied_head
+    model.config.tie_word_embeddings = tied_in_config and is_head_tied(model)
     model.resize_token_embeddings(num_rows)
     model.config.tie_word_embeddings = tied_in_config
     report(f"the embeddings grow from {num_before} to {num_rows} rows for added tokens")
@@ -107,6 +118,25 @@ def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) 
         )
     loaded: PreTrainedModel = model
     return loaded
+
+
+def _describe_head(model: PreTrainedModel, *, section: Model, is_export: bool) -> list[str]:
+    """A sentence if the head is not what the stored config says."""
+    stored, _ = PreTrainedConfig.get_config_dict(section.name, revision=section.revision)
+    said, tied = stored.get("tie_word_embeddings", True), is_head_tied(model)
+    if tied == said or (tied and is_export):  # an export may say false so that transformers 4 reads it
+        return []
+    if tied:
+        return [
+            "the model's config says that the output head is its own, but it equals the embeddings or is missing: it is "
+            "trained tied to them"
+        ]
+    # transformers 4 scales where the config says tied
+    remark = "; transformers 4 will not scale the logits of an export" if hidden_scale(model) != 1.0 else ""
+    return [
+        "the model's config says that the output head is tied to the embeddings, but it is its own: it is trained "
+        f"so{remark}"
+    ]
 
 
 def quiet_transformers() -> None:

@@ -1,7 +1,10 @@
-"""Writes a trained model as an ordinary Hugging Face folder, and checks it by loading it again."""
+"""Writes a trained model as an ordinary Hugging Face folder, and checks it by loading it again.
+
+The folder is written so that transformers 4 (4.57) and 5 read the same model from it; `make test-exports` proves it.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from dstrain.models.families import hidden_scale, is_head_tied
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
@@ -31,11 +35,43 @@ def export_model(
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
         before, model.generation_config = model.generation_config, config
         try:
-            model.save_pretrained(draft)  # type: ignore[operator]
+            _save_weights(model, folder=draft)
         finally:
             model.generation_config = before
         tokenizer.tokenizer.save_pretrained(draft)
+        _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
+
+
+def _save_weights(model: Any, *, folder: Path) -> None:
+    """Write weights and configs; the head as its own where transformers 4 would otherwise compute other logits.
+
+    transformers 4 takes `tie_word_embeddings` at its word: it overwrites a head that is not tied, and scales the hidden states
+    of T5 and mT5 exactly where it is. transformers 5 looks at the tensors, but with `false` it does not tie the embeddings of
+    encoder and decoder either. So with `false` every tensor is written, equal ones too.
+    """
+    is_t5 = model.config.model_type in ("t5", "mt5")
+    if is_head_tied(model) and not (is_t5 and hidden_scale(model) == 1.0):
+        model.save_pretrained(folder)
+        return
+    own: dict[int, torch.Tensor] = {}
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        # a copy of what is in the file already, since transformers leaves out tensors that share memory
+        weights[name] = tensor.clone() if tensor.data_ptr() in own else own.setdefault(tensor.data_ptr(), tensor)
+    model.save_pretrained(folder, state_dict=weights)
+    _edit_json(folder / "config.json", lambda config: {**config, "tie_word_embeddings": False})
+
+
+def _name_special_tokens(config: dict[str, Any]) -> dict[str, Any]:
+    """Additional special tokens under the name that transformers 4 knows and 5 still reads."""
+    key = "extra_special_tokens"
+    return {"additional_special_tokens" if name == key else name: value for name, value in config.items()}
+
+
+def _edit_json(file: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    content = edit(json.loads(file.read_text(encoding="utf-8")))
+    file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def _fresh_copy(model: nn.Module) -> Any:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,8 +65,8 @@ class Seq2SeqTokenizer:
         if not self.languages:
             return None
         if code not in self.languages:
-            name = type(self.tokenizer).__name__
-            raise UserError(f"language `{code}` is not a code of {name}; use for example {self._examples(code)}")
+            owner = type(self.tokenizer).__name__
+            raise UserError(describe_unknown_language(code, known=self.languages, owner=owner))
         return self.languages[code]
 
     def encode(
@@ -144,12 +144,15 @@ class Seq2SeqTokenizer:
             setattr(self.tokenizer, key, code)
             self.tokenizer.init_kwargs[key] = code
 
-    def _examples(self, code: str | None) -> str:
-        codes = list(self.languages)
-        prefix = (code or "")[:2].lower()
-        near = [c for c in codes if prefix and c.lower().startswith(prefix)]
-        near += difflib.get_close_matches(code or "", codes, n=3)
-        return ", ".join(f"`{c}`" for c in dict.fromkeys([*near[:5], *codes[:3]]))
+
+def describe_unknown_language(code: str | None, *, known: Collection[str], owner: str) -> str:
+    """What is wrong with a language code that is not among those `known`, and which ones may be meant."""
+    codes = list(known)
+    prefix = (code or "")[:2].lower()
+    near = [c for c in codes if prefix and c.lower().startswith(prefix)]
+    near += difflib.get_close_matches(code or "", codes, n=3)
+    examples = ", ".join(f"`{c}`" for c in dict.fromkeys([*near[:5], *codes[:3]]))
+    return f"language `{code}` is not a code of {owner}; use for example {examples}"
 
 
 def load_tokenizer(

@@ -39,6 +39,7 @@ from dstrain.reporting.results import (
     explain_headline,
     headline_row,
 )
+from dstrain.reporting.usage import build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import NAMES, RunFolder
 from dstrain.run_folder.record import RunRecord, load_record
@@ -84,6 +85,8 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "headline": build_headline(record),
         "headline_reason": explain_headline(record),
         "description": describe_model(record),
+        "usage": build_usage(record),
+        "usage_notes": explain_usage(record),
         "limitations": describe_limits(record),
         "sources": build_sources_table(config),
         "data_counts": build_counts_table(record),

@@ -45,10 +45,14 @@ def code(text: str) -> Markdown:
 
 
 def code_block(text: str, *, language: str) -> Markdown:
-    """`text` as a fenced block, in a fence longer than any run of backticks in it."""
-    lines = [one_line(line) for line in text.splitlines()]
+    """`text` as a fenced block, in a fence longer than any run of backticks in it; white space in a line is collapsed."""
+    return program("\n".join(one_line(line) for line in text.splitlines()), language=language)
+
+
+def program(text: str, *, language: str) -> Markdown:
+    """`text` as a fenced block, as it is; foreign text in it must be quoted for that language already."""
     fence = "`" * max(3, _longest_run_of_backticks(text) + 1)
-    return Markdown("\n".join([f"{fence}{language}", *lines, fence]))
+    return Markdown("\n".join([f"{fence}{language}", text, fence]))
 
 
 def join(parts: Iterable[object], *, separator: str) -> Markdown:

@@ -18,6 +18,9 @@ from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
 
 METRICS = {"translation": ["bleu", "chrf"], "parsing": ["exact_match"]}
+TASKS = {"translation": "translation", "parsing": "text-generation"}
+"""The Hub's task of each kind. It files its former `text2text-generation` under `text-generation`; transformers 5 has no
+pipeline for either, so that the card shows code."""
 LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}
 """Names of scores on the card, where the name is not the key in title case."""
 
@@ -40,7 +43,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
         metrics=METRICS[config.task.kind],
         base_model=hub_model(record),
-        pipeline_tag="translation" if config.task.kind == "translation" else None,
+        pipeline_tag=TASKS[config.task.kind],
         model_name=config.name,
         eval_results=build_results(record, headline=headline) if headline else None,
     )
@@ -52,7 +55,7 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
     only = sources[0] if len(sources) == 1 and sources[0].hub else None
     return [
         EvalResult(
-            task_type="translation" if record.config.task.kind == "translation" else "text2text-generation",
+            task_type=TASKS[record.config.task.kind],
             task_name=record.config.task.kind.capitalize(),
             dataset_type=one_line(only.hub or "") if only else "local",
             dataset_name=dataset_name(sources),

@@ -15,6 +15,7 @@ from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
 from dstrain.checkpoint.store import checkpoint_dirs
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.conflicts import NO_LANGUAGES, language_conflicts
 from dstrain.config.load import recipe_hash
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
@@ -24,7 +25,7 @@ from dstrain.engine.engine import Engine
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers
-from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, max_positions
+from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, family_of, max_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.run.info import list_versions
@@ -94,6 +95,9 @@ def check_model(config: RunConfig) -> None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
         check_limits(config.task, positions=max_positions(model_config))
+        if family_of(model_config) in NO_LANGUAGES:
+            for (key, *_), message in language_conflicts(config.task, data=config.data):
+                raise UserError(f"{key}: {message}")
 
 
 def _check_references(prepared: Prepared, *, positions: int | None) -> None:

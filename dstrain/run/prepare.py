@@ -28,11 +28,12 @@ from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
-from dstrain.evaluation.bleu_tokenizer import check_tokenizer
+from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
+from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
 from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tasks.parsing import task_tokens
@@ -82,9 +83,11 @@ def prepare(config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None) 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
     """The folder of the token set of the evaluation rows, made if it is not in the cache.
 
-    Raises UserError if the rows or the tokenizer for BLEU cannot be used.
+    Raises UserError if the rows or the tokenizer for BLEU cannot be used, or if the tokenizer lacks a language or a prefix of
+    the recipe.
     """
     _check_bleu_tokenizer(config)
+    check_tokenizer(config, tokenizer=tokenizer)
     return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
@@ -124,7 +127,7 @@ def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
 
 def _check_bleu_tokenizer(config: RunConfig) -> None:
     if config.evaluation.bleu_tokenizer is not None:
-        check_tokenizer(config.evaluation.bleu_tokenizer)
+        check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
 
 
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str]:
@@ -166,19 +169,23 @@ def _check_best_set(config: RunConfig, *, tokens: TokenSet) -> None:
 
 def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
     """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
-    added = _task_tokens(config) if config.task.kind == "parsing" else []
+    check_scratch_languages(config)
+    added = [*(_task_tokens(config) if config.task.kind == "parsing" else []), *marian_codes(config)]
     trained = None if config.model.scratch is None else _train_once(config, config.model.scratch, added=added)
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp"), keep_same=True) as draft:
         if trained is None:
             _save_pretrained(config, added=added, folder=draft)
         else:
             shutil.copytree(trained, draft, dirs_exist_ok=True)
-    return load_tokenizer(str(folder))
+    tokenizer = load_tokenizer(str(folder))
+    check_tokenizer(config, tokenizer=tokenizer)
+    return tokenizer
 
 
 def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:
     assert config.model.name is not None
     tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
+    check_tokenizer(config, tokenizer=tokenizer)  # before its default languages are set
     languages = _languages(config)
     first, last = (languages[0], languages[-1]) if languages else (None, None)
     tokenizer.save(folder, source_language=first, target_language=last)

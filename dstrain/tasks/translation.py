@@ -1,4 +1,4 @@
-"""Chooses the languages of a row. Does not know language codes: the tokenizer checks them."""
+"""Chooses the languages and the prefix of a row. Does not know language codes: the tokenizer checks them."""
 
 from dataclasses import dataclass
 
@@ -16,3 +16,8 @@ class Languages:
 def choose_languages(task: Task, *, source: str | None, target: str | None) -> Languages:
     """Languages of a row: for each side the row's own if it has one, otherwise the task's."""
     return Languages(source=source or task.source_language, target=target or task.target_language)
+
+
+def choose_prefix(task: Task, *, prefix: str | None) -> str:
+    """The text before the sources of a row: the row's own if it has one, which may be empty, otherwise the task's."""
+    return task.source_prefix if prefix is None else prefix

@@ -92,3 +92,24 @@ def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_sev
 def test_training_rows_have_no_set(good: Path) -> None:
     (line,) = faults(good, "data.train=[{demo: translation, name: flores}]")
     assert "training rows are not scored" in line
+
+
+@pytest.mark.parametrize(
+    "model", ["model.scratch.architecture=marian", "model.scratch.architecture=mt5", "model.name=t5-base"]
+)
+def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_without_one(good: Path, model: str) -> None:
+    origin = [] if model.startswith("model.name") else ["model.name=null"]
+    task = ["task.source_language=en", "task.target_language=de"]
+    rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
+    (line,) = faults(good, *origin, model, *task, rows)
+    assert "data.train.1.target_language: Marian, T5 and mT5 have no language tokens" in line
+    assert "tells `fr` from the `de` of data.train.0: give each of both a source_prefix of its own" in line
+    told = "data.train=[{demo: translation}, {demo: translation, target_language: fr, source_prefix: 'to French: '}]"
+    load_config(str(good), overrides=[*origin, model, *task, told])
+    (line,) = faults(good, *origin, model, *task, "data.eval=[{demo: translation, target_language: fr}]")
+    assert "data.eval.0.target_language" in line  # rows that no training row has taught the model
+
+
+def test_language_tokens_tell_target_languages_apart(good: Path) -> None:
+    rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
+    load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "task.target_language=de", rows])

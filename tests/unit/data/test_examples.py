@@ -48,6 +48,7 @@ def test_the_pointer_form_stands_beside_the_words() -> None:
             group="group",
             where="a.tsv:1",
             repeat=2,
+            source_prefix="parse: ",
         )
     ]
 
@@ -58,6 +59,13 @@ def test_the_plain_form_and_translation_keep_the_words() -> None:
     translated, _ = _build(row, task=Task(kind="translation", source_prefix="translate: "))
     assert (plain[0].source, plain[0].target) == (row.source, row.target)
     assert (translated[0].source, translated[0].target) == ("translate: call Nicholas", row.target)
+
+
+def test_a_row_may_have_a_prefix_of_its_own() -> None:
+    rows = [replace(_row("yes", "oui"), source_prefix=prefix) for prefix in (None, ">>fra<< ", "")]
+    examples, _ = _build(*rows, task=Task(kind="translation", source_prefix="translate: "))
+    assert [example.source for example in examples] == ["translate: yes", ">>fra<< yes", "yes"]
+    assert all(example.source == example.source_prefix + "yes" for example in examples)
 
 
 @pytest.mark.parametrize("task", [TRANSLATION, PLAIN, PARSING], ids=["translation", "plain", "words"])

@@ -1,5 +1,6 @@
 """Sources: rows with their languages and places, and what the rules make of rows that cannot be used."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
-from dstrain.data.sources import Row, fingerprint_sources, read_rows
+from dstrain.data.sources import NEWER, Row, fingerprint_source, fingerprint_sources, read_rows
 from dstrain.tasks.demo.rows import demo_rows
 
 TRANSLATION = Task(kind="translation", source_language="ko", target_language="en")
@@ -58,11 +59,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_row_carries_languages_group_place_and_weight(tmp_path: Path) -> None:
     path = _write(tmp_path / "a.tsv", "하나\tone\tnumber\n")
     rows, _ = _read(
-        Source(path=path, group_column=2, repeat=3), Source(path=path, source_language="de", target_language="ko")
+        Source(path=path, group_column=2, repeat=3),
+        Source(path=path, source_language="de", target_language="ko", source_prefix=">>kor<< "),
     )
     assert rows == [
         Row("하나", "one", "ko", "en", "number", f"{path}:1", repeat=3),
-        Row("하나", "one", "de", "ko", None, f"{path}:1"),
+        Row("하나", "one", "de", "ko", None, f"{path}:1", source_prefix=">>kor<< "),
     ]
 
 
@@ -255,3 +257,14 @@ def test_a_list_of_targets_is_refused_in_training_rows(tmp_path: Path) -> None:
     source = Source(path=_write(tmp_path / "a.jsonl", '{"ko": "a", "en": ["b", "c"]}\n'), **NAMED)
     with pytest.raises(UnusableRowError, match=r"a\.jsonl:1: a list of 2 targets: a training row has one"):
         _read(source)
+
+
+def test_only_a_prefix_of_its_own_changes_the_fingerprint_of_a_source(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "1\t2\n")
+    plain, prefixed = (fingerprint_source(Source(path=path, source_prefix=prefix)) for prefix in (None, "to French: "))
+    assert plain != prefixed
+    content = [
+        [hashlib.sha256(b"1\t2\n").hexdigest()],
+        Source(path=path).model_dump(exclude={"path", "target_path", *NEWER}),
+    ]
+    assert plain == hashlib.sha256(json.dumps(content).encode()).hexdigest()  # that of checkpoints made before the key

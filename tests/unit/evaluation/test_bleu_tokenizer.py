@@ -7,7 +7,7 @@ from sacrebleu.metrics import BLEU
 
 from dstrain.config.recipe import Evaluation
 from dstrain.errors import UserError
-from dstrain.evaluation.bleu_tokenizer import TOKENIZERS, check_tokenizer, choose_tokenizer, find_writing
+from dstrain.evaluation.bleu_tokenizer import TOKENIZERS, check_bleu_tokenizer, choose_tokenizer, find_writing
 
 CHINESE = ["我喜欢吃炒饭和煎蛋", "今天真的很热"]
 JAPANESE = ["この猫はベッドで寝ています", "明日は海へ行きます", "東京都"]
@@ -152,10 +152,10 @@ def test_the_recipe_admits_the_names_of_sacrebleu_and_no_others() -> None:
 def test_a_tokenizer_that_is_not_installed_is_refused_with_the_way_to_install_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    check_tokenizer("char")
+    check_bleu_tokenizer("char")
     monkeypatch.setattr("dstrain.evaluation.bleu_tokenizer.find_spec", lambda module: None)
     with pytest.raises(UserError, match=r"evaluation.bleu_tokenizer `ja-mecab` is not installed: .*sacrebleu\[ja\]"):
-        check_tokenizer("ja-mecab")
+        check_bleu_tokenizer("ja-mecab")
 
 
 def test_a_tokenizer_whose_model_cannot_be_downloaded_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,4 +167,4 @@ def test_a_tokenizer_whose_model_cannot_be_downloaded_is_refused(monkeypatch: py
     with pytest.raises(
         UserError, match=r"evaluation.bleu_tokenizer `flores200` cannot be used \(OSError: no network\)"
     ):
-        check_tokenizer("flores200")
+        check_bleu_tokenizer("flores200")

@@ -85,6 +85,30 @@ def test_growing_keeps_an_untied_head_and_a_reload_keeps_it_too(tokenizer_folder
     assert torch.equal(exported.shared.weight, loaded.shared.weight)
 
 
+def test_a_head_of_its_own_beside_a_config_that_says_tied_is_said(tiny: Any, tmp_path: Path) -> None:
+    head = tiny.model.get_output_embeddings()
+    head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+    tiny.model.save_pretrained(tmp_path)
+    said: list[str] = []
+    load_model(Model(name=str(tmp_path)), tokenizer=tiny.tokenizer, seed=0, report=said.append)
+    (sentence,) = said
+    assert "says that the output head is tied to the embeddings, but it is its own" in sentence
+    assert ("transformers 4" in sentence) is (tiny.family == "t5")  # the one family that scales hidden states
+
+
+def test_a_head_that_the_config_calls_its_own_but_equals_the_embeddings_is_said(tiny: Any, tmp_path: Path) -> None:
+    tiny.model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tie_word_embeddings": False}))
+    said: list[str] = []
+    loaded = load_model(Model(name=str(tmp_path)), tokenizer=tiny.tokenizer, seed=0, report=said.append)
+    assert said == [
+        "the model's config says that the output head is its own, but it equals the embeddings or is missing: it is trained "
+        "tied to them"
+    ]
+    assert len(list(loaded.parameters())) == len(list(tiny.model.parameters()))
+
+
 def test_layerdrop_and_dropout_are_set_and_reported(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
     tokenizer = load_tokenizer(str(tokenizer_folder("m2m100")))
     build_scratch_model(tiny_scratch("m2m100"), tokenizer=tokenizer, seed=0, layerdrop=0.05).save_pretrained(tmp_path)

@@ -1,5 +1,6 @@
 """Exported models: complete or not replaced, loadable by the ordinary classes, and compared with the live model."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForSeq2SeqLM
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from dstrain.config.recipe import Model
 from dstrain.models import save
+from dstrain.models.families import is_head_tied
+from dstrain.models.load import load_model
 from dstrain.models.save import ExportError, check_export, export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import load_tokenizer
@@ -121,3 +125,34 @@ def test_an_interrupted_replacement_is_undone(tmp_path: Path) -> None:
     older.mkdir()  # if the replacement was complete, the older folder is only left over
     recover_folder(tmp_path / "best")
     assert read_exported_step(tmp_path / "best") == 3
+
+
+@pytest.mark.parametrize("has_own_head", [False, True])
+def test_the_config_says_tied_only_where_every_version_then_ties_and_scales_alike(
+    tiny: Tiny, tmp_path: Path, has_own_head: bool
+) -> None:
+    if has_own_head:
+        head = tiny.model.get_output_embeddings()
+        head.weight = nn.Parameter(torch.randn_like(head.weight))
+    export(tiny, tmp_path / "best")
+    said = json.loads((tmp_path / "best" / "config.json").read_text())["tie_word_embeddings"]
+    # transformers 4 would scale the hidden states of an mT5 whose config says tied; version 5 does not
+    assert said is not (has_own_head or tiny.family == "mt5")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best").state_dict()
+    assert all(torch.equal(tensor, plain[name]) for name, tensor in tiny.model.state_dict().items())
+
+    sentences: list[str] = []
+    section = Model(name=str(tmp_path / "best"))
+    trained = load_model(section, tokenizer=tiny.tokenizer, seed=0, report=sentences.append)
+    assert sentences == []
+    assert is_head_tied(trained) is not has_own_head
+    assert len(list(trained.parameters())) == len(list(tiny.model.parameters()))  # as many are shared as before
+
+
+def test_special_tokens_have_the_name_that_every_version_reads(tiny: Tiny, tmp_path: Path) -> None:
+    export(tiny, tmp_path / "best")
+    config = json.loads((tmp_path / "best" / "tokenizer_config.json").read_text())
+    assert "extra_special_tokens" not in config  # a list under this name ends transformers 4 with an AttributeError
+    again = AutoTokenizer.from_pretrained(tmp_path / "best")
+    assert again.all_special_tokens == tiny.tokenizer.tokenizer.all_special_tokens
+    assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint

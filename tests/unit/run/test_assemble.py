@@ -165,3 +165,11 @@ def test_fp16_that_the_device_or_the_model_cannot_train_is_refused_before_any_da
     with pytest.raises(UserError, match="fp16"):
         check_model(config)
     check_model(config.model_copy(update={"precision": "bf16"}))
+
+
+def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_before_any_data(tmp_path: Path) -> None:
+    T5Config(d_model=8, num_layers=1).save_pretrained(tmp_path / "model")
+    rows = [{"path": "de.tsv"}, {"path": "fr.tsv", "target_language": "fr"}]
+    changes = {"model": {"name": str(tmp_path / "model")}, "data__train": rows}
+    with pytest.raises(UserError, match=r"^data.train.1.target_language: Marian, T5 and mT5 have no language tokens"):
+        check_model(build_config(**changes))

@@ -3,7 +3,7 @@
 import pytest
 
 from dstrain.config.recipe import Task
-from dstrain.tasks.translation import Languages, choose_languages
+from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_a_row_overrides_the_task_on_each_side_by_itself(
 
 def test_families_without_language_codes_get_none() -> None:
     assert choose_languages(Task(kind="translation"), source=None, target=None) == Languages(None, None)
+
+
+@pytest.mark.parametrize(("own", "chosen"), [(None, "translate: "), (">>fra<< ", ">>fra<< "), ("", "")])
+def test_a_row_overrides_the_prefix_of_the_task(own: str | None, chosen: str) -> None:
+    assert choose_prefix(Task(kind="translation", source_prefix="translate: "), prefix=own) == chosen

@@ -1,0 +1,112 @@
+"""How to use a model: the code on its card, and what it needs. Pure functions of a RunRecord; a test runs the code as printed."""
+
+from dstrain.config.recipe import Task
+from dstrain.reporting.markdown import Markdown, code, join, phrase, program
+from dstrain.run_folder.layout import BEST, FINAL
+from dstrain.run_folder.record import RunRecord
+from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
+
+LOADING = """\
+tokenizer = AutoTokenizer.from_pretrained({folder!r})
+model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})
+"""
+GENERATION = """\
+inputs = tokenizer({sources}, padding=True, return_tensors="pt")
+hypotheses = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+found = tokenizer.batch_decode(hypotheses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+"""
+TRANSLATION = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+{LOADING}
+texts = ["the text to translate"]
+{GENERATION}print(found)"""
+POINTER = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+{{imports}}
+
+{LOADING}
+utterances = ["set an alarm for 7 am"]
+texts = [{{cut}} for utterance in utterances]
+{GENERATION}print([from_pointer(parse, source=text) for parse, text in zip(found, texts)])"""
+PLAIN = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from dstrain.tasks.parsing import respace_plain
+
+{LOADING}
+texts = ["set an alarm for 7 am"]
+{GENERATION}print([respace_plain(parse) for parse in found])"""
+
+NEEDS_VERSION_5 = "transformers 4 will not scale"
+"""In the warning about a head that only transformers 5 reads as it was trained."""
+
+
+def build_usage(record: RunRecord) -> Markdown | None:
+    """The code that loads the exported model and generates; None if there is no model yet."""
+    folder = _folder(record)
+    if folder is None:
+        return None
+    task = record.config.task
+    prefix = choose_prefix(task, prefix=record.config.data.train[0].source_prefix)
+    sources = f"[{prefix!r} + text for text in texts]" if prefix else "texts"
+    return program(_template(task).format(folder=folder, sources=sources, **_cutting(task)), language="python")
+
+
+def explain_usage(record: RunRecord) -> list[Markdown]:
+    """Sentences before the code: what it needs, and how other languages are chosen."""
+    folder, task = _folder(record), record.config.task
+    if folder is None:
+        return [Markdown("No model has been exported yet.")]
+    needed = "5" if any(NEEDS_VERSION_5 in warning for warning in record.info.warnings) else "4.57 or 5"
+    needs = Markdown(", and dstrain, which restores the parse" if task.kind == "parsing" else "")
+    template = "The folder {} is read by transformers {}. The code needs sentencepiece too{}. Beside this card:"
+    return [*_explain_languages(record), phrase(template, code(f"{folder}/"), needed, needs)]
+
+
+def _folder(record: RunRecord) -> str | None:
+    return next((name for name in (BEST, FINAL) if name in record.exports), None)
+
+
+def _template(task: Task) -> str:
+    if task.kind == "translation":
+        return TRANSLATION
+    return POINTER if task.has_pointers else PLAIN
+
+
+def _cutting(task: Task) -> dict[str, str]:
+    """How an utterance becomes the text whose words the pointers count."""
+    if task.segmentation == "published":  # a new utterance has no parse to cut it by
+        return {"imports": "from dstrain.tasks.parsing import as_typed, from_pointer", "cut": "as_typed(utterance)"}
+    imports = "from dstrain.tasks.parsing import from_pointer\nfrom dstrain.tasks.words import cut_words"
+    return {"imports": imports, "cut": '" ".join(cut_words(utterance))'}
+
+
+def _explain_languages(record: RunRecord) -> list[Markdown]:
+    task, sources = record.config.task, record.config.data.train
+    if task.kind != "translation":
+        return []
+    pairs: dict[Languages, str] = {}
+    for source in sources:
+        languages = choose_languages(task, source=source.source_language, target=source.target_language)
+        pairs.setdefault(languages, choose_prefix(task, prefix=source.source_prefix))
+    if len(pairs) == 1:
+        return []
+    if len(set(pairs.values())) > 1:
+        listed = [phrase("{} for {}", code(repr(prefix)), _name(pair)) for pair, prefix in pairs.items()]
+        return [phrase("The text before a source says which translation is wanted: {}.", join(listed, separator=", "))]
+    stored = Languages(task.source_language, task.target_language)
+    return [
+        phrase(
+            "The folder translates from {}. For another pair of its training set {} and pass {} to {} (mBART-cc25: {}).",
+            _name(stored),
+            *map(code, ("tokenizer.src_lang", "forced_bos_token_id", "generate", "decoder_start_token_id")),
+        )
+    ]
+
+
+def _name(pair: Languages) -> Markdown:
+    return phrase(
+        "{} to {}", *(code(side) if side else Markdown("any language") for side in (pair.source, pair.target))
+    )

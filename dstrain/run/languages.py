@@ -1,0 +1,68 @@
+"""Whether the tokenizer has the languages and the prefixes that a recipe names; errors name the recipe's key."""
+
+import re
+from collections.abc import Collection, Iterator
+
+from dstrain.config.recipe import Source
+from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
+from dstrain.models.scratch import language_codes
+from dstrain.models.tokenizer import Seq2SeqTokenizer, describe_unknown_language
+
+MARIAN_CODE = re.compile(r">>\S+?<<")
+"""How a source tells a Marian model of several target languages which one is wanted."""
+
+
+def check_scratch_languages(config: RunConfig) -> None:
+    """Raise UserError for a language code that the family of a new model lacks, before its tokenizer is trained."""
+    if config.model.scratch is not None:
+        architecture = config.model.scratch.architecture
+        _check_codes(config, known=language_codes(architecture), owner=f"model.scratch.architecture `{architecture}`")
+
+
+def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
+    """Raise UserError for a language code or a prefix that the tokenizer lacks."""
+    _check_codes(config, known=tokenizer.languages, owner=type(tokenizer.tokenizer).__name__)
+    for prefix, key in _prefixes(config).items():
+        (ids,), _ = tokenizer.encode([prefix], [""], source_language=None, target_language=None)
+        if tokenizer.unk_token_id in ids:
+            raise UserError(
+                f"{key}: {prefix!r} has a code or characters that the tokenizer lacks, so that the model could not read "
+                "it: take a prefix that it knows; codes of Marian, such as `>>fra<<`, are on the card of the model"
+            )
+
+
+def marian_codes(config: RunConfig) -> list[str]:
+    """Codes such as `>>fra<<` in the prefixes, which a new Marian tokenizer must have as tokens: its class looks for them."""
+    is_marian = config.model.scratch is not None and config.model.scratch.architecture == "marian"
+    found = {match[0] for prefix in _prefixes(config) if (match := MARIAN_CODE.match(prefix))}
+    return sorted(found) if is_marian else []
+
+
+def _check_codes(config: RunConfig, *, known: Collection[str], owner: str) -> None:
+    if not known:  # a family without language tokens
+        return
+    for key, code in _language_codes(config):
+        if code not in known:
+            raise UserError(f"{key}: {describe_unknown_language(code, known=known, owner=owner)}")
+
+
+def _language_codes(config: RunConfig) -> Iterator[tuple[str, str]]:
+    for place, section in [("task", config.task), *_sources(config)]:
+        for side in ("source_language", "target_language"):
+            code = getattr(section, side)
+            if code is not None:
+                yield f"{place}.{side}", code
+
+
+def _prefixes(config: RunConfig) -> dict[str, str]:
+    """Every prefix of a source that is not blank, with the first key that gives it."""
+    found = {config.task.source_prefix: "task.source_prefix"}
+    for place, source in _sources(config):
+        found.setdefault(source.source_prefix or "", f"{place}.source_prefix")
+    return {prefix: key for prefix, key in found.items() if prefix.strip()}
+
+
+def _sources(config: RunConfig) -> list[tuple[str, Source]]:
+    sides = (("train", config.data.train), ("eval", config.data.eval))
+    return [(f"data.{side}.{number}", source) for side, sources in sides for number, source in enumerate(sources)]

@@ -1,0 +1,144 @@
+"""How to use a model: the code on the card, run as it is printed there."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dstrain.models.families import generation_arguments
+from dstrain.models.save import export_model
+from dstrain.models.scratch import build_scratch_model, write_tokenizer
+from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.reporting.card import build_card
+from dstrain.reporting.usage import build_usage, explain_usage
+from dstrain.run_folder.record import RunRecord, build_record
+from dstrain.tasks.parsing import as_typed, from_pointer, respace_plain
+from dstrain.tasks.words import cut_words
+from tests.unit.models.tiny_models import LANGUAGES, TASK_TOKENS, TEXTS, tiny_scratch
+from tests.unit.reporting.reporting_cases import parsing_config, run_info, translation_config
+
+UTTERANCE = "set an alarm for 7 am"
+
+
+def build(config: Any, *, exports: dict[str, int] | None = None, **info: Any) -> RunRecord:
+    return build_record(config, info=run_info(**info), rows=[], exports={"best": 3} if exports is None else exports)
+
+
+def export(
+    family: str,
+    folder: Path,
+    *,
+    languages: tuple[str | None, str | None] = (None, None),
+    always: tuple[str, str] | None = None,
+) -> tuple[Any, Seq2SeqTokenizer]:
+    """A random model in `folder/best`; one that generates no other tokens than the two of `always`."""
+    write_tokenizer(
+        family,
+        vocabulary_size=400,
+        texts=TEXTS,
+        languages=[language for language in languages if language],
+        task_tokens=TASK_TOKENS,
+        folder=folder / "tokenizer",
+    )
+    tokenizer = load_tokenizer(str(folder / "tokenizer"))
+    model = build_scratch_model(tiny_scratch(family), tokenizer=tokenizer, seed=1).eval()
+    if always is not None:
+        # one of two opposite logits is positive, and all others are 0
+        head, direction = model.get_output_embeddings(), torch.randn(model.config.d_model)
+        head.weight = torch.nn.Parameter(torch.zeros_like(head.weight))
+        for token, sign in zip(always, (1.0, -1.0), strict=True):
+            head.weight.data[tokenizer.tokenizer.convert_tokens_to_ids(token)] = sign * direction
+    generation = {
+        "num_beams": 1,
+        "max_new_tokens": 12,
+        **generation_arguments(model, tokenizer, target_language=languages[1]),
+    }
+    export_model(model, tokenizer=tokenizer, folder=folder / "best", generation=generation, step=3)
+    model.generation_config.update(**generation)
+    return model, tokenizer
+
+
+def run_code(card: str, *, folder: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the only Python block of the card prints, which is a list."""
+    (block,) = re.findall(r"^```python\n(.*?)^```$", card, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(folder)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(block, {})
+    found: list[str] = eval(printed.getvalue())
+    return found
+
+
+def generate(model: Any, tokenizer: Seq2SeqTokenizer, text: str, *, source_language: str | None = None) -> str:
+    (ids,), _ = tokenizer.encode([text], [""], source_language=source_language, target_language=None)
+    hypotheses = model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long))
+    return tokenizer.decode(hypotheses[0].tolist()[1:])
+
+
+@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "marian", "t5"])
+def test_the_code_of_a_translation_card_prints_what_the_model_generates(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    languages = LANGUAGES.get(family, (None, None))
+    model, tokenizer = export(family, tmp_path, languages=languages)
+    task = {"kind": "translation", "source_language": languages[0], "target_language": languages[1]}
+    prefix = "yes:  " if family in ("marian", "t5") else ""
+    card = build_card(build(translation_config(task=task | {"source_prefix": prefix}, precision="fp32")))
+    text = f"{prefix}the text to translate"
+    expected = generate(model, tokenizer, text, source_language=languages[0])
+    (found,) = run_code(card, folder=tmp_path, monkeypatch=monkeypatch)
+    assert found.replace("<unk>", "").split() == expected.replace("<unk>", "").split()
+
+
+@pytest.mark.parametrize("segmentation", ["words", "published"])
+def test_the_code_of_a_pointer_card_puts_words_back(
+    segmentation: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = export("t5", tmp_path, always=("<pt-3>", "<pt-4>"))
+    task = {"kind": "parsing", "segmentation": segmentation, "source_prefix": "parse: "}
+    text = " ".join(cut_words(UTTERANCE)) if segmentation == "words" else as_typed(UTTERANCE)
+    raw = generate(model, tokenizer, f"parse: {text}")
+    assert "<pt-" in raw
+    card = build_card(build(parsing_config(task=task)))
+    (found,) = run_code(card, folder=tmp_path, monkeypatch=monkeypatch)
+    assert found == from_pointer(raw, source=text)
+    assert set(found.split()) <= {"for", "7"}
+
+
+def test_the_code_of_a_plain_card_restores_spaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = export("t5", tmp_path, always=("[SL:DATE_TIME", "[IN:CREATE_ALARM"))
+    card = build_card(build(parsing_config(task={"kind": "parsing", "form": "plain"})))
+    expected = respace_plain(generate(model, tokenizer, UTTERANCE))
+    assert run_code(card, folder=tmp_path, monkeypatch=monkeypatch) == [expected]
+
+
+def test_a_run_without_a_model_says_so() -> None:
+    record = build(translation_config(), exports={})
+    assert build_usage(record) is None
+    assert explain_usage(record) == ["No model has been exported yet."]
+
+
+def test_the_last_model_is_used_where_there_is_no_best() -> None:
+    assert "from_pretrained('final')" in str(build_usage(build(translation_config(), exports={"final": 9})))
+
+
+def test_a_model_that_only_transformers_5_reads_says_so() -> None:
+    warning = "the output head is its own: it is trained so; transformers 4 will not scale the logits of an export"
+    (sentence,) = explain_usage(build(translation_config(), warnings=[warning]))
+    assert "is read by transformers 5." in sentence
+    (sentence,) = explain_usage(build(translation_config()))
+    assert "is read by transformers 4.57 or 5." in sentence
+
+
+def test_several_pairs_say_how_another_is_chosen() -> None:
+    source = {"path": "a.tsv"}
+    by_token = translation_config(data={"train": [source, source | {"target_language": "de"}], "eval": [source]})
+    (first, _) = explain_usage(build(by_token))
+    assert "translates from `ko` to `en`. For another pair of its training set `tokenizer.src_lang`" in first
+    prefixed = [source | {"source_prefix": ">>eng<< "}, source | {"target_language": "de", "source_prefix": ">>deu<< "}]
+    (first, _) = explain_usage(build(translation_config(data={"train": prefixed, "eval": [source]})))
+    assert "`'>>eng<< '` for `ko` to `en`, `'>>deu<< '` for `ko` to `de`" in first
