@@ -28,6 +28,7 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_precision, family_of
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.claims import read_claims
@@ -84,9 +85,11 @@ def check_model(config: RunConfig) -> None:
     """Check that the model can be trained as the recipe says, before any data are read.
 
     Raises:
-        UserError: its family is not supported, or the precision does not fit the device or the model.
+        UserError: the Hub has no such model or data, its family is not supported, it cannot tell target languages apart, or
+            the precision does not fit the device or the model.
     """
     check_device_precision(config)
+    check_hub(config)
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
