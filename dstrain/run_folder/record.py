@@ -45,6 +45,8 @@ class DataReport:
     source_tokens: int | None = None
     target_tokens: int | None = None
     fingerprint: str | None = None
+    sources: tuple[str, ...] = ()
+    """Hashes of the content of each source and of how it is read, whatever the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)
