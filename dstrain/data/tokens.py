@@ -129,7 +129,7 @@ def build_token_set(
         report = _build_report(writer, log=log) | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
-                f"data.{reading.split} has no usable row: {_describe_skipped(report)}. Correct the data or its columns, or "
+                f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
                 "change data.rules"
             )
         _write_description(draft, report=report)
@@ -253,12 +253,23 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
     }
 
 
-def _describe_skipped(report: Mapping[str, Any]) -> str:
+def _describe_reading(report: Mapping[str, Any]) -> str:
     num_read = report["rows_read"]
-    if num_read == 0:
-        return "it is empty"
-    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in report["skipped"].items())
-    return f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read, skipped: {reasons}"
+    read = f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read"
+    return "; ".join([read, *describe_losses(report)]) if num_read else "it is empty"
+
+
+def describe_losses(report: Mapping[str, Any]) -> list[str]:
+    """What a token set's report says of rows that were skipped or changed: a phrase each, such as `2 too long skipped`."""
+    skipped = [
+        f"{number:,} {reason.replace('_', ' ')} skipped" for reason, number in report["skipped"].items() if number
+    ]
+    changed = [
+        (report["truncated"], "cut to the limits of the task"),
+        (report["kept_too_long"], "kept over the limits of the task"),
+        (report["kept_with_unknown"], "kept with unknown tokens"),
+    ]
+    return [*skipped, *(f"{number:,} {what}" for number, what in changed if number)]
 
 
 def _write_description(folder: Path, *, report: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.sources import fingerprint_sources, read_rows
-from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
+from dstrain.data.tokens import BAD_ROWS, TokenSet, describe_losses, load_token_set, prepare_token_set
 from dstrain.errors import UserError
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
@@ -115,7 +115,8 @@ def _make(config: RunConfig, *, folder: RunFolder) -> list[str]:
     for split in splits:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         report = load_token_set(tokens).report
-        log.info("%s data: %s rows of %s read", split, f"{report['rows']:,}", f"{report['rows_read']:,}")
+        used = f"{report['rows']:,} rows of {report['rows_read']:,} read"
+        log.info("%s data: %s", split, "; ".join([used, *describe_losses(report)]))
         if num_cut := report.get("cut_by_reference"):
             log.warning("%s", find_typed_warning(num_cut=num_cut, num_rows=report["rows"]))
         with (tokens / BAD_ROWS).open("rb") as listed, open_new(folder.bad_rows(split)) as file:

@@ -18,7 +18,7 @@ from dstrain.data import encoding
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example
-from dstrain.data.tokens import TokenSet, build_token_set, load_token_set, prepare_token_set
+from dstrain.data.tokens import TokenSet, build_token_set, describe_losses, load_token_set, prepare_token_set
 from tests.unit.data.word_encoder import WordEncoder, make_example
 
 TASK = Task(kind="translation", max_source_tokens=5, max_target_tokens=4)
@@ -173,7 +173,7 @@ def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> Non
 
 
 def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 row was read, skipped: 1 too long\. Corr"):
+    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 row was read; 1 too long skipped\. Corr"):
         _build([LONG_SOURCE], tmp_path / "set", too_long="skip")
     with pytest.raises(ValueError, match=r"data\.eval has no usable row: it is empty\. Correct"):
         _build([], tmp_path / "set", split="eval")
@@ -317,3 +317,13 @@ def test_what_a_model_reads_in_an_evaluation_does_not_depend_on_the_references(t
         assert others.typed is not None
         assert sources(own.typed) == sources(others.typed)
         assert (own.report["cut_by_reference"], others.report["cut_by_reference"]) == (4, 0)
+
+
+def test_what_became_of_rows_is_said_in_words() -> None:
+    report = {"skipped": {"empty": 1200, "too_long": 0}, "truncated": 2, "kept_too_long": 0, "kept_with_unknown": 1}
+    assert describe_losses(report) == [
+        "1,200 empty skipped",
+        "2 cut to the limits of the task",
+        "1 kept with unknown tokens",
+    ]
+    assert describe_losses({"skipped": {}, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0}) == []
