@@ -1,6 +1,7 @@
 """`dstrain compare`: runs side by side."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,10 @@ def compare(
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, for a page.")] = False,
 ) -> None:
-    """Show runs side by side, best first, with the recipe keys in which they differ; exit code 1 if one is not a run."""
+    """Show runs side by side, with the recipe keys in which they differ; exit code 1 if one is not a run.
+
+    The best comes first, if the runs have the same metric and evaluation rows; otherwise they stay in the order given.
+    """
     found: list[comparison.Compared] = []
     for run in runs:
         try:
@@ -31,11 +35,12 @@ def compare(
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))
-    show = comparison.markdown_table if as_markdown else comparison.text_table
     if as_json:
         typer.echo(json.dumps(comparison.as_json(found), indent=1))
+    elif as_markdown and found:
+        typer.echo(comparison.markdown_table(found))
     elif found:
-        typer.echo(show(found))
-    if warning := comparison.describe_other_rows(found):
-        typer.echo(warning, err=True)
+        typer.echo(comparison.text_table(found, width=shutil.get_terminal_size().columns))
+    if reason := comparison.why_unranked(found):
+        typer.echo(reason, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

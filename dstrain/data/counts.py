@@ -73,13 +73,24 @@ class Counts:
 
 def describe_set(split: str, report: Mapping[str, Any]) -> str:
     """One line about a token set, from its report: what was read, left out, cut, and is not in the vocabulary."""
-    parts = [f"{split} data: {report['rows']:,} rows of {report['rows_read']:,} read"]
-    parts += [f"{number:,} skipped ({reason.replace('_', ' ')})" for reason, number in report["skipped"].items()]
-    parts += [f"{report[f'{side}_cut']:,} {side}s cut" for side in ("source", "target") if report[f"{side}_cut"]]
+    parts = [f"{split} data: {report['rows']:,} rows of {report['rows_read']:,} read", *describe_losses(report)]
     for side in ("source", "target"):
         if unknown := report[f"{side}_unknown"]:
             parts.append(f"unknown tokens {unknown / max(1, report[f'{side}_tokens']):.2%} of the {side}s")
-    return ", ".join(parts)
+    return "; ".join(parts)
+
+
+def describe_losses(report: Mapping[str, Any]) -> list[str]:
+    """What a token set's report says of rows that were skipped or changed: a phrase each, such as `2 too long skipped`."""
+    skipped = [
+        f"{number:,} {reason.replace('_', ' ')} skipped" for reason, number in report["skipped"].items() if number
+    ]
+    changed = [
+        (report["truncated"], "cut to the limits of the task"),
+        (report["kept_too_long"], "kept over the limits of the task"),
+        (report["kept_with_unknown"], "kept with unknown tokens"),
+    ]
+    return [*skipped, *(f"{number:,} {what}" for number, what in changed if number)]
 
 
 def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> Iterator[str]:

@@ -209,8 +209,8 @@ def _load_hub(source: Source) -> Any:
     except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         if datasets.config.HF_HUB_OFFLINE:
             raise UserError(
-                f"data source hub `{source.hub}` is not in the local cache, and HF_HUB_OFFLINE=1 forbids the "
-                f"download: run once without HF_HUB_OFFLINE, or name local files with `path` ({error})"
+                f"data source hub `{source.hub}` is not in the local cache, and there is no network or HF_HUB_OFFLINE=1 "
+                f"forbids it: run once with the network, or name local files with `path` ({error})"
             ) from error
         raise UserError(
             f"data source hub `{source.hub}` (subset `{source.subset}`, split `{source.split}`, revision "

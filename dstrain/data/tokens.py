@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dstrain.config.recipe import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import Counts
+from dstrain.data.counts import Counts, describe_losses
 from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
@@ -139,7 +139,7 @@ def build_token_set(
         report = _build_report(writer, log=log) | counts.report() | {"sources": list(source_fingerprints)}
         if report["rows"] == 0:
             raise UserError(
-                f"data.{reading.split} has no usable row: {_describe_skipped(report)}. Correct the data or its columns, or "
+                f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
                 "change data.rules"
             )
         _write_description(draft, report=report)
@@ -263,12 +263,10 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
     }
 
 
-def _describe_skipped(report: Mapping[str, Any]) -> str:
+def _describe_reading(report: Mapping[str, Any]) -> str:
     num_read = report["rows_read"]
-    if num_read == 0:
-        return "it is empty"
-    reasons = ", ".join(f"{number:,} {reason.replace('_', ' ')}" for reason, number in report["skipped"].items())
-    return f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read, skipped: {reasons}"
+    read = f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read"
+    return "; ".join([read, *describe_losses(report)]) if num_read else "it is empty"
 
 
 def _write_description(folder: Path, *, report: dict[str, Any]) -> None:

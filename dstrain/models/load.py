@@ -23,7 +23,7 @@ from dstrain.models.families import (
     set_layerdrop,
 )
 from dstrain.models.scratch import build_scratch_model
-from dstrain.models.tokenizer import Seq2SeqTokenizer
+from dstrain.models.tokenizer import Seq2SeqTokenizer, one_line
 from dstrain.run_folder.layout import EXPORTED_STEP
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -35,8 +35,11 @@ def _ignore(sentence: str) -> None:
 
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
-    """The config of a hub name or local folder. Raises UserError if its family is not supported."""
-    config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    """The config of a hub name or local folder. Raises UserError if it has none or its family is not supported."""
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model.name: `{name}` has no config that can be read: {one_line(error)}") from error
     family_of(config)
     return config
 
@@ -101,15 +104,18 @@ def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[
 
 
 def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) -> PreTrainedModel:
-    model, info = AutoModelForSeq2SeqLM.from_pretrained(
-        name,
-        config=config,
-        revision=revision,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        weights_only=True,
-        output_loading_info=True,
-    )
+    try:
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        raise UserError(f"model.name: `{name}` has no weights that can be read: {one_line(error)}") from error
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(

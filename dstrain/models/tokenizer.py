@@ -162,7 +162,10 @@ def load_tokenizer(
     with warnings.catch_warnings():
         # Marian recommends sacremoses, but its tokenizer no longer calls the normaliser that needs it
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise UserError(f"`{name_or_folder}` has no tokenizer that can be read: {one_line(error)}") from error
     if getattr(tokenizer, "legacy_behaviour", False):
         # NLLB's old form puts the language last, unlike the paper and unlike the forced first token of hypotheses
         tokenizer.legacy_behaviour = False
@@ -171,6 +174,11 @@ def load_tokenizer(
     known = tokenizer.get_vocab()
     tokenizer.add_tokens([token for token in added_tokens if token not in known])
     return Seq2SeqTokenizer(tokenizer)
+
+
+def one_line(error: Exception) -> str:
+    """A library's message without its line breaks."""
+    return " ".join(str(error).split())
 
 
 def register_languages(tokenizer: PreTrainedTokenizerBase) -> None:

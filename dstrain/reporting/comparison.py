@@ -1,7 +1,11 @@
-"""The table of `dstrain compare`: one row per run, with its best score and the recipe keys in which runs differ. Pure."""
+"""The table of `dstrain compare`: one row per run, with its best score and the recipe keys in which runs differ. Pure.
+
+Runs are ranked only where their scores can be compared: of one metric, computed alike, on the same rows.
+"""
 
 import json
 import math
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -15,8 +19,7 @@ from dstrain.run_folder.record import RunRecord
 MISSING = "-"
 NUM_FIXED = 7
 """Number of columns before those of the recipe keys."""
-MAX_VALUE = 40
-"""Most characters of a recipe value in a table for a terminal."""
+NUM_ROWS_KEY = "evaluation.max_rows"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class Compared:
     """Of the last training row."""
     trained_seconds: float | None
     recipe: Mapping[str, Any]
+    rows: tuple[str, ...] = ()
+    """Hashes of the evaluation sources; empty if they are not recorded."""
+    num_rows: int | None = None
+    """Evaluation rows that were scored."""
+    signature: str | None = None
+    """How the score was computed."""
 
 
 def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
@@ -56,18 +65,22 @@ def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
         loss=last.loss if last else None,
         trained_seconds=last.elapsed_seconds if last else None,
         recipe=record.config.model_dump(mode="json", include=set(RECIPE_KEYS)),
+        rows=record.info.data["eval"].sources if "eval" in record.info.data else (),
+        num_rows=best.num_rows if best else None,
+        signature=best.signatures.get(metric) if best else None,
     )
 
 
 def rank_runs(runs: Iterable[Compared]) -> list[Compared]:
-    """Runs by their best score, the best first. Runs with the same metric are grouped; those without a score end the group."""
+    """Runs by their best score, the best first and those without a score last; as given where `why_unranked` says why."""
 
-    def order(run: Compared) -> tuple[str, float]:
+    def order(run: Compared) -> float:
         if run.best is None:
-            return run.metric, math.inf
-        return run.metric, run.best if run.metric == "loss" else -run.best
+            return math.inf
+        return run.best if run.metric == "loss" else -run.best
 
-    return sorted(runs, key=order)
+    found = list(runs)
+    return found if why_unranked(found) else sorted(found, key=order)
 
 
 def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -76,10 +89,30 @@ def differing_keys(recipes: Sequence[Mapping[str, Any]]) -> list[str]:
     return sorted(key for key in found if not any(key.startswith(f"{whole}.") for whole in found))
 
 
-def describe_other_rows(runs: Sequence[Compared]) -> str | None:
-    """A warning if the recipes differ in their evaluation rows, None if they do not."""
+def why_unranked(runs: Sequence[Compared]) -> str | None:
+    """Why no run is better than another, in a sentence; None if their scores can be compared."""
+    metrics = sorted({run.metric for run in runs})
+    if len(metrics) > 1:
+        return f"not ranked: the runs choose their best model by different metrics ({', '.join(metrics)})"
+    if different := _different_rows(runs):
+        return f"not ranked: scores of different evaluation rows cannot be compared ({different})"
+    signatures = sorted({run.signature for run in runs if run.signature is not None})
+    if len(signatures) > 1:
+        return f"not ranked: {metrics[0]} was computed in different ways ({'; '.join(signatures)})"
+    return None
+
+
+def _different_rows(runs: Sequence[Compared]) -> str | None:
+    """In what the evaluation rows differ; the content decides where it is recorded, not the name of a file."""
     keys = [key for key in differing_keys([run.recipe for run in runs]) if f"{key}.".startswith("data.eval.")]
-    return f"the runs differ in {', '.join(keys)}: scores of different rows cannot be compared" if keys else None
+    contents = {run.rows for run in runs}
+    same_content = len(contents) == 1 and () not in contents
+    if not same_content and (keys or len(contents - {()}) > 1):
+        return ", ".join(keys) or "the content of data.eval"
+    if len({value_at(run.recipe, key=NUM_ROWS_KEY) for run in runs}) > 1:
+        return NUM_ROWS_KEY
+    counts = sorted({run.num_rows for run in runs if run.num_rows is not None})
+    return f"{' and '.join(f'{count:,}' for count in counts)} rows" if len(counts) > 1 else None
 
 
 def value_at(recipe: Any, *, key: str) -> Any:
@@ -94,10 +127,30 @@ def value_at(recipe: Any, *, key: str) -> Any:
     return recipe
 
 
-def text_table(runs: Sequence[Compared]) -> str:
-    """The table for a terminal, one line per run."""
+def text_table(runs: Sequence[Compared], *, width: int) -> str:
+    """The table for a terminal of `width` characters: a line per run, or numbered runs and a paragraph per recipe key."""
     header, rows = _cells(runs)
-    return aligned([header, *([*row[:NUM_FIXED], *map(_short, row[NUM_FIXED:])] for row in rows)])
+    shown = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
+    whole = aligned([header, *shown])
+    if max(map(len, whole.splitlines())) <= width:
+        return whole
+    numbers = [str(number) for number in range(1, len(shown) + 1)]
+    fixed = [[number, *row[1:NUM_FIXED]] for number, row in zip(numbers, shown, strict=True)]
+    paragraphs = [_wrapped(["runs", *numbers], ["", *(row[0] for row in shown)], width=width)]
+    paragraphs.append(aligned([["run", *header[1:NUM_FIXED]], *fixed]))
+    for column, key in enumerate(header[NUM_FIXED:], start=NUM_FIXED):
+        paragraphs.append(_wrapped([key, *numbers], ["", *(row[column] for row in shown)], width=width))
+    return "\n\n".join(paragraphs)
+
+
+def _wrapped(labels: Sequence[str], texts: Sequence[str], *, width: int) -> str:
+    """A heading, and under it each label with its text, which may take several lines."""
+    indent = " " * (4 + max(map(len, labels[1:])))
+    lines = [labels[0]]
+    for label, text in zip(labels[1:], texts[1:], strict=True):
+        start = f"  {label:<{len(indent) - 4}}  "
+        lines.append(textwrap.fill(text or " ", width=width, initial_indent=start, subsequent_indent=indent))
+    return "\n".join(lines)
 
 
 def markdown_table(runs: Sequence[Compared]) -> str:
@@ -148,11 +201,6 @@ def _text(value: Any) -> str:
     if value is None:
         return MISSING
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _short(cell: str) -> str:
-    line = printable(cell).replace("\n", " ")
-    return line if len(line) <= MAX_VALUE else f"{line[: MAX_VALUE - 1]}…"
 
 
 def _finite(value: Any) -> Any:

@@ -88,6 +88,11 @@ def count(value: int | None) -> str:
     return NOT_RECORDED if value is None else f"{value:,}"
 
 
+def things_were(number: int, things: str) -> str:
+    """`1 training row was`, `1,200 training rows were`: the plural `things` with its verb."""
+    return f"1 {things.removesuffix('s')} was" if number == 1 else f"{number:,} {things} were"
+
+
 def percent(share: float) -> str:
     """A share of 1 in percent."""
     return f"{100 * share:.1f} %"

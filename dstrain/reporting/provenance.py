@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table
+from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table, things_were
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import command_overrides, describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
@@ -171,7 +171,9 @@ def _counts(title: str, report: DataReport) -> list[object]:
 
 
 def _by_reason(skipped: Mapping[str, int]) -> str:
-    counted = [f"{number_of_rows:,} {reason}" for reason, number_of_rows in skipped.items() if number_of_rows]
+    counted = [
+        f"{number_of_rows:,} {reason.replace('_', ' ')}" for reason, number_of_rows in skipped.items() if number_of_rows
+    ]
     return ", ".join(counted) or "0"
 
 
@@ -249,13 +251,13 @@ def _warn_of_data(record: RunRecord) -> list[str]:
     for name, title in SETS.items():
         report = record.info.data.get(name, DataReport())
         if sum(report.skipped.values()):
-            found.append(
-                f"{count(sum(report.skipped.values()))} {title} rows were skipped ({_by_reason(report.skipped)})"
-            )
+            skipped = things_were(sum(report.skipped.values()), f"{title} rows")
+            found.append(f"{skipped} skipped ({_by_reason(report.skipped)})")
         if report.truncated:
-            found.append(f"{count(report.truncated)} {title} rows were truncated")
+            found.append(f"{things_were(report.truncated, f'{title} rows')} truncated")
         if report.kept_with_unknown:
-            found.append(f"{count(report.kept_with_unknown)} {title} rows with unknown tokens in the target were kept")
+            kept = things_were(report.kept_with_unknown, f"{title} rows")
+            found.append(f"{kept} kept with unknown tokens in the target")
         if report.source_unknown:
             found.append(f"{count(report.source_unknown)} tokens of {title} sources are not in the vocabulary")
         if report.not_given_back:
@@ -272,13 +274,13 @@ def _warn_of_training(record: RunRecord) -> list[str]:
             f" {number(headline.scores['hit_cap_rate'])} in the evaluation reported at the top"
         )
     if record.train_rows and record.train_rows[-1].skipped_steps:
-        found.append(f"{count(record.train_rows[-1].skipped_steps)} optimizer steps were skipped by loss scaling")
+        found.append(f"{things_were(record.train_rows[-1].skipped_steps, 'optimizer steps')} skipped by loss scaling")
     if record.pending_rows:
         steps = ", ".join(count(row.step) for row in record.pending_rows)
         found.append(f"evaluations deferred to other jobs have no scores yet: step {steps}")
     if record.quarantine:
         found.append(
-            f"{count(len(record.quarantine))} training rows were quarantined, because no step that contains them could be applied"
+            f"{things_were(len(record.quarantine), 'training rows')} quarantined, because no step with them could be applied"
         )
     unsaved = _unsaved(record)
     if unsaved:

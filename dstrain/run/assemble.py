@@ -22,18 +22,22 @@ from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan, Position
 from dstrain.engine.build import build_engine, check_device_precision
 from dstrain.engine.engine import Engine
+from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, family_of, max_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.training.state import Progress
 
+SCHEDULE_KEYS = {"max_steps", "epochs", "schedule", "warmup_steps", "learning_rate"}
+"""Keys of `training` that decide the learning rate of a step."""
 MANY_EPOCHS = 20
 """Epochs from which on counting their steps may take long enough to be announced."""
 
@@ -84,10 +88,11 @@ def check_model(config: RunConfig) -> None:
     """Check that the model can be trained as the recipe says, before any data are read.
 
     Raises:
-        UserError: its family is not supported, the precision does not fit the device or the model, or a limit is over the
-            model's positions.
+        UserError: the Hub has no such model or data, its family is not supported, it cannot tell target languages apart, the
+            precision does not fit the device or the model, or a limit is over the model's positions.
     """
     check_device_precision(config)
+    check_hub(config)
     scratch = config.model.scratch
     if scratch is not None:
         check_limits(config.task, positions=scratch.max_positions if scratch.architecture in FIXED_POSITIONS else None)
@@ -145,6 +150,7 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     if resume is not None:
         load_optimizer(resume.directory, engine=engine, state=resume.state)
         warnings += [f"resumed although this has changed: {change}" for change in resume.allowed]
+        warnings += _changed_schedule_warnings(config, resume=resume, plan=plan, total_steps=total_steps)
     warnings += _data_warnings(config, prepared=prepared)
     warnings += _schedule_warnings(config, total_steps=total_steps)
     if ranks.device.type == "cuda" and config.precision == "fp32":
@@ -254,6 +260,22 @@ def _schedule_warnings(config: RunConfig, *, total_steps: int) -> list[str]:
         f"training.warmup_steps is {warmup_steps}, but the run has only {total_steps} steps: the learning rate never reaches "
         f"{rate:g}. Train for longer, or lower training.warmup_steps"
     ]
+
+
+def _changed_schedule_warnings(config: RunConfig, *, resume: Resume, plan: Plan, total_steps: int) -> list[str]:
+    """How the learning rate jumps where a run resumes with another schedule."""
+    old = {change.field.removeprefix("training."): change.old for change in resume.allowed}
+    if not old.keys() & SCHEDULE_KEYS:
+        return []
+    before = config.training.model_copy(update={key: old[key] for key in old.keys() & SCHEDULE_KEYS})
+    step = resume.state.step + 1
+    now = learning_rate_at(step, training=config.training, total_steps=total_steps)
+    warning = f"the learning rate follows the changed schedule from step {step} on, which begins at {now:g}"
+    if before.max_steps is None and (config.training.batch_unit != "sequences" or "batch_size" in old):
+        return [warning]  # the steps of the old epochs would have to be counted again
+    old_total = plan.total_steps(epochs=before.epochs, max_steps=before.max_steps)
+    then = learning_rate_at(step, training=before, total_steps=old_total)
+    return [] if then == now else [f"{warning}; by the schedule so far it would be {then:g}"]
 
 
 def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_size: int) -> list[str]:

@@ -38,6 +38,8 @@ def finish(
     assembly: Assembly, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, Any] | None
 ) -> int:
     """Export the last model, complete the best one, write the card and the outcome; returns the exit code."""
+    if control.stop_reason is not None and not control.preempted:
+        log.info("training ends at step %d of %d: %s", progress.step, assembly.total_steps, control.stop_reason)
     if not control.preempted:
         assembly.attempt.phases.enter("export")
         export_live(assembly, name=FINAL, step=progress.step, check=True)

@@ -30,6 +30,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
+from dstrain.run.hub import check_model_name
 from dstrain.run.prepare import list_bad_rows, share_evaluation
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
@@ -228,7 +229,9 @@ def _load_pending(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, 
 def _load_tokenizer(request: EvaluationRequest) -> Seq2SeqTokenizer:
     if request.step is not None:
         return load_run_tokenizer(RunFolder(Path(request.model)))
-    return load_tokenizer(request.model, revision=_as_section(request).revision)
+    revision = _as_section(request).revision
+    check_model_name(request.model, revision=revision, key="MODEL")
+    return load_tokenizer(request.model, revision=revision)
 
 
 def _load_requested(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:

@@ -50,6 +50,8 @@ class DataReport:
     not_given_back: int | None = None
     """References of which the tokenizer gives back another text."""
     fingerprint: str | None = None
+    sources: tuple[str, ...] = ()
+    """Hashes of the content of each source and of how it is read, whatever the tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

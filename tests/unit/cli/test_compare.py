@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
@@ -11,8 +12,8 @@ from dstrain.config.load import dump_config, load_config
 from tests.unit.cli.cli_cases import make_run
 
 
-def compare(*arguments: str) -> Result:
-    return CliRunner().invoke(app, ["compare", *arguments])
+def compare(*arguments: str, columns: int = 1000) -> Result:
+    return CliRunner().invoke(app, ["compare", *arguments], env={"COLUMNS": str(columns)})
 
 
 def cells(result: Result) -> list[list[str]]:
@@ -53,28 +54,32 @@ def test_a_loss_is_better_the_lower_it_is_and_runs_without_a_score_come_last(tmp
     assert table[3][5] == "nan"
 
 
-def test_runs_that_were_scored_on_other_rows_are_said_not_to_be_comparable(tmp_path: Path) -> None:
-    whole = make_run(tmp_path / "whole")
-    part = make_run(tmp_path / "part", "data.eval.0.max_rows=8")
+def test_runs_that_were_scored_on_other_rows_are_not_ranked(tmp_path: Path) -> None:
+    whole = make_run(tmp_path / "whole", bleu=[1.0])
+    part = make_run(tmp_path / "part", "data.eval.0.max_rows=8", bleu=[9.0])
     result = compare(whole, part)
     assert result.exit_code == 0
-    assert result.stderr == "the runs differ in data.eval.0.max_rows: scores of different rows cannot be compared\n"
+    assert [row[0] for row in cells(result)[1:]] == [whole, part]  # as given
+    reason = "not ranked: scores of different evaluation rows cannot be compared (data.eval.0.max_rows)\n"
+    assert result.stderr == reason
+    assert [run["name"] for run in json.loads(compare(whole, part, "--json").stdout)] == ["whole", "part"]
     assert compare(whole, make_run(tmp_path / "other", "seed=7")).stderr == ""
 
 
-def test_runs_of_several_metrics_stand_apart_and_name_them(tmp_path: Path) -> None:
+def test_runs_of_several_metrics_are_not_ranked_and_name_them(tmp_path: Path) -> None:
     runs = [
         make_run(tmp_path / "a", "evaluation.best_metric=chrf", bleu=[1.0], chrf=50.0),
         make_run(tmp_path / "b", bleu=[30.0], chrf=10.0),
         make_run(tmp_path / "c", "evaluation.best_metric=chrf", bleu=[1.0], chrf=60.0),
     ]
-    table = cells(compare(*runs))
-    assert [(Path(row[0]).name, row[3]) for row in table] == [
+    result = compare(*runs)
+    assert [(Path(row[0]).name, row[3]) for row in cells(result)] == [
         ("run", "best score"),
+        ("a", "chrf 50.0000"),
         ("b", "bleu 30.0000"),
         ("c", "chrf 60.0000"),
-        ("a", "chrf 50.0000"),
     ]
+    assert result.stderr == "not ranked: the runs choose their best model by different metrics (bleu, chrf)\n"
 
 
 def test_a_run_is_known_by_its_folder_alone_or_beside_others_of_any_name(tmp_path: Path) -> None:
@@ -89,10 +94,21 @@ def test_a_folder_is_shown_without_what_a_terminal_would_obey(tmp_path: Path) ->
     assert cells(compare(run))[1][0] == run.replace("\x1b", " ")
 
 
-def test_a_long_value_of_a_recipe_is_cut_on_the_terminal_alone(tmp_path: Path) -> None:
-    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", f"task.source_prefix={'long ' * 30}end")]
-    assert sorted(len(row[-1]) for row in cells(compare(*runs))[1:])[-1] == 40
-    assert "long end" in compare(*runs, "--markdown").stdout
+def test_a_terminal_of_80_columns_shows_whole_values_below_the_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, prefix in (("a", "x"), ("b", f"{'long ' * 30}end")):
+        make_run(Path(name), f"task.source_prefix={prefix}", "training.betas=[0.8,0.9]" if name == "b" else "seed=3")
+    lines = compare("a", "b", columns=80).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[:3] == ["runs", "  1  a", "  2  b"]
+    assert lines[4].split() == "run status step best bleu at step loss seconds trained".split()
+    assert lines[5].split()[:3] == ["1", "finished", "40"]
+    assert "seed" in lines
+    start = lines.index("task.source_prefix")
+    assert lines[start + 1] == "  1  x"
+    assert " ".join(" ".join(lines[start + 2 : start + 5]).split()) == f"2 {'long ' * 30}end"
 
 
 def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import pytest
 
 from dstrain.config.recipe import Rules, Task
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import Counts, describe_set, warn_of_set
+from dstrain.data.counts import Counts, describe_losses, describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example
 from tests.unit.data.word_encoder import WordEncoder, make_example
 
 REPORT = {
     "rows_read": 1000, "rows": 990, "distinct_rows": 990, "skipped": {"empty": 8, "too_long": 2}, "source_tokens": 10_000,
-    "target_tokens": 8_000, **Counts(longest_target=50, longest_target_where="dev.tsv:3").report(),
+    "target_tokens": 8_000, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0, **Counts(longest_target=50, longest_target_where="dev.tsv:3").report(),
 }  # fmt: skip
 
 
@@ -62,10 +62,10 @@ def test_a_limit_that_cuts_every_row_is_refused(side: str) -> None:
 def test_a_set_is_described_in_a_line() -> None:
     clean = REPORT | {"rows": 1000, "skipped": {}}
     assert describe_set("train", clean) == "train data: 1,000 rows of 1,000 read"
-    bad = REPORT | {"source_cut": 3, "target_cut": 1, "source_unknown": 5, "target_unknown": 80}
+    bad = REPORT | {"truncated": 4, "source_unknown": 5, "target_unknown": 80}
     assert describe_set("eval", bad) == (
-        "eval data: 990 rows of 1,000 read, 8 skipped (empty), 2 skipped (too long), 3 sources cut, 1 targets cut, "
-        "unknown tokens 0.05% of the sources, unknown tokens 1.00% of the targets"
+        "eval data: 990 rows of 1,000 read; 8 empty skipped; 2 too long skipped; 4 cut to the limits of the task; "
+        "unknown tokens 0.05% of the sources; unknown tokens 1.00% of the targets"
     )
 
 
@@ -92,3 +92,13 @@ def test_what_a_reader_should_know_is_a_warning(changes: dict[str, Any], said: s
 
 def test_long_targets_of_training_rows_limit_nothing() -> None:
     assert list(warn_of_set("train", REPORT | {"longest_target": 30_000}, usual_target=40)) == []
+
+
+def test_what_became_of_rows_is_said_in_words() -> None:
+    report = {"skipped": {"empty": 1200, "too_long": 0}, "truncated": 2, "kept_too_long": 0, "kept_with_unknown": 1}
+    assert describe_losses(report) == [
+        "1,200 empty skipped",
+        "2 cut to the limits of the task",
+        "1 kept with unknown tokens",
+    ]
+    assert describe_losses({"skipped": {}, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0}) == []

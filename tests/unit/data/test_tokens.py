@@ -174,7 +174,7 @@ def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> Non
 
 
 def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 row was read, skipped: 1 too long\. Corr"):
+    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 row was read; 1 too long skipped\. Corr"):
         _build([LONG_SOURCE], tmp_path / "set", too_long="skip")
     with pytest.raises(ValueError, match=r"data\.eval has no usable row: it is empty\. Correct"):
         _build([], tmp_path / "set", split="eval")

@@ -14,6 +14,7 @@ from dstrain.reporting.comparison import (
     rank_runs,
     text_table,
     value_at,
+    why_unranked,
 )
 from tests.unit.reporting.reporting_cases import parsing_record
 
@@ -57,15 +58,43 @@ def test_a_run_is_described_by_its_best_evaluation_and_its_last_training_row() -
     assert "machine" not in run.recipe
 
 
-def test_runs_of_one_metric_are_grouped_the_best_first_and_those_without_a_score_last() -> None:
-    runs = [
-        compared("a", metric="loss", best=2.0),
-        compared("b", best=None),
-        compared("c", best=3.0),
-        compared("d", metric="loss", best=1.0),
-        compared("e", best=4.0),
-    ]
-    assert [run.run for run in rank_runs(runs)] == ["e", "c", "b", "d", "a"]
+def test_the_best_run_comes_first_and_those_without_a_score_last() -> None:
+    runs = [compared("b", best=None), compared("c", best=3.0), compared("e", best=4.0)]
+    assert [run.run for run in rank_runs(runs)] == ["e", "c", "b"]
+    losses = [compared("a", metric="loss", best=2.0), compared("d", metric="loss", best=1.0)]
+    assert [run.run for run in rank_runs(losses)] == ["d", "a"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"metric": "loss"}, "the runs choose their best model by different metrics (bleu, loss)"),
+        ({"rows": ("h2",)}, "scores of different evaluation rows cannot be compared (the content of data.eval)"),
+        ({"num_rows": 1990}, "scores of different evaluation rows cannot be compared (1,990 and 2,000 rows)"),
+        (
+            {"recipe": {"evaluation": {"max_rows": 8}}},
+            "scores of different evaluation rows cannot be compared (evaluation.max_rows)",
+        ),
+        ({"signature": "tok:zh"}, "bleu was computed in different ways (tok:13a; tok:zh)"),
+    ],
+)
+def test_runs_whose_scores_cannot_be_compared_stay_as_given_and_the_reason_is_said(
+    changes: dict[str, Any], reason: str
+) -> None:
+    same: dict[str, Any] = {"rows": ("h1",), "num_rows": 2000, "signature": "tok:13a"}
+    runs = [compared("worse", best=1.0, **same), compared("better", best=2.0, **(same | changes))]
+    assert why_unranked(runs) == f"not ranked: {reason}"
+    assert rank_runs(runs) == runs
+
+
+def test_the_same_rows_in_a_file_of_another_name_are_compared() -> None:
+    recipes = [{"data": {"eval": [{"path": path}]}} for path in ("a.tsv", "copy.tsv")]
+    assert (
+        why_unranked([compared("a", recipe=recipes[0], rows=("h",)), compared("b", recipe=recipes[1], rows=("h",))])
+        is None
+    )
+    reason = why_unranked([compared("a", recipe=recipes[0]), compared("b", recipe=recipes[1])])
+    assert reason == "not ranked: scores of different evaluation rows cannot be compared (data.eval.0.path)"
 
 
 def test_json_has_only_the_keys_that_differ_and_null_for_numbers_that_are_not_finite() -> None:
@@ -80,8 +109,8 @@ def test_json_has_only_the_keys_that_differ_and_null_for_numbers_that_are_not_fi
 
 def test_both_tables_have_a_column_for_each_differing_key() -> None:
     runs = [compared("a", recipe={"prefix": "long " * 20}), compared("b", recipe={"prefix": "x|y"}, total_steps=None)]
-    header, *rows = text_table(runs).splitlines()
+    header, *rows = text_table(runs, width=500).splitlines()
     assert header.split("  ")[-1] == "prefix"
-    assert rows[0].endswith("…")
+    assert rows[0].endswith("long")
     assert "  40  " in rows[1]
     assert r"x\|y" in markdown_table(runs)

@@ -4,7 +4,18 @@ import math
 
 import pytest
 
-from dstrain.reporting.markdown import Markdown, code, code_block, number, one_line, plain, render, table
+from dstrain.reporting.markdown import (
+    Markdown,
+    code,
+    code_block,
+    number,
+    one_line,
+    plain,
+    program,
+    render,
+    table,
+    things_were,
+)
 
 
 @pytest.mark.parametrize(
@@ -81,3 +92,13 @@ def test_numbers_have_four_decimals_or_say_what_they_are(value: float | None, sh
 
 def test_one_line_collapses_white_space() -> None:
     assert one_line("  a\r\n\t b ") == "a b"
+
+
+def test_things_agree_with_their_verb() -> None:
+    assert things_were(1, "training rows") == "1 training row was"
+    assert things_were(1200, "training rows") == "1,200 training rows were"
+
+
+def test_a_program_is_kept_as_it_is_in_a_fence_that_it_cannot_close() -> None:
+    text = "if a:\n    print('two  blanks ```')"
+    assert program(text, language="python") == f"````python\n{text}\n````"

@@ -42,10 +42,10 @@ def test_a_model_that_is_not_from_the_hub_has_no_link(
 def test_data_are_counted_with_their_fingerprints_and_rules() -> None:
     card = build_card(translation_record())
     counts = next(table for table in tables(card) if table[0][1] == "Rows read")
-    assert counts[1][:5] == ["training", "110", "100", "7 empty, 3 too_long", "2"]
+    assert counts[1][:5] == ["training", "110", "100", "7 empty, 3 too long", "2"]
     assert counts[1][-1] == "`5f3a9c`"
     assert counts[2][3] == "0"
-    assert "- 10 training rows were skipped (7 empty, 3 too_long)" in card
+    assert "- 10 training rows were skipped (7 empty, 3 too long)" in card
     assert "unknown_token: keep" in card
 
 
@@ -78,7 +78,7 @@ def test_quarantined_rows_and_unsaved_checkpoints_are_listed_and_warned_of() -> 
     assert "`train.tsv:5` (step 30: loss is nan) and 2 more" in checks
     warnings = collect_warnings(record)
     assert "checkpoints could not be saved: step 60 (full)" in warnings
-    assert "7 training rows were quarantined, because no step that contains them could be applied" in warnings
+    assert "7 training rows were quarantined, because no step with them could be applied" in warnings
 
 
 def test_a_warning_that_is_recorded_twice_is_shown_once() -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from transformers import T5Config
 
+from dstrain.checkpoint.resume import Change
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan, Position
 from dstrain.errors import UserError
 from dstrain.run.assemble import (
     Assembly,
+    _changed_schedule_warnings,
     _check_references,
     _cut,
     _data_sources,
@@ -173,3 +175,31 @@ def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_befo
     changes = {"model": {"name": str(tmp_path / "model")}, "data__train": rows}
     with pytest.raises(UserError, match=r"^data.train.1.target_language: Marian, T5 and mT5 have no language tokens"):
         check_model(build_config(**changes))
+
+
+def build_resume(*changes: Change) -> Any:
+    return SimpleNamespace(state=SimpleNamespace(step=20), allowed=changes)
+
+
+def test_a_schedule_that_has_changed_is_said_with_the_rate_before_and_after() -> None:
+    config = build_config(training__epochs=None, training__max_steps=100, training__learning_rate=1e-3)
+    resume = build_resume(Change("training.max_steps", 40, 100))
+    (warning,) = _changed_schedule_warnings(config, resume=resume, plan=build_plan(), total_steps=100)
+    assert warning == (
+        "the learning rate follows the changed schedule from step 21 on, which begins at 0.0008; by the schedule so far it "
+        "would be 0.0005"
+    )
+
+
+def test_a_schedule_whose_steps_are_not_known_any_more_is_said_with_the_new_rate() -> None:
+    config = build_config(training__epochs=None, training__max_steps=100, training__learning_rate=1e-3)
+    changes = (Change("training.epochs", 3.0, None), Change("training.max_steps", None, 100))
+    resume = build_resume(*changes, Change("training.batch_size", 8, 16))
+    (warning,) = _changed_schedule_warnings(config, resume=resume, plan=build_plan(), total_steps=100)
+    assert warning.endswith("from step 21 on, which begins at 0.0008")
+
+
+@pytest.mark.parametrize("change", [Change("training.weight_decay", 0.0, 0.1), Change("tokenizer", "a", "b")])
+def test_other_changes_leave_the_schedule(change: Change) -> None:
+    config = build_config()
+    assert _changed_schedule_warnings(config, resume=build_resume(change), plan=build_plan(), total_steps=100) == []
