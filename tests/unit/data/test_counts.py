@@ -14,7 +14,8 @@ from tests.unit.data.word_encoder import WordEncoder, make_example
 
 REPORT = {
     "rows_read": 1000, "rows": 990, "distinct_rows": 990, "skipped": {"empty": 8, "too_long": 2}, "source_tokens": 10_000,
-    "target_tokens": 8_000, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0, **Counts(longest_target=50, longest_target_where="dev.tsv:3").report(),
+    "target_tokens": 8_000, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0,
+    **Counts(longest_target=50, longest_target_where="dev.tsv:3").report(),
 }  # fmt: skip
 
 
