@@ -38,6 +38,7 @@ class Tokens:
     """The part of TokenSet that evaluation uses."""
 
     num_rows = NUM_ROWS
+    typed = None
 
     def __init__(self) -> None:
         from dstrain.data.examples import Example
