@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
@@ -36,6 +37,8 @@ def export_model(
         before, model.generation_config = model.generation_config, config
         try:
             _save_weights(model, folder=draft)
+        except SafetensorError as error:  # what safetensors makes of a full disk
+            raise OSError(str(error)) from error
         finally:
             model.generation_config = before
         tokenizer.tokenizer.save_pretrained(draft)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
@@ -113,6 +114,17 @@ def test_an_export_that_fails_leaves_the_older_one(
         export(model, tmp_path / "best", step=2)
     assert read_exported_step(tmp_path / "best") == 1
     check(model, tmp_path / "best")
+
+
+def test_a_full_disk_is_an_error_of_the_system_as_elsewhere(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*given: Any, **named: Any) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(model.model), "save_pretrained", fail)
+    with pytest.raises(OSError, match="No space left on device"):
+        export(model, tmp_path / "best")
 
 
 def test_an_interrupted_replacement_is_undone(tmp_path: Path) -> None:
