@@ -70,7 +70,13 @@ def test_a_path_that_only_a_shell_would_expand_is_refused(override: str, message
 
 
 @pytest.mark.parametrize(
-    "model", ["model.scratch.architecture=marian", "model.scratch.architecture=mt5", "model.name=t5-base"]
+    "model",
+    [
+        "model.scratch.architecture=marian",
+        "model.scratch.architecture=mt5",
+        "model.name=t5-base",
+        "model.name=Helsinki-NLP/opus-mt-en-mul",
+    ],
 )
 def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_without_one(good: Path, model: str) -> None:
     origin = [] if model.startswith("model.name") else ["model.name=null"]
