@@ -14,6 +14,8 @@ T5_ARCHITECTURES = ("t5", "mt5", "umt5")
 _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
 NO_LANGUAGES = ("marian", "t5", "mt5")
 """Architectures without language tokens: only the text of a source can tell them the target language."""
+MARIAN_NAME = "opus-mt"
+"""In the names of the published Marian models. A model of another name is looked at when a run starts."""
 
 
 def evaluation_conflicts(
@@ -52,7 +54,8 @@ def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict
             if getattr(task, key) is None:
                 keys = (f"task.{key}", "model.scratch.architecture", "task.kind")
                 yield keys, f"is needed by architecture `{architecture}`"
-    if (architecture or _named_architecture(model.name or "")) in NO_LANGUAGES:
+    name = model.name or ""
+    if (architecture or _named_architecture(name)) in NO_LANGUAGES or MARIAN_NAME in name:
         yield from language_conflicts(task, data=data)
 
 

@@ -42,6 +42,9 @@ class Model(Section):
     """Commit, tag or branch on the Hub. Only a commit makes the run repeatable."""
     scratch: Scratch | None = None
     """Start from random weights instead of `name`."""
+    add_languages: dict[str, str] | None = None
+    """Languages that the model of `name` lacks, such as `{myv_Cyrl: fin_Latn}` for NLLB: each code gets a token, whose embedding
+    begins as that of the language after the colon. M2M100, NLLB and mBART only."""
     dropout: Probability | None = None
     """Dropout probability of all layers. Null keeps the model's own value."""
     layerdrop: Probability = 0.0
@@ -56,6 +59,9 @@ class Model(Section):
             given = "none" if self.name is None else "both"
             message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
             raise ConflictError((("name", "scratch"), message))
+        if self.add_languages and self.name is None:
+            message = "`add_languages` goes with `name`: a new model has the languages of its architecture"
+            raise ConflictError((("add_languages", "scratch"), message))
         return self
 
 

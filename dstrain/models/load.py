@@ -18,6 +18,7 @@ from dstrain.models.families import (
     family_of,
     hidden_scale,
     is_head_tied,
+    output_head,
     reset_generation_config,
     set_dropout,
     set_layerdrop,
@@ -70,6 +71,9 @@ def load_model(
         torch.manual_seed(seed)
         model = _read_weights(section.name, revision=section.revision, config=config)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
+    for code, like in (section.add_languages or {}).items():
+        copy_language(model, tokenizer=tokenizer, code=code, like=like)
+        report(f"the language `{code}` is added; its embedding begins as that of `{like}`")
     is_export = (Path(section.name) / EXPORTED_STEP).is_file()
     for sentence in _describe_head(model, section=section, is_export=is_export):
         report(sentence)
@@ -101,6 +105,20 @@ def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[
     model.resize_token_embeddings(num_rows)
     model.config.tie_word_embeddings = tied_in_config
     report(f"the embeddings grow from {num_before} to {num_rows} rows for added tokens")
+
+
+def copy_language(model: PreTrainedModel, *, tokenizer: Seq2SeqTokenizer, code: str, like: str) -> None:
+    """Let the token of a language begin as that of another: embedding, output row and bias, in place."""
+    new, old = tokenizer.language_id(code), tokenizer.language_id(like)
+    tensors = {
+        model.get_input_embeddings().weight,
+        output_head(model).weight,
+        getattr(model, "final_logits_bias", None),
+    }
+    with torch.no_grad():
+        for tensor in tensors - {None}:
+            rows = tensor.T if tensor.shape[0] == 1 else tensor  # the bias is [1, vocabulary]
+            rows[new] = rows[old]
 
 
 def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) -> PreTrainedModel:

@@ -37,16 +37,15 @@ from transformers import (
     T5ForConditionalGeneration,
     T5Tokenizer,
 )
-from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES as M2M100_CODES
 from transformers.models.mbart.tokenization_mbart import FAIRSEQ_LANGUAGE_CODES as MBART_CODES
 from transformers.models.mbart50.tokenization_mbart50 import FAIRSEQ_LANGUAGE_CODES as MBART50_CODES
-from transformers.models.nllb.tokenization_nllb import FAIRSEQ_LANGUAGE_CODES as NLLB_CODES
 from transformers.tokenization_utils_base import generate_merges
 
 from dstrain.config.recipe import Scratch
 from dstrain.errors import UserError
 from dstrain.models.families import set_dropout, set_layerdrop
-from dstrain.models.tokenizer import Seq2SeqTokenizer, register_languages
+from dstrain.models.languages import register_languages
+from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 MAX_SENTENCES = 1_000_000
 """Texts that sentencepiece is trained on at most: a fixed sample of them, so that memory stays bounded."""
@@ -61,14 +60,6 @@ SPECIAL_IDS = {
     "mbart50": {"bos_id": 0, "pad_id": 1, "eos_id": 2, "unk_id": 3},
 }
 """Family to the ids of its special tokens, as its class expects them."""
-
-LANGUAGE_CODES: dict[str, Sequence[str]] = {
-    "m2m100": M2M100_CODES["m2m100"],
-    "nllb": NLLB_CODES,
-    "mbart": MBART_CODES,
-    "mbart50": MBART50_CODES,
-}
-"""Family to the language codes that its class knows; the families without language tokens are left out."""
 
 BYTE_FALLBACK = ("m2m100", "marian")
 """Families whose class encodes with sentencepiece; the fast classes of the others turn byte fallback off."""
@@ -115,11 +106,6 @@ def write_tokenizer(
     wrapped = Seq2SeqTokenizer(tokenizer)
     first, last = (languages[0], languages[-1]) if languages else (None, None)
     wrapped.save(folder, source_language=first, target_language=last)
-
-
-def language_codes(architecture: str) -> Sequence[str]:
-    """The language codes of a new tokenizer of this family; none if it has no language tokens."""
-    return LANGUAGE_CODES.get(architecture, ())
 
 
 def build_scratch_model(

@@ -3,7 +3,6 @@
 import difflib
 import hashlib
 import json
-import re
 import warnings
 from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
@@ -15,8 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from dstrain.errors import UserError
 from dstrain.models.batch_encoding import build_batch_encoder
 from dstrain.models.control_tokens import ControlTokens
+from dstrain.models.languages import add_languages, can_be_default, language_ids, register_languages
 
-NLLB_CODE = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
 """Arguments of a tokenizer call: returns plain lists of ids, without warnings about lengths, which the caller checks."""
 
@@ -29,7 +28,7 @@ class Seq2SeqTokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self.tokenizer = tokenizer
-        self.languages = _language_ids(tokenizer)
+        self.languages = language_ids(tokenizer)
         """Language code -> token id; empty for families without language tokens (T5, mT5, Marian)."""
         self.default_language: str | None = tokenizer.src_lang if self.languages else None
         self.pad_token_id: int = tokenizer.pad_token_id
@@ -132,9 +131,14 @@ class Seq2SeqTokenizer:
         return text.strip()
 
     def save(self, folder: Path, *, source_language: str | None = None, target_language: str | None = None) -> None:
-        """Write the tokenizer to folder, with these languages as its defaults."""
-        self._set_languages(source_language, target_language)
+        """Write the tokenizer to folder, with these languages as its defaults as far as its class can load with them."""
+        self._set_languages(self._loadable(source_language), self._loadable(target_language))
         self.tokenizer.save_pretrained(str(folder))
+
+    def _loadable(self, code: str | None) -> str | None:
+        if code is None or self.language_id(code) is None:
+            return None
+        return code if can_be_default(self.tokenizer, code) else None
 
     def _set_languages(self, source: str | None, target: str | None) -> None:
         if not self.languages:
@@ -156,9 +160,16 @@ def describe_unknown_language(code: str | None, *, known: Collection[str], owner
 
 
 def load_tokenizer(
-    name_or_folder: str, *, revision: str | None = None, added_tokens: Sequence[str] = ()
+    name_or_folder: str,
+    *,
+    revision: str | None = None,
+    added_tokens: Sequence[str] = (),
+    added_languages: Iterable[str] = (),
 ) -> Seq2SeqTokenizer:
-    """The tokenizer of a hub name or local folder, with those of these tokens added that it lacks."""
+    """The tokenizer of a hub name or local folder, with those of these tokens added that it lacks, and these languages.
+
+    Raises UserError if it cannot be read, has no language tokens, or has one of the added languages already.
+    """
     with warnings.catch_warnings():
         # Marian recommends sacremoses, but its tokenizer no longer calls the normaliser that needs it
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
@@ -171,38 +182,30 @@ def load_tokenizer(
         tokenizer.legacy_behaviour = False
         tokenizer.init_kwargs["legacy_behaviour"] = False
     register_languages(tokenizer)
+    _add_new_languages(tokenizer, added_languages)
     known = tokenizer.get_vocab()
     tokenizer.add_tokens([token for token in added_tokens if token not in known])
     return Seq2SeqTokenizer(tokenizer)
 
 
+def _add_new_languages(tokenizer: PreTrainedTokenizerBase, codes: Iterable[str]) -> None:
+    known, new = language_ids(tokenizer), list(codes)
+    for code in new:
+        if not known:
+            raise UserError(
+                f"model.add_languages: {type(tokenizer).__name__} has no language tokens: tell languages apart by source_prefix"
+            )
+        if code in known:
+            raise UserError(
+                f"model.add_languages: `{tokenizer.name_or_path}` has the language `{code}` already: leave it out"
+            )
+    if new:
+        add_languages(tokenizer, new)
+
+
 def one_line(error: Exception) -> str:
     """A library's message without its line breaks."""
     return " ".join(str(error).split())
-
-
-def register_languages(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Add M2M100's language tokens to its vocabulary, in place; does nothing for other families.
-
-    Published folders list them. The class alone has ids for them but does not count them as tokens, so that the next added
-    token would get the first language's id.
-    """
-    if type(tokenizer).__name__.startswith("M2M100"):
-        known = tokenizer.get_added_vocab()
-        missing = [token for token in tokenizer.lang_token_to_id if token not in known]
-        tokenizer.add_tokens(missing, special_tokens=True)
-
-
-def _language_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    name = type(tokenizer).__name__
-    if name.startswith("M2M100"):
-        return dict(tokenizer.lang_code_to_id)
-    if name.startswith("MBart"):
-        return {code: tokenizer.convert_tokens_to_ids(code) for code in tokenizer.lang_code_to_id}
-    if name.startswith("Nllb"):
-        codes = [token for token in tokenizer.all_special_tokens if NLLB_CODE.fullmatch(token)]
-        return {code: tokenizer.convert_tokens_to_ids(code) for code in codes}
-    return {}
 
 
 def _check_distinct(vocabulary: dict[str, int], *, languages: dict[str, int], name: str) -> None:

@@ -9,6 +9,12 @@ from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
 LOADING = """\
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})
+{language}"""
+WITH_LANGUAGE_TOKENS = ("M2M100", "MBart")
+"""How the architectures begin whose tokenizers have a source language."""
+UNKNOWN_TO_M2M100 = """\
+tokenizer.lang_code_to_token[{code!r}] = "__{code}__"  # a language that was added: the class does not know it
+tokenizer.lang_token_to_id["__{code}__"] = tokenizer.convert_tokens_to_ids("__{code}__")
 """
 GENERATION = """\
 inputs = tokenizer({sources}, padding=True, return_tensors="pt")
@@ -51,7 +57,8 @@ def build_usage(record: RunRecord) -> Markdown | None:
     task = record.config.task
     prefix = choose_prefix(task, prefix=record.config.data.train[0].source_prefix)
     sources = f"[{prefix!r} + text for text in texts]" if prefix else "texts"
-    return program(_template(task).format(folder=folder, sources=sources, **_cutting(task)), language="python")
+    text = _template(task).format(folder=folder, sources=sources, language=_source_language(record), **_cutting(task))
+    return program(text, language="python")
 
 
 def explain_usage(record: RunRecord) -> list[Markdown]:
@@ -73,6 +80,19 @@ def _template(task: Task) -> str:
     if task.kind == "translation":
         return TRANSLATION
     return POINTER if task.has_pointers else PLAIN
+
+
+def _source_language(record: RunRecord) -> str:
+    """The lines that set it, which an added language needs: the folder cannot have one as its default."""
+    code, architecture = record.config.task.source_language, record.info.model.architecture or ""
+    if code is None or not architecture.startswith(WITH_LANGUAGE_TOKENS):
+        return ""
+    is_added = code in (record.config.model.add_languages or {})
+    is_nllb = "_" in code  # whose class, of the same architecture, takes any token for a language
+    known = (
+        UNKNOWN_TO_M2M100.format(code=code) if is_added and architecture.startswith("M2M100") and not is_nllb else ""
+    )
+    return f"{known}tokenizer.src_lang = {code!r}\n"
 
 
 def _cutting(task: Task) -> dict[str, str]:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
-from dstrain.models.scratch import language_codes
+from dstrain.models.languages import LANGUAGE_CODES
 from dstrain.models.tokenizer import Seq2SeqTokenizer, describe_unknown_language
 
 MARIAN_CODE = re.compile(r">>\S+?<<")
@@ -17,12 +17,19 @@ def check_scratch_languages(config: RunConfig) -> None:
     """Raise UserError for a language code that the family of a new model lacks, before its tokenizer is trained."""
     if config.model.scratch is not None:
         architecture = config.model.scratch.architecture
-        _check_codes(config, known=language_codes(architecture), owner=f"model.scratch.architecture `{architecture}`")
+        _check_codes(
+            config, known=LANGUAGE_CODES.get(architecture, ()), owner=f"model.scratch.architecture `{architecture}`"
+        )
 
 
 def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
     """Raise UserError for a language code or a prefix that the tokenizer lacks."""
-    _check_codes(config, known=tokenizer.languages, owner=type(tokenizer.tokenizer).__name__)
+    owner = type(tokenizer.tokenizer).__name__
+    _check_codes(config, known=tokenizer.languages, owner=owner)
+    for code, like in (config.model.add_languages or {}).items():
+        if like not in tokenizer.languages:
+            message = describe_unknown_language(like, known=tokenizer.languages, owner=owner)
+            raise UserError(f"model.add_languages.{code}: {message}")
     for prefix, key in _prefixes(config).items():
         (ids,), _ = tokenizer.encode([prefix], [""], source_language=None, target_language=None)
         if tokenizer.unk_token_id in ids:

@@ -184,7 +184,12 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
 
 def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:
     assert config.model.name is not None
-    tokenizer = load_tokenizer(config.model.name, revision=config.model.revision, added_tokens=added)
+    tokenizer = load_tokenizer(
+        config.model.name,
+        revision=config.model.revision,
+        added_tokens=added,
+        added_languages=config.model.add_languages or (),
+    )
     check_tokenizer(config, tokenizer=tokenizer)  # before its default languages are set
     languages = _languages(config)
     first, last = (languages[0], languages[-1]) if languages else (None, None)

@@ -95,7 +95,13 @@ def test_training_rows_have_no_set(good: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "model", ["model.scratch.architecture=marian", "model.scratch.architecture=mt5", "model.name=t5-base"]
+    "model",
+    [
+        "model.scratch.architecture=marian",
+        "model.scratch.architecture=mt5",
+        "model.name=t5-base",
+        "model.name=Helsinki-NLP/opus-mt-en-mul",
+    ],
 )
 def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_without_one(good: Path, model: str) -> None:
     origin = [] if model.startswith("model.name") else ["model.name=null"]
@@ -113,3 +119,11 @@ def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_withou
 def test_language_tokens_tell_target_languages_apart(good: Path) -> None:
     rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
     load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "task.target_language=de", rows])
+
+
+def test_languages_are_added_to_a_stored_model_alone(good: Path) -> None:
+    added = "model.add_languages={myv_XX: fi_FI}"
+    config = load_config(str(good), overrides=["model.name=facebook/mbart-large-cc25", added])
+    assert config.model.add_languages == {"myv_XX": "fi_FI"}
+    (line,) = faults(good, "model.name=null", "model.scratch.architecture=t5", added)
+    assert "model.add_languages: `add_languages` goes with `name`" in line

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dstrain.models.families import generation_arguments
+from dstrain.models.load import grow_embeddings
 from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -87,11 +88,35 @@ def test_the_code_of_a_translation_card_prints_what_the_model_generates(
     model, tokenizer = export(family, tmp_path, languages=languages)
     task = {"kind": "translation", "source_language": languages[0], "target_language": languages[1]}
     prefix = "yes:  " if family in ("marian", "t5") else ""
-    card = build_card(build(translation_config(task=task | {"source_prefix": prefix}, precision="fp32")))
+    config = translation_config(task=task | {"source_prefix": prefix}, precision="fp32")
+    card = build_card(build(config, model={"architecture": type(model).__name__}))
     text = f"{prefix}the text to translate"
     expected = generate(model, tokenizer, text, source_language=languages[0])
     (found,) = run_code(card, folder=tmp_path, monkeypatch=monkeypatch)
     assert found.replace("<unk>", "").split() == expected.replace("<unk>", "").split()
+
+
+@pytest.mark.parametrize(("family", "code"), [("m2m100", "mic"), ("nllb", "mic_Latn"), ("mbart", "myv_XX")])
+def test_the_code_sets_an_added_source_language(
+    family: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, _ = export(family, tmp_path, languages=LANGUAGES[family])
+    tokenizer = load_tokenizer(str(tmp_path / "best"), added_languages=[code])
+    grow_embeddings(model, num_rows=tokenizer.vocabulary_size)
+    target = LANGUAGES[family][1]
+    generation = {"max_new_tokens": 12, **generation_arguments(model, tokenizer, target_language=target)}
+    tokenizer.save(tmp_path / "saved", source_language=code, target_language=target)
+    tokenizer = load_tokenizer(str(tmp_path / "saved"))
+    export_model(model, tokenizer=tokenizer, folder=tmp_path / "best", generation=generation, step=3)
+    task = {"kind": "translation", "source_language": code, "target_language": target}
+    config = translation_config(task=task, model={"name": "base", "add_languages": {code: target}})
+    card = build_card(build(config, model={"architecture": type(model).__name__}))
+    found: list[Any] = []
+    monkeypatch.setattr(type(model), "generate", lambda self, ids, **given: found.append(ids) or ids)
+    run_code(card, folder=tmp_path, monkeypatch=monkeypatch)
+    (expected,), _ = tokenizer.encode(["the text to translate"], [""], source_language=code, target_language=target)
+    assert found[0][0].tolist() == expected
+    assert tokenizer.language_id(code) in expected
 
 
 @pytest.mark.parametrize("segmentation", ["words", "published"])
