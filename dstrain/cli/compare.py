@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -40,7 +41,9 @@ def compare(
     elif as_markdown and found:
         typer.echo(comparison.markdown_table(found))
     elif found:
-        typer.echo(comparison.text_table(found, width=shutil.get_terminal_size().columns))
+        # a pipe or a file has no width: every run stays one line, for `grep` and `less -S`
+        width = shutil.get_terminal_size(fallback=(sys.maxsize, 0)).columns
+        typer.echo(comparison.text_table(found, width=width))
     if reason := comparison.why_unranked(found):
         typer.echo(reason, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

@@ -60,7 +60,7 @@ def last_line(sweep: Path, name: str) -> str:
 
 
 def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+    return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "1000"})
 
 
 def test_four_members_train_in_separate_folders_and_are_in_one_table_with_the_best_first(tmp_path: Path) -> None:

@@ -2,6 +2,9 @@
 
 import json
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,14 @@ def test_a_terminal_of_80_columns_shows_whole_values_below_the_table(
     start = lines.index("task.source_prefix")
     assert lines[start + 1] == "  1  x"
     assert " ".join(" ".join(lines[start + 2 : start + 5]).split()) == f"2 {'long ' * 30}end"
+
+
+def test_a_pipe_has_no_width_and_gets_a_line_per_run(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "a"), make_run(tmp_path / "b", f"task.source_prefix={'long ' * 30}end")]
+    command = [sys.executable, "-m", "dstrain", "compare", *runs]
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    piped = subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in piped] == ["run", *runs]
 
 
 def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) -> None:
