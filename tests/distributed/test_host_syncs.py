@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dstrain.cluster.process_group import Ranks
@@ -16,6 +18,10 @@ from tests.distributed.steps import TOTAL_STEPS, build_batch, build_config, buil
 
 A_MICRO_BATCH = 1
 """The labels, counted on the host."""
+DRAWS_ON_THE_HOST = (
+    {"m2m100": 4, "mt5": 0} if Version(transformers.__version__) < Version("5.23") else {"m2m100": 0, "mt5": 0}
+)
+"""Before 5.23 transformers draws a random number for every layer even where no layer is dropped; no GPU is waited for."""
 A_STEP = 4
 """Reads by DeepSpeed, for overflow and the gradient's norm; at most."""
 
@@ -50,5 +56,6 @@ def count_reads(ranks: Ranks, kind: str, changes: dict[str, Any]) -> list[int]:
 def test_a_step_reads_a_few_values_whatever_the_number_of_parameters(kind: str, stage: int, precision: str) -> None:
     (reads,) = run_ranks(count_reads, kind, {"machine__zero_stage": stage, "precision": precision}, world_size=1)
     two, four, eight = reads
-    assert (four - two, eight - four) == (2 * A_MICRO_BATCH, 4 * A_MICRO_BATCH)
-    assert two - 2 * A_MICRO_BATCH <= A_STEP
+    a_micro_batch = A_MICRO_BATCH + DRAWS_ON_THE_HOST[kind]
+    assert (four - two, eight - four) == (2 * a_micro_batch, 4 * a_micro_batch)
+    assert two - 2 * a_micro_batch <= A_STEP
