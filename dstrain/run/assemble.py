@@ -84,15 +84,15 @@ class Assembly:
         return Progress(state.step, position)
 
 
-def check_model(config: RunConfig) -> None:
-    """Check that the model can be trained as the recipe says, before any data are read.
+def check_model(config: RunConfig, *, ranks: Ranks) -> None:
+    """Check that the model can be trained as the recipe says, before any data are read; a collective call.
 
     Raises:
         UserError: the Hub has no such model or data, its family is not supported, it cannot tell target languages apart, the
             precision does not fit the device or the model, or a limit is over the model's positions.
     """
     check_device_precision(config)
-    check_hub(config)
+    check_hub(config, ranks=ranks)
     scratch = config.model.scratch
     if scratch is not None:
         check_limits(config.task, positions=scratch.max_positions if scratch.architecture in FIXED_POSITIONS else None)

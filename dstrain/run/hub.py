@@ -9,8 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
+from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 
@@ -19,12 +26,19 @@ TIMEOUT_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
-def check_hub(config: RunConfig) -> None:
-    """Check that the Hub has the model and the data sets that a recipe names.
+def check_hub(config: RunConfig, *, ranks: Ranks) -> None:
+    """Check that the Hub has the model and the data sets that a recipe names; a collective call, rank 0 asks for all.
 
-    Without a network this process asks no more: it takes what is in the local cache. Raises UserError for a name or revision
-    that the Hub does not have, and for a model that is not in the cache if the Hub cannot be reached.
+    Without a network no rank asks again: it takes what is in the local cache. Raises UserError for a name or revision that the
+    Hub does not have, and for a model that is not in the cache if the Hub cannot be reached.
     """
+    if ranks.rank == 0:
+        _check_names(config)
+    if ranks.broadcast(constants.is_offline_mode()):
+        _go_offline()
+
+
+def _check_names(config: RunConfig) -> None:
     if config.model.name is not None:
         check_model_name(config.model.name, revision=config.model.revision, key="model.name")
     for side, sources in (("train", config.data.train), ("eval", config.data.eval)):
@@ -68,10 +82,15 @@ def _ask(request: Callable[..., object], name: str, *, revision: str | None, key
             "`hf auth login`"
         ) from error
     except Exception as error:  # the classes of the HTTP library, which huggingface_hub has changed before
-        os.environ["HF_HUB_OFFLINE"] = "1"  # read by libraries that are not imported yet
-        constants.HF_HUB_OFFLINE = True
-        return f"the Hub cannot be reached ({_line(error)})"
+        _go_offline()
+        problem = "answers with an error" if isinstance(error, HfHubHTTPError) else "cannot be reached"
+        return f"the Hub {problem} ({_line(error)})"
     return None
+
+
+def _go_offline() -> None:
+    os.environ["HF_HUB_OFFLINE"] = "1"  # read by libraries that are not imported yet
+    constants.HF_HUB_OFFLINE = True
 
 
 def _line(error: Exception) -> str:

@@ -76,7 +76,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
 def _run_attempt(
     config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
 ) -> int:
-    check_model(config)
+    check_model(config, ranks=attempt.ranks)
     prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)

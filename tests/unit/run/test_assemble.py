@@ -27,6 +27,7 @@ from dstrain.run.assemble import (
 from dstrain.training.state import Progress
 from tests.unit.reporting.reporting_cases import translation_config
 from tests.unit.run.run_cases import build_config
+from tests.unit.training.training_cases import alone
 
 
 def build_plan(*, min_micro_batches: int = 1) -> Plan:
@@ -131,7 +132,7 @@ def test_a_new_run_begins_at_the_first_step() -> None:
 
 
 def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one() -> None:
-    check_model(build_config())
+    check_model(build_config(), ranks=alone())
 
 
 @pytest.mark.parametrize(
@@ -142,7 +143,7 @@ def test_a_limit_over_the_positions_of_a_model_from_scratch_is_refused_before_an
 ) -> None:
     config = build_config(model__scratch__architecture=architecture, task__max_source_tokens=1000)
     with pytest.raises(ValueError, match="but the model has 512 positions") if is_refused else nullcontext():
-        check_model(config)
+        check_model(config, ranks=alone())
 
 
 @pytest.mark.parametrize(("longest", "positions"), [(513, 512), (512, 512), (513, None)])
@@ -162,11 +163,11 @@ def test_fp16_that_the_device_or_the_model_cannot_train_is_refused_before_any_da
     config = translation_config()  # fp16; a recipe that names a T5 model with it is refused by the schema already
     config = config.model_copy(update={"model": config.model.model_copy(update={"name": str(tmp_path / "t5")})})
     with pytest.raises(UserError, match="fp16"):
-        check_model(config)
+        check_model(config, ranks=alone())
     monkeypatch.setattr("dstrain.run.assemble.check_device_precision", lambda config: None)
     with pytest.raises(UserError, match="fp16"):
-        check_model(config)
-    check_model(config.model_copy(update={"precision": "bf16"}))
+        check_model(config, ranks=alone())
+    check_model(config.model_copy(update={"precision": "bf16"}), ranks=alone())
 
 
 def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_before_any_data(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_befo
     rows = [{"path": "de.tsv"}, {"path": "fr.tsv", "target_language": "fr"}]
     changes = {"model": {"name": str(tmp_path / "model")}, "data__train": rows}
     with pytest.raises(UserError, match=r"^data.train.1.target_language: Marian, T5 and mT5 have no language tokens"):
-        check_model(build_config(**changes))
+        check_model(build_config(**changes), ranks=alone())
 
 
 def build_resume(*changes: Change) -> Any:

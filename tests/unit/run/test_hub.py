@@ -7,12 +7,19 @@ from typing import Any
 
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
 from dstrain.errors import UserError
 from dstrain.run import hub
 from dstrain.run.hub import check_hub, check_model_name
 from tests.unit.reporting.reporting_cases import translation_config
+from tests.unit.training.training_cases import alone
 
 Answer = Callable[..., Any]
 RESPONSE: Any = SimpleNamespace(headers={}, request=None)
@@ -38,7 +45,7 @@ def _config(**data: Any) -> Any:
 
 def test_model_and_data_sets_are_asked_for_and_folders_are_not(asked: list[str], tmp_path: Path) -> None:
     rows = {"train": [{"hub": "some/data"}, {"path": "a.tsv"}], "eval": [{"hub": str(tmp_path)}]}
-    check_hub(_config(data=rows))
+    check_hub(_config(data=rows), ranks=alone())
     check_model_name(str(tmp_path), revision=None, key="MODEL")
     assert asked == ["some/model", "some/data"]
 
@@ -84,7 +91,7 @@ def test_without_a_network_one_request_is_made_and_the_cache_decides(
     _answer(monkeypatch, fail)
     cached = tmp_path / "config.json"
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *given, **named: str(cached))
-    check_hub(_config(data={"train": [{"hub": "some/data"}], "eval": [{"path": "a.tsv"}]}))
+    check_hub(_config(data={"train": [{"hub": "some/data"}], "eval": [{"path": "a.tsv"}]}), ranks=alone())
     assert asked == ["some/model"]
     assert constants.is_offline_mode()  # so that no library tries again
     reason = r"the Hub cannot be reached \(Name or service not known\)"
@@ -94,7 +101,33 @@ def test_without_a_network_one_request_is_made_and_the_cache_decides(
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *given, **named: None)
     message = rf"^model.name: `some/model` is no folder here and not in the local cache, and {reason}: correct the name"
     with pytest.raises(UserError, match=message):
-        check_hub(_config())
+        check_hub(_config(), ranks=alone())
+
+
+class SecondRank:
+    """The second of two ranks, as `check_hub` sees it; rank 0 found no network."""
+
+    rank = 1
+
+    def broadcast(self, value: bool) -> bool:
+        return not value
+
+
+def test_rank_0_asks_for_all_and_the_others_learn_that_there_is_no_network(asked: list[str]) -> None:
+    check_hub(_config(), ranks=SecondRank())  # type: ignore[arg-type]
+    assert asked == []
+    assert constants.is_offline_mode()
+
+
+def test_a_hub_that_answers_with_an_error_is_not_called_unreachable(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(name: str, **given: Any) -> None:
+        raise HfHubHTTPError("500 Server Error for url: …", response=RESPONSE)
+
+    _answer(monkeypatch, fail)
+    with pytest.raises(UserError, match=r"and the Hub answers with an error \(500 Server Error for url: …\)"):
+        check_model_name("some/model", revision=None, key="model.name")
 
 
 def test_offline_on_purpose_asks_nothing(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
