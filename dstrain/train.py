@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
@@ -86,8 +87,13 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 
 def _await_signals() -> None:
     # before training begins there is nothing to save: exit at once, with the code for a restart
-    catch_saving_signals(lambda number, frame: os._exit(EXIT_PREEMPTED))
-    signal.signal(signal.SIGINT, lambda number, frame: os._exit(EXIT_INTERRUPTED))
+    def leave(number: int, frame: FrameType | None) -> None:
+        # not by print: the signal may have interrupted one
+        os.write(2, f"received {signal.Signals(number).name} before training began\n".encode())
+        os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
+
+    catch_saving_signals(leave)
+    signal.signal(signal.SIGINT, leave)
 
 
 def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> str:

@@ -11,7 +11,26 @@ done
 if [ "$#" -eq 0 ]; then echo "usage: launch/torchrun.sh [options of torchrun] -- --config RECIPE [key=value ...]" >&2; exit 2; fi
 shift
 since="$(date +%s)"
+
+# A shell that waits for a foreground command keeps signals to itself, and as the first process of a container ignores them.
+# torchrun has a session of its own, so that what a terminal sends reaches it once. It does not know USR1, and a shell lets
+# commands in the background ignore INT: TERM, which saves as they do, stands for both.
+asked=""
+torchrun=""
+pass_on() {
+  asked="$1"
+  [ -z "$torchrun" ] || kill -s "$asked" "$torchrun" 2>/dev/null
+}
+trap 'pass_on TERM' TERM INT USR1
+trap 'pass_on HUP' HUP
 # shellcheck disable=SC2086  each option is a word
-torchrun $options "$here/train.py" "$@"
+setsid torchrun $options "$here/train.py" "$@" &
+torchrun=$!
+[ -z "$asked" ] || pass_on "$asked"
+wait "$torchrun"
 code=$?
-exec python -m dstrain.run_folder.outcome --code "$code" --since "$since" -- "$@"
+while kill -0 "$torchrun" 2>/dev/null; do  # a signal has ended the wait, not torchrun
+  wait "$torchrun"
+  code=$?
+done
+python -m dstrain.run_folder.outcome --code "$code" --since "$since" -- "$@"

@@ -2,7 +2,10 @@
 
 import os
 import re
+import signal
 import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -123,3 +126,45 @@ def test_torchrun_sh_passes_options_and_ends_with_the_code_of_the_run(tmp_path: 
         [command[0], "--x", "$(touch bad)", "--"], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert (refused.returncode, (tmp_path / "bad").exists()) == (2, False)
+
+
+RUN = """#!/bin/sh
+trap 'echo saved by $1 >> log; exit 1' $1
+echo "$$" > running
+while :; do sleep 0.05; done
+"""
+
+
+@pytest.mark.parametrize(("sent", "passed_on"), [("TERM", "TERM"), ("INT", "TERM"), ("USR1", "TERM"), ("HUP", "HUP")])
+@pytest.mark.parametrize("is_first", [True, False], ids=["as process 1", "as any process"])
+def test_torchrun_sh_passes_signals_on_and_waits_for_the_save(
+    sent: str, passed_on: str, is_first: bool, tmp_path: Path
+) -> None:
+    (tmp_path / "torchrun").write_text(RUN.replace("$1", passed_on))
+    (tmp_path / "python").write_text("#!/bin/sh\ncat log\nexit 85\n")
+    for program in ("torchrun", "python"):
+        (tmp_path / program).chmod(0o755)
+    command = [str(ROOT / "launch" / "torchrun.sh"), "--", "--config", "debug"]
+    if is_first:
+        if subprocess.run(["unshare", "--pid", "--fork", "true"], check=False, capture_output=True).returncode:
+            pytest.skip("this user may not make a pid namespace")
+        command = ["unshare", "--pid", "--fork", "--kill-child", *command]
+    environment = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    script = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
+    running = tmp_path / "running"
+    wait_until(lambda: running.exists() and running.read_text() != "")
+    target = script.pid if not is_first else child_of(script.pid)
+    os.kill(target, getattr(signal, f"SIG{sent}"))
+    said, _ = script.communicate(timeout=60)
+    assert (said, script.returncode) == (f"saved by {passed_on}\n", 85)
+
+
+def child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
+
+
+def wait_until(is_true: Callable[[], bool], *, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

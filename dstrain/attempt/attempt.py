@@ -1,9 +1,12 @@
 """One start of a run, an attempt: takes the lease and starts the watchdog; records the outcome at its end."""
 
 import os
+import socket
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
 from dstrain.attempt.rank_records import Drill, Phases, ranks_dir
@@ -14,9 +17,11 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
-from dstrain.run_folder.claims import is_stop_requested, request_stop
+from dstrain.run_folder.claims import claim_numbers, is_stop_requested, load_claim, request_stop
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
 
+SHARED_SECONDS, SHARED_POLL_SECONDS = 60.0, 0.5
+"""How long a rank waits to see what rank 0 has written, and how often it looks: a file system may be slow to show it."""
 RENEWALS = 4
 """Renewals of the lease within the time after which it is stale, so that one or two may fail."""
 
@@ -138,7 +143,7 @@ def take_lease(
     Returns the lease, None on other ranks, and its number, on all ranks.
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written.
+        UserError: another process holds it, the folder cannot be written, or another rank does not see what rank 0 writes there.
     """
     lease, refusal = None, None
     if ranks.rank == 0:
@@ -149,7 +154,33 @@ def take_lease(
     number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
     if message is not None:
         raise refusal or LeaseHeld(message)
+    if (message := _unshared(folder, number=number, ranks=ranks)) is not None:
+        if lease is not None:
+            lease.release()
+        raise UserError(message)
     return lease, number
+
+
+def _unshared(folder: Path, *, number: int, ranks: Ranks) -> str | None:
+    """Why the ranks do not share this folder: who does not see rank 0's lease there. None if all see it; a collective call."""
+
+    def read_holder() -> dict[str, Any] | None:
+        # listed first: NFS caches for a minute that a name was absent, but reads a directory again when it is opened
+        holder = load_claim(folder, number=number).holder if number in claim_numbers(folder) else None
+        return asdict(holder) if holder is not None else None
+
+    holder = ranks.broadcast(read_holder())
+    waited = 0.0
+    while not (is_seen := read_holder() == holder) and waited < SHARED_SECONDS:
+        time.sleep(SHARED_POLL_SECONDS)
+        waited += SHARED_POLL_SECONDS
+    hosts = ranks.gather(None if is_seen else socket.gethostname())
+    blind = [f"rank {rank} on {host}" for rank, host in enumerate(hosts or []) if host is not None]
+    first: str | None = ranks.broadcast(blind[0] if blind else None)
+    return first and (
+        f"{folder}: {first} does not see what rank 0 writes there; choose an output_dir on a file system "
+        "that all nodes share, and start every rank in the same directory or write the whole path"
+    )
 
 
 def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases) -> None:

@@ -32,7 +32,7 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
     """
     run_dir = Path(config.run_dir)
     if isinstance(error, PeerLost):
-        return _report_lost_peer(error, run_dir=run_dir, rank=process.rank)
+        return _report_lost_peer(error, run_dir=run_dir, process=process)
     if isinstance(error, HardwareFailed):
         message = f"the device of rank {process.rank} on {this_process().host} failed: {error}"
         return _report_lost(message, run_dir=run_dir, rank=process.rank)
@@ -57,14 +57,16 @@ def newest_report(run_dir: Path) -> tuple[int, str | None]:
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
 
 
-def _report_lost_peer(error: PeerLost, *, run_dir: Path, rank: int) -> int:
+def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -> int:
+    rank = process.rank
     if culprit := _wait_for_report(RunFolder(run_dir).failures, since=time.time() - PEER_SECONDS):
         print(f"rank {rank} ends because {culprit} failed", file=sys.stderr)
         return 1
     # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
+    peer = f"rank {1 - rank}, which" if process.world_size == 2 else "a rank that"
     return _report_lost(
-        f"rank {rank} lost its connection to a rank that reported nothing: {error}", run_dir=run_dir, rank=rank
+        f"rank {rank} lost its connection to {peer} reported nothing: {error}", run_dir=run_dir, rank=rank
     )
 
 

@@ -15,6 +15,7 @@ from dstrain.errors import UserError
 CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 """Has the reason why the ranks were started, set by the batch script."""
 
+MAX_PORT = 65535
 
 MPI = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -70,9 +71,10 @@ def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
 
 def _check_rank(rank: int, size: int, *, names: str) -> None:
     if rank >= size:
+        counts = f"ranks count from 0 to {size - 1}" if size else "there must be at least one"
         raise UserError(
-            f"environment: {names} say that this is rank {rank} of {size}, but ranks count from 0 to {size - 1}; start with "
-            "deepspeed, torchrun, srun or mpirun, or unset these variables for a single process"
+            f"environment: {names} say that this is rank {rank} of {size}, but {counts}; start with deepspeed, torchrun, srun "
+            "or mpirun, or unset these variables for a single process"
         )
 
 
@@ -102,10 +104,11 @@ def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
     needed = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     missing = [key for key in needed if key not in environment]
     if missing:
-        given = " and ".join(key for key in ("RANK", "WORLD_SIZE") if key in environment)
+        found = [key for key in ("RANK", "WORLD_SIZE") if key in environment]
+        given = " and ".join(found)
         raise UserError(
-            f"environment: {given} is set but not {', '.join(missing)}; start with deepspeed, torchrun or srun, or unset "
-            f"{given} for a single process"
+            f"environment: {given} {'are' if len(found) > 1 else 'is'} set but not {' and '.join(missing)}; start with "
+            f"deepspeed, torchrun or srun, or unset {given} for a single process"
         )
     local_world_size = _local_world_size(environment)
     if "LOCAL_RANK" not in environment and local_world_size > 1:
@@ -119,27 +122,38 @@ def _launched_process(environment: Mapping[str, str]) -> ProcessInfo:
         local_rank=_number(environment, "LOCAL_RANK") if "LOCAL_RANK" in environment else 0,
         world_size=_number(environment, "WORLD_SIZE"),
         master_address=environment["MASTER_ADDR"],
-        master_port=_number(environment, "MASTER_PORT"),
-        launcher=_launcher(environment),
+        master_port=_port(environment),
+        launcher=(launcher := _launcher(environment)),
         local_world_size=local_world_size,
+        known_from=f"RANK and WORLD_SIZE{_contradiction(environment) if launcher == 'environment' else ''}",
     )
+
+
+def _contradiction(environment: Mapping[str, str]) -> str:
+    """That an MPI counts another number of ranks, for messages: one of the two may be left from another shell."""
+    for _, size, *_ in MPI:
+        if environment.get(size, environment["WORLD_SIZE"]) != environment["WORLD_SIZE"]:
+            return f", though {size} is {environment[size]},"
+    return ""
 
 
 def _mpi_process(environment: Mapping[str, str], *, names: tuple[str, str, str, str]) -> ProcessInfo:
     rank, size, local_rank, local_size = names
     world_size = _number(environment, size)
+    _check_rank(_number(environment, rank), world_size, names=f"{rank} and {size}")
     is_one_node = environment.get(local_size) == environment.get(size)
     if not is_one_node and not {"MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         raise UserError(
-            f"environment: mpirun started {world_size} ranks on several nodes ({rank} is set); set MASTER_ADDR to the host of "
-            "rank 0 and MASTER_PORT to a free port there, for all ranks (Open MPI: mpirun -x MASTER_ADDR=… -x MASTER_PORT=…)"
+            f"environment: {size} says that mpirun started {world_size} ranks, but not that all are on this node; set "
+            "MASTER_ADDR to the host of rank 0 and MASTER_PORT to a free port there, for all ranks (Open MPI: mpirun -x "
+            f"MASTER_ADDR=… -x MASTER_PORT=…), or unset {rank} and {size} for a single process"
         )
     return ProcessInfo(
         rank=_number(environment, rank),
         local_rank=_number(environment, local_rank) if local_rank in environment else 0,
         world_size=world_size,
         master_address=environment.get("MASTER_ADDR", "127.0.0.1"),
-        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
+        master_port=_port(environment) if "MASTER_PORT" in environment else 0,
         launcher="mpirun",
         local_world_size=_number(environment, local_size) if local_size in environment else 1,
         known_from=f"{rank} and {size}",
@@ -161,7 +175,7 @@ def _slurm_process(environment: Mapping[str, str]) -> ProcessInfo:
         world_size=_number(environment, "SLURM_NTASKS"),
         master_address=environment.get("MASTER_ADDR") or first_node(nodes),
         # not computed from the job id: on a shared node that port may be taken by another job (rendezvous.py)
-        master_port=_number(environment, "MASTER_PORT") if "MASTER_PORT" in environment else 0,
+        master_port=_port(environment) if "MASTER_PORT" in environment else 0,
         launcher="srun",
         local_world_size=_local_world_size(environment),
         known_from="SLURM_PROCID and SLURM_NTASKS",
@@ -180,9 +194,16 @@ def _number(environment: Mapping[str, str], key: str) -> int:
     value = environment.get(key, "")
     if not value.isdecimal():
         raise UserError(
-            f"environment: {key} must be a whole number, found {value!r}; start with deepspeed, torchrun or srun"
+            f"environment: {key} must be a whole number ≥ 0, found {value!r}; start with deepspeed, torchrun or srun"
         )
     return int(value)
+
+
+def _port(environment: Mapping[str, str]) -> int:
+    port = _number(environment, "MASTER_PORT")
+    if not 1 <= port <= MAX_PORT:
+        raise UserError(f"environment: MASTER_PORT must be from 1 to {MAX_PORT}, found {port}")
+    return port
 
 
 def free_port() -> int:

@@ -10,8 +10,10 @@ import logging
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -106,25 +108,53 @@ def _open_store(
     # torchrun's agent keeps a store on the port that it names; else rank 0 opens one
     is_host = process.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
     if not is_host:
-        patience.wait_for(lambda: _knock(process.master_address, port), missing=lambda: "rank 0")
-    return _TCPStore(
-        process.master_address,
-        port,
-        process.world_size,
-        is_master=is_host,
-        timeout=timeout,
-        wait_for_workers=False,  # it would wait in C++, where no signal is answered
-        multi_tenant=listener is None,
-        master_listen_fd=listener,
+        _knock(process.master_address, port, patience=patience)
+    opening: Future[Any] = Future()
+
+    def connect() -> None:
+        try:
+            store = _TCPStore(
+                process.master_address,
+                port,
+                process.world_size,
+                is_master=is_host,
+                timeout=timeout,
+                wait_for_workers=False,
+                multi_tenant=listener is None,
+                master_listen_fd=listener,
+            )
+        except Exception as error:
+            opening.set_exception(error)
+        else:
+            opening.set_result(store)
+
+    # in a thread, because it waits in C++, where no signal is answered: for ever if another program answers at the port
+    threading.Thread(target=connect, name="dstrain-store", daemon=True).start()
+    patience.wait_for(
+        lambda: opening.done() or None,
+        missing=lambda: (
+            "its own store" if is_host else "the store of rank 0 (something answers, but perhaps another program)"
+        ),
     )
+    return opening.result()
 
 
-def _knock(address: str, port: int) -> bool | None:
-    try:
-        with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
-            return True
-    except OSError:
+def _knock(address: str, port: int, *, patience: _Patience) -> None:
+    """Wait until something listens there."""
+    problem = ""
+
+    def knock() -> bool | None:
+        nonlocal problem
+        try:
+            with socket.create_connection((address, port), timeout=CONNECT_SECONDS):
+                return True
+        except socket.gaierror:
+            problem = "the name cannot be resolved"
+        except OSError as error:
+            problem = (error.strerror or "no answer").lower()
         return None
+
+    patience.wait_for(knock, missing=lambda: f"rank 0 ({problem})")
 
 
 def _lead(store: Any, process: ProcessInfo, *, number: str, patience: _Patience, judge: Judge) -> str:

@@ -158,8 +158,48 @@ RANGES: Mapping[str, tuple[float, float, str]] = {
     "zero_optimization.offload_param.buffer_count": (0, math.inf, "a whole number ≥ 0"),
     "zero_optimization.offload_param.buffer_size": (0, math.inf, "a whole number ≥ 0"),
     "zero_optimization.offload_param.max_in_cpu": (0, math.inf, "a whole number ≥ 0"),
+    "steps_per_print": (1, math.inf, "a whole number ≥ 1"),
+    "gradient_predivide_factor": (1e-6, math.inf, "a number > 0"),
+    "vocabulary_size": (1, math.inf, "a whole number ≥ 1"),
+    "aio.block_size": (1, math.inf, "a whole number ≥ 1"),
+    "aio.queue_depth": (1, math.inf, "a whole number ≥ 1"),
+    "aio.intra_op_parallelism": (1, math.inf, "a whole number ≥ 1"),
+    "activation_checkpointing.number_checkpoints": (1, math.inf, "a whole number ≥ 1"),
+    "flops_profiler.profile_step": (1, math.inf, "a whole number ≥ 1"),
+    "flops_profiler.module_depth": (-1, math.inf, "a whole number ≥ -1"),
+    "flops_profiler.top_modules": (1, math.inf, "a whole number ≥ 1"),
+    "flops_profiler.recompute_fwd_factor": (0, math.inf, "a number ≥ 0"),
+    "fp16.loss_scale": (0, math.inf, "a number ≥ 0"),
+    "fp16.initial_scale_power": (0, math.inf, "a whole number ≥ 0"),
+    "fp16.loss_scale_window": (1, math.inf, "a whole number ≥ 1"),
+    "fp16.hysteresis": (1, math.inf, "a whole number ≥ 1"),
+    "fp16.min_loss_scale": (0, math.inf, "a number ≥ 0"),
 }
 """Smallest and largest value of a dotted key, and the rule in words. DeepSpeed would refuse it after torch was loaded."""
+
+_ZERO_SWITCHES = (
+    "allgather_partitions", "allgather_sequential", "contiguous_gradients", "cpu_offload_use_pin_memory",
+    "elastic_checkpoint", "enable_sanity_checks", "gather_16bit_weights_on_model_save", "ignore_unused_parameters",
+    "legacy_stage1", "load_from_fp32_weights", "log_trace_cache_warnings", "memory_efficient_linear",
+    "offload_optimizer.fast_init", "offload_optimizer.pin_memory", "offload_optimizer.pipeline_read",
+    "offload_optimizer.pipeline_write", "offload_optimizer.super_offload", "offload_param.pin_memory", "overlap_comm",
+    "override_module_apply", "parameter_alignment", "pipeline_loading_checkpoint", "reduce_scatter",
+    "round_robin_gradients", "save_muon_momentum_buffer_in_memory", "stage3_allgather_sequential",
+    "stage3_gather_16bit_weights_on_model_save", "stage3_gather_fp16_weights_on_model_save",
+    "stage3_use_all_reduce_for_fetch_params", "use_all_reduce_for_fetch_params", "use_multi_rank_bucket_allreduce",
+)  # fmt: skip
+_OTHER_SWITCHES = (
+    "activation_checkpointing.contiguous_memory_optimization", "activation_checkpointing.cpu_checkpointing",
+    "activation_checkpointing.partition_activations", "activation_checkpointing.profile",
+    "activation_checkpointing.synchronize_checkpoint_boundary", "aio.overlap_events", "aio.single_submit", "aio.use_gds",
+    "bf16.immediate_grad_update", "comet.enabled", "comms_logger.debug", "comms_logger.enabled", "comms_logger.prof_all",
+    "comms_logger.verbose", "csv_monitor.enabled", "disable_allgather", "disable_python_gc", "dump_state",
+    "flops_profiler.detailed", "flops_profiler.enabled", "fp16.consecutive_hysteresis", "memory_breakdown",
+    "prescale_gradients", "tensorboard.enabled", "timers.throughput.enabled", "timers.throughput.synchronized",
+    "wall_clock_breakdown", "wandb.enabled",
+)  # fmt: skip
+SWITCHES = frozenset({*(f"zero_optimization.{key}" for key in _ZERO_SWITCHES), *_OTHER_SWITCHES})
+"""Dotted keys whose value is true or false. DeepSpeed takes any other value of some of them for true."""
 
 ONLY_FP32: Mapping[str, str] = {
     "communication_data_type": "gradients are reduced between ranks in it",
@@ -192,6 +232,8 @@ def _problems(settings: Mapping[str, Any], *, known: frozenset[str], section: st
             yield from _problems(value, known=NESTED_KEYS[name], section=name)
         elif name in ONLY_FP32 and value not in (None, "fp32", "float32"):
             yield name, f"{ONLY_FP32[name]}: `{value}` would change what is learned; set it to fp32, or remove it"
+        elif name in SWITCHES and not isinstance(value, bool) and value not in (None, "auto"):
+            yield name, f"must be true or false; found {value!r}"
         elif (problem := _out_of_range(name, value)) is not None:
             yield name, problem
 

@@ -61,6 +61,9 @@ _WANTED = {
     "too_long": "must have at most {max_length} items",
 }
 
+OTHER_NAMES = {"gpu": "cuda", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}
+"""What other tools call a value of ours; by its spelling alone `gpu` would be taken for `cpu`."""
+
 
 def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
     """The configuration in `document`, or None and everything that is wrong with it."""
@@ -150,7 +153,9 @@ def _way_out(kind: str, *, found: Any, path: KeyPath) -> str | None:
     if kind in ("int_type", "float_type", "bool_type") and isinstance(found, str):
         return "remove the quotes" if _is_number(found) else about(path)
     if kind == "literal_error" and isinstance(found, str):
-        close = get_close_matches(found, [str(choice) for choice in choices_at(path)], n=1)
+        choices = [str(choice) for choice in choices_at(path)]
+        meant = OTHER_NAMES.get(found.lower(), "")
+        close = [meant] if meant in choices else get_close_matches(found, choices, n=1)
         return f"did you mean `{close[0]}`?" if close else about(path)
     return about(path)
 

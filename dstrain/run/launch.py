@@ -1,6 +1,7 @@
 """How an attempt was started: its process, its command and its options, without the recipe. No torch."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from dstrain.attempt.rank_records import Drill
 from dstrain.cluster.environment import ProcessInfo
@@ -28,3 +29,8 @@ class Launch:
     """Why the run is started, for the event in metrics.jsonl."""
     allocation_end: float | None = None
     """When the scheduler ends this process, in seconds since 1970."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that must be the same on every rank."""
+        return {"--allow-changed": sorted(self.allow_changed), "--debug or --overfit": self.whole is not None}

@@ -19,6 +19,7 @@ from dstrain.data.loader import Loader
 from dstrain.models.compilation import COMPILING_STEPS
 from dstrain.models.families import decoder_start_id
 from dstrain.models.load import quiet_transformers
+from dstrain.run.agreement import check_same_start
 from dstrain.run.assemble import Assembly, assemble, check_model
 from dstrain.run.autotune import resolve_machine
 from dstrain.run.finish import finish
@@ -58,6 +59,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
             device=machine.device,
         )
         preempt = PreemptHook(ranks=ranks, walltime=walltime)
+        check_same_start(config, options=launch.options, ranks=ranks)
         attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
     with named_device_errors(lambda: attempt.phases.has_trained):
         try:

@@ -1,15 +1,21 @@
 """What an attempt writes about itself into the run folder, from its lease to its end."""
 
+import socket
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from dstrain.attempt.attempt import Attempt, start_attempt
+from dstrain.attempt.attempt import Attempt, start_attempt, take_lease
+from dstrain.attempt.lease import acquire
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.processes import this_process
 from dstrain.config.machine import Machine
+from dstrain.errors import UserError
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
 
@@ -49,3 +55,39 @@ def test_the_lease_names_the_job_and_the_attempt_that_hold_it(tmp_path: Path) ->
     start(tmp_path, environment=slurm).close("done")
     (claim,) = read_claims(tmp_path)
     assert (claim.job, claim.restart, claim.released) == ("big/7", 2, True)
+
+
+class SecondOfTwo:
+    """One of two ranks, with the answers that the other one gives in turn."""
+
+    def __init__(self, rank: int, *answers: Any) -> None:
+        self.rank = rank
+        self._answers = list(answers)
+
+    def broadcast(self, value: Any) -> Any:
+        return value if self.rank == 0 else self._answers.pop(0)
+
+    def gather(self, value: Any) -> list[Any] | None:
+        self.gathered = value
+        return [value, *self._answers] if self.rank == 0 else None
+
+
+def test_a_folder_that_another_rank_does_not_see_is_refused_and_released(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}: rank 1 on b does not see what rank 0 writes there; choose an output"
+    ):
+        take_lease(tmp_path, ranks=SecondOfTwo(0, "b"), stale_seconds=60.0)  # type: ignore[arg-type]
+    assert read_claims(tmp_path)[-1].released
+
+
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_a_rank_looks_for_the_lease_of_rank_0_in_its_own_view_of_the_folder(
+    is_shared: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dstrain.attempt.attempt.SHARED_SECONDS", 0.0)
+    lease = acquire(tmp_path / "run", holder=this_process(), stale_seconds=60.0)
+    holder = asdict(read_claims(tmp_path / "run")[-1].holder or this_process())
+    ranks: Any = SecondOfTwo(1, (lease.number, None), holder, None)
+    seen = tmp_path / ("run" if is_shared else "of another node")
+    assert take_lease(seen, ranks=ranks, stale_seconds=60.0) == (None, lease.number)
+    assert ranks.gathered == (None if is_shared else socket.gethostname())

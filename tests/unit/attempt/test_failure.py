@@ -95,7 +95,7 @@ def test_a_lost_peer_without_a_recent_report_is_a_reason_to_restart(
         left.write_text("old")
         os.utime(left, (time.time() - 3600, time.time() - 3600))
     assert report(raised(PeerLost(LOST)), tmp_path, rank=0) == EXIT_PREEMPTED
-    assert "rank 0 lost its connection to a rank that reported nothing" in capsys.readouterr().err
+    assert "rank 0 lost its connection to rank 1, which reported nothing" in capsys.readouterr().err
     outcome = read_outcome(tmp_path)
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)

@@ -54,7 +54,9 @@ def test_mpirun_on_one_node_needs_neither_address_nor_port(names: tuple[str, str
 
 def test_mpirun_on_several_nodes_needs_address_and_port() -> None:
     environment = mpi(MPI[0], 5, 8, 1, 4)
-    with pytest.raises(UserError, match=r"8 ranks on several nodes .*MASTER_ADDR.*MASTER_PORT"):
+    with pytest.raises(
+        UserError, match=r"started 8 ranks, but not that all are on this node; .*MASTER_ADDR.*MASTER_PORT"
+    ):
         read_process_info(environment)
     process = read_process_info(environment | {"MASTER_ADDR": "n1", "MASTER_PORT": "1234"})
     assert (process.master_address, process.master_port, process.rank) == ("n1", 1234, 5)
@@ -83,12 +85,29 @@ def test_a_pod_for_torchrun_that_python_started_is_refused() -> None:
         (LAUNCHED | {"RANK": "4"}, "RANK and WORLD_SIZE say that this is rank 4 of 4, but ranks count from 0 to 3"),
         (LAUNCHED | {"LOCAL_RANK": "2", "LOCAL_WORLD_SIZE": "2"}, "rank 2 of 2"),
         (SLURM | {"SLURM_PROCID": "8"}, "SLURM_PROCID and SLURM_NTASKS say that this is rank 8 of 8"),
+        (mpi(MPI[0], 5, 2, 0, 1), "OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE say that this is rank 5 of 2"),
+        (LAUNCHED | {"RANK": "0", "WORLD_SIZE": "0"}, "rank 0 of 0, but there must be at least one"),
         (mpi(MPI[0], 2, 2, 1, 2), "OMPI_COMM_WORLD_RANK and OMPI_COMM_WORLD_SIZE say that this is rank 2 of 2"),
     ],
 )
 def test_a_rank_beyond_the_number_of_ranks_is_refused(environment: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         read_process_info(environment)
+
+
+@pytest.mark.parametrize("port", ["0", "99999"])
+@pytest.mark.parametrize("environment", [LAUNCHED, SLURM, mpi(MPI[0], 0, 2, 0, 2)], ids=["env", "srun", "mpirun"])
+def test_a_port_that_does_not_exist_is_refused(environment: dict[str, str], port: str) -> None:
+    with pytest.raises(UserError, match=f"MASTER_PORT must be from 1 to 65535, found {port}"):
+        read_process_info(environment | {"MASTER_PORT": port})
+
+
+def test_a_world_size_that_an_mpi_contradicts_is_said_where_the_rank_is_explained() -> None:
+    assert read_process_info(LAUNCHED | mpi(MPI[0], 3, 4, 1, 2)).known_from == "RANK and WORLD_SIZE"
+    contradicted = LAUNCHED | mpi(MPI[0], 0, 8, 0, 8)
+    assert read_process_info(contradicted).known_from == "RANK and WORLD_SIZE, though OMPI_COMM_WORLD_SIZE is 8,"
+    # mpirun may start one torchrun on each node
+    assert read_process_info(contradicted | {"TORCHELASTIC_RUN_ID": "1"}).known_from == "RANK and WORLD_SIZE"
 
 
 def test_a_launcher_inside_a_slurm_job_wins_over_slurm() -> None:

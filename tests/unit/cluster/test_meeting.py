@@ -1,6 +1,7 @@
 """Ranks meet once all are here, whatever an earlier group has left in the store; who waits says for whom. Threads as ranks."""
 
 import logging
+import socket
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -91,9 +92,10 @@ def test_who_waits_says_for_whom_where_and_how_it_knows(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(meeting, "FIRST_REPORT_SECONDS", 0.2)
+    monkeypatch.setattr(meeting, "NEXT_REPORT_SECONDS", 0.5)
     world = places(4)
     with ThreadPoolExecutor(2) as pool, caplog.at_level(logging.WARNING):
-        tries = [pool.submit(come, world[rank], seconds=1.5) for rank in (0, 2)]
+        tries = [pool.submit(come, world[rank], seconds=3.0) for rank in (0, 2)]
         failures = [str(each.exception()) for each in tries]
         assert all(isinstance(each.exception(), PeerLost) for each in tries)
     where = f"127.0.0.1:{world[0].master_port} (as RANK and WORLD_SIZE say)"
@@ -104,9 +106,28 @@ def test_who_waits_says_for_whom_where_and_how_it_knows(
 
 def test_a_rank_without_a_rank_0_says_so(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setattr(meeting, "FIRST_REPORT_SECONDS", 0.0)
-    with caplog.at_level(logging.WARNING), pytest.raises(PeerLost, match=r"gave up after waiting .* for rank 0 at 127"):
+    with (
+        caplog.at_level(logging.WARNING),
+        pytest.raises(PeerLost, match=r"waiting .* for rank 0 \(connection refused\) at 127"),
+    ):
         come(places(2)[1], seconds=0.3)
-    assert "waiting for rank 0 at 127.0.0.1" in caplog.text
+    assert "waiting for rank 0 (connection refused) at 127.0.0.1" in caplog.text
+
+
+def test_a_name_that_cannot_be_resolved_is_called_that() -> None:
+    place = replace(places(2)[1], master_address="nowhere.invalid")
+    with pytest.raises(PeerLost, match=r"for rank 0 \(the name cannot be resolved\) at nowhere\.invalid:"):
+        come(place, seconds=0.3)
+
+
+def test_a_rank_that_meets_another_program_says_so_and_still_answers_signals() -> None:
+    place = places(2)[1]
+    # accepts, and never answers as a store does
+    with (
+        socket.create_server(("127.0.0.1", place.master_port)),
+        pytest.raises(PeerLost, match=r"for the store of rank 0 \(something answers, but perhaps another program\)"),
+    ):
+        come(place, seconds=0.5)
 
 
 def test_a_rank_0_whose_place_was_taken_gives_up() -> None:

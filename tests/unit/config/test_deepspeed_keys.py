@@ -11,6 +11,7 @@ from dstrain.config.deepspeed_keys import (
     RANGES,
     REFUSED_KEYS,
     REMOVED_KEYS,
+    SWITCHES,
     TOP_LEVEL_KEYS,
     deepspeed_problems,
 )
@@ -26,6 +27,12 @@ from dstrain.config.deepspeed_keys import (
         ({"zero_optimization": {"reduce_bucket_size": True}}, "found True"),
         ({"zero_optimization": {"reduce_bucket_size": float("inf")}}, "found inf"),
         ({"zero_optimization": {"offload_optimizer": {"ratio": 1.5}}}, "must be a number from 0 to 1"),
+        ({"steps_per_print": 0}, "must be a whole number ≥ 1, or auto; found 0"),
+        ({"gradient_predivide_factor": 0.0}, "must be a number > 0"),
+        ({"aio": {"block_size": "x"}}, "found 'x'"),
+        ({"wall_clock_breakdown": "maybe"}, "must be true or false; found 'maybe'"),
+        ({"zero_optimization": {"overlap_comm": 1}}, "must be true or false; found 1"),
+        ({"timers": {"throughput": {"enabled": "no"}}}, "must be true or false; found 'no'"),
         ({"communication_data_type": "fp16"}, "`fp16` would change what is learned; set it to fp32"),
         ({"data_types": {"grad_accum_dtype": "bf16"}}, "summed over micro-batches in it: `bf16`"),
     ],
@@ -58,6 +65,14 @@ def test_the_ranges_are_those_of_deepspeeds_own_models() -> None:
         if field.metadata and field.annotation in (int, float)
     }
     assert set(bounded) <= set(RANGES)
+    switches = {
+        f"{section}.{spelling}"
+        for section, model in models.items()
+        for name, field in model.model_fields.items()
+        for spelling in (name, field.alias or name)
+        if field.annotation in (bool, bool | None)
+    }
+    assert switches - set(REFUSED_KEYS) <= SWITCHES
     for name, limits in bounded.items():
         smallest, largest, rule = RANGES[name]
         lower = next(

@@ -8,6 +8,7 @@ from dstrain.config.load import load_config
 from dstrain.config.problems import HARMLESS, find_problems
 from dstrain.config.vocabulary import all_keys, fields_at
 from dstrain.config.yaml_source import read_document
+from dstrain.errors import UserError
 from tests.unit.config.config_cases import GOOD, faults, write
 
 
@@ -160,3 +161,12 @@ def test_a_document_without_problems_is_a_configuration() -> None:
     assert problems == []
     assert config is not None
     assert config.name == "trial"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "meant"),
+    [("machine.device", "gpu", "cuda"), ("precision", "bfloat16", "bf16"), ("precision", "half", "fp16")],
+)
+def test_a_value_by_another_tools_name_is_understood(key: str, value: str, meant: str) -> None:
+    with pytest.raises(UserError, match=f"did you mean `{meant}`"):
+        load_config("debug", overrides=[f"{key}={value}"])
