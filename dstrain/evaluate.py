@@ -17,6 +17,7 @@ from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
 from dstrain.errors import UserError
 from dstrain.run.evaluation_request import EFFECTIVE_KEYS, parse_arguments, plan_evaluation
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ownership import refuse_linked_folders
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.py") -> int:
@@ -29,10 +30,13 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         return EXIT_USAGE
     try:
         request = plan_evaluation(options)
+        for folder in (request.run, RunFolder(request.output)):
+            if folder is not None:
+                refuse_linked_folders(folder)
         rendezvous = None
         if needs_rendezvous(process):
-            folder = RunFolder(request.output).rendezvous
-            rendezvous = open_rendezvous(process, environment=os.environ, folder=folder)
+            meeting_place = RunFolder(request.output).rendezvous
+            rendezvous = open_rendezvous(process, environment=os.environ, folder=meeting_place)
     except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
             print(error, file=sys.stderr)

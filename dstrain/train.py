@@ -27,7 +27,8 @@ from dstrain.errors import UserError
 from dstrain.run.cache import make_cache_dir
 from dstrain.run.launch import Launch
 from dstrain.run_folder.began import load_run_config
-from dstrain.run_folder.layout import RunFolder, make_run_folder
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ownership import make_run_folder
 
 log = logging.getLogger("dstrain")
 
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole = config if options.debug or options.overfit else None
         if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
-        folder = make_run_folder(config)
+        folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
         launch = Launch(
             process,

@@ -18,6 +18,7 @@ from dstrain.errors import HardwareFailed, PeerLost, UserError
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_bad_end
+from dstrain.run_folder.reading import read_bytes
 
 PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for that peer's report."""
@@ -49,11 +50,14 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
 
 def newest_report(run_dir: Path) -> tuple[int, str | None]:
     """Time of the newest failure report, in nanoseconds of the file system's clock, and its last line; (0, None) if none."""
-    reports = [(path.stat().st_mtime_ns, path) for path in RunFolder(run_dir).failures.glob("rank-*.txt")]
+    reports = [(path.lstat().st_mtime_ns, path) for path in RunFolder(run_dir).failures.glob("rank-*.txt")]
     if not reports:
         return 0, None
     time, path = max(reports)
-    lines = path.read_text(errors="replace").strip().splitlines()
+    try:
+        lines = read_bytes(path).decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
 
 
@@ -98,7 +102,7 @@ def _wait_for_report(reports: Path, *, since: float) -> str | None:
     deadline = time.monotonic() + PEER_SECONDS
     while time.monotonic() < deadline:
         for report in reports.glob("rank-*.txt"):
-            if report.stat().st_mtime >= since:
+            if report.lstat().st_mtime >= since:
                 return report.stem.replace("-", " ")
         time.sleep(0.1)
     return None

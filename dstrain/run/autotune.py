@@ -29,6 +29,7 @@ from dstrain.run.cache import cache_dir
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 CPU_TOKENS = 8192
 """Used where there is no GPU memory to fill: larger micro-batches are not faster there."""
@@ -150,7 +151,7 @@ def _measure_once(config: RunConfig, *, prepared: Prepared, device: torch.device
     file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
     origin = f", as measured before ({file})"
     if file.is_file():
-        found = TunedMachine(**json.loads(file.read_bytes()))
+        found = TunedMachine(**json.loads(read_bytes(file)))
     else:
         log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in keys))
         found, origin = measure(config, prepared), ""

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ def read_test_sets(folder: RunFolder) -> Mapping[str, tuple[ScoreFile, ...]]:
 def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
     for path in folder.score_files():
         try:
-            yield _SCORE_FILE.validate_json(path.read_bytes())
+            yield _SCORE_FILE.validate_json(read_bytes(path))
         except ValidationError as error:
             fault = error.errors()[0]
             raise RunFolderError(
@@ -171,7 +171,7 @@ def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
 
 def _read(path: Path) -> ScoreFile | None:
     try:
-        scores: ScoreFile = _SCORE_FILE.validate_json(path.read_bytes())
+        scores: ScoreFile = _SCORE_FILE.validate_json(read_bytes(path))
     except (OSError, ValidationError):
         return None
     return scores

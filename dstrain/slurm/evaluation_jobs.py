@@ -22,7 +22,7 @@ from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import append_line
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 
 SCRIPT = "slurm/evaluate.sbatch"
@@ -133,7 +133,7 @@ def read_jobs(run_dir: Path) -> dict[Evaluation, list[str]]:
     path = RunFolder(run_dir).evaluation_jobs
     jobs: dict[Evaluation, list[str]] = {}
     try:
-        lines = path.read_bytes().splitlines() if path.is_file() else []
+        lines = read_bytes(path).splitlines()
     except OSError:
         return {}
     for line in lines:

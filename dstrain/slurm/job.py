@@ -22,8 +22,8 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
-from dstrain.run_folder.layout import make_run_folder
 from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.ownership import make_run_folder
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
 from dstrain.slurm.requeue import (
