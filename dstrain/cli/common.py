@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
 
@@ -24,6 +25,9 @@ def clean_errors() -> Iterator[None]:
     """Prints a user's mistake as its message, without a traceback, and ends with EXIT_FAILED."""
     try:
         yield
-    except (UserError, OSError) as error:
-        typer.echo(str(error), err=True)
+    except UserError as error:
+        say(error, err=True)
+        raise typer.Exit(EXIT_FAILED) from error
+    except OSError as error:
+        say(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, err=True)
         raise typer.Exit(EXIT_FAILED) from error

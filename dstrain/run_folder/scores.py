@@ -6,7 +6,6 @@ job reach the run's records through these files.
 """
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
@@ -136,7 +136,7 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     )
     metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
     words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
-    return shlex.join([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
+    return shell_command([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
 
 
 def read_score_file(folder: RunFolder, *, step: int) -> ScoreFile | None:

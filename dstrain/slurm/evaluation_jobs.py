@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dstrain.checkpoint.pending import list_pending
-from dstrain.config.arguments import parse_arguments, split_arguments
+from dstrain.config.arguments import parse_arguments, shell_command, split_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import append_line
@@ -121,10 +121,11 @@ def plan_submission(
 
 def describe_refusal(run_dir: Path, *, options: Sequence[str], printed: str) -> str:
     """The error for options that sbatch refuses: its own message and the ways out."""
+    by_hand = shell_command(["dstrain", "evaluate", run_dir, "--pending"])
     message = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
     return (
         f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({message}); correct it, "
-        f"set it to null to evaluate in the run itself, or evaluate by hand: dstrain evaluate {run_dir} --pending"
+        f"set it to null to evaluate in the run itself, or evaluate by hand: {by_hand}"
     )
 
 
