@@ -22,6 +22,8 @@ Snapshot = dict[str, tuple[int, int, bytes]]
 READ_FIRST = ("config.yaml", "run.json", "metrics.jsonl", "quarantine.jsonl", "test_sets")
 """What a card cannot be made without; links under these names are refused before anything is written."""
 MODELS = ("best", "final", "tokenizer")
+REPORTS = ("card", "status", "compare", "verify", "evaluate", "evaluate --as", "export")
+STARTS = ("start", "debug")
 LONG_AGO = 1_500_000_000
 
 
@@ -72,7 +74,7 @@ class Canaries:
     def __init__(self, finished: Path, *, at: Path) -> None:
         self.home, self.run = at, at / "run-debug"
         self.outside = at / "outside"
-        self.outside.mkdir()
+        self.outside.mkdir(parents=True)
         shutil.copytree(finished / "run-debug", self.run)
         shutil.copy(finished / "recipe.yaml", at)
         self.num = 0
@@ -136,10 +138,7 @@ def test_the_layout_knows_every_name_of_a_finished_run(finished: Path) -> None:
     assert set(folder.path.iterdir()) <= {*folder.folders, *folder.files}
 
 
-@pytest.mark.parametrize("link", [symbolic, hard])
-@pytest.mark.parametrize(
-    "commands", [("card", "status", "compare", "verify", "evaluate", "evaluate --as", "export"), ("start", "debug")]
-)
+@pytest.mark.parametrize(("commands", "link"), [(REPORTS, symbolic), (STARTS, symbolic), (STARTS, hard)])
 def test_no_command_touches_what_the_files_of_a_run_folder_are_links_to(
     commands: tuple[str, ...], link: Callable[[Path, Path], None], finished: Path, tmp_path: Path
 ) -> None:
