@@ -25,9 +25,13 @@ def clean_errors() -> Iterator[None]:
     """Prints a user's mistake as its message, without a traceback, and ends with EXIT_FAILED."""
     try:
         yield
-    except UserError as error:
-        say(error, err=True)
+    except (UserError, OSError) as error:
+        say(describe(error), err=True)
         raise typer.Exit(EXIT_FAILED) from error
-    except OSError as error:
-        say(f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error, err=True)
-        raise typer.Exit(EXIT_FAILED) from error
+
+
+def describe(error: Exception) -> str:
+    """The message of an error; of the operating system's the file and the reason, without a number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import AsJson
+from dstrain.cli.common import AsJson, describe
 from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
@@ -33,7 +33,7 @@ def compare(
         try:
             record = load_record(run)
         except (UserError, OSError, RecursionError) as error:
-            say(f"{run} is skipped: {str(error).removeprefix(f'{run}: ')}", err=True)
+            say(f"{run} is skipped: {describe(error).removeprefix(f'{run}: ')}", err=True)
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))

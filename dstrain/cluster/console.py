@@ -58,6 +58,7 @@ def quiet_libraries(process: ProcessInfo) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Cleaned("%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)
     log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
     # DeepSpeed warns on every rank about a missing GPU, and torch warns about deprecated functions that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)

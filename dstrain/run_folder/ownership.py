@@ -15,6 +15,7 @@ from dstrain.errors import UserError
 from dstrain.run_folder.atomic import create_file, remove
 from dstrain.run_folder.claims import claim_numbers
 from dstrain.run_folder.layout import NAMES, RunFolder
+from dstrain.run_folder.outcome import read_outcome
 
 FIRST = frozenset({NAMES.claims.name, NAMES.rendezvous.name, NAMES.debug_mark.name})
 """What a start makes first: with nothing else in it, a folder is one that another rank is just beginning."""
@@ -100,7 +101,8 @@ def _is_marked(folder: RunFolder) -> bool:
         folder.failures.glob("rank-*.txt"),
         folder.checkpoints.glob("step-*.lease-*/manifest.json"),
     )
-    return bool(claim_numbers(folder.path)) or folder.slurm_history.is_file() or any(map(any, marks))
+    has_record = folder.slurm_history.is_file() or read_outcome(folder.path) is not None
+    return bool(claim_numbers(folder.path)) or has_record or any(map(any, marks))
 
 
 def _is_marked_for_debugging(folder: RunFolder) -> bool:

@@ -154,3 +154,10 @@ def test_if_the_straight_run_fails_no_other_scenario_runs(tmp_path: Path, monkey
     arguments: dict[str, Any] = {"steps": STEPS, "launch_minutes": 1.0, "environment": {}, "say": lambda text: None}
     assert not drill.run_drill(CONFIG, scenarios=[STRAIGHT, KILLED], folder=tmp_path / "drill", **arguments)
     assert launches == [RankLaunch(2)]
+
+
+def test_a_folder_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "drill")
+    (tmp_path / "link").symlink_to(tmp_path / "drill")
+    with pytest.raises(UserError, match="link is a link, and a drill empties its folder"):
+        prepare_folder(tmp_path / "link")

@@ -54,6 +54,7 @@ def test_a_link_to_nothing_is_named_as_one(tmp_path: Path) -> None:
         ["config.yaml", "run.json", "metrics.jsonl"],
         ["lease/contract.pdf", "README.md"],
         ["failures/notes.txt"],
+        ["outcome.json", "report.pdf"],
         ["checkpoints/model.pt"],
         [".git/config"],
         ["train.log", "data.tsv"],
@@ -80,6 +81,9 @@ def test_a_folder_without_a_mark_of_dstrain_is_refused_and_left_as_it_is(
         claim,
         lambda folder: write(folder / "slurm.jsonl"),  # the batch script was here first
         lambda folder: write(folder / "failures" / "rank-0.txt"),  # before the lease
+        lambda folder: write(
+            folder / "outcome.json", '{"outcome": "lost", "exit_code": 85}'
+        ),  # a peer was lost before it
         lambda folder: write(folder / "checkpoints" / "step-00000010.lease-1" / "manifest.json"),  # restored
     ],
 )
