@@ -19,6 +19,7 @@ from dstrain.drill.scenarios import (
     RankLaunch,
     shorten,
 )
+from dstrain.errors import UserError
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import EvalRow, EventRow, TrainRow, append_row
 from tests.unit.drill.drill_cases import (
