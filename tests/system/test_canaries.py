@@ -163,7 +163,7 @@ def test_no_command_touches_what_the_files_of_a_run_folder_are_links_to(
 def test_no_command_touches_what_a_sub_folder_of_a_run_folder_is_a_link_to(finished: Path, tmp_path: Path) -> None:
     folders = [name for name in names(finished / "run-debug") if (finished / "run-debug" / name).is_dir()]
     assert len(folders) > 15
-    for number, name in enumerate([*folders, *RunFolder(Path()).folders]):
+    for number, name in enumerate(sorted({*folders, *RunFolder(Path()).folders})):
         canaries = Canaries(finished, at=tmp_path / str(number))
         canaries.put(name, link=symbolic)
         RunFolder(canaries.run).debug_mark.touch()
