@@ -107,6 +107,7 @@ MAX_FLOORS = 9
 WRITERS: dict[str, str] = {
     "dstrain.run_folder.atomic": "the writer",
     "dstrain.run_folder.claims": "a claim is created by a hard link, which fails where the name exists",
+    "dstrain.run_folder.sealed": "into a folder that is renamed when it is complete",
     "dstrain.run_folder.scores": "into a folder that is renamed when it is complete",
     "dstrain.attempt.hangs": "whichever rank is first creates the file, and nobody replaces it",
     "dstrain.attempt.rank_records": "rewritten in place, in microseconds, through an open descriptor",
@@ -121,7 +122,6 @@ WRITERS: dict[str, str] = {
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",
     "dstrain.run.autotune": "a temporary folder",
-    "dstrain.run.prepare": "into a folder that is renamed when it is complete",
     "dstrain.run.autotune_probe": "resets the peak memory in /proc",
 }
 """The modules that write files other than by run_folder/atomic.py, and why."""

@@ -38,12 +38,12 @@ class EvaluationRequest:
     """Where scores and hypotheses are written."""
     is_pending: bool
     """Score what the run in `output` left to another job, rather than one model."""
-    run: RunFolder | None
-    """The run whose model is scored; None for any other model."""
     card_of: RunFolder | None
     """The run whose card shows these scores as those of another test set."""
     ignored: tuple[str, ...]
     """Overrides that have no effect on scores."""
+    run: RunFolder | None = None
+    """The run whose model is scored; None for any other model."""
 
 
 def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
@@ -91,9 +91,9 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
         step=options.step,
         output=_output(options, run=run, config=config),
         is_pending=options.pending,
-        run=run,
         card_of=run if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
+        run=run,
     )
 
 
