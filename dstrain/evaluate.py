@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dstrain.cluster.console import hide_gpus, quiet_libraries
+from dstrain.cluster.console import hide_gpus, quiet_libraries, say
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
 from dstrain.errors import UserError
 from dstrain.run.evaluation_request import EFFECTIVE_KEYS, parse_arguments, plan_evaluation
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ownership import refuse_linked_folders
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.py") -> int:
@@ -25,27 +26,27 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     try:
         process = read_process_info(os.environ)
     except UserError as error:  # of this process alone, which may be in a pod with a log of its own
-        print(error, file=sys.stderr)
+        say(error, err=True)
         return EXIT_USAGE
     try:
         request = plan_evaluation(options)
+        for folder in (request.run, RunFolder(request.output)):
+            if folder is not None:
+                refuse_linked_folders(folder)
         rendezvous = None
         if needs_rendezvous(process):
-            folder = RunFolder(request.output).rendezvous
-            rendezvous = open_rendezvous(process, environment=os.environ, folder=folder)
+            meeting_place = RunFolder(request.output).rendezvous
+            rendezvous = open_rendezvous(process, environment=os.environ, folder=meeting_place)
     except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
-            print(error, file=sys.stderr)
+            say(error, err=True)
         return EXIT_USAGE
     quiet_libraries(process)
     if request.config.machine.device == "cpu":
         hide_gpus()
     if request.ignored and process.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
-        print(
-            f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})",
-            file=sys.stderr,
-        )
+        say(f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})", err=True)
     # importing torch takes seconds: only after the request has been checked
     from dstrain.run.scoring import join_scorers, score_model, score_pending
 
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
             score_model(request, ranks=ranks)
         ranks.leave()
     except (UserError, OSError) as error:
-        print(error if process.rank == 0 else f"rank {process.rank}: {error}", file=sys.stderr, flush=True)
+        say(error if process.rank == 0 else f"rank {process.rank}: {error}", err=True)
         if process.world_size > 1:
             # a normal exit would wait for the peers in destructors of the process group
             os._exit(EXIT_FAILED)

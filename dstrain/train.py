@@ -5,7 +5,6 @@ Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=va
 
 import logging
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,20 +14,21 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import hide_gpus, quiet_libraries
+from dstrain.cluster.console import hide_gpus, quiet_libraries, say
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
-from dstrain.config.arguments import parse_arguments
+from dstrain.config.arguments import parse_arguments, shell_command
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
 from dstrain.run.cache import make_cache_dir
 from dstrain.run.launch import Launch
 from dstrain.run_folder.began import load_run_config
-from dstrain.run_folder.layout import RunFolder, make_run_folder
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ownership import make_run_folder
 
 log = logging.getLogger("dstrain")
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         process = read_process_info(os.environ)
     except UserError as error:  # of this process alone, which may be in a pod with a log of its own
-        print(error, file=sys.stderr)
+        say(error, err=True)
         return EXIT_USAGE
     try:
         process = replace(process, launched_by=find_launcher(process.launcher))
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole = config if options.debug or options.overfit else None
         if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
-        folder = make_run_folder(config)
+        folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
         launch = Launch(
             process,
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except UserError as error:
         if process.local_rank == 0:  # each node has its log
-            print(error, file=sys.stderr)
+            say(error, err=True)
         return EXIT_USAGE
     quiet_libraries(process)
     if config.machine.device == "cpu":
@@ -106,7 +106,7 @@ def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str])
     module = "--module" if process.launcher in ("deepspeed", "torchrun") else "-m"
     program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
     given = [argument for argument in arguments if not argument.startswith(("--local_rank", "--local-rank"))]
-    return shlex.join([*launcher, *program, *given])
+    return shell_command([*launcher, *program, *given])
 
 
 if __name__ == "__main__":

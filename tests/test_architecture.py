@@ -107,6 +107,7 @@ MAX_FLOORS = 9
 WRITERS: dict[str, str] = {
     "dstrain.run_folder.atomic": "the writer",
     "dstrain.run_folder.claims": "a claim is created by a hard link, which fails where the name exists",
+    "dstrain.run_folder.sealed": "into a folder that is renamed when it is complete",
     "dstrain.run_folder.scores": "into a folder that is renamed when it is complete",
     "dstrain.attempt.hangs": "whichever rank is first creates the file, and nobody replaces it",
     "dstrain.attempt.rank_records": "rewritten in place, in microseconds, through an open descriptor",
@@ -121,10 +122,16 @@ WRITERS: dict[str, str] = {
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",
     "dstrain.run.autotune": "a temporary folder",
-    "dstrain.run.prepare": "into a folder that is renamed when it is complete",
     "dstrain.run.autotune_probe": "resets the peak memory in /proc",
 }
 """The modules that write files other than by run_folder/atomic.py, and why."""
+
+SPEAKERS: dict[str, str] = {
+    "dstrain.cluster.console": "the way out to the terminal, which cleans names of strangers",
+    "dstrain.run.autotune_probe": "answers its parent process, in JSON",
+    "dstrain.config.reference": "prints our own reference of the recipe",
+}
+"""The modules that print by themselves, and why."""
 
 UNTESTED: dict[str, str] = {}
 """Modules without a test file of their own name, and where they are tested."""
@@ -300,6 +307,27 @@ def test_files_are_written_by_the_writer_of_run_folder(module: str) -> None:
 
 def test_every_exception_among_the_writers_writes() -> None:
     assert [module for module in WRITERS if not list(writes(module))] == []
+
+
+def prints(module: str) -> Iterator[str]:
+    """Calls that write to standard output or standard error."""
+    for call in ast.walk(TREES[module]):
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in (
+            "print",
+            "typer.echo",
+            "sys.stdout.write",
+            "sys.stderr.write",
+        ):
+            yield f"{where(module, call)}: {ast.unparse(call.func)}"
+
+
+@every_module
+def test_what_is_printed_passes_the_console(module: str) -> None:
+    assert module in SPEAKERS or list(prints(module)) == []
+
+
+def test_every_exception_among_the_speakers_prints() -> None:
+    assert [module for module in SPEAKERS if not list(prints(module))] == []
 
 
 @every_module

@@ -3,21 +3,22 @@
 Imports no torch: the class of the error says what it means.
 """
 
-import sys
 import time
 import traceback
 from pathlib import Path
 
 from dstrain.attempt.lease import LeaseHeld, LeaseLost
 from dstrain.attempt.rank_records import ranks_dir, read_rank_records
+from dstrain.cluster.console import say
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
 from dstrain.errors import HardwareFailed, PeerLost, UserError
-from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.atomic import NO_ROOM, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_bad_end
+from dstrain.run_folder.reading import read_bytes
 
 PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for that peer's report."""
@@ -26,9 +27,9 @@ PEER_SECONDS = 5.0
 def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo, is_restart: bool = False) -> int:
     """Report on the terminal and in the run folder why this rank failed; return its exit code.
 
-    A UserError is printed as its message, a lost peer as one line, any other error with its traceback. The exit code is
-    EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, if a device failed, or if a
-    scheduler restarts a job while an earlier attempt still holds the folder: that attempt may end soon.
+    A UserError and a full disk are printed as a message, a lost peer as one line, any other error with its traceback. The exit
+    code is EXIT_PREEMPTED ("start me again") if a peer was lost without a report, as when its node failed, if a device failed, or
+    if a scheduler restarts a job while an earlier attempt still holds the folder: that attempt may end soon.
     """
     run_dir = Path(config.run_dir)
     if isinstance(error, PeerLost):
@@ -42,25 +43,34 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
     code = EXIT_PREEMPTED if isinstance(error, LeaseHeld) and is_restart else 1
     if process.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
         return code
-    text = f"error: {error}" if isinstance(error, UserError) else full
-    print(f"rank {process.rank} failed:\n{text}" if process.world_size > 1 else text, file=sys.stderr, flush=True)
+    text = _describe(error, full=full)
+    say(f"rank {process.rank} failed:\n{text}" if process.world_size > 1 else text, err=True)
     return code
+
+
+def _describe(error: Exception, *, full: str) -> str:
+    if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename:
+        return f"error: {error.filename} cannot be written ({error.strerror}): free some space and start again"
+    return f"error: {error}" if isinstance(error, UserError) else full
 
 
 def newest_report(run_dir: Path) -> tuple[int, str | None]:
     """Time of the newest failure report, in nanoseconds of the file system's clock, and its last line; (0, None) if none."""
-    reports = [(path.stat().st_mtime_ns, path) for path in RunFolder(run_dir).failures.glob("rank-*.txt")]
+    reports = [(path.lstat().st_mtime_ns, path) for path in RunFolder(run_dir).failures.glob("rank-*.txt")]
     if not reports:
         return 0, None
     time, path = max(reports)
-    lines = path.read_text(errors="replace").strip().splitlines()
+    try:
+        lines = read_bytes(path).decode(errors="replace").strip().splitlines()
+    except OSError:
+        lines = []
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
 
 
 def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -> int:
     rank = process.rank
     if culprit := _wait_for_report(RunFolder(run_dir).failures, since=time.time() - PEER_SECONDS):
-        print(f"rank {rank} ends because {culprit} failed", file=sys.stderr)
+        say(f"rank {rank} ends because {culprit} failed", err=True)
         return 1
     # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
@@ -73,7 +83,7 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -
 def _report_lost(message: str, *, run_dir: Path, rank: int) -> int:
     """Report a fault outside of the program. It leaves no failure report, which would tell Slurm's script not to requeue."""
     write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=_own_attempt(run_dir, rank=rank)))
-    print(message, file=sys.stderr, flush=True)
+    say(message, err=True)
     return EXIT_PREEMPTED
 
 
@@ -81,7 +91,7 @@ def _write_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> N
     try:
         write_file(RunFolder(run_dir).failures / f"rank-{rank}.txt", full)
     except OSError as problem:
-        print(f"the failure report could not be written to {run_dir}: {problem.strerror}", file=sys.stderr)
+        say(f"the failure report could not be written to {run_dir}: {problem.strerror}", err=True)
     attempt = _own_attempt(run_dir, rank=rank)
     write_bad_end(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}", attempt=attempt))
 
@@ -100,7 +110,7 @@ def _wait_for_report(reports: Path, *, since: float) -> str | None:
     deadline = time.monotonic() + PEER_SECONDS
     while time.monotonic() < deadline:
         for report in reports.glob("rank-*.txt"):
-            if report.stat().st_mtime >= since:
+            if report.lstat().st_mtime >= since:
                 return report.stem.replace("-", " ")
         time.sleep(0.1)
     return None

@@ -20,6 +20,7 @@ from dstrain.attempt.rank_records import Phases, RankRecord, ranks_dir, read_ran
 from dstrain.cluster.processes import Process, read_process
 from dstrain.run_folder.atomic import open_new
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 STACKS_SIGNAL = signal.SIGRTMIN + 7
 """Requests the stacks of a rank. No launcher or library uses this signal."""
@@ -95,8 +96,8 @@ def describe_record(record: RankRecord, *, now: float) -> str:
 
 def load_hang(scene: Scene) -> Hang | None:
     """The hang that was announced in this attempt; None without one."""
-    with suppress(FileNotFoundError, ValidationError):
-        hang = _HANG.validate_json(RunFolder(scene.run_dir).hang_record(scene.own.attempt).read_bytes())
+    with suppress(OSError, ValidationError):
+        hang = _HANG.validate_json(read_bytes(RunFolder(scene.run_dir).hang_record(scene.own.attempt)))
         if hang.noticed > scene.own.changed - STALE_SECONDS:
             return hang
     return None
@@ -202,7 +203,7 @@ def _request_stacks(records: list[RankRecord], *, scene: Scene) -> None:
 
 def _load_stacks(rank: int, *, scene: Scene) -> str:
     with suppress(OSError):
-        return scene.stacks_path(rank).read_text(errors="replace")
+        return read_bytes(scene.stacks_path(rank)).decode(errors="replace")
     return ""
 
 

@@ -22,6 +22,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dstrain.cluster.processes import HIDDEN, Holder, process_start
+from dstrain.config.arguments import shell_command
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import (
     Claim,
@@ -223,7 +224,8 @@ def _name(holder: Holder | None) -> str:
 def _held(folder: Path, *, claim: Claim) -> LeaseHeld:
     stop = f"stop it (kill {claim.holder.pid} on {claim.holder.host})" if claim.holder else "stop it"
     if job := claim.job.rpartition("/")[2]:
-        stop = f"cancel its job (scancel {job}; for a member of a sweep the id that squeue --jobs {job} shows)"
+        cancel, ask = shell_command(["scancel", job]), shell_command(["squeue", "--jobs", job])
+        stop = f"cancel its job ({cancel}; for a member of a sweep the id that {ask} shows)"
     return LeaseHeld(
         f"{folder}: this run folder is in use by {_name(claim.holder)} (lease {claim.number}); wait for it to end, "
         f"{stop}, or choose another output_dir"

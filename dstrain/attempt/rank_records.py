@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +124,7 @@ class Phases:
         folder.mkdir(parents=True, exist_ok=True)
         # an earlier attempt that was cut off may still hold the old file open: it must not write into this one
         record_path(folder, rank=rank).unlink(missing_ok=True)
-        self._file = os.open(record_path(folder, rank=rank), os.O_RDWR | os.O_CREAT, 0o644)
+        self._file = os.open(record_path(folder, rank=rank), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         os.ftruncate(self._file, RECORD_BYTES)
         os.pwrite(self._file, _padded(self._values()), 0)
 
@@ -251,7 +252,7 @@ def read_rank_records(folder: Path, *, ranks: Iterable[int] | None = None) -> li
     records = []
     for path in paths:
         with suppress(OSError, ValidationError):
-            records.append(_RECORD.validate_json(path.read_bytes()))
+            records.append(_RECORD.validate_json(read_bytes(path)))
     return sorted(records, key=lambda record: record.rank)
 
 

@@ -176,7 +176,8 @@ class Watchdog:
         self._oom_kills = _own_oom_kills()
         self._stopping = threading.Event()
         self._found: queue.SimpleQueue[Hang | Lost | None] = queue.SimpleQueue()
-        self._stacks = scene.stacks_path(scene.own.rank).open("w")
+        scene.stacks_path(scene.own.rank).unlink(missing_ok=True)  # a link must not be followed
+        self._stacks = scene.stacks_path(scene.own.rank).open("x")
         self._threads = [
             threading.Thread(target=self._judge, name="watchdog-judge", daemon=True),
             threading.Thread(target=self._scout, name="watchdog-scout", daemon=True),

@@ -14,6 +14,7 @@ from typing import Any
 from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
+from dstrain.config.arguments import shell_command
 from dstrain.config.differences import differences
 from dstrain.config.earlier import fill_earlier
 from dstrain.errors import UserError
@@ -109,10 +110,11 @@ def find_resume(
     if refused:
         listed = "\n  ".join(map(str, refused))
         fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
+        export = shell_command(["dstrain", "export", directory.parent.parent])
         raise ResumeRefused(
             f"{directory} cannot be continued, because what is learned has changed:\n  {listed}\n"
             f"Undo the change; or start afresh in another run folder: output_dir=…; or continue all the same with {fields}; "
-            f"or start a new run from these weights: dstrain export {directory.parent.parent} MODEL_FOLDER, then "
+            f"or start a new run from these weights: {export} MODEL_FOLDER, then "
             "model.name=MODEL_FOLDER output_dir=…"
         )
     return Resume(directory, state, manifest.world_size, tuple(changes))

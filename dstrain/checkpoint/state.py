@@ -44,7 +44,7 @@ class RunState:
     applied_steps: Count = 0
     """Steps that changed the weights: what Adam's bias correction counts."""
     skipped_steps: Count = 0
-    loss_scaler: Mapping[str, Any] = field(default_factory=dict)
+    loss_scaler: Mapping[str, bool | int | float] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
     """State of every hook, by the hook's name."""
 

@@ -217,7 +217,12 @@ def remove_leftover(parts: Path) -> None:
 
 
 def trim_checkpoint(directory: Path) -> None:
-    """Remove the optimizer state of a checkpoint and keep the rest; leaves it unchanged if its manifest cannot be read."""
+    """Remove the optimizer state of a checkpoint and keep the rest.
+
+    Leaves it unchanged if its manifest cannot be read, or if it is a link, since it lies elsewhere then.
+    """
+    if directory.is_symlink():
+        return
     try:
         manifest = load_manifest(directory)
     except CheckpointError:

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 import dstrain
+from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
     "check",
@@ -35,8 +36,9 @@ app = typer.Typer(
 @app.callback(invoke_without_command=True)
 def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     """Distributed training of sequence-to-sequence models: one recipe, any machine."""
+    clean_tracebacks()
     if version:
-        typer.echo(f"dstrain {dstrain.__version__}")
+        say(f"dstrain {dstrain.__version__}")
         raise typer.Exit
 
 

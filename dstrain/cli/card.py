@@ -1,8 +1,7 @@
 """`dstrain card`: the model card of a run, written again."""
 
-import typer
-
 from dstrain.cli.common import RunArgument, clean_errors
+from dstrain.cluster.console import say
 
 
 def card(run: RunArgument) -> None:
@@ -10,4 +9,4 @@ def card(run: RunArgument) -> None:
     with clean_errors():
         from dstrain.reporting.card import write_card  # imports matplotlib, which the other commands do not need
 
-        typer.echo(write_card(run))
+        say(write_card(run))

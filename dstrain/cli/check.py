@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.summary import summary
@@ -26,10 +27,10 @@ def check(
         try:
             config = load_config(name, overrides=overrides, check_files=True)
         except ConfigError as error:
-            typer.echo(str(error), err=True)
+            say(error, err=True)
             failed = True
         else:
-            typer.echo(f"{name}: ok\n{summary(config)}")
+            say(f"{name}: ok\n{summary(config)}")
     raise typer.Exit(EXIT_FAILED if failed else 0)
 
 

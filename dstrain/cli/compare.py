@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import AsJson
+from dstrain.cli.common import AsJson, describe
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
@@ -32,18 +33,18 @@ def compare(
         try:
             record = load_record(run)
         except (UserError, OSError, RecursionError) as error:
-            typer.echo(f"{run} is skipped: {str(error).removeprefix(f'{run}: ')}", err=True)
+            say(f"{run} is skipped: {describe(error).removeprefix(f'{run}: ')}", err=True)
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))
     if as_json:
-        typer.echo(json.dumps(comparison.as_json(found), indent=1))
+        say(json.dumps(comparison.as_json(found), indent=1))
     elif as_markdown and found:
-        typer.echo(comparison.markdown_table(found))
+        say(comparison.markdown_table(found))
     elif found:
         # a pipe or a file has no width: every run stays one line, for `grep` and `less -S`
         width = shutil.get_terminal_size(fallback=(sys.maxsize, 0)).columns
-        typer.echo(comparison.text_table(found, width=width))
+        say(comparison.text_table(found, width=width))
     if reason := comparison.why_unranked(found):
-        typer.echo(reason, err=True)
+        say(reason, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from dstrain.config.load import load_config
 from dstrain.drill.drill import run_drill
@@ -43,10 +44,10 @@ def drill(
             folder=output or Path(f"{loaded.run_dir.rstrip('/')}-drill"),
             launch_minutes=launch_minutes,
             environment=os.environ,
-            say=typer.echo,
+            say=say,
         )
     except UserError as error:
-        typer.echo(str(error), err=True)
+        say(error, err=True)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RunArgument, clean_errors
+from dstrain.cluster.console import say
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import RunFolder
@@ -35,4 +36,4 @@ def export(
         directory = export_checkpoint(source, step=step, to=folder)
         model = load_config(str(source.config)).model
         unset = "".join(f" model.{key}=null" for key in ("scratch", "revision") if getattr(model, key) is not None)
-        typer.echo(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")
+        say(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import AsJson, Overrides, clean_errors
+from dstrain.cluster.console import say
 from dstrain.cluster.processes import this_process
 from dstrain.sweep import text
 from dstrain.sweep.inspect import inspect_sweep
@@ -22,4 +23,4 @@ def sweep(
     """Check every member of a sweep, and say how to submit them as a job array and how to compare them."""
     with clean_errors():
         view = inspect_sweep(file, typed=overrides or (), now=time.time(), observer=this_process())
-    typer.echo(json.dumps(text.as_json(view), indent=1) if as_json else text.describe_sweep(view))
+    say(json.dumps(text.as_json(view), indent=1) if as_json else text.describe_sweep(view))

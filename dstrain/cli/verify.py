@@ -7,6 +7,7 @@ import typer
 
 from dstrain.checkpoint.verify import inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.cli.common import clean_errors
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
 from dstrain.run_folder.reading import check_folder
@@ -24,12 +25,12 @@ def verify(
         check_folder(run)
         if is_checkpoint(run):
             status = inspect_checkpoint(run)
-            typer.echo(checkpoints_table([status]))
+            say(checkpoints_table([status]))
             raise typer.Exit(0 if status.is_valid else EXIT_FAILED)
         statuses = inspect_run(run)
         if not statuses:
             raise UserError(f"{run} holds no checkpoints")
-        typer.echo(checkpoints_table(statuses))
+        say(checkpoints_table(statuses))
         if not any(status.is_next for status in statuses):
-            typer.echo(f"{run}: there is no checkpoint to resume from", err=True)
+            say(f"{run}: there is no checkpoint to resume from", err=True)
         raise typer.Exit(0 if is_sound(statuses) else EXIT_FAILED)

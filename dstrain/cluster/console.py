@@ -1,23 +1,64 @@
-"""Sets up what a rank prints: its own log messages, without the noise of libraries. Called before these are imported."""
+"""The way out to the terminal: what is said and logged, without what could control it, and without the noise of libraries.
+
+Names, cells and keys come from strangers. They are cleaned here, once, rather than in each message.
+"""
 
 import logging
 import os
 import sys
+import traceback
+import unicodedata
 import warnings
 from pathlib import Path
+from types import TracebackType
 
 from dstrain.cluster.environment import ProcessInfo
 
 log = logging.getLogger("dstrain")
 
 
-def quiet_libraries(process: ProcessInfo) -> None:
-    """Set up logging and the environment variables that libraries read when they are imported."""
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s",
-        stream=sys.stderr,
+SHOWN = frozenset("\n\t\u200c\u200d")
+"""Shown although they are not printable: the joiners, which Persian and Hindi are written with, only shape letters."""
+
+
+def cleaned(text: str) -> str:
+    r"""`text` with escapes, as `\x1b`, for all that is not drawn: control, formatting and bidirectional characters."""
+    return "".join(
+        char if char.isprintable() or char in SHOWN or unicodedata.category(char) == "Zs" else _escaped(char)
+        for char in text
     )
+
+
+def say(text: object, *, err: bool = False) -> None:
+    """Print a text, cleaned, on standard output or standard error."""
+    print(cleaned(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def clean_tracebacks() -> None:
+    """Clean the tracebacks of errors that nothing catches, which quote names as well."""
+
+    def show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        say("".join(traceback.format_exception(kind, error, trace)).rstrip("\n"), err=True)
+
+    sys.excepthook = show
+
+
+class _Cleaned(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return cleaned(super().format(record))
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode()
+
+
+def quiet_libraries(process: ProcessInfo) -> None:
+    """Set up logging and the environment variables that libraries read when they are imported; called before that."""
+    clean_tracebacks()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Cleaned("%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.captureWarnings(True)
     log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
     # DeepSpeed warns on every rank about a missing GPU, and torch warns about deprecated functions that DeepSpeed calls
     logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)

@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import secrets
 import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -26,6 +27,7 @@ MAX_TRIES = 200
 WAIT_SECONDS = 300.0
 """How long ranks wait for the port: nodes may start their tasks minutes apart, for example while unpacking a container."""
 POLL_SECONDS = 0.2
+MAX_PUBLISHED_BYTES = 4096
 LAUNCH_NAMES = ("PMIX_NAMESPACE", "OMPI_MCA_ess_base_jobid", "PMI_JOBID")
 MARKS = ("SLURM_JOB_START_TIME", "SLURM_STEP_LAUNCHER_PORT")
 """Equal for all tasks of one step, different for any other: job ids wrap around, and a stale file may be left."""
@@ -128,10 +130,11 @@ def open_port(ports: Iterable[int]) -> socket.socket:
 
 
 def _publish(path: Path, *, port: int, mark: str) -> None:
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    temporary = path.with_suffix(f".{secrets.token_hex(8)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps({"port": port, "host": socket.gethostname(), "mark": mark}) + "\n")
+        with temporary.open("x") as file:  # exclusive: it follows no link
+            file.write(json.dumps({"port": port, "host": socket.gethostname(), "mark": mark}) + "\n")
         temporary.replace(path)
     except OSError as error:
         raise UserError(
@@ -145,8 +148,17 @@ def _read_port(path: Path, *, mark: str) -> int | None:
         # by listing, since NFS caches for a minute that a name was absent, but reads a directory again when it is opened
         if path.name not in os.listdir(path.parent):
             return None
-        published = json.loads(path.read_text())
+        published = json.loads(_read_ordinary(path))
         port = published["port"] if published["mark"] == mark else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return port if isinstance(port, int) else None
+
+
+def _read_ordinary(path: Path) -> bytes:
+    # neither a link nor a pipe, which an older file of the run folder may be
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(descriptor, MAX_PUBLISHED_BYTES)
+    finally:
+        os.close(descriptor)

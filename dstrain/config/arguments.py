@@ -1,7 +1,9 @@
-"""The command line of `launch/train.py`. Knows nothing of what the options do."""
+"""The command line of `launch/train.py`, and commands as text for a shell. Knows nothing of what the options do."""
 
 import argparse
-from collections.abc import Sequence
+import re
+import shlex
+from collections.abc import Iterable, Sequence
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -42,3 +44,21 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
         return found, []
     place = found.index("--")
     return found[:place], found[place + 1 :]
+
+
+def shell_command(words: Iterable[object]) -> str:
+    """A command as one printable line, from which bash and zsh make these words again, whatever is in them."""
+    return " ".join(_quoted(str(word)) for word in words)
+
+
+def _quoted(word: str) -> str:
+    r"""One word: what is not printable, such as a line break or a no-break space, is written as `$'\x0a'`."""
+    if word.isprintable():
+        return shlex.quote(word)
+    runs = (match[0] for match in re.finditer(r"[ -~]+|.", word, flags=re.DOTALL))
+    return "".join(shlex.quote(run) if run.isprintable() else _escaped(run) for run in runs)
+
+
+def _escaped(char: str) -> str:
+    # bytes, because bash reads \u by the locale
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")) + "'"

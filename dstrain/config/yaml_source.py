@@ -151,8 +151,14 @@ def read_document(text: str, *, file: str) -> Document:
 
 def merge_documents(base: Document, *, child: Document) -> Document:
     """`base` under `child`: mappings are merged, everything else is replaced, values keep their own file and line."""
-    where = dict(base.where)
-    value = _merge(base.value, child.value, path=(), where=where)
+    replaced: set[KeyPath] = set()
+    value = _merge(base.value, child.value, path=(), replaced=replaced)
+    # in one pass, because both files may have thousands of keys
+    where = {
+        path: place
+        for path, place in base.where.items()
+        if not any(path[:length] in replaced for length in range(1, len(path) + 1))
+    }
     return Document(value, where | child.where, base.problems + child.problems, base.broken | child.broken)
 
 
@@ -223,16 +229,15 @@ def _step(parent: Any, *, part: str, path: KeyPath, where: Where, problems: list
     return None
 
 
-def _merge(
-    base: dict[str, Any], child: dict[str, Any], *, path: KeyPath, where: dict[KeyPath, Where]
-) -> dict[str, Any]:
+def _merge(base: dict[str, Any], child: dict[str, Any], *, path: KeyPath, replaced: set[KeyPath]) -> dict[str, Any]:
+    """Both mappings as one; the paths at which the child's value replaces the base's are added to `replaced`."""
     result = dict(base)
     for key, value in child.items():
         here = (*path, key)
         if isinstance(value, dict) and isinstance(base.get(key), dict):
-            result[key] = _merge(base[key], value, path=here, where=where)
+            result[key] = _merge(base[key], value, path=here, replaced=replaced)
         else:
-            _forget(where, path=here)
+            replaced.add(here)
             result[key] = value
     return result
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dstrain.data import parquet
 from dstrain.data.lines import count_lines, read_lines, show_bytes
 from dstrain.data.records import (
     LONE_SURROGATE,
@@ -23,8 +24,6 @@ from dstrain.data.records import (
 )
 from dstrain.data.tables import read_csv, read_tsv
 from dstrain.errors import UserError
-
-PARQUET_BATCH_ROWS = 1024
 
 
 def read_jsonl(path: Path, columns: Sequence[Column]) -> Records:
@@ -49,17 +48,14 @@ def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
     Raises UserError if it is not a Parquet file or lacks a column.
     """
     names = check_names(columns, where=str(path))
-    number = 0
-    for batch in _read_batches(path, names):
-        for record in _batch_records(batch):
-            number += 1
-            where = f"{path}:{number}"
-            if isinstance(record, UnicodeDecodeError):
-                yield Broken(where, "not UTF-8", text=show_bytes(record.object))
-            elif isinstance(record, Exception):
-                yield Broken(where, f"cannot be read ({record})", text="")
-            else:
-                yield pick_cells(record, names, where=where)
+    for number, row in enumerate(_read_parquet(path, names), start=1):
+        where = f"{path}:{number}"
+        if isinstance(row, UnicodeDecodeError):
+            yield Broken(where, "not UTF-8", text=show_bytes(row.object))
+        elif isinstance(row, Exception):
+            yield Broken(where, f"cannot be read ({row})", text="")
+        else:
+            yield pick_cells(row, names, where=where)
 
 
 def read_aligned(path: Path, target_path: Path) -> Records:
@@ -107,35 +103,16 @@ def _parse_json(line: Record, names: Sequence[str]) -> Record | Broken:
     return picked
 
 
-def _read_batches(path: Path, names: Sequence[str]) -> Iterator[Any]:
-    # large, and needed for Parquet only
-    import pyarrow
-    import pyarrow.parquet
+def _read_parquet(path: Path, names: Sequence[str]) -> Iterator[parquet.Row]:
+    import pyarrow  # large, and needed for Parquet only
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            wanted = top_level_names(names, available=file.schema_arrow.names, where=str(path))
-            yield from file.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=wanted)
+        wanted = top_level_names(names, available=parquet.column_names(path), where=str(path))
+        yield from parquet.read_rows(path, columns=wanted)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"{path}: not a Parquet file, or damaged ({error}): restore it, correct `path` or set `format`"
         ) from error
-
-
-def _batch_records(batch: Any) -> list[dict[str, Any] | Exception]:
-    try:
-        rows: list[dict[str, Any] | Exception] = batch.to_pylist()
-    except (ValueError, OverflowError):
-        rows = [_read_row(batch.slice(index, 1)) for index in range(batch.num_rows)]
-    return rows
-
-
-def _read_row(batch: Any) -> dict[str, Any] | Exception:
-    try:
-        row: dict[str, Any] = batch.to_pylist()[0]
-    except (ValueError, OverflowError) as error:  # not UTF-8, or a date that Python cannot represent
-        return error
-    return row
 
 
 def _is_unicode(cell: Any) -> bool:

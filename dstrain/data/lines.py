@@ -22,6 +22,9 @@ COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 SAMPLE_BYTES = 1 << 20
 """How much of a file decides which character ends its lines."""
 
+MAX_LINE_BYTES = 64 << 20
+"""Most bytes of a line: without a bound, a file that never ends a line would be read into memory whole."""
+
 LONE_RETURN = re.compile(rb"\r(?![\r\n])")
 
 OTHER_KINDS = (
@@ -61,13 +64,18 @@ def read_byte_lines(path: Path) -> Iterator[bytes]:
 
     Files that were joined have such marks in the middle.
 
-    Raises UserError if the file is damaged, or none of text in UTF-8.
+    Raises UserError if the file is damaged, or none of text in UTF-8, or if a line has more than MAX_LINE_BYTES bytes.
     """
     try:
         with _open(path) as file:
             sample = file.peek(SAMPLE_BYTES)
             _check_kind(path, sample)
-            for line in _split(file, sample=sample):
+            for number, line in enumerate(_split(file, sample=sample), start=1):
+                if len(line) > MAX_LINE_BYTES:
+                    raise UserError(
+                        f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes: split or remove it; if the file is no "
+                        "text, correct `path` or `format`"
+                    )
                 yield _MARKS.sub(b"", line) if line.startswith(BYTE_ORDER_MARK) else line
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
@@ -97,10 +105,11 @@ def _open(path: Path) -> io.BufferedReader:
 def _split(file: io.BufferedReader, *, sample: bytes) -> Iterator[bytes]:
     if len(LONE_RETURN.findall(sample)) > sample.count(b"\n"):
         # Latin-1 maps each byte to one character and back, and a text file without `newline` takes each kind of end
-        for text in io.TextIOWrapper(cast(BinaryIO, file), encoding="latin-1"):
+        texts = io.TextIOWrapper(cast(BinaryIO, file), encoding="latin-1")
+        while text := texts.readline(MAX_LINE_BYTES + 1):
             yield text.encode("latin-1")
         return
-    for line in file:
+    while line := file.readline(MAX_LINE_BYTES + 1):
         yield line.rstrip(b"\r\n") + b"\r\n" if line.endswith(b"\r\r\n") else line
 
 

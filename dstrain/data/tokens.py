@@ -24,10 +24,10 @@ from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
-from dstrain.run_folder.atomic import shared_folder
+from dstrain.run_folder.sealed import check_if_made, sealed_folder
 from dstrain.tasks.parsing import as_typed
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
@@ -97,6 +97,7 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
     ]
     key = hashlib.sha256(json.dumps([fingerprints, *settings]).encode()).hexdigest()
     folder = cache_dir / key[:32]
+    check_if_made(folder)
     if not folder.exists():
         log = BadRowLog()
         rows = read_rows(sources, task=task, rules=rules, on_bad=log, has_references=reading.split == "eval")
@@ -127,7 +128,7 @@ def build_token_set(
     `error`.
     """
     log = log or BadRowLog()
-    with shared_folder(folder) as draft:
+    with sealed_folder(folder) as draft:
         counts = Counts()
         with _Writer(draft, keep_examples=reading.split == "eval") as writer:
             for encoded in encode_examples(examples, reading=reading, on_bad=log):
@@ -169,6 +170,7 @@ def _typed_folder(folder: Path) -> Path:
 def _prepare_typed(folder: Path, *, reading: ReadingRules) -> None:
     """The token set of the same rows with their sources as typed, beside `folder`; made if it is not in the cache."""
     typed = _typed_folder(folder)
+    check_if_made(typed)
     if typed.exists():
         return
     examples = (

@@ -32,7 +32,7 @@ from dstrain.drill.launch import interrupted_like_ctrl_c, launch_ranks
 from dstrain.drill.scenarios import CONTROL, STRAIGHT, RankLaunch, Scenario, announce, shorten
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import FINAL, MODELS, NAMES, RunFolder
-from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 from dstrain.run_folder.record import load_record
 
 MARKER = ".dstrain-drill"
@@ -137,6 +137,8 @@ def prepare_folder(folder: Path) -> None:
     Raises:
         UserError: a running drill uses it, or it contains anything else.
     """
+    if folder.is_symlink():
+        raise UserError(f"{folder} is a link, and a drill empties its folder; choose another folder with --output")
     if folder.is_dir() and any(folder.iterdir()) and not (folder / MARKER).is_file():
         raise UserError(f"{folder} contains files that are not from a drill; choose another folder with --output")
     if folder.is_dir():
@@ -150,7 +152,7 @@ def prepare_folder(folder: Path) -> None:
 def _other_drill(marker: Path) -> Holder | None:
     """The process that runs a drill in the folder of `marker`, if it is another one and visible from here; else None."""
     try:
-        holder: Holder = _HOLDER.validate_json(marker.read_bytes())
+        holder: Holder = _HOLDER.validate_json(read_bytes(marker))
     except (OSError, ValidationError):
         return None
     own = this_process()

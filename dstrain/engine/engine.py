@@ -125,9 +125,9 @@ class Engine:
         return {name: getattr(scaler, name) for name in SCALER_COUNTERS if hasattr(scaler, name)}
 
     def restore_counters(self, *, loss_scaler: Mapping[str, Any], skipped_steps: int) -> None:
-        """Restore loss scaler and skipped steps to saved values."""
-        for name, value in loss_scaler.items():
-            setattr(self.wrapped.optimizer.loss_scaler, name, value)
+        """Restore loss scaler and skipped steps to saved values; a scaler of another precision is left out."""
+        for name in self.loss_scaler_state().keys() & loss_scaler.keys():
+            setattr(self.wrapped.optimizer.loss_scaler, name, loss_scaler[name])
         self.wrapped.skipped_steps = skipped_steps
 
     def step(self, batch: StepBatch, *, step: int, loss_limit: float | None = None) -> StepResult:

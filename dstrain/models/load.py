@@ -164,6 +164,8 @@ def _describe_head(model: PreTrainedModel, *, section: Model, is_export: bool) -
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' warnings and progress bars out of the run's log."""
+    """Keep transformers' warnings and progress bars out of the run's log, and pass its errors through that log."""
     transformers_logging.set_verbosity_error()
+    transformers_logging.disable_default_handler()
+    transformers_logging.enable_propagation()
     transformers_logging.disable_progress_bar()

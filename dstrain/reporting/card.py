@@ -42,6 +42,7 @@ from dstrain.reporting.results import (
 from dstrain.reporting.usage import build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import NAMES, RunFolder
+from dstrain.run_folder.ownership import refuse_linked_folders
 from dstrain.run_folder.record import RunRecord, load_record
 
 TEMPLATE = "card.md.j2"
@@ -50,8 +51,9 @@ TEMPLATE = "card.md.j2"
 def write_card(run_dir: Path) -> Path:
     """Draw the plots and write the card of a run, finished or not; returns the path of the card.
 
-    Raises RunFolderError if the folder is not a run folder or a file in it is broken.
+    Raises UserError if the folder is not a run folder, a file in it is broken or a sub-folder is a link.
     """
+    refuse_linked_folders(RunFolder(run_dir))
     record = load_record(run_dir)
     write_plots(record, run_dir=run_dir)
     path = RunFolder(run_dir).card

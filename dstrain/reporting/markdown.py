@@ -45,8 +45,10 @@ def code(text: str) -> Markdown:
 
 
 def code_block(text: str, *, language: str) -> Markdown:
-    """`text` as a fenced block, in a fence longer than any run of backticks in it; white space in a line is collapsed."""
-    return program("\n".join(one_line(line) for line in text.splitlines()), language=language)
+    """`text` as a fenced block, in a fence longer than any run of backticks in it; all but what is drawn becomes a space."""
+    lines = text.encode("utf-8", "replace").decode("utf-8").split("\n")
+    shown = ("".join(char if char.isprintable() else " " for char in line) for line in lines)
+    return program("\n".join(shown), language=language)
 
 
 def program(text: str, *, language: str) -> Markdown:

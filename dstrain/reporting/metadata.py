@@ -88,9 +88,9 @@ def hub_datasets(config: RunConfig) -> list[str]:
 def hub_model(record: RunRecord) -> str | None:
     """The name of the base model on the Hub; None for a local folder or a model trained from scratch."""
     name = record.config.model.name
-    origin = record.info.model.origin or ("hub" if name and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name) else "folder")
-    is_on_hub = name is not None and origin == "hub" and not name.startswith((".", "~", "/"))
-    return name if is_on_hub else None
+    # whatever the run says: the name of a link on the card must be one
+    can_be_on_hub = name is not None and re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", name, flags=re.ASCII) is not None
+    return name if can_be_on_hub and record.info.model.origin in ("hub", None) else None
 
 
 def dataset_name(sources: Sequence[Source]) -> str:

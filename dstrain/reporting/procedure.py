@@ -206,7 +206,7 @@ def describe_scaling(record: RunRecord) -> str:
     skipped = f"{count(last_row.skipped_steps)} of {count(last_row.step)} steps skipped"
     if last_row.skipped_steps:
         longest = max(row.halvings_in_a_row for row in record.train_rows)
-        skipped += f" ({percent(last_row.skipped_steps / last_row.step)}, at most {longest} in a row)"
+        skipped += f" ({percent(last_row.skipped_steps / max(1, last_row.step))}, at most {longest} in a row)"
     scales = [row.loss_scale for row in record.train_rows if row.loss_scale is not None]
     if not scales:
         return f"{skipped}; no loss scaling"

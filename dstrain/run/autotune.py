@@ -29,6 +29,7 @@ from dstrain.run.cache import cache_dir
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 CPU_TOKENS = 8192
 """Used where there is no GPU memory to fill: larger micro-batches are not faster there."""
@@ -149,8 +150,9 @@ def _measure_once(config: RunConfig, *, prepared: Prepared, device: torch.device
     keys = _null_keys(config.machine)
     file = cache_dir(config) / "machines" / f"{_key(config, prepared=prepared, device=device)}.json"
     origin = f", as measured before ({file})"
-    if file.is_file():
-        found = TunedMachine(**json.loads(file.read_bytes()))
+    known = _read_measured(file)
+    if known is not None:
+        found = known
     else:
         log.info("measuring on the GPU: %s", " and ".join(f"machine.{key}" for key in keys))
         found, origin = measure(config, prepared), ""
@@ -165,6 +167,14 @@ def _measure_once(config: RunConfig, *, prepared: Prepared, device: torch.device
     if "compile" in keys:
         log.info("layers are %scompiled%s: %s", "" if found.compile else "not ", origin, found.reason)
     return found
+
+
+def _read_measured(file: Path) -> TunedMachine | None:
+    """What the cache has for this machine; None if there is nothing, or nothing that can be used."""
+    try:
+        return TunedMachine(**json.loads(read_bytes(file)))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
 
 
 def _machine_of_run(folder: RunFolder) -> Machine | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.checkpoint.store import parse_checkpoint_name
+from dstrain.config.arguments import shell_command
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config
@@ -41,6 +42,8 @@ class EvaluationRequest:
     """The run whose card shows these scores as those of another test set."""
     ignored: tuple[str, ...]
     """Overrides that have no effect on scores."""
+    run: RunFolder | None = None
+    """The run whose model is scored; None for any other model."""
 
 
 def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
@@ -90,6 +93,7 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
         is_pending=options.pending,
         card_of=run if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
+        run=run,
     )
 
 
@@ -97,7 +101,8 @@ def _check_without_run(options: argparse.Namespace) -> None:
     """Refuse arguments that need a run folder, and paths that do not exist, before the hub is queried, which is slow."""
     name, folder = options.model, Path(options.model)
     if (checkpoint := parse_checkpoint_name(folder)) is not None and folder.is_dir():
-        raise UserError(f"{name} is a checkpoint: dstrain evaluate {folder.parents[1]} --step {checkpoint.step}")
+        command = shell_command(["dstrain", "evaluate", folder.parents[1], "--step", checkpoint.step])
+        raise UserError(f"{name} is a checkpoint: {command}")
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
     if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
         raise UserError(
@@ -125,7 +130,7 @@ def _model_of(run: RunFolder, *, step: int | None) -> str:
             return str(run.model(name))
     raise UserError(
         f"{run.path} holds no model yet, neither {' nor '.join(f'{name}/' for name in MODELS)}: score one of its checkpoints "
-        f"with --step (dstrain verify {run.path} lists them)"
+        f"with --step ({shell_command(['dstrain', 'verify', run.path])} lists them)"
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
+from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.reporting.card import write_card
@@ -102,7 +103,9 @@ def _report_pending(assembly: Assembly) -> None:
     pending = load_record(run_dir).pending_rows
     if pending and assembly.ranks.process.launcher != "srun":  # slurm/train.sbatch submits a job for them
         log.warning(
-            "%d evaluations have no scores yet; to score them: dstrain evaluate %s --pending", len(pending), run_dir
+            "%d evaluations have no scores yet; to score them: %s",
+            len(pending),
+            shell_command(["dstrain", "evaluate", run_dir, "--pending"]),
         )
 
 
@@ -122,7 +125,9 @@ def _write_card(folder: RunFolder) -> None:
         card = write_card(folder.path)
     except OSError as error:  # a full disk must not change how the run ends
         log.error(
-            "the card could not be written (%s): once there is room, write it with: dstrain card %s", error, folder.path
+            "the card could not be written (%s): once there is room, write it with: %s",
+            error,
+            shell_command(["dstrain", "card", folder.path]),
         )
         return
     models = [folder.model(name) for name in MODELS if folder.model(name).is_dir()]

@@ -204,7 +204,7 @@ def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
     for hook in hooks:
         try:
             hook.load_state(resume.state.hooks[hook.name])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise CheckpointError(
                 f"{resume.directory}: this version cannot read its state of `{hook.name}` ({error!r}): resume with the version "
                 "that saved it, or export its weights and start a new run"

@@ -34,8 +34,9 @@ from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
 from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
-from dstrain.run_folder.atomic import new_folder, open_new, shared_folder, write_file
+from dstrain.run_folder.atomic import new_folder, open_new, write_file
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.sealed import SEAL, copy_sealed, sealed_folder
 from dstrain.tasks.parsing import task_tokens
 from dstrain.tasks.words import place_tokens
 
@@ -176,7 +177,7 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
         if trained is None:
             _save_pretrained(config, added=added, folder=draft)
         else:
-            shutil.copytree(trained, draft, dirs_exist_ok=True)
+            copy_sealed(trained, to=draft)
     tokenizer = load_tokenizer(str(folder))
     check_tokenizer(config, tokenizer=tokenizer)
     return tokenizer
@@ -198,14 +199,15 @@ def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> No
 
 def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str]) -> Path:
     """The folder of the cached tokenizer for this text and these settings, trained if it is not in the cache."""
-    settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added]
+    # earlier versions sealed nothing: what they made is not used
+    settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added, SEAL]
     key = hashlib.sha256(json.dumps([fingerprint_sources(config.data.train), settings]).encode()).hexdigest()
     cached = cache_dir(config) / "tokenizers" / key[:32]
     if not cached.exists():
         _check_rows(config)
         log.info("training a tokenizer of %d pieces on the training text", scratch.vocabulary_size)
         texts = (text for example in _train_examples(config) for text in (example.source, example.target))
-        with shared_folder(cached) as folder:
+        with sealed_folder(cached) as folder:
             train_tokenizer(scratch, texts=texts, languages=_languages(config), task_tokens=added, folder=folder)
     return cached
 

@@ -15,10 +15,12 @@ from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.pending import PendingEvaluation, list_pending
 from dstrain.checkpoint.store import find_checkpoint
+from dstrain.cluster.console import say
 from dstrain.cluster.devices import choose_device
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
+from dstrain.config.arguments import shell_command
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
@@ -101,7 +103,7 @@ class Target:
     """The lease number of the checkpoint if its evaluation was pending, else 0."""
 
 
-def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str], None] = print) -> None:
+def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str], None] = say) -> None:
     """Score one model on the recipe's evaluation rows; all ranks call it, rank 0 writes and prints the scores.
 
     Raises:
@@ -139,7 +141,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     say(f"scores and hypotheses of {num_rows}, with the weights of step {step}: {folder.path}")
     run = request.card_of
     if run is not None and not refresh_finished_run(run, machine=config.machine):
-        say(f"the card of {run.path} will show them when the run has ended; to update it now: dstrain card {run.path}")
+        command = shell_command(["dstrain", "card", run.path])
+        say(f"the card of {run.path} will show them when the run has ended; to update it now: {command}")
 
 
 def _describe_rows(tokens: TokenSet, *, config: RunConfig) -> ScoredData:
@@ -161,7 +164,7 @@ def _count_rows(data: ScoredData, *, tokens: TokenSet, listed: Path) -> str:
     return "; ".join([text, *skipped, *cut]) + (f": {listed}" if skipped or cut else "")
 
 
-def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = print) -> None:
+def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Callable[[str], None] = say) -> None:
     """Score the evaluations that a run left to another job until none is pending; all ranks call it.
 
     Raises:

@@ -1,7 +1,6 @@
 """One attempt at a run, from joining the ranks to the exit code."""
 
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +29,7 @@ from dstrain.run.prepare import prepare
 from dstrain.run.restart import agree_on_finished, compare_with_history
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
+from dstrain.run_folder.ownership import empty_run_folder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import Row, append_row, as_json
 from dstrain.training.hooks.preempt import PreemptHook
@@ -64,7 +64,8 @@ def run(config: RunConfig, *, launch: Launch) -> int:
     with named_device_errors(lambda: attempt.phases.has_trained):
         try:
             if launch.whole is not None:
-                _empty_folder(folder)
+                # what earlier attempts left, but not what this attempt has written already
+                empty_run_folder(folder, keep=(folder.claims, folder.rank_records, folder.outcome))
             code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
         except BaseException as error:
             # otherwise its peers consider it lost and exit with the code for a restart
@@ -144,18 +145,6 @@ def _build_loader(assembly: Assembly) -> Loader:
         prefetch_steps=assembly.config.machine.prefetch_steps,
         device=assembly.ranks.device,
     )
-
-
-def _empty_folder(folder: RunFolder) -> None:
-    """Remove what earlier attempts left, but not what this attempt has written already."""
-    own = (folder.claims, folder.rank_records, folder.outcome)
-    for path in folder.path.iterdir():
-        if path in own:
-            continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _build_recorder(assembly: Assembly) -> Callable[[Row], None]:

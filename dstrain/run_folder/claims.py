@@ -12,6 +12,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +20,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.cluster.processes import Holder
-from dstrain.run_folder.atomic import sync_path, write_file
+from dstrain.run_folder.atomic import create_file, sync_path, write_file
 from dstrain.run_folder.layout import RunFolder
 
 MAX_CLAIM_BYTES = 64 << 10
@@ -74,7 +75,7 @@ def create_claim(folder: Path, *, claim: Claim) -> bool:
     path = claim_path(folder, number=claim.number)
     temporary = path.with_suffix(f".{uuid.uuid4().hex}.tmp")
     try:
-        _write(temporary, content=_CLAIM.dump_json(claim))
+        create_file(temporary, _CLAIM.dump_json(claim), durable=True)
         os.link(temporary, path)
     except FileExistsError:
         # NFS may repeat a request whose answer was lost, and then fail on its own link
@@ -98,7 +99,7 @@ def save_claim(folder: Path, *, claim: Claim) -> None:
 def _create_without_link(path: Path, *, claim: Claim) -> bool:
     # for a moment the claim is empty, which others treat as an unknown holder
     try:
-        _write(path, content=_CLAIM.dump_json(claim), mode="xb")
+        create_file(path, _CLAIM.dump_json(claim), durable=True)
     except FileExistsError:
         return False
     sync_path(path.parent)
@@ -132,7 +133,8 @@ def load_claim(folder: Path, *, number: int) -> Claim:
 
 def request_stop(folder: Path, *, number: int) -> None:
     """Request all ranks of attempt `number` to stop, for where ranks do not communicate at every step."""
-    _stop_path(folder, number=number).touch()
+    with suppress(FileExistsError):  # by another rank
+        create_file(_stop_path(folder, number=number))
 
 
 def is_stop_requested(folder: Path, *, number: int) -> bool:
@@ -148,7 +150,7 @@ def _stop_path(folder: Path, *, number: int) -> Path:
 
 def _read(path: Path) -> bytes:
     # non-blocking, because opening a pipe of that name would wait forever
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
     try:
         return os.read(descriptor, MAX_CLAIM_BYTES)
     finally:
@@ -172,14 +174,7 @@ def file_system_time(folder: Path) -> float:
     """The present time by the file system's clock, in seconds."""
     probe = RunFolder(folder).claims / f"{uuid.uuid4().hex}.tmp"
     try:
-        _write(probe, content=b"\n")
+        create_file(probe, b"\n", durable=True)
         return mtime(probe)
     finally:
         probe.unlink(missing_ok=True)
-
-
-def _write(path: Path, *, content: bytes, mode: str = "wb") -> None:
-    with path.open(mode) as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())  # otherwise the name may reach the disk before the content

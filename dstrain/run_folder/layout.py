@@ -1,10 +1,9 @@
-"""Every name in a run folder, in one frozen type. Reads and writes no files; can make the run folder itself."""
+"""Every name in a run folder, in one frozen type. Reads and writes no files."""
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 
 BEST, FINAL = "best", "final"
@@ -96,9 +95,14 @@ class RunFolder:
         """Those that exist, by step."""
         return sorted(self.scores.glob("step-*.json"))
 
+    @property
+    def all_hypotheses(self) -> Path:
+        """One folder per scored step."""
+        return self.path / "hypotheses"
+
     def hypotheses(self, step: int) -> Path:
         """Folder of hypotheses, references and sources, a row per line."""
-        return self.path / "hypotheses" / f"step-{step:08d}"
+        return self.all_hypotheses / f"step-{step:08d}"
 
     @property
     def test_sets(self) -> Path:
@@ -132,9 +136,14 @@ class RunFolder:
         """One file per rank of the newest attempt: what it is doing."""
         return self.path / "ranks"
 
+    @property
+    def hangs(self) -> Path:
+        """One folder per attempt that ended by a hang."""
+        return self.path / "hangs"
+
     def hang(self, attempt: int) -> Path:
         """Folder of the stacks of all ranks, where an attempt ended by a hang."""
-        return self.path / "hangs" / str(attempt)
+        return self.hangs / str(attempt)
 
     def hang_record(self, attempt: int) -> Path:
         """Which ranks hung, and since when."""
@@ -160,23 +169,24 @@ class RunFolder:
         """Slurm jobs submitted for evaluations."""
         return self.path / "evaluation_jobs.jsonl"
 
+    @property
+    def debug_mark(self) -> Path:
+        """Says that the folder was made by `--debug` or `--overfit`, so that the next one may empty it."""
+        return self.path / ".dstrain-debug"
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every sub-folder that is written to."""
+        models = (self.tokenizer, self.checkpoints, *map(self.model, MODELS))
+        results = (self.plots, self.tensorboard, self.scores, self.all_hypotheses, self.test_sets, self.evaluation)
+        return (*models, *results, self.claims, self.rank_records, self.hangs, self.failures, self.rendezvous)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that lies in the run folder itself."""
+        lists = (self.metrics, self.quarantine, *map(self.bad_rows, ("train", "eval")))
+        return (self.config, self.info, self.outcome, self.card, *lists, self.slurm_history, self.evaluation_jobs)
+
 
 NAMES = RunFolder(Path())
 """The same paths relative to the run folder, to be shown in texts."""
-
-
-def make_run_folder(config: RunConfig) -> RunFolder:
-    """The run's folder, made if it does not exist.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    folder = RunFolder(Path(config.run_dir))
-    try:
-        folder.path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = "it is a link to nothing" if folder.path.is_symlink() else error.strerror
-        raise UserError(
-            f"output_dir: the run folder {folder.path} cannot be made ({reason}); override output_dir=…"
-        ) from error
-    return folder

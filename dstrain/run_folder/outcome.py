@@ -23,6 +23,7 @@ from dstrain.config.load import load_config
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
 def read_outcome(run_dir: Path) -> RunOutcome | None:
     """How the newest attempt ended; None if there was none or the file is damaged."""
     try:
-        outcome: RunOutcome = _OUTCOME.validate_json(RunFolder(run_dir).outcome.read_bytes())
+        outcome: RunOutcome = _OUTCOME.validate_json(read_bytes(RunFolder(run_dir).outcome))
     except (OSError, ValidationError):
         return None
     return outcome

@@ -1,13 +1,27 @@
-"""Values from the files of a run folder; errors name the file and the line."""
+"""Values from the files of a run folder; errors name the file and the line.
+
+A run folder may come from a stranger: a file is read only if it is an ordinary one, and not too large.
+"""
 
 import json
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from errno import EFBIG, ELOOP, ENXIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import no_ordinary_file
 from dstrain.run_folder.layout import EXPORTED_STEP
+
+MAX_RECORD_BYTES = 64 << 20
+"""Most bytes of a record that is read as one value, and of a line of one that is read by line."""
+MAX_ROWS_BYTES = 512 << 20
+"""Most bytes of metrics.jsonl: a million rows."""
 
 
 class RunFolderError(UserError):
@@ -20,10 +34,54 @@ def check_folder(run_dir: Path) -> None:
         raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
 
 
+@contextmanager
+def open_ordinary(path: Path, *, max_bytes: int = MAX_RECORD_BYTES) -> Iterator[IO[bytes]]:
+    """A file to be read, if it is an ordinary one of at most `max_bytes` bytes.
+
+    Raises:
+        OSError: it is not, or it cannot be read.
+    """
+    try:
+        # non-blocking, because opening a pipe of that name would wait forever
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno not in (ELOOP, ENXIO):
+            raise
+        raise no_ordinary_file(path) from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise no_ordinary_file(path)
+    with os.fdopen(descriptor, "rb") as file:
+        if status.st_size > max_bytes:
+            message = f"{status.st_size:,} bytes, and at most {max_bytes:,} are read: shorten or remove it"
+            raise OSError(EFBIG, message, str(path))
+        yield file
+
+
+def read_bytes(path: Path, *, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    """The content of a file, as `open_ordinary`."""
+    with open_ordinary(path, max_bytes=max_bytes) as file:
+        return file.read()
+
+
+def read_lines(path: Path, *, max_bytes: int = MAX_RECORD_BYTES) -> Iterator[bytes]:
+    """The lines of a file without their ends, as `open_ordinary`; the last is what follows the last line break, often b""."""
+    with open_ordinary(path, max_bytes=max_bytes) as file:
+        line = b"\n"
+        while line.endswith(b"\n"):
+            line = file.readline(MAX_RECORD_BYTES)
+            if len(line) == MAX_RECORD_BYTES:
+                raise OSError(EFBIG, f"a line has more than {MAX_RECORD_BYTES:,} bytes: remove it", str(path))
+            yield line.removesuffix(b"\n")
+
+
 def parse_json(line: bytes, *, where: str) -> Any:
     """The value of a line; raises RunFolderError that names `where`."""
     try:
         return json.loads(line)
+    except RecursionError as error:
+        raise RunFolderError(f"{where}: JSON nested too deeply; correct or remove the line") from error
     except ValueError as error:
         raise RunFolderError(f"{where}: not JSON ({error}); found {line[:80]!r}; correct or remove the line") from error
 
@@ -40,6 +98,6 @@ def validate(adapter: TypeAdapter[Any], *, value: Any, where: str) -> Any:
 def read_exported_step(folder: Path) -> int | None:
     """The step whose weights a model folder holds; None if the folder does not exist or does not name it."""
     try:
-        return int(json.loads((folder / EXPORTED_STEP).read_bytes())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return int(json.loads(read_bytes(folder / EXPORTED_STEP))["step"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

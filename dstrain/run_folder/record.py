@@ -4,6 +4,7 @@ Knows no live objects: no torch, no model, no process group. So a card can be ma
 """
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,10 +13,18 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 
 from dstrain.config.schema import RunConfig
-from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.atomic import no_ordinary_file, write_file
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
-from dstrain.run_folder.reading import RunFolderError, check_folder, parse_json, read_exported_step, validate
+from dstrain.run_folder.reading import (
+    RunFolderError,
+    check_folder,
+    parse_json,
+    read_bytes,
+    read_exported_step,
+    read_lines,
+    validate,
+)
 from dstrain.run_folder.rows import (
     DeferredRow,
     EvalRow,
@@ -166,8 +175,8 @@ def read_run_info(run_dir: Path) -> RunInfo:
     """run.json of a run folder; raises RunFolderError where it is absent or damaged."""
     path = _existing(RunFolder(run_dir).info)
     try:
-        content = json.loads(path.read_bytes())
-    except ValueError as error:
+        content = json.loads(read_bytes(path))
+    except (ValueError, RecursionError) as error:
         raise RunFolderError(f"{path}: not JSON ({error}); start the run again, which writes it") from error
     info: RunInfo = validate(INFO, value=content, where=str(path))
     return info
@@ -206,10 +215,11 @@ def write_quarantine(run_dir: Path, rows: Sequence[QuarantinedRow]) -> None:
 def read_quarantine(run_dir: Path) -> list[QuarantinedRow]:
     """The rows that a run leaves out; raises RunFolderError where the list is damaged."""
     path = RunFolder(run_dir).quarantine
-    lines = path.read_bytes().splitlines() if path.is_file() else []
+    lines = read_lines(path) if os.path.lexists(path) else ()
     return [
         validate(QUARANTINED, value=parse_json(line, where=f"{path}:{number}"), where=f"{path}:{number}")
         for number, line in enumerate(lines, start=1)
+        if line
     ]
 
 
@@ -268,4 +278,6 @@ def _existing(path: Path) -> Path:
         folder = RunFolder(path.parent)
         needed = ", ".join(each.name for each in (folder.config, folder.info, folder.metrics))
         raise RunFolderError(f"{folder.path}: not a run folder, {path.name} is missing; a run folder holds {needed}")
+    if path.is_symlink():
+        raise RunFolderError(f"{path}: {no_ordinary_file(path).strerror}")
     return path

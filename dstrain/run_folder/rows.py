@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from dstrain.run_folder.atomic import append_line, is_json
 from dstrain.run_folder.ranking import rank
-from dstrain.run_folder.reading import RunFolderError, parse_json, validate
+from dstrain.run_folder.reading import MAX_ROWS_BYTES, RunFolderError, parse_json, read_lines, validate
 from dstrain.run_folder.scores import Scores
 
 DURABLE_KINDS = ("eval", "due", "event")
@@ -103,9 +103,8 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 def read_rows(path: Path) -> list[Row]:
     """Rows of metrics.jsonl in order. A torn last line is skipped; any other broken line raises RunFolderError."""
-    lines = path.read_bytes().split(b"\n")
-    torn = lines.pop()  # empty if the last line is complete
-    if is_json(torn):
+    *lines, torn = read_lines(path, max_bytes=MAX_ROWS_BYTES)
+    if is_json(torn):  # empty if the last line is complete
         lines.append(torn)
     return [_read_row(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 

@@ -6,7 +6,6 @@ job reach the run's records through these files.
 """
 
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +136,7 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     )
     metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
     words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
-    return shlex.join([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
+    return shell_command([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
 
 
 def read_score_file(folder: RunFolder, *, step: int) -> ScoreFile | None:
@@ -161,7 +161,7 @@ def read_test_sets(folder: RunFolder) -> Mapping[str, tuple[ScoreFile, ...]]:
 def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
     for path in folder.score_files():
         try:
-            yield _SCORE_FILE.validate_json(path.read_bytes())
+            yield _SCORE_FILE.validate_json(read_bytes(path))
         except ValidationError as error:
             fault = error.errors()[0]
             raise RunFolderError(
@@ -171,7 +171,7 @@ def _read_test_set(folder: RunFolder) -> Iterator[ScoreFile]:
 
 def _read(path: Path) -> ScoreFile | None:
     try:
-        scores: ScoreFile = _SCORE_FILE.validate_json(path.read_bytes())
+        scores: ScoreFile = _SCORE_FILE.validate_json(read_bytes(path))
     except (OSError, ValidationError):
         return None
     return scores

@@ -1,9 +1,10 @@
 """What the helpers of the batch scripts share: running Slurm's commands, messages in the job's log, timestamps."""
 
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+
+from dstrain.cluster.console import say
 
 COMMAND_SECONDS = 60.0
 
@@ -22,7 +23,7 @@ def run_command(command: Sequence[str]) -> tuple[int, str]:
 
 def print_message(message: str) -> None:
     """Print a line to the log of the batch job."""
-    print(f"dstrain: {message}", file=sys.stderr, flush=True)
+    say(f"dstrain: {message}", err=True)
 
 
 def timestamp() -> str:

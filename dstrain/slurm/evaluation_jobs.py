@@ -17,12 +17,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from dstrain.checkpoint.pending import list_pending
-from dstrain.config.arguments import parse_arguments, split_arguments
+from dstrain.config.arguments import parse_arguments, shell_command, split_arguments
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import append_line
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 
 SCRIPT = "slurm/evaluate.sbatch"
@@ -121,10 +121,11 @@ def plan_submission(
 
 def describe_refusal(run_dir: Path, *, options: Sequence[str], printed: str) -> str:
     """The error for options that sbatch refuses: its own message and the ways out."""
+    by_hand = shell_command(["dstrain", "evaluate", run_dir, "--pending"])
     message = "; ".join(line.strip() for line in printed.splitlines() if line.strip())
     return (
         f"machine.evaluation_job: sbatch refuses {json.dumps(list(options), ensure_ascii=False)} ({message}); correct it, "
-        f"set it to null to evaluate in the run itself, or evaluate by hand: dstrain evaluate {run_dir} --pending"
+        f"set it to null to evaluate in the run itself, or evaluate by hand: {by_hand}"
     )
 
 
@@ -133,7 +134,7 @@ def read_jobs(run_dir: Path) -> dict[Evaluation, list[str]]:
     path = RunFolder(run_dir).evaluation_jobs
     jobs: dict[Evaluation, list[str]] = {}
     try:
-        lines = path.read_bytes().splitlines() if path.is_file() else []
+        lines = read_bytes(path).splitlines()
     except OSError:
         return {}
     for line in lines:

@@ -17,13 +17,14 @@ from pathlib import Path
 
 from dstrain.attempt.failure import newest_report
 from dstrain.checkpoint.store import newest_step
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
-from dstrain.run_folder.layout import make_run_folder
 from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.ownership import make_run_folder
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
 from dstrain.slurm.requeue import (
@@ -98,7 +99,7 @@ def main(
             return signalled(job)
         return end(job, code=options.code)
     except (UserError, OSError) as error:
-        print(error, file=sys.stderr)
+        say(error, err=True)
         return EXIT_USAGE
 
 
@@ -106,7 +107,7 @@ def start(job: Job) -> int:
     """Record the start and print its reason; refuse a job whose starts make no progress, even if Slurm itself requeues it."""
     history = job.history()
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
-        print(describe_fruitless(num_fruitless), file=sys.stderr)
+        say(describe_fruitless(num_fruitless), err=True)
         return EXIT_FAILED
     _try_evaluation_job(job)
     cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
@@ -119,7 +120,7 @@ def start(job: Job) -> int:
         time=timestamp(),
     )
     append_entry(job.run_dir, entry)
-    print(cause)
+    say(cause)
     return 0
 
 

@@ -8,13 +8,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 from dstrain.run_folder.atomic import append_line
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import read_bytes
 
 MAX_FRUITLESS = 3
 """Starts in a row that save nothing new; then the job is not requeued any more."""
@@ -30,11 +31,15 @@ EXCUSED = ("preemption", "requeue by hand")
 """Causes that never count as fruitless. Node failures are not among them: the run itself may be what breaks its nodes."""
 
 
+JobId = Annotated[str, Field(pattern=r"^[0-9_]+$")]
+"""Slurm's id of a job, which commands are shown with."""
+
+
 @dataclass(frozen=True, slots=True)
 class JobStart:
     """A start of the batch script, with the step of the newest checkpoint and the time of the newest failure report by then."""
 
-    job: str
+    job: JobId
     restart: int
     step: int
     cause: str
@@ -47,7 +52,7 @@ class JobStart:
 class JobEnd:
     """Why a start of a job ended; `source` says how that is known."""
 
-    job: str
+    job: JobId
     restart: int
     cause: Cause
     source: str
@@ -187,7 +192,7 @@ def read_cause(queue: str, *, restart: int, down_nodes: str) -> tuple[Cause, str
 def read_history(run_dir: Path) -> list[Entry]:
     """All entries of a run's history. Lines that are torn or from another version are skipped."""
     try:
-        lines = RunFolder(run_dir).slurm_history.read_bytes().splitlines()
+        lines = read_bytes(RunFolder(run_dir).slurm_history).splitlines()
     except OSError:
         return []
     return [entry for line in lines if (entry := _read_entry(line)) is not None]

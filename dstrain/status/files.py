@@ -6,6 +6,7 @@ a note says so if anything is missing because of it.
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_outcome
+from dstrain.run_folder.reading import MAX_ROWS_BYTES, read_bytes, read_lines
 from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
 from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
@@ -121,7 +123,7 @@ def _read_rows(run_dir: Path, *, notes: list[str]) -> list[Row]:
     """The rows of metrics.jsonl that are not superseded. Broken lines are skipped and noted, except a torn last one."""
     path = RunFolder(run_dir).metrics
     try:
-        *lines, torn = path.read_bytes().split(b"\n") if path.is_file() else [b""]
+        *lines, torn = read_lines(path, max_bytes=MAX_ROWS_BYTES) if os.path.lexists(path) else [b""]
     except OSError as error:
         notes.append(f"{path.name} cannot be read: {error.strerror}")
         return []
@@ -183,7 +185,7 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
     for claim in claims:
         with suppress(OSError, ValidationError):
             path = RunFolder(run_dir).hang_record(claim.number)
-            hangs[claim.number] = _HANG.validate_json(path.read_bytes())
+            hangs[claim.number] = _HANG.validate_json(read_bytes(path))
     return hangs
 
 

@@ -9,6 +9,7 @@ from dstrain.attempt.hangs import describe_hang
 from dstrain.attempt.rank_records import RankRecord
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.cluster.processes import HIDDEN, Holder, process_start
+from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
@@ -251,7 +252,7 @@ def _note_pending(files: RunFiles, *, run: str) -> tuple[str, ...]:
     if not steps:
         return ()
     listed = "; ".join(f"step {', '.join(some)} ({whose})" for whose, some in steps.items())
-    way_out = f"to run them here: dstrain evaluate {run} --pending"
+    way_out = f"to run them here: {shell_command(['dstrain', 'evaluate', run, '--pending'])}"
     return (f"evaluations deferred to other jobs have no scores yet: {listed}; {way_out}",)
 
 

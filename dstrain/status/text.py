@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dstrain.config.arguments import shell_command
 from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
 from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus
 from dstrain.status.judge import STOPPED
@@ -58,7 +59,10 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.comes_again is not None:
         # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
         job = status.comes_again
-        yield "what to do", f"Slurm starts job {job} again (see squeue --jobs {job}); if it does not, {AGAIN}"
+        yield (
+            "what to do",
+            f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, {AGAIN}",
+        )
     elif advice := ADVICE.get(status.state):
         yield "what to do", advice
     if status.step is not None or status.total_steps is not None:

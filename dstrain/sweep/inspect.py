@@ -1,11 +1,11 @@
 """A sweep as it is now: every member with the state of its run, and what is to be submitted. Reads run folders, writes none."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from dstrain.cluster.processes import Holder
+from dstrain.config.arguments import shell_command
 from dstrain.status.inspect import inspect_status
 from dstrain.status.judge import IN_ORDER
 from dstrain.sweep.members import Member, check_members, find_change, plan_members, read_sweep, write_submit
@@ -66,7 +66,7 @@ def inspect_sweep(file: str, *, typed: Sequence[str], now: float, observer: Hold
         members=views,
         submit=write_submit(file, to_submit, typed=typed) if to_submit else None,
         resubmit=write_submit(file, waiting, typed=typed) if waiting else None,
-        compare=f"dstrain compare {shlex.quote(sweep.output_dir.rstrip('/'))}/*",
+        compare=f"{shell_command(['dstrain', 'compare', sweep.output_dir.rstrip('/')])}/*",
     )
 
 

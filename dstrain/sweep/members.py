@@ -7,14 +7,15 @@ import argparse
 import itertools
 import os
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_USAGE
+from dstrain.config.arguments import shell_command
 from dstrain.config.differences import differences
 from dstrain.config.load import ConfigError
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
@@ -148,7 +149,7 @@ def write_indices(numbers: Iterable[int]) -> str:
 
 def write_submit(file: str, numbers: Iterable[int], *, typed: Sequence[str]) -> str:
     """The command that submits members; the user may change their size."""
-    return shlex.join(["sbatch", f"--array={write_indices(numbers)}", *SIZE, SCRIPT, file, *typed])
+    return shell_command(["sbatch", f"--array={write_indices(numbers)}", *SIZE, SCRIPT, file, *typed])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -166,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if strangers := list(find_strangers([member])):
             raise UserError("\n".join(strangers))
     except UserError as error:
-        print(error, file=sys.stderr)
+        say(error, err=True)
         return EXIT_USAGE
     sys.stdout.buffer.write(b"".join(os.fsencode(argument) + b"\0" for argument in member.arguments(sweep.config)))
     return 0

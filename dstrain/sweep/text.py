@@ -1,9 +1,9 @@
 """A SweepView as text for people, or as JSON values for scripts. Reads nothing."""
 
-import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from dstrain.config.arguments import shell_command
 from dstrain.reporting.terminal import aligned, printable
 from dstrain.sweep.inspect import MemberView, SweepView
 from dstrain.sweep.members import SIZE, write_indices
@@ -36,14 +36,14 @@ def as_json(view: SweepView) -> dict[str, Any]:
 def _row(view: MemberView) -> tuple[str, str, str, str]:
     member = view.member
     again = f", Slurm starts job {view.comes_again} again" if view.comes_again else ""
-    overrides = shlex.join(member.varied) or "-"
+    overrides = shell_command(member.varied) or "-"
     return str(member.number), overrides, printable(member.run_dir), f"{view.state or '-'}{again}"
 
 
 def _advice(view: SweepView) -> Iterator[str]:
     yield f"submit   {view.submit or NOTHING_TO_SUBMIT}"
     if view.submit:
-        yield f"size     of one member: {shlex.join(SIZE)} above; without GPUs --ntasks-per-node=1"
+        yield f"size     of one member: {shell_command(SIZE)} above; without GPUs --ntasks-per-node=1"
     if changed := [each for each in view.members if each.changed]:
         numbers = write_indices(each.member.number for each in changed)
         yield (
@@ -52,5 +52,5 @@ def _advice(view: SweepView) -> Iterator[str]:
         )
     if view.resubmit:
         jobs = ",".join(each.comes_again for each in view.members if each.comes_again)
-        yield f"waiting  squeue --jobs {jobs}; for members it does not list: {view.resubmit}"
+        yield f"waiting  {shell_command(['squeue', '--jobs', jobs])}; for members it does not list: {view.resubmit}"
     yield f"compare  {view.compare}"

@@ -14,6 +14,7 @@ from dstrain.attempt.lease import LeaseHeld
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.markdown import code_block
 from dstrain.train import main, show_command
 from tests.unit.cluster.process_cases import build_process
 
@@ -115,6 +116,14 @@ def test_the_command_is_one_that_can_be_typed(launcher: str, world_size: int, sc
         arguments = [*local_rank, "--config", "my recipe.yaml", "a=[1, 2]"]
         command = show_command(process, script=script, arguments=arguments)
         assert command == f"{shown} --config 'my recipe.yaml' 'a=[1, 2]'"
+
+
+def test_odd_arguments_come_back_unchanged_from_the_command_on_the_card() -> None:
+    arguments = ["--config", "debug", "task.source_prefix=a  b\t\u00a0\n$(id) ", "name=it's"]
+    shown = code_block(show_command(build_process("python"), script=str(LAUNCH), arguments=arguments), language="bash")
+    (line,) = shown.split("\n")[1:-1]
+    done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\0")[2:-1] == arguments
 
 
 @pytest.fixture

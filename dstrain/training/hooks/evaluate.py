@@ -76,8 +76,12 @@ class EvaluationHook(Hook):
         best = state["best"]
         if best is not None and "value" in best:  # written before ties were broken by further scores
             best = {"step": best["step"], "scores": {self._config.best_metric: best["value"]}}
-        self.best = best
-        self._num_worse = state["num_worse"]
+        # as numbers, since they are compared with those of the next evaluation, much later
+        self.best = best and {
+            "step": int(best["step"]),
+            "scores": {name: float(score) for name, score in best["scores"].items()},
+        }
+        self._num_worse = int(state["num_worse"])
         self._recent = state.get("recent", [])
         self._is_postponed = state.get("is_owed", False)
         self._epoch = state["epoch"]

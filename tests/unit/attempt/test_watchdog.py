@@ -7,13 +7,17 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from dstrain.attempt import hangs
 from dstrain.attempt import watchdog as watchdog_module
 from dstrain.attempt.rank_records import PHASE_LIMITS, Phases, RankRecord, ranks_dir, read_rank_records, record_path
 from dstrain.attempt.watchdog import (
@@ -28,6 +32,7 @@ from dstrain.attempt.watchdog import (
 )
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import Process, process_start, read_process
+from dstrain.run_folder.atomic import open_new
 
 PATIENCE_SECONDS = 60.0
 ATTEMPT = 7
@@ -451,16 +456,19 @@ def test_a_file_system_that_never_responds_does_not_keep_a_rank_from_ending(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog_module, "REPORT_SECONDS", 0.1)
-    watched.hang_dir.mkdir(parents=True)
-    blocked = watched.hang_dir / f"rank-00000.txt.tmp-{os.getpid()}"
-    os.mkfifo(blocked)
+    responds = threading.Event()
+
+    def open_when_it_responds(path: Path) -> AbstractContextManager[IO[bytes]]:
+        responds.wait()
+        return open_new(path)
+
+    monkeypatch.setattr(hangs, "open_new", open_when_it_responds)
     watched.phases.enter("step", step=9)
     watched.start(limit=0.05)
     assert watched.ends.wait()[0] == EXIT_PREEMPTED
     assert not (watched.hang_dir / "rank-00000.txt").exists()
-    # lets the report go
-    with blocked.open("rb"):
-        wait_until((watched.hang_dir / "rank-00000.txt").exists)
+    responds.set()
+    wait_until((watched.hang_dir / "rank-00000.txt").exists)
 
 
 def test_a_lease_is_renewed_repeatedly_even_after_the_file_system_failed(watched: Watched) -> None:

@@ -439,3 +439,16 @@ def test_after_an_interrupted_commit_the_older_checkpoint_is_found(
         commit_save(parts, manifest=build_manifest(parts, step=2), on_stage=ignore)
     assert find(tmp_path) == (2, [])
     assert "first" in (tmp_path / "step-00000002.lease-1" / WEIGHTS).read_text()
+
+
+def test_a_checkpoint_that_is_a_link_is_neither_trimmed_nor_removed_where_it_lies(tmp_path: Path) -> None:
+    lies = save(tmp_path / "elsewhere", step=1)
+    root = tmp_path / "checkpoints"
+    root.mkdir()
+    link = root / lies.name
+    link.symlink_to(lies)
+    trim_checkpoint(link)
+    assert verify_committed(lies).content == "full"
+    remove_checkpoint(link)
+    assert list(root.iterdir()) == []
+    assert verify_committed(lies).content == "full"

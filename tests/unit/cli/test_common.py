@@ -7,12 +7,21 @@ from dstrain.cli.common import clean_errors
 from dstrain.errors import UserError
 
 
-@pytest.mark.parametrize("error", [UserError("seed must be a number"), OSError("disk full")])
-def test_a_users_mistake_is_its_message_and_code_1(error: Exception, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (UserError("seed must be a number"), "seed must be a number"),
+        (OSError("disk full"), "disk full"),
+        (OSError(28, "no room", "a\x1b/b"), r"a\x1b/b: no room"),
+    ],
+)
+def test_a_users_mistake_is_its_message_and_code_1(
+    error: Exception, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(typer.Exit) as end, clean_errors():
         raise error
     assert end.value.exit_code == 1
-    assert capsys.readouterr().err == f"{error}\n"
+    assert capsys.readouterr().err == f"{message}\n"
 
 
 def test_a_fault_of_the_program_keeps_its_traceback() -> None:

@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
+from dstrain.cluster.console import cleaned, say
+
 CODE = """
 import logging, os, sys, warnings
 from dataclasses import replace
 from dstrain.cluster.console import quiet_libraries
 from dstrain.cluster.environment import read_process_info
 quiet_libraries(replace(read_process_info({}), rank=int(sys.argv[1])))
-logging.getLogger("dstrain.run").info("an info")
+logging.getLogger("dstrain.run").info("an \\x1b[31minfo")
 logging.getLogger("dstrain.run").warning("a warning")
 logging.getLogger("DeepSpeed").warning("no GPU here")
 logging.getLogger("DeepSpeed").error("a real error")
@@ -30,7 +32,7 @@ def run_rank(rank: int) -> tuple[list[str], str]:
 @pytest.mark.parametrize(
     ("rank", "lines"),
     [
-        (0, ["an info", "a warning", "a real error"]),
+        (0, [r"an \x1b[31minfo", "a warning", "a real error"]),
         (3, ["rank 3: a warning", "rank 3: a real error"]),
     ],
 )
@@ -40,3 +42,36 @@ def test_rank_0_prints_everything_and_others_their_warnings_with_their_number(ra
 
 def test_tools_beside_the_interpreter_are_found_and_tokenizers_use_one_thread() -> None:
     assert run_rank(0)[1] == "True false"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("\x1b]0;PWNED\x07\x1b[2K\rall fine", r"\x1b]0;PWNED\x07\x1b[2K\rall fine"),
+        ("\x9b31m \x85 \x7f", r"\x9b31m \x85 \x7f"),  # C1 controls, of one byte in Latin-1
+        ("a\u202eb\u2066c\u200fd", r"a\u202eb\u2066c\u200fd"),
+        ("a\u2028b\u2029\x0b\x0c", r"a\u2028b\u2029\x0b\x0c"),
+        ("\udc80", r"\udc80"),  # a file name that is not UTF-8
+        ("\U000e0041\ufeff\u00ad", r"\U000e0041\ufeff\xad"),  # drawn as nothing
+    ],
+)
+def test_what_could_control_a_terminal_or_hide_in_it_is_shown_as_an_escape(text: str, shown: str) -> None:
+    assert cleaned(text) == shown
+
+
+@pytest.mark.parametrize("text", ["two\nlines\tand a tab", "안녕, 世界 🙂", "a\u00a0b\u3000c", "می\u200cخواهم"])
+def test_other_text_is_shown_as_it_is(text: str) -> None:
+    assert cleaned(text) == text
+
+
+def test_what_is_said_is_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+    say("out\x1b[2K")
+    say(ValueError("err\x1b]52;c;eA==\x07"), err=True)
+    assert capsys.readouterr() == ("out\\x1b[2K\n", "err\\x1b]52;c;eA==\\x07\n")
+
+
+def test_a_traceback_that_nothing_catches_is_cleaned() -> None:
+    code = "from dstrain.cluster.console import clean_tracebacks; clean_tracebacks(); raise ValueError('a' + chr(27) + 'b')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == r"ValueError: a\x1bb"

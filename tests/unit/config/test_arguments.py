@@ -1,10 +1,13 @@
 """The command line of `launch/train.py`."""
 
+import os
+import subprocess
 from argparse import Namespace
+from pathlib import Path
 
 import pytest
 
-from dstrain.config.arguments import parse_arguments, split_arguments
+from dstrain.config.arguments import parse_arguments, shell_command, split_arguments
 
 
 def parse(*arguments: str) -> Namespace:
@@ -70,3 +73,33 @@ def test_the_first_double_dash_separates_ones_own_arguments_from_those_of_traini
     arguments: tuple[str, ...], own: list[str], training: list[str]
 ) -> None:
     assert split_arguments(arguments) == (own, training)
+
+
+ODD_ARGUMENTS = [
+    "task.source_prefix=a  b",
+    "a\tb",
+    "a\u00a0b",
+    "a\u2028b\x0bc",
+    "a\u202eb",
+    "two\nlines",
+    "$(touch PW);x `id` $HOME",
+    'it\'s "quoted" \\ !',
+    "안녕 世界",
+    "",
+    "*?[a]~",
+    "\x1b[31mred\x00".rstrip("\x00"),
+    "a\udcffb",  # not UTF-8
+    "\x0a1",  # a digit after an escape
+]
+
+
+def test_a_command_is_one_printable_line_that_a_shell_reads_as_the_same_words() -> None:
+    command = shell_command(["printf", "%s\\0", *ODD_ARGUMENTS])
+    assert command.isprintable()
+    for locale in ("C", "C.UTF-8"):
+        done = subprocess.run(["bash", "-c", command], capture_output=True, check=True, env={"LC_ALL": locale})
+        assert done.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in ODD_ARGUMENTS]
+
+
+def test_ordinary_words_are_quoted_as_usual() -> None:
+    assert shell_command(["dstrain", "card", Path("my run"), 3]) == "dstrain card 'my run' 3"

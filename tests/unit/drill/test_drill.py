@@ -19,6 +19,7 @@ from dstrain.drill.scenarios import (
     RankLaunch,
     shorten,
 )
+from dstrain.errors import UserError
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import EvalRow, EventRow, TrainRow, append_row
 from tests.unit.drill.drill_cases import (
@@ -154,3 +155,10 @@ def test_if_the_straight_run_fails_no_other_scenario_runs(tmp_path: Path, monkey
     arguments: dict[str, Any] = {"steps": STEPS, "launch_minutes": 1.0, "environment": {}, "say": lambda text: None}
     assert not drill.run_drill(CONFIG, scenarios=[STRAIGHT, KILLED], folder=tmp_path / "drill", **arguments)
     assert launches == [RankLaunch(2)]
+
+
+def test_a_folder_that_is_a_link_is_not_emptied(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "drill")
+    (tmp_path / "link").symlink_to(tmp_path / "drill")
+    with pytest.raises(UserError, match="link is a link, and a drill empties its folder"):
+        prepare_folder(tmp_path / "link")

@@ -92,6 +92,13 @@ def test_the_counters_of_a_dynamic_loss_scale_survive_a_restart(monkeypatch: pyt
     assert new.skipped_steps == 3
 
 
+def test_of_a_saved_loss_scaler_only_the_known_counters_are_restored() -> None:
+    engine = build_fp16_engine(LossScaler(128.0))
+    engine.restore_counters(loss_scaler={"cur_scale": 64.0, "update_scale": 1.0}, skipped_steps=0)
+    assert engine.loss_scaler_state() == {"cur_scale": 64.0}
+    assert callable(engine.wrapped.optimizer.loss_scaler.update_scale)
+
+
 def test_a_static_loss_scale_can_be_saved_too() -> None:
     engine = build_fp16_engine(LossScaler(128.0))
     assert engine.loss_scaler_state() == {"cur_scale": 128.0}

@@ -102,3 +102,8 @@ def test_things_agree_with_their_verb() -> None:
 def test_a_program_is_kept_as_it_is_in_a_fence_that_it_cannot_close() -> None:
     text = "if a:\n    print('two  blanks ```')"
     assert program(text, language="python") == f"````python\n{text}\n````"
+
+
+def test_a_code_block_keeps_spaces_and_its_lines_are_those_that_were_written() -> None:
+    assert code_block("a  'b   c'\nd", language="bash") == "```bash\na  'b   c'\nd\n```"
+    assert code_block("a\tb\u2028c\x0bd\x1be", language="bash") == "```bash\na b c d e\n```"

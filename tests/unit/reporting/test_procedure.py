@@ -143,3 +143,8 @@ def test_overrides_are_found_in_a_command_even_with_an_unclosed_quote() -> None:
     ]
     assert command_overrides("python train.py seed=7 'name=a") == ["seed=7"]
     assert command_overrides(None) == []
+
+
+def test_skipped_steps_of_a_row_at_step_0_are_no_division_by_zero() -> None:
+    rows: list[Row] = [EventRow("start", 0), train_row(0, loss_scale=1.0, skipped_steps=2)]
+    assert "2 of 0 steps skipped" in build_card(build_record(translation_config(), info=run_info(), rows=rows))

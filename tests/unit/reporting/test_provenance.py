@@ -90,3 +90,14 @@ def test_a_warning_that_is_recorded_twice_is_shown_once() -> None:
 def test_a_record_without_warnings_says_so() -> None:
     record = build_record(translation_config(), info=run_info(data={}), rows=[train_row(50, skipped_steps=0)])
     assert collect_warnings(record) == ["No warnings were recorded."]
+
+
+@pytest.mark.parametrize(
+    "name", ["x](https://evil.example) <img src=x>\n\n# Forged heading", "owner/näme", "a/b/c", "owner/name\n"]
+)
+def test_a_name_that_cannot_be_one_of_the_hub_is_no_link_whatever_the_run_says(name: str) -> None:
+    record = translation_record(translation_config(model={"name": name}), info=run_info(model={"origin": "hub"}))
+    card = build_card(record)
+    assert "huggingface.co" not in card
+    assert "base_model" not in card
+    assert "\n# Forged heading" not in card

@@ -164,3 +164,16 @@ def test_where_not_one_row_fits_the_way_out_is_said(case: Case) -> None:
     case.answer = TunedMachine(None, False, "")
     with pytest.raises(ValueError, match=r"not even the longest row alone fits .* set a number"):
         case.resolve()
+
+
+@pytest.mark.parametrize("content", ["[1]", "{", '{"budget": 1}', "[" * 100_000, None])
+def test_what_the_cache_has_is_measured_again_if_it_cannot_be_used(content: str | None, case: Case) -> None:
+    case.resolve()
+    (kept,) = (case.folder / "cache" / "machines").iterdir()
+    if content is None:
+        kept.rename(kept.with_name("other"))
+        kept.symlink_to("other")
+    else:
+        kept.write_text(content)
+    case.resolve(run="other")
+    assert len(case.asked) == 2

@@ -14,6 +14,7 @@ from dstrain.errors import UserError
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run import prepare as module
 from dstrain.run.prepare import Prepared, prepare
+from dstrain.run_folder.sealed import sealed_folder
 from tests.system.runs import build_run
 
 
@@ -28,7 +29,8 @@ def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the
 
     def train_twice(*arguments: Any, folder: Path, **settings: Any) -> None:
         train_tokenizer(*arguments, folder=folder, **settings)
-        shutil.copytree(folder, folder.with_name(folder.name.split(".tmp-")[0]))  # the other run, a moment earlier
+        with sealed_folder(folder.with_name(folder.name.split(".tmp-")[0])) as other:  # the other run, a moment earlier
+            shutil.copytree(folder, other, dirs_exist_ok=True)
 
     monkeypatch.setattr(module, "train_tokenizer", train_twice)
     config = build_run(tmp_path)

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from dstrain.run_folder.atomic import append_line, new_folder, open_new, recover_folder, shared_folder, write_file
+from dstrain.errors import UserError
+from dstrain.run_folder.atomic import (
+    append_line,
+    create_file,
+    new_folder,
+    open_new,
+    recover_folder,
+    shared_folder,
+    write_file,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -69,6 +78,7 @@ def test_a_folder_replaces_an_older_one_only_when_it_is_complete(tmp_path: Path)
     with pytest.raises(KeyboardInterrupt):
         fill_a_part()
     assert (folder / "file").read_text() == "first"
+    assert names(tmp_path) == ["folder"]
     fill(folder, "second")
     assert (folder / "file").read_text() == "second"
     assert names(tmp_path) == ["folder"]
@@ -143,3 +153,108 @@ def test_a_line_is_added_after_the_last_complete_one(before: bytes, after: list[
     path.write_bytes(before)
     append_line(path, "[2]")
     assert path.read_bytes().splitlines() == after
+
+
+@pytest.fixture
+def canary(tmp_path: Path) -> Path:
+    path = tmp_path / "outside" / "canary"
+    path.parent.mkdir()
+    path.write_text("untouched")
+    return path
+
+
+def test_a_link_under_the_name_that_is_written_is_replaced_and_never_followed(tmp_path: Path, canary: Path) -> None:
+    path = tmp_path / "run" / "file"
+    path.parent.mkdir()
+    path.symlink_to(canary)
+    write_file(path, "new")
+    assert not path.is_symlink()
+    assert (path.read_text(), canary.read_text()) == ("new", "untouched")
+
+
+@pytest.mark.parametrize("name", ["folder", "folder.old", "draft"])
+def test_a_link_under_any_name_of_a_new_folder_is_removed_and_never_followed(
+    name: str, tmp_path: Path, canary: Path
+) -> None:
+    (tmp_path / name).symlink_to(canary.parent)
+    for content in ("first", "second"):
+        fill(tmp_path / "folder", content)
+    recover_folder(tmp_path / "folder")
+    assert (tmp_path / "folder" / "file").read_text() == "second"
+    assert names(tmp_path) == ["folder", "outside"]
+    assert names(canary.parent) == ["canary"]
+
+
+def test_a_set_aside_folder_that_is_a_link_is_not_put_back(tmp_path: Path, canary: Path) -> None:
+    (tmp_path / "folder.old").symlink_to(canary.parent)
+    recover_folder(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_line_is_never_appended_to_what_a_link_points_to(tmp_path: Path, canary: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.symlink_to(canary)
+    with pytest.raises(OSError, match="a link, or no ordinary file: remove it") as caught:
+        append_line(path, "[2]")
+    assert caught.value.filename == str(path)
+    assert canary.read_text() == "untouched"
+
+
+def test_a_line_is_appended_to_a_copy_of_a_file_that_has_another_name(tmp_path: Path, canary: Path) -> None:
+    canary.write_text("[1]\n")
+    path = tmp_path / "rows.jsonl"
+    path.hardlink_to(canary)
+    append_line(path, "[2]")
+    assert (path.read_text(), canary.read_text()) == ("[1]\n[2]\n", "[1]\n")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder"])
+def test_a_line_is_not_appended_to_a_pipe_or_a_folder(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    os.mkfifo(path) if kind == "fifo" else path.mkdir()
+    with pytest.raises(OSError, match="no ordinary file"):
+        append_line(path, "[2]")
+
+
+def test_a_long_torn_line_is_removed_without_the_rows_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"[1]\n" * 1000 + b"[" + b"1," * (3 << 20))
+    append_line(path, "[2]")
+    assert path.read_bytes() == b"[1]\n" * 1000 + b"[2]\n"
+
+
+def test_a_file_is_not_created_where_a_link_to_nothing_lies(tmp_path: Path) -> None:
+    (tmp_path / "file").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        create_file(tmp_path / "file")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        Exception("No space left on device (os error 28)"),  # of the tokenizers library
+        OSError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+)
+@pytest.mark.parametrize("kind", [new_folder, shared_folder])
+def test_a_full_disk_is_an_error_with_the_path_and_leaves_nothing(error: Exception, kind: Any, tmp_path: Path) -> None:
+    def fill_a_part() -> None:
+        with kind(tmp_path / "key", **({"draft": tmp_path / "draft"} if kind is new_folder else {})) as draft:
+            (draft / "file").write_text("part")
+            raise error
+
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        fill_a_part()
+    assert caught.value.filename == str(tmp_path / "key")
+    assert names(tmp_path) == []
+
+
+def test_an_error_for_the_user_stays_one_whatever_it_says(tmp_path: Path) -> None:
+    def fail() -> None:
+        with shared_folder(tmp_path / "key"):
+            raise UserError("row 3: No space left on device")
+
+    with pytest.raises(UserError):
+        fail()

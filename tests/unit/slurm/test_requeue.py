@@ -182,3 +182,10 @@ def test_a_warning_that_comes_before_half_the_time_is_over_is_explained_with_the
 @pytest.mark.parametrize(("elapsed", "left"), [(3300, 300), (30, 30_000_000), (90, 30)])
 def test_a_warning_in_time_and_a_signal_by_hand_are_not_explained(elapsed: float, left: float) -> None:
     assert describe_early_warning(elapsed_seconds=elapsed, left_seconds=left) is None
+
+
+@pytest.mark.parametrize("job", ["1; rm -rf ~ #", "", "a", "1\n2", "--help"])
+def test_an_entry_whose_job_is_no_id_of_slurm_is_skipped(job: str, tmp_path: Path) -> None:
+    append_entry(tmp_path, JobStart("12_3", 0, 0, "first start"))
+    append_entry(tmp_path, JobStart(job, 0, 0, "first start"))
+    assert [entry.job for entry in read_history(tmp_path)] == ["12_3"]

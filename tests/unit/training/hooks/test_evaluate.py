@@ -351,3 +351,13 @@ def test_the_duration_of_evaluations_is_measured(tmp_path: Path) -> None:
     walltime = WallTime(None, reserve_seconds=0.0, now=lambda: 0.0)
     Case(tmp_path, walltime=walltime, evaluation__every_steps=10).start().run(1, 10)
     assert walltime.durations["evaluation"] > 0.0
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [{"best": {"value": "x", "step": 1}}, {"best": {"scores": [1], "step": 1}}, {"best": "x"}, {"num_worse": "x"}],
+)
+def test_the_state_of_a_forged_checkpoint_is_refused_when_it_is_loaded(broken: dict[str, Any], tmp_path: Path) -> None:
+    saved = Case(tmp_path, values=[3.0], **STOPPING).run(1, 1).saved()
+    with pytest.raises((ValueError, TypeError, AttributeError)):
+        Case(tmp_path, **STOPPING).hook.load_state(saved | broken)
