@@ -64,6 +64,7 @@ TORCH_FREE = (
     "dstrain.data.arrays",
     "dstrain.data.buckets",
     "dstrain.data.cuts",
+    "dstrain.data.epoch_rows",
     "dstrain.data.epoch_steps",
     "dstrain.data.permutation",
     "dstrain.data.plan",
