@@ -120,6 +120,11 @@ class Plan:
         """((epoch, window), its layout), the last used first."""
         self._epoch_steps: dict[int, EpochSteps] = {}
 
+    @property
+    def whole_epoch(self) -> int:
+        """The first epoch that this plan trains from its first row to its last."""
+        return 1 if self.rest is not None and self.rest.epoch == 0 else 0
+
     def num_steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch. In target tokens this reads every length, once per epoch; see `count_together`."""
         if self.batch_unit == "sequences":
