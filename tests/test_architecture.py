@@ -57,6 +57,7 @@ TORCH_FREE = (
     "dstrain.attempt",
     "dstrain.tasks",
     "dstrain.reporting",
+    "dstrain.checkpoint.changes",
     "dstrain.checkpoint.manifest",
     "dstrain.checkpoint.pending",
     "dstrain.checkpoint.store",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ class RunState:
 
 
 _RUN_STATE = TypeAdapter(RunState)
+_EPOCH_PART = TypeAdapter(EpochPart)
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,19 @@ def load_state(directory: Path) -> RunState:
     except ValidationError as error:
         raise CheckpointError(f"{path}: cannot be read as the state of a run ({describe_fault(error)})") from error
     return state
+
+
+def read_epoch_part(values: Mapping[str, Any], *, directory: Path) -> EpochPart:
+    """An EpochPart with values of the recipe in a checkpoint.
+
+    Raises:
+        CheckpointError: a value is not one that a recipe can have.
+    """
+    try:
+        part: EpochPart = _EPOCH_PART.validate_json(to_json(values), strict=True)  # as it is read from the state
+    except ValidationError as error:
+        raise CheckpointError(f"{directory}: its recipe cannot be read ({describe_fault(error)})") from error
+    return part
 
 
 def load_weights(directory: Path, *, module: nn.Module) -> None:

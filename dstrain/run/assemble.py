@@ -136,13 +136,13 @@ def assemble(
     identity = RunIdentity(recipe_hash(config), recipe, list_versions(), attempt.number)
     inputs = TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config)))
     resume = _agree_on_resume(found, inputs=inputs, ranks=ranks, allow_changed=allow_changed)
+    attempt.set_base(_steps_done(resume))
     tokens = prepared.train
     rows = TrainingRows(tokens.source_lengths, tokens.target_lengths, tokens.fingerprint, _cut(config))
     place = find_place(config, rows=rows, resume=resume)
     plan = place.plan
     _count_steps(place, config=config, ranks=ranks)
     total_steps = _count_total(config.training, place=place, resume=resume)
-    attempt.set_base(_steps_done(resume))
     changes, warnings = list[str](), list[str]()
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
     _check_references(prepared, positions=max_positions(model.config))

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dstrain.checkpoint.changes import Part
+from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
-from dstrain.checkpoint.state import EpochPart
+from dstrain.checkpoint.state import EpochPart, read_epoch_part
 from dstrain.config.schema import RunConfig
 from dstrain.data.arrays import Lengths
 from dstrain.data.cuts import Cut
@@ -35,7 +36,11 @@ class Place:
 
 
 def find_place(config: RunConfig, *, rows: TrainingRows, resume: Resume | None) -> Place:
-    """The place after the last step of the checkpoint, or the beginning of a new run."""
+    """The place after the last step of the checkpoint, or the beginning of a new run.
+
+    Raises:
+        CheckpointError: the checkpoint is of a place that its epoch does not have.
+    """
     if resume is None:
         return Place(_build_plan(config, rows=rows))
     state, said = resume.state, list[str]()
@@ -46,6 +51,8 @@ def find_place(config: RunConfig, *, rows: TrainingRows, resume: Resume | None) 
     elif Part.PLACE in resume.parts and state.step_in_epoch:
         position, parts = Position(state.epoch, 0), (*parts, _trained(config, resume=resume))
     plan = _build_plan(config, rows=rows, rest=_find_rest(config, rows=rows, epoch=state.epoch, parts=parts))
+    if plan.rest is not None and not len(plan.rest.rows):
+        raise CheckpointError(f"{resume.directory}: its place lies behind the end of epoch {state.epoch + 1}")
     if Part.PLACE in resume.parts and plan.rest is not None:
         left = len(plan.rest.rows)
         said.append(
@@ -58,12 +65,13 @@ def find_place(config: RunConfig, *, rows: TrainingRows, resume: Resume | None) 
 def _trained(config: RunConfig, *, resume: Resume) -> EpochPart:
     """The steps of the present epoch up to the checkpoint, as the recipe was then."""
     training = config.training
-    return EpochPart(
-        seed=resume.before("seed", now=config.seed),
-        batch_size=resume.before("training.batch_size", now=training.batch_size),
-        batch_unit=resume.before("training.batch_unit", now=training.batch_unit),
-        num_steps=resume.state.step_in_epoch,
-    )
+    values = {
+        "seed": resume.before("seed", now=config.seed),
+        "batch_size": resume.before("training.batch_size", now=training.batch_size),
+        "batch_unit": resume.before("training.batch_unit", now=training.batch_unit),
+        "num_steps": resume.state.step_in_epoch,
+    }
+    return read_epoch_part(values, directory=resume.directory)
 
 
 def _find_rest(config: RunConfig, *, rows: TrainingRows, epoch: int, parts: Sequence[EpochPart]) -> Rest | None:

@@ -1,6 +1,8 @@
 """The table of fields: every key of the schema is in it, and what follows from a change is what the table says."""
 
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
@@ -64,6 +66,14 @@ def test_only_sections_that_act_as_one_are_in_the_table_as_one() -> None:
     assert whole == {
         "model.scratch", "data.train", "data.eval", "data.rules", "training.early_stopping", "tokenizer",
     }  # fmt: skip
+
+
+def test_the_documentation_lists_every_field_of_the_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    listed = [cell for line in page.splitlines() for cell in line.split("|")[1:2]]
+    assert sorted(RULES) == sorted(
+        name for cell in listed for name in re.findall(r"`([a-z0-9_.]+)`", cell) if name in RULES
+    )
 
 
 def test_a_key_in_a_section_or_a_list_has_the_rule_of_the_section() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dstrain.checkpoint.changes import Change, find_parts
+from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
 from dstrain.checkpoint.state import EpochPart, RunState
 from dstrain.config.schema import RunConfig
@@ -109,3 +110,13 @@ def test_an_epoch_begins_again_where_its_rows_are_others() -> None:
     assert (place.position, place.epoch_parts) == (Position(2, 0), ())
     assert sorted(train(place, place.position)) == list(range(40))
     assert place.said == ("the training rows are others: epoch 3 begins again, with its first row",)
+
+
+def test_a_place_or_a_recipe_that_no_run_can_have_is_refused() -> None:
+    change = Change("training.batch_size", 16, 8)
+    with pytest.raises(CheckpointError, match="its place lies behind the end of epoch 3"):
+        find_place(config_of(size=8), rows=rows_of(), resume=resume_at(Position(2, 99), change))
+    for size in (0, "16", None):
+        resume = resume_at(Position(2, 3), Change("training.batch_size", size, 8))
+        with pytest.raises(CheckpointError, match=r"its recipe cannot be read \(.*batch_size"):
+            find_place(config_of(size=8), rows=rows_of(), resume=resume)
