@@ -189,7 +189,7 @@ def _agree_on_resume(
 
 def describe_changes(resume: Resume, *, place: Place) -> list[str]:
     """What the user allowed to change, and how the run goes on, in sentences; hooks add what they start anew."""
-    changed = [f"resumed although this has changed: {change}" for change in resume.allowed]
+    changed = [f"allowed change: {change}" for change in resume.allowed]
     return [*changed, *place.said, *(sentence for part, sentence in SAID.items() if part in resume.parts)]
 
 

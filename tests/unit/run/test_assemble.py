@@ -214,7 +214,7 @@ def test_what_the_user_allowed_is_said_with_how_the_run_goes_on() -> None:
     resume = build_resume(Change("training.optimizer", "adamw", "sgd"))
     place = Place(build_plan(), Position(6, 2), said=("the place is kept",))
     assert describe_changes(resume, place=place) == [
-        "resumed although this has changed: training.optimizer: 'adamw' in the checkpoint, 'sgd' now",
+        "allowed change: training.optimizer: 'adamw' in the checkpoint, 'sgd' now",
         "the place is kept",
         SAID[Part.OPTIMIZER],
     ]
