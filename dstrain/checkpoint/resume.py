@@ -1,7 +1,7 @@
 """Decides, before the engine exists, whether a run resumes and from which checkpoint.
 
 The recipe, the data, the tokenizer and the cut must be those of the checkpoint. Every difference is reported with both
-values and refused, unless the user has allowed that field to change.
+values and refused, unless the user has allowed that field to change and `changes` says how the run goes on.
 """
 
 import logging
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dstrain.checkpoint.changes import Change, Part, find_parts
 from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
@@ -32,23 +33,6 @@ class ResumeRefused(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """One difference between an attempt and the checkpoint."""
-
-    field: str
-    """A dotted key of the configuration, or `tokenizer`."""
-    old: Any
-    new: Any
-    about: str = ""
-    """What the values are, if not those of the configuration key itself."""
-
-    def __str__(self) -> str:
-        about = f" ({self.about})" if self.about else ""
-        old, new = ("null" if value is None else repr(value) for value in (self.old, self.new))
-        return f"{self.field}{about}: {old} in the checkpoint, {new} now"
-
-
-@dataclass(frozen=True, slots=True)
 class TrainingInputs:
     """What an attempt would train with; compared with what the checkpoint was trained with."""
 
@@ -61,6 +45,15 @@ class TrainingInputs:
 
 
 @dataclass(frozen=True)
+class Found:
+    """The newest valid checkpoint of a run folder."""
+
+    directory: Path
+    manifest: Manifest
+    state: RunState
+
+
+@dataclass(frozen=True)
 class Resume:
     """The checkpoint to resume from."""
 
@@ -70,19 +63,22 @@ class Resume:
     """Ranks that saved it."""
     allowed: tuple[Change, ...] = ()
     """Changes since then that the user allowed."""
+    parts: frozenset[Part] = frozenset()
+    """What these changes start anew."""
+
+    def before(self, field: str, *, now: Any) -> Any:
+        """The value of a key in the checkpoint, where `now` is the present one."""
+        return next((change.old for change in self.allowed if change.field == field), now)
 
 
-def find_resume(
-    root: Path, *, inputs: TrainingInputs, claims: Sequence[Claim] = (), allowed: Iterable[str] = ()
-) -> Resume | None:
+def find_checkpoint(root: Path, *, claims: Sequence[Claim] = ()) -> Found | None:
     """The newest valid checkpoint under `root`, or None for a new run.
 
     Args:
         claims: claims of the run folder, to skip checkpoints of a writer that no longer held the lease.
-        allowed: fields that may have changed; `training` allows every key below it.
 
     Raises:
-        ResumeRefused: the recipe or the data have changed, or no checkpoint is valid.
+        ResumeRefused: no checkpoint is valid.
         CheckpointError: the files match the manifest, but do not hold the state of a run.
     """
     found = newest_valid(
@@ -94,52 +90,95 @@ def find_resume(
                 f"none of the {len(broken)} checkpoints in {root} is valid, so the run cannot resume: move that folder away to "
                 "start again, or restore the files named above"
             )
-        for field in allowed:
-            log.warning("--allow-changed %s is ignored: there is no checkpoint to resume from", field)
         return None
     directory, manifest = found
     state = load_state(directory)
     if state.step != manifest.step:
         raise CheckpointError(f"{directory / STATE_FILE}: is of step {state.step}, the manifest says {manifest.step}")
-    changes = list(find_changes(manifest, state=state, inputs=inputs))
-    wanted = tuple(allowed)
+    return Found(directory, manifest, state)
+
+
+def check_recipe(found: Found, *, recipe: Mapping[str, Any], allowed: Iterable[str] = ()) -> None:
+    """Check the recipe alone, before the data are read.
+
+    Raises:
+        ResumeRefused: the recipe has changed.
+    """
+    _refuse(found, list(_recipe_changes(found.manifest, recipe=recipe)), recipe=recipe, allowed=tuple(allowed))
+
+
+def check_inputs(found: Found, *, inputs: TrainingInputs, allowed: Iterable[str] = ()) -> Resume:
+    """The resume from a checkpoint with its changes.
+
+    Args:
+        allowed: fields that may have changed; `training` allows every key below it.
+
+    Raises:
+        ResumeRefused: the recipe or the data have changed.
+    """
+    changes, wanted = list(find_changes(found.manifest, state=found.state, inputs=inputs)), tuple(allowed)
     for field in wanted:
         if not any(_is_allowed(change.field, (field,)) for change in changes):
             log.warning("--allow-changed %s is ignored: no field of that name has changed", field)
-    refused = [change for change in changes if not _is_allowed(change.field, wanted)]
-    if refused:
-        listed = "\n  ".join(map(str, refused))
-        fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
-        export = shell_command(["dstrain", "export", directory.parent.parent])
-        raise ResumeRefused(
-            f"{directory} cannot be continued, because what is learned has changed:\n  {listed}\n"
-            f"Undo the change; or start afresh in another run folder: output_dir=…; or continue all the same with {fields}; "
-            f"or start a new run from these weights: {export} MODEL_FOLDER, then "
-            "model.name=MODEL_FOLDER output_dir=…"
-        )
-    return Resume(directory, state, manifest.world_size, tuple(changes))
+    _refuse(found, changes, recipe=inputs.recipe, allowed=wanted)
+    parts = find_parts(changes, old=found.state.data, new=inputs.data)
+    return Resume(found.directory, found.state, found.manifest.world_size, tuple(changes), parts)
 
 
 def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs) -> Iterator[Change]:
     """Every difference between an attempt and a checkpoint."""
-    recipe = fill_earlier(manifest.recipe)
-    for key, old, new in differences(recipe, inputs.recipe):
-        if not DATA_PATHS.fullmatch(key):
-            yield Change(key, old, new)
+    in_recipe = list(_recipe_changes(manifest, recipe=inputs.recipe))
+    yield from in_recipe
     changed = [key for key in sorted({*state.data, *inputs.data}) if state.data.get(key) != inputs.data.get(key)]
     causes = [key for key in changed if key not in ("train", "eval")]
     for key in causes:
         about = f"content of {inputs.source_names[key]}" if key in inputs.source_names else "fingerprint"
         yield Change(key, state.data.get(key), inputs.data.get(key), about=about)
+    may_change_ids = {*causes, *(change.field for change in in_recipe if change.field.startswith(("task.", "data.")))}
     for split in changed:
         # token ids follow from sources, tokenizer and recipe: they are reported only if none of these explains the change
-        explained = any(cause == "tokenizer" or cause.startswith(f"data.{split}") for cause in causes)
-        if split in ("train", "eval") and not explained and recipe == inputs.recipe:
+        sections = ("tokenizer", "task.", "data.rules.", f"data.{split}")
+        if split in ("train", "eval") and not any(field.startswith(sections) for field in may_change_ids):
             yield Change(
                 f"data.{split}", state.data.get(split), inputs.data.get(split), about="fingerprint of the token ids"
             )
     for key, old, new in differences(state.cut, inputs.cut):
         yield Change(f"machine.{key}", old, new, about="cuts steps into micro-batches, which dropout depends on")
+
+
+def _recipe_changes(manifest: Manifest, *, recipe: Mapping[str, Any]) -> Iterator[Change]:
+    for key, old, new in differences(fill_earlier(manifest.recipe), recipe):
+        if not DATA_PATHS.fullmatch(key):
+            yield Change(key, old, new)
+
+
+def _refuse(found: Found, changes: Sequence[Change], *, recipe: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Raise ResumeRefused for the changes that are not allowed or cannot be, with the ways out."""
+    never = [change for change in changes if change.rule.is_refused]
+    refused = never + [change for change in changes if change not in never and not _is_allowed(change.field, allowed)]
+    if not refused:
+        return
+    listed = "\n  ".join(f"{change}. {_consequence(change)}" for change in refused)
+    fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
+    ways = ["Undo the change", "start afresh in another run folder: output_dir=…"]
+    ways += [] if never else [f"continue all the same with {fields}"]
+    ways += [f"start a new run from these weights: {_new_run(found.directory.parent.parent, recipe=recipe)}"]
+    raise ResumeRefused(
+        f"{found.directory} cannot be continued, because what is learned has changed:\n  {listed}\n{'; or '.join(ways)}"
+    )
+
+
+def _consequence(change: Change) -> str:
+    rule = change.rule
+    return f"Cannot be allowed: {rule.effect}" if rule.is_refused else f"If allowed: {rule.effect}"
+
+
+def _new_run(run: Path, *, recipe: Mapping[str, Any]) -> str:
+    """How to begin a run with the weights of another."""
+    weights, model = f"{run}-weights", recipe["model"]
+    unset = [f"model.{key}=null" for key in ("scratch", "revision", "add_languages") if model.get(key) is not None]
+    overrides = shell_command([f"model.name={weights}", *unset, f"output_dir={run}-2"])
+    return f"{shell_command(['dstrain', 'export', run, weights])}, then the same command with {overrides}"
 
 
 def _is_allowed(field: str, allowed: Sequence[str]) -> bool:

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -25,6 +26,16 @@ STATE_FILE = "state.json"
 MAX_STATE_BYTES = 256 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class EpochPart:
+    """Steps at the beginning of an epoch, or after another part of it, and what decided which rows they trained."""
+
+    seed: Count
+    batch_size: Annotated[int, Field(ge=1)]
+    batch_unit: Literal["sequences", "target_tokens"]
+    num_steps: Count
+
+
 @dataclass(frozen=True)
 class RunState:
     """The state of a run except its tensors."""
@@ -35,7 +46,7 @@ class RunState:
     """Optimizer steps so far, including skipped ones."""
     epoch: Count
     step_in_epoch: Count
-    """With `epoch`, the position of the next step in the data."""
+    """With `epoch`, the position of the next step in the data; counted after `epoch_parts`."""
     cut: Mapping[str, Any]
     """How steps are cut into micro-batches; used again on resume, since dropout depends on it."""
     data: Mapping[str, str]
@@ -47,9 +58,12 @@ class RunState:
     loss_scaler: Mapping[str, bool | int | float] = field(default_factory=dict)
     hooks: Mapping[str, Any] = field(default_factory=dict)
     """State of every hook, by the hook's name."""
+    epoch_parts: tuple[EpochPart, ...] = ()
+    """What was trained of this epoch before its batch size, the unit of that or the seed changed."""
 
 
 _RUN_STATE = TypeAdapter(RunState)
+_EPOCH_PART = TypeAdapter(EpochPart)
 
 
 @dataclass(frozen=True)
@@ -121,6 +135,19 @@ def load_state(directory: Path) -> RunState:
     return state
 
 
+def read_epoch_part(values: Mapping[str, Any], *, directory: Path) -> EpochPart:
+    """An EpochPart with values of the recipe in a checkpoint.
+
+    Raises:
+        CheckpointError: a value is not one that a recipe can have.
+    """
+    try:
+        part: EpochPart = _EPOCH_PART.validate_json(to_json(values), strict=True)  # as it is read from the state
+    except ValidationError as error:
+        raise CheckpointError(f"{directory}: its recipe cannot be read ({describe_fault(error)})") from error
+    return part
+
+
 def load_weights(directory: Path, *, module: nn.Module) -> None:
     """Copy a checkpoint's fp32 masters into a loss module that DeepSpeed does not wrap yet.
 
@@ -135,15 +162,20 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
             parameter.copy_(flat.view_as(parameter))
 
 
-def load_optimizer(directory: Path, *, engine: Engine, state: RunState) -> None:
-    """Copy masters and optimizer state of the shards that this rank owns into the engine; not collective."""
+def load_optimizer(directory: Path, *, engine: Engine, state: RunState, starts_anew: bool = False) -> None:
+    """Copy masters and optimizer state of the shards that this rank owns into the engine; not collective.
+
+    The state of an optimizer that starts anew is left as the engine has made it.
+    """
     with open_shards(directory) as saved, torch.no_grad():
         for shard in owned_shards(engine.wrapped, moments=engine.moments):
             saved.fill(shard.master, kind=MASTER, name=shard.name, start=shard.start)
-            for kind, moment in shard.moments.items():
+            for kind, moment in () if starts_anew else shard.moments.items():
                 saved.fill(moment, kind=kind, name=shard.name, start=shard.start)
-    set_applied_steps(engine.wrapped, count=state.applied_steps)
-    engine.restore_counters(loss_scaler=state.loss_scaler, skipped_steps=state.skipped_steps)
+    set_applied_steps(engine.wrapped, count=0 if starts_anew else state.applied_steps)
+    # of another precision, a checkpoint has no loss scale or one that is not used
+    scaler = {key: value for key, value in state.loss_scaler.items() if key in engine.loss_scaler_state()}
+    engine.restore_counters(loss_scaler=scaler, skipped_steps=state.skipped_steps)
 
 
 class SavedShards:

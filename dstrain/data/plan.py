@@ -19,8 +19,9 @@ import numpy as np
 from dstrain.data.arrays import Lengths, Rows
 from dstrain.data.buckets import plan_layout
 from dstrain.data.cuts import Cut, cut_step
+from dstrain.data.epoch_rows import EpochRows
 from dstrain.data.epoch_steps import EpochSteps
-from dstrain.data.permutation import permutation_keys, permute
+from dstrain.data.permutation import permutation_keys
 from dstrain.errors import UserError
 
 WINDOW_ROWS = 1 << 18
@@ -43,6 +44,18 @@ class Position:
 
     epoch: int
     step: int
+
+
+FIRST = Position(0, 0)
+"""Where a new run begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """An epoch that another plan has begun, and the rows that it has left."""
+
+    epoch: int
+    rows: EpochRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +99,10 @@ class Plan:
         batch_size: int,
         batch_unit: Literal["sequences", "target_tokens"],
         cut: Cut,
+        rest: Rest | None = None,
         window_rows: int = WINDOW_ROWS,
     ) -> None:
+        """Steps of the epoch of `rest` are counted from the first that this plan trains."""
         assert len(source_lengths) == len(target_lengths)
         if len(source_lengths) == 0:
             raise UserError("data.train has no rows to plan: give it at least one usable row")
@@ -97,18 +112,23 @@ class Plan:
         self.batch_size = batch_size
         self.batch_unit = batch_unit
         self.cut = cut
+        self.rest = rest
         self._fingerprint = fingerprint
         self._seed = seed
         self._window_rows = window_rows
-        self._num_windows = -(-self.num_rows // window_rows)
         self._recent_windows: tuple[tuple[tuple[int, int], _Window], ...] = ()
         """((epoch, window), its layout), the last used first."""
         self._epoch_steps: dict[int, EpochSteps] = {}
 
+    @property
+    def whole_epoch(self) -> int:
+        """The first epoch that this plan trains from its first row to its last."""
+        return 1 if self.rest is not None and self.rest.epoch == 0 else 0
+
     def num_steps(self, epoch: int) -> int:
         """Optimizer steps of an epoch. In target tokens this reads every length, once per epoch; see `count_together`."""
         if self.batch_unit == "sequences":
-            return -(-self.num_rows // self.batch_size)
+            return -(-len(self._rows_of(epoch)) // self.batch_size)
         return self._steps_of(epoch).num_steps()
 
     def count_together(self, epochs: Iterable[int], *, rank: int, world_size: int, exchange: Exchange) -> None:
@@ -116,37 +136,69 @@ class Plan:
         if self.batch_unit == "sequences":
             return
         wanted = list(epochs)
-        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in wanted]
-        for epoch, parts in zip(wanted, zip(*exchange(mine), strict=True), strict=True):
-            counts = np.empty(self._num_windows, dtype=np.int64)
+        sizes = [self._num_windows(epoch) for epoch in wanted]
+        mine = [
+            self._count_windows(epoch, windows=range(rank, size, world_size))
+            for epoch, size in zip(wanted, sizes, strict=True)
+        ]
+        for epoch, size, parts in zip(wanted, sizes, zip(*exchange(mine), strict=True), strict=True):
+            counts = np.empty(size, dtype=np.int64)
             for other, part in enumerate(parts):
                 counts[other::world_size] = part
             self._steps_of(epoch).set_counts(counts)
 
-    def total_steps(self, *, epochs: float | None = None, max_steps: int | None = None) -> int:
-        """Optimizer steps of the whole training, at least 1; exactly one of `epochs` and `max_steps` must be given."""
+    def total_steps(
+        self, *, epochs: float | None = None, max_steps: int | None = None, done: int = 0, start: Position = FIRST
+    ) -> int:
+        """Optimizer steps of the whole training, at least 1; exactly one of `epochs` and `max_steps` must be given.
+
+        `done` steps are trained, and the next is at `start`: what is left of the epochs is counted from there.
+        """
         assert (epochs is None) != (max_steps is None)
         if epochs is None:
             assert max_steps is not None
             return max_steps
-        whole = math.floor(epochs)
-        if self.batch_unit == "sequences":  # every epoch has as many steps
-            steps = whole * self.num_steps(0)
+        return max(1, done + self._steps_between(start, end=epochs))
+
+    def _steps_between(self, start: Position, *, end: float) -> int:
+        """Steps from a position to the end of so many epochs; none if it lies before."""
+        whole = math.floor(end)
+        if start.epoch > whole:
+            return 0
+        if self.batch_unit == "sequences":  # every epoch has as many steps, but for one begun otherwise
+            left = whole - start.epoch
+            steps = self.num_steps(start.epoch) + (left - 1) * self.num_steps(start.epoch + 1) if left else 0
         else:
-            steps = sum(self.num_steps(epoch) for epoch in range(whole))
-        if epochs > whole:
+            steps = sum(self.num_steps(epoch) for epoch in range(start.epoch, whole))
+        if end > whole:
+            trained = self._trained_before(whole)
+            share = (end - whole - trained) / (1.0 - trained)
             # 0.3 of 10 steps is computed as 3.0000000000000004 or so: without the 1e-6 it would be rounded up to four
-            steps += math.ceil((epochs - whole) * self.num_steps(whole) - 1e-6)
-        return max(1, steps)
+            steps += max(0, math.ceil(share * self.num_steps(whole) - 1e-6))
+        return max(0, steps - start.step)
 
     def epoch_at(self, position: Position) -> float:
         """Epochs completed when the step at position is the next to train."""
+        trained = self._trained_before(position.epoch)
         if self.batch_unit == "sequences":
-            return position.epoch + position.step / self.num_steps(position.epoch)
+            done = (1.0 - trained) * (position.step / self.num_steps(position.epoch))
+            return position.epoch + (trained + done)
         # by rows of completed windows, because the number of steps in the epoch may not be counted yet
         window, fraction = self._steps_of(position.epoch).progress(position.step)
-        start, stop = self._window_ends(window)
-        return position.epoch + start / self.num_rows + fraction * ((stop - start) / self.num_rows)
+        start, stop = self._window_ends(position.epoch, window)
+        return position.epoch + (trained + start / self.num_rows) + fraction * ((stop - start) / self.num_rows)
+
+    def rows_from(self, position: Position) -> EpochRows:
+        """The rows that an epoch has left where the step at position is the next to train."""
+        rows = self._rows_of(position.epoch)
+        if self.batch_unit == "sequences":
+            return rows.after(min(position.step * self.batch_size, len(rows)))
+        number, first = self._steps_of(position.epoch).locate(position.step)
+        if number == self._num_windows(position.epoch):
+            return rows.after(len(rows))
+        window, index = self._window(position.epoch, number), position.step - first
+        begun = window.step_ends[index - 1] if index else 0
+        return rows.after(self._window_ends(position.epoch, number)[1], first=window.rows[begun:])
 
     def step(self, position: Position) -> StepPlan:
         """The step at position, computed without planning the steps before it.
@@ -178,37 +230,47 @@ class Plan:
         if position.step < 0:
             return None
         if self.batch_unit == "sequences":
-            start = position.step * self.batch_size
-            if start >= self.num_rows:
+            epoch, start = self._rows_of(position.epoch), position.step * self.batch_size
+            if start >= len(epoch):
                 return None
-            stop = min(start + self.batch_size, self.num_rows)
-            rows = self._permuted(position.epoch, start=start, stop=stop)
-            return rows, np.asarray([len(rows)]), stop == self.num_rows
+            stop = min(start + self.batch_size, len(epoch))
+            rows = epoch.between(start, stop)
+            return rows, np.asarray([len(rows)]), stop == len(epoch)
         number, first = self._steps_of(position.epoch).locate(position.step)
-        if number == self._num_windows:
+        num_windows = self._num_windows(position.epoch)
+        if number == num_windows:
             return None
         window = self._window(position.epoch, number)
         index = position.step - first
         start, stop = window.step_ends[index - 1] if index else 0, window.step_ends[index]
         inside = window.bucket_ends[(window.bucket_ends > start) & (window.bucket_ends <= stop)]
-        at_end = number + 1 == self._num_windows and index + 1 == len(window.step_ends)
+        at_end = number + 1 == num_windows and index + 1 == len(window.step_ends)
         return window.rows[start:stop], inside - start, at_end
 
-    def _permuted(self, epoch: int, *, start: int, stop: int) -> Rows:
-        keys = permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch)
-        return permute(np.arange(start, stop, dtype=np.int64), num_rows=self.num_rows, keys=keys)
+    def _rows_of(self, epoch: int) -> EpochRows:
+        if self.rest is not None and epoch == self.rest.epoch:
+            return self.rest.rows
+        return EpochRows(self.num_rows, permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch))
 
-    def _window_ends(self, window: int) -> tuple[int, int]:
+    def _trained_before(self, epoch: int) -> float:
+        """The share of an epoch's rows that another plan has trained."""
+        return (self.num_rows - len(self._rows_of(epoch))) / self.num_rows
+
+    def _num_windows(self, epoch: int) -> int:
+        return -(-len(self._rows_of(epoch)) // self._window_rows)
+
+    def _window_ends(self, epoch: int, window: int) -> tuple[int, int]:
         # equally long, because a short last window would have few rows of similar length
-        start, stop = (
-            min(each, self._num_windows) * self.num_rows // self._num_windows for each in (window, window + 1)
-        )
+        num_rows, num_windows = len(self._rows_of(epoch)), self._num_windows(epoch)
+        start, stop = (min(each, num_windows) * num_rows // num_windows for each in (window, window + 1))
         return start, stop
 
     def _steps_of(self, epoch: int) -> EpochSteps:
         # counted through `_window`, which keeps what it lays out: a window is usually counted just before it is trained
         if epoch not in self._epoch_steps:
-            steps = EpochSteps(lambda window: len(self._window(epoch, window).step_ends), num_windows=self._num_windows)
+            steps = EpochSteps(
+                lambda window: len(self._window(epoch, window).step_ends), num_windows=self._num_windows(epoch)
+            )
             self._epoch_steps.setdefault(epoch, steps)  # atomic: all threads share one
         return self._epoch_steps[epoch]
 
@@ -221,8 +283,7 @@ class Plan:
         return found
 
     def _plan_window(self, epoch: int, window: int) -> _Window:
-        start, stop = self._window_ends(window)
-        rows = self._permuted(epoch, start=start, stop=stop)
+        rows = self._rows_of(epoch).between(*self._window_ends(epoch, window))
         layout = plan_layout(
             self.source_lengths[rows],
             self.target_lengths[rows],

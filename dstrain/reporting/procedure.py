@@ -246,8 +246,15 @@ def describe_attempts(record: RunRecord) -> list[Markdown]:
     lines = [phrase("Resumed: {}", "once" if resumes == 1 else f"{resumes} times" if resumes else "never")]
     for event in (event for event in record.events if event.event != "unsaved"):
         detail = join([part for part in (event.time, event.message) if part], separator=": ")
+        changes = join(event.changes, separator="; ")
         lines.append(
-            phrase("{} at step {}{}", event.event, count(event.step), Markdown(f" ({detail})" if detail else ""))
+            phrase(
+                "{} at step {}{}{}",
+                event.event,
+                count(event.step),
+                Markdown(f" ({detail})" if detail else ""),
+                Markdown(f": {changes}" if changes else ""),
+            )
         )
     return lines
 

@@ -285,7 +285,7 @@ def _warn_of_training(record: RunRecord) -> list[str]:
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")
-    found += describe_constants([row.scores for row in record.eval_rows], config=config).values()
+    found += describe_constants([row.scores for row in record.competing], config=config).values()
     not_finite = _not_finite(record)
     if not_finite:
         found.append(f"non-finite losses and scores ({not_finite})")

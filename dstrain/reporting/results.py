@@ -68,12 +68,14 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
     if row is None or final is None:
         return []
     where = f"step {count(row.step)} (epoch {number(row.epoch, decimals=2)})"
-    if record.best is None:
+    if not record.competing:
+        reason = Markdown("the last evaluation; since then the metric, the search or the evaluation rows have changed")
+    elif record.best is None:
         reason = phrase("the last evaluation, because no evaluation has a finite {}", code(metric))
     else:
         also = Markdown(", and also the last evaluation" if row is final else "")
         template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
-        reason = phrase(template, count(len(record.eval_rows)), code(metric), _ties(record, row), also)
+        reason = phrase(template, count(len(record.competing)), code(metric), _ties(record, row), also)
     export = _export(record, BEST if record.best else FINAL, row)
     sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
     if row is not final:
@@ -103,7 +105,7 @@ def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
 
 def _ties(record: RunRecord, row: EvalRow) -> Markdown:
     metric, *others = record.config.ranking
-    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.eval_rows)
+    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.competing)
     if num_equal == 1:
         return Markdown()
     template = " ({} evaluations have this value; among them {} decide, in this order)"
@@ -145,7 +147,7 @@ def _compared(record: RunRecord) -> list[str]:
 def _better_elsewhere(record: RunRecord, row: EvalRow) -> list[Markdown]:
     main = METRICS[record.config.task.kind][0]
     better = [
-        other for other in record.eval_rows if other.scores.get(main, -math.inf) > row.scores.get(main, -math.inf)
+        other for other in record.competing if other.scores.get(main, -math.inf) > row.scores.get(main, -math.inf)
     ]
     if not better:
         return []

@@ -9,17 +9,19 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 from dstrain.attempt.attempt import Attempt
+from dstrain.checkpoint.changes import SAID, Part
 from dstrain.checkpoint.disk_space import check_disk_space, plan_disk_space
-from dstrain.checkpoint.resume import Resume, TrainingInputs, find_resume
+from dstrain.checkpoint.resume import Found, Resume, TrainingInputs, check_inputs
 from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
 from dstrain.checkpoint.store import checkpoint_dirs
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.conflicts import NO_LANGUAGES, language_conflicts
 from dstrain.config.load import recipe_hash
+from dstrain.config.recipe import Training
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
-from dstrain.data.plan import Plan, Position
+from dstrain.data.plan import FIRST, Plan
 from dstrain.engine.build import build_engine, check_device_precision
 from dstrain.engine.engine import Engine
 from dstrain.engine.schedule import learning_rate_at
@@ -31,8 +33,8 @@ from dstrain.models.load import enable_activation_checkpointing, load_config, lo
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
+from dstrain.run.place import Place, TrainingRows, find_place
 from dstrain.run.prepare import Prepared
-from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.training.state import Progress
 
@@ -54,9 +56,11 @@ class Assembly:
     prepared: Prepared
     identity: RunIdentity
     resume: Resume | None
-    plan: Plan
+    place: Place
     total_steps: int
     engine: Engine
+    changes: list[str]
+    """What has changed since the checkpoint because the user allowed it, and how the run goes on."""
     warnings: list[str]
 
     @property
@@ -72,16 +76,13 @@ class Assembly:
         return self.engine.module.model
 
     @property
+    def plan(self) -> Plan:
+        return self.place.plan
+
+    @property
     def first_progress(self) -> Progress:
         """Step and position at which training begins."""
-        if self.resume is None:
-            return Progress(0, Position(0, 0))
-        state = self.resume.state
-        position = Position(state.epoch, state.step_in_epoch)
-        if position.step >= self.plan.num_steps(position.epoch):
-            # the user has allowed other data or another batch size, and the epoch became shorter
-            position = Position(position.epoch + 1, 0)
-        return Progress(state.step, position)
+        return Progress(_steps_done(self.resume), self.place.position)
 
 
 def check_model(config: RunConfig, *, ranks: Ranks) -> None:
@@ -115,8 +116,15 @@ def _check_references(prepared: Prepared, *, positions: int | None) -> None:
         )
 
 
-def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_changed: Iterable[str] = ()) -> Assembly:
-    """Build the plan, the model and the engine, and load the newest checkpoint if there is one; a collective call.
+def assemble(
+    config: RunConfig,
+    *,
+    prepared: Prepared,
+    attempt: Attempt,
+    found: Found | None = None,
+    allow_changed: Iterable[str] = (),
+) -> Assembly:
+    """Build the plan, the model and the engine, and load the checkpoint that rank 0 has found; a collective call.
 
     The fields in `allow_changed` may differ from those of the checkpoint.
 
@@ -126,14 +134,16 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     ranks = attempt.ranks
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
     identity = RunIdentity(recipe_hash(config), recipe, list_versions(), attempt.number)
-    resume = _agree_on_resume(
-        config, attempt=attempt, identity=identity, prepared=prepared, allow_changed=allow_changed
-    )
-    attempt.set_base(resume.state.step if resume else 0)
-    plan = _build_plan(config, prepared=prepared)
-    _count_steps(plan, config=config, ranks=ranks, resume=resume)
-    total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
-    warnings: list[str] = []
+    inputs = TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config)))
+    resume = _agree_on_resume(found, inputs=inputs, ranks=ranks, allow_changed=allow_changed)
+    attempt.set_base(_steps_done(resume))
+    tokens = prepared.train
+    rows = TrainingRows(tokens.source_lengths, tokens.target_lengths, tokens.fingerprint, _cut(config))
+    place = find_place(config, rows=rows, resume=resume)
+    plan = place.plan
+    _count_steps(place, config=config, ranks=ranks)
+    total_steps = _count_total(config.training, place=place, resume=resume)
+    changes, warnings = list[str](), list[str]()
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
     _check_references(prepared, positions=max_positions(model.config))
     if ranks.rank == 0:
@@ -148,33 +158,43 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
         load_weights(resume.directory, module=module)
     engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
     if resume is not None:
-        load_optimizer(resume.directory, engine=engine, state=resume.state)
-        warnings += [f"resumed although this has changed: {change}" for change in resume.allowed]
-        warnings += _changed_schedule_warnings(config, resume=resume, plan=plan, total_steps=total_steps)
+        starts_anew = Part.OPTIMIZER in resume.parts
+        load_optimizer(resume.directory, engine=engine, state=resume.state, starts_anew=starts_anew)
+        changes = describe_changes(resume, place=place)
+        changes += _changed_schedule_warnings(config, resume=resume, place=place, total_steps=total_steps)
     warnings += _data_warnings(config, prepared=prepared)
     warnings += _schedule_warnings(config, total_steps=total_steps)
     if ranks.device.type == "cuda" and config.precision == "fp32":
         log.info("precision is fp32: on this GPU bf16 would be several times as fast")
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
-    return Assembly(config, attempt, prepared, identity, resume, plan, total_steps, engine, warnings)
+    return Assembly(config, attempt, prepared, identity, resume, place, total_steps, engine, changes, warnings)
 
 
 def _agree_on_resume(
-    config: RunConfig, *, attempt: Attempt, identity: RunIdentity, prepared: Prepared, allow_changed: Iterable[str]
+    found: Found | None, *, inputs: TrainingInputs, ranks: Ranks, allow_changed: Iterable[str]
 ) -> Resume | None:
-    found = None
-    if attempt.ranks.rank == 0:
-        found = find_resume(
-            RunFolder(Path(config.run_dir)).checkpoints,
-            inputs=TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config))),
-            claims=read_claims(Path(config.run_dir)),
-            allowed=allow_changed,
-        )
-    resume: Resume | None = attempt.ranks.broadcast(found)
+    checked = None
+    if ranks.rank == 0:
+        if found is not None:
+            checked = check_inputs(found, inputs=inputs, allowed=allow_changed)
+        else:
+            for field in allow_changed:
+                log.warning("--allow-changed %s is ignored: there is no checkpoint to resume from", field)
+    resume: Resume | None = ranks.broadcast(checked)
     if resume is not None:
-        ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
-        log.info("resuming from %s (saved by %s)", resume.directory, ranks)
+        saved_by = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
+        log.info("resuming from %s (saved by %s)", resume.directory, saved_by)
     return resume
+
+
+def describe_changes(resume: Resume, *, place: Place) -> list[str]:
+    """What the user allowed to change, and how the run goes on, in sentences; hooks add what they start anew."""
+    changed = [f"allowed change: {change}" for change in resume.allowed]
+    return [*changed, *place.said, *(sentence for part, sentence in SAID.items() if part in resume.parts)]
+
+
+def _steps_done(resume: Resume | None) -> int:
+    return resume.state.step if resume else 0
 
 
 def _data_sources(config: RunConfig) -> dict[str, str]:
@@ -194,33 +214,29 @@ def _cut(config: RunConfig) -> Cut:
     return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
 
 
-def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
-    return Plan(
-        prepared.train.source_lengths,
-        prepared.train.target_lengths,
-        fingerprint=prepared.train.fingerprint,
-        seed=config.seed,
-        batch_size=config.training.batch_size,
-        batch_unit=config.training.batch_unit,
-        cut=_cut(config),
-    )
-
-
-def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
+def _count_steps(place: Place, *, config: RunConfig, ranks: Ranks) -> None:
     """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths."""
     if config.training.batch_unit == "sequences":  # every epoch has as many steps
         return
-    epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
+    epoch = place.position.epoch
+    epochs = set(range(epoch, math.ceil(config.training.epochs or 0))) | {place.plan.whole_epoch, epoch}
     if len(epochs) > MANY_EPOCHS:
         log.info(
             "counting the steps of %d epochs in target tokens, which reads the lengths of all rows each time",
             len(epochs),
         )
-    plan.count_together(
+    place.plan.count_together(
         sorted(epochs),
         rank=ranks.rank,
         world_size=ranks.world_size,
         exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+    )
+
+
+def _count_total(training: Training, *, place: Place, resume: Resume | None) -> int:
+    """Optimizer steps of the whole run: those done, and those left from its place on."""
+    return place.plan.total_steps(
+        epochs=training.epochs, max_steps=training.max_steps, done=_steps_done(resume), start=place.position
     )
 
 
@@ -262,19 +278,21 @@ def _schedule_warnings(config: RunConfig, *, total_steps: int) -> list[str]:
     ]
 
 
-def _changed_schedule_warnings(config: RunConfig, *, resume: Resume, plan: Plan, total_steps: int) -> list[str]:
+def _changed_schedule_warnings(config: RunConfig, *, resume: Resume, place: Place, total_steps: int) -> list[str]:
     """How the learning rate jumps where a run resumes with another schedule."""
     old = {change.field.removeprefix("training."): change.old for change in resume.allowed}
-    if not old.keys() & SCHEDULE_KEYS:
+    keys = old.keys() & SCHEDULE_KEYS
+    # the number of steps follows from the rows and the size of a step, too
+    is_longer = config.training.epochs is not None and not {Part.PLACE, Part.ROWS}.isdisjoint(resume.parts)
+    if not keys and not is_longer:
         return []
-    before = config.training.model_copy(update={key: old[key] for key in old.keys() & SCHEDULE_KEYS})
+    before = config.training.model_copy(update={key: old[key] for key in keys})
     step = resume.state.step + 1
     now = learning_rate_at(step, training=config.training, total_steps=total_steps)
     warning = f"the learning rate follows the changed schedule from step {step} on, which begins at {now:g}"
-    if before.max_steps is None and (config.training.batch_unit != "sequences" or "batch_size" in old):
+    if before.max_steps is None and (is_longer or config.training.batch_unit != "sequences" or "batch_size" in old):
         return [warning]  # the steps of the old epochs would have to be counted again
-    old_total = plan.total_steps(epochs=before.epochs, max_steps=before.max_steps)
-    then = learning_rate_at(step, training=before, total_steps=old_total)
+    then = learning_rate_at(step, training=before, total_steps=_count_total(before, place=place, resume=resume))
     return [] if then == now else [f"{warning}; by the schedule so far it would be {then:g}"]
 
 
@@ -284,7 +302,7 @@ def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_si
         warnings.append(
             f"machine.zero_stage 0 runs as stage 1 with {config.precision}, because DeepSpeed's stage 0 hides skipped steps"
         )
-    num_micro_batches = len(plan.step(Position(0, 0)).micro_batches)
+    num_micro_batches = len(plan.step(FIRST).micro_batches)
     if num_micro_batches < world_size:
         warnings.append(
             f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some ranks are idle. "

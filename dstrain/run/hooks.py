@@ -66,7 +66,7 @@ def build_hooks(
     logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, console=Console(stderr=True))
     stateful: tuple[Hook, ...] = (preempt, quarantine, evaluation, logging_hook)
     if assembly.resume is not None:
-        _restore_hooks(stateful, resume=assembly.resume)
+        assembly.changes.extend(_restore_hooks(stateful, resume=assembly.resume, attempt=assembly.attempt.number))
     saver = _build_saver(assembly, evaluation=evaluation)
 
     def save(progress: Progress) -> Sequence[SaveOutcome]:
@@ -190,17 +190,21 @@ def _build_saver(assembly: Assembly, *, evaluation: EvaluationHook) -> Saver:
 
 
 def _build_run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[Hook]) -> RunState:
+    place = assembly.place
     return RunState(
         step=progress.step,
         epoch=progress.position.epoch,
         step_in_epoch=progress.position.step,
+        epoch_parts=place.epoch_parts if progress.position.epoch == place.position.epoch else (),
         cut=asdict(assembly.plan.cut),
         data=assembly.prepared.fingerprints,
         hooks={hook.name: hook.state() for hook in hooks},
     )
 
 
-def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
+def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume, attempt: int) -> list[str]:
+    """Restore the state of the hooks, but for what starts anew; returns what that is, in sentences."""
+    said = []
     for hook in hooks:
         try:
             hook.load_state(resume.state.hooks[hook.name])
@@ -209,3 +213,5 @@ def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume) -> None:
                 f"{resume.directory}: this version cannot read its state of `{hook.name}` ({error!r}): resume with the version "
                 "that saved it, or export its weights and start a new run"
             ) from error
+        said += hook.start_anew(resume.parts, attempt=attempt)
+    return said

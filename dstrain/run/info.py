@@ -36,6 +36,7 @@ def build_run_info(
 ) -> dict[str, Any]:
     """The content of run.json; `data` holds the reports of the token sets by split."""
     scratch = config.model.scratch
+    per_epoch = plan.num_steps(plan.whole_epoch)
     return {
         "versions": list_versions(),
         "command": command,
@@ -51,15 +52,15 @@ def build_run_info(
             "num_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
         },
         "total_steps": total_steps,
-        "steps_per_epoch": plan.num_steps(0),
-        "micro_batches": count_micro_batches(plan, num_steps=min(NUM_SAMPLED_STEPS, plan.num_steps(0))),
+        "steps_per_epoch": per_epoch,
+        "micro_batches": count_micro_batches(plan, num_steps=min(NUM_SAMPLED_STEPS, per_epoch)),
         "warnings": warnings,
     }
 
 
 def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
-    """Micro-batches per step, and the largest number of rows in one, over the first `num_steps` steps."""
-    steps = [plan.step(Position(0, step)).micro_batches for step in range(num_steps)]
+    """Micro-batches per step, and the largest number of rows in one, over the first `num_steps` steps of an epoch."""
+    steps = [plan.step(Position(plan.whole_epoch, step)).micro_batches for step in range(num_steps)]
     counts = [len(parts) for parts in steps]
     return {
         "min": min(counts),

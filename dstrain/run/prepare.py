@@ -65,17 +65,22 @@ class Prepared:
         return sets | sources | {"tokenizer": self.tokenizer.fingerprint}
 
 
-def prepare(config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None) -> Prepared:
+def prepare(
+    config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None, kept_tokenizer: str | None = None
+) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
-    `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows.
+    `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows. A run that goes on keeps
+    the tokenizer in its folder, whatever rows it has now: `kept_tokenizer` is the fingerprint that this one must have.
 
     Raises:
         UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
     """
     folder = RunFolder(Path(config.run_dir))
     made = _made_by_rank_0(
-        lambda: _make(config, folder=folder, whole=whole or config), run_dir=folder.path, ranks=ranks
+        lambda: _make(config, folder=folder, whole=whole or config, kept=kept_tokenizer),
+        run_dir=folder.path,
+        ranks=ranks,
     )
     train, evaluation = (load_token_set(Path(each)) for each in made)
     return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
@@ -131,15 +136,15 @@ def _check_bleu_tokenizer(config: RunConfig) -> None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
 
 
-def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str]:
+def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None) -> list[str]:
     _check_bleu_tokenizer(config)
-    tokenizer = _make_tokenizer(whole, folder=folder.tokenizer)
+    tokenizer = _keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
+    tokenizer = tokenizer or _make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
     made = []
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
         _say(load_token_set(tokens), split=split)
-        list_bad_rows(tokens, path=folder.bad_rows(split))
         made.append(str(tokens))
     _check_best_set(config, tokens=load_token_set(Path(made[-1])))
     return made
@@ -168,8 +173,26 @@ def _check_best_set(config: RunConfig, *, tokens: TokenSet) -> None:
         )
 
 
-def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
-    """The run's tokenizer, written to the run folder for the other ranks and for a resumed run."""
+def _keep_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None) -> Seq2SeqTokenizer | None:
+    """The tokenizer in the run folder, if it is there and is the one with this fingerprint."""
+    if fingerprint is None or not folder.is_dir():
+        return None
+    try:
+        tokenizer = load_tokenizer(str(folder))
+    except (UserError, OSError, ValueError) as error:
+        log.warning("%s is damaged and made again (%s)", folder, error)
+        return None
+    if tokenizer.fingerprint != fingerprint:
+        return None
+    check_tokenizer(config, tokenizer=tokenizer)
+    return tokenizer
+
+
+def _make_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None = None) -> Seq2SeqTokenizer:
+    """The run's tokenizer, written to the run folder for the other ranks and for a resumed run.
+
+    Raises UserError, and leaves the folder as it is, if the tokenizer has not the fingerprint that is wanted.
+    """
     check_scratch_languages(config)
     added = [*(_task_tokens(config) if config.task.kind == "parsing" else []), *marian_codes(config)]
     trained = None if config.model.scratch is None else _train_once(config, config.model.scratch, added=added)
@@ -178,9 +201,19 @@ def _make_tokenizer(config: RunConfig, *, folder: Path) -> Seq2SeqTokenizer:
             _save_pretrained(config, added=added, folder=draft)
         else:
             copy_sealed(trained, to=draft)
+        _check_fingerprint(draft, wanted=fingerprint, folder=folder)
     tokenizer = load_tokenizer(str(folder))
     check_tokenizer(config, tokenizer=tokenizer)
     return tokenizer
+
+
+def _check_fingerprint(draft: Path, *, wanted: str | None, folder: Path) -> None:
+    if wanted is not None and load_tokenizer(str(draft)).fingerprint != wanted:
+        raise UserError(
+            f"{folder}: the tokenizer that the weights of this run belong to is lost, and from the present recipe and data "
+            "another one is made: restore that folder, or the recipe and data that the run began with; or start a new run "
+            "with another output_dir"
+        )
 
 
 def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:

@@ -1,12 +1,19 @@
-"""What earlier attempts left: whether their records fit the step this one begins at, and whether the run is finished."""
+"""What earlier attempts left: a checkpoint to resume from, records that fit its step, or a finished run."""
 
 import logging
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
 
+from dstrain.attempt.attempt import Attempt
+from dstrain.checkpoint.resume import Found, check_recipe, find_checkpoint
+from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.errors import UserError
 from dstrain.reporting.card import write_card
 from dstrain.run.assemble import Assembly
 from dstrain.run.finish import complete_export, find_best_step
-from dstrain.run_folder.layout import BEST, FINAL
+from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.layout import BEST, FINAL, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.rows import EventRow, read_rows
 from dstrain.training.hooks.evaluate import EvaluateHook
@@ -14,24 +21,44 @@ from dstrain.training.hooks.evaluate import EvaluateHook
 log = logging.getLogger(__name__)
 
 
-def compare_with_history(assembly: Assembly) -> None:
-    """Check that the rows in the folder fit the step at which this attempt begins.
+def find_start(config: RunConfig, *, attempt: Attempt, allow_changed: Iterable[str]) -> Found | None:
+    """The checkpoint that the run resumes from, if it may with this recipe; None for a new run, and on all ranks but 0.
 
     Raises:
-        UserError: the rows show a run that was saved, but there is no checkpoint: training would begin at step 0 and
-            replace what that run left.
+        ResumeRefused: the recipe has changed, or no checkpoint is valid.
+        CheckpointError: a checkpoint does not hold the state of a run.
+        UserError: the rows in the folder show a run that was saved, but there is no checkpoint.
     """
-    path, step = assembly.folder.metrics, assembly.first_progress.step
-    rows = read_rows(path) if path.exists() else []
+    if attempt.ranks.rank != 0:
+        return None
+    folder = RunFolder(Path(config.run_dir))
+    found = find_checkpoint(folder.checkpoints, claims=read_claims(folder.path))
+    if found is None:
+        _refuse_lost_checkpoints(folder)
+    else:
+        recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
+        check_recipe(found, recipe=recipe, allowed=allow_changed)
+    return found
+
+
+def _refuse_lost_checkpoints(folder: RunFolder) -> None:
+    """Raise UserError where training would begin at step 0 and replace what a run that was saved has left."""
+    rows = read_rows(folder.metrics) if folder.metrics.exists() else []
     saved = [
         row.step for row in rows if isinstance(row, EventRow) and row.event in ("stop", "finish", "resume") and row.step
     ]
-    if assembly.resume is None and saved:
+    if saved:
         raise UserError(
-            f"{assembly.folder.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} earlier ({path}): "
-            "training would begin at step 0 and replace its models and scores. Restore the checkpoints, give another "
-            f"output_dir, or remove {assembly.folder.path} to begin again"
+            f"{folder.checkpoints} holds no checkpoint, but this run was saved at step {max(saved)} earlier "
+            f"({folder.metrics}): training would begin at step 0 and replace its models and scores. Restore the checkpoints, "
+            f"give another output_dir, or remove {folder.path} to begin again"
         )
+
+
+def compare_with_history(assembly: Assembly) -> None:
+    """Warn if the rows in the folder do not reach back to the step at which this attempt begins."""
+    path, step = assembly.folder.metrics, assembly.first_progress.step
+    rows = read_rows(path) if path.exists() else []
     should_have_row = step >= assembly.config.logging.every_steps
     if (
         assembly.resume
@@ -47,9 +74,14 @@ def agree_on_finished(assembly: Assembly) -> bool:
     """Whether the run is finished; a collective call.
 
     Missing models and the card of a finished run are made, since a kill may have come before them.
+
+    Raises:
+        UserError: the run did not finish, but is past the length that the user has allowed.
     """
     finished = assembly.ranks.rank == 0 and _is_finished(assembly)
     if finished:
+        if _has_changed(assembly):
+            log.warning("%s; what has changed is not used", _describe_length(assembly))
         for name, step in _models_of(assembly).items():
             complete_export(assembly.folder, name=name, step=step)
         write_card(assembly.folder.path)
@@ -60,16 +92,38 @@ def agree_on_finished(assembly: Assembly) -> bool:
         assembly.attempt.report(
             RunOutcome("finished", 0, step=assembly.first_progress.step, attempt=assembly.attempt.number)
         )
+    elif assembly.ranks.rank == 0 and _has_changed(assembly) and assembly.total_steps < assembly.first_progress.step:
+        raise UserError(
+            f"{_describe_length(assembly)}: allow a greater length, or take the model as it is: "
+            f"{shlex.join(['dstrain', 'export', str(assembly.folder.path), 'MODEL_FOLDER'])}"
+        )
     return bool(assembly.ranks.broadcast(finished))
 
 
 def _is_finished(assembly: Assembly) -> bool:
     metrics = assembly.folder.metrics
-    if assembly.resume is None or assembly.resume.allowed or not metrics.exists():
+    if assembly.resume is None or not metrics.exists():
+        return False
+    if _has_changed(assembly) and assembly.total_steps > assembly.first_progress.step:
         return False
     rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
     # at this very step: a writer that had lost the lease may have finished from checkpoints that are ignored
     return bool(rows) and rows[-1].event == "finish" and rows[-1].step == assembly.resume.state.step
+
+
+def _has_changed(assembly: Assembly) -> bool:
+    return assembly.resume is not None and bool(assembly.resume.allowed)
+
+
+def _describe_length(assembly: Assembly) -> str:
+    """That the run has reached the length that the recipe asks for."""
+    training, progress = assembly.config.training, assembly.first_progress
+    if training.epochs is None:
+        reached = f"the run has {progress.step} steps already, and training.max_steps asks for {training.max_steps}"
+    else:
+        epoch = assembly.plan.epoch_at(progress.position)
+        reached = f"the run has trained {epoch:.4g} epochs already, and training.epochs asks for {training.epochs:g}"
+    return f"{reached}: nothing to train"
 
 
 def _models_of(assembly: Assembly) -> dict[str, int]:

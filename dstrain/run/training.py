@@ -25,8 +25,8 @@ from dstrain.run.finish import finish
 from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
 from dstrain.run.launch import Launch
-from dstrain.run.prepare import prepare
-from dstrain.run.restart import agree_on_finished, compare_with_history
+from dstrain.run.prepare import list_bad_rows, prepare
+from dstrain.run.restart import agree_on_finished, compare_with_history, find_start
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.ownership import empty_run_folder
@@ -80,10 +80,13 @@ def _run_attempt(
     config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
 ) -> int:
     check_model(config, ranks=attempt.ranks)
-    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole)
+    # before the data are read, which may take hours
+    found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)
+    tokenizer = found.state.data.get("tokenizer") if found else None
+    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
-    assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)
+    assembly = assemble(config, prepared=prepared, attempt=attempt, found=found, allow_changed=launch.allow_changed)
     if agree_on_finished(assembly):
         return 0
     return _train(assembly, launch=launch, preempt=preempt, walltime=walltime)
@@ -93,12 +96,13 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
     record = _build_recorder(assembly)
     if assembly.ranks.rank == 0:
         compare_with_history(assembly)
-        _write_beginning(assembly, launch=launch, record=record)
     if assembly.config.machine.compile:
         preempt.ignore_durations(num_steps=COMPILING_STEPS)
     control = Control(record=record)
     loader = _build_loader(assembly)
     hooks = build_hooks(assembly, preempt=preempt, exclude=loader.exclude, walltime=walltime)
+    if assembly.ranks.rank == 0:
+        _write_beginning(assembly, launch=launch, record=record, scores_since=hooks.evaluation.scores_since)
     progress = train(
         assembly.engine,
         loader=loader,
@@ -112,9 +116,9 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
     return finish(assembly, progress=progress, control=control, preempt=preempt, best=hooks.evaluation.best)
 
 
-def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None]) -> None:
-    """Write config.yaml, run.json and the first event of an attempt; on rank 0 only."""
-    folder = assembly.folder
+def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None], scores_since: int) -> None:
+    """Write config.yaml, run.json, the lists of bad rows and the first event of an attempt; on rank 0 only."""
+    folder, warnings = assembly.folder, [*assembly.changes, *assembly.warnings]
     write_file(folder.config, dump_config(assembly.config), durable=True)
     info = build_run_info(
         assembly.config,
@@ -123,12 +127,22 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         model=assembly.model,
         plan=assembly.plan,
         total_steps=assembly.total_steps,
-        warnings=assembly.warnings,
+        warnings=warnings,
         command=launch.command,
     )
     write_run_info(folder.path, info)
-    record(new_event("resume" if assembly.resume else "start", assembly.first_progress.step, message=launch.cause))
-    for warning in assembly.warnings:
+    for tokens, split in ((assembly.prepared.train, "train"), (assembly.prepared.eval, "eval")):
+        list_bad_rows(tokens.folder, path=folder.bad_rows(split))
+    record(
+        new_event(
+            "resume" if assembly.resume else "start",
+            assembly.first_progress.step,
+            message=launch.cause,
+            changes=tuple(assembly.changes),
+            scores_since=scores_since,
+        )
+    )
+    for warning in warnings:
         log.warning("%s", warning)
     for name in MODELS:
         recover_folder(folder.model(name))

@@ -32,6 +32,7 @@ from dstrain.run_folder.rows import (
     Row,
     TrainRow,
     best_evaluation,
+    competing,
     drop_superseded,
     read_rows,
 )
@@ -137,7 +138,12 @@ class RunRecord:
     @property
     def best(self) -> EvalRow | None:
         """The best evaluation by the recipe's metrics, or None before the first."""
-        return best_evaluation(self.eval_rows, metrics=self.config.ranking)
+        return best_evaluation(self.competing, metrics=self.config.ranking)
+
+    @property
+    def competing(self) -> tuple[EvalRow, ...]:
+        """The evaluations that the best is chosen from."""
+        return competing(self.eval_rows, events=self.events)
 
     @property
     def final(self) -> EvalRow | None:

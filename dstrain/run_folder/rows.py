@@ -69,6 +69,10 @@ class EventRow:
     time: str = ""
     message: str | None = None
     lease: int = 0
+    changes: tuple[str, ...] = ()
+    """Of a resume: what the user allowed to change, and what started anew because of it."""
+    scores_since: int = 0
+    """Of a start or resume: the attempt from which on evaluations compete for the best."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,13 @@ def drop_superseded(rows: Sequence[Row]) -> list[Row]:
             kept.pop((type(row), row.step), None)
             kept[type(row), row.step] = row
     return list(kept.values())
+
+
+def competing(rows: Sequence[EvalRow], *, events: Sequence[EventRow]) -> tuple[EvalRow, ...]:
+    """The evaluations whose scores can be compared: none from before a change of metric, search or rows."""
+    starts = (event for event in reversed(events) if event.event in ("start", "resume"))
+    since = next((event.scores_since for event in starts), 0)
+    return tuple(row for row in rows if row.lease >= since)
 
 
 def best_evaluation(rows: Sequence[EvalRow], *, metrics: Sequence[str]) -> EvalRow | None:

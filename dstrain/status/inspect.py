@@ -13,7 +13,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
-from dstrain.run_folder.rows import EvalRow, Row, best_evaluation
+from dstrain.run_folder.rows import EvalRow, Row, best_evaluation, competing
 from dstrain.slurm.evaluation_jobs import MAX_JOBS
 from dstrain.slurm.requeue import JobEnd
 from dstrain.status.files import RunFiles, read_files
@@ -228,7 +228,7 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     if files.config is None:
         return None
     metric = files.config.best_metric
-    best = best_evaluation(files.eval_rows, metrics=files.config.ranking)
+    best = best_evaluation(competing(files.eval_rows, events=files.events), metrics=files.config.ranking)
     return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
 
 

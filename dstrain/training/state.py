@@ -1,10 +1,11 @@
 """The values that pass between the loop and its hooks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from dstrain.checkpoint.changes import Part
 from dstrain.data.loader import StepBatch
 from dstrain.data.plan import Position
 from dstrain.engine.engine import Engine, StepResult
@@ -122,7 +123,11 @@ class Hook:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore the `state()` of an earlier process."""
 
+    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+        """Forget what was restored of `parts`, at the beginning of an attempt; returns what was forgotten, in sentences."""
+        return []
 
-def new_event(event: Event, step: int, *, message: str | None = None) -> EventRow:
-    """The row of an event that happens now."""
-    return EventRow(event, step, datetime.now(UTC).isoformat(timespec="seconds"), message)
+
+def new_event(event: Event, step: int, *, message: str | None = None, **values: Any) -> EventRow:
+    """The row of an event that happens now; `values` are further fields of it."""
+    return EventRow(event, step, datetime.now(UTC).isoformat(timespec="seconds"), message, **values)

@@ -4,11 +4,12 @@ import logging
 import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.config.recipe import Evaluation
@@ -52,6 +53,8 @@ class EvaluationHook(Hook):
         self._is_postponed = False
         self.best: dict[str, Any] | None = None
         """`{"step", "scores"}` of the best evaluation by the recipe's metrics; the oldest of equal ones."""
+        self.scores_since = 0
+        """The attempt from which on evaluations compete: earlier ones had another metric, search or rows."""
 
     @property
     def kept_steps(self) -> list[int]:
@@ -70,6 +73,7 @@ class EvaluationHook(Hook):
             "is_owed": self._is_postponed,
             "epoch": self._epoch,
             "loss": self._loss.state(),
+            "scores_since": self.scores_since,
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -86,6 +90,22 @@ class EvaluationHook(Hook):
         self._is_postponed = state.get("is_owed", False)
         self._epoch = state["epoch"]
         self._loss.load_state(state["loss"])
+        self.scores_since = state.get("scores_since", 0)
+
+    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+        said = []
+        if Part.LOSS in parts:
+            self._loss.reset()
+        if Part.SCORES in parts:
+            told = f", at step {self.best['step']}," if self.best else ""
+            said.append(
+                f"the best score starts anew: the one so far{told} was of another metric, search or of other rows"
+            )
+            self.best, self._recent, self.scores_since = None, [], attempt
+        if self._num_worse and (Part.SCORES in parts or Part.PATIENCE in parts):
+            said.append(f"early stopping starts anew; evaluations without improvement so far: {self._num_worse}")
+            self._num_worse = 0
+        return said
 
     def _count(self, info: StepInfo) -> bool:
         """Add a step to the training loss; returns whether an evaluation follows it."""

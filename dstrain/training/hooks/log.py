@@ -4,6 +4,7 @@ import importlib.util
 import logging
 import time
 from collections import Counter
+from collections.abc import Collection
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
+from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.engine.engine import peak_memory_mb
@@ -92,6 +94,11 @@ class LogHook(Hook):
         self._trained_seconds = state["trained_seconds"]
         self._streak = state["streak"]
         self._longest_streak = state["longest_streak"]
+
+    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+        if Part.LOSS in parts:
+            self._loss.reset()
+        return []
 
     def _count_skips(self, info: StepInfo) -> None:
         if info.result.applied:

@@ -6,11 +6,12 @@ Keeps them across restarts and lists them in quarantine.jsonl. Does not know how
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.data.loader import StepBatch
@@ -87,6 +88,7 @@ class Quarantine(Hook):
             log.warning("step %d is repeated without these rows; %s lists all of them", step, self._path.name)
 
     def on_start(self, progress: Progress, control: Control) -> None:
+        self._exclude(row.row for row in self._rows)
         self._write()  # the file may list rows found after this checkpoint was saved
 
     def on_step(self, info: StepInfo, control: Control) -> None:
@@ -100,7 +102,17 @@ class Quarantine(Hook):
     def load_state(self, state: dict[str, Any]) -> None:
         self._rows = [QuarantinedRow(**row) for row in state["rows"]]
         self._losses = deque(state["losses"], maxlen=NUM_SPIKE_STEPS)
-        self._exclude(row.row for row in self._rows)
+
+    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+        if Part.ROWS in parts or Part.LOSS in parts:
+            self._losses.clear()
+        if Part.ROWS not in parts or not self._rows:
+            return []
+        forgotten, self._rows = len(self._rows), []
+        noun = "row is" if forgotten == 1 else "rows are"
+        return [
+            f"{forgotten} {noun} no longer in quarantine: row numbers mean other rows now; those that still fail are found again"
+        ]
 
     def _judge(self, finding: FaultCause, fault: Fault, step: int) -> tuple[list[QuarantinedRow], str | None]:
         """The rows to set aside; or none, and why the run must stop."""

@@ -8,8 +8,16 @@ from typing import Any
 import pytest
 from pydantic_core import to_json
 
+from dstrain.checkpoint.changes import Part
 from dstrain.checkpoint.manifest import CheckpointError, save_manifest
-from dstrain.checkpoint.resume import Change, Resume, ResumeRefused, TrainingInputs, find_resume
+from dstrain.checkpoint.resume import (
+    Resume,
+    ResumeRefused,
+    TrainingInputs,
+    check_inputs,
+    check_recipe,
+    find_checkpoint,
+)
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import CheckpointName, begin_save, commit_save, trim_checkpoint
 from dstrain.config.differences import differences
@@ -26,7 +34,7 @@ DATA = {
     "tokenizer": "ddd",
 }
 PLACES = {"data.train.0": "one.tsv", "data.train.1": "two.tsv", "data.eval.0": "test.tsv"}
-CUT = {"tokens": 512, "sequences": None}
+CUT = {"micro_batch_tokens": 512, "micro_batch_size": None}
 
 
 def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, Any] | None = None) -> TrainingInputs:
@@ -56,20 +64,20 @@ def save_run(
 
 
 def find(root: Path, *, by: TrainingInputs | None = None, allowed: tuple[str, ...] = ()) -> Resume:
-    resume = find_resume(root, inputs=by or start(), allowed=allowed)
-    assert resume is not None
-    return resume
+    found = find_checkpoint(root)
+    assert found is not None
+    return check_inputs(found, inputs=by or start(), allowed=allowed)
 
 
 def refusal(root: Path, *, by: TrainingInputs, allowed: tuple[str, ...] = ()) -> str:
     with pytest.raises(ResumeRefused) as caught:
-        find_resume(root, inputs=by, allowed=allowed)
+        find(root, by=by, allowed=allowed)
     return str(caught.value)
 
 
 def test_a_new_run_has_nothing_to_resume_from(tmp_path: Path) -> None:
-    assert find_resume(tmp_path, inputs=start()) is None
-    assert find_resume(tmp_path / "nowhere", inputs=start()) is None
+    assert find_checkpoint(tmp_path) is None
+    assert find_checkpoint(tmp_path / "nowhere") is None
 
 
 def test_an_unchanged_run_resumes_with_its_complete_state(tmp_path: Path) -> None:
@@ -135,16 +143,19 @@ def test_a_changed_recipe_is_refused_with_the_key_both_values_and_the_ways_out(
     assert str(directory) in message
     assert f"--allow-changed {key}" in message
     assert "output_dir" in message
+    assert "If allowed: " in message
 
 
 def test_every_change_is_listed_at_once(tmp_path: Path) -> None:
     save_run(tmp_path)
-    message = refusal(tmp_path, by=start("seed=7", "precision=bf16", data={"data.eval.0": "00b"}, cut={"tokens": 9}))
+    message = refusal(
+        tmp_path, by=start("seed=7", "precision=bf16", data={"data.eval.0": "00b"}, cut={"micro_batch_tokens": 9})
+    )
     for part in (
         "precision: ",
         "seed: 42",
         "'ccc' in the checkpoint, '00b' now",
-        "machine.tokens",
+        "machine.micro_batch_tokens",
     ):
         assert part in message
     assert message.count("--allow-changed") == 4
@@ -184,8 +195,8 @@ def test_a_source_that_was_added_or_removed_is_a_change(tmp_path: Path) -> None:
 
 def test_another_cut_is_refused_and_named_as_a_key_of_machine(tmp_path: Path) -> None:
     save_run(tmp_path)
-    message = refusal(tmp_path, by=start(cut=CUT | {"tokens": 77}))
-    assert "machine.tokens (cuts steps into micro-batches" in message
+    message = refusal(tmp_path, by=start(cut=CUT | {"micro_batch_tokens": 77}))
+    assert "machine.micro_batch_tokens (cuts steps into micro-batches" in message
     assert "512 in the checkpoint, 77 now" in message
 
 
@@ -239,15 +250,15 @@ def test_checkpoints_of_a_writer_that_no_longer_held_the_lease_are_skipped(tmp_p
     save_run(tmp_path, step=20)
     save_run(tmp_path, step=40)
     save_run(tmp_path, step=30, lease=2)
-    resume = find_resume(tmp_path, inputs=start(), claims=claims(0, 20))
-    assert resume is not None
-    assert resume.state.step == 30
+    found = find_checkpoint(tmp_path, claims=claims(0, 20))
+    assert found is not None
+    assert found.state.step == 30
     assert find(tmp_path).state.step == 40
 
 
 def test_a_run_that_started_again_is_not_stopped_by_broken_checkpoints_of_an_earlier_writer(tmp_path: Path) -> None:
     break_file(save_run(tmp_path, step=40))
-    assert find_resume(tmp_path, inputs=start(), claims=claims(0, 0)) is None
+    assert find_checkpoint(tmp_path, claims=claims(0, 0)) is None
 
 
 def test_only_the_checkpoint_that_would_be_used_is_compared(tmp_path: Path) -> None:
@@ -261,11 +272,65 @@ def test_a_state_of_another_step_than_in_its_manifest_is_refused(tmp_path: Path)
     (directory / STATE).write_bytes(to_json(asdict(RunState(step=39, epoch=0, step_in_epoch=0, cut={}, data={}))))
     save_manifest(build_manifest(directory, step=40), directory=directory)
     with pytest.raises(CheckpointError, match=rf"{STATE}: is of step 39, the manifest says 40"):
-        find_resume(tmp_path, inputs=start())
+        find_checkpoint(tmp_path)
 
 
-def test_a_change_reads_as_a_sentence() -> None:
-    assert str(Change("seed", 1, 2)) == "seed: 1 in the checkpoint, 2 now"
-    assert (
-        str(Change("tokenizer", "a", None, "fingerprint")) == "tokenizer (fingerprint): 'a' in the checkpoint, null now"
+def test_the_recipe_alone_is_compared_before_the_data_are_known(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    found = find_checkpoint(tmp_path)
+    assert found is not None
+    check_recipe(found, recipe=start().recipe)
+    check_recipe(found, recipe=start("seed=7").recipe, allowed=["seed"])
+    with pytest.raises(ResumeRefused, match="seed: 42 in the checkpoint, 7 now"):
+        check_recipe(found, recipe=start("seed=7").recipe)
+
+
+@pytest.mark.parametrize(
+    ("override", "field"),
+    [
+        ("model.scratch.hidden_size=64", "model.scratch.hidden_size: 32 in the checkpoint, 64 now"),
+        ("model.scratch.num_heads=4", "model.scratch.num_heads: 2 in the checkpoint, 4 now"),
+        ("task.target_language=fr", "task.target_language: 'en' in the checkpoint, 'fr' now"),
+    ],
+)
+def test_a_change_that_cannot_be_allowed_is_refused_by_its_name_and_never_offered(
+    override: str, field: str, tmp_path: Path
+) -> None:
+    save_run(tmp_path)
+    by = start(override, "training.learning_rate=0.5")
+    message = refusal(tmp_path, by=by, allowed=(field.split(".", maxsplit=1)[0], "training"))
+    assert f"{field}. Cannot be allowed: " in message
+    assert "--allow-changed" not in message
+    assert "learning_rate" not in message
+    assert "If allowed: the learning rate follows" in refusal(tmp_path, by=by)
+
+
+def test_a_tokenizer_cannot_be_changed(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start(data={"tokenizer": "new"}), allowed=("tokenizer",))
+    assert "now. Cannot be allowed: the weights belong to the pieces of the tokenizer" in message
+
+
+def test_the_command_that_starts_from_the_weights_can_be_copied(tmp_path: Path) -> None:
+    run = tmp_path / "my run"
+    save_run(run / "checkpoints")
+    message = refusal(run / "checkpoints", by=start("seed=7"))
+    assert f"dstrain export '{run}' '{run}-weights', then the same command with 'model.name={run}-weights'" in message
+    assert f"model.scratch=null 'output_dir={run}-2'" in message
+
+
+def test_what_depends_on_an_allowed_change_is_named(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    assert find(tmp_path).parts == frozenset()
+    resume = find(
+        tmp_path, by=start("training.batch_size=8", "evaluation.num_beams=2"), allowed=("training", "evaluation")
     )
+    assert resume.parts == {Part.PLACE, Part.SCORES}
+    assert resume.before("training.batch_size", now=8) == 16
+    assert resume.before("seed", now=42) == 42
+
+
+def test_other_token_ids_are_not_put_down_to_a_change_that_leaves_them(tmp_path: Path) -> None:
+    save_run(tmp_path)
+    message = refusal(tmp_path, by=start("seed=7", data={"train": "123"}), allowed=("seed",))
+    assert "data.train (fingerprint of the token ids): 'f00' in the checkpoint, '123' now" in message

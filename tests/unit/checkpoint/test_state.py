@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from dstrain.checkpoint.manifest import MANIFEST, CheckpointError
 from dstrain.checkpoint.parts import write_tensors
-from dstrain.checkpoint.state import MASTER, STATE_FILE, RunState, SavedShards, load_state, load_weights, open_shards
+from dstrain.checkpoint.state import (
+    MASTER,
+    STATE_FILE,
+    EpochPart,
+    RunState,
+    SavedShards,
+    load_state,
+    load_weights,
+    open_shards,
+)
 from tests.unit.checkpoint.checkpoint_cases import ignore, seal
 
 WHOLE = torch.arange(10, dtype=torch.float32)
@@ -176,3 +185,17 @@ def test_weights_of_another_size_are_refused(width: int, message: str, tmp_path:
     write(tmp_path, {"master/weight@0": part(0, 6), "master/bias@0": part(8, 10)})
     with pytest.raises(CheckpointError, match=message):
         load_weights(tmp_path, module=nn.Linear(width, 2))
+
+
+def test_how_an_epoch_was_begun_is_kept_and_a_state_from_before_has_none(tmp_path: Path) -> None:
+    parts = (EpochPart(seed=1, batch_size=16, batch_unit="sequences", num_steps=3),)
+    state = asdict(RunState(step=4, epoch=0, step_in_epoch=1, cut={}, data={}, epoch_parts=parts))
+    (tmp_path / STATE_FILE).write_bytes(to_json(state))
+    assert load_state(tmp_path).epoch_parts == parts
+    del state["epoch_parts"]
+    (tmp_path / STATE_FILE).write_bytes(to_json(state))
+    assert load_state(tmp_path).epoch_parts == ()
+    state["epoch_parts"] = [{"seed": 1, "batch_size": 0, "batch_unit": "sequences", "num_steps": 3}]
+    (tmp_path / STATE_FILE).write_bytes(to_json(state))
+    with pytest.raises(CheckpointError, match="batch_size"):
+        load_state(tmp_path)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dstrain.data.cuts import Cut
-from dstrain.data.plan import FILLER, Plan, Position, deal, exclude_rows
+from dstrain.data.plan import FILLER, Plan, Position, Rest, deal, exclude_rows
 from tests.unit.data.length_cases import CUTS, LENGTHS, build_arrays
 
 
@@ -292,3 +292,55 @@ def test_micro_batches_are_dealt_so_that_no_rank_waits_long() -> None:
     assert deal([5, 5, 5], world_size=2) == [[0, 2], [1, FILLER]]
     assert deal([7], world_size=3) == [[0], [FILLER], [FILLER]]
     assert deal([1, 9, 4], world_size=1) == [[1, 2, 0]]
+
+
+BATCHES = st.tuples(st.integers(1, 60), st.sampled_from(["sequences", "target_tokens"]), st.integers(0, 9))
+"""Batch size, its unit, and the steps that are trained before the next change."""
+
+
+@given(LENGTHS, st.lists(BATCHES, min_size=2, max_size=4), st.integers(1, 40), st.integers(0, 3))
+def test_every_row_comes_once_in_an_epoch_whose_batch_size_changes(
+    lengths: list[tuple[int, int]], batches: list[tuple[int, Any, int]], window_rows: int, seed: int
+) -> None:
+    rest, rows = None, []
+    for number, (batch_size, unit, num_steps) in enumerate(batches):
+        changes = {"batch_size": batch_size, "batch_unit": unit, "window_rows": window_rows, "seed": seed + number}
+        plan, position = _plan(lengths, rest=rest, **changes), Position(2, 0)
+        left = plan.num_steps(2)
+        assert plan.total_steps(epochs=3.0, done=7, start=position) == 7 + left
+        if number + 1 < len(batches):
+            left = min(left - 1, num_steps)
+        for _ in range(left):
+            step = plan.step(position)
+            rows += step.rows.tolist()
+            position = step.next_position
+        rest = Rest(2, plan.rows_from(position))
+    assert position == Position(3, 0)
+    assert sorted(rows) == list(range(len(lengths)))
+    assert sorted(plan.step(Position(3, 0)).rows) == sorted(_plan(lengths, **changes).step(Position(3, 0)).rows)
+
+
+@pytest.mark.parametrize("unit", ["sequences", "target_tokens"])
+@pytest.mark.parametrize("start", [Position(0, 0), Position(0, 3), Position(1, 0), Position(1, 2), Position(1, 6)])
+@pytest.mark.parametrize("epochs", [2.0, 2.3, 4.75])
+def test_the_steps_left_are_those_of_the_whole_training_less_those_before(
+    unit: str, start: Position, epochs: float
+) -> None:
+    plan = _plan(batch_unit=unit, window_rows=30)
+    before = sum(plan.num_steps(epoch) for epoch in range(start.epoch)) + start.step
+    assert plan.total_steps(epochs=epochs, done=before, start=start) == plan.total_steps(epochs=epochs)
+
+
+def test_no_step_is_left_behind_the_end() -> None:
+    plan = _plan()  # seven steps an epoch
+    assert plan.total_steps(epochs=0.5, done=9, start=Position(1, 2)) == 9
+    assert plan.total_steps(epochs=1.2, done=9, start=Position(1, 2)) == 9
+    assert plan.total_steps(max_steps=5, done=9, start=Position(1, 2)) == 5
+
+
+def test_a_part_of_an_epoch_that_was_begun_otherwise_ends_where_its_share_of_rows_is_reached() -> None:
+    rest = Rest(1, _plan().rows_from(Position(1, 2)))  # 32 of 100 rows are trained
+    plan = _plan(batch_size=4, rest=rest)
+    assert plan.total_steps(epochs=1.5, done=9, start=Position(1, 0)) == 9 + 5  # 20 rows, where 18 are wanted
+    assert plan.total_steps(epochs=1.3, done=9, start=Position(1, 0)) == 9
+    assert plan.epoch_at(Position(1, 5)) == pytest.approx(1.52)

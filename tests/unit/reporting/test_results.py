@@ -65,6 +65,18 @@ def test_a_best_evaluation_that_is_also_the_last_says_so() -> None:
     assert "checkpoint, and also the last evaluation. All" in build_card(translation_record())
 
 
+def test_scores_from_before_a_change_are_not_presented_as_the_best() -> None:
+    old = translation_row(50, bleu=9.0, loss=2.0)
+    rows: list[Row] = [EventRow("start", 0), old, EventRow("resume", 50, scores_since=1)]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "the last evaluation; since then the metric, the search or the evaluation rows have changed" in card
+    rows += [replace(translation_row(step, bleu=bleu, loss=2.0), lease=1) for step, bleu in ((60, 2.0), (70, 1.0))]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "These are the scores at step 60" in card
+    assert "the best of 2 evaluations" in card
+    assert "was higher at another step" not in card
+
+
 def test_scores_of_a_part_of_the_evaluation_set_are_marked_as_such() -> None:
     card = build_card(parsing_record(parsing_config(evaluation={"max_rows": 2235})))
     assert "Only the first 2,235 rows of the evaluation set were scored." in card

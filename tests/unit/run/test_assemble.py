@@ -1,6 +1,7 @@
 """What is said and checked before the first step: warnings, where data come from, where training begins, which model."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,10 @@ import numpy as np
 import pytest
 from transformers import T5Config
 
-from dstrain.checkpoint.resume import Change
+from dstrain.checkpoint.changes import SAID, Change, Part, find_parts
+from dstrain.checkpoint.resume import Resume
+from dstrain.checkpoint.state import RunState
+from dstrain.config.schema import RunConfig
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan, Position
 from dstrain.errors import UserError
@@ -23,7 +27,9 @@ from dstrain.run.assemble import (
     _machine_warnings,
     _schedule_warnings,
     check_model,
+    describe_changes,
 )
+from dstrain.run.place import Place
 from dstrain.training.state import Progress
 from tests.unit.reporting.reporting_cases import translation_config
 from tests.unit.run.run_cases import build_config
@@ -110,25 +116,13 @@ def test_steps_are_cut_by_the_machine_section_once_it_is_resolved() -> None:
         _cut(unresolved)
 
 
-def first_progress(resume: Any) -> Progress:
+def test_a_run_begins_at_its_place_after_the_steps_that_it_has_done() -> None:
     unused: Any = None
-    assembly = Assembly(unused, unused, unused, unused, resume, build_plan(), 12, unused, [])
-    return assembly.first_progress
-
-
-@pytest.mark.parametrize(
-    ("epoch", "step_in_epoch", "expected"),
-    [(0, 2, Position(0, 2)), (1, 0, Position(1, 0)), (1, 3, Position(2, 0)), (1, 9, Position(2, 0))],
-)
-def test_a_run_resumes_at_its_position_or_at_the_next_epoch_if_that_one_became_shorter(
-    epoch: int, step_in_epoch: int, expected: Position
-) -> None:
-    state = SimpleNamespace(step=7, epoch=epoch, step_in_epoch=step_in_epoch)
-    assert first_progress(SimpleNamespace(state=state)) == Progress(7, expected)
-
-
-def test_a_new_run_begins_at_the_first_step() -> None:
-    assert first_progress(None) == Progress(0, Position(0, 0))
+    place = Place(build_plan(), Position(1, 2))
+    new = Assembly(unused, unused, unused, unused, None, Place(build_plan()), 12, unused, [], [])
+    assert (new.first_progress, new.plan) == (Progress(0, Position(0, 0)), new.place.plan)
+    resume: Any = SimpleNamespace(state=SimpleNamespace(step=7))
+    assert replace(new, resume=resume, place=place).first_progress == Progress(7, Position(1, 2))
 
 
 def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one() -> None:
@@ -178,14 +172,19 @@ def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_befo
         check_model(build_config(**changes), ranks=alone())
 
 
-def build_resume(*changes: Change) -> Any:
-    return SimpleNamespace(state=SimpleNamespace(step=20), allowed=changes)
+def build_resume(*changes: Change) -> Resume:
+    state = RunState(step=20, epoch=6, step_in_epoch=2, cut={}, data={})
+    return Resume(Path(), state, 1, changes, find_parts(changes, old={}, new={}))
+
+
+def schedule_warnings(config: RunConfig, *changes: Change) -> list[str]:
+    place = Place(build_plan(), Position(6, 2))
+    return _changed_schedule_warnings(config, resume=build_resume(*changes), place=place, total_steps=100)
 
 
 def test_a_schedule_that_has_changed_is_said_with_the_rate_before_and_after() -> None:
     config = build_config(training__epochs=None, training__max_steps=100, training__learning_rate=1e-3)
-    resume = build_resume(Change("training.max_steps", 40, 100))
-    (warning,) = _changed_schedule_warnings(config, resume=resume, plan=build_plan(), total_steps=100)
+    (warning,) = schedule_warnings(config, Change("training.max_steps", 40, 100))
     assert warning == (
         "the learning rate follows the changed schedule from step 21 on, which begins at 0.0008; by the schedule so far it "
         "would be 0.0005"
@@ -195,12 +194,28 @@ def test_a_schedule_that_has_changed_is_said_with_the_rate_before_and_after() ->
 def test_a_schedule_whose_steps_are_not_known_any_more_is_said_with_the_new_rate() -> None:
     config = build_config(training__epochs=None, training__max_steps=100, training__learning_rate=1e-3)
     changes = (Change("training.epochs", 3.0, None), Change("training.max_steps", None, 100))
-    resume = build_resume(*changes, Change("training.batch_size", 8, 16))
-    (warning,) = _changed_schedule_warnings(config, resume=resume, plan=build_plan(), total_steps=100)
+    (warning,) = schedule_warnings(config, *changes, Change("training.batch_size", 8, 16))
     assert warning.endswith("from step 21 on, which begins at 0.0008")
 
 
-@pytest.mark.parametrize("change", [Change("training.weight_decay", 0.0, 0.1), Change("tokenizer", "a", "b")])
+def test_another_size_of_a_step_changes_the_schedule_of_a_run_that_is_counted_in_epochs() -> None:
+    config = build_config(training__epochs=30.0, training__max_steps=None, training__learning_rate=1e-3)
+    (warning,) = schedule_warnings(config, Change("training.batch_size", 8, 16))
+    assert warning.endswith("from step 21 on, which begins at 0.0008")
+    config = build_config(training__epochs=None, training__max_steps=100)
+    assert schedule_warnings(config, Change("training.batch_size", 8, 16)) == []
+
+
+@pytest.mark.parametrize("change", [Change("training.weight_decay", 0.0, 0.1), Change("seed", 1, 2)])
 def test_other_changes_leave_the_schedule(change: Change) -> None:
-    config = build_config()
-    assert _changed_schedule_warnings(config, resume=build_resume(change), plan=build_plan(), total_steps=100) == []
+    assert schedule_warnings(build_config(training__epochs=None, training__max_steps=100), change) == []
+
+
+def test_what_the_user_allowed_is_said_with_how_the_run_goes_on() -> None:
+    resume = build_resume(Change("training.optimizer", "adamw", "sgd"))
+    place = Place(build_plan(), Position(6, 2), said=("the place is kept",))
+    assert describe_changes(resume, place=place) == [
+        "allowed change: training.optimizer: 'adamw' in the checkpoint, 'sgd' now",
+        "the place is kept",
+        SAID[Part.OPTIMIZER],
+    ]

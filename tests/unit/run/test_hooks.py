@@ -1,13 +1,16 @@
 """The order of the hooks, and their state on its way into a checkpoint and back."""
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from dstrain.checkpoint.changes import Part
 from dstrain.checkpoint.manifest import CheckpointError
+from dstrain.checkpoint.state import EpochPart
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Position
 from dstrain.run.hooks import Hooks, _build_run_state, _find_scored, _restore_hooks
@@ -30,6 +33,9 @@ class Counter(Hook):
     def load_state(self, state: dict[str, Any]) -> None:
         self.number = state["number"]
 
+    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+        return [f"{self.name} forgets {part} in attempt {attempt}" for part in parts]
+
 
 def test_hooks_are_called_in_their_literal_order_and_the_checkpoint_after_the_log() -> None:
     names = ("preempt", "quarantine", "evaluation", "log", "checkpoint", "progress")
@@ -40,9 +46,7 @@ def test_hooks_are_called_in_their_literal_order_and_the_checkpoint_after_the_lo
 
 
 def test_the_state_of_a_run_holds_its_position_its_cut_its_data_and_every_hook() -> None:
-    assembly: Any = SimpleNamespace(
-        plan=SimpleNamespace(cut=Cut(1000, min_micro_batches=2)), prepared=SimpleNamespace(fingerprints={"train": "f"})
-    )
+    assembly = build_assembly()
     hooks = [Counter("log", number=3), Counter("evaluate", number=4)]
     state = _build_run_state(assembly, progress=Progress(7, Position(1, 2)), hooks=hooks)
     assert (state.step, state.epoch, state.step_in_epoch) == (7, 1, 2)
@@ -50,15 +54,38 @@ def test_the_state_of_a_run_holds_its_position_its_cut_its_data_and_every_hook()
     assert state.hooks == {"log": {"number": 3}, "evaluate": {"number": 4}}
 
 
-def resume_from(hooks: dict[str, Any]) -> Any:
-    return SimpleNamespace(directory=Path("checkpoints/step-00000007.lease-1"), state=SimpleNamespace(hooks=hooks))
+def test_how_an_epoch_was_begun_is_part_of_the_state_until_it_ends() -> None:
+    parts = (EpochPart(seed=1, batch_size=16, batch_unit="sequences", num_steps=2),)
+    assembly = build_assembly(position=Position(1, 0), epoch_parts=parts)
+    assert _build_run_state(assembly, progress=Progress(7, Position(1, 9)), hooks=[]).epoch_parts == parts
+    assert _build_run_state(assembly, progress=Progress(8, Position(2, 0)), hooks=[]).epoch_parts == ()
+
+
+def build_assembly(**place: Any) -> Any:
+    return SimpleNamespace(
+        plan=SimpleNamespace(cut=Cut(1000, min_micro_batches=2)),
+        place=SimpleNamespace(**({"position": Position(0, 0), "epoch_parts": ()} | place)),
+        prepared=SimpleNamespace(fingerprints={"train": "f"}),
+    )
+
+
+def resume_from(hooks: dict[str, Any], *, parts: frozenset[Part] = frozenset()) -> Any:
+    directory = Path("checkpoints/step-00000007.lease-1")
+    return SimpleNamespace(directory=directory, state=SimpleNamespace(hooks=hooks), parts=parts)
 
 
 def test_every_hook_gets_its_own_state_back() -> None:
     hooks = [Counter("log"), Counter("evaluate")]
     saved = json.loads(json.dumps({"evaluate": {"number": 4}, "log": {"number": 3}, "older": {}}))
-    _restore_hooks(hooks, resume=resume_from(saved))
+    assert _restore_hooks(hooks, resume=resume_from(saved), attempt=2) == []
     assert [hook.number for hook in hooks] == [3, 4]
+
+
+def test_a_hook_forgets_what_depends_on_a_change_and_says_so() -> None:
+    saved = {"log": {"number": 3}, "evaluate": {"number": 4}}
+    hooks = [Counter("log"), Counter("evaluate")]
+    said = _restore_hooks(hooks, resume=resume_from(saved, parts=frozenset({Part.SCORES})), attempt=2)
+    assert said == ["log forgets scores in attempt 2", "evaluate forgets scores in attempt 2"]
 
 
 @pytest.mark.parametrize("saved", [{}, {"log": {}}, {"log": None}])
@@ -66,7 +93,7 @@ def test_a_state_that_this_version_cannot_read_is_refused_with_its_hook_and_a_wa
     with pytest.raises(
         CheckpointError, match=r"step-00000007\.lease-1: .*`log`.*resume with the version that saved it"
     ):
-        _restore_hooks([Counter("log")], resume=resume_from(saved))
+        _restore_hooks([Counter("log")], resume=resume_from(saved), attempt=2)
 
 
 def test_scores_of_other_jobs_decide_the_best_and_what_is_still_pending(tmp_path: Path) -> None:

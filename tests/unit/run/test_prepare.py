@@ -18,8 +18,9 @@ from dstrain.run_folder.sealed import sealed_folder
 from tests.system.runs import build_run
 
 
-def prepare_alone(config: RunConfig) -> Prepared:
-    return prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
+def prepare_alone(config: RunConfig, **options: Any) -> Prepared:
+    ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
+    return prepare(config, ranks=ranks, **options)
 
 
 def test_two_first_runs_at_once_make_the_same_tokenizer_and_the_slower_takes_the_others(
@@ -81,3 +82,28 @@ def test_a_tokenizer_for_bleu_that_is_not_installed_is_refused_before_training(
     monkeypatch.setattr("dstrain.evaluation.bleu_tokenizer.find_spec", lambda module: None)
     with pytest.raises(UserError, match=r"evaluation\.bleu_tokenizer `ko-mecab` is not installed"):
         prepare_alone(build_run(tmp_path, evaluation__bleu_tokenizer="ko-mecab"))
+
+
+def with_fewer_rows(folder: Path) -> RunConfig:
+    (source,) = build_run(folder).data.train
+    return build_run(folder, data__train=[{"path": source.path, "max_rows": 60}])
+
+
+def test_a_run_that_goes_on_with_other_rows_keeps_its_tokenizer(tmp_path: Path) -> None:
+    first = prepare_alone(build_run(tmp_path)).tokenizer.fingerprint
+    again = prepare_alone(with_fewer_rows(tmp_path), kept_tokenizer=first)
+    assert (again.tokenizer.fingerprint, again.train.num_rows) == (first, 60)
+    assert prepare_alone(with_fewer_rows(tmp_path)).tokenizer.fingerprint != first, "a new run makes its own"
+
+
+def test_a_tokenizer_that_is_lost_is_made_again_only_as_it_was(tmp_path: Path) -> None:
+    config, folder = build_run(tmp_path), tmp_path / "run" / "tokenizer"
+    fingerprint = prepare_alone(config).tokenizer.fingerprint
+    for file in folder.iterdir():
+        file.write_bytes(b"damaged")
+    assert prepare_alone(config, kept_tokenizer=fingerprint).tokenizer.fingerprint == fingerprint
+    shutil.rmtree(folder)
+    with pytest.raises(UserError, match="the tokenizer that the weights of this run belong to is lost"):
+        prepare_alone(with_fewer_rows(tmp_path), kept_tokenizer=fingerprint)
+    assert not folder.exists()
+    assert prepare_alone(config, kept_tokenizer=fingerprint).tokenizer.fingerprint == fingerprint

@@ -1,6 +1,7 @@
 """The rows of metrics.jsonl: torn by kills, superseded by later attempts, the best among them."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,27 @@ def test_the_later_of_two_evaluations_at_one_step_is_kept() -> None:
     ]
     record = build_record(translation_config(), info=run_info(), rows=rows)
     assert [row.scores["bleu"] for row in record.eval_rows] == [2.0]
+
+
+def test_evaluations_from_before_a_change_of_what_scores_mean_do_not_compete() -> None:
+    def evaluation(step: int, bleu: float, *, lease: int) -> EvalRow:
+        return replace(translation_row(step, bleu=bleu, loss=1.0), lease=lease)
+
+    rows: list[Row] = [
+        EventRow("start", 0, lease=1),
+        evaluation(100, 9.0, lease=1),
+        EventRow("resume", 100, lease=2, changes=("num_beams",), scores_since=2),
+        evaluation(150, 1.0, lease=2),
+        EventRow("resume", 150, lease=3, scores_since=2),
+        evaluation(200, 2.0, lease=3),
+    ]
+    record = build_record(translation_config(), info=run_info(), rows=rows)
+    assert [row.step for row in record.eval_rows] == [100, 150, 200]
+    assert [row.step for row in record.competing] == [150, 200]
+    assert record.best is not None
+    assert record.best.step == 200
+    undone = build_record(translation_config(), info=run_info(), rows=[*rows, EventRow("resume", 100, lease=4)])
+    assert [row.step for row in undone.competing] == [100]
 
 
 def test_the_best_evaluation_has_the_highest_score_and_is_the_older_of_equal_ones() -> None:

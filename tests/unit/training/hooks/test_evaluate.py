@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from dstrain.checkpoint.changes import Part
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.evaluation.evaluate import EvaluationResult
@@ -277,6 +278,47 @@ def test_a_run_that_stopped_early_does_not_continue_when_it_is_started_again(tmp
     second.start(2)
     assert second.recorder.control.stop_reason == first.recorder.control.stop_reason
     assert second.score.asked == []
+
+
+def test_scores_of_another_metric_do_not_compete_with_the_new_ones(tmp_path: Path) -> None:
+    first = Case(tmp_path, values=[0.9, 0.8, 0.7], **STOPPING).start().run(1, 3)
+    changes = STOPPING | {"training__early_stopping": {"patience": 2}}
+    second = Case(tmp_path, metric="loss", values=[6.0, 5.0, 4.0], losses=[0.0] * 3, **changes)
+    second.hook.load_state(first.saved())
+    said = second.hook.start_anew({Part.SCORES}, attempt=2)
+    assert [sentence.split(";")[0].split(":")[0] for sentence in said] == [
+        "the best score starts anew", "early stopping starts anew",
+    ]  # fmt: skip
+    assert "at step 1," in said[0]
+    assert said[1].endswith("so far: 2")
+    second.start(3).run(4, 6)
+    assert second.exported == [4, 5, 6]
+    assert second.recorder.control.stop_reason is None
+    third = Case(tmp_path, metric="loss", **changes)
+    third.hook.load_state(second.saved())
+    assert (third.hook.best, third.hook.scores_since) == (second.hook.best, 2)
+
+
+def test_patience_starts_anew_alone_where_only_early_stopping_has_changed(tmp_path: Path) -> None:
+    first = Case(tmp_path, values=[0.9, 0.8, 0.7], **STOPPING).start().run(1, 3)
+    second = Case(tmp_path, values=[0.6, 0.5], **STOPPING | {"training__early_stopping": {"patience": 2}})
+    second.hook.load_state(first.saved())
+    assert second.hook.start_anew({Part.PATIENCE}, attempt=2) == [
+        "early stopping starts anew; evaluations without improvement so far: 2"
+    ]
+    assert second.hook.best == first.hook.best
+    assert second.start(3).recorder.control.stop_reason is None
+    assert second.run(4, 9).step == 5
+    assert second.hook.scores_since == 0
+
+
+def test_a_training_loss_of_another_scale_does_not_enter_the_mean(tmp_path: Path) -> None:
+    first = Case(tmp_path, evaluation__every_steps=4).start().run(1, 2)
+    second = Case(tmp_path, evaluation__every_steps=4)
+    second.hook.load_state(first.saved())
+    assert second.hook.start_anew({Part.LOSS}, attempt=2) == []
+    (row,) = second.start(2).run(3, 4).recorder.rows
+    assert row["train_loss"] == pytest.approx((3 + 4) / 20)
 
 
 def test_an_evaluation_interrupted_by_a_signal_runs_first_after_the_restart(tmp_path: Path) -> None:

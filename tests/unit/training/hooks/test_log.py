@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from dstrain.checkpoint.changes import Part
 from dstrain.data.plan import Position
 from dstrain.engine.engine import StepResult
 from dstrain.training.hooks.log import LogHook
@@ -68,6 +69,15 @@ def test_a_row_has_the_values_of_its_last_step_as_json() -> None:
     assert (row["loss_scale"], row["skipped_steps"], row["loss"]) == (128.0, 2, 0.5)
     assert row["peak_memory_mb"] > 1.0
     json.dumps(row)
+
+
+def test_a_loss_of_another_scale_does_not_enter_the_mean() -> None:
+    first, second = build_hook()[0], build_hook()[0]
+    run(first, [1])
+    second.load_state(json.loads(json.dumps(first.state())))
+    assert second.start_anew({Part.LOSS}, attempt=2) == []
+    (row,) = run(second, [2, 3], start=1)
+    assert row["loss"] == pytest.approx((4 + 9) / 20)
 
 
 @pytest.mark.parametrize("stopped_at", range(1, TOTAL_STEPS))
