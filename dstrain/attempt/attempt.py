@@ -1,21 +1,25 @@
 """One start of a run, an attempt: takes the lease and starts the watchdog; records the outcome at its end."""
 
 import os
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
+from dstrain.attempt.ends import keep_last_end
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
-from dstrain.attempt.rank_records import Drill, Phases, ranks_dir
+from dstrain.attempt.rank_records import Drill, Phases, ranks_dir, read_rank_records
 from dstrain.attempt.watchdog import REPORT_SECONDS, Renewal, Watchdog, end_process, run_within, start_watchdog
 from dstrain.cluster.environment import ProcessInfo, read_start
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
+from dstrain.cluster.signals import catch_saving_signals
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import is_stop_requested, request_stop
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_end, write_outcome
 
 RENEWALS = 4
 """Renewals of the lease within the time after which it is stale, so that one or two may fail."""
@@ -67,6 +71,25 @@ class Attempt:
         if self.ranks.rank == 0:
             write_outcome(self.run_dir, outcome)
 
+    def catch_signals(self) -> None:
+        """Until training begins there is nothing to save: end this rank at once on a signal, and keep the reason."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED
+            message = f"received {signal.Signals(number).name} before training began"
+
+            def report() -> None:
+                write_bad_end(self.run_dir, RunOutcome("preempted", code, message, attempt=self.number))
+                self.phases.end(message)
+
+            run_within(
+                REPORT_SECONDS, report
+            )  # in a thread: the code that the signal has interrupted may hold its locks
+            os._exit(code)
+
+        catch_saving_signals(end)
+        signal.signal(signal.SIGINT, end)
+
     def close(self, reason: str) -> None:
         """Stop the watchdog and release the lease."""
         self.watchdog.stop()
@@ -89,6 +112,8 @@ def start_attempt(
         UserError: another attempt is writing to the folder, or it is not writable.
     """
     job, restart = read_start(environment)
+    # before the lease: after it the ranks of this attempt replace these records
+    records = read_rank_records(ranks_dir(run_dir)) if ranks.rank == 0 else []
     lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=number, drill=drill)
 
@@ -97,6 +122,7 @@ def start_attempt(
 
     renewal = None
     if lease is not None:
+        keep_last_end(run_dir, before=number, records=records)
         renewal = Renewal(
             lease.renew,
             every_seconds=machine.lease_seconds / RENEWALS,
@@ -155,8 +181,11 @@ def take_lease(
 def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases) -> None:
     def report() -> None:
         phases.end(message)
-        if code == EXIT_PREEMPTED:  # an attempt that lost its lease leaves the folder to the new writer
-            write_bad_end(run_dir, RunOutcome("lost", code, message, attempt=attempt))
+        outcome = RunOutcome("lost", code, message, attempt=attempt)
+        if code == EXIT_PREEMPTED:
+            write_bad_end(run_dir, outcome)
+        else:  # an attempt that lost its lease leaves the folder to the new writer
+            write_end(run_dir, outcome)
 
     run_within(REPORT_SECONDS, report)  # with a deadline: the file system may be what hangs
     end_process(code, message)

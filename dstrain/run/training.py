@@ -61,6 +61,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
         save_clock = SaveClock(config.checkpoint.every_minutes)
         preempt = PreemptHook(ranks=ranks, walltime=walltime, save_clock=save_clock)
         attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
+        attempt.catch_signals()
     with named_device_errors(lambda: attempt.phases.has_trained):
         try:
             if launch.whole is not None:
