@@ -51,7 +51,7 @@ def test_a_run_resumes_in_the_middle_of_an_epoch_at_its_end_and_just_after_it(
 
 
 NUM_KILLS = 12
-SOAKED = {"training__max_steps": 120, "evaluation__every_steps": 20}
+SOAKED = {"training__max_steps": 80, "evaluation__every_steps": 20}
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def soaked(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> tuple[RunCo
     )
     assert torture.launch(straight) == [0, 0], torture.printed(straight)
     moments = [
-        Moment(source.randint(1, 6), source.uniform(0.0, 0.02), source.choice([None, 0, 1])) for _ in range(NUM_KILLS)
+        Moment(source.randint(1, 4), source.uniform(0.0, 0.01), source.choice([None, 0, 1])) for _ in range(NUM_KILLS)
     ]
     costs = soak(killed, moments)
     assert torture.launch(killed) == [0, 0], torture.printed(killed)
