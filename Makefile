@@ -14,7 +14,7 @@ RESULTS := tests/benchmarks/results
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture check check-gpu bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -48,6 +48,10 @@ test-slurm-all: test-environment
 # a two-rank run killed over and over; minutes
 torture: test-environment
 	$(BIN)/python -m tests.system.torture $(ARGS)
+
+# a recipe killed at random moments for half an hour: what a kill costs; ARGS='--minutes 5' for less
+soak: test-environment
+	$(BIN)/python -m tests.system.soak $(ARGS)
 
 check: test-environment
 	$(BIN)/ruff check .

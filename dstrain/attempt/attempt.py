@@ -1,24 +1,28 @@
 """One start of a run, an attempt: takes the lease and starts the watchdog; records the outcome at its end."""
 
 import os
+import signal
 import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
+from dstrain.attempt.ends import keep_last_end
 from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
-from dstrain.attempt.rank_records import Drill, Phases, ranks_dir
+from dstrain.attempt.rank_records import Drill, Phases, ranks_dir, read_rank_records
 from dstrain.attempt.watchdog import REPORT_SECONDS, Renewal, Watchdog, end_process, run_within, start_watchdog
 from dstrain.cluster.environment import ProcessInfo, read_start
-from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
+from dstrain.cluster.signals import catch_saving_signals
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import claim_numbers, is_stop_requested, load_claim, request_stop
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_end, write_outcome
 
 SHARED_SECONDS, SHARED_POLL_SECONDS = 60.0, 0.5
 """How long a rank waits to see what rank 0 has written, and how often it looks: a file system may be slow to show it."""
@@ -72,6 +76,25 @@ class Attempt:
         if self.ranks.rank == 0:
             write_outcome(self.run_dir, outcome)
 
+    def catch_signals(self) -> None:
+        """Until training begins there is nothing to save: end this rank at once on a signal, and keep the reason."""
+
+        def end(number: int, frame: FrameType | None) -> None:
+            code = EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED
+            message = f"received {signal.Signals(number).name} before training began"
+
+            def report() -> None:
+                write_bad_end(self.run_dir, RunOutcome("preempted", code, message, attempt=self.number))
+                self.phases.end(message)
+
+            run_within(
+                REPORT_SECONDS, report
+            )  # in a thread: the code that the signal has interrupted may hold its locks
+            os._exit(code)
+
+        catch_saving_signals(end)
+        signal.signal(signal.SIGINT, end)
+
     def close(self, reason: str) -> None:
         """Stop the watchdog and release the lease."""
         self.watchdog.stop()
@@ -94,6 +117,8 @@ def start_attempt(
         UserError: another attempt is writing to the folder, or it is not writable.
     """
     job, restart = read_start(environment)
+    # before the lease: after it the ranks of this attempt replace these records
+    records = read_rank_records(ranks_dir(run_dir)) if ranks.rank == 0 else []
     lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=number, drill=drill)
 
@@ -102,6 +127,7 @@ def start_attempt(
 
     renewal = None
     if lease is not None:
+        keep_last_end(run_dir, before=number, records=records)
         renewal = Renewal(
             lease.renew,
             every_seconds=machine.lease_seconds / RENEWALS,
@@ -186,8 +212,11 @@ def _unshared(folder: Path, *, number: int, ranks: Ranks) -> str | None:
 def _end(run_dir: Path, *, code: int, message: str, attempt: int, phases: Phases) -> None:
     def report() -> None:
         phases.end(message)
-        if code == EXIT_PREEMPTED:  # an attempt that lost its lease leaves the folder to the new writer
-            write_bad_end(run_dir, RunOutcome("lost", code, message, attempt=attempt))
+        outcome = RunOutcome("lost", code, message, attempt=attempt)
+        if code == EXIT_PREEMPTED:
+            write_bad_end(run_dir, outcome)
+        else:  # an attempt that lost its lease leaves the folder to the new writer
+            write_end(run_dir, outcome)
 
     run_within(REPORT_SECONDS, report)  # with a deadline: the file system may be what hangs
     end_process(code, message)

@@ -109,9 +109,14 @@ class Saver:
         self._in_flight = future
         return before
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether a save is in flight that has not ended; ranks may differ."""
+        return self._in_flight is not None and not self._in_flight.done()
+
     def poll(self) -> list[SaveOutcome]:
         """The outcome of the save in flight if it has ended, else an empty list; not collective, ranks may differ."""
-        return self.finish() if self._in_flight is not None and self._in_flight.done() else []
+        return [] if self.is_writing else self.finish()
 
     def finish(self) -> list[SaveOutcome]:
         """Wait for the save in flight, if there is one, and return its outcome.

@@ -79,6 +79,10 @@ class WallTime:
         """Whether an evaluation can end in time. The first one always starts, since its duration is unknown."""
         return "evaluation" not in self._expected or self._fits("evaluation", "step")
 
+    def fits_save(self) -> bool:
+        """Whether a save that begins now ends before the last one must begin."""
+        return self._fits("step", "save")
+
     def must_save(self) -> bool:
         """Whether only a save still fits."""
         return not self._fits()
@@ -86,7 +90,11 @@ class WallTime:
     def _fits(self, *kinds: str) -> bool:
         if self._end is None:
             return True
-        # before the first save the reserve is the estimate; a save in flight must end before the next one begins
-        save = self._expected.get("save", self._reserve) * (1 if self._save_began is None else 2)
-        needed = sum(self._expected.get(kind, 0.0) for kind in kinds) + save + self._reserve
+        # a save in flight must end before the next one begins
+        save = self._expect("save") * (1 if self._save_began is None else 2)
+        needed = sum(map(self._expect, kinds)) + save + self._reserve
         return self._end - self._now() >= needed
+
+    def _expect(self, kind: str) -> float:
+        # before the first save the reserve is the estimate
+        return self._expected.get(kind, self._reserve if kind == "save" else 0.0)

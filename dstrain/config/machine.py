@@ -119,6 +119,10 @@ class Checkpoint(Section):
 
     every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints. Null saves after every evaluation. The end is always saved."""
+    every_minutes: Annotated[float, Field(ge=0.0)] = 10.0
+    """Minutes of training after which the run is saved if nothing else has saved it: a kill costs no more, apart from an
+    evaluation that it interrupts. The first save of every start comes within a minute, and ends the run if it fails. Where
+    saves hold training up for more than 1 % of this time, they become rarer. 0 switches saves by time off."""
     keep_last: Annotated[int, Field(ge=2)] = 2
     """Newest checkpoints that are kept with their full state. At least two, because the newest may prove unreadable.
     The best checkpoint by the recipe's metric is kept too, at least its weights."""

@@ -70,7 +70,7 @@ def shorten(config: RunConfig, *, steps: int, folder: Path) -> RunConfig:
         "every_epochs": None,
         "max_rows": min(evaluation["max_rows"] or MAX_EVAL_ROWS, MAX_EVAL_ROWS),
     }
-    values["checkpoint"] |= {"every_steps": SAVE_EVERY, "keep_last": KEEP_LAST}
+    values["checkpoint"] |= {"every_steps": SAVE_EVERY, "every_minutes": 0, "keep_last": KEEP_LAST}
     values["logging"] |= {"every_steps": 1}
     return RunConfig.model_validate(values)
 

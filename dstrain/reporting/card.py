@@ -46,6 +46,8 @@ from dstrain.run_folder.ownership import refuse_linked_folders
 from dstrain.run_folder.record import RunRecord, load_record
 
 TEMPLATE = "card.md.j2"
+BAD_ENDS = {"lost": "was lost", "failed": "failed", "killed": "was killed"}
+"""Ends of an attempt to what it did, in the notice of an unfinished run."""
 
 
 def write_card(run_dir: Path) -> Path:
@@ -121,6 +123,11 @@ def build_notice(record: RunRecord) -> Markdown | None:
         return phrase(
             "This run is not finished: it was stopped at {}{}", done, phrase(": {}", message) if message else "."
         )
+    end = record.ends.get(max([*record.ends, *(event.lease for event in record.events)], default=0))
+    if end is not None and end.outcome in BAD_ENDS:
+        why = end.message.partition("\n")[0]
+        reason = phrase(": {}", why) if why else "."
+        return phrase("This run is not finished: its last attempt {} at {}{}", BAD_ENDS[end.outcome], done, reason)
     return phrase("This run is not finished: it is still running or was killed. Last recorded: {}.", done)
 
 

@@ -12,7 +12,9 @@ from statistics import median
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
 from dstrain.run_folder.layout import NAMES
+from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.rows import EventRow
 
 Line = tuple[str, object]
 
@@ -241,22 +243,34 @@ def _describe_use(record: RunRecord) -> list[Line]:
 
 
 def describe_attempts(record: RunRecord) -> list[Markdown]:
-    """How often the run resumed, then every start, resume, stop and finish in order, each with time and message."""
+    """How often the run resumed, then every start, resume, stop and finish in order, each with time and message.
+
+    An attempt that neither stopped nor finished in order has a line about how it ended instead.
+    """
     resumes = sum(event.event == "resume" for event in record.events)
     lines = [phrase("Resumed: {}", "once" if resumes == 1 else f"{resumes} times" if resumes else "never")]
-    for event in (event for event in record.events if event.event != "unsaved"):
-        detail = join([part for part in (event.time, event.message) if part], separator=": ")
-        changes = join(event.changes, separator="; ")
-        lines.append(
-            phrase(
-                "{} at step {}{}{}",
-                event.event,
-                count(event.step),
-                Markdown(f" ({detail})" if detail else ""),
-                Markdown(f": {changes}" if changes else ""),
-            )
-        )
-    return lines
+    events = [(event.lease, _describe_event(event)) for event in record.events if event.event != "unsaved"]
+    in_order = {event.lease for event in record.events if event.event in ("stop", "finish")}
+    ends = [(number, _describe_end(end)) for number, end in record.ends.items() if number not in in_order]
+    return [*lines, *(line for _, line in sorted([*events, *ends], key=lambda numbered: numbered[0]))]
+
+
+def _describe_event(event: EventRow) -> Markdown:
+    detail = join([part for part in (event.time, event.message) if part], separator=": ")
+    changes = join(event.changes, separator="; ")
+    return phrase(
+        "{} at step {}{}{}",
+        event.event,
+        count(event.step),
+        Markdown(f" ({detail})" if detail else ""),
+        Markdown(f": {changes}" if changes else ""),
+    )
+
+
+def _describe_end(end: RunOutcome) -> Markdown:
+    detail = join([part for part in (end.time, end.message.partition("\n")[0]) if part], separator=": ")
+    what = end.outcome if end.step is None else f"{end.outcome} at step {count(end.step)}"
+    return phrase("{}{}", what, Markdown(f" ({detail})" if detail else ""))
 
 
 def describe_reproduction(record: RunRecord) -> Markdown:

@@ -78,7 +78,14 @@ def build_hooks(
         )
         return before
 
-    checkpoint = CheckpointHook(settings=config.checkpoint, walltime=walltime, save=save, saves=saver)
+    checkpoint = CheckpointHook(
+        settings=config.checkpoint,
+        ranks=ranks,
+        walltime=walltime,
+        save_clock=preempt.save_clock,
+        save=save,
+        saves=saver,
+    )
     progress = ProgressHook(enter=assembly.attempt.phases.enter)
     return Hooks(preempt, quarantine, evaluation, logging_hook, checkpoint, progress)
 
@@ -130,6 +137,7 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
         config=config,
         ranks=ranks,
         walltime=walltime,
+        save_clock=preempt.save_clock,
         evaluate=score,
         export_best=lambda step: _export_best(assembly, step=step),
         agree_on_stop=preempt.agree,

@@ -34,6 +34,7 @@ from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import Row, append_row, as_json
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.loop import train
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, new_event
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,11 @@ def run(config: RunConfig, *, launch: Launch) -> int:
             rendezvous=launch.rendezvous,
             device=machine.device,
         )
-        preempt = PreemptHook(ranks=ranks, walltime=walltime)
+        save_clock = SaveClock(config.checkpoint.every_minutes)
+        preempt = PreemptHook(ranks=ranks, walltime=walltime, save_clock=save_clock)
         check_same_start(config, options=launch.options, ranks=ranks)
         attempt = start_attempt(folder.path, ranks=ranks, machine=machine, drill=launch.drill)
+        attempt.catch_signals()
     with named_device_errors(lambda: attempt.phases.has_trained):
         try:
             if launch.whole is not None:

@@ -131,6 +131,14 @@ class RunFolder:
         """One file per attempt: who may write the folder."""
         return self.path / "lease"
 
+    def end(self, attempt: int) -> Path:
+        """How an attempt ended."""
+        return self.claims / f"{attempt:08d}.end"
+
+    def ends(self) -> list[Path]:
+        """Those that exist, by attempt."""
+        return sorted(self.claims.glob("*.end"))
+
     @property
     def rank_records(self) -> Path:
         """One file per rank of the newest attempt: what it is doing."""

@@ -1,4 +1,6 @@
-"""How the newest attempt of a run ended, in outcome.json: torchrun hides exit codes, so the file says the same. No torch.
+"""How the newest attempt of a run ended, in outcome.json, and how every attempt ended, in `lease/`. No torch.
+
+torchrun hides exit codes, so outcome.json says the same.
 
     python -m dstrain.run_folder.outcome --code 1 --since 1780000000 -- --config …
 
@@ -28,9 +30,10 @@ from dstrain.run_folder.reading import read_bytes
 
 @dataclass(frozen=True, slots=True)
 class RunOutcome:
-    """The outcome of the newest attempt. `running` without a living process means that it was killed: start it again."""
+    """The outcome of an attempt. `running` without a living process means that it was killed: start it again."""
 
-    outcome: Literal["running", "finished", "preempted", "lost", "failed"]
+    outcome: Literal["running", "finished", "preempted", "lost", "failed", "killed"]
+    """`killed` is never in outcome.json: the next attempt finds it out."""
     exit_code: int | None
     """0 finished, 85 start me again (preempted: saved; lost: a rank hung or died), anything else failed."""
     message: str = ""
@@ -42,37 +45,76 @@ class RunOutcome:
 
 
 _OUTCOME = TypeAdapter(RunOutcome)
+MORE_TELLING = ("killed", "lost", "failed", "preempted", "finished")
+"""Of what several ranks say about the end of an attempt the last in this order is kept, and of equal words the first."""
 
 
 def write_outcome(run_dir: Path, outcome: RunOutcome) -> None:
     """Replace the outcome of a run; on a full disk the older one stays. A folder that was removed is not made again."""
     if not run_dir.is_dir():
         return
-    values = asdict(outcome) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    _write(RunFolder(run_dir).outcome, outcome)
+    write_end(run_dir, outcome)
+
+
+def write_end(run_dir: Path, outcome: RunOutcome) -> None:
+    """Keep how an attempt ended, unless it runs, has no number, or more is known already."""
+    if outcome.outcome == "running" or not outcome.attempt or not run_dir.is_dir():
+        return
+    path = RunFolder(run_dir).end(outcome.attempt)
+    before = _read_end(path)
+    if before is None or MORE_TELLING.index(before.outcome) < MORE_TELLING.index(outcome.outcome):
+        _write(path, outcome)
+
+
+def read_ends(run_dir: Path) -> dict[int, RunOutcome]:
+    """How attempts ended, by their number; damaged files are left out."""
+    ends = [end for path in RunFolder(run_dir).ends() if (end := _read_end(path))]
+    return {end.attempt: end for end in ends}
+
+
+def _read_end(path: Path) -> RunOutcome | None:
+    end = _read(path)
+    return end if end is not None and end.outcome != "running" else None
+
+
+def _write(path: Path, outcome: RunOutcome) -> None:
+    values = asdict(outcome) | {"time": outcome.time or datetime.now(UTC).isoformat(timespec="seconds")}
     with suppress(OSError):
-        write_file(RunFolder(run_dir).outcome, json.dumps(values, indent=1) + "\n")
+        write_file(path, json.dumps(values, indent=1) + "\n")
 
 
 def write_bad_end(run_dir: Path, outcome: RunOutcome) -> None:
     """Write that a rank failed or lost its peers, unless the file belongs to another attempt.
 
     That is the case if it names a later attempt, if it says `running` and this rank has no number yet (attempt 0), or if the
-    run is finished: an attempt that continues a finished run first sets the outcome to `running`.
+    run is finished: an attempt that continues a finished run first sets the outcome to `running`. A lost peer is not news
+    either where another rank of this attempt has said more.
     """
+    write_end(run_dir, outcome)
     before = read_outcome(run_dir)
     if before is None:
         write_outcome(run_dir, outcome)
     elif before.outcome != "finished":
         if outcome.attempt == 0 and before.outcome != "running":
-            write_outcome(run_dir, replace(outcome, attempt=before.attempt))
-        elif outcome.attempt >= max(before.attempt, 1):
+            # not of that attempt: this start ended before it became one
+            _write(RunFolder(run_dir).outcome, replace(outcome, attempt=before.attempt))
+        elif outcome.attempt >= max(before.attempt, 1) and not _says_more(before, than=outcome):
             write_outcome(run_dir, outcome)
+
+
+def _says_more(before: RunOutcome, *, than: RunOutcome) -> bool:
+    return before.attempt == than.attempt and than.outcome == "lost" and before.outcome in ("lost", "failed")
 
 
 def read_outcome(run_dir: Path) -> RunOutcome | None:
     """How the newest attempt ended; None if there was none or the file is damaged."""
+    return _read(RunFolder(run_dir).outcome)
+
+
+def _read(path: Path) -> RunOutcome | None:
     try:
-        outcome: RunOutcome = _OUTCOME.validate_json(read_bytes(RunFolder(run_dir).outcome))
+        outcome: RunOutcome = _OUTCOME.validate_json(read_bytes(path))
     except (OSError, ValidationError):
         return None
     return outcome

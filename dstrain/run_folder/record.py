@@ -16,6 +16,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
+from dstrain.run_folder.outcome import RunOutcome, read_ends
 from dstrain.run_folder.reading import (
     RunFolderError,
     check_folder,
@@ -134,6 +135,8 @@ class RunRecord:
     """Evaluations left to other jobs that have no scores yet."""
     test_sets: Mapping[str, tuple[ScoreFile, ...]] = field(default_factory=dict)
     """Scores of other test sets by name, in the order of their steps."""
+    ends: Mapping[int, RunOutcome] = field(default_factory=dict)
+    """How attempts ended, by the number of their lease."""
 
     @property
     def best(self) -> EvalRow | None:
@@ -208,6 +211,7 @@ def load_record(run_dir: Path) -> RunRecord:
         quarantine=read_quarantine(run_dir),
         find_scores=lambda row: read_deferred_scores(folder, row=row),
         test_sets=read_test_sets(folder),
+        ends=read_ends(run_dir),
     )
 
 
@@ -262,6 +266,7 @@ def build_record(
     quarantine: Sequence[QuarantinedRow] = (),
     find_scores: Callable[[DeferredRow], ScoreFile | None] = lambda row: None,
     test_sets: Mapping[str, tuple[ScoreFile, ...]] | None = None,
+    ends: Mapping[int, RunOutcome] | None = None,
 ) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
     kept = drop_superseded(rows)
@@ -276,6 +281,7 @@ def build_record(
         quarantine=tuple(quarantine),
         pending_rows=tuple(pending),
         test_sets=test_sets or {},
+        ends=ends or {},
     )
 
 

@@ -23,7 +23,7 @@ from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.outcome import RunOutcome, read_outcome
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome
 from dstrain.run_folder.reading import MAX_ROWS_BYTES, read_bytes, read_lines
 from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
 from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
@@ -59,6 +59,8 @@ class RunFiles:
     outcome: RunOutcome | None
     records: tuple[RankRecord, ...]
     """Of the ranks of the newest attempt."""
+    ends: dict[int, RunOutcome]
+    """How attempts ended, by their number."""
     hangs: dict[int, Hang]
     """By the number of the attempt that hung."""
     job_end: JobEnd | None
@@ -93,6 +95,7 @@ def read_files(run_dir: Path) -> RunFiles:
         renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
         outcome=outcome,
         records=_read_records(run_dir, claims=claims),
+        ends=read_ends(run_dir),
         hangs=_read_hangs(run_dir, claims=claims),
         job_end=_find_job_end(history, claims=claims),
         comes_again=_find_comes_again(history, claims=claims),

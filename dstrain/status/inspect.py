@@ -28,7 +28,7 @@ from dstrain.status.judge import (
     judge,
     main_phase,
 )
-from dstrain.status.pace import Pace, measure_pace, remaining_seconds
+from dstrain.status.pace import Pace, measure_pace, remaining_seconds, spent_seconds
 
 MAX_SLOWEST = 3
 """Slowest ranks that are listed."""
@@ -104,6 +104,15 @@ class CheckpointView:
     num_checkpoints: int
 
 
+@dataclass(frozen=True, slots=True)
+class UnsavedWork:
+    """What a run has done since its newest checkpoint: a kill costs so much, and a resumed run does it again."""
+
+    steps: int
+    seconds: float | None
+    """At the current pace, with evaluations; None if the pace is unknown."""
+
+
 @dataclass(frozen=True)
 class RunStatus:
     """What a run is doing. Times are seconds since 1970."""
@@ -124,6 +133,8 @@ class RunStatus:
     last_scores: EvalRow | None
     best: ScoreAtStep | None
     checkpoint: CheckpointView | None
+    unsaved: UnsavedWork | None
+    """None if the run is finished or has no step yet."""
     cause: str | None
     """What ended its job, and the source of that; None if unknown."""
     comes_again: str | None
@@ -183,6 +194,7 @@ def view_status(
         last_scores=files.eval_rows[-1] if files.eval_rows else None,
         best=_find_best(files),
         checkpoint=_view_checkpoint(files),
+        unsaved=_count_unsaved(files, judgement=judgement, step=step, pace=pace),
         cause=_describe_end(files.job_end) if has_ended else None,
         comes_again=files.comes_again if has_ended else None,
         starts=tuple(_view_attempt(claim, files=files, judgement=judgement) for claim in files.claims),
@@ -295,6 +307,15 @@ def _view_checkpoint(files: RunFiles) -> CheckpointView | None:
     return CheckpointView(str(name), name.step, saved, len(files.checkpoints))
 
 
+def _count_unsaved(files: RunFiles, *, judgement: Judgement, step: int | None, pace: Pace | None) -> UnsavedWork | None:
+    if step is None or judgement.state == "finished":
+        return None
+    checkpoint = _view_checkpoint(files)
+    saved = min(step, checkpoint.step) if checkpoint else 0
+    seconds = spent_seconds(pace, files.eval_rows, since_step=saved, step=step) if pace else None
+    return UnsavedWork(step - saved, seconds)
+
+
 def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> AttemptView:
     holder = claim.holder
     if claim.number != files.claims[-1].number:
@@ -308,11 +329,14 @@ def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> Att
 
 
 def _why_ended(claim: Claim, *, files: RunFiles) -> str:
-    """How an earlier attempt ended, according to its rows or its report of a hang."""
+    """How an earlier attempt ended, according to its rows, its last word or its report of a hang."""
     ends = [event for event in files.events if event.lease == claim.number and event.event in ("stop", "finish")]
     if ends:
         name = "stopped" if ends[-1].event == "stop" else "finished"
         return f"{name} at step {ends[-1].step}" + (f": {ends[-1].message}" if ends[-1].message else "")
+    if end := files.ends.get(claim.number):
+        where = "" if end.step is None else f" at step {end.step}"
+        return f"{end.outcome}{where}" + (f": {end.message}" if end.message else "")
     if claim.number in files.hangs:
         return describe_hang(files.hangs[claim.number])
     return "ended normally, without training" if claim.released else "killed, lost or failed: it recorded no reason"

@@ -56,5 +56,11 @@ def remaining_seconds(pace: Pace, *, step: int, total_steps: int) -> float:
     return steps * pace.step_seconds + evaluations * pace.evaluation_seconds
 
 
+def spent_seconds(pace: Pace, eval_rows: Sequence[EvalRow], *, since_step: int, step: int) -> float:
+    """How long the steps after `since_step` up to `step` have taken at this pace, with the evaluations among them."""
+    num_evaluations = sum(since_step < row.step <= step for row in eval_rows)
+    return (step - since_step) * pace.step_seconds + num_evaluations * pace.evaluation_seconds
+
+
 def _is_time(seconds: float | None) -> bool:
     return seconds is not None and math.isfinite(seconds) and seconds >= 0

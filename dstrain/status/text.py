@@ -83,9 +83,23 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
     elif status.state not in ("never started", "no such folder"):
         yield "checkpoint", "none yet"
+    yield from _unsaved_rows(status)
     yield from _attempt_rows(status.starts)
     for note in status.notes:
         yield "note", note
+
+
+def _unsaved_rows(status: RunStatus) -> Iterator[tuple[str, str]]:
+    if status.unsaved is None:
+        return
+    steps, seconds = status.unsaved.steps, status.unsaved.seconds
+    work = f"{steps:,} step{'' if steps == 1 else 's'}" + (
+        f", {duration(seconds)} of work" if steps and seconds else ""
+    )
+    if status.state in ("running", "silent"):
+        yield "a kill costs", work
+    elif steps:
+        yield "to be repeated", work
 
 
 def _progress(status: RunStatus) -> str:

@@ -145,7 +145,8 @@ def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
     """Seconds of the complete command of a side, and its last evaluation."""
     output = Path(tempfile.mkdtemp(dir=folder, prefix=f"{side}-"))
     if side == "dstrain":
-        command = ["launch/train.py", "--config", str(folder / "recipe.yaml"), f"output_dir={output}"]
+        own = [f"output_dir={output}", "checkpoint.every_minutes=0"]  # as many checkpoints as the other side saves
+        command = ["launch/train.py", "--config", str(folder / "recipe.yaml"), *own]
     else:
         command = ["-m", "tests.benchmarks.recipe", "--side", str(folder), str(output)]
     limits = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}

@@ -28,10 +28,11 @@ def end_ranks(
     *arguments: Any,
     world_size: int,
     meanwhile: Callable[[list[int]], None] = lambda pids: None,
+    seconds: float = RANK_SECONDS,
 ) -> list[int]:
     """Exit codes of processes that run `function(place, *arguments)`, in rank order; signals are negative.
 
-    `meanwhile` is called with their process ids, for example to kill them.
+    `meanwhile` is called with their process ids, for example to kill them. After `seconds` they are killed.
     """
     children = []
     for place in build_places(world_size):
@@ -40,11 +41,11 @@ def end_ranks(
         children.append(child)
     meanwhile([child.pid for child in children if child.pid is not None])
     for rank, child in enumerate(children):
-        child.join(timeout=RANK_SECONDS)
+        child.join(timeout=seconds)
         if child.exitcode is None:
             for other in children:
                 other.kill()
-            raise RankFailed(f"rank {rank} did not end in {RANK_SECONDS} s")
+            raise RankFailed(f"rank {rank} did not end in {seconds:g} s")
     return [child.exitcode for child in children if child.exitcode is not None]
 
 

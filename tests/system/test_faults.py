@@ -196,6 +196,14 @@ def test_on_a_full_disk_checkpoints_are_skipped_and_nothing_else_changes(
     assert load_record(Path(config.run_dir)).exports == load_record(Path(straight.run_dir)).exports
 
 
+def test_a_run_that_cannot_save_for_the_first_time_ends_on_all_ranks_with_the_reason(tmpfs: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    assert launch(config, faults=["fill disk=2-99"]) == [1, 1], torture.printed(config)
+    assert "step 2 could not be saved: " in torture.printed(config)
+    assert "No checkpoint can be saved, so the run ends" in torture.printed(config)
+    assert max(row["step"] for row in read_rows(config, kind="train")) < 12
+
+
 def test_a_run_folder_that_cannot_be_written_is_refused_before_step_1(tmpfs: Path, cache: Path) -> None:
     config = torture.build_tortured(tmpfs, cache=cache)
     Path(config.run_dir).mkdir()

@@ -27,7 +27,7 @@ from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
-from tests.distributed.ranks import end_ranks
+from tests.distributed.ranks import RANK_SECONDS, end_ranks
 from tests.system.faults import inject_fault
 from tests.system.runs import build_run
 
@@ -100,6 +100,7 @@ def launch(
     faults: Sequence[str] = (),
     meanwhile: Callable[[list[int]], None] = lambda pids: None,
     allowed: Sequence[str] = (),
+    seconds: float = RANK_SECONDS,
 ) -> list[int]:
     """Start the ranks once, through the entry point that launchers use; returns their exit codes.
 
@@ -118,7 +119,9 @@ def launch(
 
     number = f"{time.time():.6f}"  # distinguishes the attempts, in order
     arguments = [argument for field in allowed for argument in ("--allow-changed", field)]
-    return end_ranks(_start, str(path), drill, faults, number, arguments, world_size=world_size, meanwhile=disturb)
+    return end_ranks(
+        _start, str(path), drill, faults, number, arguments, world_size=world_size, meanwhile=disturb, seconds=seconds
+    )
 
 
 def _kill_later(pids: list[int], kill: Kill) -> None:

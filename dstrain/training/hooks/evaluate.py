@@ -20,6 +20,7 @@ from dstrain.run_folder.ranking import NUM_CONSTANT, describe_constants, rank
 from dstrain.run_folder.rows import EvalRow
 from dstrain.run_folder.scores import Scores, write_scores
 from dstrain.training.meters import LossMeter
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 REHEARSAL_BATCHES = 2
@@ -27,13 +28,13 @@ REHEARSAL_BATCHES = 2
 log = logging.getLogger(__name__)
 
 
-def is_due(settings: Evaluation, info: StepInfo, *, since_epoch: float) -> bool:
-    """Whether the recipe requires an evaluation after this step; `since_epoch` is the epoch at the end of the step before."""
+def is_due(settings: Evaluation, *, step: int, epoch: float, since_epoch: float) -> bool:
+    """Whether the recipe requires an evaluation after a step, which ends at `epoch` and began at `since_epoch`."""
     if settings.every_steps is not None:
-        return info.step % settings.every_steps == 0
+        return step % settings.every_steps == 0
     if settings.every_epochs is not None:
         rounding = 1e-9  # the epoch is a quotient, which may end just below a whole number
-        before, after = (math.floor(epoch / settings.every_epochs + rounding) for epoch in (since_epoch, info.epoch))
+        before, after = (math.floor(end / settings.every_epochs + rounding) for end in (since_epoch, epoch))
         return after > before
     return False
 
@@ -110,7 +111,7 @@ class EvaluationHook(Hook):
     def _count(self, info: StepInfo) -> bool:
         """Add a step to the training loss; returns whether an evaluation follows it."""
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
-        is_at_cadence = is_due(self._config.evaluation, info, since_epoch=self._epoch)
+        is_at_cadence = is_due(self._config.evaluation, step=info.step, epoch=info.epoch, since_epoch=self._epoch)
         self._epoch = info.epoch
         return is_at_cadence or info.is_last
 
@@ -124,6 +125,7 @@ class EvaluateHook(EvaluationHook):
         config: RunConfig,
         ranks: Ranks,
         walltime: WallTime,
+        save_clock: SaveClock,
         evaluate: Callable[[int | None], EvaluationResult | None],
         export_best: Callable[[int], None],
         agree_on_stop: Callable[[Control], None],
@@ -134,6 +136,7 @@ class EvaluateHook(EvaluationHook):
         """
         super().__init__(config=config, ranks=ranks)
         self._walltime = walltime
+        self._save_clock = save_clock
         self._evaluate = evaluate
         self._export_best = export_best
         self._agree_on_stop = agree_on_stop
@@ -152,10 +155,13 @@ class EvaluateHook(EvaluationHook):
         self._stop_early(control)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
+        since_epoch = self._epoch
         self._is_postponed = self._count(info)
-        if control.stop_reason is not None or not self._is_postponed:
+        if control.stop_reason is not None:
             return
-        if self._ranks.broadcast(self._walltime.fits_evaluation()):  # rank 0 decides: clocks differ
+        if not self._is_postponed:
+            self._save_before_next(info, control, step_epochs=info.epoch - since_epoch)
+        elif self._ranks.broadcast(self._walltime.fits_evaluation()):  # rank 0 decides: clocks differ
             self._score(info.step, info.epoch, control)
         else:
             log.info(
@@ -164,6 +170,18 @@ class EvaluateHook(EvaluationHook):
                 info.step,
             )
             control.request_stop(ALLOCATION_ENDS, preempted=True)
+
+    def _save_before_next(self, info: StepInfo, control: Control, *, step_epochs: float) -> None:
+        """Request a save if the evaluation after the next step would hold up one that becomes due meanwhile."""
+        step, epoch = info.step + 1, info.epoch + step_epochs
+        is_next = step >= info.total_steps or is_due(
+            self._config.evaluation, step=step, epoch=epoch, since_epoch=info.epoch
+        )
+        if not is_next:
+            return
+        seconds = self._walltime.durations.get("evaluation", 0.0)
+        if self._ranks.broadcast(self._save_clock.is_due(within_seconds=seconds) and self._walltime.fits_save()):
+            control.request_checkpoint()
 
     def _score(self, step: int, epoch: float, control: Control) -> None:
         started = time.perf_counter()

@@ -1,7 +1,8 @@
 """Stops the run after a save: on SIGTERM, SIGUSR1, SIGHUP or Ctrl-C, when its launcher dies, or before its allocation ends.
 
-A signal only sets a flag. The ranks agree on it after every step, so that all of them stop at the same step. During an
-evaluation ranks do not communicate, so a rank that is signalled leaves a file for the others.
+A signal only sets a flag. The ranks agree on it after every step, so that all of them stop at the same step, and with it on
+whether a save by time is due. During an evaluation ranks do not communicate, so a rank that is signalled leaves a file for the
+others.
 """
 
 import logging
@@ -18,6 +19,7 @@ from dstrain.cluster.launcher import watch_launcher
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
 OUT_OF_TIME, LAUNCHER_DIED = 1 << 15, 1 << 16
@@ -30,14 +32,16 @@ log = logging.getLogger(__name__)
 
 
 class PreemptHook(Hook):
-    """Turns a signal on any rank into a stop of all ranks at a step boundary."""
+    """Turns a signal on any rank, and rank 0's clock, into a stop or a save of all ranks at a step boundary."""
 
     name = "preempt"
 
-    def __init__(self, *, ranks: Ranks, walltime: WallTime) -> None:
+    def __init__(self, *, ranks: Ranks, walltime: WallTime, save_clock: SaveClock) -> None:
         """`walltime` may differ between ranks: the first whose time is over stops all of them."""
         self._ranks = ranks
         self._walltime = walltime
+        self.save_clock = save_clock
+        """That of rank 0 decides for all ranks."""
         self._num_ignored_steps = 0
         self._flag = 0
         self._signalled: float | None = None
@@ -51,6 +55,7 @@ class PreemptHook(Hook):
     def on_start(self, progress: Progress, control: Control) -> None:
         catch_saving_signals(self._on_signal)
         signal.signal(signal.SIGINT, self._on_interrupt)
+        self.save_clock.start()
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         if self._num_ignored_steps:
@@ -68,11 +73,14 @@ class PreemptHook(Hook):
         self._walltime.load(state["durations"])
 
     def agree(self, control: Control) -> None:
-        """Request a stop on all ranks if any rank was signalled; a collective call."""
-        (agreed,) = self._ranks.max([self._flag])
-        if agreed:
-            reason = REASONS.get(agreed) or f"received {signal.Signals(agreed).name}"
+        """Request a stop on all ranks if any rank was signalled, and a save if one is due; a collective call."""
+        is_due = self._ranks.rank == 0 and self.save_clock.is_due() and self._walltime.fits_save()
+        flag, must_save = self._ranks.max([self._flag, int(is_due)])
+        if flag:
+            reason = REASONS.get(flag) or f"received {signal.Signals(flag).name}"
             control.request_stop(reason, preempted=True)
+        if must_save:
+            control.request_checkpoint()
 
     def should_stop(self, *, is_stop_requested: Callable[[], bool], request_stop: Callable[[], None]) -> bool:
         """Whether this rank or another was signalled, between two step boundaries; not a collective call.

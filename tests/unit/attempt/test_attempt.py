@@ -1,23 +1,27 @@
 """What an attempt writes about itself into the run folder, from its lease to its end."""
 
+import os
+import signal
 import socket
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
 from dstrain.attempt.attempt import Attempt, start_attempt, take_lease
 from dstrain.attempt.lease import acquire
+from dstrain.attempt.rank_records import Phases, ranks_dir
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.processes import this_process
+from dstrain.cluster.signals import SAVING
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
-from dstrain.run_folder.claims import read_claims
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
+from dstrain.run_folder.claims import Claim, read_claims, save_claim
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, write_outcome
 
 
 def start(run_dir: Path, *, environment: Mapping[str, str] | None = None) -> Attempt:
@@ -91,3 +95,41 @@ def test_a_rank_looks_for_the_lease_of_rank_0_in_its_own_view_of_the_folder(
     seen = tmp_path / ("run" if is_shared else "of another node")
     assert take_lease(seen, ranks=ranks, stale_seconds=60.0) == (None, lease.number)
     assert ranks.gathered == (None if is_shared else socket.gethostname())
+
+
+def test_an_attempt_keeps_how_the_killed_one_before_it_ended(tmp_path: Path) -> None:
+    save_claim(tmp_path, claim=Claim(1, replace(this_process(), process_start=1)))
+    killed = Phases(ranks_dir(tmp_path), rank=0, attempt=1)
+    killed.enter("step", step=7)
+    killed.close()
+    start(tmp_path).close("done")
+    (end,) = read_ends(tmp_path).values()
+    assert (end.outcome, end.attempt, end.step) == ("killed", 1, 7)
+
+
+@pytest.fixture
+def _keep_handlers() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in (*SAVING, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("_keep_handlers")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 85), (signal.SIGINT, 130)])
+def test_a_signal_before_training_ends_the_attempt_with_its_reason(
+    number: signal.Signals, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end(code: int) -> NoReturn:
+        raise SystemExit(code)
+
+    monkeypatch.setattr(os, "_exit", end)
+    attempt = start(tmp_path)
+    attempt.catch_signals()
+    with pytest.raises(SystemExit) as ended:
+        os.kill(os.getpid(), number)
+    assert ended.value.code == code
+    found: Any = read_outcome(tmp_path)
+    assert (found.outcome, found.exit_code) == ("preempted", code)
+    assert read_ends(tmp_path)[attempt.number].message == f"received {number.name} before training began"
+    attempt.close("done")

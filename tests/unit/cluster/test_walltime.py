@@ -53,6 +53,17 @@ def test_a_save_in_flight_must_end_before_the_last_one_begins() -> None:
     assert case.verdicts(945.0) == (True, True, True)
 
 
+def test_a_save_by_time_begins_only_if_the_last_save_fits_after_it() -> None:
+    case = Case(1000.0)
+    case.walltime.record_duration("step", 5.0)
+    case.walltime.record_duration("save", 40.0)
+    case.time = 905.0  # a step, two saves and 10 s are left
+    assert case.walltime.fits_save()
+    case.time = 906.0
+    assert not case.walltime.fits_save()
+    assert Case(None).walltime.fits_save()
+
+
 def test_what_takes_longer_is_believed_at_once_and_what_takes_less_slowly() -> None:
     case = Case(1000.0)
     case.walltime.record_duration("step", 1.0)

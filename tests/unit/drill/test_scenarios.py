@@ -25,7 +25,7 @@ def test_a_short_recipe_differs_in_its_length_and_cadences_alone(name: str, tmp_
     changed = {
         "training": ("epochs", "max_steps", "warmup_steps", "early_stopping"),
         "evaluation": ("every_steps", "every_epochs", "max_rows"),
-        "checkpoint": ("every_steps", "keep_last"),
+        "checkpoint": ("every_steps", "every_minutes", "keep_last"),
         "logging": ("every_steps",),
     }
     for section, keys in changed.items():

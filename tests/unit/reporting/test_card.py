@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.card import build_card, build_notice, write_card
+from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import RunRecord, build_record, write_run_info
 from dstrain.run_folder.rows import EventRow, Row, append_row
 from tests.unit.reporting.card_cases import headings, inline_parts, listed, load, rebuild, results_table, tables
@@ -223,3 +224,18 @@ def test_write_card_reads_a_run_folder_and_leaves_card_and_plots(tmp_path: Path)
     assert all((run_dir / image).is_file() for image in images)
     shutil.rmtree(run_dir / "plots")
     assert write_card(run_dir).read_text() == path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("attempt", "notice"),
+    [
+        (2, "its last attempt was killed at step 50 of 95000: last seen after step 57"),
+        (3, "its last attempt was killed at step 50 of 95000: last seen after step 57"),
+        (1, "it is still running or was killed."),
+    ],
+)
+def test_the_notice_says_how_the_last_attempt_ended(attempt: int, notice: str) -> None:
+    rows: list[Row] = [EventRow("start", 0, lease=1), EventRow("resume", 50, lease=2)]
+    ends = {attempt: RunOutcome("killed", None, "last seen after step 57", attempt=attempt)}
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows, ends=ends))
+    assert notice in card.replace(",", "")

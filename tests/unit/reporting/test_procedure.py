@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from dstrain.reporting.card import build_card
-from dstrain.reporting.procedure import command_overrides
+from dstrain.reporting.procedure import command_overrides, describe_attempts
+from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import build_record
 from dstrain.run_folder.rows import EventRow, Row
 from tests.unit.reporting.card_cases import listed
@@ -149,3 +150,27 @@ def test_overrides_are_found_in_a_command_even_with_an_unclosed_quote() -> None:
 def test_skipped_steps_of_a_row_at_step_0_are_no_division_by_zero() -> None:
     rows: list[Row] = [EventRow("start", 0), train_row(0, loss_scale=1.0, skipped_steps=2)]
     assert "2 of 0 steps skipped" in build_card(build_record(translation_config(), info=run_info(), rows=rows))
+
+
+def test_attempts_that_did_not_end_in_order_have_a_line_that_says_why() -> None:
+    rows: list[Row] = [
+        EventRow("start", 0, "10:00", lease=1),
+        EventRow("resume", 50, "11:00", lease=2),
+        EventRow("stop", 60, "12:00", "received SIGTERM", lease=2),
+        EventRow("resume", 60, "14:00", lease=4),
+    ]
+    ends = {
+        1: RunOutcome("killed", None, "no rank recorded a reason", step=58, attempt=1, time="10:30"),
+        2: RunOutcome("preempted", 85, "received SIGTERM", step=60, attempt=2, time="12:00"),
+        3: RunOutcome("failed", 1, "rank 1: no such column\nfound `x`", attempt=3, time="13:00"),
+    }
+    record = build_record(translation_config(), info=run_info(), rows=rows, ends=ends)
+    assert [str(line) for line in describe_attempts(record)] == [
+        "Resumed: 2 times",
+        "start at step 0 (10:00)",
+        "killed at step 58 (10:30: no rank recorded a reason)",
+        "resume at step 50 (11:00)",
+        "stop at step 60 (12:00: received SIGTERM)",
+        "failed (13:00: rank 1: no such column)",
+        "resume at step 60 (14:00)",
+    ]

@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from dstrain.run_folder.outcome import RunOutcome, main, read_outcome, write_bad_end, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, main, read_ends, read_outcome, write_bad_end, write_outcome
 
 
 def end_badly(run_dir: Path, *, attempt: int) -> tuple[str, int]:
@@ -46,6 +47,49 @@ def test_a_failure_does_not_replace_an_outcome_of_another_attempt_or_of_a_finish
 ) -> None:
     write_outcome(tmp_path, before)
     assert end_badly(tmp_path, attempt=attempt) == after
+
+
+def test_every_attempt_keeps_its_own_end_whatever_the_next_one_writes(tmp_path: Path) -> None:
+    for attempt, outcome in enumerate(("lost", "failed", "preempted"), start=1):
+        write_outcome(tmp_path, RunOutcome("running", None, attempt=attempt))
+        write_outcome(tmp_path, RunOutcome(outcome, 1, f"why {attempt}", attempt=attempt))  # type: ignore[arg-type]
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=4))
+    ends = read_ends(tmp_path)
+    assert {number: (end.outcome, end.message) for number, end in ends.items()} == {
+        1: ("lost", "why 1"),
+        2: ("failed", "why 2"),
+        3: ("preempted", "why 3"),
+    }
+
+
+def test_a_start_that_failed_before_it_became_an_attempt_does_not_change_the_end_of_the_one_before(
+    tmp_path: Path,
+) -> None:
+    write_outcome(tmp_path, RunOutcome("preempted", 85, "received SIGTERM", attempt=3))
+    assert end_badly(tmp_path, attempt=0) == ("failed", 3)
+    assert read_ends(tmp_path)[3].message == "received SIGTERM"
+
+
+@pytest.mark.parametrize("first", ["lost", "failed"])
+def test_of_several_ranks_that_report_a_loss_the_first_and_a_failure_are_kept(
+    first: Literal["lost", "failed"], tmp_path: Path
+) -> None:
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
+    for outcome in (RunOutcome(first, 1, "rank 1: by signal 9", attempt=3), RunOutcome("lost", 85, "peer", attempt=3)):
+        write_bad_end(tmp_path, outcome)
+    assert read_outcome(tmp_path).message == "rank 1: by signal 9"  # type: ignore[union-attr]
+    assert read_ends(tmp_path)[3].message == "rank 1: by signal 9"
+    write_bad_end(tmp_path, RunOutcome("failed", 1, "no rows", attempt=3))
+    assert read_ends(tmp_path)[3].message == ("no rows" if first == "lost" else "rank 1: by signal 9")
+
+
+@pytest.mark.parametrize("content", ["", "{", '{"outcome": "running", "exit_code": null, "attempt": 3}', "[]"])
+def test_an_end_that_cannot_be_read_is_left_out_and_written_again(content: str, tmp_path: Path) -> None:
+    (tmp_path / "lease").mkdir()
+    (tmp_path / "lease" / "00000003.end").write_text(content)
+    assert read_ends(tmp_path) == {}
+    write_outcome(tmp_path, RunOutcome("lost", 85, "why", attempt=3))
+    assert read_ends(tmp_path)[3].message == "why"
 
 
 def test_a_folder_that_was_moved_away_is_not_made_again(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 """What the status holds besides the state: steps, ETA, ranks, scores, checkpoint, attempts and notes."""
 
 import json
+import shutil
 from pathlib import Path
 
-from dstrain.run_folder.rows import EventRow, append_row
+from dstrain.run_folder.outcome import RunOutcome, write_end
+from dstrain.run_folder.rows import EvalRow, EventRow, append_row
 from dstrain.slurm.evaluation_jobs import MAX_JOBS, note_job
+from dstrain.status.inspect import UnsavedWork
 from dstrain.status.text import describe_status
 from tests.unit.status.status_cases import (
     NOW,
@@ -75,14 +78,18 @@ def test_every_attempt_shows_how_it_ended(run: Path) -> None:
     (run / "hangs" / "2").mkdir(parents=True)
     hang = {"rank": 3, "track": "main", "phase": "step", "seconds": 900.0, "noticed": NOW - 600}
     (run / "hangs" / "2" / "hang.json").write_text(json.dumps(hang))
-    for number, base in ((2, 60), (3, 60), (4, 100)):
+    for number, base in ((2, 60), (3, 60), (4, 60), (5, 60), (6, 100)):
         write_claim(run, number, base_step=base)
-    write_outcome(run, "running", attempt=4)
+    write_end(run, RunOutcome("lost", 85, "lost rank 1: by signal 9", attempt=4))
+    write_end(run, RunOutcome("killed", None, "no rank recorded a reason", step=99, attempt=5))
+    write_outcome(run, "running", attempt=6)
     assert [(start.number, start.from_step, start.ended) for start in look(run).starts] == [
         (1, 0, "stopped at step 60: received SIGTERM"),
         (2, 60, "hang: rank 3 made no progress for 900.0 s in main phase 'step'"),
         (3, 60, "killed, lost or failed: it recorded no reason"),
-        (4, 100, None),
+        (4, 60, "lost: lost rank 1: by signal 9"),
+        (5, 60, "killed at step 99: no rank recorded a reason"),
+        (6, 100, None),
     ]
 
 
@@ -92,6 +99,26 @@ def test_an_attempt_shows_why_it_was_started_if_its_launcher_gave_a_reason(run: 
     status = look(run)
     assert [start.cause for start in status.starts] == [None, "after a preemption"]
     assert "from step 100 (after a preemption): in progress" in describe_status(status)
+
+
+def test_a_running_run_says_what_a_kill_would_cost_now(run: Path) -> None:
+    # 20 steps of 2 s since the checkpoint of step 100
+    assert look(run).unsaved == UnsavedWork(20, 40.0)
+    assert "a kill costs  20 steps, 40 s of work" in describe_status(look(run))
+    write_row(run, EvalRow(step=110, epoch=1.1, scores={"loss": 2.5, "bleu": 12.5}, seconds=30.0, lease=1))
+    assert look(run).unsaved == UnsavedWork(20, 70.0)
+    add_checkpoint(run, "step-00000120.lease-1", saved=NOW)
+    assert look(run).unsaved == UnsavedWork(0, 0.0)
+    assert "a kill costs  0 steps\n" in describe_status(look(run))
+
+
+def test_without_a_checkpoint_a_kill_costs_everything_and_a_killed_run_says_what_it_repeats(run: Path) -> None:
+    shutil.rmtree(run / "checkpoints")
+    assert look(run).unsaved == UnsavedWork(120, 270.0)
+    write_outcome(run, "lost", exit_code=85, message="lost rank 1")
+    assert "to be repeated  120 steps, 4 min 30 s of work" in describe_status(look(run))
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    assert look(run).unsaved is None
 
 
 def test_a_checkpoint_that_could_not_be_saved_is_noted_until_a_later_one_exists(run: Path) -> None:

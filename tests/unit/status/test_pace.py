@@ -5,7 +5,7 @@ import math
 import pytest
 
 from dstrain.run_folder.rows import EvalRow, TrainRow
-from dstrain.status.pace import Pace, measure_pace, remaining_seconds
+from dstrain.status.pace import Pace, measure_pace, remaining_seconds, spent_seconds
 
 
 def test_the_pace_needs_one_row_and_is_that_of_the_recent_ones() -> None:
@@ -28,6 +28,11 @@ def test_evaluations_are_measured_by_their_recent_mean_and_distance() -> None:
     assert measure_pace(train, evaluations) == Pace(2.0, 20.0, 40.0)
     assert measure_pace(train, evaluations[:1]) == Pace(2.0, 10.0, 40.0)
     assert measure_pace(train, [EvalRow(step=40, epoch=0.0, scores={}, seconds=math.nan)]) == Pace(2.0)
+
+
+def test_the_time_of_past_steps_counts_the_evaluations_after_them() -> None:
+    evaluations = [EvalRow(step=step, epoch=0.0, scores={}) for step in (100, 150, 200)]
+    assert spent_seconds(Pace(2.0, 30.0, 50.0), evaluations, since_step=100, step=160) == 60 * 2 + 30
 
 
 @pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0, 0.0])

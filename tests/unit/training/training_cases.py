@@ -10,6 +10,7 @@ from dstrain.cluster.walltime import WallTime
 from dstrain.data.plan import Position
 from dstrain.engine.engine import StepResult
 from dstrain.run_folder.rows import as_json
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Progress, StepInfo
 
 
@@ -21,6 +22,21 @@ def alone() -> Ranks:
 def endless() -> WallTime:
     """The wall time of a machine without a limit."""
     return WallTime(None, reserve_seconds=60.0, now=lambda: 0.0)
+
+
+class Watch:
+    """A clock that a test turns, and the saves by time that follow it."""
+
+    def __init__(self, every_minutes: float) -> None:
+        self.seconds = 0.0
+        self.save_clock = SaveClock(every_minutes, now=lambda: self.seconds)
+        self.save_clock.start()
+
+    def save(self, *, standing_seconds: float = 0.0) -> None:
+        """A save that training waits for so long."""
+        self.save_clock.begin_save()
+        self.seconds += standing_seconds
+        self.save_clock.end_save()
 
 
 def build_step(step: int, *, total_steps: int = 100, loss_sum: float = 0.0, **changes: Any) -> StepInfo:

@@ -8,9 +8,10 @@ import pytest
 from dstrain.checkpoint.saver import SaveOutcome
 from dstrain.config.machine import Checkpoint
 from dstrain.data.plan import Position
-from dstrain.training.hooks.checkpoint import CheckpointHook
+from dstrain.training.hooks.checkpoint import CannotSave, CheckpointHook
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Progress
-from tests.unit.training.training_cases import Recorder, build_step, endless
+from tests.unit.training.training_cases import Recorder, Watch, alone, build_step, endless
 
 
 class Saves:
@@ -19,6 +20,7 @@ class Saves:
     def __init__(self, *, problem: str | None = None) -> None:
         self.calls: list[object] = []
         self.problem = problem
+        self.is_writing = False
         self.in_flight: list[SaveOutcome] = []
 
     def save(self, progress: Progress) -> list[SaveOutcome]:
@@ -45,11 +47,18 @@ class Saves:
 
 
 def build_hook(
-    every_steps: int | None, *, background: bool = True, problem: str | None = None
+    every_steps: int | None, *, background: bool = True, problem: str | None = None, save_clock: SaveClock | None = None
 ) -> tuple[CheckpointHook, Saves]:
     saves = Saves(problem=problem)
-    settings = Checkpoint(every_steps=every_steps, background=background)
-    return CheckpointHook(settings=settings, walltime=endless(), save=saves.save, saves=saves), saves
+    hook = CheckpointHook(
+        settings=Checkpoint(every_steps=every_steps, background=background),
+        ranks=alone(),
+        walltime=endless(),
+        save_clock=save_clock or SaveClock(0.0),
+        save=saves.save,
+        saves=saves,
+    )
+    return hook, saves
 
 
 @pytest.mark.parametrize(("every_steps", "saved"), [(None, [7]), (3, [3, 6, 7]), (7, [7]), (1, list(range(1, 8)))])
@@ -90,13 +99,55 @@ def test_a_run_that_stops_is_saved_and_waits_for_the_save(caplog: pytest.LogCapt
 
 
 def test_a_save_that_failed_is_recorded_and_forgotten_after_one_that_did_not() -> None:
-    hook, saves = build_hook(1, problem="No space left on device")
+    hook, saves = build_hook(1)
     recorder = Recorder()
-    for step in (1, 2):
+    hook.on_step(build_step(1), recorder.control)
+    saves.problem = "No space left on device"
+    for step in (2, 3):
         hook.on_step(build_step(step), recorder.control)
-    assert recorder.control.unsaved == "step 1 could not be saved: No space left on device"
-    assert [(row["event"], row["step"]) for row in recorder.rows] == [("unsaved", 1)]
+    assert recorder.control.unsaved == "step 2 could not be saved: No space left on device"
+    assert [(row["event"], row["step"]) for row in recorder.rows] == [("unsaved", 2)]
     saves.problem = None
-    for step in (3, 4):
+    for step in (4, 5):
         hook.on_step(build_step(step), recorder.control)
     assert recorder.control.unsaved is None
+
+
+@pytest.mark.parametrize("background", [True, False])
+def test_a_run_whose_first_save_fails_ends_once_all_ranks_know(background: bool) -> None:
+    hook, saves = build_hook(None, problem="No space left on device", background=background)
+    control = Recorder().control
+    control.request_checkpoint()
+    hook.on_step(build_step(1), control)
+    saves.is_writing = True
+    if background:
+        hook.on_step(build_step(2), control)
+    saves.is_writing = False
+    with pytest.raises(CannotSave, match="step 1 could not be saved: No space left on device"):
+        hook.on_step(build_step(3), control)
+
+
+def test_a_first_save_that_fails_at_the_end_is_left_to_the_outcome() -> None:
+    hook, _ = build_hook(None, problem="No space left on device")
+    control = Recorder().control
+    hook.on_step(build_step(7, total_steps=7), control)
+    hook.on_stop(Progress(7, Position(0, 7)), control)
+    assert control.unsaved == "step 7 could not be saved: No space left on device"
+
+
+def test_saves_that_hold_training_up_become_rarer_and_the_log_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    watch = Watch(10.0)
+    hook, saves = build_hook(None, save_clock=watch.save_clock)
+
+    def save(progress: Progress) -> list[SaveOutcome]:
+        watch.seconds += 9.0
+        return saves.save(progress)
+
+    hook._save = save
+    control = Recorder().control
+    for step in (1, 2, 3):
+        watch.seconds += 1e4
+        control.request_checkpoint()
+        hook.on_step(build_step(step), control)
+    assert caplog.text.count("training stood still for 9.0 s for a save, more than 1 % of the 10 minutes") == 1
+    assert "they are 20 minutes apart" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 from dstrain.data.plan import Position
 from dstrain.training.hooks.deferred import DeferredEvaluationHook, ScoredElsewhere
 from dstrain.training.hooks.evaluate import EvaluateHook
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
 from tests.unit.training.training_cases import Recorder, alone, build_step, endless
@@ -71,6 +72,7 @@ def test_each_hook_resumes_from_the_state_of_the_other(tmp_path: Path) -> None:
         config=case.config,
         ranks=alone(),
         walltime=endless(),
+        save_clock=SaveClock(0.0),
         evaluate=lambda max_batches: None,
         export_best=lambda step: None,
         agree_on_stop=lambda control: None,

@@ -15,9 +15,10 @@ from dstrain.data.plan import Position
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.run_folder.scores import ScoredTexts, Scores
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Progress
 from tests.distributed.steps import build_config
-from tests.unit.training.training_cases import Recorder, alone, build_step, endless
+from tests.unit.training.training_cases import Recorder, Watch, alone, build_step, endless
 
 TOTAL_STEPS = 40
 SIGNATURE = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"
@@ -59,6 +60,7 @@ class Case:
         losses: Iterable[float] = repeat(9.0),
         metric: str = "bleu",
         walltime: WallTime | None = None,
+        save_clock: SaveClock | None = None,
         **changes: Any,
     ) -> None:
         config = build_config(output_dir=str(run_dir), evaluation__best_metric=metric, **changes)
@@ -70,6 +72,7 @@ class Case:
             config=config,
             ranks=alone(),
             walltime=walltime or endless(),
+            save_clock=save_clock or SaveClock(0.0),
             evaluate=self.score,
             export_best=self.exported.append,
             agree_on_stop=lambda control: control.request_stop("received SIGTERM", preempted=True),
@@ -403,3 +406,24 @@ def test_the_state_of_a_forged_checkpoint_is_refused_when_it_is_loaded(broken: d
     saved = Case(tmp_path, values=[3.0], **STOPPING).run(1, 1).saved()
     with pytest.raises((ValueError, TypeError, AttributeError)):
         Case(tmp_path, **STOPPING).hook.load_state(saved | broken)
+
+
+@pytest.mark.parametrize("cadence", [{"evaluation__every_steps": 20}, {"evaluation__every_epochs": 2.0}])
+def test_before_an_evaluation_that_would_hold_up_a_save_the_run_is_saved(
+    cadence: dict[str, Any], tmp_path: Path
+) -> None:
+    watch, walltime = Watch(10.0), endless()
+    walltime.record_duration("evaluation", 60.0)
+    case = Case(tmp_path, walltime=walltime, save_clock=watch.save_clock, checkpoint__every_steps=1000, **cadence)
+    requested = []
+    for step, seconds in ((1, 0.0), (18, 0.0), (19, 0.0), (20, 70.0), (38, 700.0), (39, 700.0)):
+        watch.seconds = seconds
+        if step == 20:
+            watch.save()  # the next is due at 670 s
+        case.hook._epoch = (step - 1) / 10
+        case.run(step, step)
+        if case.recorder.control.checkpoint_requested:
+            requested.append(step)
+        case.recorder.control.checkpoint_requested = False
+    # at 0 s the first save is due within the 60 s of an evaluation; step 20 is the best so far; 40 is the last step
+    assert requested == [19, 20, 39]

@@ -13,8 +13,9 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.training.hooks import preempt
 from dstrain.training.hooks.preempt import LAUNCHER_DIED, PreemptHook
+from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Progress
-from tests.unit.training.training_cases import Recorder, alone, build_step, endless
+from tests.unit.training.training_cases import Recorder, Watch, alone, build_step, endless
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +38,10 @@ class Peers:
         return [max(pair) for pair in zip(values, self.others, strict=True)]
 
 
-def start(ranks: Any, *, walltime: WallTime | None = None, num_slow_steps: int = 0) -> tuple[PreemptHook, Recorder]:
-    hook = PreemptHook(ranks=ranks, walltime=walltime or endless())
+def start(
+    ranks: Any, *, walltime: WallTime | None = None, num_slow_steps: int = 0, save_clock: SaveClock | None = None
+) -> tuple[PreemptHook, Recorder]:
+    hook = PreemptHook(ranks=ranks, walltime=walltime or endless(), save_clock=save_clock or SaveClock(0.0))
     hook.ignore_durations(num_steps=num_slow_steps)
     recorder = Recorder()
     hook.on_start(Progress(0, Position(0, 0)), recorder.control)
@@ -66,17 +69,17 @@ def test_several_signals_stop_the_run_once() -> None:
 
 
 def test_a_rank_without_a_signal_stops_with_the_rank_that_has_one() -> None:
-    hook, recorder = start(Peers([int(signal.SIGUSR1)]))
+    hook, recorder = start(Peers([int(signal.SIGUSR1), 0]))
     hook.on_step(build_step(1), recorder.control)
     assert recorder.control.stop_reason == "received SIGUSR1"
 
 
 @pytest.mark.parametrize("theirs", [0, int(signal.SIGUSR1), LAUNCHER_DIED])
 def test_both_ranks_have_the_same_reason(theirs: int) -> None:
-    hook, recorder = start(Peers([theirs]))
+    hook, recorder = start(Peers([theirs, 0]))
     os.kill(os.getpid(), signal.SIGTERM)
     hook.on_step(build_step(1), recorder.control)
-    peer, their_recorder = start(Peers([int(signal.SIGTERM)]))
+    peer, their_recorder = start(Peers([int(signal.SIGTERM), 0]))
     peer._flag = theirs
     peer.on_step(build_step(1), their_recorder.control)
     assert recorder.control.stop_reason == their_recorder.control.stop_reason is not None
@@ -100,7 +103,7 @@ def test_a_launcher_that_died_stops_the_run(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_without_a_signal_nothing_stops() -> None:
-    hook, recorder = start(Peers([0]))
+    hook, recorder = start(Peers([0, 0]))
     hook.on_step(build_step(1), recorder.control)
     assert recorder.control.stop_reason is None
     assert not recorder.control.preempted
@@ -133,6 +136,35 @@ def test_a_running_evaluation_is_interrupted_while_there_is_still_time_to_save()
     assert requested == [True]  # the other ranks are informed
     hook.agree(recorder.control)
     assert recorder.control.stop_reason == ALLOCATION_ENDS
+
+
+def test_a_save_by_time_is_requested_on_all_ranks_when_the_clock_of_rank_0_says_so() -> None:
+    watch, late = Watch(10.0), Watch(10.0)
+    late.seconds = 1e6
+    first, recorder = start(Peers([0, 0]), save_clock=watch.save_clock)
+    second, their_recorder = start(Peers([0, 0], rank=1), save_clock=late.save_clock)
+    late.seconds = 2e6  # the clock of another rank does not matter
+    for hook, each in ((first, recorder), (second, their_recorder)):
+        hook.on_step(build_step(1), each.control)
+        assert not each.control.checkpoint_requested
+    watch.seconds = 60.0
+    first.on_step(build_step(2), recorder.control)
+    peer, told = start(Peers([0, 1], rank=1), save_clock=Watch(10.0).save_clock)
+    peer.on_step(build_step(2), told.control)
+    assert recorder.control.checkpoint_requested
+    assert told.control.checkpoint_requested
+    assert recorder.control.stop_reason is None
+
+
+def test_no_save_by_time_begins_where_the_last_save_of_the_allocation_would_not_fit_after_it() -> None:
+    watch = Watch(10.0)
+    walltime = WallTime(1000.0, reserve_seconds=10.0, now=lambda: watch.seconds)
+    walltime.record_duration("save", 100.0)
+    hook, recorder = start(alone(), walltime=walltime, save_clock=watch.save_clock)
+    watch.seconds = 850.0  # more than a save, less than two
+    hook.on_step(build_step(1), recorder.control)
+    assert not recorder.control.checkpoint_requested
+    assert recorder.control.stop_reason is None
 
 
 def test_measured_durations_survive_a_restart() -> None:
