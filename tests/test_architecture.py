@@ -115,6 +115,8 @@ WRITERS: dict[str, str] = {
     "dstrain.checkpoint.store": "renames the directories of checkpoints",
     "dstrain.cluster.rendezvous": "a port for the seconds until the ranks have met; cluster lies below run_folder",
     "dstrain.data.bad_rows": "part of a token set",
+    "dstrain.data.merge": "into a folder of the cache that is renamed when it is complete",
+    "dstrain.data.shards": "into a folder of the cache that is renamed when it is complete",
     "dstrain.data.tokens": "into a folder of the cache that is renamed when it is complete",
     "dstrain.models.save": "into a folder that is renamed when it is complete",
     "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",

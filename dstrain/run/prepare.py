@@ -25,8 +25,9 @@ from dstrain.data.counts import describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
+from dstrain.data.shards import BAD_ROWS
 from dstrain.data.sources import fingerprint_sources, read_rows
-from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
+from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning

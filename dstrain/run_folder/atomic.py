@@ -7,12 +7,13 @@ never a part of it. `durable` also makes the new version survive a power cut, wh
 import filecmp
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
+
+from dstrain.run_folder.leftovers import draft_of
 
 
 def write_file(path: Path, content: str | bytes, *, durable: bool = False) -> None:
@@ -62,7 +63,7 @@ def new_folder(path: Path, *, draft: Path, durable: bool = True, keep_same: bool
 @contextmanager
 def shared_folder(path: Path) -> Iterator[Path]:
     """An empty folder that becomes `path`. Several processes may make the same one: the first to finish wins."""
-    draft = path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
+    draft = draft_of(path)
     draft.mkdir(parents=True)
     try:
         yield draft
