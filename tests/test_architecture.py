@@ -123,6 +123,7 @@ WRITERS: dict[str, str] = {
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",
     "dstrain.run.autotune": "a temporary folder",
+    "dstrain.run.encode_together": "a temporary folder",
     "dstrain.run.prepare": "into a folder that is renamed when it is complete",
     "dstrain.run.autotune_probe": "resets the peak memory in /proc",
 }

@@ -12,6 +12,7 @@ import dstrain
 
 COMMANDS = (
     "check",
+    "prepare",
     "train",
     "evaluate",
     "card",

@@ -6,7 +6,7 @@ them: every one reads all records, which takes a fraction of the time of tokenis
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import chain, count, islice
@@ -81,7 +81,7 @@ def make_shards(
     folder: Path,
     encode_elsewhere: Callable[[Path], Iterator[None]] | None = None,
     beat: Beat = no_beat,
-) -> Iterator[Path]:
+) -> Generator[Path, None, None]:
     """All shards of the sources in order, each as soon as it is there. Shards that are in the folder are not made again.
 
     If there is more than one, `encode_elsewhere` makes them in the folder: it yields again and again, and ends with the last.
@@ -125,9 +125,7 @@ def encode_shards(
         first = next(records, None)
         if first is None:
             break
-        part = _beating(
-            chain([first], islice(records, SHARD_RECORDS - 1)), beat if share.has(number) else _silent(beat)
-        )
+        part = beating(chain([first], islice(records, SHARD_RECORDS - 1)), beat if share.has(number) else _silent(beat))
         if share.has(number) and not shard_path(folder, number).exists():
             with shared_folder(shard_path(folder, number)) as draft:
                 log, task, rules = BadRowLog(), reading.task, reading.rules
@@ -146,7 +144,8 @@ def _silent(beat: Beat) -> Beat:
     return lambda records: beat(0)
 
 
-def _beating(items: Iterable[T], beat: Beat) -> Iterator[T]:
+def beating(items: Iterable[T], beat: Beat) -> Iterator[T]:
+    """The items, with a beat after every BEAT_RECORDS of them and after the last."""
     number = 0
     for number, item in enumerate(items, start=1):
         yield item

@@ -15,8 +15,8 @@ from typing import Any
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.formats import READERS, read_aligned
-from dstrain.data.hashes import hash_file
-from dstrain.data.lines import format_suffix
+from dstrain.data.hashes import BLOCK_BYTES, hash_file
+from dstrain.data.lines import COMPRESSIONS, format_suffix
 from dstrain.data.records import (
     LONE_SURROGATE,
     Broken,
@@ -117,6 +117,31 @@ def fingerprint_source(source: Source, *, hash_file: HashFile = hash_file) -> st
         {key: value for key, value in how.items() if key not in NEWER or value is not None},
     ]
     return hashlib.sha256(json.dumps(part).encode()).hexdigest()
+
+
+def estimate_records(sources: Iterable[Source], *, beat: Callable[[], None] = lambda: None) -> int | None:
+    """About how many records the sources have, by counting lines; None if that would take as long as reading them."""
+    counts = [_estimate(source, beat=beat) for source in sources]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _estimate(source: Source, *, beat: Callable[[], None]) -> int | None:
+    if source.path is None:
+        return None
+    path, *_ = _local_paths(source)
+    if (source.format or format_suffix(path)) == "parquet":
+        import pyarrow.parquet  # large, and needed for Parquet only
+
+        number: int = pyarrow.parquet.read_metadata(path).num_rows
+    elif path.suffix.lower() in COMPRESSIONS:
+        return None
+    else:
+        with path.open("rb", buffering=0) as file:
+            number = 0
+            while block := file.read(BLOCK_BYTES):
+                number += block.count(b"\n")
+                beat()
+    return number if source.max_rows is None else min(number, source.max_rows)
 
 
 def _read_records(source: Source) -> Records:

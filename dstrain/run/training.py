@@ -77,7 +77,7 @@ def _run_attempt(
     config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
 ) -> int:
     check_model(config)
-    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole)
+    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, phases=attempt.phases)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, allow_changed=launch.allow_changed)
