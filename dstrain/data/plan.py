@@ -111,12 +111,24 @@ class Plan:
             return -(-self.num_rows // self.batch_size)
         return self._steps_of(epoch).num_steps()
 
-    def count_together(self, epochs: Iterable[int], *, rank: int, world_size: int, exchange: Exchange) -> None:
-        """Count the steps of these epochs, each rank a share of the windows. Collective if `exchange` is."""
+    def count_together(
+        self,
+        epochs: Iterable[int],
+        *,
+        rank: int,
+        world_size: int,
+        exchange: Exchange,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Count the steps of these epochs, each rank a share of the windows. Collective if `exchange` is.
+
+        `beat` is called after every window of this rank.
+        """
         if self.batch_unit == "sequences":
             return
         wanted = list(epochs)
-        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in wanted]
+        windows = range(rank, self._num_windows, world_size)
+        mine = [self._count_windows(epoch, windows=windows, beat=beat) for epoch in wanted]
         for epoch, parts in zip(wanted, zip(*exchange(mine), strict=True), strict=True):
             counts = np.empty(self._num_windows, dtype=np.int64)
             for other, part in enumerate(parts):
@@ -231,9 +243,12 @@ class Plan:
         )
         return _Window(rows[layout.order], layout.bucket_ends, layout.step_ends)
 
-    def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
-        # not through `_window`: these are not trained next
-        return np.asarray([len(self._plan_window(epoch, window).step_ends) for window in windows], dtype=np.int64)
+    def _count_windows(self, epoch: int, *, windows: Sequence[int], beat: Callable[[], None]) -> Rows:
+        counts = np.empty(len(windows), dtype=np.int64)
+        for place, window in enumerate(windows):
+            counts[place] = len(self._plan_window(epoch, window).step_ends)  # not through `_window`: not trained next
+            beat()
+        return counts
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:

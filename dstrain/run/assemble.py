@@ -2,10 +2,12 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from dstrain.attempt.attempt import Attempt
@@ -38,8 +40,11 @@ from dstrain.training.state import Progress
 
 SCHEDULE_KEYS = {"max_steps", "epochs", "schedule", "warmup_steps", "learning_rate"}
 """Keys of `training` that decide the learning rate of a step."""
-MANY_EPOCHS = 20
-"""Epochs from which on counting their steps may take long enough to be announced."""
+EPOCHS_AT_ONCE = 20
+"""Epochs whose steps the ranks count before they tell each other."""
+MOST_COUNTED_ROWS = 10**10
+"""Rows of all epochs whose steps are counted before the first: four hours of one core, which the ranks share."""
+SPOKEN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +136,7 @@ def assemble(config: RunConfig, *, prepared: Prepared, attempt: Attempt, allow_c
     )
     attempt.set_base(resume.state.step if resume else 0)
     plan = _build_plan(config, prepared=prepared)
-    _count_steps(plan, config=config, ranks=ranks, resume=resume)
+    _count_steps(plan, config=config, attempt=attempt, resume=resume)
     total_steps = plan.total_steps(epochs=config.training.epochs, max_steps=config.training.max_steps)
     warnings: list[str] = []
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
@@ -206,22 +211,34 @@ def _build_plan(config: RunConfig, *, prepared: Prepared) -> Plan:
     )
 
 
-def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume | None) -> None:
-    """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths."""
+def _count_steps(plan: Plan, *, config: RunConfig, attempt: Attempt, resume: Resume | None) -> None:
+    """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths.
+
+    Raises UserError if that would take hours.
+    """
     if config.training.batch_unit == "sequences":  # every epoch has as many steps
         return
-    epochs = set(range(math.ceil(config.training.epochs or 0))) | {0, resume.state.epoch if resume else 0}
-    if len(epochs) > MANY_EPOCHS:
-        log.info(
-            "counting the steps of %d epochs in target tokens, which reads the lengths of all rows each time",
-            len(epochs),
+    num_epochs = math.ceil(config.training.epochs or 0)
+    if num_epochs * plan.num_rows > MOST_COUNTED_ROWS:
+        steps = -(-int(plan.target_lengths.sum(dtype=np.int64)) // plan.batch_size)
+        raise UserError(
+            f"training.epochs is {config.training.epochs:g}: the steps of so many epochs of {plan.num_rows:,} rows in target "
+            f"tokens would take hours to count: give training.max_steps instead (an epoch has about {steps:,} steps)"
         )
-    plan.count_together(
-        sorted(epochs),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
-    )
+    ranks = attempt.ranks
+    epochs = sorted(set(range(num_epochs)) | {0, resume.state.epoch if resume else 0})
+    spoken = time.monotonic()
+    for start in range(0, len(epochs), EPOCHS_AT_ONCE):
+        if time.monotonic() - spoken > SPOKEN_SECONDS:
+            spoken = time.monotonic()
+            log.info("counted the steps of %s of %s epochs in target tokens", f"{start:,}", f"{len(epochs):,}")
+        plan.count_together(
+            epochs[start : start + EPOCHS_AT_ONCE],
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+            beat=attempt.phases.mark_progress,
+        )
 
 
 def _check_disk_space(config: RunConfig, *, model: PreTrainedModel) -> None:
