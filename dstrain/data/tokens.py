@@ -247,7 +247,7 @@ class _Side:
         """The ids of a row."""
         known = row - row % self.starts_every
         # the rows from the last one whose start is stored follow each other in `ids`
-        start = int(self.starts[row // self.starts_every]) + int(self.lengths[known:row].sum(dtype=np.int64))
+        start = int(self.starts[row // self.starts_every]) + int(np.add.reduce(self.lengths[known:row]))
         return self.ids[start : start + int(self.lengths[row])].astype(np.int32, copy=False)
 
 

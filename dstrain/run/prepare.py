@@ -161,7 +161,8 @@ def _check_bleu_tokenizer(config: RunConfig) -> None:
 
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, beat: Beat) -> list[str]:
     _check_bleu_tokenizer(config)
-    remove_leftovers(cache_dir(config) / "tokenizers")
+    for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
+        remove_leftovers(cache_dir(config) / name)
     set_up = SetUp(_hash_once(config, beat=beat), beat)
     tokenizer = _make_tokenizer(whole, folder=folder.tokenizer, set_up=set_up)
     encoders = Encoders(config, folder.tokenizer, tokenizer.fingerprint, beat) if num_processes(config) > 1 else None
