@@ -118,12 +118,15 @@ WRITERS: dict[str, str] = {
     "dstrain.checkpoint.store": "renames the directories of checkpoints",
     "dstrain.cluster.rendezvous": "a port for the seconds until the ranks have met; cluster lies below run_folder",
     "dstrain.data.bad_rows": "part of a token set",
+    "dstrain.data.merge": "into a folder of the cache that is renamed when it is complete",
+    "dstrain.data.shards": "into a folder of the cache that is renamed when it is complete",
     "dstrain.data.tokens": "into a folder of the cache that is renamed when it is complete",
     "dstrain.models.save": "into a folder that is renamed when it is complete",
     "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",
     "dstrain.run.autotune": "a temporary folder",
+    "dstrain.run.encode_together": "a temporary folder",
     "dstrain.run.autotune_probe": "resets the peak memory in /proc",
 }
 """The modules that write files other than by run_folder/atomic.py, and why."""
@@ -131,6 +134,7 @@ WRITERS: dict[str, str] = {
 SPEAKERS: dict[str, str] = {
     "dstrain.cluster.console": "the way out to the terminal, which cleans names of strangers",
     "dstrain.run.autotune_probe": "answers its parent process, in JSON",
+    "dstrain.run.encode_shards": "answers its parent process, in JSON",
     "dstrain.config.reference": "prints our own reference of the recipe",
 }
 """The modules that print by themselves, and why."""

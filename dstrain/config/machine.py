@@ -80,6 +80,9 @@ class Machine(Section):
     times as often. A file system that shows writes of other hosts late needs more."""
     prefetch_steps: PositiveInt = 2
     """Steps collated ahead in the background."""
+    data_processes: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Processes that tokenise the training rows, if there are more than 131,072. Null is one for each CPU that the process of
+    rank 0 may use, at most 8. Each needs about half a GB of memory. 1 tokenises in the process of rank 0."""
     cache_dir: str | None = None
     """Folder of tokenised data, on a file system that all ranks share. Null is
     `$XDG_CACHE_HOME/dstrain`, or `~/.cache/dstrain` without that variable."""

@@ -248,6 +248,9 @@ class EarlyStopping(Section):
     """Smallest change that counts as an improvement, in the metric's own unit."""
 
 
+MOST_COUNTED_EPOCHS = 100_000
+
+
 class Training(Section):
     """How the weights change."""
 
@@ -256,8 +259,9 @@ class Training(Section):
     batch_unit: Literal["sequences", "target_tokens"] = "sequences"
     """Unit of `batch_size`. `target_tokens` builds each step from buckets of rows of similar length, with at most 4,096
     target tokens per bucket. A larger step draws several buckets at random."""
-    epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """Passes over the training rows. Give either this or `max_steps`."""
+    epochs: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
+    """Passes over the training rows. Give either this or `max_steps`. In steps of `target_tokens` at most 100,000: there the
+    steps of all epochs are counted before the first."""
     max_steps: PositiveInt | None = None
     """Number of optimizer steps. Give either this or `epochs`."""
     learning_rate: Annotated[float, Field(gt=0.0)]
@@ -293,6 +297,12 @@ class Training(Section):
             found = "none" if self.epochs is None else "both"
             message = f"give exactly one of `epochs` and `max_steps`; found {found}; null unsets one"
             raise ConflictError((("max_steps", "epochs"), message))
+        if self.batch_unit == "target_tokens" and self.epochs is not None and self.epochs > MOST_COUNTED_EPOCHS:
+            message = (
+                f"the steps of {self.epochs:g} epochs in target tokens would have to be counted before the first, at most "
+                f"{MOST_COUNTED_EPOCHS:,} are: give max_steps instead"
+            )
+            raise ConflictError((("epochs", "batch_unit"), message))
         return self
 
 

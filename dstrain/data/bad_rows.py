@@ -7,7 +7,7 @@ import json
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -71,6 +71,13 @@ class BadRowLog:
         """Count and list one row."""
         self.counts[row.reason, row.action] += 1
         self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+
+    def join(self, counts: Iterable[tuple[Reason, Action, int]], *, path: Path) -> None:
+        """Add rows that another log has counted and saved to path."""
+        for reason, action, number in counts:
+            self.counts[reason, action] += number
+        with path.open(encoding="utf-8", newline="\n") as file:
+            shutil.copyfileobj(file, self._file)
 
     def count(self, action: Action) -> dict[str, int]:
         """Number of rows with this action, by reason."""

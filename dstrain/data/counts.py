@@ -56,6 +56,14 @@ class Counts:
                     "given_back": given_back,
                 }
 
+    def join(self, later: "Counts") -> None:
+        """Add the counts of rows that come after these."""
+        if later.longest_target > self.longest_target:
+            self.longest_target, self.longest_target_where = later.longest_target, later.longest_target_where
+        self.first_not_given_back = self.first_not_given_back or later.first_not_given_back
+        for name in ("num_rows", "source_cut", "target_cut", "source_unknown", "target_unknown", "not_given_back"):
+            setattr(self, name, getattr(self, name) + getattr(later, name))
+
     def check_limits(self, *, reading: ReadingRules) -> None:
         """Raises UserError if every row was cut: then the limit is wrong, not the rows."""
         for side, number in (("source", self.source_cut), ("target", self.target_cut)):

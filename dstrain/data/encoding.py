@@ -29,6 +29,10 @@ class Encoder(Protocol):
     def unk_token_id(self) -> int | None:
         """The id of text that is not in the vocabulary."""
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The highest id + 1."""
+
     def encode(
         self,
         sources: list[str],

@@ -131,14 +131,25 @@ class Plan:
             return -(-len(self._rows_of(epoch)) // self.batch_size)
         return self._steps_of(epoch).num_steps()
 
-    def count_together(self, epochs: Iterable[int], *, rank: int, world_size: int, exchange: Exchange) -> None:
-        """Count the steps of these epochs, each rank a share of the windows. Collective if `exchange` is."""
+    def count_together(
+        self,
+        epochs: Iterable[int],
+        *,
+        rank: int,
+        world_size: int,
+        exchange: Exchange,
+        beat: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Count the steps of these epochs, each rank a share of the windows. Collective if `exchange` is.
+
+        `beat` is called after every window of this rank.
+        """
         if self.batch_unit == "sequences":
             return
         wanted = list(epochs)
         sizes = [self._num_windows(epoch) for epoch in wanted]
         mine = [
-            self._count_windows(epoch, windows=range(rank, size, world_size))
+            self._count_windows(epoch, windows=range(rank, size, world_size), beat=beat)
             for epoch, size in zip(wanted, sizes, strict=True)
         ]
         for epoch, size, parts in zip(wanted, sizes, zip(*exchange(mine), strict=True), strict=True):
@@ -292,9 +303,12 @@ class Plan:
         )
         return _Window(rows[layout.order], layout.bucket_ends, layout.step_ends)
 
-    def _count_windows(self, epoch: int, *, windows: Sequence[int]) -> Rows:
-        # not through `_window`: these are not trained next
-        return np.asarray([len(self._plan_window(epoch, window).step_ends) for window in windows], dtype=np.int64)
+    def _count_windows(self, epoch: int, *, windows: Sequence[int], beat: Callable[[], None]) -> Rows:
+        counts = np.empty(len(windows), dtype=np.int64)
+        for place, window in enumerate(windows):
+            counts[place] = len(self._plan_window(epoch, window).step_ends)  # not through `_window`: not trained next
+            beat()
+        return counts
 
 
 def exclude_rows(plan: StepPlan, *, excluded: Collection[int], target_lengths: Lengths) -> StepPlan:

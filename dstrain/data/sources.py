@@ -6,7 +6,7 @@ A row has its texts, its languages and its location (`file:line`). Knows nothing
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 from dstrain.config.recipe import Rules, Source, Task
 from dstrain.data.bad_rows import OnBad, apply_rule
 from dstrain.data.formats import READERS, read_aligned
-from dstrain.data.lines import format_suffix
+from dstrain.data.hashes import BLOCK_BYTES, hash_file
+from dstrain.data.lines import COMPRESSIONS, format_suffix
 from dstrain.data.records import (
     LONE_SURROGATE,
     Broken,
@@ -34,6 +35,12 @@ from dstrain.tasks.translation import Languages, choose_languages
 
 NEWER = ("quoted", "name", "source_prefix")
 """Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
+
+
+SourcedRecord = tuple[Source, Record | Broken]
+
+HashFile = Callable[[Path], str]
+"""Gives a hash of a file's content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,31 +71,77 @@ def read_rows(
 
     Raises UserError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
     """
+    records = read_records(sources)
+    return build_rows(records, task=task, rules=rules, on_bad=on_bad, has_references=has_references)
+
+
+def read_records(sources: Iterable[Source]) -> Iterator[SourcedRecord]:
+    """All records of the sources in order, each with its source. Raises UserError if a source cannot be read."""
     for source in sources:
-        languages = choose_languages(task, source=source.source_language, target=source.target_language)
         for record in islice(_read_records(source), source.max_rows):
-            checked = _check_types(record, has_references=has_references)
-            row = _build_row(checked, source, languages=languages, rules=rules, on_bad=on_bad)
-            if row is not None:
-                yield row
+            yield source, record
 
 
-def fingerprint_sources(sources: Sequence[Source]) -> str:
+def build_rows(
+    records: Iterable[SourcedRecord], *, task: Task, rules: Rules, on_bad: OnBad, has_references: bool = False
+) -> Iterator[Row]:
+    """The rows of usable records, in order. Arguments and errors are those of `read_rows`."""
+    last = None
+    for source, record in records:
+        if source is not last:
+            languages = choose_languages(task, source=source.source_language, target=source.target_language)
+            last = source
+        checked = _check_types(record, has_references=has_references)
+        row = _build_row(checked, source, languages=languages, rules=rules, on_bad=on_bad)
+        if row is not None:
+            yield row
+
+
+def fingerprint_sources(sources: Sequence[Source], *, hash_file: HashFile = hash_file) -> str:
     """Hash of the sources' content and of how it is read; names of local files do not matter.
 
     Raises UserError if a source cannot be read.
     """
-    return hashlib.sha256("".join(map(fingerprint_source, sources)).encode()).hexdigest()
+    fingerprints = (fingerprint_source(source, hash_file=hash_file) for source in sources)
+    return hashlib.sha256("".join(fingerprints).encode()).hexdigest()
 
 
-def fingerprint_source(source: Source) -> str:
+def fingerprint_source(source: Source, *, hash_file: HashFile = hash_file) -> str:
     """Hash of one source's content and of how it is read; names of local files do not matter.
 
     Raises UserError if it cannot be read.
     """
     how = source.model_dump(exclude={"path", "target_path"})
-    part = [_hash_content(source), {key: value for key, value in how.items() if key not in NEWER or value is not None}]
+    part = [
+        _hash_content(source, hash_file=hash_file),
+        {key: value for key, value in how.items() if key not in NEWER or value is not None},
+    ]
     return hashlib.sha256(json.dumps(part).encode()).hexdigest()
+
+
+def estimate_records(sources: Iterable[Source], *, beat: Callable[[], None] = lambda: None) -> int | None:
+    """About how many records the sources have, by counting lines; None if that would take as long as reading them."""
+    counts = [_estimate(source, beat=beat) for source in sources]
+    return None if None in counts else sum(count for count in counts if count is not None)
+
+
+def _estimate(source: Source, *, beat: Callable[[], None]) -> int | None:
+    if source.path is None:
+        return None
+    path, *_ = _local_paths(source)
+    if (source.format or format_suffix(path)) == "parquet":
+        import pyarrow.parquet  # large, and needed for Parquet only
+
+        number: int = pyarrow.parquet.read_metadata(path).num_rows
+    elif path.suffix.lower() in COMPRESSIONS:
+        return None
+    else:
+        with path.open("rb", buffering=0) as file:
+            number = 0
+            while block := file.read(BLOCK_BYTES):
+                number += block.count(b"\n")
+                beat()
+    return number if source.max_rows is None else min(number, source.max_rows)
 
 
 def _read_records(source: Source) -> Records:
@@ -233,14 +286,10 @@ def _read_demo(source: Source) -> Records:
         yield Record(f"demo/{source.demo}/{source.split}:{index}", (row.source, row.target, row.group))
 
 
-def _hash_content(source: Source) -> list[str]:
+def _hash_content(source: Source, *, hash_file: HashFile) -> list[str]:
     if source.hub is not None:
         # `datasets` computes it from the commit, the subset and the split, but has no public name for it
         return [_load_hub(source)._fingerprint]
     if source.demo is not None:
         return [str(GENERATOR_VERSION)]
-    hashes = []
-    for path in _local_paths(source):
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return hashes
+    return [hash_file(path) for path in _local_paths(source)]

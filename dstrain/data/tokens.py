@@ -1,15 +1,18 @@
 """Token sets: token ids of examples on disk, made once, cached by content, read through memory maps.
 
-A token set is a folder of flat arrays and a description. It is written under a temporary name and renamed when complete, so
-that a folder under its final name is always valid. Knows nothing of batches.
+A token set is a folder of flat arrays and a description. It is made of shards, which a kill does not cost, and joined under a
+temporary name that is renamed when complete, so that a folder under its final name is always valid. Knows nothing of batches.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,15 @@ import numpy.typing as npt
 from dstrain.config.recipe import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import Counts, describe_losses
-from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
-from dstrain.data.examples import Example, build_examples
-from dstrain.data.sources import fingerprint_source, read_rows
+from dstrain.data.counts import describe_losses
+from dstrain.data.encoding import ReadingRules
+from dstrain.data.examples import Example
+from dstrain.data.hashes import hash_file
+from dstrain.data.merge import STARTS_EVERY, merge_shards
+from dstrain.data.shards import EXAMPLES, SIDES, Beat, id_type, make_shards, no_beat, write_shard
+from dstrain.data.sources import HashFile, fingerprint_source
 from dstrain.errors import UserError
+from dstrain.run_folder.leftovers import last_change, remove_leftovers
 from dstrain.run_folder.sealed import check_if_made, sealed_folder
 from dstrain.tasks.parsing import as_typed
 
@@ -31,8 +38,11 @@ FORMAT_VERSION = 4
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
-BAD_ROWS = "bad_rows.jsonl"
-EXAMPLES = "examples.jsonl"
+SHARDS = ".shards"
+"""Suffix of the folder with the shards of a set that is being made, beside the place of the set."""
+
+ABANDONED_SHARDS_SECONDS = 7 * 24 * 3600.0
+"""Shards that nobody has added to for so long are removed: their data or recipe were probably changed."""
 
 
 class TokenSet:
@@ -43,24 +53,22 @@ class TokenSet:
     their sources as typed, where the references cut the sources of an evaluation set; else None.
     """
 
-    def __init__(self, folder: Path, *, report: dict[str, Any], typed: "TokenSet | None" = None) -> None:
+    def __init__(self, folder: Path, *, description: Mapping[str, Any], typed: "TokenSet | None" = None) -> None:
         self.folder = folder
-        self.report = report
+        self.report: dict[str, Any] = description["report"]
         self.typed = typed
-        self.fingerprint: str = report["fingerprint"]
-        self._source_ids, self._source_starts, self.source_lengths = _map_side(folder, side="source")
-        self._target_ids, self._target_starts, self.target_lengths = _map_side(folder, side="target")
+        self.fingerprint: str = self.report["fingerprint"]
+        self._source, self._target = (_map_side(folder, side=side, description=description) for side in SIDES)
+        self.source_lengths, self.target_lengths = self._source.lengths, self._target.lengths
         self.num_rows = len(self.source_lengths)
 
     def source(self, row: int) -> Ids:
         """Ids of the source `[source]` of a row, with special tokens."""
-        start = int(self._source_starts[row])
-        return self._source_ids[start : start + int(self.source_lengths[row])]
+        return self._source.ids_of(row)
 
     def target(self, row: int) -> Ids:
         """Ids of the target `[target]` of a row, with special tokens: the labels."""
-        start = int(self._target_starts[row])
-        return self._target_ids[start : start + int(self.target_lengths[row])]
+        return self._target.ids_of(row)
 
     @cached_property
     def examples(self) -> list[Example]:
@@ -81,12 +89,24 @@ def _read_example(line: str) -> Example:
     return Example(**values | {"other_targets": tuple(values["other_targets"])})
 
 
-def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache_dir: Path) -> Path:
+@dataclass(frozen=True, slots=True)
+class SetUp:
+    """What helps to make a large token set. The defaults serve a small one."""
+
+    hash_file: HashFile = hash_file
+    beat: Beat = no_beat
+    encode_elsewhere: Callable[[Path], Iterator[None]] | None = None
+    """Makes the shards of a set in a folder, in other processes: see `make_shards`."""
+
+
+def prepare_token_set(
+    sources: Sequence[Source], *, reading: ReadingRules, cache_dir: Path, set_up: SetUp = SetUp()
+) -> Path:
     """The folder of the sources' token set, made if it is not in the cache.
 
     Raises UserError if a source cannot be read or has no usable row, UnusableRowError where a rule is `error`.
     """
-    fingerprints = [fingerprint_source(source) for source in sources]
+    fingerprints = [fingerprint_source(source, hash_file=set_up.hash_file) for source in sources]
     task, rules = reading.task, reading.rules
     settings = [
         task.model_dump(),
@@ -99,51 +119,81 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
     folder = cache_dir / key[:32]
     check_if_made(folder)
     if not folder.exists():
-        log = BadRowLog()
-        rows = read_rows(sources, task=task, rules=rules, on_bad=log, has_references=reading.split == "eval")
-        build_token_set(
-            build_examples(rows, task=task, rules=rules, on_bad=log),
-            reading=reading,
-            folder=folder,
-            log=log,
-            source_fingerprints=fingerprints,
-        )
+        _build_from_shards(sources, reading=reading, folder=folder, source_fingerprints=fingerprints, set_up=set_up)
     if reading.split == "eval" and task.cuts_by_reference:
         _prepare_typed(folder, reading=reading)
     return folder
 
 
-def build_token_set(
-    examples: Iterable[Example],
+def _build_from_shards(
+    sources: Sequence[Source],
     *,
     reading: ReadingRules,
     folder: Path,
-    log: BadRowLog | None = None,
-    source_fingerprints: Sequence[str] = (),
+    source_fingerprints: Sequence[str],
+    set_up: SetUp,
+) -> None:
+    """Write the token set of the sources. A kill costs the shards that are not complete, no more."""
+    shards = folder.with_name(f"{folder.name}{SHARDS}")
+    _remove_leftovers(folder.parent, shards=shards)
+    starts_every = 1 if any(source.repeat != 1 for source in sources) else STARTS_EVERY
+    made = make_shards(
+        sources, reading=reading, folder=shards, encode_elsewhere=set_up.encode_elsewhere, beat=set_up.beat
+    )
+    try:
+        with closing(made), sealed_folder(folder) as draft:
+            report = merge_shards(made, reading=reading, folder=draft, starts_every=starts_every, beat=set_up.beat)
+            report["sources"] = list(source_fingerprints)
+            _finish(draft, report=report, reading=reading, starts_every=starts_every)
+    except FileNotFoundError:
+        if not folder.exists():  # else another process was faster, and has removed the shards
+            raise
+    except UserError as error:
+        if not isinstance(
+            error.__cause__, OSError
+        ):  # data or recipe will be changed, and then the shards are of no use
+            shutil.rmtree(shards, ignore_errors=True)
+        raise
+    shutil.rmtree(shards, ignore_errors=True)
+
+
+def _remove_leftovers(cache_dir: Path, *, shards: Path) -> None:
+    for each in (cache_dir, shards):
+        remove_leftovers(each)
+    for other in cache_dir.glob(f"*{SHARDS}"):
+        if other != shards and time.time() - last_change(other) > ABANDONED_SHARDS_SECONDS:
+            shutil.rmtree(other, ignore_errors=True)
+
+
+def build_token_set(
+    examples: Iterable[Example], *, reading: ReadingRules, folder: Path, log: BadRowLog | None = None
 ) -> None:
     """Write the token set of the examples to folder; log holds the rows lost while reading, and gets those lost here.
 
-    source_fingerprints go into the report, so that a later change can be traced to its source. Two processes may build the
-    same folder at once: the first to finish wins. Raises UserError if no row is left, UnusableRowError where a rule is
-    `error`.
+    Two processes may build the same folder at once: the first to finish wins. Raises UserError if no row is left,
+    UnusableRowError where a rule is `error`.
     """
-    log = log or BadRowLog()
     with sealed_folder(folder) as draft:
-        counts = Counts()
-        with _Writer(draft, keep_examples=reading.split == "eval") as writer:
-            for encoded in encode_examples(examples, reading=reading, on_bad=log):
-                writer.add(encoded)
-                for item in encoded:
-                    counts.add(item, reading=reading)
-        log.save(draft / BAD_ROWS)
-        counts.check_limits(reading=reading)
-        report = _build_report(writer, log=log) | counts.report() | {"sources": list(source_fingerprints)}
-        if report["rows"] == 0:
-            raise UserError(
-                f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
-                "change data.rules"
-            )
-        _write_description(draft, report=report)
+        with tempfile.TemporaryDirectory(dir=draft) as shard:
+            write_shard(examples, reading=reading, folder=Path(shard), log=log or BadRowLog())
+            report = merge_shards([Path(shard)], reading=reading, folder=draft, starts_every=1)
+        _finish(draft, report=report | {"sources": []}, reading=reading, starts_every=1)
+
+
+def _finish(draft: Path, *, report: dict[str, Any], reading: ReadingRules, starts_every: int) -> None:
+    if report["rows"] == 0:
+        raise UserError(
+            f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
+            "change data.rules"
+        )
+    description = {
+        "format_version": FORMAT_VERSION,
+        "files": {path.name: path.stat().st_size for path in sorted(draft.iterdir())},
+        "id_type": id_type(reading),
+        "starts_every": starts_every,
+        "report": report,
+    }
+    (draft / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
 
 
 def load_token_set(folder: Path) -> TokenSet:
@@ -155,11 +205,11 @@ def load_token_set(folder: Path) -> TokenSet:
             raise UserError(
                 f"{folder / name}: {size} bytes were written, found {found}: delete {folder} and start the run again"
             )
-    report, typed = description["report"], _typed_folder(folder)
+    typed = _typed_folder(folder)
     if not typed.is_dir():
-        return TokenSet(folder, report=report)
-    tokens = TokenSet(folder, report=report, typed=load_token_set(typed))
-    report["cut_by_reference"] = len(tokens.cut_rows)
+        return TokenSet(folder, description=description)
+    tokens = TokenSet(folder, description=description, typed=load_token_set(typed))
+    tokens.report["cut_by_reference"] = len(tokens.cut_rows)
     return tokens
 
 
@@ -182,103 +232,32 @@ def _prepare_typed(folder: Path, *, reading: ReadingRules) -> None:
     build_token_set(examples, reading=replace(reading, rules=rules), folder=typed)
 
 
-class _Side:
-    """One side's flat files: all ids, and for every row of an epoch where its ids start and how many there are."""
-
-    def __init__(self, folder: Path, *, side: str) -> None:
-        self._files = {part: (folder / f"{side}_{part}.bin").open("wb") for part in ("ids", "starts", "lengths")}
-        self._digests = [hashlib.sha256(), hashlib.sha256()]
-        self._num_ids = 0
-        self.num_tokens = 0
-
-    def add(self, examples: Sequence[list[int]], *, repeats: Sequence[int]) -> None:
-        """Append the ids of some examples; a repeated example is stored once and referenced several times."""
-        ids = np.fromiter(chain.from_iterable(examples), dtype="<i4")
-        lengths = np.asarray([len(example) for example in examples], dtype="<i4")
-        starts = self._num_ids + np.cumsum(lengths, dtype="<i8") - lengths
-        row_lengths = np.repeat(lengths, repeats)
-        self._files["ids"].write(ids.tobytes())
-        self._files["starts"].write(np.repeat(starts, repeats).tobytes())
-        self._files["lengths"].write(row_lengths.tobytes())
-        self._digests[0].update(ids.tobytes())
-        self._digests[1].update(row_lengths.tobytes())
-        self._num_ids += len(ids)
-        self.num_tokens += int(row_lengths.sum(dtype=np.int64))
-
-    def digest(self) -> bytes:
-        """Hash of the ids and of their division into rows."""
-        return b"".join(digest.digest() for digest in self._digests)
-
-    def close(self) -> None:
-        """Close the files."""
-        for file in self._files.values():
-            file.close()
-
-
-class _Writer:
-    """Writes the files of a token set, in the order of the examples."""
-
-    def __init__(self, folder: Path, *, keep_examples: bool) -> None:
-        self.source = _Side(folder, side="source")
-        self.target = _Side(folder, side="target")
-        self.num_examples = 0
-        self.num_rows = 0
-        self._examples = (folder / EXAMPLES).open("w", encoding="utf-8", newline="\n") if keep_examples else None
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.source.close()
-        self.target.close()
-        if self._examples is not None:
-            self._examples.close()
-
-    def add(self, items: Sequence[Encoded]) -> None:
-        """Append some examples."""
-        repeats = [item.example.repeat for item in items]
-        self.source.add([item.source_ids for item in items], repeats=repeats)
-        self.target.add([item.target_ids for item in items], repeats=repeats)
-        self.num_examples += len(items)
-        self.num_rows += sum(repeats)
-        if self._examples is not None:
-            self._examples.writelines(json.dumps(asdict(item.example), ensure_ascii=False) + "\n" for item in items)
-
-    def fingerprint(self) -> str:
-        """Hash of all ids in order."""
-        return hashlib.sha256(self.source.digest() + self.target.digest()).hexdigest()
-
-
-def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
-    skipped, kept = log.count("skip"), log.count("keep")
-    return {
-        "rows_read": writer.num_examples + sum(skipped.values()),
-        "distinct_rows": writer.num_examples,
-        "rows": writer.num_rows,
-        "skipped": skipped,
-        "truncated": log.count("truncate").get("too_long", 0),
-        "kept_with_unknown": kept.get("unknown_token", 0),
-        "kept_too_long": kept.get("too_long", 0),
-        "source_tokens": writer.source.num_tokens,
-        "target_tokens": writer.target.num_tokens,
-        "fingerprint": writer.fingerprint(),
-    }
-
-
 def _describe_reading(report: Mapping[str, Any]) -> str:
     num_read = report["rows_read"]
     read = f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read"
     return "; ".join([read, *describe_losses(report)]) if num_read else "it is empty"
 
 
-def _write_description(folder: Path, *, report: dict[str, Any]) -> None:
-    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    description = {"format_version": FORMAT_VERSION, "files": files, "report": report}
-    (folder / DESCRIPTION).write_text(json.dumps(description, indent=1), encoding="utf-8")
+@dataclass(frozen=True, slots=True)
+class _Side:
+    """The files of one side."""
+
+    ids: npt.NDArray[Any]
+    starts: npt.NDArray[np.int64]
+    """Where the ids of every `starts_every`-th row start."""
+    lengths: Ids
+    starts_every: int
+
+    def ids_of(self, row: int) -> Ids:
+        """The ids of a row."""
+        known = row - row % self.starts_every
+        # the rows from the last one whose start is stored follow each other in `ids`
+        start = int(self.starts[row // self.starts_every]) + int(np.add.reduce(self.lengths[known:row]))
+        return self.ids[start : start + int(self.lengths[row])].astype(np.int32, copy=False)
 
 
-def _map_side(folder: Path, *, side: str) -> tuple[Ids, npt.NDArray[np.int64], Ids]:
-    parts = (("ids", "<i4"), ("starts", "<i8"), ("lengths", "<i4"))
+def _map_side(folder: Path, *, side: str, description: Mapping[str, Any]) -> _Side:
+    parts = (("ids", description["id_type"]), ("starts", "<i8"), ("lengths", "<i4"))
     # plain views, because slicing a memmap object takes many times longer than slicing an array
     ids, starts, lengths = (np.asarray(np.memmap(folder / f"{side}_{name}.bin", dtype, "r")) for name, dtype in parts)
-    return ids, starts, lengths
+    return _Side(ids, starts, lengths, description["starts_every"])

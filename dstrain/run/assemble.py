@@ -2,10 +2,12 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from transformers import PreTrainedModel
 
 from dstrain.attempt.attempt import Attempt
@@ -40,8 +42,11 @@ from dstrain.training.state import Progress
 
 SCHEDULE_KEYS = {"max_steps", "epochs", "schedule", "warmup_steps", "learning_rate"}
 """Keys of `training` that decide the learning rate of a step."""
-MANY_EPOCHS = 20
-"""Epochs from which on counting their steps may take long enough to be announced."""
+EPOCHS_AT_ONCE = 20
+"""Epochs whose steps the ranks count before they tell each other."""
+MOST_COUNTED_ROWS = 10**10
+"""Rows of all epochs whose steps are counted before the first: four hours of one core, which the ranks share."""
+SPOKEN_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +146,7 @@ def assemble(
     rows = TrainingRows(tokens.source_lengths, tokens.target_lengths, tokens.fingerprint, _cut(config))
     place = find_place(config, rows=rows, resume=resume)
     plan = place.plan
-    _count_steps(place, config=config, ranks=ranks)
+    _count_steps(place, config=config, attempt=attempt)
     total_steps = _count_total(config.training, place=place, resume=resume)
     changes, warnings = list[str](), list[str]()
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
@@ -214,23 +219,35 @@ def _cut(config: RunConfig) -> Cut:
     return Cut(tokens, machine.micro_batch_size, machine.min_micro_batches, overhead)
 
 
-def _count_steps(place: Place, *, config: RunConfig, ranks: Ranks) -> None:
-    """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths."""
+def _count_steps(place: Place, *, config: RunConfig, attempt: Attempt) -> None:
+    """Count the steps of the epochs whose number must be known before training. Ranks share the work: it reads all lengths.
+
+    Raises UserError if that would take hours.
+    """
     if config.training.batch_unit == "sequences":  # every epoch has as many steps
         return
-    epoch = place.position.epoch
-    epochs = set(range(epoch, math.ceil(config.training.epochs or 0))) | {place.plan.whole_epoch, epoch}
-    if len(epochs) > MANY_EPOCHS:
-        log.info(
-            "counting the steps of %d epochs in target tokens, which reads the lengths of all rows each time",
-            len(epochs),
+    plan, epoch = place.plan, place.position.epoch
+    last = math.ceil(config.training.epochs or 0)
+    if (last - epoch) * plan.num_rows > MOST_COUNTED_ROWS:
+        steps = -(-int(plan.target_lengths.sum(dtype=np.int64)) // plan.batch_size)
+        raise UserError(
+            f"training.epochs is {config.training.epochs:g}: the steps of so many epochs of {plan.num_rows:,} rows in target "
+            f"tokens would take hours to count: give training.max_steps instead (an epoch has about {steps:,} steps)"
         )
-    place.plan.count_together(
-        sorted(epochs),
-        rank=ranks.rank,
-        world_size=ranks.world_size,
-        exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
-    )
+    ranks = attempt.ranks
+    epochs = sorted(set(range(epoch, last)) | {plan.whole_epoch, epoch})
+    spoken = time.monotonic()
+    for start in range(0, len(epochs), EPOCHS_AT_ONCE):
+        if time.monotonic() - spoken > SPOKEN_SECONDS:
+            spoken = time.monotonic()
+            log.info("counted the steps of %s of %s epochs in target tokens", f"{start:,}", f"{len(epochs):,}")
+        plan.count_together(
+            epochs[start : start + EPOCHS_AT_ONCE],
+            rank=ranks.rank,
+            world_size=ranks.world_size,
+            exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+            beat=attempt.phases.mark_progress,
+        )
 
 
 def _count_total(training: Training, *, place: Place, resume: Resume | None) -> int:

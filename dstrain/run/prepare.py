@@ -1,21 +1,21 @@
-"""Makes the tokenizer and the token sets, once, on rank 0, while the other ranks wait.
-
-They wait for a file instead of in a collective operation, because large data would exceed the time limit of that.
-"""
+"""Makes the tokenizer and the token sets, once, on rank 0, while the other ranks wait; or before a run, by itself."""
 
 import hashlib
 import json
 import logging
-import secrets
 import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
+from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch
@@ -24,23 +24,26 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
+from dstrain.data.hashes import hash_once
 from dstrain.data.lookup import LocatedRow, locate_rows
-from dstrain.data.sources import fingerprint_sources, read_rows
-from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
+from dstrain.data.shards import BAD_ROWS, Beat, beating, no_beat
+from dstrain.data.sources import HashFile, build_rows, estimate_records, fingerprint_sources, read_records
+from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
+from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
+from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
 from dstrain.run_folder.atomic import new_folder, open_new, write_file
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.leftovers import remove_leftovers
 from dstrain.run_folder.sealed import SEAL, copy_sealed, sealed_folder
 from dstrain.tasks.parsing import task_tokens
 from dstrain.tasks.words import place_tokens
-
-POLL_SECONDS = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -66,24 +69,48 @@ class Prepared:
 
 
 def prepare(
-    config: RunConfig, *, ranks: Ranks, whole: RunConfig | None = None, kept_tokenizer: str | None = None
+    config: RunConfig,
+    *,
+    ranks: Ranks,
+    whole: RunConfig | None = None,
+    kept_tokenizer: str | None = None,
+    phases: Phases | None = None,
 ) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
     `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows. A run that goes on keeps
-    the tokenizer in its folder, whatever rows it has now: `kept_tokenizer` is the fingerprint that this one must have.
+    the tokenizer in its folder, whatever rows it has now: `kept_tokenizer` is the fingerprint that this one must have. Work on
+    the data is progress in `phases`, on the ranks that wait too.
 
     Raises:
         UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
     """
     folder = RunFolder(Path(config.run_dir))
-    made = _made_by_rank_0(
-        lambda: _make(config, folder=folder, whole=whole or config, kept=kept_tokenizer),
+    beat = SpokenProgress(lambda: None if phases is None else phases.mark_progress())
+    made = made_by_rank_0(
+        lambda: _make(config, folder=folder, whole=whole or config, kept=kept_tokenizer, beat=beat),
         run_dir=folder.path,
         ranks=ranks,
+        phases=phases,
     )
     train, evaluation = (load_token_set(Path(each)) for each in made)
     return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
+
+
+def estimate_rows(config: RunConfig) -> int | None:
+    """About how many rows the data of a recipe have; None if that takes as long as reading them."""
+    return estimate_records([*config.data.train, *config.data.eval])
+
+
+def prepare_ahead(config: RunConfig, *, beat: Beat) -> list[Path]:
+    """The folders of the token sets of a recipe, made if they are not in the cache. Leaves nothing in the run folder.
+
+    Raises UserError if data or tokenizer cannot be used.
+    """
+    with tempfile.TemporaryDirectory(prefix="dstrain-") as folder:
+        return [
+            Path(each) for each in _make(config, folder=RunFolder(Path(folder)), whole=config, kept=None, beat=beat)
+        ]
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
@@ -94,7 +121,8 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     """
     _check_bleu_tokenizer(config)
     check_tokenizer(config, tokenizer=tokenizer)
-    return _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
+    reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
+    return _prepare_set(config, reading=reading, set_up=SetUp(hash_file=_hash_once(config, beat=no_beat)))
 
 
 def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path) -> TokenSet:
@@ -103,7 +131,7 @@ def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: R
     def make() -> list[str]:
         return [str(prepare_evaluation(config, tokenizer=tokenizer))]
 
-    (made,) = _made_by_rank_0(make, run_dir=folder, ranks=ranks)
+    (made,) = made_by_rank_0(make, run_dir=folder, ranks=ranks)
     return load_token_set(Path(made))
 
 
@@ -126,9 +154,13 @@ def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Spl
     return ReadingRules(task=config.task, rules=rules, encoder=tokenizer, split=split)
 
 
-def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
+def _prepare_set(config: RunConfig, *, reading: ReadingRules, set_up: SetUp) -> Path:
     sources = config.data.train if reading.split == "train" else config.data.eval
-    return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
+    return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens", set_up=set_up)
+
+
+def _hash_once(config: RunConfig, *, beat: Beat) -> HashFile:
+    return partial(hash_once, folder=cache_dir(config) / "hashes", beat=lambda: beat(0))
 
 
 def _check_bleu_tokenizer(config: RunConfig) -> None:
@@ -136,14 +168,20 @@ def _check_bleu_tokenizer(config: RunConfig) -> None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
 
 
-def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None) -> list[str]:
+def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None, beat: Beat) -> list[str]:
     _check_bleu_tokenizer(config)
+    for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
+        remove_leftovers(cache_dir(config) / name)
+    set_up = SetUp(_hash_once(config, beat=beat), beat)
     tokenizer = _keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
-    tokenizer = tokenizer or _make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
+    tokenizer = tokenizer or _make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept, set_up=set_up)
+    encoders = Encoders(config, folder.tokenizer, tokenizer.fingerprint, beat) if num_processes(config) > 1 else None
     made = []
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
-        tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
+        reading = _reading_rules(config, tokenizer=tokenizer, split=split)
+        helped = replace(set_up, encode_elsewhere=encoders if split == "train" else None)
+        tokens = _prepare_set(config, reading=reading, set_up=helped)
         _say(load_token_set(tokens), split=split)
         made.append(str(tokens))
     _check_best_set(config, tokens=load_token_set(Path(made[-1])))
@@ -153,7 +191,8 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
 def _say(tokens: TokenSet, *, split: Split) -> None:
     """Say on the terminal what was read, left out and cut, before any time of a GPU is spent."""
     log.info("%s", describe_set(split, tokens.report))
-    usual = int(np.percentile(tokens.target_lengths, 99))
+    # only references can be too long, and sorting the lengths of a large training set would take memory and time
+    usual = int(np.percentile(tokens.target_lengths, 99)) if split == "eval" else 0
     for warning in warn_of_set(split, tokens.report, usual_target=usual):
         log.warning("%s", warning)
     if num_cut := tokens.report.get("cut_by_reference"):
@@ -188,14 +227,15 @@ def _keep_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None)
     return tokenizer
 
 
-def _make_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None = None) -> Seq2SeqTokenizer:
+def _make_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None, set_up: SetUp) -> Seq2SeqTokenizer:
     """The run's tokenizer, written to the run folder for the other ranks and for a resumed run.
 
     Raises UserError, and leaves the folder as it is, if the tokenizer has not the fingerprint that is wanted.
     """
     check_scratch_languages(config)
-    added = [*(_task_tokens(config) if config.task.kind == "parsing" else []), *marian_codes(config)]
-    trained = None if config.model.scratch is None else _train_once(config, config.model.scratch, added=added)
+    added = [*(_task_tokens(config, set_up=set_up) if config.task.kind == "parsing" else []), *marian_codes(config)]
+    scratch = config.model.scratch
+    trained = None if scratch is None else _train_once(config, scratch, added=added, set_up=set_up)
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp"), keep_same=True) as draft:
         if trained is None:
             _save_pretrained(config, added=added, folder=draft)
@@ -230,23 +270,29 @@ def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> No
     tokenizer.save(folder, source_language=first, target_language=last)
 
 
-def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str]) -> Path:
+def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str], set_up: SetUp) -> Path:
     """The folder of the cached tokenizer for this text and these settings, trained if it is not in the cache."""
     # earlier versions sealed nothing: what they made is not used
     settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added, SEAL]
-    key = hashlib.sha256(json.dumps([fingerprint_sources(config.data.train), settings]).encode()).hexdigest()
-    cached = cache_dir(config) / "tokenizers" / key[:32]
+    cached = cache_dir(config) / "tokenizers" / _text_key(config, settings, set_up=set_up)
     if not cached.exists():
-        _check_rows(config)
+        _check_rows(config, set_up=set_up)
         log.info("training a tokenizer of %d pieces on the training text", scratch.vocabulary_size)
-        texts = (text for example in _train_examples(config) for text in (example.source, example.target))
+        examples = _train_examples(config, set_up=set_up)
+        texts = (text for example in examples for text in (example.source, example.target))
         with sealed_folder(cached) as folder:
             train_tokenizer(scratch, texts=texts, languages=_languages(config), task_tokens=added, folder=folder)
     return cached
 
 
-def _check_rows(config: RunConfig) -> None:
-    if next(_train_examples(config), None) is None:
+def _text_key(config: RunConfig, settings: list[Any], *, set_up: SetUp) -> str:
+    """The name in the cache of what follows from the training text and these settings."""
+    content = fingerprint_sources(config.data.train, hash_file=set_up.hash_file)
+    return hashlib.sha256(json.dumps([content, settings]).encode()).hexdigest()[:32]
+
+
+def _check_rows(config: RunConfig, *, set_up: SetUp) -> None:
+    if next(_train_examples(config, set_up=set_up), None) is None:
         places = ", ".join(source.place for source in config.data.train)
         raise UserError(
             f"data.train ({places}) has no usable row: correct the data or the columns, or change data.rules"
@@ -258,31 +304,25 @@ def _languages(config: RunConfig) -> list[str]:
     return [code for code in (config.task.source_language, config.task.target_language) if code is not None]
 
 
-def _task_tokens(config: RunConfig) -> list[str]:
-    """The labels and pointers of the training rows; of `words` every pointer that a source is long enough for."""
-    task, targets = config.task, (example.target for example in _train_examples(config))
-    is_cut_alone = task.has_pointers and not task.cuts_by_reference
-    return task_tokens(chain(targets, place_tokens(task.max_source_tokens) if is_cut_alone else ()))
+def _task_tokens(config: RunConfig, *, set_up: SetUp) -> list[str]:
+    """The labels and pointers of the training rows; of `words` every pointer that a source is long enough for.
+
+    They are kept in the cache, because finding them takes nearly as long as tokenising the rows.
+    """
+    task = config.task
+    settings = [task.model_dump(), config.data.rules.model_dump(), FORMAT_VERSION]
+    file = cache_dir(config) / "task_tokens" / f"{_text_key(config, settings, set_up=set_up)}.json"
+    if not file.is_file():
+        targets = (example.target for example in _train_examples(config, set_up=set_up))
+        is_cut_alone = task.has_pointers and not task.cuts_by_reference
+        found = task_tokens(chain(targets, place_tokens(task.max_source_tokens) if is_cut_alone else ()))
+        write_file(file, json.dumps(found))
+    return TypeAdapter(list[str]).validate_json(file.read_bytes())
 
 
-def _train_examples(config: RunConfig) -> Iterator[Example]:
+def _train_examples(config: RunConfig, *, set_up: SetUp) -> Iterator[Example]:
     # not logged here: bad rows are counted and listed when the token set is made from the same rows
     ignored = BadRowLog()
-    rows = read_rows(config.data.train, task=config.task, rules=config.data.rules, on_bad=ignored)
+    records = beating(read_records(config.data.train), lambda records: set_up.beat(0))
+    rows = build_rows(records, task=config.task, rules=config.data.rules, on_bad=ignored)
     return build_examples(rows, task=config.task, rules=config.data.rules, on_bad=ignored)
-
-
-def _made_by_rank_0(make: Callable[[], list[str]], *, run_dir: Path, ranks: Ranks) -> list[str]:
-    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8))}"
-    if ranks.rank == 0:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        made = make()
-        write_file(report, json.dumps(made))
-    else:
-        # rank 0's failure needs no message here: it ends the run, and the launcher ends this rank
-        while not report.exists():
-            time.sleep(POLL_SECONDS)
-        made = json.loads(report.read_text())
-    ranks.barrier()
-    report.unlink(missing_ok=True)
-    return made

@@ -86,7 +86,7 @@ def _run_attempt(
     # before the data are read, which may take hours
     found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)
     tokenizer = found.state.data.get("tokenizer") if found else None
-    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer)
+    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer, phases=attempt.phases)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, found=found, allow_changed=launch.allow_changed)

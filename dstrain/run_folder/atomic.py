@@ -11,7 +11,6 @@ import errno
 import filecmp
 import json
 import os
-import secrets
 import shutil
 import stat
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from dstrain.errors import UserError
+from dstrain.run_folder.leftovers import draft_of
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a full disk or a used-up quota."""
@@ -38,7 +38,7 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False) -> No
 def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A file to write to, which replaces the one at `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _draft_of(path)  # a name that nobody can have put a link under, and exclusive besides
+    draft = draft_of(path)  # a name that nobody can have put a link under, and exclusive besides
     try:
         with draft.open("xb") as file:
             yield file
@@ -85,7 +85,7 @@ def shared_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: as `new_folder`.
     """
-    draft = _draft_of(path)
+    draft = draft_of(path)
     try:
         with named_if_full(path):
             draft.mkdir(parents=True)
@@ -201,10 +201,6 @@ def _are_same(one: Path, other: Path) -> bool:
 
 def _set_aside(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.old")
-
-
-def _draft_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.tmp-{secrets.token_hex(8)}")
 
 
 def _open_ordinary(path: Path) -> int:

@@ -95,7 +95,8 @@ def write_token_set(folder: Path, *, num_rows: int) -> None:
             file.flush()
             os.fsync(file.fileno())
     files = {path.name: path.stat().st_size for path in folder.iterdir()}
-    description = {"files": files, "report": {"fingerprint": f"scale {num_rows}"}}
+    report = {"fingerprint": f"scale {num_rows}"}
+    description = {"files": files, "report": report, "id_type": "<i4", "starts_every": 1}
     (folder / DESCRIPTION).write_text(json.dumps(description))
 
 

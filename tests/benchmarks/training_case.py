@@ -175,6 +175,7 @@ class Ids:
 
     fingerprint = "ids"
     unk_token_id = None
+    vocabulary_size = 1 << 31
 
     def __init__(self, *, end_id: int) -> None:
         self._end = [end_id]

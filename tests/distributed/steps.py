@@ -155,6 +155,7 @@ class IdEncoder:
 
     fingerprint = "ids"
     unk_token_id: int | None = None
+    vocabulary_size = 1 << 31
 
     def encode(self, sources: list[str], targets: list[str], **languages: str | None) -> Any:
         """Both sides with the end token appended."""

@@ -35,6 +35,9 @@ SUMMED = (
 ALARM_SKIPS = 3
 """Consecutive skipped fp16 steps that are warned about: the loss scale keeps falling."""
 
+CENTURY = 100 * 365 * 86400.0
+"""Seconds from which on no end is foretold: a run "until it no longer improves" may have any number of steps, a time may not."""
+
 log = logging.getLogger(__name__)
 
 
@@ -162,7 +165,7 @@ class LogHook(Hook):
         if done == 0 or step >= self._total_steps:
             return ""
         seconds = (time.monotonic() - self._started) / done * (self._total_steps - step)
-        return f"  ETA {timedelta(seconds=round(seconds))}"
+        return f"  ETA {timedelta(seconds=round(seconds))}" if seconds < CENTURY else "  ETA over 100 years"
 
     def _close(self) -> None:
         if self._bar is not None:

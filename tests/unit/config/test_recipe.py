@@ -26,6 +26,12 @@ DEMO = {"demo": "parsing"}
         (Data, {"train": [DEMO], "eval": [DEMO, DEMO | {"repeat": 2}]}, ("eval.1.repeat",), "cannot be repeated"),
         (Training, STEPS, ("max_steps", "epochs"), "found none"),
         (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
+        (
+            Training,
+            STEPS | {"epochs": 1e8, "batch_unit": "target_tokens"},
+            ("epochs", "batch_unit"),
+            "give max_steps instead",
+        ),
         (Evaluation, {"every_steps": 1, "every_epochs": 1.0}, ("every_steps", "every_epochs"), "only one"),
         (Evaluation, {"best_metric": "loss", "loss": False}, ("best_metric", "loss"), "needs `loss: true`"),
     ],
@@ -48,3 +54,9 @@ def test_settings_that_exclude_each_other_are_refused_with_their_keys(
 )
 def test_a_source_names_its_place(source: dict[str, str], place: str) -> None:
     assert Source.model_validate(source).place == place
+
+
+def test_epochs_without_an_end_are_accepted_where_they_need_no_count() -> None:
+    assert Training.model_validate(STEPS | {"epochs": 1e8}).epochs == 1e8
+    with pytest.raises(ValidationError, match="less than or equal to 1000000000"):
+        Training.model_validate(STEPS | {"epochs": 1e308})

@@ -95,7 +95,7 @@ def test_the_size_of_the_batches_changes_nothing(
 def test_a_repeated_row_is_stored_once_and_counted_as_often_as_it_appears(tmp_path: Path) -> None:
     tokens = _build([make_example("a b", "c", repeat=3), make_example("d", "e")], tmp_path / "set")
     assert _pairs(tokens) == [([10, 11, 2], [12, 2])] * 3 + [([13, 2], [14, 2])]
-    assert (tmp_path / "set" / "source_ids.bin").stat().st_size == 4 * 5
+    assert (tmp_path / "set" / "source_ids.bin").stat().st_size == 2 * 5
     assert (tokens.report["distinct_rows"], tokens.report["rows"]) == (2, 4)
     assert (tokens.report["source_tokens"], tokens.report["target_tokens"]) == (11, 8)
 
@@ -222,10 +222,10 @@ def test_everything_is_on_disk_before_the_folder_gets_its_name(tmp_path: Path, m
 def test_a_damaged_folder_is_refused_by_the_name_of_the_file(tmp_path: Path) -> None:
     tokens = _build([FITS], tmp_path / "set")
     (tokens.folder / "target_ids.bin").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"target_ids\.bin: 16 bytes were written, found 0: delete .*set"):
+    with pytest.raises(ValueError, match=r"target_ids\.bin: 8 bytes were written, found 0: delete .*set"):
         load_token_set(tokens.folder)
     (tokens.folder / "target_ids.bin").unlink()
-    with pytest.raises(ValueError, match=r"target_ids\.bin: 16 bytes were written, found None"):
+    with pytest.raises(ValueError, match=r"target_ids\.bin: 8 bytes were written, found None"):
         load_token_set(tokens.folder)
 
 

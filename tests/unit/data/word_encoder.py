@@ -20,6 +20,10 @@ class WordEncoder:
     def fingerprint(self) -> str:
         return " ".join([*self.words, *self.languages])
 
+    @property
+    def vocabulary_size(self) -> int:
+        return FIRST_WORD_ID + len(self.words)
+
     def encode(
         self, sources: list[str], targets: list[str], *, source_language: str | None, target_language: str | None
     ) -> tuple[list[list[int]], list[list[int]]]:

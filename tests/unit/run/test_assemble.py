@@ -21,6 +21,7 @@ from dstrain.run.assemble import (
     Assembly,
     _changed_schedule_warnings,
     _check_references,
+    _count_steps,
     _cut,
     _data_sources,
     _data_warnings,
@@ -32,7 +33,7 @@ from dstrain.run.assemble import (
 from dstrain.run.place import Place
 from dstrain.training.state import Progress
 from tests.unit.reporting.reporting_cases import translation_config
-from tests.unit.run.run_cases import build_config
+from tests.unit.run.run_cases import CPU, build_config
 from tests.unit.training.training_cases import alone
 
 
@@ -219,3 +220,45 @@ def test_what_the_user_allowed_is_said_with_how_the_run_goes_on() -> None:
         "the place is kept",
         SAID[Part.OPTIMIZER],
     ]
+
+
+class Beats:
+    """An attempt of one rank that counts its marks of progress."""
+
+    ranks = CPU
+
+    def __init__(self) -> None:
+        self.number = 0
+        self.phases = SimpleNamespace(mark_progress=self._mark)
+
+    def _mark(self) -> None:
+        self.number += 1
+
+
+def count_steps(epochs: float, *, num_rows: int = 100, unit: Any = "target_tokens") -> tuple[Plan, int]:
+    lengths = np.broadcast_to(np.int32(10), (num_rows,))
+    plan = Plan(
+        lengths, lengths, fingerprint="f", seed=0, batch_size=40, batch_unit=unit, cut=Cut(1000), window_rows=30
+    )
+    config = build_config(training__epochs=epochs, training__max_steps=None, training__batch_unit=unit)
+    attempt: Any = Beats()
+    _count_steps(Place(plan, Position(0, 0)), config=config, attempt=attempt)
+    return plan, attempt.number
+
+
+def test_every_window_that_is_counted_before_the_first_step_is_progress() -> None:
+    plan, beats = count_steps(45.0)
+    assert beats == 45 * 4
+    assert plan.total_steps(epochs=45.0) == sum(plan.num_steps(epoch) for epoch in range(45))
+
+
+def test_epochs_that_would_take_hours_to_count_are_refused_at_once() -> None:
+    with pytest.raises(
+        UserError, match=r"training\.epochs is 100000: .*max_steps instead \(an epoch has about 250,000 st"
+    ):
+        count_steps(100_000.0, num_rows=1_000_000)
+
+
+def test_epochs_of_sequences_need_no_count_and_no_memory() -> None:
+    plan, beats = count_steps(1e9, unit="sequences")
+    assert (plan.total_steps(epochs=1e9), beats) == (3 * 10**9, 0)

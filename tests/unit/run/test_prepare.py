@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from dstrain.attempt.rank_records import Phases, ranks_dir
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
@@ -16,6 +17,7 @@ from dstrain.run import prepare as module
 from dstrain.run.prepare import Prepared, prepare
 from dstrain.run_folder.sealed import sealed_folder
 from tests.system.runs import build_run
+from tests.unit.run.run_cases import CPU
 
 
 def prepare_alone(config: RunConfig, **options: Any) -> Prepared:
@@ -64,6 +66,32 @@ def test_every_place_that_a_source_can_have_is_a_token_where_words_are_cut(
     prepared = prepare(config, ranks=Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None))
     added = prepared.tokenizer.tokenizer.get_added_vocab()
     assert [token for token in added if token.startswith("<pt-")] == pointers
+
+
+def test_a_second_start_reads_no_row_of_unchanged_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows.tsv").write_text("call mom\t[IN:CALL [SL:WHO mom ] ]\n" * 4)
+    rows = [{"path": str(tmp_path / "rows.tsv")}]
+    scratch = {"architecture": "t5", "vocabulary_size": 100}
+    config = build_run(
+        tmp_path, task={"kind": "parsing"}, data={"train": rows, "eval": rows}, model={"scratch": scratch}
+    )
+    first = prepare_alone(config)
+
+    def refuse(*arguments: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(module, "read_records", refuse)
+    monkeypatch.setattr("dstrain.data.shards.read_records", refuse)
+    assert prepare_alone(config).fingerprints == first.fingerprints
+
+
+def test_work_on_the_data_is_progress(tmp_path: Path) -> None:
+    phases = Phases(ranks_dir(tmp_path), rank=0, attempt=1)
+    before = phases.record().beats
+    config = build_run(tmp_path)
+    prepare(config, ranks=CPU, phases=phases)
+    # hashing, reading for the tokenizer, tokenising and joining, of both sets
+    assert phases.record().beats >= before + 6
 
 
 def test_a_set_that_chooses_the_best_model_must_have_rows_that_are_scored(tmp_path: Path) -> None:

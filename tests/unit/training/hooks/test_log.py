@@ -22,13 +22,15 @@ from tests.unit.training.training_cases import Recorder, alone, build_step
 TOTAL_STEPS = 10
 
 
-def build_hook(*, every_steps: int = 3, terminal: bool = False, rank: int = 0) -> tuple[LogHook, io.StringIO]:
+def build_hook(
+    *, every_steps: int = 3, terminal: bool = False, rank: int = 0, total_steps: int = TOTAL_STEPS
+) -> tuple[LogHook, io.StringIO]:
     screen = io.StringIO()
     ranks = alone()
     hook = LogHook(
         config=build_config(logging={"every_steps": every_steps, "tensorboard": False}),
         ranks=replace(ranks, process=replace(ranks.process, rank=rank)),
-        total_steps=TOTAL_STEPS,
+        total_steps=total_steps,
         console=Console(file=screen, force_terminal=terminal, width=160),
     )
     return hook, screen
@@ -106,6 +108,15 @@ def test_without_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixtu
     )
     assert "ETA 0:00:0" in caplog.messages[1]
     assert "ETA" not in caplog.messages[3]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_run_without_an_end_in_sight_has_no_eta(terminal: bool, caplog: pytest.LogCaptureFixture) -> None:
+    hook, _ = build_hook(total_steps=10**18, terminal=terminal)
+    with caplog.at_level(logging.INFO):
+        run(hook, range(1, 7))
+    hook.on_stop(Progress(6, Position(0, 6)), Recorder().control)
+    assert terminal or caplog.messages[1].endswith("ETA over 100 years")
 
 
 def test_on_a_terminal_a_progress_bar_replaces_the_lines(caplog: pytest.LogCaptureFixture) -> None:
