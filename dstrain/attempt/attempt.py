@@ -146,7 +146,9 @@ def take_lease(
             lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
         except UserError as error:
             refusal = error
-    number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
+    number, message = ranks.broadcast(
+        (lease.number if lease else 0, str(refusal) if refusal else None), tuple[int, str | None]
+    )
     if message is not None:
         raise refusal or LeaseHeld(message)
     return lease, number

@@ -33,7 +33,7 @@ KEPT_WINDOWS = 2
 FILLER = -1
 """In the lists of `deal`: this rank computes a filler, because others have one micro-batch more."""
 
-Exchange = Callable[[list[Rows]], list[list[Rows]]]
+Exchange = Callable[[list[list[int]]], list[list[list[int]]]]
 """All-gather: takes this rank's value, returns every rank's in rank order."""
 
 
@@ -116,7 +116,9 @@ class Plan:
         if self.batch_unit == "sequences":
             return
         wanted = list(epochs)
-        mine = [self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)) for epoch in wanted]
+        mine = [
+            self._count_windows(epoch, windows=range(rank, self._num_windows, world_size)).tolist() for epoch in wanted
+        ]
         for epoch, parts in zip(wanted, zip(*exchange(mine), strict=True), strict=True):
             counts = np.empty(self._num_windows, dtype=np.int64)
             for other, part in enumerate(parts):

@@ -170,7 +170,7 @@ def _agree_on_resume(
             claims=read_claims(Path(config.run_dir)),
             allowed=allow_changed,
         )
-    resume: Resume | None = attempt.ranks.broadcast(found)
+    resume: Resume | None = attempt.ranks.broadcast(found, Resume | None)
     if resume is not None:
         ranks = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
         log.info("resuming from %s (saved by %s)", resume.directory, ranks)
@@ -220,7 +220,7 @@ def _count_steps(plan: Plan, *, config: RunConfig, ranks: Ranks, resume: Resume 
         sorted(epochs),
         rank=ranks.rank,
         world_size=ranks.world_size,
-        exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+        exchange=lambda mine: ranks.broadcast(ranks.gather(mine, list[list[int]]), list[list[list[int]]]),
     )
 
 

@@ -238,7 +238,7 @@ def _train_examples(config: RunConfig) -> Iterator[Example]:
 
 
 def _made_by_rank_0(make: Callable[[], list[str]], *, run_dir: Path, ranks: Ranks) -> list[str]:
-    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8))}"
+    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8), str)}"
     if ranks.rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         made = make()

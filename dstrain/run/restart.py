@@ -60,7 +60,7 @@ def agree_on_finished(assembly: Assembly) -> bool:
         assembly.attempt.report(
             RunOutcome("finished", 0, step=assembly.first_progress.step, attempt=assembly.attempt.number)
         )
-    return bool(assembly.ranks.broadcast(finished))
+    return bool(assembly.ranks.broadcast(finished, bool))
 
 
 def _is_finished(assembly: Assembly) -> bool:

@@ -131,7 +131,7 @@ class EvaluateHook(EvaluationHook):
         self._is_postponed = self._count(info)
         if control.stop_reason is not None or not self._is_postponed:
             return
-        if self._ranks.broadcast(self._walltime.fits_evaluation()):  # rank 0 decides: clocks differ
+        if self._ranks.broadcast(self._walltime.fits_evaluation(), bool):  # rank 0 decides: clocks differ
             self._score(info.step, info.epoch, control)
         else:
             log.info(
@@ -145,7 +145,7 @@ class EvaluateHook(EvaluationHook):
         started = time.perf_counter()
         train_loss = self._loss.mean()
         result = self._evaluate(None)
-        scores = self._ranks.broadcast(result.scores.scores if result is not None else None)
+        scores = self._ranks.broadcast(result.scores.scores if result is not None else None, dict[str, float] | None)
         if scores is None:  # interrupted: repeated first after the restart
             self._is_postponed = True
             self._agree_on_stop(control)
