@@ -29,7 +29,7 @@ def check_hub(config: RunConfig) -> None:
         check_model_name(config.model.name, revision=config.model.revision, key="model.name")
     for side, sources in (("train", config.data.train), ("eval", config.data.eval)):
         for number, source in enumerate(sources):
-            if source.hub is not None and not Path(source.hub).exists():
+            if source.hub is not None:
                 _ask(HfApi().dataset_info, source.hub, revision=source.revision, key=f"data.{side}.{number}.hub")
 
 

@@ -144,8 +144,8 @@ def hostile_record() -> RunRecord:
                 "source_prefix": HOSTILE,
             },
             "data": {
-                "train": [{"hub": HOSTILE, "subset": HOSTILE, "split": HOSTILE, "source_column": HOSTILE}],
-                "eval": [{"path": HOSTILE, "group_column": HOSTILE}, {"hub": HOSTILE}],
+                "train": [{"hub": "some/set", "subset": HOSTILE, "split": HOSTILE, "source_column": HOSTILE}],
+                "eval": [{"path": HOSTILE, "group_column": HOSTILE}, {"hub": "old"}],
             },
             "training": {"batch_size": 8, "max_steps": 10, "learning_rate": 1e-3},
             "machine": {"deepspeed": {"comms_logger": {"prof_ops": [HOSTILE.replace("\udc80", "")]}}},

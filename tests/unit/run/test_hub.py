@@ -37,10 +37,10 @@ def _config(**data: Any) -> Any:
 
 
 def test_model_and_data_sets_are_asked_for_and_folders_are_not(asked: list[str], tmp_path: Path) -> None:
-    rows = {"train": [{"hub": "some/data"}, {"path": "a.tsv"}], "eval": [{"hub": str(tmp_path)}]}
+    rows = {"train": [{"hub": "some/data"}, {"path": "a.tsv"}], "eval": [{"hub": "old"}]}
     check_hub(_config(data=rows))
     check_model_name(str(tmp_path), revision=None, key="MODEL")
-    assert asked == ["some/model", "some/data"]
+    assert asked == ["some/model", "some/data", "old"]
 
 
 @pytest.mark.parametrize(
