@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from dstrain.config.secrets import WAY_OUT, names_secret
+
 _NOT_SUPPORTED = "not supported: dstrain distributes with ZeRO only; remove it"
 _PRECISION = "set `precision` instead"
 _MASTER = "would change what is learned: master weights, gradients and optimizer state stay fp32; remove it"
@@ -183,6 +185,8 @@ def _problems(settings: Mapping[str, Any], *, known: frozenset[str], section: st
         name = f"{section}.{key}" if section else key
         if name in REFUSED_KEYS:
             yield name, REFUSED_KEYS[name]
+        elif key not in known and names_secret(key):
+            yield name, f"is no place for a secret; {WAY_OUT}"
         elif not section and key in REMOVED_KEYS:
             yield name, "was removed from DeepSpeed; remove it"
         elif key not in known:

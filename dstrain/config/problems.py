@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 
 from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
+from dstrain.config.secrets import WAY_OUT, holds_secret, mask, mask_value, names_secret
 from dstrain.config.section import ConflictError
 from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
 from dstrain.config.yaml_source import MAX_SHOWN, Document, KeyPath, Problem, Where, dotted, shown
@@ -71,11 +72,11 @@ _WANTED = {
 
 def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
     """The configuration in `document`, or None and everything that is wrong with it."""
-    hidden = list(_hidden_characters(document.value, document=document))
-    problems = document.problems + hidden
+    refused = list(_refused_texts(document.value, document=document))
+    problems = document.problems + refused
     value = deepcopy(document.value)
     replaced: set[KeyPath] = set()
-    for path in [*document.broken, *(problem.path for problem in hidden)]:
+    for path in [*document.broken, *(problem.path for problem in refused)]:
         _replace(value, path=path, replaced=replaced)
     for _ in range(_MAX_ROUNDS):
         try:
@@ -100,12 +101,14 @@ def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
     return None, problems
 
 
-def _hidden_characters(value: Any, *, document: Document, path: KeyPath = ()) -> Iterator[Problem]:
-    """Texts and keys that a terminal, a log or a card would not show as they are."""
+def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Iterator[Problem]:
+    """Texts and keys that hold a secret, or that a terminal, a log or a card would not show as they are."""
     if isinstance(value, dict | list):
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _hidden_characters(key, document=document, path=path)
-            yield from _hidden_characters(child, document=document, path=(*path, key))
+            yield from _refused_texts(key, document=document, path=path)
+            yield from _refused_texts(child, document=document, path=(*path, key))
+    elif isinstance(value, str) and holds_secret(value):
+        yield Problem(document.place(path), path, "holds a token or password", shown(mask(value)), WAY_OUT)
     elif isinstance(value, str) and path[-1:] not in FREE_TEXT and (hidden := _HIDDEN.search(value)):
         rule = f"has the control character U+{ord(hidden[0]):04X}"
         yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
@@ -135,8 +138,10 @@ def _from_pydantic(
 
 def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) -> Problem:
     where = document.place(path)
-    kind, found = details[0]["type"], details[0]["input"]
+    kind, found = details[0]["type"], mask_value(details[0]["input"], key=path[-1] if path else None)
     siblings = fields_at(path[:-1])
+    if kind == "extra_forbidden" and names_secret(path[-1]):
+        return Problem(where, path, "is no place for a secret", shown(found), WAY_OUT)
     if kind == "extra_forbidden":
         return Problem(where, path, "unknown key", shown(found), _suggestion(str(path[-1]), siblings=siblings))
     if kind == "missing" and isinstance(path[-1], int):
