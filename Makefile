@@ -1,10 +1,20 @@
 # Every target makes its own environment in .venv; no activated environment is assumed.
 PYTHON ?= python3
 VENV ?= .venv
-# Where torch comes from. The pin is a CPU build where the index offers one, a CUDA build on most machines; for a small
-# CPU build anywhere: make demo TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
-TORCH ?= torch==2.13.0
-PIP := $(VENV)/bin/python -m pip --disable-pip-version-check
+# Where torch comes from: the locked version, a CPU build where the index offers one, a CUDA build on most machines. For a
+# small CPU build anywhere: make demo TORCH='-r requirements/torch.txt --index-url https://download.pytorch.org/whl/cpu'
+# Any other build has no hashes here: make demo TORCH='torch==2.12.0 --index-url …'
+TORCH ?= -r requirements/torch.txt
+PIP := $(VENV)/bin/python -m pip
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# A lock names every package with the hashes of its files, so that pip neither looks for more nor takes other files. Nothing is
+# built in an environment of its own, for which pip would fetch what no lock names.
+LOCKED := install --quiet --require-hashes --no-deps --no-build-isolation -r requirements
+# pip 23.0 would run DeepSpeed's setup.py itself
+export PIP_USE_PEP517 := 1
+# pip check finds out whether this torch needs the packages of CUDA
+INSTALL_TORCH = $(1) install --quiet $(if $(findstring -r requirements/torch.txt,$(TORCH)),--require-hashes --no-deps) $(TORCH) \
+	&& { $(1) check > /dev/null || $(1) $(LOCKED)/cuda.txt; }
 BIN := $(VENV)/bin
 # DeepSpeed's fixed port 29500 may belong to another run on this machine
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
@@ -14,7 +24,7 @@ RESULTS := tests/benchmarks/results
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment clean
+.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment lock clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -61,7 +71,7 @@ check: test-environment
 
 # training, evaluation, head and loss against the usual way, and docs/performance.md; wants an otherwise idle machine
 bench: test-environment
-	$(PIP) install --quiet accelerate==1.15.0
+	$(PIP) $(LOCKED)/bench.txt
 	$(BIN)/python -m tests.benchmarks.report --describe
 	$(BIN)/python -m tests.benchmarks.training --kind translation --json $(RESULTS)/training-translation.json
 	$(BIN)/python -m tests.benchmarks.training --kind parsing --json $(RESULTS)/training-parsing.json
@@ -77,38 +87,54 @@ check-gpu: test-environment
 
 # the published sizes on a GPU; with a torch that fits it in the environment
 bench-gpu: test-environment
-	$(PIP) install --quiet accelerate==1.15.0
+	$(PIP) $(LOCKED)/bench.txt
 	$(BIN)/python -m tests.benchmarks.gpu --json $(RESULTS)/gpu.json
 	$(BIN)/python -m tests.benchmarks.evaluation --size mt5-small --rounds 1 precision=bf16 --json $(RESULTS)/gpu-evaluation.json
+
+# the locks in requirements/ from pyproject.toml and the *.in files beside them; ARGS=--upgrade takes the newest versions
+lock: .venv-uv/installed
+	PATH=$(CURDIR)/.venv-uv/bin:$$PATH requirements/lock.sh $(ARGS)
 
 environment: $(VENV)/installed
 test-environment: $(VENV)/installed-test
 
-$(VENV)/torch-installed:
+$(VENV)/locked: requirements/build.txt requirements/run.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet $(TORCH)
+	$(PIP) $(LOCKED)/build.txt
+	$(PIP) $(LOCKED)/run.txt
 	@touch $@
 
-$(VENV)/installed: $(VENV)/torch-installed pyproject.toml constraints.txt
-	$(PIP) install --quiet --constraint constraints.txt --editable .
+$(VENV)/torch-installed: $(VENV)/locked requirements/torch.txt requirements/cuda.txt
+	$(call INSTALL_TORCH,$(PIP))
 	@touch $@
 
-$(VENV)/installed-test: $(VENV)/installed
-	$(PIP) install --quiet --constraint constraints.txt --editable '.[test,tensorboard]'
+$(VENV)/installed: $(VENV)/torch-installed pyproject.toml
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	$(PIP) check
 	@touch $@
 
-.venv-lowest/installed: pyproject.toml
+$(VENV)/installed-test: $(VENV)/installed requirements/test.txt
+	$(PIP) $(LOCKED)/test.txt
+	$(PIP) check
+	@touch $@
+
+.venv-uv/installed: requirements/uv.txt
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip $(LOCKED)/uv.txt
+	@touch $@
+
+# what is lowest is resolved anew, so that it has no lock
+.venv-lowest/installed: .venv-uv/installed pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
-	.venv-lowest/bin/python -m pip --disable-pip-version-check install --quiet uv
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable .
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard]'
+	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable .
+	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard]'
 	@touch $@
 
-.venv-exports/installed:
+.venv-exports/installed: requirements/exports.txt requirements/torch.txt requirements/cuda.txt
 	$(PYTHON) -m venv .venv-exports
-	.venv-exports/bin/python -m pip --disable-pip-version-check install --quiet $(TORCH)
-	.venv-exports/bin/python -m pip --disable-pip-version-check install --quiet transformers==4.57.1 sentencepiece==0.2.3 protobuf==7.36.2
+	.venv-exports/bin/python -m pip $(LOCKED)/exports.txt
+	$(call INSTALL_TORCH,.venv-exports/bin/python -m pip)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-lowest .venv-exports runs
+	rm -rf $(VENV) .venv-lowest .venv-exports .venv-uv runs

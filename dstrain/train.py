@@ -5,6 +5,7 @@ Without a clone: `deepspeed --module dstrain.train --config NAME_OR_FILE [key=va
 
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendez
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
 from dstrain.config.arguments import parse_arguments, shell_command
+from dstrain.config.secrets import mask
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
 from dstrain.run.cache import make_cache_dir
@@ -106,7 +108,21 @@ def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str])
     module = "--module" if process.launcher in ("deepspeed", "torchrun") else "-m"
     program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
     given = [argument for argument in arguments if not argument.startswith(("--local_rank", "--local-rank"))]
-    return shell_command([*launcher, *program, *given])
+    return mask(" ".join(_quote(_shorten_paths(word)) for word in [*launcher, *program, *given]))
+
+
+def _shorten_paths(argument: str) -> str:
+    """The argument with paths relative to the working directory, and `~` for the home: the card publishes it."""
+    for folder, short, inside in ((os.getcwd(), ".", ""), (os.path.expanduser("~"), "~", "~/")):
+        if folder not in ("/", "~"):
+            place = rf"(?<![\w./~-]){re.escape(folder)}"  # not in the middle of a longer path or name
+            argument = re.sub(rf"{place}(?![\w./-])", short, re.sub(rf"{place}/+", inside, argument))
+    return argument
+
+
+def _quote(argument: str) -> str:
+    # a quoted ~ would not be expanded
+    return f"~/{shell_command([argument[2:]])}" if argument.startswith("~/") else shell_command([argument])
 
 
 if __name__ == "__main__":

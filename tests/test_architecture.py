@@ -409,6 +409,8 @@ def unsafe_calls(tree: ast.AST) -> Iterator[tuple[ast.Call, str]]:
             yield call, "makes objects from YAML"
         elif name == "torch.load" and given.get("weights_only") is not True:
             yield call, "reads a pickle"
+        elif re.search(r"(gather|broadcast|scatter|send|recv)_object(_list)?$", name):  # of torch.distributed
+            yield call, "reads a pickle of a peer"
         elif name in ("eval", "exec"):
             yield call, "runs text"
 
@@ -428,6 +430,8 @@ def test_nothing_runs_what_it_reads(module: str) -> None:
         "torch.load(x)",
         "torch.load(x, weights_only=False)",
         "os.system('x')",
+        "dist.gather_object(x, y)",
+        "broadcast_object_list(x)",
     ],
 )
 def test_the_search_for_unsafe_calls_finds_them(line: str) -> None:

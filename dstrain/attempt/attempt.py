@@ -177,7 +177,9 @@ def take_lease(
             lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
         except UserError as error:
             refusal = error
-    number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
+    number, message = ranks.broadcast(
+        (lease.number if lease else 0, str(refusal) if refusal else None), tuple[int, str | None]
+    )
     if message is not None:
         raise refusal or LeaseHeld(message)
     if (message := _unshared(folder, number=number, ranks=ranks)) is not None:
@@ -195,14 +197,14 @@ def _unshared(folder: Path, *, number: int, ranks: Ranks) -> str | None:
         holder = load_claim(folder, number=number).holder if number in claim_numbers(folder) else None
         return asdict(holder) if holder is not None else None
 
-    holder = ranks.broadcast(read_holder())
+    holder = ranks.broadcast(read_holder(), dict[str, Any])
     waited = 0.0
     while not (is_seen := read_holder() == holder) and waited < SHARED_SECONDS:
         time.sleep(SHARED_POLL_SECONDS)
         waited += SHARED_POLL_SECONDS
-    hosts = ranks.gather(None if is_seen else socket.gethostname())
+    hosts = ranks.gather(None if is_seen else socket.gethostname(), str | None)
     blind = [f"rank {rank} on {host}" for rank, host in enumerate(hosts or []) if host is not None]
-    first: str | None = ranks.broadcast(blind[0] if blind else None)
+    first: str | None = ranks.broadcast(blind[0] if blind else None, str | None)
     return first and (
         f"{folder}: {first} does not see what rank 0 writes there; choose an output_dir on a file system "
         "that all nodes share, and start every rank in the same directory or write the whole path"

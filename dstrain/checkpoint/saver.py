@@ -142,14 +142,14 @@ class Saver:
         on_stage("begin")
         total_bytes = int(ranks.sum([snapshot.num_bytes])[0])
         begun = self._begin(state.step, num_bytes=total_bytes) if ranks.rank == 0 else None
-        parts, problem = ranks.broadcast(begun)
+        parts, problem = ranks.broadcast(begun, tuple[Path | None, str | None])
         if problem is not None:
             return SaveOutcome(state.step, None, problem)
-        written = ranks.gather(self._write_parts(snapshot, parts=parts))
+        written = ranks.gather(self._write_parts(snapshot, parts=parts), list[FileEntry] | str)
         outcome = None
         if written is not None:
             outcome = self._commit(state, written=written, parts=parts, scores=scores)
-        result: SaveOutcome = ranks.broadcast(outcome)
+        result: SaveOutcome = ranks.broadcast(outcome, SaveOutcome)
         if ranks.rank == 0 and result.directory is not None:
             self._remove_old()
         return result

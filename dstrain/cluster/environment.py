@@ -7,14 +7,14 @@ other that sets RANK and WORLD_SIZE, such as a training operator of Kubernetes, 
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dstrain.cluster.nodes import first_node
 from dstrain.errors import UserError
 
 CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 """Has the reason why the ranks were started, set by the batch script."""
-
+LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
 MPI = (
@@ -43,6 +43,11 @@ class ProcessInfo:
     known_from: str = "RANK and WORLD_SIZE"
     """The variables that say which rank this is, for messages."""
 
+    @property
+    def is_one_host(self) -> bool:
+        """Whether all ranks are on this host, as far as the launcher says."""
+        return self.local_world_size == self.world_size
+
     def as_environment(self) -> dict[str, str]:
         """The variables that torch.distributed and DeepSpeed read."""
         return {
@@ -66,7 +71,14 @@ def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:
         _check_rank(
             process.local_rank, process.local_world_size, names="LOCAL_RANK and LOCAL_WORLD_SIZE (or their like)"
         )
+    if process.is_one_host and not has_agent_store(environment):
+        return replace(process, master_address=LOOPBACK)  # where no other host can connect
     return process
+
+
+def has_agent_store(environment: Mapping[str, str]) -> bool:
+    """Whether torchrun's agent keeps the store in which the ranks meet, at the address that it names; else rank 0 opens one."""
+    return environment.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
 
 
 def _check_rank(rank: int, size: int, *, names: str) -> None:
@@ -96,7 +108,7 @@ def _read(environment: Mapping[str, str]) -> ProcessInfo:
             "start it with torchrun, which reads the PET_* variables, or unset them for a single process"
         )
     return ProcessInfo(
-        rank=0, local_rank=0, world_size=1, master_address="127.0.0.1", master_port=free_port(), launcher="python"
+        rank=0, local_rank=0, world_size=1, master_address=LOOPBACK, master_port=free_port(), launcher="python"
     )
 
 
@@ -152,7 +164,7 @@ def _mpi_process(environment: Mapping[str, str], *, names: tuple[str, str, str, 
         rank=_number(environment, rank),
         local_rank=_number(environment, local_rank) if local_rank in environment else 0,
         world_size=world_size,
-        master_address=environment.get("MASTER_ADDR", "127.0.0.1"),
+        master_address=environment.get("MASTER_ADDR", LOOPBACK),
         master_port=_port(environment) if "MASTER_PORT" in environment else 0,
         launcher="mpirun",
         local_world_size=_number(environment, local_size) if local_size in environment else 1,
@@ -209,7 +221,7 @@ def _port(environment: Mapping[str, str]) -> int:
 def free_port() -> int:
     """A TCP port of this host that is free at present."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
 
 

@@ -21,8 +21,8 @@ from typing import Any
 import torch.distributed as dist
 
 from dstrain.cluster.devices import Seat
-from dstrain.cluster.environment import ProcessInfo
-from dstrain.cluster.rendezvous import Rendezvous
+from dstrain.cluster.environment import ProcessInfo, has_agent_store
+from dstrain.cluster.rendezvous import Rendezvous, choose_host, listen
 from dstrain.errors import PeerLost, UserError
 
 MEETING_SECONDS = 1800.0
@@ -56,7 +56,7 @@ def meet(
     """A store that only the ranks of this start use, once all of them are here and can compute together.
 
     Raises:
-        UserError: `judge` refuses; on every rank.
+        UserError: `judge` refuses; on every rank. Or rank 0 cannot open its port.
         PeerLost: a rank did not come, or the store is gone.
     """
     if process.world_size == 1:
@@ -65,7 +65,7 @@ def meet(
         return _HashStore()
     port = rendezvous.port if rendezvous else process.master_port
     patience = _Patience(process, port=port, seconds=waiting_seconds)
-    listener = rendezvous.listener.detach() if rendezvous and rendezvous.listener else None
+    listener = rendezvous.listener if rendezvous else None
     store = _open_store(process, port=port, listener=listener, timeout=timeout, patience=patience)
     number = secrets.token_hex(8)
     store.set(f"here/{process.rank}", json.dumps({"number": number, "seat": asdict(seat)}))
@@ -103,12 +103,13 @@ class _Patience:
 
 
 def _open_store(
-    process: ProcessInfo, *, port: int, listener: int | None, timeout: timedelta, patience: _Patience
+    process: ProcessInfo, *, port: int, listener: socket.socket | None, timeout: timedelta, patience: _Patience
 ) -> Any:
-    # torchrun's agent keeps a store on the port that it names; else rank 0 opens one
-    is_host = process.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+    is_host = process.rank == 0 and not has_agent_store(os.environ)
     if not is_host:
         _knock(process.master_address, port, patience=patience)
+    elif listener is None:
+        listener = _listen(process, port=port)
     opening: Future[Any] = Future()
 
     def connect() -> None:
@@ -120,8 +121,7 @@ def _open_store(
                 is_master=is_host,
                 timeout=timeout,
                 wait_for_workers=False,
-                multi_tenant=listener is None,
-                master_listen_fd=listener,
+                master_listen_fd=listener.detach() if listener else None,
             )
         except Exception as error:
             opening.set_exception(error)
@@ -137,6 +137,17 @@ def _open_store(
         ),
     )
     return opening.result()
+
+
+def _listen(process: ProcessInfo, *, port: int) -> socket.socket:
+    """Rank 0's port, opened here because the store would listen at every address."""
+    try:
+        return listen(port, host=choose_host(process))
+    except OSError as error:
+        raise UserError(
+            f"port {port} of this machine cannot be opened ({error.strerror}), probably because another run uses it; choose "
+            "another port (deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
+        ) from error
 
 
 def _knock(address: str, port: int, *, patience: _Patience) -> None:

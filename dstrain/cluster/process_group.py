@@ -5,6 +5,8 @@ These run over gloo on the CPU, beside the device's own backend, so that they ne
 
 import logging
 import os
+import re
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -16,6 +18,7 @@ import torch.distributed as dist
 from dstrain.cluster.devices import Seat, Wanted, check_seats, choose_device, take_seat
 from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.meeting import meet
+from dstrain.cluster.messages import decode, encode
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.errors import UserError
 
@@ -56,21 +59,30 @@ class Ranks:
             self.barrier()
             dist.destroy_process_group()
 
-    def gather(self, value: Any) -> list[Any] | None:
-        """Every rank's value in rank order on rank 0; None elsewhere."""
+    def gather(self, value: Any, form: Any) -> list[Any] | None:
+        """Every rank's value in rank order on rank 0; None elsewhere. `form` is the type of a value, see messages.py."""
         if self.world_size == 1:
             return [value]
-        received: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
-        dist.gather_object(value, received, dst=0, group=self.group)
-        return received
+        message = encode(value, form)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.world_size)]
+        dist.all_gather(sizes, torch.tensor([len(message)]), group=self.group)
+        longest = int(max(sizes))
+        received = [torch.empty(longest, dtype=torch.uint8) for _ in sizes] if self.rank == 0 else None
+        dist.gather(_to_tensor(message.ljust(longest)), received, dst=0, group=self.group)
+        if received is None:
+            return None
+        return [decode(_to_bytes(each), form, sender=rank) for rank, each in enumerate(received)]
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value, on every rank."""
+    def broadcast(self, value: Any, form: Any) -> Any:
+        """Rank 0's value, on every rank. `form` is its type, see messages.py; the other ranks' `value` is ignored."""
         if self.world_size == 1:
             return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0, group=self.group)
-        return box[0]
+        message = encode(value, form) if self.rank == 0 else b""
+        size = torch.tensor([len(message)])
+        dist.broadcast(size, src=0, group=self.group)
+        sent = _to_tensor(message.ljust(int(size)))
+        dist.broadcast(sent, src=0, group=self.group)
+        return decode(_to_bytes(sent), form, sender=0)
 
     def max(self, values: Sequence[int]) -> list[int]:
         """The element-wise maximum over all ranks."""
@@ -91,6 +103,14 @@ class Ranks:
         return values
 
 
+def _to_tensor(message: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(message), dtype=torch.uint8)
+
+
+def _to_bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.numpy().tobytes()
+
+
 def join_ranks(
     process: ProcessInfo, *, timeout_minutes: int, rendezvous: Rendezvous | None = None, device: Wanted = None
 ) -> Ranks:
@@ -109,25 +129,28 @@ def join_ranks(
     elif "OMP_NUM_THREADS" not in os.environ:
         # ranks that each use every core slow each other down
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // process.local_world_size))
+    if process.is_one_host:
+        _stay_on_loopback()
     backend = "nccl" if chosen.type == "cuda" else "gloo"
     timeout = timedelta(minutes=timeout_minutes)
     try:
         store = meet(
             process, seat=take_seat(process, device=chosen), judge=_judge, rendezvous=rendezvous, timeout=timeout
         )
-    except dist.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
-            raise
-        raise UserError(
-            f"port {process.master_port} of this machine is in use, probably by another run; choose another port "
-            "(deepspeed and torchrun: --master_port 29501; else set MASTER_PORT)"
-        ) from error
     finally:
         if rendezvous is not None:
             rendezvous.close()
     dist.init_process_group(backend, store=store, timeout=timeout, rank=process.rank, world_size=process.world_size)
     group = dist.new_group(backend="gloo", timeout=timeout) if backend == "nccl" else None
     return Ranks(process=process, device=chosen, group=group, timeout=timeout)
+
+
+def _stay_on_loopback() -> None:
+    """Have gloo and NCCL listen where no other host can connect, unless the user has chosen an interface."""
+    for _, interface in socket.if_nameindex():
+        if re.fullmatch(r"lo\d*", interface):  # lo0 on macOS
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+            os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
 
 
 def _judge(seats: Sequence[Seat]) -> str | None:

@@ -1,10 +1,11 @@
-"""How the ranks of srun or mpirun agree on a port: rank 0 opens one and publishes it in the run folder. Imports no torch.
+"""The port that rank 0 opens, and how the ranks of srun or mpirun agree on one, in the run folder. Imports no torch.
 
 A port computed from the job id may be taken on a shared node, and a port that was only tested may be taken before it is used.
 So rank 0 listens on a port before anything slow is imported, and keeps it open until all ranks have connected.
 """
 
 import hashlib
+import ipaddress
 import json
 import os
 import random
@@ -17,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.cluster.environment import ProcessInfo
+from dstrain.cluster.environment import LOOPBACK, ProcessInfo
 from dstrain.cluster.processes import process_start
 from dstrain.errors import UserError
 
@@ -70,7 +71,7 @@ def open_rendezvous(
     path = folder / f"{key}.json"
     mark = "-".join(environment.get(name, "") for name in MARKS)
     if process.rank == 0:
-        listener = open_port(list_ports(key))
+        listener = open_port(list_ports(key), host=choose_host(process))
         port = int(listener.getsockname()[1])
         _publish(path, port=port, mark=mark)
         return Rendezvous(port, listener=listener, path=path)
@@ -110,23 +111,56 @@ def list_ports(key: str) -> list[int]:
     return random.Random(key).sample(PORTS, MAX_TRIES)
 
 
-def open_port(ports: Iterable[int]) -> socket.socket:
-    """A socket that listens on the first free one of these ports, on all addresses of this host.
+def choose_host(process: ProcessInfo) -> str:
+    """The address that rank 0 listens on; empty is every address of this host.
+
+    Loopback if all ranks are here. Else the address that its peers are given, unless this host does not have it, as where a
+    service stands before it, or calls itself by a loopback address.
+    """
+    if process.is_one_host:
+        return LOOPBACK
+    with suppress(OSError):
+        for *_, place in socket.getaddrinfo(process.master_address, None, type=socket.SOCK_STREAM):
+            address = ipaddress.ip_address(place[0])
+            if not address.is_loopback and not address.is_link_local and _has_address(str(address)):
+                return str(address)
+    return ""
+
+
+def _has_address(address: str) -> bool:
+    try:
+        socket.create_server((address, 0), family=_family(address)).close()
+    except OSError:
+        return False
+    return True
+
+
+def _family(address: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def open_port(ports: Iterable[int], *, host: str) -> socket.socket:
+    """A socket that listens on the first free one of these ports, at one address of this host or, if that is empty, at all.
 
     Raises:
         UserError: all are in use.
     """
     tried = 0
-    both = socket.has_dualstack_ipv6()
-    family = socket.AF_INET6 if both else socket.AF_INET
     for port in ports:
         tried += 1
         with suppress(OSError):
-            return socket.create_server(("", port), family=family, dualstack_ipv6=both, backlog=4096)
+            return listen(port, host=host)
     raise UserError(
         f"{socket.gethostname()}: none of {tried} ports between {PORTS.start} and {PORTS.stop} is free; set MASTER_PORT to "
         "a free one"
     )
+
+
+def listen(port: int, *, host: str) -> socket.socket:
+    """A socket that listens on this port, at one address of this host or, if that is empty, at all; OSError if it is in use."""
+    both = not host and socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else _family(host)
+    return socket.create_server((host, port), family=family, dualstack_ipv6=both, backlog=4096)
 
 
 def _publish(path: Path, *, port: int, mark: str) -> None:

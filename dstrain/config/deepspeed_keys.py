@@ -9,18 +9,22 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
+from dstrain.config.secrets import WAY_OUT, names_secret
+
 _NOT_SUPPORTED = "not supported: dstrain distributes with ZeRO only; remove it"
 _PRECISION = "set `precision` instead"
 _MASTER = "would change what is learned: master weights, gradients and optimizer state stay fp32; remove it"
 _LOSSY = "would change what is learned (lossy compression); remove it"
 _OWN_CHECKPOINT = "has no effect: dstrain writes its own checkpoints; use the `checkpoint` section"
+_TRACKER = "dstrain logs to metrics.jsonl and TensorBoard (`logging`) itself; remove it"
+_HOST_MEMORY = "has no effect: dstrain offloads to host memory; remove it"
 _OWN_LOADER = "has no effect: dstrain plans and loads the data itself; remove it"
 
 ALLOWED_KEYS = frozenset({
-    "activation_checkpointing", "aio", "bf16", "comet", "comms_logger", "communication_data_type", "compile",
-    "csv_monitor", "data_types", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler", "fp16",
+    "activation_checkpointing", "aio", "bf16", "comms_logger", "communication_data_type", "compile",
+    "data_types", "disable_allgather", "disable_python_gc", "dump_state", "flops_profiler", "fp16",
     "gradient_predivide_factor", "log_level", "memory_breakdown", "prescale_gradients", "steps_per_print",
-    "tensorboard", "timers", "vocabulary_size", "wall_clock_breakdown", "wandb", "zero_optimization",
+    "timers", "vocabulary_size", "wall_clock_breakdown", "zero_optimization",
 })  # fmt: skip
 """Top-level keys that only decide how a step is computed or what DeepSpeed prints."""
 
@@ -51,6 +55,13 @@ REFUSED_KEYS: Mapping[str, str] = {
     "seq_parallel_communication_data_type": _NOT_SUPPORTED,
     "use_data_before_expert_parallelism": _NOT_SUPPORTED,
     "weight_quantization": _LOSSY,
+    "comet": _TRACKER,
+    "csv_monitor": _TRACKER,
+    "tensorboard": _TRACKER,
+    "wandb": _TRACKER,
+    "flops_profiler.output_file": "a recipe names no files to be overwritten: remove it, and the profile is printed",
+    "zero_optimization.offload_optimizer.nvme_path": _HOST_MEMORY,
+    "zero_optimization.offload_param.nvme_path": _HOST_MEMORY,
     "zero_optimization.stage": "set `machine.zero_stage` instead",
     "zero_optimization.offload_optimizer.device": "set `machine.offload_optimizer` instead",
     "zero_optimization.offload_param.device": "set `machine.offload_parameters` instead",
@@ -127,13 +138,6 @@ NESTED_KEYS: Mapping[str, frozenset[str]] = {
     }),
     "timers": frozenset({"throughput"}),
     "timers.throughput": frozenset({"enabled", "synchronized"}),
-    "tensorboard": frozenset({"enabled", "job_name", "output_path"}),
-    "wandb": frozenset({"enabled", "group", "project", "team"}),
-    "csv_monitor": frozenset({"enabled", "job_name", "output_path"}),
-    "comet": frozenset({
-        "api_key", "enabled", "experiment_key", "experiment_name", "mode", "online", "project", "samples_log_interval",
-        "workspace",
-    }),
     "compile": frozenset({
         "autoep_non_moe", "debug_log", "deepcompile", "double_buffer", "free_activation", "free_activation_threshold",
         "keep_all_input_tensors", "keep_int_input_tensors", "offload_activation", "offload_activation_pin_memory",
@@ -221,6 +225,8 @@ def _problems(settings: Mapping[str, Any], *, known: frozenset[str], section: st
         name = f"{section}.{key}" if section else key
         if name in REFUSED_KEYS:
             yield name, REFUSED_KEYS[name]
+        elif key not in known and names_secret(key):
+            yield name, f"is no place for a secret; {WAY_OUT}"
         elif not section and key in REMOVED_KEYS:
             yield name, "was removed from DeepSpeed; remove it"
         elif key not in known:

@@ -5,20 +5,21 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.deepspeed_keys import deepspeed_problems
-from dstrain.config.section import Conflict, ConflictError, PositiveInt, Section
+from dstrain.config.sbatch_options import sbatch_conflicts
+from dstrain.config.section import MOST, YEAR_MINUTES, Conflict, ConflictError, Count, Minutes, PositiveInt, Section
 
 
 class Watchdog(Section):
     """Minutes that a run may go without progress, by phase; then it ends with code 85, to be started again. Every step,
     every batch of an evaluation and every file of a save is progress. 0 switches a limit off."""
 
-    set_up_minutes: Annotated[float, Field(ge=0.0)] = 180.0
+    set_up_minutes: Minutes = 180.0
     """Minutes before the first step: reading and tokenising data, loading the model, compiling DeepSpeed's operators."""
-    step_minutes: Annotated[float, Field(ge=0.0)] = 15.0
+    step_minutes: Minutes = 15.0
     """Minutes for one optimizer step."""
-    evaluation_minutes: Annotated[float, Field(ge=0.0)] = 20.0
+    evaluation_minutes: Minutes = 20.0
     """Minutes for one batch of an evaluation, or for collecting its results."""
-    save_minutes: Annotated[float, Field(ge=0.0)] = 30.0
+    save_minutes: Minutes = 30.0
     """Minutes for one file of a checkpoint, or for an exported model."""
 
 
@@ -36,7 +37,7 @@ class Machine(Section):
     `target_tokens`, a micro-batch never spans two buckets, so it also has at most 4,096 target tokens. Null uses the
     largest budget that fits into the GPU's memory. It is measured once per model, GPU and precision, and kept for the
     whole run. Without a GPU, null is 8192."""
-    micro_batch_overhead: Annotated[int, Field(ge=0)] | None = None
+    micro_batch_overhead: Count | None = None
     """Fixed cost of a micro-batch, in tokens. A step is cut into more micro-batches only where that saves more padding
     than this. Null is 128 if the run began on a CPU (measured) and 4096 if it began on a GPU (estimated)."""
     micro_batch_size: PositiveInt | None = None
@@ -61,24 +62,24 @@ class Machine(Section):
     """Keep optimizer state in host memory. Needs ZeRO 1, 2 or 3."""
     offload_parameters: bool = False
     """Keep weights in host memory. Needs ZeRO 3."""
-    collective_timeout_minutes: PositiveInt = 240
+    collective_timeout_minutes: Annotated[int, Field(ge=1, le=int(YEAR_MINUTES))] = 240
     """Minutes that a rank waits for the others in a collective operation. At least as long as every limit of the
     watchdog, which ends a hang earlier and reports what each rank was doing."""
-    reserve_seconds: Annotated[float, Field(ge=0.0)] = 60.0
+    reserve_seconds: Annotated[float, Field(ge=0.0, le=1e6)] = 60.0
     """Seconds kept free at the end of an allocation, on top of the expected time of a step and a save. At most a tenth
     of the allocation is kept. The run saves and ends in time without any signal, and starts no evaluation that would
     not finish. Slurm reports when an allocation ends; elsewhere set DSTRAIN_ALLOCATION_END, in seconds since 1970."""
     evaluation_job: list[str] | None = None
     """sbatch options of small Slurm jobs that evaluate frozen checkpoints while training continues, such as
-    `[--gpus-per-node=1, --time=60]`. They override those of slurm/evaluate.sbatch, and slurm/train.sbatch submits the
-    jobs. The scores join the run's own, by step. Without Slurm, `dstrain evaluate RUN --pending` computes them. Null
-    evaluates in the run itself."""
+    `[--gpus-per-node=1, --time=60]`: size, place and account, each in the long form and in one item. They override
+    those of slurm/evaluate.sbatch, and slurm/train.sbatch submits the jobs. The scores join the run's own, by step.
+    Without Slurm, `dstrain evaluate RUN --pending` computes them. Null evaluates in the run itself."""
     watchdog: Watchdog = Watchdog()
     """When a run that hangs is ended."""
-    lease_seconds: Annotated[float, Field(ge=1.0)] = 60.0
+    lease_seconds: Annotated[float, Field(ge=1.0, le=1e6)] = 60.0
     """Seconds without a sign of its writer after which a run folder may be taken over. The writer renews its lease four
     times as often. A file system that shows writes of other hosts late needs more."""
-    prefetch_steps: PositiveInt = 2
+    prefetch_steps: Annotated[int, Field(ge=1, le=10_000)] = 2
     """Steps collated ahead in the background."""
     data_processes: Annotated[int, Field(ge=1, le=256)] | None = None
     """Processes that tokenise the training rows, if there are more than 131,072. Null is one for each CPU that the process of
@@ -87,7 +88,8 @@ class Machine(Section):
     """Folder of tokenised data, on a file system that all ranks share. Null is
     `$XDG_CACHE_HOME/dstrain`, or `~/.cache/dstrain` without that variable."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
-    """DeepSpeed's own JSON, merged over what dstrain writes. Keys that would change what is learned are refused."""
+    """DeepSpeed's own JSON, merged over what dstrain writes. Keys that would change what is learned, write files or
+    report to a tracker are refused."""
 
     @model_validator(mode="after")
     def _fits_deepspeed(self) -> "Machine":
@@ -111,6 +113,7 @@ class Machine(Section):
                     "a hang would end without the watchdog's report; raise collective_timeout_minutes or lower the limit"
                 )
                 found.append(((f"watchdog.{name}", "collective_timeout_minutes"), message))
+        found += sbatch_conflicts(self.evaluation_job or (), key="evaluation_job")
         found += [((f"deepspeed.{key}",), message) for key, message in deepspeed_problems(self.deepspeed)]
         if found:
             raise ConflictError(*found)
@@ -122,11 +125,11 @@ class Checkpoint(Section):
 
     every_steps: PositiveInt | None = None
     """Optimizer steps between checkpoints. Null saves after every evaluation. The end is always saved."""
-    every_minutes: Annotated[float, Field(ge=0.0)] = 10.0
+    every_minutes: Annotated[float, Field(ge=0.0, le=MOST)] = 10.0
     """Minutes of training after which the run is saved if nothing else has saved it: a kill costs no more, apart from an
     evaluation that it interrupts. The first save of every start comes within a minute, and ends the run if it fails. Where
     saves hold training up for more than 1 % of this time, they become rarer. 0 switches saves by time off."""
-    keep_last: Annotated[int, Field(ge=2)] = 2
+    keep_last: Annotated[int, Field(ge=2, le=MOST)] = 2
     """Newest checkpoints that are kept with their full state. At least two, because the newest may prove unreadable.
     The best checkpoint by the recipe's metric is kept too, at least its weights."""
     keep_weights_every_steps: PositiveInt | None = None

@@ -4,6 +4,8 @@ Pydantic stops before the cross-field checks when a field is wrong. So wrong val
 the document is validated again, until no new problem is found. Conflicts with a replaced value are not reported.
 """
 
+import json
+import re
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
@@ -14,9 +16,10 @@ from pydantic_core import ErrorDetails
 
 from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
+from dstrain.config.secrets import WAY_OUT, holds_secret, mask, mask_value, names_secret
 from dstrain.config.section import ConflictError
 from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
-from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, dotted, shown
+from dstrain.config.yaml_source import MAX_SHOWN, Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
 _ROW = {"demo": "translation"}
@@ -43,6 +46,11 @@ HARMLESS: Mapping[KeyPath, Any] = {
 """Replacements for wrong or missing values without a default; every list item uses the entry of item 0. A new required
 key needs an entry here, which a test checks."""
 
+FREE_TEXT = (("source_prefix",),)
+"""Keys whose text is part of the rows, and may have any character."""
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, line separators, and those that change the direction of writing."""
+
 _WANTED = {
     "string_type": "must be text",
     "int_type": "must be a whole number",
@@ -53,7 +61,7 @@ _WANTED = {
     "model_type": "must be a section of keys",
     "greater_than_equal": "must be at least {ge:g}",
     "greater_than": "must be greater than {gt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "less_than_equal": "must be at most {le:,.10g}",
     "less_than": "must be less than {lt:g}",
     "string_pattern_mismatch": "must match {pattern}",
     "literal_error": "must be {expected}",
@@ -67,10 +75,11 @@ OTHER_NAMES = {"gpu": "cuda", "bfloat16": "bf16", "float16": "fp16", "half": "fp
 
 def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
     """The configuration in `document`, or None and everything that is wrong with it."""
-    problems = list(document.problems)
+    refused = list(_refused_texts(document.value, document=document))
+    problems = document.problems + refused
     value = deepcopy(document.value)
     replaced: set[KeyPath] = set()
-    for path in document.broken:
+    for path in [*document.broken, *(problem.path for problem in refused)]:
         _replace(value, path=path, replaced=replaced)
     for _ in range(_MAX_ROUNDS):
         try:
@@ -93,6 +102,19 @@ def find_problems(document: Document) -> tuple[RunConfig | None, list[Problem]]:
                 return config, []
             break
     return None, problems
+
+
+def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Iterator[Problem]:
+    """Texts and keys that hold a secret, or that a terminal, a log or a card would not show as they are."""
+    if isinstance(value, dict | list):
+        for key, child in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _refused_texts(key, document=document, path=path)
+            yield from _refused_texts(child, document=document, path=(*path, key))
+    elif isinstance(value, str) and holds_secret(value):
+        yield Problem(document.place(path), path, "holds a token or password", shown(mask(value)), WAY_OUT)
+    elif isinstance(value, str) and path[-1:] not in FREE_TEXT and (hidden := _HIDDEN.search(value)):
+        rule = f"has the control character U+{ord(hidden[0]):04X}"
+        yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
 
 
 def _from_pydantic(
@@ -119,8 +141,10 @@ def _from_pydantic(
 
 def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) -> Problem:
     where = document.place(path)
-    kind, found = details[0]["type"], details[0]["input"]
+    kind, found = details[0]["type"], mask_value(details[0]["input"], key=path[-1] if path else None)
     siblings = fields_at(path[:-1])
+    if kind == "extra_forbidden" and names_secret(path[-1]):
+        return Problem(where, path, "is no place for a secret", shown(found), WAY_OUT)
     if kind == "extra_forbidden":
         return Problem(where, path, "unknown key", shown(found), _suggestion(str(path[-1]), siblings=siblings))
     if kind == "missing" and isinstance(path[-1], int):

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from dstrain.config.section import ConflictError, PositiveInt, Probability, Section
+from dstrain.config.hub import hub_problem
+from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
 
 class Scratch(Section):
@@ -12,17 +13,17 @@ class Scratch(Section):
 
     architecture: Literal["m2m100", "nllb", "mbart", "marian", "t5", "mt5"]
     """Model family whose architecture and tokenizer format are used."""
-    vocabulary_size: PositiveInt = 4000
+    vocabulary_size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     """Number of sentencepiece pieces, before language codes and task tokens are added."""
-    hidden_size: PositiveInt = 128
+    hidden_size: Annotated[int, Field(ge=1, le=1_000_000)] = 128
     """Width of the model. Must be a multiple of `num_heads`."""
-    feed_forward_size: PositiveInt = 512
+    feed_forward_size: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Width of the feed-forward layers."""
-    num_layers: PositiveInt = 2
+    num_layers: Annotated[int, Field(ge=1, le=10_000)] = 2
     """Number of encoder layers, and of decoder layers."""
-    num_heads: PositiveInt = 4
+    num_heads: Annotated[int, Field(ge=1, le=10_000)] = 4
     """Number of attention heads."""
-    max_positions: PositiveInt = 512
+    max_positions: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Longest sequence in tokens. Used only by families with a fixed table of positions."""
 
     @model_validator(mode="after")
@@ -88,9 +89,9 @@ class Task(Section):
     source_prefix: str = ""
     """Text put before every source, such as `translate Korean to English: ` for T5, or `parse: ` for the pointer form
     of t5-small-pointer-mtop."""
-    max_source_tokens: PositiveInt = 256
+    max_source_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Longest source in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
-    max_target_tokens: PositiveInt = 256
+    max_target_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Longest target in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
 
     @property
@@ -121,7 +122,7 @@ class Source(Section):
     """For TSV: true if cells are in quotes where needed, as pandas writes them; false if quotes are text. Null takes quotes for
     text, and refuses rows that look quoted."""
     hub: str | None = None
-    """Name of a dataset on the Hugging Face Hub."""
+    """Name of a dataset on the Hugging Face Hub: `owner/name`, or the name alone of an old one. Local files go under `path`."""
     revision: str | None = None
     """Commit, tag or branch of `hub`."""
     subset: str | None = None
@@ -145,7 +146,7 @@ class Source(Section):
     source_prefix: str | None = None
     """Overrides `task.source_prefix` for these rows. For Marian, T5 and mT5 it is what tells a model the target language,
     such as `>>fra<< ` or `translate English to French: `."""
-    repeat: PositiveInt = 1
+    repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Times that these rows occur per epoch: their mixing weight against the other sources."""
     max_rows: PositiveInt | None = None
     """Use only the first rows, at most this many. Null uses all."""
@@ -171,6 +172,8 @@ class Source(Section):
             raise ConflictError(
                 (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
             )
+        if self.hub is not None and (problem := hub_problem(self.hub)) is not None:
+            raise ConflictError((("hub",), problem))
         if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
             message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
             raise ConflictError((("target_path", "path", "format"), message))
@@ -268,7 +271,7 @@ class Training(Section):
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
     """Shape of the learning rate after warm-up. `linear` and `cosine` reach 0 one step after the last."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Count = 0
     """Optimizer steps of linear warm-up from 0."""
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     """`adam` adds weight decay to the gradient; `adamw` decouples it (Loshchilov & Hutter 2019); `sgd` has momentum."""
@@ -285,7 +288,7 @@ class Training(Section):
     spike_factor: Annotated[float, Field(gt=1.0)] | None = None
     """A step is not applied if its loss exceeds this multiple of the mean loss of the last 100 applied steps. The rows
     that cause the spike are searched for and quarantined. Null applies every finite step."""
-    max_quarantined_rows: Annotated[int, Field(ge=0)] = 16
+    max_quarantined_rows: Count = 16
     """Most rows that a run may quarantine because their loss or gradient is not finite, or a spike. The run stops when
     there are more."""
     early_stopping: EarlyStopping | None = None
@@ -311,15 +314,15 @@ class Evaluation(Section):
 
     every_steps: PositiveInt | None = None
     """Optimizer steps between evaluations. The end of training is always evaluated."""
-    every_epochs: Annotated[float, Field(gt=0.0)] | None = None
+    every_epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
     """Epochs between evaluations; fractions are allowed. Give at most one of this and `every_steps`."""
     batch_size: PositiveInt | None = None
     """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
-    num_beams: PositiveInt = 1
+    num_beams: Annotated[int, Field(ge=1, le=1000)] = 1
     """Beam size. 1 is greedy search."""
     length_penalty: float = 1.0
     """Exponent of the hypothesis length in beam scores."""
-    max_new_tokens: PositiveInt | None = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
     reached. The default of transformers, 20, would cut most hypotheses."""
     best_metric: str | None = None

@@ -9,6 +9,7 @@ from typing import Any
 
 from dstrain.config.metrics import METRICS
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.section import MOST
 from dstrain.config.yaml_source import write_value
 
 HEAD = """\
@@ -18,7 +19,7 @@ HEAD = """\
 
 A recipe is one YAML file. Any key can be overridden on the command line by its dotted name, such as `training.batch_size=32`;
 items of a list are numbered from 0, such as `data.train.0.max_rows=100`. A file may build on one other file with
-`extends: other.yaml`. `dstrain check RECIPE` reports everything that is wrong with a recipe.
+`extends: other.yaml`. `dstrain check RECIPE` reports everything that is wrong with a recipe. No count may be over a billion.
 
 The recipe half decides what is learned: {recipe}.
 The other sections decide how it is computed, saved and logged. They never change what is learned, beyond rounding and,
@@ -93,7 +94,7 @@ def _type(value: JsonSchema) -> str:
         return f"list of {_items(value)}"
     if value["type"] == "object":
         return "mapping"
-    bounds = [f"{sign} {value[key]:.15g}" for key, sign in BOUNDS.items() if key in value]
+    bounds = [f"{sign} {value[key]:,.15g}" for key, sign in BOUNDS.items() if value.get(key, MOST) != MOST]
     return f"{TYPES[value['type']]} {' and '.join(bounds)}".rstrip()
 
 

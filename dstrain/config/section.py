@@ -4,7 +4,12 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PositiveInt = Annotated[int, Field(ge=1)]
+MOST = 1_000_000_000
+"""The largest count of anything: more is a slip, and would overflow or exhaust memory long after the recipe was read."""
+YEAR_MINUTES = 366 * 24 * 60.0
+Count = Annotated[int, Field(ge=0, le=MOST)]
+PositiveInt = Annotated[int, Field(ge=1, le=MOST)]
+Minutes = Annotated[float, Field(ge=0.0, le=YEAR_MINUTES)]
 Probability = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 Conflict = tuple[tuple[str, ...], str]

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from dstrain.config.secrets import mask_override
+
 KeyPath = tuple[str | int, ...]
 
 _EXPONENT = re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)[eE][-+]?[0-9]+$")
@@ -164,7 +166,7 @@ def merge_documents(base: Document, *, child: Document) -> Document:
 
 def apply_override(document: Document, *, text: str) -> None:
     """Sets one value from `dotted.key=value`, in place; the value is read as YAML. What is wrong with it becomes problems."""
-    where = Where(f"override `{text}`", 0)
+    where = Where(f"override `{mask_override(text)}`", 0)
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:

@@ -34,7 +34,7 @@ KEPT_WINDOWS = 2
 FILLER = -1
 """In the lists of `deal`: this rank computes a filler, because others have one micro-batch more."""
 
-Exchange = Callable[[list[Rows]], list[list[Rows]]]
+Exchange = Callable[[list[list[int]]], list[list[list[int]]]]
 """All-gather: takes this rank's value, returns every rank's in rank order."""
 
 
@@ -149,7 +149,7 @@ class Plan:
         wanted = list(epochs)
         sizes = [self._num_windows(epoch) for epoch in wanted]
         mine = [
-            self._count_windows(epoch, windows=range(rank, size, world_size), beat=beat)
+            self._count_windows(epoch, windows=range(rank, size, world_size), beat=beat).tolist()
             for epoch, size in zip(wanted, sizes, strict=True)
         ]
         for epoch, size, parts in zip(wanted, sizes, zip(*exchange(mine), strict=True), strict=True):

@@ -257,9 +257,14 @@ def _as_list(cell: Any) -> list[Any]:
 def _load_hub(source: Source) -> Any:
     import datasets  # takes seconds, and most recipes read files
 
+    if Path(str(source.hub)).exists():  # which `datasets` would read instead
+        raise UserError(
+            f"data source hub `{source.hub}`: here is a file or folder of that name; start from another folder, or name local "
+            "files with `path`"
+        )
     try:
         return datasets.load_dataset(source.hub, source.subset, split=source.split, revision=source.revision)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         if datasets.config.HF_HUB_OFFLINE:
             raise UserError(
                 f"data source hub `{source.hub}` is not in the local cache, and there is no network or HF_HUB_OFFLINE=1 "

@@ -61,8 +61,9 @@ def find_bad_rows(
     if not result.parameters:  # no collective operation in here, because ranks have different amounts of work
         search = _Search(model, weights, fault=fault, batch=batch, config=config, ranks=ranks)
         result = search.run(batch.micro_batches, step=step)
-    results = ranks.gather(result)
-    cause: FaultCause = ranks.broadcast(None if results is None else _merge(results, fault=fault, batch=batch))
+    results = ranks.gather(result, _RankResult)
+    merged = None if results is None else _merge(results, fault=fault, batch=batch)
+    cause: FaultCause = ranks.broadcast(merged, FaultCause)
     return cause
 
 

@@ -120,7 +120,8 @@ def evaluate(
                     device=ranks.device,
                 )
             results.append(result)
-    gathered = ranks.gather(results if len(results) == len(plan.shares[ranks.rank]) else None)
+    share = results if len(results) == len(plan.shares[ranks.rank]) else None
+    gathered = ranks.gather(share, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]

@@ -62,6 +62,10 @@ def load_model(
     # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
     # embeddings of encoder and decoder tied, and a head of its own stays its own
     config.tie_word_embeddings = True
+    if config._attn_implementation is not None:
+        report(f"attn_implementation {config._attn_implementation!r} of the model's config is ignored")
+    # they may name code on the Hub, which transformers would load whatever trust_remote_code says
+    config._attn_implementation = config._experts_implementation = None
     for sentence in set_layerdrop(config, layerdrop=section.layerdrop):
         report(sentence)
     if section.dropout is not None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from dstrain.config.secrets import mask
 from dstrain.reporting.markdown import Markdown, code_block, count, one_line, phrase, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
 from dstrain.reporting.plots import has_losses, has_scores, write_plots
@@ -64,7 +65,7 @@ def write_card(run_dir: Path) -> Path:
 
 
 def build_card(record: RunRecord) -> str:
-    """The text of the card. The template escapes every value that is not `Markdown` already."""
+    """The text of the card. The template escapes every value that is not `Markdown` already; secrets are masked."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         undefined=StrictUndefined,
@@ -73,7 +74,7 @@ def build_card(record: RunRecord) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    return environment.get_template(TEMPLATE).render(_values(record))
+    return mask(environment.get_template(TEMPLATE).render(_values(record)))
 
 
 def _values(record: RunRecord) -> dict[str, Any]:

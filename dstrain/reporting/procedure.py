@@ -280,7 +280,8 @@ def describe_reproduction(record: RunRecord) -> Markdown:
     given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
     command = phrase(
         "The command above is that of the last attempt. To repeat the run, add {}: in its own folder a run is resumed, and "
-        "nothing happens if it is finished.",
+        "nothing happens if it is finished. Paths are relative to where it was typed, and `~` is the home of whoever typed it. "
+        "This card names folders and files: read it before you publish it.",
         code("output_dir=…"),
     )
     if not record.info.command:

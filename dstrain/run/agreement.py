@@ -33,8 +33,8 @@ def check_same_start(config: RunConfig, *, options: Mapping[str, Any], ranks: Ra
         "options": dict(options),
         "versions": list_versions(),
     }
-    starts = ranks.gather(own)
-    refusal = ranks.broadcast(find_difference(starts) if starts is not None else None)
+    starts = ranks.gather(own, dict[str, Any])
+    refusal = ranks.broadcast(find_difference(starts) if starts is not None else None, str | None)
     if refusal is not None:
         raise UserError(refusal)
 

@@ -185,7 +185,7 @@ def _agree_on_resume(
         else:
             for field in allow_changed:
                 log.warning("--allow-changed %s is ignored: there is no checkpoint to resume from", field)
-    resume: Resume | None = ranks.broadcast(checked)
+    resume: Resume | None = ranks.broadcast(checked, Resume | None)
     if resume is not None:
         saved_by = "1 rank" if resume.world_size == 1 else f"{resume.world_size} ranks"
         log.info("resuming from %s (saved by %s)", resume.directory, saved_by)
@@ -245,7 +245,7 @@ def _count_steps(place: Place, *, config: RunConfig, attempt: Attempt) -> None:
             epochs[start : start + EPOCHS_AT_ONCE],
             rank=ranks.rank,
             world_size=ranks.world_size,
-            exchange=lambda mine: ranks.broadcast(ranks.gather(mine)),
+            exchange=lambda mine: ranks.broadcast(ranks.gather(mine, list[list[int]]), list[list[list[int]]]),
             beat=attempt.phases.mark_progress,
         )
 

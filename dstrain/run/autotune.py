@@ -77,7 +77,7 @@ def resolve_machine(
             answer = _resolve(config, prepared=prepared, ranks=ranks, measure=measure or measure_apart)
         except UserError as error:
             answer = str(error)
-    answer = ranks.broadcast(answer)
+    answer = ranks.broadcast(answer, Machine | str)
     if not isinstance(answer, Machine):
         raise UserError(answer)
     return config.model_copy(update={"machine": answer})

@@ -34,7 +34,7 @@ def check_hub(config: RunConfig, *, ranks: Ranks) -> None:
     """
     if ranks.rank == 0:
         _check_names(config)
-    if ranks.broadcast(constants.is_offline_mode()):
+    if ranks.broadcast(constants.is_offline_mode(), bool):
         _go_offline()
 
 
@@ -43,7 +43,7 @@ def _check_names(config: RunConfig) -> None:
         check_model_name(config.model.name, revision=config.model.revision, key="model.name")
     for side, sources in (("train", config.data.train), ("eval", config.data.eval)):
         for number, source in enumerate(sources):
-            if source.hub is not None and not Path(source.hub).exists():
+            if source.hub is not None:
                 _ask(HfApi().dataset_info, source.hub, revision=source.revision, key=f"data.{side}.{number}.hub")
 
 

@@ -87,7 +87,7 @@ def made_by_rank_0(
     Raises:
         PeerLost: rank 0 has given no sign of life for ten minutes.
     """
-    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8))}"
+    report = run_dir / f".prepared-{ranks.broadcast(secrets.token_hex(8), str)}"
     if ranks.rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         made = make()

@@ -97,7 +97,7 @@ def agree_on_finished(assembly: Assembly) -> bool:
             f"{_describe_length(assembly)}: allow a greater length, or take the model as it is: "
             f"{shlex.join(['dstrain', 'export', str(assembly.folder.path), 'MODEL_FOLDER'])}"
         )
-    return bool(assembly.ranks.broadcast(finished))
+    return bool(assembly.ranks.broadcast(finished, bool))
 
 
 def _is_finished(assembly: Assembly) -> bool:

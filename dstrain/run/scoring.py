@@ -213,7 +213,7 @@ def _save(
 def _next_pending(folder: RunFolder, *, tried: set[PendingEvaluation], ranks: Ranks) -> PendingEvaluation | None:
     """The oldest pending evaluation, the same on every rank."""
     found = [each for each in list_pending(folder.path) if each not in tried] if ranks.rank == 0 else []
-    chosen: PendingEvaluation | None = ranks.broadcast(found[0] if found else None)
+    chosen: PendingEvaluation | None = ranks.broadcast(found[0] if found else None, PendingEvaluation | None)
     return chosen
 
 

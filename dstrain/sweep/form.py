@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.config.load import MAX_CONFIG_BYTES, ConfigError, find_config, kind_of
+from dstrain.config.secrets import mask_override
 from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, read_document, shown, write_value
 
 KEYS = {
@@ -194,7 +195,7 @@ def _key_problem(key: str, *, refused: Sequence[str]) -> str | None:
 
 def _typed_problem(text: str, *, sweep: Sweep) -> Problem | None:
     key, equals, _ = text.partition("=")
-    where = Where(f"override `{text}`", 0)
+    where = Where(f"override `{mask_override(text)}`", 0)
     if not equals:
         return Problem(where, (), "an override is written `dotted.key=value`")
     if rule := _key_problem(key, refused=("output_dir",)):

@@ -19,6 +19,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.differences import differences
 from dstrain.config.load import ConfigError
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.secrets import mask_override
 from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config
@@ -215,7 +216,7 @@ def _load_members(sweep: Sweep, members: Sequence[Member]) -> tuple[dict[int, Ru
 def _placed(problem: Problem, *, member: Member) -> Problem:
     """The problem of an override, moved to its line in the sweep file."""
     for text, where in member.places.items():
-        if problem.where.file == f"override `{text}`":
+        if problem.where.file == f"override `{mask_override(text)}`":
             return replace(problem, where=where)
     return problem
 

@@ -99,7 +99,7 @@ def timed(ranks: Ranks, action: Callable[[], Any]) -> float:
     ranks.barrier()
     started = time.perf_counter()
     action()
-    return max(ranks.broadcast(ranks.gather(time.perf_counter() - started)))
+    return max(ranks.broadcast(ranks.gather(time.perf_counter() - started, float), list[float]))
 
 
 def size_of(folder: Path) -> int:

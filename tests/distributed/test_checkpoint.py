@@ -86,7 +86,7 @@ def train_steps(ranks: Ranks, engine: Any, *, first: int, last: int) -> Cell:
         result = engine.step(batch, step=step)
         losses.append(ranks.sum([float(result.loss_sum)])[0] / batch.target_tokens)
         mine = [row for part in batch.micro_batches if part.weight for row in part.rows.tolist()]
-        gathered = ranks.broadcast(ranks.gather(mine))
+        gathered = ranks.broadcast(ranks.gather(mine, Any), Any)
         rows.append(sorted(row for part in gathered for row in part))
         position = batch.plan.next_position
     return Cell(losses, rows)

@@ -92,7 +92,7 @@ class Run:
         folder = None
         if ranks.rank == 0:
             folder = prepare_token_set(config.data.train, reading=reading, cache_dir=root / "cache")
-        tokens = load_token_set(ranks.broadcast(folder))
+        tokens = load_token_set(ranks.broadcast(folder, Path))
         self.plan = Plan(
             tokens.source_lengths, tokens.target_lengths, fingerprint=tokens.fingerprint, seed=1,
             batch_size=8, batch_unit="sequences", cut=Cut(micro_batch_tokens=80),

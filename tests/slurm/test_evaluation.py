@@ -16,8 +16,7 @@ SCRIPT = "slurm/evaluate.sbatch"
 def test_evaluations_of_a_small_job_are_added_while_the_run_trains_and_equal_those_of_the_straight_run(
     straight: RunConfig, tmp_path: Path
 ) -> None:
-    small = ["--ntasks-per-node=1", f"--output={tmp_path / 'small.log'}"]
-    config = build_recipe(tmp_path, machine__evaluation_job=small)
+    config = build_recipe(tmp_path, machine__evaluation_job=["--ntasks-per-node=1"])
     run_dir = Path(config.run_dir)
     job = submit(config)
 
@@ -25,7 +24,7 @@ def test_evaluations_of_a_small_job_are_added_while_the_run_trains_and_equal_tho
         return not call("squeue", "--noheader", "--name", job_name(run_dir)).strip()
 
     assert job.wait_end() == "COMPLETED 0:0", job.log()
-    until(lambda: not list_pending(run_dir) and is_over(), else_show=(tmp_path / "small.log").read_text)
+    until(lambda: not list_pending(run_dir) and is_over(), else_show=job.log)
     record, expected = load_record(run_dir), load_record(Path(straight.run_dir))
     assert [(row.step, row.epoch, row.train_loss) for row in record.eval_rows] == [
         (row.step, row.epoch, row.train_loss) for row in expected.eval_rows

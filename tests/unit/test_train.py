@@ -1,6 +1,7 @@
 """What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
 
 import os
+import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -124,6 +125,31 @@ def test_odd_arguments_come_back_unchanged_from_the_command_on_the_card() -> Non
     (line,) = shown.split("\n")[1:-1]
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
     assert done.stdout.split("\0")[2:-1] == arguments
+
+
+def test_the_command_names_no_folder_above_the_working_directory_and_the_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, work = tmp_path / "home of me", tmp_path / "home of me" / "work"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(home))
+    arguments = {
+        f"{home}/my recipe.yaml": "~/'my recipe.yaml'",
+        f"output_dir={work}/runs/a": "output_dir=runs/a",
+        f"output_dir={work}": "output_dir=.",
+        f"data.train=[{{path: {work}/x.tsv}}, {{path: '{home}/y.tsv'}}]": "data.train=[{path: x.tsv}, {path: '~/y.tsv'}]",
+        f"machine.cache_dir={work}-other/c": "machine.cache_dir=~/work-other/c",
+        f"machine.cache_dir=/mnt{work}/c": f"machine.cache_dir=/mnt{work}/c",
+        "training.max_steps=5": "training.max_steps=5",
+    }
+    shown = show_command(build_process(), script="x", arguments=["--config", *arguments])
+    assert shlex.split(shown)[4:] == [
+        shlex.split(each)[0] if each.startswith("~") else each for each in arguments.values()
+    ]
+    assert " --config ~/'my recipe.yaml' output_dir=runs/a " in shown
+    token = "hf_" + "a" * 34
+    assert token not in show_command(build_process(), script="x", arguments=[f"model.name={token}"])
 
 
 @pytest.fixture

@@ -70,7 +70,9 @@ class DeferredEvaluationHook(EvaluationHook):
         log.info("the evaluation of step %d is left to another job", info.step)
 
     def _read_scored(self) -> None:
-        found: ScoredElsewhere = self._ranks.broadcast(self._find_scored() if self._ranks.rank == 0 else None)
+        found: ScoredElsewhere = self._ranks.broadcast(
+            self._find_scored() if self._ranks.rank == 0 else None, ScoredElsewhere
+        )
         self.best, self.pending_steps = found.best, found.pending_steps
         if len(self.pending_steps) > MANY_PENDING and not self._warned and self._ranks.rank == 0:
             self._warned = True

@@ -161,7 +161,7 @@ class EvaluateHook(EvaluationHook):
             return
         if not self._is_postponed:
             self._save_before_next(info, control, step_epochs=info.epoch - since_epoch)
-        elif self._ranks.broadcast(self._walltime.fits_evaluation()):  # rank 0 decides: clocks differ
+        elif self._ranks.broadcast(self._walltime.fits_evaluation(), bool):  # rank 0 decides: clocks differ
             self._score(info.step, info.epoch, control)
         else:
             log.info(
@@ -180,14 +180,15 @@ class EvaluateHook(EvaluationHook):
         if not is_next:
             return
         seconds = self._walltime.durations.get("evaluation", 0.0)
-        if self._ranks.broadcast(self._save_clock.is_due(within_seconds=seconds) and self._walltime.fits_save()):
+        is_due_before = self._save_clock.is_due(within_seconds=seconds) and self._walltime.fits_save()
+        if self._ranks.broadcast(is_due_before, bool):
             control.request_checkpoint()
 
     def _score(self, step: int, epoch: float, control: Control) -> None:
         started = time.perf_counter()
         train_loss = self._loss.mean()
         result = self._evaluate(None)
-        scores = self._ranks.broadcast(result.scores.scores if result is not None else None)
+        scores = self._ranks.broadcast(result.scores.scores if result is not None else None, dict[str, float] | None)
         if scores is None:  # interrupted: repeated first after the restart
             self._is_postponed = True
             self._agree_on_stop(control)

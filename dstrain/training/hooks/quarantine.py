@@ -76,7 +76,8 @@ class Quarantine(Hook):
         """
         finding = self._find_rows(batch, fault, step)
         # rank 0 also writes the message, so that only one rank reads the data again
-        found, problem = self._ranks.broadcast(self._judge(finding, fault, step) if self._ranks.rank == 0 else None)
+        judged = self._judge(finding, fault, step) if self._ranks.rank == 0 else None
+        found, problem = self._ranks.broadcast(judged, tuple[list[QuarantinedRow], str | None])
         if problem is not None:
             raise TrainingFault(problem)
         self._rows += found

@@ -68,10 +68,10 @@ class SecondOfTwo:
         self.rank = rank
         self._answers = list(answers)
 
-    def broadcast(self, value: Any) -> Any:
+    def broadcast(self, value: Any, form: Any) -> Any:
         return value if self.rank == 0 else self._answers.pop(0)
 
-    def gather(self, value: Any) -> list[Any] | None:
+    def gather(self, value: Any, form: Any) -> list[Any] | None:
         self.gathered = value
         return [value, *self._answers] if self.rank == 0 else None
 

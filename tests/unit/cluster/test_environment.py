@@ -33,6 +33,19 @@ def test_a_launcher_is_known_by_its_variables(extra: dict[str, str], launcher: s
     )
 
 
+@pytest.mark.parametrize("extra", [{"LOCAL_SIZE": "4", "CROSS_RANK": "0"}, {"LOCAL_WORLD_SIZE": "4"}])
+def test_ranks_that_are_all_on_one_host_meet_on_loopback(extra: dict[str, str]) -> None:
+    assert read_process_info(LAUNCHED | extra).master_address == "127.0.0.1"
+    assert not read_process_info(LAUNCHED | {"LOCAL_WORLD_SIZE": "2"}).is_one_host
+    assert read_process_info(SLURM | {"SLURM_STEP_TASKS_PER_NODE": "8"}).master_address == "127.0.0.1"
+    assert read_process_info(SLURM | {"SLURM_STEP_TASKS_PER_NODE": "4(x2)"}).master_address == "gpu07"
+
+
+def test_ranks_of_torchrun_meet_where_its_agent_keeps_the_store() -> None:
+    agent = {"TORCHELASTIC_RUN_ID": "1", "TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": "4"}
+    assert read_process_info(LAUNCHED | agent).master_address == "node1"
+
+
 def test_a_pod_with_one_rank_needs_no_local_rank() -> None:
     process = read_process_info(without(LAUNCHED, "LOCAL_RANK"))
     assert (process.rank, process.local_rank, process.local_world_size, process.launcher) == (3, 0, 1, "environment")

@@ -69,6 +69,18 @@ def test_a_rank_that_is_alone_needs_no_port() -> None:
         come(alone, judge=lambda seats: "no")
 
 
+def test_the_store_of_ranks_on_one_host_is_out_of_reach_for_others_and_names_a_port_in_use() -> None:
+    world = [replace(place, local_world_size=2) for place in places(2)]
+    stores = meet_all(world)
+    with pytest.raises(ConnectionRefusedError):  # another address of this host
+        socket.create_connection(("127.0.0.2", world[0].master_port), timeout=10)
+    with pytest.raises(
+        UserError, match=rf"^port {world[0].master_port} of this machine cannot be opened .Address already"
+    ):
+        come(world[0])
+    assert len(stores) == 2
+
+
 def test_a_restarted_group_meets_anew_in_a_store_that_outlived_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     world = places(2)
     server: Any = vars(dist)["TCPStore"]("127.0.0.1", world[0].master_port, is_master=True, wait_for_workers=False)

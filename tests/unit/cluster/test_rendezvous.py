@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.rendezvous import (
     PORTS,
     Rendezvous,
+    choose_host,
     list_ports,
     name_launch,
     name_rendezvous,
@@ -79,9 +81,44 @@ def test_the_other_ranks_read_the_port_that_rank_0_holds(first: Rendezvous, tmp_
         pass
 
 
+def test_ranks_of_one_host_meet_where_no_other_host_can_connect(tmp_path: Path) -> None:
+    step = STEP | {"SLURM_STEP_TASKS_PER_NODE": "2"}
+    alone = open_rendezvous(read_process_info(step), environment=step, folder=tmp_path)
+    assert alone.listener is not None
+    with closing(alone.listener):
+        assert alone.listener.getsockname()[0] == "127.0.0.1"
+        with pytest.raises(ConnectionRefusedError):  # another address of this host
+            socket.create_connection(("127.0.0.2", alone.port), timeout=10)
+
+
+NAMES = {"peers": "10.0.0.7", "elsewhere": "10.9.9.9", "itself": "127.0.1.1", "six": "fd00::7", "link": "fe80::1"}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [("peers", "10.0.0.7"), ("elsewhere", ""), ("itself", ""), ("six", "fd00::7"), ("link", ""), ("unknown", "")],
+)
+def test_ranks_of_several_hosts_meet_at_the_address_that_they_are_given(
+    address: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def resolve(name: str, *given: Any, **named: Any) -> list[tuple[Any, ...]]:
+        if name not in NAMES:
+            raise socket.gaierror("unknown")
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (NAMES[name], 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    monkeypatch.setattr(rendezvous, "_has_address", lambda found: found in ("10.0.0.7", "fd00::7", "fe80::1"))
+    assert choose_host(replace(process(), master_address=address)) == expected
+
+
+def test_a_host_has_its_own_addresses_only() -> None:
+    assert rendezvous._has_address("127.0.0.3")
+    assert not rendezvous._has_address("198.51.100.7")
+
+
 def test_the_port_is_taken_from_the_moment_it_is_published(first: Rendezvous) -> None:
     with pytest.raises(ValueError, match=r"none of 1 ports .* is free; set MASTER_PORT"):
-        open_port([first.port])
+        open_port([first.port], host="")
 
 
 @pytest.mark.parametrize("changed", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT", "SLURM_CLUSTER_NAME"])
@@ -165,7 +202,7 @@ def test_twenty_times_in_a_row_two_starts_that_want_the_same_ports_get_different
 
         def start(held: list[socket.socket] = held, together: threading.Barrier = together) -> None:
             together.wait()
-            held.append(open_port(ports))
+            held.append(open_port(ports, host=""))
 
         threads = [threading.Thread(target=start) for _ in range(2)]
         for thread in threads:

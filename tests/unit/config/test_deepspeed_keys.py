@@ -134,7 +134,6 @@ def test_the_keys_of_plain_sections_are_those_deepspeed_asks_for(asked: dict[str
 def deepspeed_models() -> dict[str, Any]:
     from deepspeed.comm.config import CommsLoggerConfig
     from deepspeed.compile.config import CompileConfig
-    from deepspeed.monitor.config import CometConfig, CSVConfig, TensorBoardConfig, WandbConfig
     from deepspeed.runtime.precision_config import DeepSpeedBF16Config, DeepSpeedFP16Config
     from deepspeed.runtime.zero.config import DeepSpeedZeroConfig
     from deepspeed.runtime.zero.leaf_module_config import DeepSpeedZeroLeafModuleConfig
@@ -153,10 +152,6 @@ def deepspeed_models() -> dict[str, Any]:
         "bf16": DeepSpeedBF16Config,
         "comms_logger": CommsLoggerConfig,
         "compile": CompileConfig,
-        "tensorboard": TensorBoardConfig,
-        "wandb": WandbConfig,
-        "csv_monitor": CSVConfig,
-        "comet": CometConfig,
         "timers.throughput": DeepSpeedThroughputTimerConfig,
     }
 

@@ -1,5 +1,6 @@
 """Everything that is wrong with a document: all of it at once, each with its place, and nothing invented."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -170,3 +171,58 @@ def test_a_document_without_problems_is_a_configuration() -> None:
 def test_a_value_by_another_tools_name_is_understood(key: str, value: str, meant: str) -> None:
     with pytest.raises(UserError, match=f"did you mean `{meant}`"):
         load_config("debug", overrides=[f"{key}={value}"])
+
+
+HIDDEN = {
+    "escape": "\x1b",
+    "line break": "\n",
+    "C1": "\x9b",
+    "bidi override": "\u202e",
+    "bidi mark": "\u200f",
+    "separator": "\u2028",
+}
+
+
+@pytest.mark.parametrize("character", HIDDEN.values(), ids=HIDDEN.keys())
+@pytest.mark.parametrize(
+    "key",
+    ["output_dir", "machine.cache_dir", "model.name", "model.revision", "data.train.0.path", "data.train.0.split",
+     "data.eval.0.source_column", "task.source_language", "evaluation.best_metric"],
+)  # fmt: skip
+def test_control_characters_are_refused_by_key_and_shown_escaped(key: str, character: str, good: Path) -> None:
+    lines = faults(good, f"{key}={json.dumps(f'a{character}b')}")
+    (line,) = (each for each in lines if "control character" in each)
+    assert (
+        f"{key}: has the control character U+{ord(character):04X}; found {json.dumps(f'a{character}b')}; remove it"
+        in line
+    )
+
+
+def test_control_characters_in_names_of_keys_are_refused_and_those_of_a_prefix_are_text(good: Path) -> None:
+    lines = faults(good, 'model.add_languages={"a\\u202eb": x}')
+    assert 'model.add_languages: has the control character U+202E; found "a\\u202eb"; remove it' in lines[0]
+    prefix = load_config(str(good), overrides=['task.source_prefix="a\\tb\\n"']).task.source_prefix
+    assert prefix == "a\tb\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "limit"),
+    [
+        ("training.max_steps=9223372036854775807", "1,000,000,000"),
+        ("machine.collective_timeout_minutes=9223372036854775807", "527,040"),
+        ("machine.watchdog.step_minutes=1e300", "527,040"),
+        ("machine.reserve_seconds=1e18", "1,000,000"),
+        ("machine.lease_seconds=1e18", "1,000,000"),
+        ("machine.prefetch_steps=1000000", "10,000"),
+        ("evaluation.num_beams=1000000", "1,000"),
+        ("evaluation.max_new_tokens=9223372036854775807", "1,000,000"),
+        ("data.train.0.repeat=9223372036854775807", "1,000,000"),
+        ("training.warmup_steps=9223372036854775807", "1,000,000,000"),
+        ("training.epochs=1e308", "1,000,000,000"),
+        ("evaluation.every_epochs=1e308", "1,000,000"),
+        ("model={scratch: {architecture: t5, vocabulary_size: 9223372036854775807}}", "10,000,000"),
+    ],
+)
+def test_no_count_is_larger_than_anything_can_be(override: str, limit: str, good: Path) -> None:
+    lines = faults(good, override)
+    assert any(f"must be at most {limit}; found " in line for line in lines), lines

@@ -181,20 +181,37 @@ def test_a_hub_dataset_out_of_reach_names_the_way_out(datasets_cache: Path) -> N
         fingerprint_sources([source])
 
 
-def test_a_hub_dataset_is_read_by_nested_names(datasets_cache: Path) -> None:
-    folder = datasets_cache / "opus"
+def test_a_hub_dataset_is_read_by_nested_names(datasets_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    folder = datasets_cache / "stored"
     folder.mkdir()
     lines = [{"translation": {"ko": f"k{row}", "en": f"e{row}"}} for row in range(3)]
     _write(folder / "train.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
-    source = Source(hub=str(folder), source_column="translation.ko", target_column="translation.en")
+    load = datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda name, *given, **named: load(str(folder), *given, **named))
+    source = Source(hub="some/opus", source_column="translation.ko", target_column="translation.en")
     rows, _ = _read(source)
     assert _texts(rows) == [("k0", "e0"), ("k1", "e1"), ("k2", "e2")]
-    assert rows[2].where == f"{folder}/train:2"
+    assert rows[2].where == "some/opus/train:2"
     assert fingerprint_sources([source]) == fingerprint_sources([source])
     with pytest.raises(ValueError, match=r"no column `ko`; the columns are `translation`"):
-        _read(Source(hub=str(folder), **NAMED))
+        _read(Source(hub="some/opus", **NAMED))
     with pytest.raises(ValueError, match="column 0 is a number"):
-        _read(Source(hub=str(folder)))
+        _read(Source(hub="some/opus"))
+
+
+@pytest.mark.parametrize("name", ["some/opus", "opus"])
+def test_a_hub_dataset_is_never_a_folder_of_that_name(
+    name: str, datasets_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(datasets_cache)
+    Path(name).mkdir(parents=True)
+    _write(Path(name, "train.jsonl"), json.dumps({"ko": "private", "en": "private"}) + "\n")
+    with pytest.raises(
+        ValueError, match=f"hub `{name}`: here is a file or folder of that name; start from another folder"
+    ):
+        _read(Source(hub=name, **NAMED))
 
 
 @pytest.mark.real_data

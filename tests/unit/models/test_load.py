@@ -221,3 +221,18 @@ def test_code_shipped_with_a_model_is_not_run(tokenizer_folder: FolderOf, tmp_pa
     with pytest.raises(ValueError, match="trust_remote_code"):
         load_model(Model(name=str(tmp_path)), tokenizer=tokenizer, seed=0)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation", "experts_implementation"])
+def test_a_model_does_not_choose_the_code_that_computes_it(
+    key: str, tokenizer_folder: FolderOf, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_folder("t5")))
+    build_scratch_model(tiny_scratch("t5"), tokenizer=tokenizer, seed=0).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {key: "stranger/kernel"}))
+    reports: list[str] = []
+    model = load_model(Model(name=str(tmp_path)), tokenizer=tokenizer, seed=0, report=reports.append)
+    assert model.config._attn_implementation == "sdpa"
+    said = "attn_implementation 'stranger/kernel' of the model's config is ignored"
+    assert (said in reports) == ("attn" in key)

@@ -145,8 +145,8 @@ def hostile_record() -> RunRecord:
                 "source_prefix": HOSTILE,
             },
             "data": {
-                "train": [{"hub": HOSTILE, "subset": HOSTILE, "split": HOSTILE, "source_column": HOSTILE}],
-                "eval": [{"path": HOSTILE, "group_column": HOSTILE}, {"hub": HOSTILE}],
+                "train": [{"hub": "some/set", "subset": HOSTILE, "split": HOSTILE, "source_column": HOSTILE}],
+                "eval": [{"path": HOSTILE, "group_column": HOSTILE}, {"hub": "old"}],
             },
             "training": {"batch_size": 8, "max_steps": 10, "learning_rate": 1e-3},
             "machine": {"deepspeed": {"comms_logger": {"prof_ops": [HOSTILE.replace("\udc80", "")]}}},
@@ -197,6 +197,16 @@ def test_hostile_names_become_no_html_no_links_and_no_control_characters() -> No
     assert len(inline_parts(card, kind="fence")) == 2
     assert len(inline_parts(card, kind="hr")) == 0
     assert all(char.isprintable() or char == "\n" for char in card)
+
+
+def test_secrets_of_a_record_are_masked_and_the_card_says_that_it_names_paths() -> None:
+    token = "hf_" + "a" * 34
+    command = f"python launch/train.py 'machine.deepspeed={{comet: {{api_key: geheim}}}}' model.name={token}"
+    card = build_card(build_record(parsing_config(), info=run_info(**EMPTY | {"command": command}), rows=[]))
+    assert "geheim" not in card
+    assert token not in card
+    assert "api_key: ***" in card
+    assert "This card names folders and files: read it before you publish it." in card
 
 
 def test_the_same_record_gives_the_same_card() -> None:

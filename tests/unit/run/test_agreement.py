@@ -46,10 +46,10 @@ def test_the_first_rank_that_differs_is_named_with_its_values() -> None:
 )
 def test_options_and_packages_must_be_the_same_too(changes: dict[str, Any], message: str) -> None:
     class TwoRanks:
-        def gather(self, value: Any) -> list[Any]:
+        def gather(self, value: Any, form: Any) -> list[Any]:
             return [build_start(), build_start("b", **changes)]
 
-        def broadcast(self, value: Any) -> Any:
+        def broadcast(self, value: Any, form: Any) -> Any:
             return value
 
     with pytest.raises(UserError, match=message):

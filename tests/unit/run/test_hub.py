@@ -44,10 +44,10 @@ def _config(**data: Any) -> Any:
 
 
 def test_model_and_data_sets_are_asked_for_and_folders_are_not(asked: list[str], tmp_path: Path) -> None:
-    rows = {"train": [{"hub": "some/data"}, {"path": "a.tsv"}], "eval": [{"hub": str(tmp_path)}]}
+    rows = {"train": [{"hub": "some/data"}, {"path": "a.tsv"}], "eval": [{"hub": "old"}]}
     check_hub(_config(data=rows), ranks=alone())
     check_model_name(str(tmp_path), revision=None, key="MODEL")
-    assert asked == ["some/model", "some/data"]
+    assert asked == ["some/model", "some/data", "old"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ class SecondRank:
 
     rank = 1
 
-    def broadcast(self, value: bool) -> bool:
+    def broadcast(self, value: bool, form: type) -> bool:
         return not value
 
 
