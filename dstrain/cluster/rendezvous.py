@@ -119,7 +119,7 @@ def choose_host(process: ProcessInfo) -> str:
     """
     if process.is_one_host:
         return LOOPBACK
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # no such name, or none at all
         for *_, place in socket.getaddrinfo(process.master_address, None, type=socket.SOCK_STREAM):
             address = ipaddress.ip_address(place[0])
             if not address.is_loopback and not address.is_link_local and _has_address(str(address)):

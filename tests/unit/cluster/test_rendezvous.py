@@ -111,6 +111,12 @@ def test_ranks_of_several_hosts_meet_at_the_address_that_they_are_given(
     assert choose_host(replace(process(), master_address=address)) == expected
 
 
+@pytest.mark.parametrize("address", ["", "a..b", "x" * 300, "no such name"])
+def test_an_address_that_is_no_name_opens_all_of_them(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rendezvous, "_has_address", lambda found: False)
+    assert choose_host(replace(process(), master_address=address)) == ""
+
+
 def test_a_host_has_its_own_addresses_only() -> None:
     assert rendezvous._has_address("127.0.0.3")
     assert not rendezvous._has_address("198.51.100.7")
