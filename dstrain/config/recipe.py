@@ -72,9 +72,10 @@ class Task(Section):
     """`translation` between languages, or `parsing` of utterances into bracketed parses."""
     source_language: str | None = None
     """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for
-    mBART. Required by these families."""
+    mBART. These families need it for translation, here or in each data source. For parsing it may be left out: then both
+    sides begin with the tokenizer's default code, in training and in use alike."""
     target_language: str | None = None
-    """Language code of the targets, written like `source_language`. It decides the forced first token of every
+    """Language code of the targets, written and needed like `source_language`. It decides the forced first token of every
     hypothesis."""
     form: Literal["pointer", "plain"] = "pointer"
     """Parsing only: `pointer` writes words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), `plain` keeps

@@ -97,5 +97,5 @@ def generation_settings(
         "num_beams": settings.num_beams,
         "max_new_tokens": cap.max_new_tokens,
         **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
-        **generation_arguments(model, tokenizer=tokenizer, target_language=config.task.target_language),
+        **generation_arguments(model, tokenizer=tokenizer, target_language=config.languages[1]),
     }

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterator
 
+from dstrain.config.conflicts import missing_languages
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
@@ -23,8 +24,12 @@ def check_scratch_languages(config: RunConfig) -> None:
 
 
 def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
-    """Raise UserError for a language code or a prefix that the tokenizer lacks."""
+    """Raise UserError for a language code or a prefix that the tokenizer lacks, and for a language that it needs."""
     owner = type(tokenizer.tokenizer).__name__
+    if tokenizer.languages:
+        for key, message in missing_languages(config.task, data=config.data, owner=owner):
+            examples = ", ".join(f"`{code}`" for code in list(tokenizer.languages)[:3])
+            raise UserError(f"{key}: {message}: name it, for example {examples}")
     _check_codes(config, known=tokenizer.languages, owner=owner)
     for code, like in (config.model.add_languages or {}).items():
         if like not in tokenizer.languages:

@@ -220,7 +220,7 @@ def _check_rows(config: RunConfig) -> None:
 
 def _languages(config: RunConfig) -> list[str]:
     """Codes of the source and the target language, as far as the recipe names them."""
-    return [code for code in (config.task.source_language, config.task.target_language) if code is not None]
+    return [code for code in config.languages if code is not None]
 
 
 def _task_tokens(config: RunConfig) -> list[str]:

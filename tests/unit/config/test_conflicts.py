@@ -7,6 +7,9 @@ import pytest
 from dstrain.config.load import load_config
 from tests.unit.config.config_cases import faults
 
+LANGUAGES = ["task.source_language=ko", "task.target_language=en"]
+CODES = "which tells languages apart by their codes"
+
 
 def test_early_stopping_cannot_wait_for_scores_of_another_job(good: Path) -> None:
     overrides = ["training.early_stopping.patience=2", "evaluation.every_steps=5", "machine.evaluation_job=[]"]
@@ -26,14 +29,15 @@ def test_fp16_is_refused_for_names_of_the_t5_family_unless_forced(good: Path, na
 
 
 def test_fp16_is_fine_for_other_models(good: Path) -> None:
-    assert load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "precision=fp16"]).precision == "fp16"
+    overrides = ["model.name=facebook/m2m100_418M", "precision=fp16", *LANGUAGES]
+    assert load_config(str(good), overrides=overrides).precision == "fp16"
 
 
 def test_scratch_conflicts_are_found(good: Path) -> None:
     found = faults(good, "model.name=null", "model.scratch.architecture=mbart")
     assert [line.split(": ")[1:] for line in found] == [
-        ["task.source_language", "is needed by architecture `mbart`"],
-        ["task.target_language", "is needed by architecture `mbart`"],
+        ["task.source_language", f"is needed by architecture `mbart`, {CODES}"],
+        ["task.target_language", f"is needed by architecture `mbart`, {CODES}"],
     ]
     (line,) = faults(good, "model.name=null", "model.scratch={architecture: marian, hidden_size: 100, num_heads: 3}")
     assert "hidden_size 100 is not a multiple of num_heads 3" in line
@@ -118,12 +122,33 @@ def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_withou
 
 def test_language_tokens_tell_target_languages_apart(good: Path) -> None:
     rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
-    load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "task.target_language=de", rows])
+    load_config(str(good), overrides=["model.name=facebook/m2m100_418M", *LANGUAGES, rows])
+
+
+@pytest.mark.parametrize(
+    "name", ["facebook/m2m100_418M", "facebook/nllb-200-distilled-600M", "models/mbart-large-cc25"]
+)
+def test_a_published_model_with_language_tokens_needs_the_languages_of_every_source(good: Path, name: str) -> None:
+    model, source = f"model.name={name}", "{demo: translation, source_language: ko, target_language: en}"
+    found = faults(good, model, "task.source_language=ko")
+    assert [line.split(": ", 1)[1] for line in found] == [
+        f"task.target_language: is needed by model.name `{name}`, {CODES}"
+    ]
+    found = faults(good, model, "task.source_language=ko", f"data.train=[{source}, {{demo: translation}}]")
+    assert [line.split(": ", 2)[1] for line in found] == ["data.train.1.target_language", "data.eval.0.target_language"]
+    load_config(str(good), overrides=[model, f"data.train=[{source}]", f"data.eval=[{source}]"])
+    parsing = ["task.kind=parsing", "data.train=[{demo: parsing}]", "data.eval=[{demo: parsing}]"]
+    load_config(str(good), overrides=[model, *parsing])  # a parse is in no language
+
+
+@pytest.mark.parametrize("name", ["google/mt5-small", "me/from-nllb-to-t5", "owner/m2m", "runs/x/best"])
+def test_other_models_may_leave_the_languages_out(good: Path, name: str) -> None:
+    load_config(str(good), overrides=[f"model.name={name}"])
 
 
 def test_languages_are_added_to_a_stored_model_alone(good: Path) -> None:
     added = "model.add_languages={myv_XX: fi_FI}"
-    config = load_config(str(good), overrides=["model.name=facebook/mbart-large-cc25", added])
+    config = load_config(str(good), overrides=["model.name=facebook/mbart-large-cc25", *LANGUAGES, added])
     assert config.model.add_languages == {"myv_XX": "fi_FI"}
     (line,) = faults(good, "model.name=null", "model.scratch.architecture=t5", added)
     assert "model.add_languages: `add_languages` goes with `name`" in line

@@ -46,6 +46,25 @@ def test_an_unknown_language_is_named_with_its_key(changes: dict[str, Any], key:
         check_tokenizer(config, tokenizer=build_tokenizer("m2m100", tmp_path))
 
 
+@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50"])
+@pytest.mark.parametrize("side", ["source_language", "target_language"])
+def test_a_language_that_the_tokenizer_would_fill_in_is_required(side: str, family: str, tmp_path: Path) -> None:
+    source, target = LANGUAGES[family]
+    named = {"task__source_language": source, "task__target_language": target} | {f"task__{side}": None}
+    tokenizer = build_tokenizer(family, tmp_path)
+    config = build_config(model={"name": "some/folder"}, **named)
+    with pytest.raises(UserError, match=rf"^task\.{side}: is needed by \w+Tokenizer.* name it, for example `"):
+        check_tokenizer(config, tokenizer=tokenizer)
+    code = {"source_language": source, "target_language": target}[side]
+    rows = [{"path": "a.tsv", side: code}]
+    check_tokenizer(
+        build_config(model={"name": "some/folder"}, **named, data={"train": rows, "eval": rows}), tokenizer=tokenizer
+    )
+    mixed = {"train": [*rows, {"path": "b.tsv"}], "eval": rows}
+    with pytest.raises(UserError, match=rf"^data\.train\.1\.{side}: is needed by"):
+        check_tokenizer(build_config(model={"name": "some/folder"}, **named, data=mixed), tokenizer=tokenizer)
+
+
 @pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart"])
 def test_the_codes_of_a_family_are_those_of_its_new_tokenizer(family: str, tmp_path: Path) -> None:
     source, target = LANGUAGES[family]
