@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, Protocol
 
 from dstrain.config.recipe import Rules, Task
-from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.examples import Example
 
 Split = Literal["train", "eval"]
@@ -79,7 +79,10 @@ def encode_examples(examples: Iterable[Example], *, reading: ReadingRules, on_ba
     """
     iterator = iter(examples)
     while batch := list(islice(iterator, BATCH_EXAMPLES)):
-        fitted = (_fit(item, reading=reading, on_bad=on_bad) for item in _encode(batch, encoder=reading.encoder))
+        fitted = (
+            _fit(item, reading=reading, on_bad=of_source(on_bad, item.example.data_source))
+            for item in _encode(batch, encoder=reading.encoder)
+        )
         yield [item for item in fitted if item is not None]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.config.recipe import Rules, Source, Task
-from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.formats import READERS, read_aligned
 from dstrain.data.lines import format_suffix
 from dstrain.data.records import (
@@ -53,6 +53,8 @@ class Row:
     """Further references of an evaluation row."""
     source_prefix: str | None = None
     """What the model reads before the source; None if that is the task's prefix."""
+    data_source: int = 0
+    """Number of its data source."""
 
 
 def read_rows(
@@ -64,11 +66,11 @@ def read_rows(
 
     Raises UserError if a source cannot be read or has no such column, UnusableRowError where a rule is `error`.
     """
-    for source in sources:
+    for number, source in enumerate(sources):
         languages = choose_languages(task, source=source.source_language, target=source.target_language)
         for record in islice(_read_records(source), source.max_rows):
             checked = _check_types(record, has_references=has_references)
-            row = _build_row(checked, source, languages=languages, rules=rules, on_bad=on_bad)
+            row = _build_row(checked, source, number=number, languages=languages, rules=rules, on_bad=on_bad)
             if row is not None:
                 yield row
 
@@ -145,8 +147,9 @@ def _why_no_file(path: Path) -> str:
 
 
 def _build_row(
-    record: Record | Broken, source: Source, *, languages: Languages, rules: Rules, on_bad: OnBad
+    record: Record | Broken, source: Source, *, number: int, languages: Languages, rules: Rules, on_bad: OnBad
 ) -> Row | None:
+    on_bad = of_source(on_bad, number)
     if isinstance(record, Broken):
         apply_rule(
             rules.undecodable,
@@ -174,6 +177,7 @@ def _build_row(
         eval_set=source.name,
         other_targets=tuple(other_targets),
         source_prefix=source.source_prefix,
+        data_source=number,
     )
 
 

@@ -6,7 +6,7 @@ that a folder under its final name is always valid. Knows nothing of batches.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from itertools import chain
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from dstrain.config.recipe import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import Counts, describe_losses
+from dstrain.data.counts import Counts
 from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
@@ -27,7 +27,7 @@ from dstrain.errors import UserError
 from dstrain.run_folder.atomic import shared_folder
 from dstrain.tasks.parsing import as_typed
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
@@ -105,7 +105,7 @@ def prepare_token_set(sources: Sequence[Source], *, reading: ReadingRules, cache
             reading=reading,
             folder=folder,
             log=log,
-            source_fingerprints=fingerprints,
+            sources=[(source.place, fingerprint) for source, fingerprint in zip(sources, fingerprints, strict=True)],
         )
     if reading.split == "eval" and task.cuts_by_reference:
         _prepare_typed(folder, reading=reading)
@@ -118,13 +118,13 @@ def build_token_set(
     reading: ReadingRules,
     folder: Path,
     log: BadRowLog | None = None,
-    source_fingerprints: Sequence[str] = (),
+    sources: Sequence[tuple[str, str]] = (),
 ) -> None:
     """Write the token set of the examples to folder; log holds the rows lost while reading, and gets those lost here.
 
-    source_fingerprints go into the report, so that a later change can be traced to its source. Two processes may build the
-    same folder at once: the first to finish wins. Raises UserError if no row is left, UnusableRowError where a rule is
-    `error`.
+    sources are the places and the fingerprints of the data sources; the latter go into the report, so that a later change can
+    be traced to its source. Two processes may build the same folder at once: the first to finish wins. Raises UserError if
+    no row of a source is left, UnusableRowError where a rule is `error`.
     """
     log = log or BadRowLog()
     with shared_folder(folder) as draft:
@@ -136,12 +136,9 @@ def build_token_set(
                     counts.add(item, reading=reading)
         log.save(draft / BAD_ROWS)
         counts.check_limits(reading=reading)
-        report = _build_report(writer, log=log) | counts.report() | {"sources": list(source_fingerprints)}
-        if report["rows"] == 0:
-            raise UserError(
-                f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
-                "change data.rules"
-            )
+        report = _build_report(writer, log=log) | counts.report()
+        report["sources"] = [fingerprint for _, fingerprint in sources]
+        report["by_source"] = counts.by_source([place for place, _ in sources] or [""], log=log, split=reading.split)
         _write_description(draft, report=report)
 
 
@@ -261,12 +258,6 @@ def _build_report(writer: _Writer, *, log: BadRowLog) -> dict[str, Any]:
         "target_tokens": writer.target.num_tokens,
         "fingerprint": writer.fingerprint(),
     }
-
-
-def _describe_reading(report: Mapping[str, Any]) -> str:
-    num_read = report["rows_read"]
-    read = f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read"
-    return "; ".join([read, *describe_losses(report)]) if num_read else "it is empty"
 
 
 def _write_description(folder: Path, *, report: dict[str, Any]) -> None:

@@ -18,10 +18,10 @@ import numpy as np
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.metrics import is_of_set
-from dstrain.config.recipe import Scratch
+from dstrain.config.recipe import Scratch, Source
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import describe_set, warn_of_set
+from dstrain.data.counts import describe_set, describe_sources, warn_of_set
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
@@ -121,8 +121,12 @@ def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Spl
 
 
 def _prepare_set(config: RunConfig, *, reading: ReadingRules) -> Path:
-    sources = config.data.train if reading.split == "train" else config.data.eval
+    sources = _sources(config, split=reading.split)
     return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens")
+
+
+def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
+    return config.data.train if split == "train" else config.data.eval
 
 
 def _check_bleu_tokenizer(config: RunConfig) -> None:
@@ -137,16 +141,18 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str
     splits: tuple[Split, ...] = ("train", "eval")
     for split in splits:
         tokens = _prepare_set(config, reading=_reading_rules(config, tokenizer=tokenizer, split=split))
-        _say(load_token_set(tokens), split=split)
+        _say(load_token_set(tokens), config=config, split=split)
         list_bad_rows(tokens, path=folder.bad_rows(split))
         made.append(str(tokens))
     _check_best_set(config, tokens=load_token_set(Path(made[-1])))
     return made
 
 
-def _say(tokens: TokenSet, *, split: Split) -> None:
+def _say(tokens: TokenSet, *, config: RunConfig, split: Split) -> None:
     """Say on the terminal what was read, left out and cut, before any time of a GPU is spent."""
     log.info("%s", describe_set(split, tokens.report))
+    for line in describe_sources(split, tokens.report, sources=_sources(config, split=split)):
+        log.info("%s", line)
     usual = int(np.percentile(tokens.target_lengths, 99))
     for warning in warn_of_set(split, tokens.report, usual_target=usual):
         log.warning("%s", warning)

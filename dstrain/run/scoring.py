@@ -22,6 +22,7 @@ from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
+from dstrain.data.counts import describe_sources
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
@@ -122,6 +123,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         if ranks.rank == 0:
             list_bad_rows(tokens.folder, path=folder.bad_rows("eval"))
             say(_count_rows(data, tokens=tokens, listed=folder.bad_rows("eval")))
+            for line in describe_sources("eval", tokens.report, sources=config.data.eval):
+                say(line)
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
         if ranks.rank == 0 and folder.score_file(step).exists():

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import pytest
 
-from dstrain.config.recipe import Rules, Task
-from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import Counts, describe_losses, describe_set, warn_of_set
+from dstrain.config.recipe import Rules, Source, Task
+from dstrain.data.bad_rows import BadRow, BadRowLog
+from dstrain.data.counts import Counts, describe_losses, describe_set, describe_sources, warn_of_set
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example
 from tests.unit.data.word_encoder import WordEncoder, make_example
@@ -62,10 +62,11 @@ def test_a_limit_that_cuts_every_row_is_refused(side: str) -> None:
 
 def test_a_set_is_described_in_a_line() -> None:
     clean = REPORT | {"rows": 1000, "skipped": {}}
-    assert describe_set("train", clean) == "train data: 1,000 rows of 1,000 read"
+    assert describe_set("train", clean) == "train data: 990 of 1,000 rows used, repeated to 1,000 per epoch"
     bad = REPORT | {"truncated": 4, "source_unknown": 5, "target_unknown": 80}
+    assert describe_set("train", REPORT | {"skipped": {}}) == "train data: 990 of 1,000 rows used"
     assert describe_set("eval", bad) == (
-        "eval data: 990 rows of 1,000 read; 8 empty skipped; 2 too long skipped; 4 cut to the limits of the task; "
+        "eval data: 990 of 1,000 rows used; 8 empty skipped; 2 too long skipped; 4 cut to the limits of the task; "
         "unknown tokens 0.05% of the sources; unknown tokens 1.00% of the targets"
     )
 
@@ -103,3 +104,31 @@ def test_what_became_of_rows_is_said_in_words() -> None:
         "1 kept with unknown tokens",
     ]
     assert describe_losses({"skipped": {}, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0}) == []
+
+
+def test_every_source_has_its_first_pair_and_its_counts_where_there_are_several() -> None:
+    rows = [make_example("a b", "c"), make_example("d", "e"), make_example("f" * 70, "g", data_source=1)]
+    log = BadRowLog()
+    log(BadRow("b.tsv:1", "empty", "", "skip", data_source=1))
+    counts = count(rows, reading=build_reading("train"))
+    sources = [Source(path="a.tsv"), Source(path="b.tsv", repeat=3)]
+    found = counts.by_source(["a.tsv", "b.tsv"], log=log, split="train")
+    assert list(describe_sources("train", {"by_source": found}, sources=sources)) == [
+        "data.train.0 (a.tsv): 2 of 2 rows used; first: 'a b' → 'c'",
+        f"data.train.1 (b.tsv): 1 of 2 rows used; 1 empty skipped; 3 times per epoch; first: '{'f' * 60}…' → 'g'",
+    ]
+    assert list(describe_sources("train", {"by_source": found[:1]}, sources=sources[:1])) == [
+        "data.train.0 (a.tsv): first: 'a b' → 'c'"
+    ]
+
+
+def test_a_source_without_a_usable_row_is_refused_with_what_became_of_its_rows() -> None:
+    counts, log = count([make_example("a", "b")], reading=build_reading("eval")), BadRowLog()
+    for line in (1, 2):
+        log(BadRow(f"b.tsv:{line}", "undecodable", "", "skip", data_source=1))
+    with pytest.raises(ValueError, match="has no usable row") as raised:
+        counts.by_source(["a.tsv", "b.tsv", "c.tsv"], log=log, split="eval")
+    assert str(raised.value) == (
+        "data.eval.1 (b.tsv) has no usable row: 0 of 2 rows used; 2 undecodable skipped. data.eval.2 (c.tsv) has no usable "
+        "row: it is empty. Correct the data or its columns, change data.rules, or leave the source out"
+    )
