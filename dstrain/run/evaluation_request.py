@@ -82,6 +82,8 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
             f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
             "'data.eval=[{path: other.tsv}]', or omit --as"
         )
+    if run is not None and not (options.name or options.output or options.pending):
+        _check_own_rows(run, config=config)
     return EvaluationRequest(
         config,
         options.model if run is None or options.pending else _model_of(run, step=options.step),
@@ -91,6 +93,15 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
         card_of=run if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
     )
+
+
+def _check_own_rows(run: RunFolder, *, config: RunConfig) -> None:
+    """Refuse other rows than the run's: their scores would stand for those of the run's rows."""
+    if config.data.eval != load_run_config(str(run.config)).data.eval:
+        raise UserError(
+            f"data.eval names other rows than those of {run.path}: give this test set a name, --as NAME, and its scores join "
+            "the run's card, or a folder, --output FOLDER"
+        )
 
 
 def _check_without_run(options: argparse.Namespace) -> None:

@@ -40,7 +40,7 @@ def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
 
 
 def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:
-    found = request(run, "--step", 7, "--output", tmp_path / "out")
+    found = request(run, "--step", 7, "--output", tmp_path / "out", "data.eval=[{demo: translation}]")
     assert (found.model, found.step, found.output) == (str(run), 7, tmp_path / "out")
 
 
@@ -65,7 +65,7 @@ def test_other_rows_need_not_have_the_set_that_chooses_the_best_model_of_the_run
 def test_overrides_without_effect_on_scores_are_named(run: Path) -> None:
     (run / "best").mkdir()
     given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]
-    assert request(run, *given).ignored == ("training.learning_rate=1", "seed=3")
+    assert request(run, "--as", "other", *given).ignored == ("training.learning_rate=1", "seed=3")
     assert request(run, "evaluation={num_beams: 2}").ignored == ()
 
 
@@ -93,6 +93,9 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "omit --output, or --as"),
         (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
+        (["{run}", "--step", "3", "data.eval=[{{demo: translation}}]"], "give this test set a name, --as NAME"),
+        (["{run}", "--step", "3", "data.eval.0.max_rows=3"], "data.eval names other rows than those of {run}"),
+        (["{run}", "--step", "3", "--config", "demo_translation"], "data.eval names other rows"),
         (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
         (["{run}/absent", "--config", "debug"], "{run}/absent: no such folder"),
     ],
