@@ -119,7 +119,7 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     ):
         tokenizer = _load_tokenizer(request)
         tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
-        data = _describe_rows(tokens, config=config)
+        data = _describe_rows(tokens, request=request)
         if request.card_of is not None and (other := find_other_data(folder, data=data)) is not None:
             raise UserError(
                 f"--as {folder.path.name}: the scores of that name in {folder.path} are of other rows "
@@ -175,14 +175,15 @@ def _warn_of_training_rows(scores: Scores, *, tokens: TokenSet, run: RunFolder) 
     return replace(scores, warnings=(*scores.warnings, warning))
 
 
-def _describe_rows(tokens: TokenSet, *, config: RunConfig) -> ScoredData:
+def _describe_rows(tokens: TokenSet, *, request: EvaluationRequest) -> ScoredData:
     report = tokens.report
     return ScoredData(
-        places=tuple(rows.place for rows in config.data.eval),
+        places=tuple(rows.place for rows in request.config.data.eval),
         fingerprint=tokens.fingerprint,
         rows_read=report["rows_read"],
         skipped=report["skipped"],
         truncated=report["truncated"],
+        changes=None if request.changes is None else dict(request.changes),
     )
 
 

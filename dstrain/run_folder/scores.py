@@ -63,6 +63,8 @@ class ScoredData:
     """Rows that were read and not scored, by reason."""
     truncated: int = 0
     """Rows whose source was cut at `task.max_source_tokens`."""
+    changes: dict[str, Any] | None = None
+    """Keys that decide a score and have another value than in the run's own evaluations; None if they were not recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,27 @@ def test_overrides_without_effect_on_scores_are_named(run: Path) -> None:
     assert request(run, "evaluation={num_beams: 2}").ignored == ()
 
 
+def test_what_decides_a_score_and_is_not_as_in_the_run_is_recorded(run: Path) -> None:
+    (run / "best").mkdir()
+    same = ["--as", "x", "evaluation.batch_size=4", "data.eval=[{demo: translation, max_rows: 4}]"]
+    assert request(run, *same).changes == {}
+    given = [
+        "evaluation.bleu_tokenizer=char",
+        "task.max_source_tokens=8",
+        "evaluation.max_rows=3",
+        "task.target_language=fr",
+    ]
+    assert request(run, *same, *given).changes == {
+        "evaluation.bleu_tokenizer": "char",
+        "evaluation.max_rows": 3,
+        "task.max_source_tokens": 8,
+        "target_language": "fr",
+    }
+    rows = "data.eval=[{demo: translation, source_language: ja}, {demo: translation, source_prefix: 'x '}]"
+    assert request(run, "--as", "x", rows).changes == {"source_language": ["ja", "ko"], "source_prefix": ["", "x "]}
+    assert request("some/model", "--config", "debug").changes is None
+
+
 def test_pending_evaluations_are_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
     found = request(run, "--pending", "machine.cache_dir=/elsewhere")
     assert (found.is_pending, found.output, found.config.machine.cache_dir) == (True, run, "/elsewhere")
