@@ -3,15 +3,14 @@
 References are read back from their ids: a hypothesis can only be equal to what the tokenizer gives back.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from dstrain.config.recipe import Source
-from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import Encoded, ReadingRules
+from dstrain.data.source_counts import describe_skipped, describe_used, short
 from dstrain.errors import UserError
+from dstrain.tasks.parsing import is_valid_parse
 
 LONG_FACTOR = 3
 """A reference is very long if it has so many times the tokens of all but one in a hundred, and at least MIN_LONG_TOKENS."""
@@ -36,23 +35,24 @@ class Counts:
     """The first of them: `where`, `text` and what is `given_back`."""
     longest_target: int = 0
     longest_target_where: str = ""
-    used: Counter[int] = field(default_factory=Counter)
-    """Rows by the number of their data source."""
-    first_pairs: dict[int, tuple[str, str]] = field(default_factory=dict)
-    """The first source and target of each, as the model reads them."""
+    unparsed: int = 0
+    """Targets of the plain form that are not well-formed parses."""
+    first_unparsed: Mapping[str, str] = field(default_factory=dict)
+    """The first of them: `where` and `text`."""
 
     def add(self, row: Encoded, *, reading: ReadingRules) -> None:
         """Count one row."""
         example, tokenizer = row.example, reading.encoder
         self.num_rows += 1
-        self.used[example.data_source] += 1
-        self.first_pairs.setdefault(example.data_source, (_short(example.source), _short(example.target)))
         self.source_cut += row.is_source_cut
         self.target_cut += row.is_target_cut
         unknown = tokenizer.unk_token_id
         if unknown is not None:
             self.source_unknown += row.source_ids.count(unknown)
             self.target_unknown += row.target_ids.count(unknown)
+        if reading.task.kind == "parsing" and not reading.task.has_pointers and not is_valid_parse(example.target):
+            self.unparsed += 1
+            self.first_unparsed = self.first_unparsed or {"where": example.where, "text": example.target}
         if len(row.target_ids) > self.longest_target:
             self.longest_target, self.longest_target_where = len(row.target_ids), example.where
         if reading.split == "eval":
@@ -79,34 +79,10 @@ class Counts:
         """The counts by name, for the description of the token set."""
         return {name: value for name, value in asdict(self).items() if name not in ("num_rows", "used", "first_pairs")}
 
-    def by_source(self, places: Sequence[str], *, log: BadRowLog, split: str) -> list[dict[str, Any]]:
-        """The counts of each data source, for the description of the token set.
-
-        Raises UserError if one has no usable row: what the recipe names would be missing from the mixture or the scores.
-        """
-        found: list[dict[str, Any]] = [
-            {
-                "used": self.used[number],
-                "skipped": log.count("skip", data_source=number),
-                "first": self.first_pairs.get(number),
-            }
-            for number, _ in enumerate(places)
-        ]
-        lost = [
-            f"data.{split}{f'.{number} ({place})' if place else ''} has no usable row: {_describe_lost(each['skipped'])}"
-            for number, (place, each) in enumerate(zip(places, found, strict=True))
-            if not each["used"]
-        ]
-        if lost:
-            raise UserError(
-                ". ".join(lost) + ". Correct the data or its columns, change data.rules, or leave the source out"
-            )
-        return found
-
 
 def describe_set(split: str, report: Mapping[str, Any]) -> str:
     """One line about a token set, from its report: what was read, left out, cut, and is not in the vocabulary."""
-    used = f"{split} data: {_describe_used(report['distinct_rows'], read=report['rows_read'])}"
+    used = f"{split} data: {describe_used(report['distinct_rows'], read=report['rows_read'])}"
     if report["rows"] != report["distinct_rows"]:
         used += f", repeated to {report['rows']:,} per epoch"
     parts = [used, *describe_losses(report)]
@@ -116,31 +92,6 @@ def describe_set(split: str, report: Mapping[str, Any]) -> str:
     return "; ".join(parts)
 
 
-def describe_sources(split: str, report: Mapping[str, Any], *, sources: Sequence[Source]) -> Iterator[str]:
-    """A line for each data source: its rows where there are several sources, and its first pair, which shows the columns."""
-    for number, (source, counts) in enumerate(zip(sources, report["by_source"], strict=True)):
-        parts = []
-        if len(sources) > 1:
-            read = counts["used"] + sum(counts["skipped"].values())
-            parts = [_describe_used(counts["used"], read=read), *_describe_skipped(counts["skipped"])]
-            parts += [f"{source.repeat} times per epoch"] if source.repeat > 1 else []
-        pair = "first: {!r} → {!r}".format(*counts["first"])
-        yield f"data.{split}.{number} ({source.place}): {'; '.join([*parts, pair])}"
-
-
-def _describe_used(used: int, *, read: int) -> str:
-    return f"{used:,} of {read:,} row{'s' * (read != 1)} used"
-
-
-def _describe_skipped(skipped: Mapping[str, int]) -> list[str]:
-    return [f"{number:,} {reason.replace('_', ' ')} skipped" for reason, number in skipped.items() if number]
-
-
-def _describe_lost(skipped: Mapping[str, int]) -> str:
-    read = sum(skipped.values())
-    return "; ".join([_describe_used(0, read=read), *_describe_skipped(skipped)]) if read else "it is empty"
-
-
 def describe_losses(report: Mapping[str, Any]) -> list[str]:
     """What a token set's report says of rows that were skipped or changed: a phrase each, such as `2 too long skipped`."""
     changed = [
@@ -148,7 +99,7 @@ def describe_losses(report: Mapping[str, Any]) -> list[str]:
         (report["kept_too_long"], "kept over the limits of the task"),
         (report["kept_with_unknown"], "kept with unknown tokens"),
     ]
-    return [*_describe_skipped(report["skipped"]), *(f"{number:,} {what}" for number, what in changed if number)]
+    return [*describe_skipped(report["skipped"]), *(f"{number:,} {what}" for number, what in changed if number)]
 
 
 def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> Iterator[str]:
@@ -161,10 +112,16 @@ def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> 
             )
     if report["not_given_back"]:
         first = report["first_not_given_back"]
-        change = f"{_short(first['text'])!r} becomes {_short(first['given_back'])!r}"
+        change = f"{short(first['text'])!r} becomes {short(first['given_back'])!r}"
         yield (
             f"{split} data: the tokenizer does not give back {report['not_given_back']:,} of {rows:,} references, so that no "
             f"hypothesis can equal them; the first is {first['where']}: {change}"
+        )
+    if 0 < report["unparsed"] < rows / 2:  # where most are no parses, another formalism is meant, such as SQL
+        first = report["first_unparsed"]
+        yield (
+            f"{split} data: {report['unparsed']:,} of {rows:,} targets are not well-formed parses, but the others are; they are "
+            f"used as they are, and the first is {first['where']}: {short(first['text'])!r}"
         )
     longest = report["longest_target"]
     if split == "eval" and longest > max(MIN_LONG_TOKENS, LONG_FACTOR * usual_target):
@@ -172,7 +129,3 @@ def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> 
             f"eval data: the longest reference has {longest:,} tokens ({report['longest_target_where']}), 99 % have at most "
             f"{usual_target:,}; unless evaluation.max_new_tokens is set, it lets every hypothesis become as long, which is slow"
         )
-
-
-def _short(text: str, *, length: int = 60) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"

@@ -22,6 +22,7 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts
 from dstrain.data.encoding import Encoded, ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
+from dstrain.data.source_counts import SourceCounts
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import shared_folder
@@ -128,17 +129,18 @@ def build_token_set(
     """
     log = log or BadRowLog()
     with shared_folder(folder) as draft:
-        counts = Counts()
+        counts, of_sources = Counts(), SourceCounts()
         with _Writer(draft, keep_examples=reading.split == "eval") as writer:
             for encoded in encode_examples(examples, reading=reading, on_bad=log):
                 writer.add(encoded)
                 for item in encoded:
                     counts.add(item, reading=reading)
+                    of_sources.add(item.example)
         log.save(draft / BAD_ROWS)
         counts.check_limits(reading=reading)
         report = _build_report(writer, log=log) | counts.report()
         report["sources"] = [fingerprint for _, fingerprint in sources]
-        report["by_source"] = counts.by_source([place for place, _ in sources] or [""], log=log, split=reading.split)
+        report["by_source"] = of_sources.report([place for place, _ in sources] or [""], log=log, split=reading.split)
         _write_description(draft, report=report)
 
 

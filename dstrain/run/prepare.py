@@ -21,10 +21,11 @@ from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch, Source
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import describe_set, describe_sources, warn_of_set
+from dstrain.data.counts import describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.lookup import LocatedRow, locate_rows
+from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.sources import fingerprint_sources, read_rows
 from dstrain.data.tokens import BAD_ROWS, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
@@ -151,8 +152,11 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig) -> list[str
 def _say(tokens: TokenSet, *, config: RunConfig, split: Split) -> None:
     """Say on the terminal what was read, left out and cut, before any time of a GPU is spent."""
     log.info("%s", describe_set(split, tokens.report))
-    for line in describe_sources(split, tokens.report, sources=_sources(config, split=split)):
+    sources = _sources(config, split=split)
+    for line in describe_sources(split, tokens.report, sources=sources):
         log.info("%s", line)
+    for warning in warn_of_columns(split, tokens.report, sources=sources):
+        log.warning("%s", warning)
     usual = int(np.percentile(tokens.target_lengths, 99))
     for warning in warn_of_set(split, tokens.report, usual_target=usual):
         log.warning("%s", warning)

@@ -23,7 +23,7 @@ from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
-from dstrain.data.counts import describe_sources
+from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
@@ -130,6 +130,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
             say(_count_rows(data, tokens=tokens, listed=folder.bad_rows("eval")))
             for line in describe_sources("eval", tokens.report, sources=config.data.eval):
                 say(line)
+            for warning in warn_of_columns("eval", tokens.report, sources=config.data.eval):
+                log.warning("warning: %s", warning)
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
         if result is not None and request.card_of is not None:

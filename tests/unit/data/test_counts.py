@@ -1,13 +1,14 @@
 """What limits and tokenizer do to a set's rows is counted and said, and a limit that cuts every row is refused."""
 
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
 
-from dstrain.config.recipe import Rules, Source, Task
-from dstrain.data.bad_rows import BadRow, BadRowLog
-from dstrain.data.counts import Counts, describe_losses, describe_set, describe_sources, warn_of_set
+from dstrain.config.recipe import Rules, Task
+from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.counts import Counts, describe_losses, describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example
 from tests.unit.data.word_encoder import WordEncoder, make_example
@@ -106,29 +107,14 @@ def test_what_became_of_rows_is_said_in_words() -> None:
     assert describe_losses({"skipped": {}, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0}) == []
 
 
-def test_every_source_has_its_first_pair_and_its_counts_where_there_are_several() -> None:
-    rows = [make_example("a b", "c"), make_example("d", "e"), make_example("f" * 70, "g", data_source=1)]
-    log = BadRowLog()
-    log(BadRow("b.tsv:1", "empty", "", "skip", data_source=1))
-    counts = count(rows, reading=build_reading("train"))
-    sources = [Source(path="a.tsv"), Source(path="b.tsv", repeat=3)]
-    found = counts.by_source(["a.tsv", "b.tsv"], log=log, split="train")
-    assert list(describe_sources("train", {"by_source": found}, sources=sources)) == [
-        "data.train.0 (a.tsv): 2 of 2 rows used; first: 'a b' → 'c'",
-        f"data.train.1 (b.tsv): 1 of 2 rows used; 1 empty skipped; 3 times per epoch; first: '{'f' * 60}…' → 'g'",
-    ]
-    assert list(describe_sources("train", {"by_source": found[:1]}, sources=sources[:1])) == [
-        "data.train.0 (a.tsv): first: 'a b' → 'c'"
-    ]
-
-
-def test_a_source_without_a_usable_row_is_refused_with_what_became_of_its_rows() -> None:
-    counts, log = count([make_example("a", "b")], reading=build_reading("eval")), BadRowLog()
-    for line in (1, 2):
-        log(BadRow(f"b.tsv:{line}", "undecodable", "", "skip", data_source=1))
-    with pytest.raises(ValueError, match="has no usable row") as raised:
-        counts.by_source(["a.tsv", "b.tsv", "c.tsv"], log=log, split="eval")
-    assert str(raised.value) == (
-        "data.eval.1 (b.tsv) has no usable row: 0 of 2 rows used; 2 undecodable skipped. data.eval.2 (c.tsv) has no usable "
-        "row: it is empty. Correct the data or its columns, change data.rules, or leave the source out"
-    )
+def test_plain_targets_that_are_no_parses_are_warned_about_where_the_others_are_parses() -> None:
+    parse, broken = "[IN:A [SL:B c ] ]", "[IN:A [SL:B c ]"
+    rows = [make_example("a", parse), make_example("a", broken, where="f:2"), make_example("a", parse)]
+    reading = replace(build_reading("train"), task=Task(kind="parsing", form="plain"))
+    counts = count(rows, reading=reading)
+    (warning,) = warn_of_set("train", REPORT | counts.report() | {"distinct_rows": 3}, usual_target=20)
+    assert warning.startswith("train data: 1 of 3 targets are not well-formed parses, but the others are")
+    assert warning.endswith(f"the first is f:2: '{broken}'")
+    sql = count([make_example("a", "SELECT b")] * 3, reading=reading)
+    assert list(warn_of_set("train", REPORT | sql.report() | {"distinct_rows": 3}, usual_target=20)) == []
+    assert count([make_example("a", "b")], reading=build_reading("train")).unparsed == 0

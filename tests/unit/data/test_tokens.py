@@ -74,7 +74,7 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
         "target_tokens": 8,
         "fingerprint": tokens.fingerprint,
         "sources": [],
-        "by_source": [{"used": 3, "skipped": {}, "first": ["a b", "c"]}],
+        "by_source": [{"used": 3, "skipped": {}, "firsts": [["1", "a b", "c"], ["1", "g", "f e d"], ["1", "a", "a"]]}],
     }
 
 
@@ -263,9 +263,9 @@ def test_rows_are_counted_by_source_wherever_they_are_lost(tmp_path: Path) -> No
     reading = ReadingRules(TASK, rules, WordEncoder("a b c d e"), split="train")
     report = load_token_set(prepare_token_set(sources, reading=reading, cache_dir=tmp_path / "cache")).report
     assert report["by_source"] == [
-        {"used": 3, "skipped": {}, "first": ["a", "b"]},
-        {"used": 1, "skipped": {"empty": 1, "too_long": 1, "undecodable": 1}, "first": ["a", "b"]},
-        {"used": 1, "skipped": {}, "first": ["a", "b"]},
+        {"used": 3, "skipped": {}, "firsts": [[line, "a", "b"] for line in "123"]},
+        {"used": 1, "skipped": {"empty": 1, "too_long": 1, "undecodable": 1}, "firsts": [["4", "a", "b"]]},
+        {"used": 1, "skipped": {}, "firsts": [["1", "a", "b"]]},
     ]
     bad.write_bytes(b"no tab\n")
     with pytest.raises(
