@@ -1,7 +1,7 @@
 """Settings of different sections that cannot go together, and why. Pure; conflicts inside one section are found there."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import choosing_metrics
@@ -27,11 +27,8 @@ def evaluation_conflicts(
     """A metric or a tokenizer that the task does not have; early stopping without periodic evaluations, or with another job's."""
     metric, allowed = evaluation.best_metric, choosing_metrics(task.kind, sets=data.eval_sets)
     if metric is not None and metric not in allowed:
-        of_set = (
-            "" if "/" not in metric else f" for a set named in data.eval ({', '.join(data.eval_sets) or 'none is'})"
-        )
-        message = f"`{metric}` is not computed for task.kind `{task.kind}`{of_set}: take one of {', '.join(allowed)}"
-        yield ("evaluation.best_metric", "task.kind"), message
+        why = f"`{metric}` {_why_no_metric(metric, task=task, sets=data.eval_sets)}"
+        yield ("evaluation.best_metric", "task.kind"), f"{why}: take one of {', '.join(allowed)}"
     if evaluation.bleu_tokenizer is not None and task.kind != "translation":
         yield ("evaluation.bleu_tokenizer", "task.kind"), f"BLEU is not computed for task.kind `{task.kind}`: remove it"
     if training.early_stopping is None:
@@ -42,6 +39,16 @@ def evaluation_conflicts(
     if machine.evaluation_job is not None:
         message = "cannot wait for scores of another job: set one of both to null"
         yield ("training.early_stopping", "machine.evaluation_job"), message
+
+
+def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
+    name, slash, of_set = metric.partition("/")
+    if slash and name not in sets:
+        named = f"the names are {', '.join(sets)}" if sets else "no source has a name"
+        return f"is of an evaluation set `{name}`, which no source of data.eval has as its name ({named})"
+    if of_set == "loss":
+        return "is not computed: the loss is that of all evaluation rows, not of one set"
+    return f"is not computed for task.kind `{task.kind}`"
 
 
 def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict]:

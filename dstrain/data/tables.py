@@ -1,6 +1,7 @@
 """Reads TSV and CSV. Every row must have as many cells as the header or the first row: any other has lost its columns."""
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,6 +13,10 @@ from dstrain.errors import UserError
 
 SAMPLE_ROWS = 100
 """How many rows of a TSV file are looked at to see whether all cells are in quotes."""
+
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LIST = re.compile(rf"\s*\[\s*{_TEXT}(?:[\s,]*(?:{_TEXT}|None|null|nan))*[\s,]*\]\s*", re.DOTALL)
+"""A list of texts as Python, pandas or JSON writes it into a cell."""
 
 SWALLOWED_ROWS = 3
 """A cell is taken for swallowed rows if so many lines, all with the columns of a row, lie between its quotes."""
@@ -178,6 +183,11 @@ def _check_cells(record: Record, *, indices: Sequence[int], num_cells: int, name
         return f"{columns}, but column {max(indices)} (counted from 0) is needed"
     if record.cells == named:
         return "the header once more, as in files that were joined"
+    if any(_LIST.fullmatch(record.cells[index]) for index in indices[:2]):
+        return (
+            "a list of texts in a cell, which TSV and CSV cannot tell from a text: write JSONL, where a row may have a list of "
+            "references; there it may also be a text"
+        )
     surplus = "".join(record.cells[num_cells:]) if num_cells else ""
     if num_cells and (found < num_cells or surplus.strip()):
         return f"{columns}, but the {'header' if named else 'first row'} has {num_cells}"

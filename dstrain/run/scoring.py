@@ -33,6 +33,7 @@ from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
+from dstrain.run.languages import find_untaught
 from dstrain.run.prepare import list_bad_rows, share_evaluation
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
@@ -130,7 +131,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
             say(_count_rows(data, tokens=tokens, listed=folder.bad_rows("eval")))
             for line in describe_sources("eval", tokens.report, sources=config.data.eval):
                 say(line)
-            for warning in warn_of_columns("eval", tokens.report, sources=config.data.eval):
+            untaught = [] if request.card_of is None else find_untaught(config)
+            for warning in (*warn_of_columns("eval", tokens.report, sources=config.data.eval), *untaught):
                 log.warning("warning: %s", warning)
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)

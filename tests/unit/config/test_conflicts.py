@@ -77,13 +77,20 @@ def test_the_best_metric_may_be_that_of_a_named_evaluation_set_only(good: Path) 
     named = "data.eval=[{demo: translation, split: eval, name: flores}, {demo: translation, split: eval}]"
     config = load_config(str(good), overrides=[named, "evaluation.best_metric=flores/chrf"])
     assert (config.best_metric, config.data.eval_sets) == ("flores/chrf", ("flores",))
-    for metric in ("news/bleu", "flores/blue", "flores/loss", "flores/"):
+    allowed = "take one of bleu, chrf, loss, flores/bleu, flores/chrf"
+    for metric, why in (
+        (
+            "news/bleu",
+            "is of an evaluation set `news`, which no source of data.eval has as its name (the names are flores)",
+        ),
+        ("flores/loss", "is not computed: the loss is that of all evaluation rows, not of one set"),
+        ("flores/blue", "is not computed for task.kind `translation`"),
+        ("flores/", "is not computed for task.kind `translation`"),
+    ):
         (line,) = faults(good, named, f"evaluation.best_metric={metric}")
-        assert line.endswith(
-            "for a set named in data.eval (flores): take one of bleu, chrf, loss, flores/bleu, flores/chrf"
-        )
+        assert line.endswith(f"`{metric}` {why}: {allowed}")
     (line,) = faults(good, "evaluation.best_metric=flores/bleu")
-    assert line.endswith("for a set named in data.eval (none is): take one of bleu, chrf, loss")
+    assert line.endswith("(no source has a name): take one of bleu, chrf, loss")
 
 
 def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_several(good: Path) -> None:
@@ -91,6 +98,23 @@ def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_sev
     assert load_config(str(good), overrides=[f"data.eval={several}"]).data.eval[0].target_paths == ("a.en", "b.en")
     (line,) = faults(good, f"data.train={several}")
     assert "data.train.0.target_path: training rows have one target" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "path: a.tsv, target_column: 0",
+            "target_column: is the source_column too, `0`: name the column of the targets",
+        ),
+        ("path: a.jsonl, source_column: x, target_column: x", "is the source_column too, `x`"),
+        ("hub: a, source_column: x, target_column: x", "is the source_column too, `x`"),
+        ("path: a.ko, target_path: a.ko", "target_path: names a file twice"),
+        ("path: a.ko, target_path: [a.en, a.en]", "target_path: names a file twice"),
+    ],
+)
+def test_two_sides_are_not_one_column_or_file(good: Path, source: str, message: str) -> None:
+    assert any(message in line for line in faults(good, f"data.eval=[{{{source}}}]"))
 
 
 def test_training_rows_have_no_set(good: Path) -> None:
@@ -144,6 +168,11 @@ def test_a_published_model_with_language_tokens_needs_the_languages_of_every_sou
 @pytest.mark.parametrize("name", ["google/mt5-small", "me/from-nllb-to-t5", "owner/m2m", "runs/x/best"])
 def test_other_models_may_leave_the_languages_out(good: Path, name: str) -> None:
     load_config(str(good), overrides=[f"model.name={name}"])
+
+
+def test_a_language_is_not_added_like_itself(good: Path) -> None:
+    (line,) = faults(good, "model.add_languages={myv: myv}")
+    assert "model.add_languages: `myv` would begin as itself: name a language that the model has" in line
 
 
 def test_languages_are_added_to_a_stored_model_alone(good: Path) -> None:

@@ -127,3 +127,23 @@ def test_some_speech_in_quotes_is_text(tmp_path: Path) -> None:
     content = '"Yes."\t"Ja."\nHe said.\tSagte er.\n""\t"\n'
     good, broken = read(read_tsv, tmp_path / "a.tsv", content, [0, 1])
     assert (good, broken) == ([('"Yes."', '"Ja."'), ("He said.", "Sagte er."), ('""', '"')], [])
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a', 'b']", '["a"]', "[\"it's\", 'b']", "['a' 'b'\n 'c']", "['a', None]", '["a", null]', " [ 'a' , ] "]
+)
+def test_a_list_that_became_the_text_of_a_cell_is_no_row(cell: str, tmp_path: Path) -> None:
+    quoted = cell.replace('"', '""')
+    content = f'ko,en\n1,"{quoted}"\n"{quoted}",2\n3,4\n'
+    good, broken = read(read_csv, tmp_path / "a.csv", content, NAMES)
+    assert good == [("3", "4")]
+    assert all("a list of texts in a cell" in row.problem for row in broken)
+    assert len(broken) == 2
+
+
+@pytest.mark.parametrize(
+    "cell", ["[a, b]", "[1, 2]", "[]", "['a'] and ['b']", "['a'", "[IN:A 'b' ]", "x['a']", "['a']['b']"]
+)
+def test_other_texts_in_brackets_are_rows(cell: str, tmp_path: Path) -> None:
+    good, broken = read(read_tsv, tmp_path / "a.tsv", f"1\t{cell}\n", [0, 1])
+    assert (good, broken) == ([("1", cell)], [])
