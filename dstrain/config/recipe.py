@@ -61,6 +61,9 @@ class Model(Section):
             given = "none" if self.name is None else "both"
             message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
             raise ConflictError((("name", "scratch"), message))
+        if self.name is not None and "://" in self.name:
+            message = f"`{self.name}` is a URL: write owner/name, as the Hub names the model"
+            raise ConflictError((("name",), message))
         if self.add_languages and self.name is None:
             message = "`add_languages` goes with `name`: a new model has the languages of its architecture"
             raise ConflictError((("add_languages", "scratch"), message))
@@ -178,6 +181,10 @@ class Source(Section):
             raise ConflictError(
                 (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
             )
+        for key in places:
+            if "://" in (getattr(self, key) or ""):
+                way_out = {"hub": "write owner/name, as the Hub names the dataset"}.get(key, "download the file")
+                raise ConflictError(((key,), f"`{getattr(self, key)}` is a URL: {way_out}"))
         if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
             message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
             raise ConflictError((("target_path", "path", "format"), message))

@@ -193,7 +193,8 @@ def _check_types(record: Record | Broken, *, has_references: bool) -> Record | B
     source, *targets = ("" if cell is None else cell for cell in (source, *_as_list(written)))
     for text in (source, *targets):
         if not isinstance(text, str):
-            return Broken(record.where, f"a value of type `{type(text).__name__}` instead of text", text=str(text))
+            problem = f"a value of type `{type(text).__name__}` instead of text"
+            return Broken(record.where, problem, text="\t".join(map(str, record.cells[:2])))
         if isinstance(written, list) and LONE_SURROGATE.search(text):  # other cells are checked where they are read
             return Broken(record.where, "not Unicode (half of a surrogate pair)", text=text)
     return Record(

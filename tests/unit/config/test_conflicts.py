@@ -117,6 +117,22 @@ def test_two_sides_are_not_one_column_or_file(good: Path, source: str, message: 
     assert any(message in line for line in faults(good, f"data.eval=[{{{source}}}]"))
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model={name: https://huggingface.co/google/mt5-small}",
+            "model.name: `https://huggingface.co/google/mt5-small` is a URL",
+        ),
+        ("data.eval=[{path: https://a.b/c.tsv}]", "path: `https://a.b/c.tsv` is a URL: download the file"),
+        ("data.eval=[{hub: https://a.b/c}]", "hub: `https://a.b/c` is a URL: write owner/name"),
+    ],
+)
+def test_a_url_is_no_name(good: Path, override: str, message: str) -> None:
+    (line,) = faults(good, override)
+    assert message in line
+
+
 def test_training_rows_have_no_set(good: Path) -> None:
     (line,) = faults(good, "data.train=[{demo: translation, name: flores}]")
     assert "training rows are not scored" in line
