@@ -1,7 +1,7 @@
 """Settings of different sections that cannot go together, and why. Pure; conflicts inside one section are found there."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import choosing_metrics
@@ -12,6 +12,9 @@ T5_ARCHITECTURES = ("t5", "mt5", "umt5")
 """Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
 
 _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
+"""Architectures with a token for each language: without a code they would take their tokenizer's default, whatever the data."""
+_PUBLISHED = re.compile(rf"(?:[\w.-]+/)?({'|'.join(_NEED_LANGUAGES)})(?![a-z0-9])", re.IGNORECASE)
+"""The names under which their models are published. A model of another name is looked at when a run starts."""
 NO_LANGUAGES = ("marian", "t5", "mt5")
 """Architectures without language tokens: only the text of a source can tell them the target language."""
 MARIAN_NAME = "opus-mt"
@@ -24,11 +27,8 @@ def evaluation_conflicts(
     """A metric or a tokenizer that the task does not have; early stopping without periodic evaluations, or with another job's."""
     metric, allowed = evaluation.best_metric, choosing_metrics(task.kind, sets=data.eval_sets)
     if metric is not None and metric not in allowed:
-        of_set = (
-            "" if "/" not in metric else f" for a set named in data.eval ({', '.join(data.eval_sets) or 'none is'})"
-        )
-        message = f"`{metric}` is not computed for task.kind `{task.kind}`{of_set}: take one of {', '.join(allowed)}"
-        yield ("evaluation.best_metric", "task.kind"), message
+        why = f"`{metric}` {_why_no_metric(metric, task=task, sets=data.eval_sets)}"
+        yield ("evaluation.best_metric", "task.kind"), f"{why}: take one of {', '.join(allowed)}"
     if evaluation.bleu_tokenizer is not None and task.kind != "translation":
         yield ("evaluation.bleu_tokenizer", "task.kind"), f"BLEU is not computed for task.kind `{task.kind}`: remove it"
     if training.early_stopping is None:
@@ -41,22 +41,47 @@ def evaluation_conflicts(
         yield ("training.early_stopping", "machine.evaluation_job"), message
 
 
+def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
+    name, slash, of_set = metric.partition("/")
+    if slash and name not in sets:
+        named = f"the names are {', '.join(sets)}" if sets else "no source has a name"
+        return f"is of an evaluation set `{name}`, which no source of data.eval has as its name ({named})"
+    if of_set == "loss":
+        return "is not computed: the loss is that of all evaluation rows, not of one set"
+    return f"is not computed for task.kind `{task.kind}`"
+
+
 def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict]:
-    """Demo rows of another task; a missing language code that the architecture needs."""
+    """Demo rows of another task; languages that the architecture needs, or cannot tell apart."""
     for side, sources in (("train", data.train), ("eval", data.eval)):
         for number, source in enumerate(sources):
             if source.demo not in (None, task.kind):
                 message = f"demo `{source.demo}` has no rows for task.kind `{task.kind}`: make them equal"
                 yield (f"data.{side}.{number}.demo", "task.kind"), message
-    architecture = model.scratch.architecture if model.scratch else None
-    if architecture in _NEED_LANGUAGES and task.kind == "translation":
-        for key in ("source_language", "target_language"):
-            if getattr(task, key) is None:
-                keys = (f"task.{key}", "model.scratch.architecture", "task.kind")
-                yield keys, f"is needed by architecture `{architecture}`"
-    name = model.name or ""
+    architecture, name = model.scratch.architecture if model.scratch else None, model.name or ""
+    published = _PUBLISHED.match(name)
+    if architecture in _NEED_LANGUAGES or published:
+        owner = f"architecture `{architecture}`" if architecture else f"model.name `{name}`"
+        for key, message in missing_languages(task, data=data, owner=owner):
+            yield (key, "model.name" if published else "model.scratch.architecture", "task.kind"), message
     if (architecture or _named_architecture(name)) in NO_LANGUAGES or MARIAN_NAME in name:
         yield from language_conflicts(task, data=data)
+
+
+def missing_languages(task: Task, *, data: Data, owner: str) -> Iterator[tuple[str, str]]:
+    """(key, message) for each language that a translation model with language tokens needs and the recipe does not name.
+
+    A parse is in no language: without a code both sides have the default token, in training as in use.
+    """
+    if task.kind != "translation":
+        return
+    sources = {f"data.train.{number}": source for number, source in enumerate(data.train)}
+    sources |= {f"data.eval.{number}": source for number, source in enumerate(data.eval)}
+    for key in ("source_language", "target_language"):
+        lacking = [place for place, source in sources.items() if (getattr(source, key) or getattr(task, key)) is None]
+        places = ["task"] if len(lacking) == len(sources) else lacking
+        for place in places:
+            yield f"{place}.{key}", f"is needed by {owner}, which tells languages apart by their codes"
 
 
 def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:

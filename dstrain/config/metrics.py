@@ -71,7 +71,9 @@ METRICS = (
         "gen_len",
         BOTH,
         "tokens",
-        "Mean length of the hypotheses. Every generated token but padding counts, as in the Hugging Face examples.",
+        "Mean length of the hypotheses. Every token but padding counts, as in the Hugging Face examples: the end, language and "
+        "start tokens too. So a hypothesis that was cut at 12 tokens counts 13 where the start token is `</s>` (M2M100, NLLB, "
+        "mBART), 12 where it is padding (Marian, T5, mT5), and fewer if padding was generated.",
     ),
     Metric(
         "hit_cap_rate",

@@ -68,6 +68,11 @@ _WANTED = {
     "too_short": "must have at least {min_length} items",
     "too_long": "must have at most {max_length} items",
 }
+_ONE_VALUE = {
+    "target_column": "one column has the targets; several references of an evaluation row are a list in its cell (JSONL, "
+    "Parquet, the hub), or files (`target_path`)",
+}
+"""Keys for which a list is a likely mistake, and what to write instead."""
 
 OTHER_NAMES = {"gpu": "cuda", "bfloat16": "bf16", "float16": "fp16", "half": "fp16", "float32": "fp32", "float": "fp32"}
 """What other tools call a value of ours; by its spelling alone `gpu` would be taken for `cpu`."""
@@ -124,6 +129,10 @@ def _from_pydantic(
     by_path: dict[KeyPath, list[ErrorDetails]] = {}
     for detail in error.errors():
         by_path.setdefault(_real_path(detail, value=value), []).append(detail)
+    for path in list(by_path):  # of the items that a list lacks only the last is reported
+        following = (*path[:-1], path[-1] + 1) if path and isinstance(path[-1], int) else None
+        if following in by_path and by_path[path][0]["type"] == "missing":
+            del by_path[path]
     for path, details in by_path.items():
         error_raised = details[0].get("ctx", {}).get("error")
         if isinstance(error_raised, ConflictError):
@@ -141,6 +150,8 @@ def _from_pydantic(
 
 def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) -> Problem:
     where = document.place(path)
+    # of a union the member counts whose type is right
+    details = [detail for detail in details if not detail["type"].endswith("_type")] or details
     kind, found = details[0]["type"], mask_value(details[0]["input"], key=path[-1] if path else None)
     siblings = fields_at(path[:-1])
     if kind == "extra_forbidden" and names_secret(path[-1]):
@@ -151,7 +162,7 @@ def _problem(details: list[ErrorDetails], *, path: KeyPath, document: Document) 
         written: Any = document.value
         for key in path[:-1]:
             written = _child(written, key=key)
-        return Problem(where, path[:-1], f"must have at least {path[-1] + 1} items", shown(written))
+        return Problem(where, path[:-1], _one_item(f"must have at least {path[-1] + 1} items"), shown(written))
     if kind == "missing":
         way_out = about(path) or "add it"
         return Problem(where, path, "is required", "nothing", way_out)
@@ -166,10 +177,16 @@ def _rule(detail: ErrorDetails) -> str:
     template = _WANTED.get(detail["type"])
     if template is None:
         return detail["msg"]
-    return template.format(**detail.get("ctx", {}))
+    return _one_item(template.format(**detail.get("ctx", {})))
+
+
+def _one_item(rule: str) -> str:
+    return re.sub(r"\b1 items", "1 item", rule)
 
 
 def _way_out(kind: str, *, found: Any, path: KeyPath) -> str | None:
+    if isinstance(found, list) and path[-1] in _ONE_VALUE:
+        return _ONE_VALUE[str(path[-1])]
     if kind == "string_type" and isinstance(found, bool | int | float):
         return "quote it"
     if kind == "int_type" and isinstance(found, float) and found.is_integer():
@@ -220,7 +237,8 @@ def _real_path(detail: ErrorDetails, *, value: Any) -> KeyPath:
     """Pydantic's location without the names of union members, which are not keys."""
     path: KeyPath = ()
     for key in detail["loc"]:
-        if not isinstance(value, dict | list):
+        is_key = isinstance(value, dict) and (key in value or key in fields_at(path))
+        if not (is_key or (isinstance(value, list) and isinstance(key, int))):
             break
         path = (*path, key)
         value = _child(value, key=key)

@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 from dstrain.config.hub import hub_problem
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
+Index = Annotated[int, Field(ge=0)]
+
 
 class Scratch(Section):
     """A model with random weights. Its tokenizer is trained on the training text with sentencepiece."""
@@ -60,9 +62,16 @@ class Model(Section):
             given = "none" if self.name is None else "both"
             message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
             raise ConflictError((("name", "scratch"), message))
+        if self.name is not None and "://" in self.name:
+            message = f"`{self.name}` is a URL: write owner/name, as the Hub names the model"
+            raise ConflictError((("name",), message))
         if self.add_languages and self.name is None:
             message = "`add_languages` goes with `name`: a new model has the languages of its architecture"
             raise ConflictError((("add_languages", "scratch"), message))
+        itself = [code for code, like in (self.add_languages or {}).items() if code == like]
+        if itself:
+            message = f"`{itself[0]}` would begin as itself: name a language that the model has after the colon"
+            raise ConflictError((("add_languages",), message))
         return self
 
 
@@ -73,9 +82,10 @@ class Task(Section):
     """`translation` between languages, or `parsing` of utterances into bracketed parses."""
     source_language: str | None = None
     """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for
-    mBART. Required by these families."""
+    mBART. These families need it for translation, here or in each data source. For parsing it may be left out: then both
+    sides begin with the tokenizer's default code, in training and in use alike."""
     target_language: str | None = None
-    """Language code of the targets, written like `source_language`. It decides the forced first token of every
+    """Language code of the targets, written and needed like `source_language`. It decides the forced first token of every
     hypothesis."""
     form: Literal["pointer", "plain"] = "pointer"
     """Parsing only: `pointer` writes words of the utterance as pointers `<pt-N>` (Held et al., ACL 2023), `plain` keeps
@@ -131,13 +141,13 @@ class Source(Section):
     """Split of `hub` or `demo`, such as `train`, `validation` or `eval`."""
     demo: Literal["translation", "parsing"] | None = None
     """Built-in generated data, which need no download."""
-    source_column: str | int = 0
+    source_column: str | Index = 0
     """Column of the sources. A name may be dotted for nested fields (`translation.ko`); a number counts from 0, for
     files without a header."""
-    target_column: str | int = 1
+    target_column: str | Index = 1
     """Column of the targets, written like `source_column`. In evaluation rows of JSONL, Parquet and the hub a cell may be a
     list: the row's references. BLEU, chrF and exact match use all of them, the loss the first; blank ones are left out."""
-    group_column: str | int | None = None
+    group_column: str | Index | None = None
     """Column with the name of the group that a row belongs to. Scores are also computed per group."""
     source_language: str | None = None
     """Overrides `task.source_language` for these rows."""
@@ -172,11 +182,21 @@ class Source(Section):
             raise ConflictError(
                 (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
             )
+        for key in places:
+            if "://" in (getattr(self, key) or ""):
+                way_out = {"hub": "write owner/name, as the Hub names the dataset"}.get(key, "download the file")
+                raise ConflictError(((key,), f"`{getattr(self, key)}` is a URL: {way_out}"))
         if self.hub is not None and (problem := hub_problem(self.hub)) is not None:
             raise ConflictError((("hub",), problem))
         if self.target_path is not None and (self.path is None or self.format not in (None, "text")):
             message = "`target_path` goes with `path` and format `text` (two line-aligned files)"
             raise ConflictError((("target_path", "path", "format"), message))
+        if self.path in self.target_paths or len({*self.target_paths}) < len(self.target_paths):
+            message = "names a file twice: the targets, and each further reference, are a file of their own"
+            raise ConflictError((("target_path", "path"), message))
+        if not self.target_paths and self.demo is None and self.source_column == self.target_column:
+            message = f"is the source_column too, `{self.source_column}`: name the column of the targets"
+            raise ConflictError((("target_column", "source_column"), message))
         if self.format == "text" and self.target_path is None:
             message = "format `text` needs `target_path`, the other of two line-aligned files"
             raise ConflictError((("format", "target_path"), message))

@@ -64,6 +64,12 @@ class RunConfig(Section):
         return rank_metrics(self.task.kind, best=self.best_metric)
 
     @property
+    def languages(self) -> tuple[str | None, str | None]:
+        """Codes of the source and target language that an exported model has by default: the task's, else the first source's."""
+        task, first = self.task, self.data.train[0]
+        return task.source_language or first.source_language, task.target_language or first.target_language
+
+    @property
     def run_dir(self) -> str:
         """The run folder, default applied."""
         return self.output_dir or f"runs/{self.name}"

@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -42,9 +42,16 @@ class BadRow:
     reason: Reason
     text: str
     action: Action
+    data_source: int = 0
+    """Number of its data source."""
 
 
 OnBad = Callable[[BadRow], None]
+
+
+def of_source(on_bad: OnBad, number: int) -> OnBad:
+    """`on_bad` for the rows of one data source."""
+    return lambda row: on_bad(replace(row, data_source=number))
 
 
 def apply_rule(
@@ -63,25 +70,30 @@ class BadRowLog:
     """Counts bad rows and lists them on disk, because the list may be as long as the data."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[Reason, Action]] = Counter()
+        self.counts: Counter[tuple[Reason, Action, int]] = Counter()
         # a lone surrogate cannot be encoded as UTF-8; written with a backslash it is still valid JSON
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, row: BadRow) -> None:
         """Count and list one row."""
-        self.counts[row.reason, row.action] += 1
-        self._file.write(json.dumps(asdict(row), ensure_ascii=False) + "\n")
+        self.counts[row.reason, row.action, row.data_source] += 1
+        listed = {name: value for name, value in asdict(row).items() if name != "data_source"}
+        self._file.write(json.dumps(listed, ensure_ascii=False) + "\n")
 
-    def join(self, counts: Iterable[tuple[Reason, Action, int]], *, path: Path) -> None:
-        """Add rows that another log has counted and saved to path."""
-        for reason, action, number in counts:
-            self.counts[reason, action] += number
+    def join(self, counts: Iterable[tuple[Reason, Action, int, int]], *, path: Path) -> None:
+        """Add rows that another log has counted, by reason, action and data source, and saved to path."""
+        for reason, action, data_source, number in counts:
+            self.counts[reason, action, data_source] += number
         with path.open(encoding="utf-8", newline="\n") as file:
             shutil.copyfileobj(file, self._file)
 
-    def count(self, action: Action) -> dict[str, int]:
-        """Number of rows with this action, by reason."""
-        return {reason: number for (reason, done), number in sorted(self.counts.items()) if done == action}
+    def count(self, action: Action, *, data_source: int | None = None) -> dict[str, int]:
+        """Number of rows with this action, by reason; of one data source or of all."""
+        found: Counter[str] = Counter()
+        for (reason, done, source), number in sorted(self.counts.items()):
+            if done == action and data_source in (None, source):
+                found[reason] += number
+        return dict(found)
 
     def save(self, path: Path) -> None:
         """Write the list to path, one JSON object per line."""

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dstrain.data.encoding import Encoded, ReadingRules
+from dstrain.data.source_counts import describe_skipped, describe_used, short
 from dstrain.errors import UserError
+from dstrain.tasks.parsing import is_valid_parse
 
 LONG_FACTOR = 3
 """A reference is very long if it has so many times the tokens of all but one in a hundred, and at least MIN_LONG_TOKENS."""
@@ -33,6 +35,10 @@ class Counts:
     """The first of them: `where`, `text` and what is `given_back`."""
     longest_target: int = 0
     longest_target_where: str = ""
+    unparsed: int = 0
+    """Targets of the plain form that are not well-formed parses."""
+    first_unparsed: Mapping[str, str] = field(default_factory=dict)
+    """The first of them: `where` and `text`."""
 
     def add(self, row: Encoded, *, reading: ReadingRules) -> None:
         """Count one row."""
@@ -44,6 +50,9 @@ class Counts:
         if unknown is not None:
             self.source_unknown += row.source_ids.count(unknown)
             self.target_unknown += row.target_ids.count(unknown)
+        if reading.task.kind == "parsing" and not reading.task.has_pointers and not is_valid_parse(example.target):
+            self.unparsed += 1
+            self.first_unparsed = self.first_unparsed or {"where": example.where, "text": example.target}
         if len(row.target_ids) > self.longest_target:
             self.longest_target, self.longest_target_where = len(row.target_ids), example.where
         if reading.split == "eval":
@@ -61,7 +70,17 @@ class Counts:
         if later.longest_target > self.longest_target:
             self.longest_target, self.longest_target_where = later.longest_target, later.longest_target_where
         self.first_not_given_back = self.first_not_given_back or later.first_not_given_back
-        for name in ("num_rows", "source_cut", "target_cut", "source_unknown", "target_unknown", "not_given_back"):
+        self.first_unparsed = self.first_unparsed or later.first_unparsed
+        sums = (
+            "num_rows",
+            "source_cut",
+            "target_cut",
+            "source_unknown",
+            "target_unknown",
+            "not_given_back",
+            "unparsed",
+        )
+        for name in sums:
             setattr(self, name, getattr(self, name) + getattr(later, name))
 
     def check_limits(self, *, reading: ReadingRules) -> None:
@@ -81,7 +100,10 @@ class Counts:
 
 def describe_set(split: str, report: Mapping[str, Any]) -> str:
     """One line about a token set, from its report: what was read, left out, cut, and is not in the vocabulary."""
-    parts = [f"{split} data: {report['rows']:,} rows of {report['rows_read']:,} read", *describe_losses(report)]
+    used = f"{split} data: {describe_used(report['distinct_rows'], read=report['rows_read'])}"
+    if report["rows"] != report["distinct_rows"]:
+        used += f", repeated to {report['rows']:,} per epoch"
+    parts = [used, *describe_losses(report)]
     for side in ("source", "target"):
         if unknown := report[f"{side}_unknown"]:
             parts.append(f"unknown tokens {unknown / max(1, report[f'{side}_tokens']):.2%} of the {side}s")
@@ -90,15 +112,12 @@ def describe_set(split: str, report: Mapping[str, Any]) -> str:
 
 def describe_losses(report: Mapping[str, Any]) -> list[str]:
     """What a token set's report says of rows that were skipped or changed: a phrase each, such as `2 too long skipped`."""
-    skipped = [
-        f"{number:,} {reason.replace('_', ' ')} skipped" for reason, number in report["skipped"].items() if number
-    ]
     changed = [
         (report["truncated"], "cut to the limits of the task"),
         (report["kept_too_long"], "kept over the limits of the task"),
         (report["kept_with_unknown"], "kept with unknown tokens"),
     ]
-    return [*skipped, *(f"{number:,} {what}" for number, what in changed if number)]
+    return [*describe_skipped(report["skipped"]), *(f"{number:,} {what}" for number, what in changed if number)]
 
 
 def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> Iterator[str]:
@@ -111,10 +130,16 @@ def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> 
             )
     if report["not_given_back"]:
         first = report["first_not_given_back"]
-        change = f"{_short(first['text'])} becomes {_short(first['given_back'])}"
+        change = f"{short(first['text'])!r} becomes {short(first['given_back'])!r}"
         yield (
             f"{split} data: the tokenizer does not give back {report['not_given_back']:,} of {rows:,} references, so that no "
             f"hypothesis can equal them; the first is {first['where']}: {change}"
+        )
+    if 0 < report["unparsed"] < rows / 2:  # where most are no parses, another formalism is meant, such as SQL
+        first = report["first_unparsed"]
+        yield (
+            f"{split} data: {report['unparsed']:,} of {rows:,} targets are not well-formed parses, but the others are; they are "
+            f"used as they are, and the first is {first['where']}: {short(first['text'])!r}"
         )
     longest = report["longest_target"]
     if split == "eval" and longest > max(MIN_LONG_TOKENS, LONG_FACTOR * usual_target):
@@ -122,7 +147,3 @@ def warn_of_set(split: str, report: Mapping[str, Any], *, usual_target: int) -> 
             f"eval data: the longest reference has {longest:,} tokens ({report['longest_target_where']}), 99 % have at most "
             f"{usual_target:,}; unless evaluation.max_new_tokens is set, it lets every hypothesis become as long, which is slow"
         )
-
-
-def _short(text: str, *, length: int = 60) -> str:
-    return repr(text if len(text) <= length else f"{text[:length]}…")

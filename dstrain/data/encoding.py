@@ -9,8 +9,9 @@ from itertools import islice
 from typing import Literal, Protocol
 
 from dstrain.config.recipe import Rules, Task
-from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.examples import Example
+from dstrain.errors import UserError
 
 Split = Literal["train", "eval"]
 
@@ -83,7 +84,10 @@ def encode_examples(examples: Iterable[Example], *, reading: ReadingRules, on_ba
     """
     iterator = iter(examples)
     while batch := list(islice(iterator, BATCH_EXAMPLES)):
-        fitted = (_fit(item, reading=reading, on_bad=on_bad) for item in _encode(batch, encoder=reading.encoder))
+        fitted = (
+            _fit(item, reading=reading, on_bad=of_source(on_bad, item.example.data_source))
+            for item in _encode(batch, encoder=reading.encoder)
+        )
         yield [item for item in fitted if item is not None]
 
 
@@ -125,12 +129,19 @@ def _fit(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> Encoded | No
     if action == "skip":
         return None
     if source_over:
-        item.source_ids = reading.encoder.truncate(item.source_ids, max_tokens=task.max_source_tokens)
+        item.source_ids = _truncate(item.source_ids, key="max_source_tokens", reading=reading)
         item.is_source_cut = True
     if target_over and not keep_target:
-        item.target_ids = reading.encoder.truncate(item.target_ids, max_tokens=task.max_target_tokens)
+        item.target_ids = _truncate(item.target_ids, key="max_target_tokens", reading=reading)
         item.is_target_cut = True
     return item
+
+
+def _truncate(ids: list[int], *, key: str, reading: ReadingRules) -> list[int]:
+    try:
+        return reading.encoder.truncate(ids, max_tokens=getattr(reading.task, key))
+    except UserError as error:  # no room for special tokens; the tokenizer does not know the key
+        raise UserError(f"task.{key}: {error}") from error
 
 
 def _is_empty(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> bool:

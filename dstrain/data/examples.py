@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dstrain.config.recipe import Rules, Task
-from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.sources import Row
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
@@ -33,6 +33,8 @@ class Example:
     other_targets: tuple[str, ...] = ()
     """Further references, as they are in the data."""
     source_prefix: str = ""
+    data_source: int = 0
+    """Number of its data source."""
 
 
 def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnBad) -> Iterator[Example]:
@@ -40,7 +42,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
     for row in rows:
         pair: PointerPair | None = PointerPair(row.source, row.target)
         if task.has_pointers:
-            pair = _point(row, task=task, rules=rules, on_bad=on_bad)
+            pair = _point(row, task=task, rules=rules, on_bad=of_source(on_bad, row.data_source))
         if pair is not None:
             prefix = choose_prefix(task, prefix=row.source_prefix)
             yield Example(
@@ -56,6 +58,7 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 eval_set=row.eval_set,
                 other_targets=row.other_targets,
                 source_prefix=prefix,
+                data_source=row.data_source,
             )
 
 

@@ -6,7 +6,7 @@ shards. Knows nothing of where shards come from, nor how the files are found aga
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -18,6 +18,7 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.shards import BAD_ROWS, EXAMPLES, SIDES, Beat, no_beat, read_shard
+from dstrain.data.source_counts import SourceCounts
 
 STARTS_EVERY = 64
 """Rows from one stored start of ids to the next where no row repeats: the start of a row between them follows from lengths."""
@@ -56,13 +57,19 @@ class _Side:
 
 
 def merge_shards(
-    shards: Iterable[Path], *, reading: ReadingRules, folder: Path, starts_every: int, beat: Beat = no_beat
+    shards: Iterable[Path],
+    *,
+    reading: ReadingRules,
+    folder: Path,
+    places: Sequence[str] = ("",),
+    starts_every: int,
+    beat: Beat = no_beat,
 ) -> dict[str, Any]:
     """Write the files of a token set into a folder; returns its report. `starts_every` must be 1 if rows repeat.
 
-    Raises UserError if a limit cuts every row.
+    `places` are the names of the data sources. Raises UserError if one has no usable row, or if a limit cuts every row.
     """
-    counts, log = Counts(), BadRowLog()
+    counts, of_sources, log = Counts(), SourceCounts(), BadRowLog()
     num_examples = num_rows = 0
     with ExitStack() as stack:
         sides = [_Side(folder, side=side, starts_every=starts_every, stack=stack) for side in SIDES]
@@ -74,6 +81,7 @@ def merge_shards(
             num_examples += len(shard.repeats)
             num_rows += int(shard.repeats.sum(dtype=np.int64))
             counts.join(shard.counts)
+            of_sources.join(shard.of_sources)
             log.join(shard.bad_rows, path=path / BAD_ROWS)
             if texts is not None:
                 _append(texts, path / EXAMPLES)
@@ -93,6 +101,7 @@ def merge_shards(
         "target_tokens": sides[1].num_tokens,
         "fingerprint": hashlib.sha256(sides[0].digest() + sides[1].digest()).hexdigest(),
         **counts.report(),
+        "by_source": of_sources.report(places, log=log, split=reading.split),
     }
 
 

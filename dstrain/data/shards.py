@@ -21,6 +21,7 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
+from dstrain.data.source_counts import SourceCounts
 from dstrain.data.sources import build_rows, read_records
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.sealed import check_if_made, sealed_folder
@@ -161,7 +162,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
 
     Raises UnusableRowError where a rule is `error`.
     """
-    counts, dtype = Counts(), id_type(reading)
+    counts, of_sources, dtype = Counts(), SourceCounts(), id_type(reading)
     with ExitStack() as stack:
 
         def create(name: str) -> Any:
@@ -174,6 +175,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
         for encoded in encode_examples(examples, reading=reading, on_bad=log):
             for item in encoded:
                 counts.add(item, reading=reading)
+                of_sources.add(item.example)
             for side, rows in enumerate(([item.source_ids for item in encoded], [item.target_ids for item in encoded])):
                 ids[side].write(np.fromiter(chain.from_iterable(rows), dtype=dtype).tobytes())
                 lengths[side].write(np.asarray([len(row) for row in rows], dtype="<i4").tobytes())
@@ -182,8 +184,9 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
                 lines = (json.dumps(asdict(item.example), ensure_ascii=False) + "\n" for item in encoded)
                 texts.writelines(line.encode() for line in lines)
     log.save(folder / BAD_ROWS)
-    bad = [[reason, action, number] for (reason, action), number in log.counts.items()]
-    write_file(folder / DESCRIPTION, json.dumps({"counts": asdict(counts), "bad_rows": bad}))
+    bad = [[*kind, number] for kind, number in log.counts.items()]
+    description = {"counts": asdict(counts), "sources": of_sources.as_json(), "bad_rows": bad}
+    write_file(folder / DESCRIPTION, json.dumps(description))
 
 
 @dataclass(frozen=True)
@@ -197,8 +200,9 @@ class Shard:
     """Of both sides: tokens by example `[examples]`."""
     repeats: npt.NDArray[np.int32]
     counts: Counts
-    bad_rows: Sequence[tuple[Any, Any, int]]
-    """Reason, action, number."""
+    of_sources: SourceCounts
+    bad_rows: Sequence[tuple[Any, Any, int, int]]
+    """Reason, action, number of the data source, and how many."""
 
 
 def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
@@ -210,5 +214,6 @@ def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
         [np.fromfile(folder / f"{side}_lengths.bin", dtype="<i4") for side in SIDES],
         np.fromfile(folder / "repeats.bin", dtype="<i4"),
         Counts(**description["counts"]),
+        SourceCounts.from_json(description["sources"]),
         [tuple(each) for each in description["bad_rows"]],
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.config.recipe import Rules, Source, Task
-from dstrain.data.bad_rows import OnBad, apply_rule
+from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.formats import READERS, read_aligned
 from dstrain.data.hashes import BLOCK_BYTES, hash_file
 from dstrain.data.lines import COMPRESSIONS, format_suffix
@@ -37,7 +37,7 @@ NEWER = ("quoted", "name", "source_prefix")
 """Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
 
 
-SourcedRecord = tuple[Source, Record | Broken]
+SourcedRecord = tuple[int, Source, Record | Broken]
 
 HashFile = Callable[[Path], str]
 """Gives a hash of a file's content."""
@@ -60,6 +60,8 @@ class Row:
     """Further references of an evaluation row."""
     source_prefix: str | None = None
     """What the model reads before the source; None if that is the task's prefix."""
+    data_source: int = 0
+    """Number of its data source."""
 
 
 def read_rows(
@@ -76,10 +78,13 @@ def read_rows(
 
 
 def read_records(sources: Iterable[Source]) -> Iterator[SourcedRecord]:
-    """All records of the sources in order, each with its source. Raises UserError if a source cannot be read."""
-    for source in sources:
+    """All records of the sources in order, each with its source and that one's number.
+
+    Raises UserError if a source cannot be read.
+    """
+    for number, source in enumerate(sources):
         for record in islice(_read_records(source), source.max_rows):
-            yield source, record
+            yield number, source, record
 
 
 def build_rows(
@@ -87,12 +92,12 @@ def build_rows(
 ) -> Iterator[Row]:
     """The rows of usable records, in order. Arguments and errors are those of `read_rows`."""
     last = None
-    for source, record in records:
-        if source is not last:
+    for number, source, record in records:
+        if number != last:
             languages = choose_languages(task, source=source.source_language, target=source.target_language)
-            last = source
+            last = number
         checked = _check_types(record, has_references=has_references)
-        row = _build_row(checked, source, languages=languages, rules=rules, on_bad=on_bad)
+        row = _build_row(checked, source, number=number, languages=languages, rules=rules, on_bad=on_bad)
         if row is not None:
             yield row
 
@@ -198,8 +203,9 @@ def _why_no_file(path: Path) -> str:
 
 
 def _build_row(
-    record: Record | Broken, source: Source, *, languages: Languages, rules: Rules, on_bad: OnBad
+    record: Record | Broken, source: Source, *, number: int, languages: Languages, rules: Rules, on_bad: OnBad
 ) -> Row | None:
+    on_bad = of_source(on_bad, number)
     if isinstance(record, Broken):
         apply_rule(
             rules.undecodable,
@@ -227,6 +233,7 @@ def _build_row(
         eval_set=source.name,
         other_targets=tuple(other_targets),
         source_prefix=source.source_prefix,
+        data_source=number,
     )
 
 
@@ -242,7 +249,8 @@ def _check_types(record: Record | Broken, *, has_references: bool) -> Record | B
     source, *targets = ("" if cell is None else cell for cell in (source, *_as_list(written)))
     for text in (source, *targets):
         if not isinstance(text, str):
-            return Broken(record.where, f"a value of type `{type(text).__name__}` instead of text", text=str(text))
+            problem = f"a value of type `{type(text).__name__}` instead of text"
+            return Broken(record.where, problem, text="\t".join(map(str, record.cells[:2])))
         if isinstance(written, list) and LONE_SURROGATE.search(text):  # other cells are checked where they are read
             return Broken(record.where, "not Unicode (half of a surrogate pair)", text=text)
     return Record(

@@ -1,8 +1,10 @@
 """Reads TSV and CSV. Every row must have as many cells as the header or the first row: any other has lost its columns."""
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +14,18 @@ from dstrain.errors import UserError
 
 SAMPLE_ROWS = 100
 """How many rows of a TSV file are looked at to see whether all cells are in quotes."""
+
+_TEXT = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_LIST = re.compile(rf"\s*\[\s*{_TEXT}(?:[\s,]*(?:{_TEXT}|None|null|nan))*[\s,]*\]\s*", re.DOTALL)
+"""A list of texts as Python, pandas or JSON writes it into a cell."""
+
+_DELIMITERS = {
+    "\t": "its cells seem to be divided by tabs: set `format: tsv` for the source",
+    ",": "its cells seem to be divided by commas: set `format: csv` for the source",
+    ";": "its cells seem to be divided by semicolons: convert it to commas or tabs once",
+    "|": "its cells seem to be divided by vertical bars: convert it to commas or tabs once",
+}
+"""Characters that divide cells in files of another format, and what to say of them."""
 
 SWALLOWED_ROWS = 3
 """A cell is taken for swallowed rows if so many lines, all with the columns of a row, lie between its quotes."""
@@ -29,7 +43,8 @@ def read_tsv(path: Path, columns: Sequence[Column], *, quoted: bool | None = Non
         return _select(_read_quoted(path, delimiter="\t"), columns, path=path)
     if quoted is None:
         _check_not_all_quoted(path)
-    return _select(_split_lines(path, refuse_quotes=quoted is None), columns, path=path)
+    records = _select(_split_lines(path, refuse_quotes=quoted is None), columns, path=path)
+    return _explain_quotes(records) if quoted is None else records
 
 
 def read_csv(path: Path, columns: Sequence[Column]) -> Records:
@@ -53,11 +68,25 @@ def _split_lines(path: Path, *, refuse_quotes: bool) -> Records:
             yield Record(line.where, cells)
 
 
+def _explain_quotes(records: Records) -> Records:
+    """The records; of one that is broken at a quote the problem says how quotes are read."""
+    for record in records:
+        is_cut = isinstance(record, Broken) and any(map(_is_half_quoted, record.text.split("\t")))
+        yield (
+            replace(record, problem=f"{record.problem}; {_QUOTED}") if isinstance(record, Broken) and is_cut else record
+        )
+
+
 _QUOTED = "set `quoted: true` for the source if cells are quoted as in CSV, `quoted: false` if quotes are text"
 
 
 def _has_doubled_quotes(cell: str) -> bool:
     return _is_in_quotes(cell) and '""' in cell[1:-1] and '"' not in cell[1:-1].replace('""', "")
+
+
+def _is_half_quoted(cell: str) -> bool:
+    """Whether a cell begins or ends with a quote, as the parts of a quoted cell do that has a tab or a line break."""
+    return cell.startswith('"') != cell.endswith('"') or cell == '"'
 
 
 def _is_in_quotes(cell: str) -> bool:
@@ -165,7 +194,8 @@ def _read_header(records: Records, columns: Sequence[Column], *, path: Path) -> 
         )
     for column in columns:
         if isinstance(column, str) and column not in header.cells:
-            raise UserError(f"{header.where}: {missing_column(column, available=header.cells)}")
+            hint = _hint_delimiter(header.cells)
+            raise UserError(f"{header.where}: {missing_column(column, available=header.cells)}{hint}")
         check_once(column, available=header.cells, where=header.where)
     return header
 
@@ -175,13 +205,28 @@ def _check_cells(record: Record, *, indices: Sequence[int], num_cells: int, name
     found = len(record.cells)
     columns = "1 column" if found == 1 else f"{found} columns"
     if found <= max(indices):
-        return f"{columns}, but column {max(indices)} (counted from 0) is needed"
+        hint = "" if num_cells else _hint_delimiter(record.cells)  # said of the first row, of which all others follow
+        return f"{columns}, but column {max(indices)} (counted from 0) is needed{hint}"
     if record.cells == named:
         return "the header once more, as in files that were joined"
+    if any(_LIST.fullmatch(record.cells[index]) for index in indices[:2]):
+        return (
+            "a list of texts in a cell, which TSV and CSV cannot tell from a text: write JSONL, where a row may have a list of "
+            "references; there it may also be a text"
+        )
     surplus = "".join(record.cells[num_cells:]) if num_cells else ""
     if num_cells and (found < num_cells or surplus.strip()):
         return f"{columns}, but the {'header' if named else 'first row'} has {num_cells}"
     return None
+
+
+def _hint_delimiter(cells: Sequence[str]) -> str:
+    """What the cells of a whole line in one cell seem to be divided by, and the way out."""
+    found = (
+        [(cells[0].count(delimiter), way_out) for delimiter, way_out in _DELIMITERS.items()] if len(cells) == 1 else []
+    )
+    count, way_out = max(found, default=(0, ""))
+    return f"; {way_out}" if count else ""
 
 
 def _show(text: str) -> str:

@@ -22,7 +22,6 @@ import numpy.typing as npt
 from dstrain.config.recipe import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
-from dstrain.data.counts import describe_losses
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import Example
 from dstrain.data.hashes import hash_file
@@ -142,16 +141,19 @@ def _build_from_shards(
     )
     try:
         with closing(made), sealed_folder(folder) as draft:
-            report = merge_shards(made, reading=reading, folder=draft, starts_every=starts_every, beat=set_up.beat)
+            places = [source.place for source in sources]
+            report = merge_shards(
+                made, reading=reading, folder=draft, places=places, starts_every=starts_every, beat=set_up.beat
+            )
             report["sources"] = list(source_fingerprints)
             _finish(draft, report=report, reading=reading, starts_every=starts_every)
     except FileNotFoundError:
         if not folder.exists():  # else another process was faster, and has removed the shards
             raise
     except UserError as error:
-        if not isinstance(
-            error.__cause__, OSError
-        ):  # data or recipe will be changed, and then the shards are of no use
+        # else data or recipe will be changed, and then the shards are of no use
+        is_of_system = isinstance(error.__cause__, OSError)
+        if not is_of_system:
             shutil.rmtree(shards, ignore_errors=True)
         raise
     shutil.rmtree(shards, ignore_errors=True)
@@ -181,11 +183,6 @@ def build_token_set(
 
 
 def _finish(draft: Path, *, report: dict[str, Any], reading: ReadingRules, starts_every: int) -> None:
-    if report["rows"] == 0:
-        raise UserError(
-            f"data.{reading.split} has no usable row: {_describe_reading(report)}. Correct the data or its columns, or "
-            "change data.rules"
-        )
     description = {
         "format_version": FORMAT_VERSION,
         "files": {path.name: path.stat().st_size for path in sorted(draft.iterdir())},
@@ -230,12 +227,6 @@ def _prepare_typed(folder: Path, *, reading: ReadingRules) -> None:
     # every row of the other set must be here, under the same number
     rules = reading.rules.model_copy(update={"too_long": "truncate", "unknown_token": "keep"})
     build_token_set(examples, reading=replace(reading, rules=rules), folder=typed)
-
-
-def _describe_reading(report: Mapping[str, Any]) -> str:
-    num_read = report["rows_read"]
-    read = f"{num_read:,} {'row was' if num_read == 1 else 'rows were'} read"
-    return "; ".join([read, *describe_losses(report)]) if num_read else "it is empty"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,8 @@ def choose_tokenizer(references: Mapping[str | None, Sequence[str]], *, pinned: 
     if len(set(names.values())) > 1:
         warnings.append(
             f"BLEU over all rows mixes references that need the tokenizers {_listed(sorted(set(names.values())))}, and "
-            f"uses `{name}`: compare the BLEU of each language pair or group instead"
+            f"uses `{name}`: compare the BLEU of each language pair or group instead. It also chooses the best model, unless "
+            "evaluation.best_metric names another score, such as that of a named set of data.eval (`SET/bleu`)"
         )
     return Choice(name, tuple(warnings))
 
@@ -194,4 +195,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _joined(words: Sequence[str]) -> str:
-    return " and ".join(words)
+    *others, last = words
+    return f"{', '.join(others)} and {last}" if others else last

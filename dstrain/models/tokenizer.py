@@ -115,7 +115,8 @@ class Seq2SeqTokenizer:
         tail = _count_leading(reversed(ids[head:]), members=self._special)
         room = max_tokens - head - tail
         if room < 0:
-            raise UserError(f"a limit of {max_tokens} tokens leaves no room for {head + tail} special tokens: raise it")
+            tokens = "1 token" if max_tokens == 1 else f"{max_tokens} tokens"
+            raise UserError(f"a limit of {tokens} leaves no room for {head + tail} special tokens: raise it")
         return [*ids[: head + room], *ids[len(ids) - tail :]]
 
     def decode(self, ids: Iterable[int]) -> str:

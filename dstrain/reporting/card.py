@@ -35,11 +35,11 @@ from dstrain.reporting.results import (
     build_headline,
     build_rescoring,
     build_results_table,
-    build_test_sets_table,
     describe_evaluation,
     explain_headline,
     headline_row,
 )
+from dstrain.reporting.test_sets import build_test_sets_table, explain_test_sets
 from dstrain.reporting.usage import build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import NAMES, RunFolder
@@ -101,6 +101,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "machine": describe_machine(record),
         "results": build_results_table(record),
         "test_sets": build_test_sets_table(record),
+        "test_set_notes": explain_test_sets(record),
         "plots": _plots(record),
         "evaluation": describe_evaluation(record),
         "rescoring": build_rescoring(record),

@@ -67,7 +67,7 @@ def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
         recipe=record.config.model_dump(mode="json", include=set(RECIPE_KEYS)),
         rows=record.info.data["eval"].sources if "eval" in record.info.data else (),
         num_rows=best.num_rows if best else None,
-        signature=best.signatures.get(metric) if best else None,
+        signature=best.signature_of(metric) if best else None,
     )
 
 

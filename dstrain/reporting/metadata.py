@@ -65,7 +65,7 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
             metric_type=one_line(metric),
             metric_name=one_line(label(metric)),
             metric_value=round(value, 4),
-            metric_args={"signature": headline.signatures[metric]} if metric in headline.signatures else None,
+            metric_args={"signature": signature} if (signature := headline.signature_of(metric)) else None,
         )
         for metric, value in headline.scores.items()
         if math.isfinite(value)

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
+from dstrain.config.metrics import is_of_set
 from dstrain.run_folder.atomic import open_new
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import RunRecord
@@ -85,20 +86,27 @@ def draw_losses(record: RunRecord) -> Figure:
 
 
 def draw_scores(record: RunRecord) -> Figure:
-    """The task's scores per evaluation; a star marks the best one by the recipe's metric."""
-    metrics = SCORES[record.config.task.kind]
-    main = metrics[0]
-    figure, axes = _canvas(f"{record.config.name}: {TITLES[main]} on the evaluation set")
+    """The task's scores per evaluation; a star marks the best one by the recipe's metric, which may be that of one set."""
+    chosen_by = record.config.best_metric
+    of_all = SCORES[record.config.task.kind]
+    metrics = [*of_all, *([chosen_by] if is_of_set(chosen_by) else [])]
+    figure, axes = _canvas(f"{record.config.name}: {_title(of_all[0])} on the evaluation set")
     for metric, color in zip(metrics, itertools.cycle((BLUE, GREY, GREEN)), strict=False):
         if any(metric in row.scores for row in record.eval_rows):
-            _line(axes, record.eval_rows, metric=metric, color=color, label=TITLES[metric])
+            _line(axes, record.eval_rows, metric=metric, color=color, label=_title(metric))
     _mark_resumes(axes, record)
-    best = record.best
-    if best is not None and math.isfinite(best.scores.get(main, math.nan)):
-        _mark_best(axes, best, metric=main, chosen_by=record.config.best_metric)
-    axes.set_ylabel(f"{', '.join(TITLES[metric] for metric in metrics)} ({UNITS[main]})")
+    marked, best = chosen_by if is_of_set(chosen_by) else of_all[0], record.best
+    if best is not None and math.isfinite(best.scores.get(marked, math.nan)):
+        _mark_best(axes, best, metric=marked, chosen_by=chosen_by)
+    axes.set_ylabel(f"{', '.join(map(_title, metrics))} ({UNITS[of_all[0]]})")
     axes.legend(frameon=False, loc="best")
     return figure
+
+
+def _title(metric: str) -> str:
+    """The name of a score: `BLEU`, or `BLEU (flores)` for that of one evaluation set."""
+    name, _, of_set = metric.rpartition("/")
+    return f"{TITLES[of_set]} ({name})" if name else TITLES[of_set]
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:
@@ -128,5 +136,5 @@ def _mark_resumes(axes: Axes, record: RunRecord) -> None:
 
 def _mark_best(axes: Axes, best: EvalRow, *, metric: str, chosen_by: str) -> None:
     value = best.scores[metric]
-    label = f"best by {TITLES[chosen_by]}: {TITLES[metric]} {value:.4f} at step {best.step:,}"
+    label = f"best by {_title(chosen_by)}: {_title(metric)} {value:.4f} at step {best.step:,}"
     axes.plot([best.step], [value], ls="", marker="*", ms=14, color=ORANGE, zorder=5, label=label)

@@ -1,4 +1,4 @@
-"""The evaluations on the card: headline scores and why these, tables of results and groups, signatures, commands.
+"""The run's evaluations on the card: headline scores and why these, tables of results and groups, signatures, commands.
 
 The headline is the evaluation that the card opens with. Pure functions of a RunRecord; independent of the card's layout.
 """
@@ -13,7 +13,7 @@ from dstrain.reporting.metadata import METRICS, label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
 from dstrain.run_folder.record import DataReport, RunRecord
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import ScoreFile, sacrebleu_command
+from dstrain.run_folder.scores import sacrebleu_command
 
 Line = tuple[str, object]
 
@@ -29,8 +29,6 @@ MORE_SCORES = (
     "hit_cap_rate",
 )
 """Scores in the columns after those, in this order."""
-SEARCH = ("num_beams", "length_penalty")
-"""Generation settings in which the scoring of another test set may differ from the evaluations of the run."""
 MAX_GROUPS = 60
 """Rows in the table of groups; the score file has all groups."""
 
@@ -122,11 +120,12 @@ def _rows(record: RunRecord, row: EvalRow) -> Markdown:
         which = f"{count(row.num_rows)} of {count(row.num_rows + sum(skipped.values()))} rows"
     else:
         which = f"All {count(row.num_rows)} rows"
-    left_out = f" ({_by_reason(skipped)} skipped)" if skipped else ""
+    left_out = f" ({by_reason(skipped)} skipped)" if skipped else ""
     return Markdown(f" {which} of the evaluation set were scored{left_out}.")
 
 
-def _by_reason(skipped: Mapping[str, int]) -> str:
+def by_reason(skipped: Mapping[str, int]) -> str:
+    """Numbers of rows with their reasons."""
     return ", ".join(f"{count(number_of_rows)} {reason}" for reason, number_of_rows in skipped.items())
 
 
@@ -172,42 +171,6 @@ def build_results_table(record: RunRecord) -> Markdown:
         for row in record.eval_rows
     ]
     return table(header, rows)
-
-
-def build_test_sets_table(record: RunRecord) -> Markdown | None:
-    """One row per test set and step; None if no other test set was scored."""
-    rows = [(name, scores) for name, found in record.test_sets.items() for scores in found]
-    if not rows:
-        return None
-    present = {metric for _, found in rows for metric in found.scores}
-    metrics = ["loss", *order_scores(present - {"loss"}, kind=record.config.task.kind)]
-    header = ["Test set", "Data", "Step", "Rows", *map(label, metrics), "Search", "Hypotheses"]
-    lines = [
-        [
-            name,
-            join(map(code, found.data.places if found.data else ()), separator=", "),
-            str(found.step),
-            _count_rows(found),
-            *(number(found.scores.get(metric)) for metric in metrics),
-            join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
-            code(f"{NAMES.test_set(name).path}/{found.hypotheses}"),
-        ]
-        for name, found in rows
-    ]
-    return table(header, lines)
-
-
-def _count_rows(found: ScoreFile) -> str:
-    """Rows scored, and those that were read but not scored, or cut."""
-    if found.num_rows is None:
-        return ""
-    data = found.data
-    if data is None or (data.rows_read in (None, found.num_rows) and not data.truncated):
-        return count(found.num_rows)
-    reasons = [_by_reason(data.skipped)] if data.skipped else []
-    reasons += [f"{count(data.truncated)} truncated"] if data.truncated else []
-    left_out = f" ({', '.join(reasons)})" if reasons else ""
-    return f"{count(found.num_rows)} of {count(data.rows_read)}{left_out}"
 
 
 def build_groups_table(record: RunRecord) -> Markdown | None:

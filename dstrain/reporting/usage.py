@@ -84,7 +84,7 @@ def _template(task: Task) -> str:
 
 def _source_language(record: RunRecord) -> str:
     """The lines that set it, which an added language needs: the folder cannot have one as its default."""
-    code, architecture = record.config.task.source_language, record.info.model.architecture or ""
+    code, architecture = record.config.languages[0], record.info.model.architecture or ""
     if code is None or not architecture.startswith(WITH_LANGUAGE_TOKENS):
         return ""
     is_added = code in (record.config.model.add_languages or {})
@@ -116,7 +116,7 @@ def _explain_languages(record: RunRecord) -> list[Markdown]:
     if len(set(pairs.values())) > 1:
         listed = [phrase("{} for {}", code(repr(prefix)), _name(pair)) for pair, prefix in pairs.items()]
         return [phrase("The text before a source says which translation is wanted: {}.", join(listed, separator=", "))]
-    stored = Languages(task.source_language, task.target_language)
+    stored = Languages(*record.config.languages)
     return [
         phrase(
             "The folder translates from {}. For another pair of its training set {} and pass {} to {} (mBART-cc25: {}).",

@@ -35,6 +35,7 @@ from dstrain.models.load import enable_activation_checkpointing, load_config, lo
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
+from dstrain.run.languages import find_untaught
 from dstrain.run.place import Place, TrainingRows, find_place
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.layout import RunFolder
@@ -274,7 +275,9 @@ def _check_disk_space(config: RunConfig, *, model: PreTrainedModel) -> None:
 
 
 def _data_warnings(config: RunConfig, *, prepared: Prepared) -> list[str]:
-    warnings = []
+    warnings = find_untaught(config)
+    if config.task.kind == "parsing" and not config.task.has_pointers and config.task.segmentation == "published":
+        warnings.append("task.segmentation is ignored with task.form `plain`, which keeps the utterance as it is")
     if prepared.train.fingerprint == prepared.eval.fingerprint:
         warnings.append("the evaluation rows are the training rows: scores measure memorisation, not generalisation")
     num_rows, batch_size = prepared.train.num_rows, config.training.batch_size

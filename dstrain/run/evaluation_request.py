@@ -1,12 +1,14 @@
 """What `dstrain evaluate` is to score, from its arguments. No torch."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.arguments import shell_command
+from dstrain.config.differences import differences
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config
@@ -24,6 +26,17 @@ EFFECTIVE_KEYS = (
     *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
 )
 """Recipe keys that affect scoring; other overrides are ignored, with a notice."""
+
+COMPARED_KEYS = (
+    "task",
+    "data.rules",
+    "precision",
+    *(f"evaluation.{key}" for key in ("num_beams", "length_penalty", "max_new_tokens", "bleu_tokenizer", "max_rows")),
+)
+"""Recipe keys without whose values scores cannot be compared."""
+
+OF_SOURCES = ("source_language", "target_language", "source_prefix")
+"""Keys of `task` that a data source may override."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +57,8 @@ class EvaluationRequest:
     """Overrides that have no effect on scores."""
     run: RunFolder | None = None
     """The run whose model is scored; None for any other model."""
+    changes: Mapping[str, Any] | None = None
+    """Keys that decide a score and have other values than in the run's own evaluations; None without a run."""
 
 
 def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
@@ -85,6 +100,8 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
             f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
             "'data.eval=[{path: other.tsv}]', or omit --as"
         )
+    if run is not None and not (options.name or options.output or options.pending):
+        _check_own_rows(run, config=config)
     return EvaluationRequest(
         config,
         options.model if run is None or options.pending else _model_of(run, step=options.step),
@@ -94,7 +111,35 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
         card_of=run if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
         run=run,
+        changes=None if run is None else describe_changes(load_run_config(str(run.config)), config),
     )
+
+
+def describe_changes(own: RunConfig, config: RunConfig) -> dict[str, Any]:
+    """The keys that decide a score and are not in `config` as in a run's `own` recipe, with their values in `config`."""
+    before, after = own.model_dump(mode="json"), config.model_dump(mode="json")
+    found = {key: new for key, _, new in differences(before, after) if _sets_any(key, keys=COMPARED_KEYS)}
+    found = {key: new for key, new in found.items() if key.removeprefix("task.") not in OF_SOURCES}
+    for key in OF_SOURCES:
+        values = _values(config, key=key)
+        if values != _values(own, key=key):
+            found[key] = values[0] if len(values) == 1 else values
+    return found
+
+
+def _values(config: RunConfig, *, key: str) -> list[str | None]:
+    """The values of a key in all evaluation rows, the source's own before the task's."""
+    own = (getattr(source, key) for source in config.data.eval)
+    return sorted({getattr(config.task, key) if value is None else value for value in own}, key=str)
+
+
+def _check_own_rows(run: RunFolder, *, config: RunConfig) -> None:
+    """Refuse other rows than the run's: their scores would stand for those of the run's rows."""
+    if config.data.eval != load_run_config(str(run.config)).data.eval:
+        raise UserError(
+            f"data.eval names other rows than those of {run.path}: give this test set a name, --as NAME, and its scores join "
+            "the run's card, or a folder, --output FOLDER"
+        )
 
 
 def _check_without_run(options: argparse.Namespace) -> None:

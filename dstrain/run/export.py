@@ -14,7 +14,7 @@ from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap
 from dstrain.models.families import generation_arguments, max_positions
-from dstrain.models.load import DTYPES, load_model
+from dstrain.models.load import DTYPES, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -60,6 +60,7 @@ def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
     """
     if to.exists() and to.parent != folder.path:
         raise UserError(f"{to} exists already: give another folder, or remove it")
+    quiet_transformers()
     config = load_run_config(str(folder.config))
     directory = find_checkpoint(folder.path, step=step)
     tokenizer = load_run_tokenizer(folder)
@@ -97,5 +98,5 @@ def generation_settings(
         "num_beams": settings.num_beams,
         "max_new_tokens": cap.max_new_tokens,
         **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
-        **generation_arguments(model, tokenizer=tokenizer, target_language=config.task.target_language),
+        **generation_arguments(model, tokenizer=tokenizer, target_language=config.languages[1]),
     }

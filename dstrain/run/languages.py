@@ -3,11 +3,13 @@
 import re
 from collections.abc import Collection, Iterator
 
+from dstrain.config.conflicts import missing_languages
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.languages import LANGUAGE_CODES
 from dstrain.models.tokenizer import Seq2SeqTokenizer, describe_unknown_language
+from dstrain.tasks.translation import choose_languages, choose_prefix
 
 MARIAN_CODE = re.compile(r">>\S+?<<")
 """How a source tells a Marian model of several target languages which one is wanted."""
@@ -23,8 +25,12 @@ def check_scratch_languages(config: RunConfig) -> None:
 
 
 def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
-    """Raise UserError for a language code or a prefix that the tokenizer lacks."""
+    """Raise UserError for a language code or a prefix that the tokenizer lacks, and for a language that it needs."""
     owner = type(tokenizer.tokenizer).__name__
+    if tokenizer.languages:
+        for key, message in missing_languages(config.task, data=config.data, owner=owner):
+            examples = ", ".join(f"`{code}`" for code in list(tokenizer.languages)[:3])
+            raise UserError(f"{key}: {message}: name it, for example {examples}")
     _check_codes(config, known=tokenizer.languages, owner=owner)
     for code, like in (config.model.add_languages or {}).items():
         if like not in tokenizer.languages:
@@ -37,6 +43,28 @@ def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
                 f"{key}: {prefix!r} has a code or characters that the tokenizer lacks, so that the model could not read "
                 "it: take a prefix that it knows; codes of Marian, such as `>>fra<<`, are on the card of the model"
             )
+
+
+def find_untaught(config: RunConfig) -> list[str]:
+    """A sentence for each prefix or pair of languages of evaluation rows that no training row has, and each unused language."""
+    task, data = config.task, config.data
+    pairs = {choose_languages(task, source=each.source_language, target=each.target_language) for each in data.train}
+    prefixes = {choose_prefix(task, prefix=each.source_prefix) for each in data.train}
+    found = []
+    for number, source in enumerate(data.eval):
+        pair = choose_languages(task, source=source.source_language, target=source.target_language)
+        prefix = choose_prefix(task, prefix=source.source_prefix)
+        if pair not in pairs:
+            languages = f"from `{pair.source}` to `{pair.target}`"
+            found.append(f"data.eval.{number} ({source.place}) is {languages}, which no training source is")
+        if prefix not in prefixes:
+            known = ", ".join(map(repr, sorted(prefixes)))
+            found.append(
+                f"data.eval.{number} ({source.place}) has the source_prefix {prefix!r}, which no training source has ({known})"
+            )
+    used = {code for pair in pairs for code in (pair.source, pair.target)}
+    unused = [code for code in config.model.add_languages or {} if code not in used]
+    return found + [f"model.add_languages.{code}: no training source is in `{code}`" for code in unused]
 
 
 def marian_codes(config: RunConfig) -> list[str]:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.metrics import is_of_set
-from dstrain.config.recipe import Scratch
+from dstrain.config.recipe import Scratch, Source
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import describe_set, warn_of_set
@@ -27,6 +27,7 @@ from dstrain.data.examples import Example, build_examples
 from dstrain.data.hashes import hash_once
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.shards import BAD_ROWS, Beat, beating, no_beat
+from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.sources import HashFile, build_rows, estimate_records, fingerprint_sources, read_records
 from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set, prepare_token_set
 from dstrain.errors import UserError
@@ -155,12 +156,16 @@ def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Spl
 
 
 def _prepare_set(config: RunConfig, *, reading: ReadingRules, set_up: SetUp) -> Path:
-    sources = config.data.train if reading.split == "train" else config.data.eval
+    sources = _sources(config, split=reading.split)
     return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens", set_up=set_up)
 
 
 def _hash_once(config: RunConfig, *, beat: Beat) -> HashFile:
     return partial(hash_once, folder=cache_dir(config) / "hashes", beat=lambda: beat(0))
+
+
+def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
+    return config.data.train if split == "train" else config.data.eval
 
 
 def _check_bleu_tokenizer(config: RunConfig) -> None:
@@ -182,15 +187,20 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
         reading = _reading_rules(config, tokenizer=tokenizer, split=split)
         helped = replace(set_up, encode_elsewhere=encoders if split == "train" else None)
         tokens = _prepare_set(config, reading=reading, set_up=helped)
-        _say(load_token_set(tokens), split=split)
+        _say(load_token_set(tokens), config=config, split=split)
         made.append(str(tokens))
     _check_best_set(config, tokens=load_token_set(Path(made[-1])))
     return made
 
 
-def _say(tokens: TokenSet, *, split: Split) -> None:
+def _say(tokens: TokenSet, *, config: RunConfig, split: Split) -> None:
     """Say on the terminal what was read, left out and cut, before any time of a GPU is spent."""
     log.info("%s", describe_set(split, tokens.report))
+    sources = _sources(config, split=split)
+    for line in describe_sources(split, tokens.report, sources=sources):
+        log.info("%s", line)
+    for warning in warn_of_columns(split, tokens.report, sources=sources):
+        log.warning("%s", warning)
     # only references can be too long, and sorting the lengths of a large training set would take memory and time
     usual = int(np.percentile(tokens.target_lengths, 99)) if split == "eval" else 0
     for warning in warn_of_set(split, tokens.report, usual_target=usual):
@@ -301,7 +311,7 @@ def _check_rows(config: RunConfig, *, set_up: SetUp) -> None:
 
 def _languages(config: RunConfig) -> list[str]:
     """Codes of the source and the target language, as far as the recipe names them."""
-    return [code for code in (config.task.source_language, config.task.target_language) if code is not None]
+    return [code for code in config.languages if code is not None]
 
 
 def _task_tokens(config: RunConfig, *, set_up: SetUp) -> list[str]:

@@ -1,6 +1,7 @@
 """Scores models without an engine, on any number of ranks: any model, or a run's pending evaluations."""
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
+from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
@@ -33,10 +35,12 @@ from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
+from dstrain.run.languages import find_untaught
 from dstrain.run.prepare import list_bad_rows, share_evaluation
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
+from dstrain.run_folder.record import DataReport, read_run_info
 from dstrain.run_folder.scores import ScoredData, Scores, find_other_data, write_scores
 
 NUM_TRIES = 3
@@ -112,10 +116,13 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     """
     config, folder = request.config, RunFolder(request.output)
     started = time.perf_counter()
-    with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
+    with (
+        _no_folder_of_a_mistake(folder, ranks=ranks),
+        sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease,
+    ):
         tokenizer = _load_tokenizer(request)
         tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
-        data = _describe_rows(tokens, config=config)
+        data = _describe_rows(tokens, request=request)
         if request.card_of is not None and (other := find_other_data(folder, data=data)) is not None:
             raise UserError(
                 f"--as {folder.path.name}: the scores of that name in {folder.path} are of other rows "
@@ -124,8 +131,15 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         if ranks.rank == 0:
             list_bad_rows(tokens.folder, path=folder.bad_rows("eval"))
             say(_count_rows(data, tokens=tokens, listed=folder.bad_rows("eval")))
+            for line in describe_sources("eval", tokens.report, sources=config.data.eval):
+                say(line)
+            untaught = [] if request.card_of is None else find_untaught(config)
+            for warning in (*warn_of_columns("eval", tokens.report, sources=config.data.eval), *untaught):
+                log.warning("warning: %s", warning)
         model, step = _load_requested(request, tokenizer=tokenizer)
         result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+        if result is not None and request.card_of is not None:
+            result = replace(result, scores=_warn_of_training_rows(result.scores, tokens=tokens, run=request.card_of))
         if ranks.rank == 0 and folder.score_file(step).exists():
             log.warning("%s: the scores of step %d are replaced", folder.path, step)
         scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
@@ -145,14 +159,38 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         say(f"the card of {run.path} will show them when the run has ended; to update it now: {command}")
 
 
-def _describe_rows(tokens: TokenSet, *, config: RunConfig) -> ScoredData:
+@contextmanager
+def _no_folder_of_a_mistake(folder: RunFolder, *, ranks: Ranks) -> Iterator[None]:
+    """Remove a folder that was made for scores which a mistake of the user has prevented."""
+    is_new = not folder.path.exists()
+    try:
+        yield
+    except UserError:
+        if is_new and ranks.rank == 0 and not folder.score_files():
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise
+
+
+def _warn_of_training_rows(scores: Scores, *, tokens: TokenSet, run: RunFolder) -> Scores:
+    """The scores, with a warning if their rows are those on which the run was trained, as training itself warns."""
+    trained = read_run_info(run.path).data.get("train", DataReport())
+    sources = set(tokens.report["sources"])
+    same_content = bool(sources) and sources <= set(trained.sources)
+    if tokens.fingerprint != trained.fingerprint and not same_content:
+        return scores
+    warning = "these rows are training rows of the run: scores measure memorisation, not generalisation"
+    return replace(scores, warnings=(*scores.warnings, warning))
+
+
+def _describe_rows(tokens: TokenSet, *, request: EvaluationRequest) -> ScoredData:
     report = tokens.report
     return ScoredData(
-        places=tuple(rows.place for rows in config.data.eval),
+        places=tuple(rows.place for rows in request.config.data.eval),
         fingerprint=tokens.fingerprint,
         rows_read=report["rows_read"],
         skipped=report["skipped"],
         truncated=report["truncated"],
+        changes=None if request.changes is None else dict(request.changes),
     )
 
 

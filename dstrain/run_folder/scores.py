@@ -40,6 +40,11 @@ class Scores:
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
 
+    def signature_of(self, metric: str) -> str | None:
+        """The signature of a score; that of an evaluation set (`flores/bleu`) is listed only where it is not that of all rows."""
+        name, _, of_set = metric.rpartition("/")
+        return self.signatures.get(f"{of_set} ({name})", self.signatures.get(of_set))
+
     def as_fields(self) -> dict[str, Any]:
         """The fields of this class by name, to build a type that extends it."""
         return {each.name: getattr(self, each.name) for each in fields(Scores)}
@@ -58,6 +63,8 @@ class ScoredData:
     """Rows that were read and not scored, by reason."""
     truncated: int = 0
     """Rows whose source was cut at `task.max_source_tokens`."""
+    changes: dict[str, Any] | None = None
+    """Keys that decide a score and have another value than in the run's own evaluations; None if they were not recorded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

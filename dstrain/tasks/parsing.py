@@ -182,4 +182,4 @@ def _find_fault(tokens: list[str]) -> str | None:
             return f"token {number}, `{token}`, is neither `[IN:…`, `[SL:…` nor `]`; put spaces around every bracket"
         if depth == 0 and number < len(tokens):
             return f"the first intent closes at token {number} of {len(tokens)}; one parse has one root"
-    return f"{depth} brackets are not closed" if depth else None
+    return f"{depth} bracket{' is' if depth == 1 else 's are'} not closed" if depth else None

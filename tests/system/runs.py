@@ -49,7 +49,7 @@ def build_run(folder: Path, **changes: Any) -> RunConfig:
             "dropout": 0.1,
         },
         "task": {"kind": "translation", "source_language": "ko", "target_language": "en"},
-        "data": {"train": [{"path": train}], "eval": [{"path": evaluation}]},
+        "data": {"train": [{"path": train}], "eval": [{"path": evaluation, "name": "dev"}]},
         "training": {"batch_size": 16, "max_steps": 12, "learning_rate": 1e-3, "warmup_steps": 2},
         "evaluation": {"every_steps": 5, "max_new_tokens": 12},
         "machine": {"min_micro_batches": 3, "cache_dir": str(folder / "cache")},

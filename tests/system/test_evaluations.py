@@ -23,7 +23,12 @@ from dstrain.status.inspect import inspect_status
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
 
-CHANGES: dict[str, Any] = {"training__max_steps": 14, "evaluation__every_steps": 3, "machine__zero_stage": 2}
+CHANGES: dict[str, Any] = {
+    "training__max_steps": 14,
+    "evaluation__every_steps": 3,
+    "evaluation__best_metric": "dev/chrf",  # that of a named set
+    "machine__zero_stage": 2,
+}
 
 
 def score(*arguments: str, world_size: int = 1) -> list[int]:

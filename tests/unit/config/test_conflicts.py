@@ -7,6 +7,9 @@ import pytest
 from dstrain.config.load import load_config
 from tests.unit.config.config_cases import faults
 
+LANGUAGES = ["task.source_language=ko", "task.target_language=en"]
+CODES = "which tells languages apart by their codes"
+
 
 def test_early_stopping_cannot_wait_for_scores_of_another_job(good: Path) -> None:
     overrides = ["training.early_stopping.patience=2", "evaluation.every_steps=5", "machine.evaluation_job=[]"]
@@ -26,14 +29,15 @@ def test_fp16_is_refused_for_names_of_the_t5_family_unless_forced(good: Path, na
 
 
 def test_fp16_is_fine_for_other_models(good: Path) -> None:
-    assert load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "precision=fp16"]).precision == "fp16"
+    overrides = ["model.name=facebook/m2m100_418M", "precision=fp16", *LANGUAGES]
+    assert load_config(str(good), overrides=overrides).precision == "fp16"
 
 
 def test_scratch_conflicts_are_found(good: Path) -> None:
     found = faults(good, "model.name=null", "model.scratch.architecture=mbart")
     assert [line.split(": ")[1:] for line in found] == [
-        ["task.source_language", "is needed by architecture `mbart`"],
-        ["task.target_language", "is needed by architecture `mbart`"],
+        ["task.source_language", f"is needed by architecture `mbart`, {CODES}"],
+        ["task.target_language", f"is needed by architecture `mbart`, {CODES}"],
     ]
     (line,) = faults(good, "model.name=null", "model.scratch={architecture: marian, hidden_size: 100, num_heads: 3}")
     assert "hidden_size 100 is not a multiple of num_heads 3" in line
@@ -73,13 +77,20 @@ def test_the_best_metric_may_be_that_of_a_named_evaluation_set_only(good: Path) 
     named = "data.eval=[{demo: translation, split: eval, name: flores}, {demo: translation, split: eval}]"
     config = load_config(str(good), overrides=[named, "evaluation.best_metric=flores/chrf"])
     assert (config.best_metric, config.data.eval_sets) == ("flores/chrf", ("flores",))
-    for metric in ("news/bleu", "flores/blue", "flores/loss", "flores/"):
+    allowed = "take one of bleu, chrf, loss, flores/bleu, flores/chrf"
+    for metric, why in (
+        (
+            "news/bleu",
+            "is of an evaluation set `news`, which no source of data.eval has as its name (the names are flores)",
+        ),
+        ("flores/loss", "is not computed: the loss is that of all evaluation rows, not of one set"),
+        ("flores/blue", "is not computed for task.kind `translation`"),
+        ("flores/", "is not computed for task.kind `translation`"),
+    ):
         (line,) = faults(good, named, f"evaluation.best_metric={metric}")
-        assert line.endswith(
-            "for a set named in data.eval (flores): take one of bleu, chrf, loss, flores/bleu, flores/chrf"
-        )
+        assert line.endswith(f"`{metric}` {why}: {allowed}")
     (line,) = faults(good, "evaluation.best_metric=flores/bleu")
-    assert line.endswith("for a set named in data.eval (none is): take one of bleu, chrf, loss")
+    assert line.endswith("(no source has a name): take one of bleu, chrf, loss")
 
 
 def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_several(good: Path) -> None:
@@ -87,6 +98,39 @@ def test_training_rows_have_one_file_of_targets_and_evaluation_rows_may_have_sev
     assert load_config(str(good), overrides=[f"data.eval={several}"]).data.eval[0].target_paths == ("a.en", "b.en")
     (line,) = faults(good, f"data.train={several}")
     assert "data.train.0.target_path: training rows have one target" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "path: a.tsv, target_column: 0",
+            "target_column: is the source_column too, `0`: name the column of the targets",
+        ),
+        ("path: a.jsonl, source_column: x, target_column: x", "is the source_column too, `x`"),
+        ("hub: a, source_column: x, target_column: x", "is the source_column too, `x`"),
+        ("path: a.ko, target_path: a.ko", "target_path: names a file twice"),
+        ("path: a.ko, target_path: [a.en, a.en]", "target_path: names a file twice"),
+    ],
+)
+def test_two_sides_are_not_one_column_or_file(good: Path, source: str, message: str) -> None:
+    assert any(message in line for line in faults(good, f"data.eval=[{{{source}}}]"))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "model={name: https://huggingface.co/google/mt5-small}",
+            "model.name: `https://huggingface.co/google/mt5-small` is a URL",
+        ),
+        ("data.eval=[{path: https://a.b/c.tsv}]", "path: `https://a.b/c.tsv` is a URL: download the file"),
+        ("data.eval=[{hub: https://a.b/c}]", "hub: `https://a.b/c` is a URL: write owner/name"),
+    ],
+)
+def test_a_url_is_no_name(good: Path, override: str, message: str) -> None:
+    (line,) = faults(good, override)
+    assert message in line
 
 
 def test_training_rows_have_no_set(good: Path) -> None:
@@ -118,12 +162,38 @@ def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_withou
 
 def test_language_tokens_tell_target_languages_apart(good: Path) -> None:
     rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
-    load_config(str(good), overrides=["model.name=facebook/m2m100_418M", "task.target_language=de", rows])
+    load_config(str(good), overrides=["model.name=facebook/m2m100_418M", *LANGUAGES, rows])
+
+
+@pytest.mark.parametrize(
+    "name", ["facebook/m2m100_418M", "facebook/nllb-200-distilled-600M", "models/mbart-large-cc25"]
+)
+def test_a_published_model_with_language_tokens_needs_the_languages_of_every_source(good: Path, name: str) -> None:
+    model, source = f"model.name={name}", "{demo: translation, source_language: ko, target_language: en}"
+    found = faults(good, model, "task.source_language=ko")
+    assert [line.split(": ", 1)[1] for line in found] == [
+        f"task.target_language: is needed by model.name `{name}`, {CODES}"
+    ]
+    found = faults(good, model, "task.source_language=ko", f"data.train=[{source}, {{demo: translation}}]")
+    assert [line.split(": ", 2)[1] for line in found] == ["data.train.1.target_language", "data.eval.0.target_language"]
+    load_config(str(good), overrides=[model, f"data.train=[{source}]", f"data.eval=[{source}]"])
+    parsing = ["task.kind=parsing", "data.train=[{demo: parsing}]", "data.eval=[{demo: parsing}]"]
+    load_config(str(good), overrides=[model, *parsing])  # a parse is in no language
+
+
+@pytest.mark.parametrize("name", ["google/mt5-small", "me/from-nllb-to-t5", "owner/m2m", "runs/x/best"])
+def test_other_models_may_leave_the_languages_out(good: Path, name: str) -> None:
+    load_config(str(good), overrides=[f"model.name={name}"])
+
+
+def test_a_language_is_not_added_like_itself(good: Path) -> None:
+    (line,) = faults(good, "model.add_languages={myv: myv}")
+    assert "model.add_languages: `myv` would begin as itself: name a language that the model has" in line
 
 
 def test_languages_are_added_to_a_stored_model_alone(good: Path) -> None:
     added = "model.add_languages={myv_XX: fi_FI}"
-    config = load_config(str(good), overrides=["model.name=facebook/mbart-large-cc25", added])
+    config = load_config(str(good), overrides=["model.name=facebook/mbart-large-cc25", *LANGUAGES, added])
     assert config.model.add_languages == {"myv_XX": "fi_FI"}
     (line,) = faults(good, "model.name=null", "model.scratch.architecture=t5", added)
     assert "model.add_languages: `add_languages` goes with `name`" in line

@@ -120,7 +120,7 @@ def test_a_conflict_with_a_wrong_value_is_not_invented(tmp_path: Path) -> None:
         ("machine.zero_stage=4", "must be at most 3; found 4"),
         ("training.learning_rate=0", "must be greater than 0"),
         ("model.dropout=1.0", "must be less than 1"),
-        ("data.eval=[]", "must have at least 1 items; found []"),
+        ("data.eval=[]", "must have at least 1 item; found []"),
         ("data.eval={}", "must be a list; found {}; write `'data.eval=[{path: file.tsv}]'`"),
         ("data.train=[a.tsv]", "found \"a.tsv\"; write `'data.train=[{path: file.tsv}]'`"),
         (
@@ -226,3 +226,24 @@ def test_control_characters_in_names_of_keys_are_refused_and_those_of_a_prefix_a
 def test_no_count_is_larger_than_anything_can_be(override: str, limit: str, good: Path) -> None:
     lines = faults(good, override)
     assert any(f"must be at most {limit}; found " in line for line in lines), lines
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.eval.0.target_column=[a, b]",
+            'target_column: must be text or a whole number; found ["a", "b"]; one column has',
+        ),
+        (
+            "data.eval.0.target_column={a: 1}",
+            'target_column: must be text or a whole number; found {"a": 1}; Column of',
+        ),
+        ("data.eval.0.source_column=-1", "source_column: must be at least 0; found -1; Column of the sources"),
+        ("data.eval.0.group_column=-1", "group_column: must be at least 0; found -1"),
+        ("training.betas=[]", "training.betas: must have at least 2 items; found []"),
+    ],
+)
+def test_what_a_key_of_several_types_has_is_named_by_the_key_alone(override: str, message: str, good: Path) -> None:
+    (line,) = faults(good, override)
+    assert message in line

@@ -26,3 +26,10 @@ def test_what_is_null_takes_the_default_of_the_task(recipe: str, metric: str, un
 def test_the_run_folder_is_named_after_the_run_unless_it_is_given() -> None:
     assert load_config("debug", overrides=["name=mine", "output_dir=null"]).run_dir == "runs/mine"
     assert load_config("debug", overrides=["output_dir=/big/disk"]).run_dir == "/big/disk"
+
+
+def test_an_exported_model_has_the_languages_of_the_task_or_of_the_first_training_source() -> None:
+    model = ["model.scratch=null", "model.name=some/folder", "data.train.0.source_language=ko"]
+    rows = [*model, "data.train.0.target_language=fr", "task.source_language=null"]
+    assert load_config("debug", overrides=[*rows, "task.target_language=en"]).languages == ("ko", "en")
+    assert load_config("debug", overrides=[*rows, "task.target_language=null"]).languages == ("ko", "fr")

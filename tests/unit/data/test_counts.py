@@ -1,6 +1,7 @@
 """What limits and tokenizer do to a set's rows is counted and said, and a limit that cuts every row is refused."""
 
 import re
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -62,10 +63,11 @@ def test_a_limit_that_cuts_every_row_is_refused(side: str) -> None:
 
 def test_a_set_is_described_in_a_line() -> None:
     clean = REPORT | {"rows": 1000, "skipped": {}}
-    assert describe_set("train", clean) == "train data: 1,000 rows of 1,000 read"
+    assert describe_set("train", clean) == "train data: 990 of 1,000 rows used, repeated to 1,000 per epoch"
     bad = REPORT | {"truncated": 4, "source_unknown": 5, "target_unknown": 80}
+    assert describe_set("train", REPORT | {"skipped": {}}) == "train data: 990 of 1,000 rows used"
     assert describe_set("eval", bad) == (
-        "eval data: 990 rows of 1,000 read; 8 empty skipped; 2 too long skipped; 4 cut to the limits of the task; "
+        "eval data: 990 of 1,000 rows used; 8 empty skipped; 2 too long skipped; 4 cut to the limits of the task; "
         "unknown tokens 0.05% of the sources; unknown tokens 1.00% of the targets"
     )
 
@@ -103,3 +105,16 @@ def test_what_became_of_rows_is_said_in_words() -> None:
         "1 kept with unknown tokens",
     ]
     assert describe_losses({"skipped": {}, "truncated": 0, "kept_too_long": 0, "kept_with_unknown": 0}) == []
+
+
+def test_plain_targets_that_are_no_parses_are_warned_about_where_the_others_are_parses() -> None:
+    parse, broken = "[IN:A [SL:B c ] ]", "[IN:A [SL:B c ]"
+    rows = [make_example("a", parse), make_example("a", broken, where="f:2"), make_example("a", parse)]
+    reading = replace(build_reading("train"), task=Task(kind="parsing", form="plain"))
+    counts = count(rows, reading=reading)
+    (warning,) = warn_of_set("train", REPORT | counts.report() | {"distinct_rows": 3}, usual_target=20)
+    assert warning.startswith("train data: 1 of 3 targets are not well-formed parses, but the others are")
+    assert warning.endswith(f"the first is f:2: '{broken}'")
+    sql = count([make_example("a", "SELECT b")] * 3, reading=reading)
+    assert list(warn_of_set("train", REPORT | sql.report() | {"distinct_rows": 3}, usual_target=20)) == []
+    assert count([make_example("a", "b")], reading=build_reading("train")).unparsed == 0

@@ -63,8 +63,8 @@ def test_a_row_carries_languages_group_place_and_weight(tmp_path: Path) -> None:
         Source(path=path, source_language="de", target_language="ko", source_prefix=">>kor<< "),
     )
     assert rows == [
-        Row("하나", "one", "ko", "en", "number", f"{path}:1", repeat=3),
-        Row("하나", "one", "de", "ko", None, f"{path}:1", source_prefix=">>kor<< "),
+        Row("하나", "one", "ko", "en", "number", f"{path}:1", repeat=3, data_source=0),
+        Row("하나", "one", "de", "ko", None, f"{path}:1", source_prefix=">>kor<< ", data_source=1),
     ]
 
 

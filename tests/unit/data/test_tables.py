@@ -127,3 +127,56 @@ def test_some_speech_in_quotes_is_text(tmp_path: Path) -> None:
     content = '"Yes."\t"Ja."\nHe said.\tSagte er.\n""\t"\n'
     good, broken = read(read_tsv, tmp_path / "a.tsv", content, [0, 1])
     assert (good, broken) == ([('"Yes."', '"Ja."'), ("He said.", "Sagte er."), ('""', '"')], [])
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a', 'b']", '["a"]', "[\"it's\", 'b']", "['a' 'b'\n 'c']", "['a', None]", '["a", null]', " [ 'a' , ] "]
+)
+def test_a_list_that_became_the_text_of_a_cell_is_no_row(cell: str, tmp_path: Path) -> None:
+    quoted = cell.replace('"', '""')
+    content = f'ko,en\n1,"{quoted}"\n"{quoted}",2\n3,4\n'
+    good, broken = read(read_csv, tmp_path / "a.csv", content, NAMES)
+    assert good == [("3", "4")]
+    assert all("a list of texts in a cell" in row.problem for row in broken)
+    assert len(broken) == 2
+
+
+@pytest.mark.parametrize(
+    "cell", ["[a, b]", "[1, 2]", "[]", "['a'] and ['b']", "['a'", "[IN:A 'b' ]", "x['a']", "['a']['b']"]
+)
+def test_other_texts_in_brackets_are_rows(cell: str, tmp_path: Path) -> None:
+    good, broken = read(read_tsv, tmp_path / "a.tsv", f"1\t{cell}\n", [0, 1])
+    assert (good, broken) == ([("1", cell)], [])
+
+
+@pytest.mark.parametrize(
+    ("reader", "line", "hint"),
+    [
+        (read_csv, "ko;en", "divided by semicolons: convert it to commas or tabs once"),
+        (read_csv, "ko\ten", "divided by tabs: set `format: tsv`"),
+        (read_tsv, "ko,en", "divided by commas: set `format: csv`"),
+        (read_tsv, "ko|en", "divided by vertical bars"),
+        (read_tsv, "ko", None),
+    ],
+)
+def test_the_delimiter_that_a_file_seems_to_have_is_said(
+    reader: Reader, line: str, hint: str | None, tmp_path: Path
+) -> None:
+    _, (first, second) = read(reader, tmp_path / "a", f"{line}\n{line}\n", [0, 1])
+    for problem in (first.problem, second.problem):
+        assert hint in problem if hint else problem == "1 column, but column 1 (counted from 0) is needed"
+    with pytest.raises(ValueError, match="no column `ko`" if hint else "no column `en`") as raised:
+        read(reader, tmp_path / "a", f"{line}\n", NAMES)
+    assert ("seem to be divided" in str(raised.value)) == (hint is not None)
+
+
+@pytest.mark.parametrize("cell", ["one\ttwo", "one\ntwo"])
+def test_a_quoted_cell_with_a_tab_or_a_line_break_says_how_quotes_are_read(cell: str, tmp_path: Path) -> None:
+    content = f'a\tb\n1\t"{cell}"\n3\t4\n'
+    good, broken = read(read_tsv, tmp_path / "a.tsv", content, [0, 1])
+    assert ("3", "4") in good
+    assert any("set `quoted: true`" in row.problem for row in broken)
+    assert read(lambda path, columns: read_tsv(path, columns, quoted=True), tmp_path / "a.tsv", content, [0, 1]) == (
+        [("a", "b"), ("1", cell), ("3", "4")],
+        [],
+    )

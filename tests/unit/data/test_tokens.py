@@ -74,6 +74,7 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
         "target_tokens": 8,
         "fingerprint": tokens.fingerprint,
         "sources": [],
+        "by_source": [{"used": 3, "skipped": {}, "firsts": [["1", "a b", "c"], ["1", "g", "f e d"], ["1", "a", "a"]]}],
     }
 
 
@@ -174,7 +175,7 @@ def test_evaluation_texts_come_back_whatever_they_contain(tmp_path: Path) -> Non
 
 
 def test_nothing_usable_is_refused_with_the_reasons(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"data\.train has no usable row: 1 row was read; 1 too long skipped\. Corr"):
+    with pytest.raises(ValueError, match=r"data\.train has no usable row: 0 of 1 row used; 1 too long skipped\. Corr"):
         _build([LONG_SOURCE], tmp_path / "set", too_long="skip")
     with pytest.raises(ValueError, match=r"data\.eval has no usable row: it is empty\. Correct"):
         _build([], tmp_path / "set", split="eval")
@@ -251,6 +252,26 @@ def test_every_lost_row_is_counted_and_listed_with_its_line(tmp_path: Path) -> N
     assert report["skipped"] == {"empty": 1, "undecodable": 2}
     assert report["skipped"] == Counter(reason for _, reason, action in listed if action == "skip")
     assert (report["rows_read"], report["rows"], report["truncated"], report["kept_with_unknown"]) == (7, 4, 1, 1)
+
+
+def test_rows_are_counted_by_source_wherever_they_are_lost(tmp_path: Path) -> None:
+    good, bad = tmp_path / "a.tsv", tmp_path / "b.tsv"
+    good.write_bytes(b"a\tb\n" * 3)
+    bad.write_bytes(b"no tab\n\ta\na\ta b c d e\na\tb\n")
+    sources = [Source(path=str(good)), Source(path=str(bad), repeat=2), Source(path=str(good), max_rows=1)]
+    rules = Rules(undecodable="skip", unknown_token="keep", too_long="skip")
+    reading = ReadingRules(TASK, rules, WordEncoder("a b c d e"), split="train")
+    report = load_token_set(prepare_token_set(sources, reading=reading, cache_dir=tmp_path / "cache")).report
+    assert report["by_source"] == [
+        {"used": 3, "skipped": {}, "firsts": [[line, "a", "b"] for line in "123"]},
+        {"used": 1, "skipped": {"empty": 1, "too_long": 1, "undecodable": 1}, "firsts": [["4", "a", "b"]]},
+        {"used": 1, "skipped": {}, "firsts": [["1", "a", "b"]]},
+    ]
+    bad.write_bytes(b"no tab\n")
+    with pytest.raises(
+        ValueError, match=rf"data\.train\.1 \({bad}\) has no usable row: 0 of 1 row used; 1 undecodable"
+    ):
+        prepare_token_set(sources, reading=reading, cache_dir=tmp_path / "cache")
 
 
 def test_the_cache_is_used_until_something_that_decides_the_ids_changes(tmp_path: Path) -> None:

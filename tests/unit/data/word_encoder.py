@@ -46,7 +46,13 @@ class WordEncoder:
 
 
 def make_example(
-    source: str, target: str, *, where: str = "file:1", repeat: int = 1, language: str | None = None
+    source: str,
+    target: str,
+    *,
+    where: str = "file:1",
+    repeat: int = 1,
+    language: str | None = None,
+    data_source: int = 0,
 ) -> Example:
     return Example(
         source=source,
@@ -58,4 +64,5 @@ def make_example(
         group=None,
         where=where,
         repeat=repeat,
+        data_source=data_source,
     )

@@ -16,7 +16,8 @@ from dstrain.reporting.comparison import (
     value_at,
     why_unranked,
 )
-from tests.unit.reporting.reporting_cases import parsing_record
+from dstrain.run_folder.record import build_record
+from tests.unit.reporting.reporting_cases import parsing_record, run_info, translation_config, translation_row
 
 
 @pytest.mark.parametrize(
@@ -56,6 +57,15 @@ def test_a_run_is_described_by_its_best_evaluation_and_its_last_training_row() -
     assert (run.metric, run.best, run.best_step) == ("exact_match", 0.5539, 2400)
     assert (run.loss, run.trained_seconds) == (2.0 / 3000, 3723.4)
     assert "machine" not in run.recipe
+
+
+def test_runs_that_choose_by_a_set_are_compared_by_the_signature_of_that_set() -> None:
+    data = {"train": [{"path": "a.tsv"}], "eval": [{"path": "b.tsv", "name": "dev"}]}
+    config = translation_config(data=data, evaluation={"best_metric": "dev/bleu"})
+    row = translation_row(50, bleu=1.0, loss=2.0, signatures={"bleu": "tok:char", "bleu (dev)": "tok:13a"})
+    row.scores["dev/bleu"] = 7.0
+    run = describe_run(build_record(config, info=run_info(), rows=[row]), run="a", state="finished")
+    assert (run.metric, run.best, run.signature) == ("dev/bleu", 7.0, "tok:13a")
 
 
 def test_the_best_run_comes_first_and_those_without_a_score_last() -> None:

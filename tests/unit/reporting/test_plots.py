@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dstrain.config.metrics import choosing_metrics
 from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
 from dstrain.run_folder.record import RunRecord, build_record
@@ -49,6 +50,27 @@ def test_the_score_plot_marks_the_evaluation_that_the_metric_of_the_recipe_selec
     mark = draw_scores(by_loss).axes[0].get_lines()[-1]
     assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([1200], [0.5365])
     assert mark.get_label() == "best by validation loss: exact match 0.5365 at step 1,200"
+
+
+@pytest.mark.parametrize("metric", ["bleu", "chrf"])
+def test_a_metric_of_one_evaluation_set_has_a_curve_and_the_star(metric: str) -> None:
+    data = {"train": [{"path": "a.tsv"}], "eval": [{"path": "b.tsv", "name": "dev"}, {"path": "c.tsv"}]}
+    config = translation_config(data=data, evaluation={"best_metric": f"dev/{metric}"})
+    rows: list[Row] = [translation_row(step, bleu=1.0, loss=2.0) for step in (50, 100)]
+    for row, value in zip(rows, (7.0, 6.0), strict=True):
+        row.scores[f"dev/{metric}"] = value
+    axes = draw_scores(build_record(config, info=run_info(), rows=rows)).axes[0]
+    title = {"bleu": "BLEU (dev)", "chrf": "chrF (dev)"}[metric]
+    *_, curve, mark = axes.get_lines()
+    assert (curve.get_label(), np.asarray(curve.get_ydata()).tolist()) == (title, [7.0, 6.0])
+    assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([50], [7.0])
+    assert mark.get_label() == f"best by {title}: {title} 7.0000 at step 50"
+    assert axes.get_ylabel() == f"BLEU, chrF, {title} (score, 0 to 100)"
+
+
+def test_every_metric_that_may_choose_the_best_model_has_a_title() -> None:
+    for kind in ("translation", "parsing"):
+        assert all(plots._title(metric) for metric in choosing_metrics(kind, sets=["dev"]))
 
 
 def test_every_score_of_the_task_has_a_curve_and_a_place_on_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:

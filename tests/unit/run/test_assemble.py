@@ -54,6 +54,16 @@ def test_usual_data_are_not_warned_about() -> None:
     assert _data_warnings(build_config(), prepared=build_prepared()) == []
 
 
+def test_what_has_no_effect_or_was_not_taught_is_warned_about() -> None:
+    task = {"kind": "parsing", "form": "plain", "segmentation": "published"}
+    (warning,) = _data_warnings(build_config(task=task), prepared=build_prepared())
+    assert warning.startswith("task.segmentation is ignored with task.form `plain`")
+    assert _data_warnings(build_config(task=task | {"form": "pointer"}), prepared=build_prepared()) == []
+    rows = [{"path": "b.tsv", "target_language": "fr"}]
+    (warning,) = _data_warnings(build_config(data__eval=rows), prepared=build_prepared())
+    assert "to `fr`, which no training source is" in warning
+
+
 def test_scores_on_the_training_rows_are_warned_about() -> None:
     (warning,) = _data_warnings(build_config(), prepared=build_prepared(evaluation="t"))
     assert "scores measure memorisation, not generalisation" in warning

@@ -40,7 +40,7 @@ def test_a_model_is_scored_where_its_training_rows_are_not(run: Path) -> None:
 
 
 def test_a_checkpoint_is_named_by_its_step(run: Path, tmp_path: Path) -> None:
-    found = request(run, "--step", 7, "--output", tmp_path / "out")
+    found = request(run, "--step", 7, "--output", tmp_path / "out", "data.eval=[{demo: translation}]")
     assert (found.model, found.step, found.output) == (str(run), 7, tmp_path / "out")
 
 
@@ -65,8 +65,29 @@ def test_other_rows_need_not_have_the_set_that_chooses_the_best_model_of_the_run
 def test_overrides_without_effect_on_scores_are_named(run: Path) -> None:
     (run / "best").mkdir()
     given = ["training.learning_rate=1", "evaluation.num_beams=2", "data.eval=[{demo: translation}]", "seed=3"]
-    assert request(run, *given).ignored == ("training.learning_rate=1", "seed=3")
+    assert request(run, "--as", "other", *given).ignored == ("training.learning_rate=1", "seed=3")
     assert request(run, "evaluation={num_beams: 2}").ignored == ()
+
+
+def test_what_decides_a_score_and_is_not_as_in_the_run_is_recorded(run: Path) -> None:
+    (run / "best").mkdir()
+    same = ["--as", "x", "evaluation.batch_size=4", "data.eval=[{demo: translation, max_rows: 4}]"]
+    assert request(run, *same).changes == {}
+    given = [
+        "evaluation.bleu_tokenizer=char",
+        "task.max_source_tokens=8",
+        "evaluation.max_rows=3",
+        "task.target_language=fr",
+    ]
+    assert request(run, *same, *given).changes == {
+        "evaluation.bleu_tokenizer": "char",
+        "evaluation.max_rows": 3,
+        "task.max_source_tokens": 8,
+        "target_language": "fr",
+    }
+    rows = "data.eval=[{demo: translation, source_language: ja}, {demo: translation, source_prefix: 'x '}]"
+    assert request(run, "--as", "x", rows).changes == {"source_language": ["ja", "ko"], "source_prefix": ["", "x "]}
+    assert request("some/model", "--config", "debug").changes is None
 
 
 def test_pending_evaluations_are_scored_into_the_run_folder_by_the_runs_own_recipe(run: Path) -> None:
@@ -93,6 +114,9 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "omit --output, or --as"),
         (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
+        (["{run}", "--step", "3", "data.eval=[{{demo: translation}}]"], "give this test set a name, --as NAME"),
+        (["{run}", "--step", "3", "data.eval.0.max_rows=3"], "data.eval names other rows than those of {run}"),
+        (["{run}", "--step", "3", "--config", "demo_translation"], "data.eval names other rows"),
         (["{run}/checkpoints/step-00000004.lease-1", "--config", "debug"], "{run} --step 4"),
         (["{run}/absent", "--config", "debug"], "{run}/absent: no such folder"),
     ],

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,20 @@ from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.run.evaluation_request import EvaluationRequest
-from dstrain.run.scoring import Target, _as_section, _next_pending, _renew, _save, join_scorers, sole_scorer
+from dstrain.run.scoring import (
+    Target,
+    _as_section,
+    _next_pending,
+    _no_folder_of_a_mistake,
+    _renew,
+    _save,
+    _warn_of_training_rows,
+    join_scorers,
+    sole_scorer,
+)
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.scores import ScoredData, ScoredTexts, Scores, read_score_file
 from tests.unit.run.run_cases import CPU, build_config, write_run
 
@@ -116,3 +128,34 @@ def test_the_recipes_revision_belongs_to_the_recipes_own_model(
     request = EvaluationRequest(config, asked, None, tmp_path, is_pending=False, card_of=None, ignored=())
     section = _as_section(request)
     assert (section.name, section.revision, section.layerdrop) == (asked, revision, 0.1)
+
+
+def test_a_mistake_leaves_no_folder_but_one_with_scores_stays(tmp_path: Path) -> None:
+    new, old = RunFolder(tmp_path / "test_sets" / "new"), RunFolder(tmp_path / "test_sets" / "old")
+    old.scores.mkdir(parents=True)
+    for folder in (new, old):
+        with (
+            pytest.raises(UserError, match="no such column"),
+            _no_folder_of_a_mistake(folder, ranks=CPU),
+            sole_scorer(folder, ranks=CPU, stale_seconds=60.0),
+        ):
+            raise UserError("no such column")
+    assert not new.path.exists()
+    assert old.path.is_dir()
+    with _no_folder_of_a_mistake(new, ranks=CPU):
+        new.path.mkdir()
+    assert new.path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("fingerprint", "sources", "is_warned"),
+    [("t", ["x"], True), ("u", ["b"], True), ("u", ["a", "b"], True), ("u", ["b", "x"], False), ("u", [], False)],
+)
+def test_scores_of_training_rows_are_warned_about(
+    fingerprint: str, sources: list[str], is_warned: bool, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path / "run")
+    write_run_info(run.path, {"data": {"train": {"fingerprint": "t", "sources": ["a", "b"]}}})
+    tokens: Any = SimpleNamespace(fingerprint=fingerprint, report={"sources": sources})
+    found = _warn_of_training_rows(RESULT.scores, tokens=tokens, run=run)
+    assert ["scores measure memorisation" in warning for warning in found.warnings] == [True] * is_warned

@@ -205,3 +205,12 @@ def test_a_parsing_result_has_no_sacrebleu_command() -> None:
     assert sacrebleu_command(replace(scores, signatures={})) is None
     mecab = {"bleu": "nrefs:1|case:mixed|eff:no|tok:ja-mecab-0.996-IPA|smooth:exp|version:2.6.0"}
     assert re.search(r"-tok ja-mecab$", str(sacrebleu_command(replace(scores, signatures=mecab))))
+
+
+def test_the_signature_of_a_set_is_its_own_or_that_of_all_rows() -> None:
+    scores = Scores(scores={}, signatures={"bleu": "tok:char", "bleu (news)": "tok:13a", "chrf": "nc:6"})
+    assert scores.signature_of("bleu") == "tok:char"
+    assert scores.signature_of("news/bleu") == "tok:13a"
+    assert scores.signature_of("talks/bleu") == "tok:char"
+    assert scores.signature_of("news/chrf") == "nc:6"
+    assert scores.signature_of("loss") is None

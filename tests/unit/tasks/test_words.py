@@ -82,7 +82,7 @@ def test_every_place_and_the_join_have_a_token() -> None:
 
 
 def test_a_parse_that_is_not_well_formed_is_refused_with_the_fault() -> None:
-    with pytest.raises(MalformedParse, match="not a parse: 1 brackets are not closed"):
+    with pytest.raises(MalformedParse, match="not a parse: 1 bracket is not closed"):
         point_words("call mom", parse="[IN:A [SL:B mom ]")
 
 
