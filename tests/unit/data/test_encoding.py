@@ -10,6 +10,7 @@ from dstrain.data import encoding
 from dstrain.data.bad_rows import BadRow, UnusableRowError
 from dstrain.data.encoding import Encoded, ReadingRules, Split, encode_examples
 from dstrain.data.examples import Example
+from dstrain.errors import UserError
 from tests.unit.data.word_encoder import WordEncoder, make_example
 
 TASK = Task(kind="translation", max_source_tokens=5, max_target_tokens=4)
@@ -84,3 +85,16 @@ def test_a_tokenizer_without_an_unknown_token_covers_everything() -> None:
     encoder.unk_token_id = None
     encoded, bad = encode([make_example("a", "?")], encoder=encoder, unknown_token="error")
     assert (len(encoded), bad) == (1, [])
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_a_limit_without_room_for_special_tokens_is_named_by_its_key(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(encoder: WordEncoder, ids: list[int], *, max_tokens: int) -> list[int]:
+        raise UserError(f"a limit of {max_tokens} tokens leaves no room")
+
+    monkeypatch.setattr(WordEncoder, "truncate", refuse)
+    long = {"source": "a", "target": "a"} | {side: "a b c d e f g"}
+    with pytest.raises(UserError, match=rf"^task\.max_{side}_tokens: a limit of \d tokens leaves no room"):
+        encode([make_example(**long)])
