@@ -15,6 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from dstrain.cluster.messages import decode, encode
 from dstrain.config.schema import RunConfig
 from dstrain.data.examples import Example
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
@@ -165,7 +166,7 @@ class FakeRanks:
 
     rank: int
     world_size: int
-    gather: Callable[[list[BatchResult]], list[list[BatchResult]] | None]
+    gather: Callable[[list[BatchResult], Any], list[list[BatchResult]] | None]
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
 
 
@@ -179,8 +180,8 @@ def run_evaluation(
     result = None
     for rank in reversed(range(world_size)):
 
-        def gather(share: list[BatchResult], rank: int = rank) -> list[list[BatchResult]] | None:
-            shares[rank] = share
+        def gather(share: list[BatchResult], form: Any, rank: int = rank) -> list[list[BatchResult]] | None:
+            shares[rank] = decode(encode(share, form), form, sender=rank)
             return [shares[number] for number in range(world_size)] if rank == 0 else None
 
         arguments: dict[str, Any] = {"tokenizer": WordTokenizer(has_languages=has_languages)}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from dstrain.cluster.messages import decode, encode
 from dstrain.evaluation.evaluate import (
     BATCH_TOKENS,
     IncompleteEvaluationError,
@@ -263,13 +263,14 @@ def test_a_missing_a_repeated_and_an_unknown_row_are_refused_by_number(spoil: An
     batches = plan_batches([3, 9, 8, 4, 2], languages=[None] * 5, batch_size=2, max_tokens=1)
     results = results_of(batches)
     assert collect_results(batches, results=reversed(results)) == results
-    assert pickle.loads(pickle.dumps(results)) == results, "ranks hand results over as pickles"
+    form = list[BatchResult] | None
+    assert decode(encode(results, form), form, sender=1) == results
     with pytest.raises(IncompleteEvaluationError, match=message):
         collect_results(batches, results=spoil(results))
 
 
 def test_a_rank_that_returns_the_rows_of_another_ends_the_evaluation() -> None:
-    def gather(share: list[BatchResult]) -> list[list[BatchResult]]:
+    def gather(share: list[BatchResult], form: Any) -> list[list[BatchResult]]:
         return [share, share]
 
     with pytest.raises(IncompleteEvaluationError, match="more than once"):
