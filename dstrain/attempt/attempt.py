@@ -88,8 +88,10 @@ def start_attempt(
     Raises:
         UserError: another attempt is writing to the folder, or it is not writable.
     """
-    job, restart = read_start(environment)
-    lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
+    job, restart, launch = read_start(environment)
+    lease, number = take_lease(
+        run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart, launch=launch
+    )
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=number, drill=drill)
 
     def end(code: int, message: str) -> None:
@@ -131,7 +133,7 @@ def local_ranks(process: ProcessInfo) -> Sequence[int]:
 
 
 def take_lease(
-    folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0
+    folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0, launch: int = 0
 ) -> tuple[Lease | None, int]:
     """Acquire the lease of a folder on rank 0; a collective call. Arguments are those of `acquire`.
 
@@ -143,7 +145,9 @@ def take_lease(
     lease, refusal = None, None
     if ranks.rank == 0:
         try:
-            lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
+            lease = acquire(
+                folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart, launch=launch
+            )
         except UserError as error:
             refusal = error
     number, message = ranks.broadcast((lease.number if lease else 0, str(refusal) if refusal else None))
