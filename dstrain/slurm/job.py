@@ -176,22 +176,22 @@ def end(job: Job, *, code: int) -> int:
         return code
     begun = job.find_start(history)
     warned = job.warned_after is not None
+    cause, source = _own_cause(job, warned=warned)
+    loss = _find_loss(job, history=history, source=source) if code != 0 and cause == "its own end" else None
+    # what ranks report and return after a node was lost only follows from that
+    is_node_failure = loss is not None and bool(loss.silent)
     decision = decide(
-        code=code,
-        failure=_find_failure(job, begun=begun),
+        code=EXIT_PREEMPTED if is_node_failure else code,
+        failure=None if is_node_failure else _find_failure(job, begun=begun),
         num_fruitless=job.num_fruitless(history),
         max_fruitless=job.max_fruitless,
         warned=warned,
     )
-    cause, source = _own_cause(job, warned=warned)
-    loss = None
-    if decision.requeue and cause == "its own end":
-        loss = _find_loss(job, history=history, source=source)
     if loss is not None and loss.silent:
         cause, source = "node failure", _source_of(loss, job=job)
     append_entry(job.run_dir, job.ended(cause, source, again=decision.requeue, code=code))
     _report_early_warning(job, begun=begun)
-    if loss is not None and _start_here(loss, num_fruitless=job.num_fruitless(history)):
+    if loss is not None and decision.requeue and _start_here(loss, num_fruitless=job.num_fruitless(history)):
         print(",".join(loss.left))
         return decision.exit_code
     print_message(decision.reason)

@@ -72,12 +72,13 @@ def main(argv: Sequence[str] | None = None, *, environment: Mapping[str, str] = 
         return guard(job, host=options.host)
     nodes = options.nodes.split(",")
     host = environment.get("SLURMD_NODENAME", nodes[0])
-    if nodes == [host]:
+    others = choose_guards(job, nodes=nodes, host=host)
+    if not others:
         return 0
     given = parse_arguments(training)
     run_dir = make_run_folder(load_config(given.config, overrides=given.overrides)).path
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    command = plan_guards(job, nodes=nodes, host=host)
+    command = plan_guards(job, nodes=others, host=host)
     guards = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         return watch(job, nodes=nodes, records=lambda: read_rank_records(ranks_dir(run_dir)), step=options.step)
@@ -143,9 +144,14 @@ def guard(job: Allocation, *, host: str, sleep: Callable[[float], None] = time.s
                 return 0
 
 
+def choose_guards(job: Allocation, *, nodes: Sequence[str], host: str) -> list[str]:
+    """Where `guard` runs: up to GUARDS of the ranks' `nodes`, else of the spare ones; never `host`, the one to be guarded."""
+    others = [node for node in nodes if node != host] or [node for node in kept_nodes(job) or () if node != host]
+    return others[:GUARDS]
+
+
 def plan_guards(job: Allocation, *, nodes: Sequence[str], host: str) -> list[str]:
-    """The command that starts `guard` on up to GUARDS of the nodes, not on `host`, where the batch script runs."""
-    others = [node for node in nodes if node != host][:GUARDS]
+    """The command that starts `guard` on these nodes. `host` is that of the batch script."""
     return [
         *without_slurm(job.environment),
         "srun",
@@ -153,9 +159,9 @@ def plan_guards(job: Allocation, *, nodes: Sequence[str], host: str) -> list[str
         "--overlap",
         "--no-kill",  # the guard that is left goes on
         "--gres=none",
-        f"--nodes={len(others)}",
-        f"--ntasks={len(others)}",
-        f"--nodelist={','.join(others)}",
+        f"--nodes={len(nodes)}",
+        f"--ntasks={len(nodes)}",
+        f"--nodelist={','.join(nodes)}",
         sys.executable,
         "-m",
         "dstrain.slurm.lost_nodes",

@@ -9,11 +9,13 @@ from dataclasses import replace
 import pytest
 
 from dstrain.attempt.rank_records import RankRecord
+from dstrain.slurm import lost_nodes
 from dstrain.slurm.lost_nodes import (
     GUARD_SECONDS,
     LOOK_SECONDS,
     SILENT_SECONDS,
     Silence,
+    choose_guards,
     find_lost,
     guard,
     main,
@@ -140,13 +142,22 @@ def test_a_job_whose_batch_host_slurm_has_given_up_is_requeued_once_slurm_agrees
     assert nodes.sent == [["scontrol", "requeue", "7_3"]]
 
 
-def test_two_other_nodes_guard_the_batch_host_without_its_processors_and_gpus() -> None:
-    command = plan_guards(job(FakeNodes([], [])), nodes=["node4", "node1", "node2", "node3"], host="node1")
+def test_two_other_nodes_guard_the_batch_host_or_else_spare_ones() -> None:
+    allocation = job(FakeNodes(["node1", "node2", "node9"], []))
+    assert choose_guards(allocation, nodes=["node1", "node2", "node3", "node4"], host="node1") == ["node2", "node3"]
+    assert choose_guards(allocation, nodes=["node4"], host="node1") == ["node4"]
+    assert choose_guards(allocation, nodes=["node1"], host="node1") == ["node2", "node9"]
+    assert choose_guards(job(FakeNodes(["node1"], [])), nodes=["node1"], host="node1") == []
+
+
+def test_guards_take_no_processors_and_no_gpus() -> None:
+    command = plan_guards(job(FakeNodes([], [])), nodes=["node4", "node2"], host="node1")
     assert command[: command.index("srun")] == ["env", "--unset=SLURM_JOB_ID"]
     assert {"--jobid=7", "--overlap", "--no-kill", "--gres=none", "--nodes=2", "--nodelist=node4,node2"} <= set(command)
     assert command[-6:] == [sys.executable, "-m", "dstrain.slurm.lost_nodes", "guard", "--host=node1", "--job=7_3"]
 
 
-def test_a_job_on_the_batch_host_alone_has_nothing_to_watch() -> None:
+def test_a_job_on_the_batch_host_alone_has_nothing_to_watch(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"SLURM_JOB_ID": "7", "SLURMD_NODENAME": "node1"}
+    monkeypatch.setattr(lost_nodes, "run_command", FakeNodes(["node1"], []))
     assert main(["watch", "--step", "77", "--nodes", "node1", "--", "--config", "debug"], environment=environment) == 0
