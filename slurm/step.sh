@@ -8,6 +8,8 @@ num_nodes=$SLURM_JOB_NUM_NODES
 if [ $((${SLURM_NTASKS:-0} % tasks)) = 0 ] && [ "${SLURM_NTASKS:-0}" -ge "$tasks" ]; then
     num_nodes=$((SLURM_NTASKS / tasks < num_nodes ? SLURM_NTASKS / tasks : num_nodes))
 fi
+[ "$num_nodes" = "$SLURM_JOB_NUM_NODES" ] ||
+    echo "dstrain: trains on $num_nodes of $SLURM_JOB_NUM_NODES nodes (--ntasks=$SLURM_NTASKS), the others are spare" >&2
 nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n "$num_nodes" | paste -sd,)
 
 # the end of the allocation, if Slurm does not set it; for an array squeue may list several jobs, of which one has this id

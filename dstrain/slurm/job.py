@@ -235,7 +235,7 @@ def _try_evaluation_job(job: Job) -> None:
     """Check that Slurm accepts the evaluation jobs of this run before time is spent on training.
 
     Raises:
-        UserError: Slurm refuses them. On a restart, and if the cause may be temporary, the refusal is only printed.
+        UserError: Slurm refuses them. On any later start, and if the cause may be temporary, the refusal is only printed.
     """
     if job.evaluation_job is None:
         return
@@ -244,7 +244,7 @@ def _try_evaluation_job(job: Job) -> None:
     if code == 0:
         return
     refusal = describe_refusal(job.run_dir, options=job.evaluation_job, printed=printed)
-    if job.restart == 0 and not any(part in printed for part in TEMPORARY):
+    if job.restart == job.launch == 0 and not any(part in printed for part in TEMPORARY):
         raise UserError(refusal)
     print_message(refusal)
 

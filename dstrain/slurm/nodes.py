@@ -69,7 +69,9 @@ def answering_nodes(nodes: Sequence[str], *, job: Allocation) -> list[str]:
             "--ntasks=1",
             f"--nodelist={node}",
         ]
-        code, _ = job.run([*without_slurm(job.environment), "timeout", str(ANSWER_SECONDS), *srun, "true"])
+        code, _ = job.run(
+            [*without_slurm(job.environment), "timeout", "--kill-after=5", str(ANSWER_SECONDS), *srun, "true"]
+        )
         return code == 0
 
     with ThreadPoolExecutor(MAX_ASKED) as pool:

@@ -112,6 +112,7 @@ def test_a_power_cut_of_a_node_is_made_up_for_by_a_spare_node_at_once(
     job = submit(config, options=("--nodes=3", "--ntasks-per-node=2", "--ntasks=4"), environment=noting)
     job.wait_step(12)
     assert [record.host for record in records_of(job)] == ["node1", "node1", "node2", "node2"]
+    assert "dstrain: trains on 2 of 3 nodes (--ntasks=4), the others are spare" in job.log()
     run_cluster("power-cut", "node2")
     assert_as_straight(job, straight=straight)
     assert job.field("Restarts") == "0"

@@ -90,17 +90,18 @@ def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
 
 
 @pytest.mark.parametrize(
-    ("refusal", "restart"),
+    ("refusal", "restart", "launch"),
     [
-        ("allocation failure: Requested node configuration is not available", 0),
-        ("allocation failure: Unable to contact slurm controller (connect failure)", 0),
-        ("sbatch: error: invalid partition specified: nope", 1),
+        ("allocation failure: Requested node configuration is not available", 0, 0),
+        ("allocation failure: Unable to contact slurm controller (connect failure)", 0, 0),
+        ("sbatch: error: invalid partition specified: nope", 1, 0),
+        ("sbatch: error: invalid partition specified: nope", 0, 1),
     ],
 )
-def test_a_temporary_refusal_and_any_refusal_of_a_restart_is_only_printed(
-    refusal: str, restart: int, batch: Batch, capsys: pytest.CaptureFixture[str]
+def test_a_temporary_refusal_and_any_refusal_of_a_later_start_is_only_printed(
+    refusal: str, restart: int, launch: int, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch.slurm.refusal, batch.restart = refusal, restart
+    batch.slurm.refusal, batch.restart, batch.launch = refusal, restart, launch
     assert batch.ask("start", overrides=["machine.evaluation_job=['--partition=nope']"]) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("dstrain: machine.evaluation_job: sbatch refuses")
