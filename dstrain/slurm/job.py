@@ -155,7 +155,7 @@ def signalled(job: Job) -> int:
     cause, source = _ask_slurm(job)
     again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
     append_entry(job.run_dir, job.ended(cause, source, again=again))
-    _report_early_warning(job, begun=job.find_start(history))
+    _report_early_warning(job, history=history)
     print_message(f"Slurm ends this job: {cause}, according to {source}")
     if again:
         _requeue(job)
@@ -163,7 +163,10 @@ def signalled(job: Job) -> int:
 
 
 def end(job: Job, *, code: int) -> int:
-    """Decide about a requeue after srun has ended, and request it; returns the exit code of the job."""
+    """Decide what follows after srun has ended, and request a requeue if that is it; returns the exit code of the job.
+
+    If the ranks start again at once instead, prints their nodes.
+    """
     history = job.history()
     if _is_over(job, history=history):
         return code
@@ -174,24 +177,28 @@ def end(job: Job, *, code: int) -> int:
         comes_again = before.again or before.cause in BY_SLURM
         print_message(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
         return code
-    begun = job.find_start(history)
+    return _end_on_its_own(job, history=history, code=code)
+
+
+def _end_on_its_own(job: Job, *, history: Sequence[Entry], code: int) -> int:
     warned = job.warned_after is not None
     cause, source = _own_cause(job, warned=warned)
     loss = _find_loss(job, history=history, source=source) if code != 0 and cause == "its own end" else None
     # what ranks report and return after a node was lost only follows from that
     is_node_failure = loss is not None and bool(loss.silent)
+    num_fruitless = job.num_fruitless(history)
     decision = decide(
         code=EXIT_PREEMPTED if is_node_failure else code,
-        failure=None if is_node_failure else _find_failure(job, begun=begun),
-        num_fruitless=job.num_fruitless(history),
+        failure=None if is_node_failure else _find_failure(job, begun=job.find_start(history)),
+        num_fruitless=num_fruitless,
         max_fruitless=job.max_fruitless,
         warned=warned,
     )
     if loss is not None and loss.silent:
         cause, source = "node failure", _source_of(loss, job=job)
     append_entry(job.run_dir, job.ended(cause, source, again=decision.requeue, code=code))
-    _report_early_warning(job, begun=begun)
-    if loss is not None and decision.requeue and _start_here(loss, num_fruitless=job.num_fruitless(history)):
+    _report_early_warning(job, history=history)
+    if loss is not None and decision.requeue and _start_here(loss, num_fruitless=num_fruitless):
         print(",".join(loss.left))
         return decision.exit_code
     print_message(decision.reason)
@@ -249,8 +256,8 @@ def _try_evaluation_job(job: Job) -> None:
     print_message(refusal)
 
 
-def _report_early_warning(job: Job, *, begun: JobStart | None) -> None:
-    ends = read_allocation_end(job.environment)
+def _report_early_warning(job: Job, *, history: Sequence[Entry]) -> None:
+    ends, begun = read_allocation_end(job.environment), find_start(history, job=job.id, restart=job.restart)
     if job.warned_after is None or ends is None or begun is None or not begun.time:
         return
     # by the time of the warning: the tasks may have taken long since then
