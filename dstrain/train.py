@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(config, launch=launch)
     except Exception as error:
         # a normal exit would wait for the peers in destructors of the process group
-        _, restart = read_start(os.environ)
-        os._exit(report_failure(error, config=config, process=process, is_restart=restart > 0))
+        _, restarts, launches = read_start(os.environ)
+        os._exit(report_failure(error, config=config, process=process, is_restart=restarts + launches > 0))
 
 
 def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous | None:

@@ -116,10 +116,12 @@ def start_attempt(
     Raises:
         UserError: another attempt is writing to the folder, or it is not writable.
     """
-    job, restart = read_start(environment)
+    job, restart, launch = read_start(environment)
     # before the lease: after it the ranks of this attempt replace these records
     records = read_rank_records(ranks_dir(run_dir)) if ranks.rank == 0 else []
-    lease, number = take_lease(run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart)
+    lease, number = take_lease(
+        run_dir, ranks=ranks, stale_seconds=machine.lease_seconds, job=job, restart=restart, launch=launch
+    )
     phases = Phases(ranks_dir(run_dir), rank=ranks.rank, attempt=number, drill=drill)
 
     def end(code: int, message: str) -> None:
@@ -162,7 +164,7 @@ def local_ranks(process: ProcessInfo) -> Sequence[int]:
 
 
 def take_lease(
-    folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0
+    folder: Path, *, ranks: Ranks, stale_seconds: float, job: str = "", restart: int = 0, launch: int = 0
 ) -> tuple[Lease | None, int]:
     """Acquire the lease of a folder on rank 0; a collective call. Arguments are those of `acquire`.
 
@@ -174,7 +176,9 @@ def take_lease(
     lease, refusal = None, None
     if ranks.rank == 0:
         try:
-            lease = acquire(folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart)
+            lease = acquire(
+                folder, holder=this_process(), stale_seconds=stale_seconds, job=job, restart=restart, launch=launch
+            )
         except UserError as error:
             refusal = error
     number, message = ranks.broadcast(

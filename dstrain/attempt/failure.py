@@ -3,6 +3,7 @@
 Imports no torch: the class of the error says what it means.
 """
 
+import re
 import time
 import traceback
 from pathlib import Path
@@ -17,9 +18,11 @@ from dstrain.config.schema import RunConfig
 from dstrain.errors import HardwareFailed, PeerLost, UserError
 from dstrain.run_folder.atomic import NO_ROOM, write_file
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.outcome import RunOutcome, write_bad_end
+from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end
 from dstrain.run_folder.reading import read_bytes
 
+DEVICE_FAILED = "the device of rank {rank} on {host} failed"
+"""How the message about a failed device begins; `broken_host` reads it."""
 PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for that peer's report."""
 
@@ -35,7 +38,7 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
     if isinstance(error, PeerLost):
         return _report_lost_peer(error, run_dir=run_dir, process=process)
     if isinstance(error, HardwareFailed):
-        message = f"the device of rank {process.rank} on {this_process().host} failed: {error}"
+        message = f"{DEVICE_FAILED.format(rank=process.rank, host=this_process().host)}: {error}"
         return _report_lost(message, run_dir=run_dir, rank=process.rank)
     full = "".join(traceback.format_exception(error))
     if not isinstance(error, LeaseHeld | LeaseLost):  # the folder belongs to another attempt
@@ -67,6 +70,12 @@ def newest_report(run_dir: Path) -> tuple[int, str | None]:
     return time, f"{path.stem.replace('-', ' ')}: {lines[-1] if lines else 'an error without a message'}"
 
 
+def broken_host(message: str) -> str | None:
+    """The host whose device failed, if a message about the end of a run says so."""
+    match = re.match(DEVICE_FAILED.format(rank=r"\d+", host=r"(\S+)"), message)
+    return match[1] if match else None
+
+
 def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -> int:
     rank = process.rank
     if culprit := _wait_for_report(RunFolder(run_dir).failures, since=time.time() - PEER_SECONDS):
@@ -74,6 +83,10 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -
         return 1
     # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
+    outcome, attempt = read_outcome(run_dir), _own_attempt(run_dir, rank=rank)
+    if outcome is not None and outcome.outcome == "lost" and outcome.attempt == attempt > 0:
+        say(f"rank {rank} ends because the run has lost a rank: {outcome.message}", err=True)
+        return EXIT_PREEMPTED
     peer = f"rank {1 - rank}, which" if process.world_size == 2 else "a rank that"
     return _report_lost(
         f"rank {rank} lost its connection to {peer} reported nothing: {error}", run_dir=run_dir, rank=rank

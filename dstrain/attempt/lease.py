@@ -136,14 +136,16 @@ def acquire(
     is_start: bool = True,
     job: str = "",
     restart: int = 0,
+    launch: int = 0,
     process_start: Callable[[int], int | None] = process_start,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Lease:
     """Acquire the lease of a run folder, which is created if necessary.
 
     Returns at once if the lease is free. A holder that is not visible from here, as on another host, counts as dead after
-    `stale_seconds` without a renewal. An attempt of the same scheduler job with a lower `restart` also gets `stale_seconds` to
-    end, and is then replaced even if it renews: the scheduler has ended it, but on a node that was cut off it may run on.
+    `stale_seconds` without a renewal. An attempt of the same scheduler job with a lower `restart`, or a lower `launch` of the
+    same restart, also gets `stale_seconds` to end, and is then replaced even if it renews: the scheduler or the batch script has
+    ended it, but on a node that was cut off it may run on.
 
     Raises:
         LeaseHeld: another process holds the lease.
@@ -153,7 +155,7 @@ def acquire(
         RunFolder(folder).claims.mkdir(parents=True, exist_ok=True)
         while True:
             number = max(claim_numbers(folder), default=0)
-            claim = Claim(number=number + 1, holder=holder, is_start=is_start, job=job, restart=restart)
+            claim = Claim(number + 1, holder, is_start=is_start, job=job, restart=restart, launch=launch)
 
             def is_over(number: int = number, claim: Claim = claim) -> bool:
                 return _is_over(folder, number=number, successor=claim, process_start=process_start)

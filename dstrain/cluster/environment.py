@@ -14,6 +14,8 @@ from dstrain.errors import UserError
 
 CAUSE_VARIABLE = "DSTRAIN_CAUSE"
 """Has the reason why the ranks were started, set by the batch script."""
+LAUNCH_VARIABLE = "DSTRAIN_LAUNCH"
+"""How often the batch script has started the ranks again within one allocation, after nodes were lost; set by the script."""
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
@@ -225,12 +227,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def read_start(environment: Mapping[str, str]) -> tuple[str, int]:
-    """The Slurm job of this process as `cluster/job`, which is unique among clusters, and how often it was restarted.
+def read_start(environment: Mapping[str, str]) -> tuple[str, int, int]:
+    """The Slurm job of this process as `cluster/job`, which is unique among clusters; its restarts; its launches since then.
 
-    Returns `("", 0)` outside a job.
+    Returns `("", 0, 0)` outside a job.
     """
     job, restart = environment.get("SLURM_JOB_ID", ""), environment.get("SLURM_RESTART_COUNT", "0")
     if not job.isdecimal() or not restart.isdecimal():
-        return "", 0
-    return f"{environment.get('SLURM_CLUSTER_NAME', '')}/{job}", int(restart)
+        return "", 0, 0
+    return f"{environment.get('SLURM_CLUSTER_NAME', '')}/{job}", int(restart), read_launch(environment)
+
+
+def read_launch(environment: Mapping[str, str]) -> int:
+    """How often the ranks were started again in this allocation; 0 if the batch script does not say."""
+    launch = environment.get(LAUNCH_VARIABLE, "")
+    return int(launch) if launch.isdecimal() else 0

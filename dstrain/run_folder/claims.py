@@ -47,10 +47,12 @@ class Claim:
     """The scheduler's job of this writer; empty without one."""
     restart: Annotated[int, Field(ge=0)] = 0
     """How often that job had been restarted."""
+    launch: Annotated[int, Field(ge=0)] = 0
+    """How often its batch script had started the ranks again since then, after nodes were lost."""
 
     def is_former_start(self, *, of: "Claim") -> bool:
-        """Whether `of` is a later start of the same job, so that the scheduler has ended this one."""
-        return self.job != "" and self.job == of.job and self.restart < of.restart
+        """Whether `of` is a later start of the same job, so that the scheduler or the batch script has ended this one."""
+        return self.job != "" and self.job == of.job and (self.restart, self.launch) < (of.restart, of.launch)
 
 
 _CLAIM = TypeAdapter(Claim)

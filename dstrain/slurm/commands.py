@@ -1,7 +1,7 @@
 """What the helpers of the batch scripts share: running Slurm's commands, messages in the job's log, timestamps."""
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from dstrain.cluster.console import say
@@ -19,6 +19,14 @@ def run_command(command: Sequence[str]) -> tuple[int, str]:
     except (OSError, subprocess.TimeoutExpired) as error:
         return 1, str(error)
     return done.returncode, done.stdout if done.returncode == 0 else done.stderr
+
+
+def without_slurm(environment: Mapping[str, str]) -> list[str]:
+    """The beginning of a command that sees no options of the calling job: sbatch and srun read them from its variables."""
+    return [
+        "env",
+        *(f"--unset={key}" for key in sorted(environment) if key.startswith("SLURM_") and key != "SLURM_CONF"),
+    ]
 
 
 def print_message(message: str) -> None:

@@ -23,7 +23,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import append_line
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
-from dstrain.slurm.commands import Run, print_message, run_command, timestamp
+from dstrain.slurm.commands import Run, print_message, run_command, timestamp, without_slurm
 
 SCRIPT = "slurm/evaluate.sbatch"
 MAX_JOBS = 3
@@ -103,12 +103,9 @@ def plan_submission(
     run_dir: Path, *, options: Sequence[str], environment: Mapping[str, str], is_test: bool = False
 ) -> list[str]:
     """The command that submits an evaluation job with the recipe's `options`, or that only tests whether Slurm accepts it."""
-    # sbatch would take the size of the job that calls it from these variables
-    clean = [f"--unset={key}" for key in sorted(environment) if key.startswith("SLURM_") and key != "SLURM_CONF"]
     fixed = [f"--job-name={job_name(run_dir)}", "--dependency=singleton"]
     return [
-        "env",
-        *clean,
+        *without_slurm(environment),  # else the evaluation job would take the size of this one
         "sbatch",
         "--test-only" if is_test else "--parsable",
         *options,

@@ -2,7 +2,9 @@
 
     python -m dstrain.slurm.job start -- --config …         checks the recipe and its evaluation job; prints why the job starts
     python -m dstrain.slurm.job signalled -- --config …     after SIGTERM: records why Slurm ends the job, while Slurm still knows
-    python -m dstrain.slurm.job end --code 85 -- --config … decides about a requeue and requests it; exits with the job's code
+    python -m dstrain.slurm.job end --code 85 -- --config … decides about a requeue and requests it; exits with the job's code.
+                                                           If nodes were lost and enough are left, prints these instead: the
+                                                           ranks start again there
 
 The arguments of launch/train.py follow `--`. Imports no torch. Never runs inside a container, which lacks Slurm's commands.
 """
@@ -15,9 +17,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from dstrain.attempt.failure import newest_report
+from dstrain.attempt.failure import broken_host, newest_report
 from dstrain.checkpoint.store import newest_step
 from dstrain.cluster.console import say
+from dstrain.cluster.environment import read_launch
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
@@ -27,15 +30,18 @@ from dstrain.run_folder.outcome import read_outcome
 from dstrain.run_folder.ownership import make_run_folder
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
+from dstrain.slurm.nodes import Allocation, Loss, find_loss, list_nodes, name_of, short_name
 from dstrain.slurm.requeue import (
     BY_SLURM,
     MAX_FRUITLESS,
+    MAX_FRUITLESS_HERE,
     Cause,
     Entry,
     JobEnd,
     JobStart,
     append_entry,
     count_fruitless,
+    count_nodes,
     decide,
     describe_early_warning,
     describe_fruitless,
@@ -54,14 +60,11 @@ TEMPORARY = ("contact", "timed out", "not available", "busy")
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Allocation):
     """This start of a Slurm job and the run folder that it trains into."""
 
-    id: str
-    """SLURM_JOB_ID, as in the history; every task of a job array has its own."""
-    name: str
-    """The name for Slurm's commands: the id, or `12_3` for the task of a job array whose id is that of the whole array."""
     restart: int
+    launch: int
     nodes: str
     run_dir: Path
     evaluation_job: Sequence[str] | None
@@ -69,12 +72,22 @@ class Job:
     max_fruitless: int
     warned_after: float | None
     """Seconds from the start of the batch script to Slurm's warning; None without a warning."""
-    run: Run
-    environment: Mapping[str, str]
 
     def history(self) -> list[Entry]:
         """The entries of all starts of this run so far."""
         return read_history(self.run_dir)
+
+    def find_start(self, history: Sequence[Entry]) -> JobStart | None:
+        """The entry of this start."""
+        return find_start(history, job=self.id, restart=self.restart, launch=self.launch)
+
+    def find_end(self, history: Sequence[Entry]) -> JobEnd | None:
+        """The first entry about the end of this start."""
+        return find_end(history, job=self.id, restart=self.restart, launch=self.launch)
+
+    def ended(self, cause: Cause, source: str, *, again: bool, code: int | None = None) -> JobEnd:
+        """A new entry about the end of this start."""
+        return JobEnd(self.id, self.restart, cause, source, again, code=code, time=timestamp(), launch=self.launch)
 
     def num_fruitless(self, history: Sequence[Entry]) -> int:
         """Starts of this job since the newest checkpoint was saved."""
@@ -94,7 +107,7 @@ def main(
     try:
         job = _this_job(training, environment=environment, options=options, run=run or run_command)
         if options.question == "start":
-            return start(job)
+            return start(job, nodes=options.nodes)
         if options.question == "signalled":
             return signalled(job)
         return end(job, code=options.code)
@@ -103,14 +116,20 @@ def main(
         return EXIT_USAGE
 
 
-def start(job: Job) -> int:
-    """Record the start and print its reason; refuse a job whose starts make no progress, even if Slurm itself requeues it."""
+def start(job: Job, *, nodes: str) -> int:
+    """Record the start and print its reason; refuse a job whose starts make no progress, even if Slurm itself requeues it.
+
+    `nodes` are those of its ranks, separated by commas.
+    """
     history = job.history()
     if (num_fruitless := job.num_fruitless(history)) >= job.max_fruitless:
         say(describe_fruitless(num_fruitless), err=True)
         return EXIT_FAILED
     _try_evaluation_job(job)
-    cause = describe_start(history, job=job.id, restart=job.restart, name=job.name)
+    num_nodes = len(nodes.split(","))
+    cause = describe_start(
+        history, job=job.id, restart=job.restart, launch=job.launch, num_nodes=num_nodes, name=job.name
+    )
     entry = JobStart(
         job.id,
         job.restart,
@@ -118,6 +137,8 @@ def start(job: Job) -> int:
         cause,
         last_report=newest_report(job.run_dir)[0],
         time=timestamp(),
+        launch=job.launch,
+        nodes=nodes,
     )
     append_entry(job.run_dir, entry)
     say(cause)
@@ -130,12 +151,12 @@ def signalled(job: Job) -> int:
     Later may be too late: the tasks may take until Slurm kills the batch script as well.
     """
     history = job.history()
-    if _is_over(job, history=history) or find_end(history, job=job.id, restart=job.restart) is not None:
+    if _is_over(job, history=history) or job.find_end(history) is not None:
         return 0
     cause, source = _ask_slurm(job)
     again = cause == "time limit" and job.num_fruitless(history) < job.max_fruitless
-    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, again, time=timestamp()))
-    _report_early_warning(job, begun=find_start(history, job=job.id, restart=job.restart))
+    append_entry(job.run_dir, job.ended(cause, source, again=again))
+    _report_early_warning(job, history=history)
     print_message(f"Slurm ends this job: {cause}, according to {source}")
     if again:
         _requeue(job)
@@ -143,40 +164,86 @@ def signalled(job: Job) -> int:
 
 
 def end(job: Job, *, code: int) -> int:
-    """Decide about a requeue after srun has ended, and request it; returns the exit code of the job."""
+    """Decide what follows after srun has ended, and request a requeue if that is it; returns the exit code of the job.
+
+    If the ranks start again at once instead, prints their nodes.
+    """
     history = job.history()
     if _is_over(job, history=history):
         return code
-    before = find_end(history, job=job.id, restart=job.restart)
+    before = job.find_end(history)
     if before is None and code != 0:
         before = _find_echo(job, code=code)
     if before is not None:
         comes_again = before.again or before.cause in BY_SLURM
         print_message(f"{before.cause}: {'Slurm starts the job again' if comes_again else 'not requeued'}")
         return code
-    begun = find_start(history, job=job.id, restart=job.restart)
+    return _end_on_its_own(job, history=history, code=code)
+
+
+def _end_on_its_own(job: Job, *, history: Sequence[Entry], code: int) -> int:
     warned = job.warned_after is not None
+    cause, source = _own_cause(job, warned=warned)
+    loss = _find_loss(job, history=history, source=source) if code != 0 and cause == "its own end" else None
+    # what ranks report and return after a node was lost only follows from that
+    is_node_failure = loss is not None and bool(loss.silent)
+    num_fruitless = job.num_fruitless(history)
     decision = decide(
-        code=code,
-        failure=_find_failure(job, begun=begun),
-        num_fruitless=job.num_fruitless(history),
+        code=EXIT_PREEMPTED if is_node_failure else code,
+        failure=None if is_node_failure else _find_failure(job, begun=job.find_start(history)),
+        num_fruitless=num_fruitless,
         max_fruitless=job.max_fruitless,
         warned=warned,
     )
-    cause, source = _own_cause(job, warned=warned)
-    append_entry(job.run_dir, JobEnd(job.id, job.restart, cause, source, decision.requeue, code=code, time=timestamp()))
-    _report_early_warning(job, begun=begun)
+    if loss is not None and loss.silent:
+        cause, source = "node failure", _source_of(loss, job=job)
+    append_entry(job.run_dir, job.ended(cause, source, again=decision.requeue, code=code))
+    _report_early_warning(job, history=history)
+    if loss is not None and decision.requeue and _start_here(loss, num_fruitless=num_fruitless):
+        say(",".join(loss.left))
+        return decision.exit_code
     print_message(decision.reason)
     if decision.requeue:
         _requeue(job)
     return decision.exit_code
 
 
+def _find_loss(job: Job, *, history: Sequence[Entry], source: str) -> Loss | None:
+    """The nodes that the ranks of this start have lost, and what is left. `source` says why the ranks ended."""
+    begun, first = job.find_start(history), find_start(history, job=job.id, restart=job.restart)
+    if begun is None or first is None or not begun.nodes or len(list_nodes(job.nodes, run=job.run)) < 2:
+        return None
+    ends = [e.source for e in history if isinstance(e, JobEnd) and (e.job, e.restart) == (job.id, job.restart)]
+    broken = {short_name(host) for each in [*ends, source] if (host := broken_host(each)) is not None}
+    return find_loss(job, used=begun.nodes.split(","), wanted=len(first.nodes.split(",")), broken=broken)
+
+
+def _source_of(loss: Loss, *, job: Job) -> str:
+    """How it is known that nodes are lost."""
+    silent = ",".join(loss.silent)
+    _, down = job.run(["sinfo", "--noheader", "--Node", "--nodes", silent, "--states", "down", "--format", "%N"])
+    return f"sinfo (down: {silent})" if set(loss.silent) <= set(down.split()) else f"srun (no answer: {silent})"
+
+
+def _start_here(loss: Loss, *, num_fruitless: int) -> bool:
+    """Whether the ranks start again at once on the nodes that are left; prints why, or why not."""
+    lost = f"lost {', '.join((*loss.silent, *loss.broken))}"
+    left = f"{count_nodes(len(loss.left))} left"
+    if len(loss.left) < loss.needed:
+        print_message(f"{lost}: {left}, but the job needs {loss.needed}")
+        return False
+    if num_fruitless >= MAX_FRUITLESS_HERE:
+        print_message(f"{lost}: {left}, but {num_fruitless} starts in a row saved nothing new")
+        return False
+    print_message(f"{lost}: started again at once on {count_nodes(len(loss.left))} ({', '.join(loss.left)})")
+    return True
+
+
 def _try_evaluation_job(job: Job) -> None:
     """Check that Slurm accepts the evaluation jobs of this run before time is spent on training.
 
     Raises:
-        UserError: Slurm refuses them. On a restart, and if the cause may be temporary, the refusal is only printed.
+        UserError: Slurm refuses them. On any later start, and if the cause may be temporary, the refusal is only printed.
     """
     if job.evaluation_job is None:
         return
@@ -185,13 +252,13 @@ def _try_evaluation_job(job: Job) -> None:
     if code == 0:
         return
     refusal = describe_refusal(job.run_dir, options=job.evaluation_job, printed=printed)
-    if job.restart == 0 and not any(part in printed for part in TEMPORARY):
+    if job.restart == job.launch == 0 and not any(part in printed for part in TEMPORARY):
         raise UserError(refusal)
     print_message(refusal)
 
 
-def _report_early_warning(job: Job, *, begun: JobStart | None) -> None:
-    ends = read_allocation_end(job.environment)
+def _report_early_warning(job: Job, *, history: Sequence[Entry]) -> None:
+    ends, begun = read_allocation_end(job.environment), find_start(history, job=job.id, restart=job.restart)
     if job.warned_after is None or ends is None or begun is None or not begun.time:
         return
     # by the time of the warning: the tasks may have taken long since then
@@ -221,7 +288,7 @@ def _find_echo(job: Job, *, code: int) -> JobEnd | None:
     cause, source = _ask_slurm(job)
     if cause not in BY_SLURM:
         return None
-    entry = JobEnd(job.id, job.restart, cause, source, again=False, code=code, time=timestamp())
+    entry = job.ended(cause, source, again=False, code=code)
     append_entry(job.run_dir, entry)
     return entry
 
@@ -266,31 +333,27 @@ def _this_job(training: Sequence[str], *, environment: Mapping[str, str], option
         )
     run_dir = make_run_folder(config).path
     nodes = environment.get("SLURM_JOB_NODELIST", "")
-    name = _name_of(job, environment=environment)
+    name = name_of(job, environment=environment)
     return Job(
         job,
         name,
+        run,
+        environment,
         int(restart),
+        read_launch(environment),
         nodes,
         run_dir,
         evaluation_job=config.machine.evaluation_job,
         max_fruitless=options.max_fruitless,
         warned_after=options.warned,
-        run=run,
-        environment=environment,
     )
-
-
-def _name_of(job: str, *, environment: Mapping[str, str]) -> str:
-    array, task = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
-    # a job that was submitted inside a task of another array inherits that array's variables
-    return f"{array}_{task}" if array == job and task else job
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dstrain.slurm.job", description="Called by slurm/train.sbatch.")
     parser.add_argument("question", choices=["start", "signalled", "end"])
     parser.add_argument("--code", type=int, default=EXIT_PREEMPTED, help="srun's exit code")
+    parser.add_argument("--nodes", default="", help="the nodes of the ranks, separated by commas")
     parser.add_argument("--warned", type=float, metavar="SECONDS", help="seconds from the start to Slurm's warning")
     parser.add_argument(
         "--max-fruitless", type=int, default=MAX_FRUITLESS, help="starts in a row that save nothing new"

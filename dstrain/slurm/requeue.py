@@ -19,6 +19,8 @@ from dstrain.run_folder.reading import read_bytes
 
 MAX_FRUITLESS = 3
 """Starts in a row that save nothing new; then the job is not requeued any more."""
+MAX_FRUITLESS_HERE = 2
+"""Such starts after which the job is requeued, although enough of its nodes are left."""
 SOON_SECONDS = 3600.0
 """A signal earlier than this before the end is not Slurm's warning: a user sent it."""
 KILLED = 128
@@ -37,7 +39,7 @@ JobId = Annotated[str, Field(pattern=r"^[0-9_]+$")]
 
 @dataclass(frozen=True, slots=True)
 class JobStart:
-    """A start of the batch script, with the step of the newest checkpoint and the time of the newest failure report by then."""
+    """A start of the ranks, with the step of the newest checkpoint and the time of the newest failure report by then."""
 
     job: JobId
     restart: int
@@ -45,6 +47,10 @@ class JobStart:
     cause: str
     last_report: int = 0
     time: str = ""
+    launch: int = 0
+    """How often the batch script had started the ranks again in this allocation, after nodes were lost."""
+    nodes: str = ""
+    """The nodes of the ranks, separated by commas; empty if the batch script did not say."""
     kind: Literal["start"] = "start"
 
 
@@ -57,10 +63,12 @@ class JobEnd:
     cause: Cause
     source: str
     again: bool
-    """Whether the batch script asked Slurm to start the job again."""
+    """Whether the batch script asked Slurm to start the job again, or started the ranks again itself."""
     code: int | None = None
     """Exit code of srun; None if it was still running."""
     time: str = ""
+    launch: int = 0
+    """As in JobStart."""
     kind: Literal["end"] = "end"
 
 
@@ -126,9 +134,9 @@ def describe_early_warning(*, elapsed_seconds: float, left_seconds: float) -> st
 
 def count_fruitless(history: Sequence[Entry], *, job: str, step: int) -> int:
     """Number of starts of this job since the checkpoint of `step`, the newest, was saved; excused ones do not count."""
-    excused = {entry.restart for entry in history if isinstance(entry, JobEnd) and is_excused(entry, job=job)}
+    excused = {(e.restart, e.launch) for e in history if isinstance(e, JobEnd) and is_excused(e, job=job)}
     starts = [entry for entry in history if isinstance(entry, JobStart) and entry.job == job]
-    return sum(start.step == step and start.restart not in excused for start in starts)
+    return sum(start.step == step and (start.restart, start.launch) not in excused for start in starts)
 
 
 def is_excused(end: JobEnd, *, job: str) -> bool:
@@ -136,9 +144,10 @@ def is_excused(end: JobEnd, *, job: str) -> bool:
     return end.job == job and end.cause in EXCUSED
 
 
-def find_end(history: Sequence[Entry], *, job: str, restart: int) -> JobEnd | None:
+def find_end(history: Sequence[Entry], *, job: str, restart: int, launch: int = 0) -> JobEnd | None:
     """The first entry about the end of a start; later ones are its consequences. None without an entry."""
-    return next((e for e in history if isinstance(e, JobEnd) and (e.job, e.restart) == (job, restart)), None)
+    wanted = (job, restart, launch)
+    return next((e for e in history if isinstance(e, JobEnd) and (e.job, e.restart, e.launch) == wanted), None)
 
 
 def is_followed(history: Sequence[Entry], *, job: str, restart: int) -> bool:
@@ -146,24 +155,42 @@ def is_followed(history: Sequence[Entry], *, job: str, restart: int) -> bool:
     return any(isinstance(e, JobStart) and e.job == job and e.restart > restart for e in history)
 
 
-def find_start(history: Sequence[Entry], *, job: str, restart: int) -> JobStart | None:
+def find_start(history: Sequence[Entry], *, job: str, restart: int, launch: int = 0) -> JobStart | None:
     """The entry of a start; None without one."""
-    return next((e for e in history if isinstance(e, JobStart) and (e.job, e.restart) == (job, restart)), None)
+    wanted = (job, restart, launch)
+    return next((e for e in history if isinstance(e, JobStart) and (e.job, e.restart, e.launch) == wanted), None)
 
 
-def describe_start(history: Sequence[Entry], *, job: str, restart: int, name: str | None = None) -> str:
-    """Why a job starts now and how that is known. `name` is its name for Slurm's commands, if that differs from its id."""
+def describe_start(
+    history: Sequence[Entry], *, job: str, restart: int, launch: int = 0, num_nodes: int = 0, name: str | None = None
+) -> str:
+    """Why the ranks of a job start now and how that is known.
+
+    `num_nodes` is told if the batch script starts them again itself (`launch`). `name` is the job's name for Slurm's commands, if
+    that differs from its id.
+    """
     called = f"job {name or job}"
+    if launch:
+        why = _describe_end(find_end(history, job=job, restart=restart, launch=launch - 1))
+        return f"{called}, started again at once on {count_nodes(num_nodes)} ({why})"
     if restart == 0:
         return f"{called}, submitted to resume the run" if history else f"{called}, first start"
-    end = find_end(history, job=job, restart=restart - 1)
-    if end is None:
-        why = "its batch script recorded no end: its node was lost, or it was killed at once"
-    elif end.cause == "its own end":
-        why = f"it ended on its own: {end.source}"
-    else:
-        why = f"after {end.cause}, according to {end.source}"
+    before = [e.launch for e in history if isinstance(e, JobStart) and (e.job, e.restart) == (job, restart - 1)]
+    why = _describe_end(find_end(history, job=job, restart=restart - 1, launch=max(before, default=0)))
     return f"{called}, restart {restart} ({why})"
+
+
+def count_nodes(number: int) -> str:
+    """`1 node` or `2 nodes`."""
+    return f"{number} node{'' if number == 1 else 's'}"
+
+
+def _describe_end(end: JobEnd | None) -> str:
+    if end is None:
+        return "its batch script recorded no end: its node was lost, or it was killed at once"
+    if end.cause == "its own end":
+        return f"it ended on its own: {end.source}"
+    return f"after {end.cause}, according to {end.source}"
 
 
 def read_cause(queue: str, *, restart: int, down_nodes: str) -> tuple[Cause, str]:

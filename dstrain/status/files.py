@@ -207,7 +207,10 @@ def _find_comes_again(history: Sequence[Entry], *, claims: Sequence[Claim]) -> s
 
 def _is_newest(entry: Entry, *, claims: Sequence[Claim]) -> bool:
     # an attempt started by hand or by another job has no history; one that ended before it acquired the lease has no claim
-    return not claims or (claims[-1].job.rpartition("/")[2] == entry.job and claims[-1].restart <= entry.restart)
+    newest = claims[-1] if claims else None
+    return newest is None or (
+        newest.job.rpartition("/")[2] == entry.job and (newest.restart, newest.launch) <= (entry.restart, entry.launch)
+    )
 
 
 def _list_checkpoints(

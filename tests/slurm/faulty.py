@@ -55,7 +55,7 @@ def hold_commit(folder: str) -> None:
 def main() -> int:
     """Inject the faults into this rank, and train."""
     separator = sys.argv.index("--")
-    os.environ["START"] = os.environ.get("SLURM_RESTART_COUNT", "0")
+    os.environ["START"] = f"{os.environ.get('SLURM_RESTART_COUNT', '0')}.{os.environ['DSTRAIN_LAUNCH']}"
     for fault in sys.argv[1:separator]:
         name, _, argument = fault.partition("=")
         if name == "hold commit":

@@ -4,19 +4,23 @@ Every run ends with the straight run's weights, and sees each training row once 
 shares all files, which is the bad case: both sides could write.
 """
 
+import re
 import subprocess
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.store import current_dirs, parse_checkpoint_name
+from dstrain.cluster.processes import this_process
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.record import load_record
+from dstrain.status.inspect import RunStatus, inspect_status
 from tests.slurm.faulty import faulty_ranks
-from tests.slurm.jobs import TWO_BY_TWO, Job, build_recipe, call, run_cluster, submit, until
+from tests.slurm.jobs import DIRECTORY, TWO_BY_TWO, Job, build_recipe, call, run_cluster, submit, until
 from tests.system.faults import noted_rows
 from tests.system.runs import NUM_TRAIN
 from tests.system.torture import fingerprint
@@ -37,6 +41,18 @@ def noting(tmp_path: Path) -> Mapping[str, str]:
     return faulty_ranks(tmp_path, f"note rows={tmp_path}")
 
 
+@pytest.fixture
+def patient_slurm() -> Iterator[None]:
+    """Slurm with its own default: it gives a node up after five minutes."""
+    path = DIRECTORY / "slurm.conf"
+    before = path.read_text()
+    path.write_text(re.sub("SlurmdTimeout=.*", "SlurmdTimeout=300", before))
+    call("scontrol", "reconfigure")
+    yield
+    path.write_text(before)
+    call("scontrol", "reconfigure")
+
+
 def assert_each_row_once(job: Job) -> None:
     """Check that every step is recorded once, and that every epoch has every row once."""
     run_dir = Path(job.config.run_dir)
@@ -53,6 +69,11 @@ def assert_as_straight(job: Job, *, straight: RunConfig) -> None:
     assert job.wait_end() == "COMPLETED 0:0", job.log()
     assert fingerprint(job.config) == fingerprint(straight), job.log()
     assert_each_row_once(job)
+
+
+def look(config: RunConfig) -> RunStatus:
+    """The state of a run as shown by `dstrain status`."""
+    return inspect_status(Path(config.run_dir), now=time.time(), observer=this_process())
 
 
 def records_of(job: Job) -> list[RankRecord]:
@@ -76,6 +97,66 @@ def causes(job: Job) -> list[str]:
     return [event.message or "" for event in load_record(Path(job.config.run_dir)).events if event.event == "resume"]
 
 
+def assert_as_straight_within_rounding(job: Job, *, straight: RunConfig) -> None:
+    assert job.wait_end() == "COMPLETED 0:0", job.log()
+    record, wanted = (load_record(Path(each.run_dir)) for each in (job.config, straight))
+    assert (record.info.world_size, wanted.info.world_size) == (2, 4)
+    assert_each_row_once(job)
+    assert [row.loss for row in record.train_rows] == pytest.approx([row.loss for row in wanted.train_rows], rel=1e-5)
+
+
+def test_a_power_cut_of_a_node_is_made_up_for_by_a_spare_node_at_once(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    run_cluster("boot", "node3")
+    job = submit(config, options=("--nodes=3", "--ntasks-per-node=2", "--ntasks=4"), environment=noting)
+    job.wait_step(12)
+    assert [record.host for record in records_of(job)] == ["node1", "node1", "node2", "node2"]
+    assert "dstrain: trains on 2 of 3 nodes (--ntasks=4), the others are spare" in job.log()
+    run_cluster("power-cut", "node2")
+    assert_as_straight(job, straight=straight)
+    assert job.field("Restarts") == "0"
+    assert [record.host for record in records_of(job)] == ["node1", "node1", "node3", "node3"]
+    cause = f"job {job.id}, started again at once on 2 nodes (after node failure, according to sinfo (down: node2))"
+    assert causes(job) == [cause]
+    assert cause in (Path(config.run_dir) / "README.md").read_text()
+    assert [start.cause for start in look(config).starts][1:] == [cause]
+
+
+def test_a_pulled_cable_of_a_node_leaves_a_job_that_trains_on_without_it_at_once(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
+) -> None:
+    job = submit(config, options=("--nodes=1-2", "--ntasks-per-node=2"), environment=noting)
+    job.wait_step(12)
+    run_cluster("unplug", "node2")
+    until(lambda: len(read_claims(Path(config.run_dir))) == 2, else_show=job.log)
+    cut_off = [record for record in records_of(job) if record.host == "node2"]
+    assert [record.rank for record in cut_off if is_alive(record)] == [2, 3]
+    assert_as_straight_within_rounding(job, straight=straight)
+    assert job.field("Restarts") == "0"
+    assert causes(job) == [
+        f"job {job.id}, started again at once on 1 node (after node failure, according to sinfo (down: node2))"
+    ]
+    run_cluster("power-cut", "node2")  # Slurm has a node that boots at once, but asks one that is plugged in again late
+
+
+@every_fault
+def test_a_lost_node_is_noticed_long_before_slurm_notices_it(
+    straight: RunConfig, config: RunConfig, noting: Mapping[str, str], patient_slurm: None
+) -> None:
+    job = submit(config, options=("--nodes=1-2", "--ntasks-per-node=2"), environment=noting)
+    job.wait_step(12)
+    run_cluster("power-cut", "node2")
+    until(lambda: job.log().endswith("dstrain: finished\n"), else_show=job.log)
+    assert job.field("NodeList") == "node[1-2]"  # as Slurm sees it
+    run_cluster("boot", "node2")  # else Slurm waits for it until the five minutes are over
+    assert_as_straight_within_rounding(job, straight=straight)
+    assert "lost node2: for 60 s no sign of life of its ranks, and no answer to srun" in job.log()
+    assert causes(job) == [
+        f"job {job.id}, started again at once on 1 node (after node failure, according to srun (no answer: node2))"
+    ]
+
+
 @every_fault
 def test_the_network_of_the_second_node_fails_during_a_step_and_its_ranks_keep_running(
     straight: RunConfig, config: RunConfig, noting: Mapping[str, str]
@@ -92,6 +173,7 @@ def test_the_network_of_the_second_node_fails_during_a_step_and_its_ranks_keep_r
     job.restart(1)
     assert_as_straight(job, straight=straight)
     assert causes(job) == [f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"]
+    assert "lost node2: 1 node left, but the job needs 2" in job.log()
 
 
 @every_fault
@@ -188,10 +270,6 @@ def test_a_job_resumes_on_fewer_nodes_and_is_the_same_within_rounding(
         if update:
             call("scontrol", "update", f"JobId={job.id}", *update)
         job.restart(1)
-        assert job.wait_end() == "COMPLETED 0:0", job.log()
+        assert_as_straight_within_rounding(job, straight=straight)
     finally:
         call("scontrol", "update", "NodeName=node2", "State=RESUME")
-    record, wanted = (load_record(Path(each.run_dir)) for each in (config, straight))
-    assert (record.info.world_size, wanted.info.world_size) == (2, 4)
-    assert_each_row_once(job)
-    assert [row.loss for row in record.train_rows] == pytest.approx([row.loss for row in wanted.train_rows], rel=1e-5)

@@ -14,7 +14,7 @@ from dstrain.run_folder.outcome import read_outcome
 from dstrain.slurm.requeue import JobEnd, read_history
 from dstrain.status.inspect import RunStatus, inspect_status
 from dstrain.status.text import describe_status
-from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, log_path, run_cluster, submit, until
+from tests.slurm.jobs import ROOT, TWO_BY_TWO, Job, build_recipe, call, log_path, submit, until
 from tests.system.runs import read_rows, train
 from tests.system.torture import fingerprint
 
@@ -127,19 +127,6 @@ def test_a_job_that_is_requeued_by_hand_and_then_preempted_resumes_and_records_w
         f"job {job.id}, restart 2 (after preemption, according to squeue (preemption time))",
     ]
     assert urgent.strip() != job.id
-
-
-def test_a_power_cut_of_the_second_node_does_not_change_the_result(straight: RunConfig, tmp_path: Path) -> None:
-    job = submit(build_recipe(tmp_path))
-    job.wait_step(12)
-    run_cluster("power-cut", "node2")
-    until(lambda: job.is_waiting(1), else_show=job.log)
-    run_cluster("boot", "node2")
-    job.restart(1)
-    assert_as_straight(job, straight=straight)
-    (_, (event, message)) = causes(job.config)
-    assert event == "resume"
-    assert message == f"job {job.id}, restart 1 (after node failure, according to sinfo (down: node2))"
 
 
 def test_a_cancelled_job_leaves_a_checkpoint_and_is_not_requeued(tmp_path: Path) -> None:

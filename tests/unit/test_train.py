@@ -236,7 +236,10 @@ def test_a_value_error_of_the_program_is_never_taken_for_a_users_mistake(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("restarts", "code"), [({}, 1), ({"SLURM_RESTART_COUNT": "1"}, EXIT_PREEMPTED)])
+@pytest.mark.parametrize(
+    ("restarts", "code"),
+    [({}, 1), ({"SLURM_RESTART_COUNT": "1"}, EXIT_PREEMPTED), ({"DSTRAIN_LAUNCH": "1"}, EXIT_PREEMPTED)],
+)
 def test_slurm_tells_a_restart_from_a_first_start(
     restarts: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -24,9 +24,12 @@ def take(
     sleep: Callable[[float], None] = no_sleep,
     job: str = "",
     restart: int = 0,
+    launch: int = 0,
 ) -> Lease:
     holder = holder or this_process()
-    return acquire(folder, holder=holder, stale_seconds=STALE_SECONDS, job=job, restart=restart, sleep=sleep)
+    return acquire(
+        folder, holder=holder, stale_seconds=STALE_SECONDS, job=job, restart=restart, launch=launch, sleep=sleep
+    )
 
 
 def elsewhere(name: str = "far") -> Holder:

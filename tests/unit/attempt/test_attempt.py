@@ -55,10 +55,10 @@ def test_a_finished_run_stays_finished_until_an_attempt_knows_where_it_resumes(t
 
 
 def test_the_lease_names_the_job_and_the_attempt_that_hold_it(tmp_path: Path) -> None:
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}
+    slurm = {"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2", "DSTRAIN_LAUNCH": "1"}
     start(tmp_path, environment=slurm).close("done")
     (claim,) = read_claims(tmp_path)
-    assert (claim.job, claim.restart, claim.released) == ("big/7", 2, True)
+    assert (claim.job, claim.restart, claim.launch, claim.released) == ("big/7", 2, 1, True)
 
 
 class SecondOfTwo:

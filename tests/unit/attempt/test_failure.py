@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dstrain.attempt import failure
-from dstrain.attempt.failure import newest_report, report_failure
+from dstrain.attempt.failure import broken_host, newest_report, report_failure
 from dstrain.attempt.lease import LeaseHeld
 from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
@@ -99,6 +99,23 @@ def test_a_lost_peer_without_a_recent_report_is_a_reason_to_restart(
     outcome = read_outcome(tmp_path)
     assert outcome is not None
     assert (outcome.outcome, outcome.exit_code) == ("lost", EXIT_PREEMPTED)
+
+
+def test_a_peer_that_only_lost_its_connection_leaves_the_reason_that_a_broken_device_gave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)
+    for rank, error in ((1, HardwareFailed("GPU is lost")), (0, PeerLost(LOST))):
+        Phases(ranks_dir(tmp_path), rank=rank, attempt=2).close()
+        assert report(raised(error), tmp_path, rank=rank) == EXIT_PREEMPTED
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert broken_host(outcome.message) == socket.gethostname()
+    Phases(ranks_dir(tmp_path), rank=0, attempt=3).close()  # the next attempt gives its own reason
+    report(raised(PeerLost(LOST)), tmp_path, rank=0)
+    outcome = read_outcome(tmp_path)
+    assert outcome is not None
+    assert (outcome.attempt, broken_host(outcome.message)) == (3, None)
 
 
 def test_an_error_that_the_user_can_fix_is_printed_without_a_traceback(

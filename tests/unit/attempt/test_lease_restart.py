@@ -34,6 +34,18 @@ def test_an_earlier_attempt_of_the_job_gets_time_to_end_and_is_then_replaced_alt
     new.check()
 
 
+@pytest.mark.parametrize(("old", "new"), [((0, 0), (0, 1)), ((0, 3), (1, 0)), ((1, 1), (1, 2))])
+def test_a_later_launch_in_the_same_allocation_replaces_an_earlier_one_on_a_node_that_was_cut_off(
+    old: tuple[int, int], new: tuple[int, int], tmp_path: Path
+) -> None:
+    former = take(tmp_path, holder=elsewhere(), job=JOB, restart=old[0], launch=old[1])
+    later = take(tmp_path, job=JOB, restart=new[0], launch=new[1], sleep=lambda seconds: former.renew())
+    later.check()
+    assert [(claim.restart, claim.launch) for claim in read_claims(tmp_path)] == [old, new]
+    with pytest.raises(LeaseHeld):
+        take(tmp_path, holder=elsewhere(), job=JOB, restart=old[0], launch=old[1], sleep=lambda seconds: later.renew())
+
+
 @pytest.mark.parametrize("holder", [this_process(), elsewhere()], ids=["on this host", "on another host"])
 def test_the_lease_is_acquired_at_once_when_an_earlier_attempt_releases_it(holder: Holder, tmp_path: Path) -> None:
     old = take(tmp_path, holder=holder, job=JOB)
@@ -80,8 +92,8 @@ def test_another_job_that_acquires_the_lease_meanwhile_is_not_replaced(tmp_path:
 def test_a_claim_without_a_job_is_read_as_before(tmp_path: Path) -> None:
     take(tmp_path)
     path = tmp_path / "lease" / "00000001.json"
-    path.write_text(path.read_text().replace(',"job":"","restart":0', ""))
+    path.write_text(path.read_text().replace(',"job":"","restart":0,"launch":0', ""))
     assert "job" not in path.read_text()
     (claim,) = read_claims(tmp_path)
     assert claim.holder is not None
-    assert (claim.job, claim.restart) == ("", 0)
+    assert (claim.job, claim.restart, claim.launch) == ("", 0, 0)

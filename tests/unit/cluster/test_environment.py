@@ -190,13 +190,18 @@ def test_a_process_is_written_back_into_the_environment_it_was_read_from() -> No
 @pytest.mark.parametrize(
     ("environment", "start"),
     [
-        ({}, ("", 0)),
-        ({"SLURM_JOB_ID": "7"}, ("/7", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}, ("big/7", 2)),
-        ({"SLURM_JOB_ID": "x", "SLURM_RESTART_COUNT": "2"}, ("", 0)),
-        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x"}, ("", 0)),
-        ({"SLURM_RESTART_COUNT": "2"}, ("", 0)),
+        ({}, ("", 0, 0)),
+        ({"SLURM_JOB_ID": "7"}, ("/7", 0, 0)),
+        ({"SLURM_JOB_ID": "7", "SLURM_CLUSTER_NAME": "big", "SLURM_RESTART_COUNT": "2"}, ("big/7", 2, 0)),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "2", "DSTRAIN_LAUNCH": "3"}, ("/7", 2, 3)),
+        ({"SLURM_JOB_ID": "7", "DSTRAIN_LAUNCH": "x"}, ("/7", 0, 0)),
+        ({"DSTRAIN_LAUNCH": "3"}, ("", 0, 0)),
+        ({"SLURM_JOB_ID": "x", "SLURM_RESTART_COUNT": "2"}, ("", 0, 0)),
+        ({"SLURM_JOB_ID": "7", "SLURM_RESTART_COUNT": "x"}, ("", 0, 0)),
+        ({"SLURM_RESTART_COUNT": "2"}, ("", 0, 0)),
     ],
 )
-def test_the_environment_names_the_job_and_its_restart(environment: dict[str, str], start: tuple[str, int]) -> None:
+def test_the_environment_names_the_job_its_restarts_and_its_launches(
+    environment: dict[str, str], start: tuple[str, int, int]
+) -> None:
     assert read_start(environment) == start

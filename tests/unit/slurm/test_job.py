@@ -1,8 +1,6 @@
 """The questions of the batch script, with a fake Slurm: what is recorded, requested and returned."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -10,70 +8,8 @@ import pytest
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
 from dstrain.slurm.job import main
-from dstrain.slurm.requeue import JobEnd, read_history
-
-
-@dataclass
-class Slurm:
-    """Returns preset answers and records the requests."""
-
-    queue: str = "None N/A 0"
-    down: str = ""
-    requeue_code: int = 0
-    refusal: str = ""
-    """The error of sbatch for the evaluation job."""
-    requeued: list[str] = field(default_factory=list)
-    asked_about: list[str] = field(default_factory=list)
-    tried: list[list[str]] = field(default_factory=list)
-
-    def __call__(self, command: Sequence[str]) -> tuple[int, str]:
-        if command[0] == "squeue":
-            self.asked_about.append(command[command.index("--jobs") + 1])
-        if command[0] == "env":
-            self.tried.append(list(command))
-            return (1 if self.refusal else 0), self.refusal
-        if command[:2] == ["scontrol", "requeue"]:
-            self.requeued.append(command[2])
-            return self.requeue_code, "Job may not be requeued"
-        return 0, {"squeue": self.queue, "sinfo": self.down}[command[0]]
-
-
-@dataclass
-class Batch:
-    """A batch script of job 7 that trains into `folder/run`."""
-
-    folder: Path
-    slurm: Slurm = field(default_factory=Slurm)
-    restart: int = 0
-    array: dict[str, str] = field(default_factory=dict)
-    """Its variables of a job array."""
-    ends: float | None = None
-    """When its allocation ends."""
-
-    @property
-    def run_dir(self) -> Path:
-        return self.folder / "run"
-
-    def ask(self, question: str, *options: str, overrides: Sequence[str] = ()) -> int:
-        environment = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "node[1-2]"} | self.array
-        if self.ends is not None:
-            environment["SLURM_JOB_END_TIME"] = str(round(self.ends))
-        if self.restart:
-            environment["SLURM_RESTART_COUNT"] = str(self.restart)
-        training = ["--config", "debug", f"output_dir={self.run_dir}", *overrides]
-        return main([question, *options, "--", *training], environment=environment, run=self.slurm)
-
-    def save(self, step: int) -> None:
-        (self.run_dir / "checkpoints" / f"step-{step:08d}.lease-1").mkdir(parents=True)
-
-    def report(self, text: str) -> None:
-        (self.run_dir / "failures").mkdir(exist_ok=True)
-        (self.run_dir / "failures" / "rank-1.txt").write_text(text)
-
-    def last_end(self) -> JobEnd:
-        (*_, last) = read_history(self.run_dir)
-        assert isinstance(last, JobEnd)
-        return last
+from dstrain.slurm.requeue import read_history
+from tests.unit.slurm.job_cases import Batch
 
 
 @pytest.fixture
@@ -154,17 +90,18 @@ def test_a_wrong_option_of_the_evaluation_job_ends_the_job_before_it_trains(
 
 
 @pytest.mark.parametrize(
-    ("refusal", "restart"),
+    ("refusal", "restart", "launch"),
     [
-        ("allocation failure: Requested node configuration is not available", 0),
-        ("allocation failure: Unable to contact slurm controller (connect failure)", 0),
-        ("sbatch: error: invalid partition specified: nope", 1),
+        ("allocation failure: Requested node configuration is not available", 0, 0),
+        ("allocation failure: Unable to contact slurm controller (connect failure)", 0, 0),
+        ("sbatch: error: invalid partition specified: nope", 1, 0),
+        ("sbatch: error: invalid partition specified: nope", 0, 1),
     ],
 )
-def test_a_temporary_refusal_and_any_refusal_of_a_restart_is_only_printed(
-    refusal: str, restart: int, batch: Batch, capsys: pytest.CaptureFixture[str]
+def test_a_temporary_refusal_and_any_refusal_of_a_later_start_is_only_printed(
+    refusal: str, restart: int, launch: int, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    batch.slurm.refusal, batch.restart = refusal, restart
+    batch.slurm.refusal, batch.restart, batch.launch = refusal, restart, launch
     assert batch.ask("start", overrides=["machine.evaluation_job=['--partition=nope']"]) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("dstrain: machine.evaluation_job: sbatch refuses")

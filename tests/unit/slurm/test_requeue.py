@@ -26,12 +26,12 @@ def decision(code: int, *, failure: str | None = None, num_fruitless: int = 0, w
     return decide(code=code, failure=failure, num_fruitless=num_fruitless, max_fruitless=3, warned=warned)
 
 
-def started(restart: int, *, step: int = 0, job: str = "7") -> JobStart:
-    return JobStart(job, restart, step, "")
+def started(restart: int, *, step: int = 0, job: str = "7", launch: int = 0) -> JobStart:
+    return JobStart(job, restart, step, "", launch=launch)
 
 
-def ended(restart: int, cause: Cause = "its own end", *, job: str = "7") -> JobEnd:
-    return JobEnd(job, restart, cause, "srun (exit code)", again=True)
+def ended(restart: int, cause: Cause = "its own end", *, job: str = "7", launch: int = 0) -> JobEnd:
+    return JobEnd(job, restart, cause, "srun (exit code)", again=True, launch=launch)
 
 
 @pytest.mark.parametrize("code", [85, 137, 139, 143])
@@ -143,10 +143,33 @@ def test_every_start_says_why_and_how_that_is_known() -> None:
     assert "restart 2 (its batch script recorded no end" in describe_start(history, job="7", restart=2)
 
 
+def test_a_start_within_the_same_allocation_says_on_how_many_nodes_and_why() -> None:
+    history: list[Entry] = [started(0), JobEnd("7", 0, "node failure", "sinfo (down: node2)", again=True)]
+    said = describe_start(history, job="7", restart=0, launch=1, num_nodes=1)
+    assert said == "job 7, started again at once on 1 node (after node failure, according to sinfo (down: node2))"
+    said = describe_start(history, job="7", name="5_2", restart=0, launch=1, num_nodes=2)
+    assert said.startswith("job 5_2, started again at once on 2 nodes (after node failure")
+
+
+def test_a_restart_gives_the_reason_of_the_last_start_in_the_allocation_before() -> None:
+    history: list[Entry] = [started(0), ended(0, "node failure"), started(0, launch=1)]
+    assert "its batch script recorded no end" in describe_start(history, job="7", restart=1)
+    history.append(ended(0, "preemption", launch=1))
+    assert "after preemption" in describe_start(history, job="7", restart=1)
+
+
+def test_every_start_within_an_allocation_counts_if_it_saves_nothing() -> None:
+    history: list[Entry] = [started(0), ended(0, "node failure"), started(0, launch=1)]
+    assert count_fruitless(history, job="7", step=0) == 2
+    history.append(ended(0, "preemption", launch=1))
+    assert count_fruitless(history, job="7", step=0) == 1
+
+
 def test_the_first_entry_about_an_end_counts() -> None:
     history: list[Entry] = [ended(0, "preemption"), ended(0, "requeue by hand")]
     assert find_end(history, job="7", restart=0) == history[0]
     assert find_end(history, job="7", restart=1) is None
+    assert find_end(history, job="7", restart=0, launch=1) is None
 
 
 def test_a_history_is_read_as_it_was_written(tmp_path: Path) -> None:

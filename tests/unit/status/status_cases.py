@@ -35,11 +35,12 @@ def write_claim(
     renewed: float = NOW - 10,
     job: str = "",
     restart: int = 0,
+    launch: int = 0,
 ) -> None:
     path = run / "lease" / f"{number:08d}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     values = {"number": number, "holder": asdict(holder), "base_step": base_step, "beat": 4, "released": released}
-    values |= {"job": job, "restart": restart}
+    values |= {"job": job, "restart": restart, "launch": launch}
     path.write_text(json.dumps(values))
     os.utime(path, (renewed, renewed))
 

@@ -44,12 +44,15 @@ def test_a_superseded_checkpoint_is_not_the_newest(run: Path) -> None:
     assert any("1 checkpoint(s) are superseded" in note for note in status.notes)
 
 
-@pytest.mark.parametrize(("job", "restart"), [("", 0), ("cluster/13", 0), ("cluster/12", 2)])
+@pytest.mark.parametrize(
+    ("job", "restart", "launch"),
+    [("", 0, 0), ("cluster/13", 0, 0), ("cluster/12", 2, 0), ("cluster/12", 1, 1)],
+)
 def test_the_job_end_of_an_earlier_attempt_is_not_that_of_an_attempt_without_history(
-    run: Path, job: str, restart: int
+    run: Path, job: str, restart: int, launch: int
 ) -> None:
     append_entry(run, JobEnd("12", 1, "cancelled", "squeue, by its restart count", again=False))
-    write_claim(run, 2, job=job, restart=restart, released=True)
+    write_claim(run, 2, job=job, restart=restart, launch=launch, released=True)
     write_outcome(run, "preempted", attempt=2, message="received SIGTERM")
     status = look(run)
     assert (status.state, status.cause, status.comes_again) == ("stopped", None, None)
