@@ -67,7 +67,7 @@ def refuse_linked_folders(folder: RunFolder) -> None:
 def empty_run_folder(folder: RunFolder, *, keep: Sequence[Path]) -> None:
     """Remove everything that dstrain writes, except `keep`; files of other names stay, and links are not followed."""
     names = "|".join(re.escape(path.name) for path in (*folder.folders, *folder.files))
-    ours = re.compile(rf"(?:{names})(?:\.old|\.tmp(?:-[0-9a-f]+)?)?")
+    ours = re.compile(rf"(?:{names})(?:\.old|\.tmp(?:-[0-9a-f-]+)?)?")
     for path in folder.path.iterdir():
         if path not in keep and ours.fullmatch(path.name):
             remove(path)

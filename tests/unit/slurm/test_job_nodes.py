@@ -84,7 +84,6 @@ def test_a_save_between_two_losses_lets_the_ranks_start_again(batch: Batch, caps
     nodes = FakeNodes(["node1"], ["node1"], requested=1)
     for launch in range(4):
         batch.launch = launch
-        batch.save(launch + 1)
         lose_node2(batch, nodes)
         batch.save(100 + launch)
     assert batch.slurm.requeued == []
