@@ -1,5 +1,6 @@
 """The recipe half of the vocabulary: model, task, data, training and evaluation. It decides what is learned. Reads no files."""
 
+import re
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -8,6 +9,7 @@ from dstrain.config.hub import hub_problem
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
 Index = Annotated[int, Field(ge=0)]
+URL = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
 
 
 class Scratch(Section):
@@ -62,7 +64,7 @@ class Model(Section):
             given = "none" if self.name is None else "both"
             message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
             raise ConflictError((("name", "scratch"), message))
-        if self.name is not None and "://" in self.name:
+        if self.name is not None and URL.match(self.name):
             message = f"`{self.name}` is a URL: write owner/name, as the Hub names the model"
             raise ConflictError((("name",), message))
         if self.add_languages and self.name is None:
@@ -183,7 +185,7 @@ class Source(Section):
                 (places, f"give exactly one of `path`, `hub` and `demo`; found {found}; null unsets one")
             )
         for key in places:
-            if "://" in (getattr(self, key) or ""):
+            if URL.match(getattr(self, key) or ""):
                 way_out = {"hub": "write owner/name, as the Hub names the dataset"}.get(key, "download the file")
                 raise ConflictError(((key,), f"`{getattr(self, key)}` is a URL: {way_out}"))
         if self.hub is not None and (problem := hub_problem(self.hub)) is not None:

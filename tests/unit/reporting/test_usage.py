@@ -88,7 +88,7 @@ def test_the_code_of_a_translation_card_prints_what_the_model_generates(
     model, tokenizer = export(family, tmp_path, languages=languages)
     task = {"kind": "translation", "source_language": languages[0], "target_language": languages[1]}
     prefix = "yes:  " if family in ("marian", "t5") else ""
-    config = translation_config(task=task | {"source_prefix": prefix}, precision="fp32")
+    config = translation_config(task=task | {"source_prefix": prefix}, precision="fp32", model={"name": "base"})
     card = build_card(build(config, model={"architecture": type(model).__name__}))
     text = f"{prefix}the text to translate"
     expected = generate(model, tokenizer, text, source_language=languages[0])
