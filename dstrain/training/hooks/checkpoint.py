@@ -41,7 +41,8 @@ class Saves(Protocol):
 class CheckpointHook(Hook):
     """Saves at the recipe's cadence, on request and at the end; records how saves ended.
 
-    If the first save of an attempt fails, the attempt ends. Later failures are warnings, since an older checkpoint exists.
+    If the first save of an attempt fails, which is due within a minute, the attempt ends. Later failures are warnings, since an
+    older checkpoint exists.
     """
 
     name = "checkpoint"
@@ -69,7 +70,8 @@ class CheckpointHook(Hook):
     def on_step(self, info: StepInfo, control: Control) -> None:
         """Raises CannotSave on all ranks, at the same step, if the first save has failed."""
         self._report(self._poll(), control)
-        if control.unsaved is not None and not self._has_saved:
+        # without saves by time the first one may come after hours of work, which a failure must not cost
+        if control.unsaved is not None and not self._has_saved and self._settings.every_minutes > 0:
             raise CannotSave(
                 f"{control.unsaved}. No checkpoint can be saved, so the run ends before it loses more work: make room or make "
                 "the folder writable, or give another output_dir, and start it again"
