@@ -123,7 +123,7 @@ $(VENV)/installed-test: $(VENV)/installed requirements/test.txt
 	.venv-uv/bin/python -m pip $(LOCKED)/uv.txt
 	@touch $@
 
-# what is lowest is resolved anew, so that it has no lock
+# the lowest versions are resolved each time, so that they have no lock
 .venv-lowest/installed: .venv-uv/installed pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
 	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable .

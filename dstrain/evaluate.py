@@ -48,10 +48,13 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         keys = ", ".join(EFFECTIVE_KEYS)
         say(f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})", err=True)
     # importing torch takes seconds: only after the request has been checked
+    from dstrain.run.agreement import check_same_start
     from dstrain.run.scoring import join_scorers, score_model, score_pending
 
     try:
         ranks = join_scorers(process, config=request.config, rendezvous=rendezvous)
+        scored = {"MODEL": request.model, "--step": request.step, "output": str(request.output)}
+        check_same_start(request.config, options=scored, ranks=ranks)
         if request.is_pending:
             score_pending(RunFolder(request.output), config=request.config, ranks=ranks)
         else:

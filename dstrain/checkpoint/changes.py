@@ -1,6 +1,6 @@
-"""What a changed field of the recipe means for a run that goes on: which part of its state starts anew, or why it is refused.
+"""What a changed field of the recipe means for a resumed run: which part of its state is reset, or why it is refused.
 
-RULES is the table. Pure; who owns a part of the state starts it anew.
+RULES is the table. Pure; the owner of a part of the state resets it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -33,9 +33,9 @@ class Rule:
     """What an allowed change of a field does, or why it cannot be allowed."""
 
     effect: str
-    """How the run goes on; or, if the change is refused, the reason."""
+    """How the run resumes; or, if the change is refused, the reason."""
     parts: frozenset[Part] = frozenset()
-    """What starts anew or is converted."""
+    """What is reset or converted."""
     is_refused: bool = False
 
 
@@ -71,10 +71,10 @@ _RATE = Rule("the learning rate follows from the next step on")
 _PLACE = Rule(
     "the place in the data is kept in rows, so that each row still comes once in this epoch", frozenset({Part.PLACE})
 )
-_SCORES = Rule("the best score and early stopping start anew; earlier scores do not compete", frozenset({Part.SCORES}))
+_SCORES = Rule("the best score and early stopping are reset; earlier scores do not compete", frozenset({Part.SCORES}))
 _ROWS = Rule(
     "the epoch begins again and the quarantine is emptied, if the token ids of training rows are others; the best score and "
-    "early stopping start anew, if those of evaluation rows are",
+    "early stopping are reset, if those of evaluation rows are",
     frozenset({Part.ROWS, Part.EVAL_ROWS}),
 )
 _OTHER_WEIGHTS = "the weights come from the checkpoint, and no others are read"
@@ -84,7 +84,7 @@ RULES: Mapping[str, Rule] = {
         "dropout draws with it from the next step on, and the order of rows from the next epoch on",
         frozenset({Part.PLACE}),
     ),
-    "precision": Rule("holds from the next step on; the loss scale of fp16 begins anew"),
+    "precision": Rule("holds from the next step on; the loss scale of fp16 is reset"),
     "model.name": _refused(_OTHER_WEIGHTS),
     "model.revision": _refused(_OTHER_WEIGHTS),
     "model.scratch": _refused("the saved weights are of the model that the run began with"),
@@ -114,14 +114,14 @@ RULES: Mapping[str, Rule] = {
     "training.schedule": _RATE,
     "training.warmup_steps": _RATE,
     "training.optimizer": Rule(
-        "the optimizer starts anew: moments of 0, bias correction from its first step", frozenset({Part.OPTIMIZER})
+        "the optimizer is reset: moments of 0, bias correction from its first step", frozenset({Part.OPTIMIZER})
     ),
     "training.betas": _ON,
     "training.epsilon": _ON,
     "training.weight_decay": _ON,
     "training.max_grad_norm": _ON,
     "training.label_smoothing": Rule(
-        "the mean training loss and the losses that a spike is compared with start anew", frozenset({Part.LOSS})
+        "the mean training loss and the losses that a spike is compared with are reset", frozenset({Part.LOSS})
     ),
     "training.spike_factor": _ON,
     "training.max_quarantined_rows": _ON,
@@ -146,8 +146,8 @@ RULES: Mapping[str, Rule] = {
 """Every field that is compared with the checkpoint: a key of the recipe half, or a section all of whose keys act alike."""
 
 SAID: Mapping[Part, str] = {
-    Part.OPTIMIZER: "the optimizer starts anew: its moments are 0, and its bias correction begins with its first step",
-    Part.LOSS: "the mean training loss and the losses that a spike is compared with start anew",
+    Part.OPTIMIZER: "the optimizer is reset: its moments are 0, and its bias correction begins with its first step",
+    Part.LOSS: "the mean training loss and the losses that a spike is compared with are reset",
 }
 """What is said of the parts of which there is no more to say; their owners describe the others."""
 
@@ -162,7 +162,7 @@ def find_rule(field: str) -> Rule:
 
 
 def find_parts(changes: Iterable[Change], *, old: Mapping[str, str], new: Mapping[str, str]) -> frozenset[Part]:
-    """What changes start anew, where `old` and `new` are the fingerprints of the data (RunState.data)."""
+    """What changes reset, where `old` and `new` are the fingerprints of the data (RunState.data)."""
     found = {part for change in changes for part in change.rule.parts}
     if old.get("train") == new.get("train"):
         found.discard(Part.ROWS)

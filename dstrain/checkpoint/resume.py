@@ -1,7 +1,7 @@
 """Decides, before the engine exists, whether a run resumes and from which checkpoint.
 
 The recipe, the data, the tokenizer and the cut must be those of the checkpoint. Every difference is reported with both
-values and refused, unless the user has allowed that field to change and `changes` says how the run goes on.
+values and refused, unless the user has allowed that field to change and `changes` says how the run resumes.
 """
 
 import logging
@@ -64,7 +64,7 @@ class Resume:
     allowed: tuple[Change, ...] = ()
     """Changes since then that the user allowed."""
     parts: frozenset[Part] = frozenset()
-    """What these changes start anew."""
+    """What these changes reset."""
 
     def before(self, field: str, *, now: Any) -> Any:
         """The value of a key in the checkpoint, where `now` is the present one."""

@@ -165,7 +165,7 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
 def load_optimizer(directory: Path, *, engine: Engine, state: RunState, starts_anew: bool = False) -> None:
     """Copy masters and optimizer state of the shards that this rank owns into the engine; not collective.
 
-    The state of an optimizer that starts anew is left as the engine has made it.
+    The state of an optimizer that is reset is left as the engine has made it.
     """
     with open_shards(directory) as saved, torch.no_grad():
         for shard in owned_shards(engine.wrapped, moments=engine.moments):

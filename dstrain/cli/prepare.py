@@ -18,7 +18,7 @@ def prepare(
 ) -> None:
     """Make the tokenizer and the token ids of a recipe in the cache, so that its run begins at once.
 
-    Needs no GPU. If it is killed, run it again: it goes on where it was.
+    Needs no GPU. If it is killed, run it again: it resumes where it was.
     """
     with clean_errors():
         recipe = load_config(config, overrides=overrides or [], check_files=True)

@@ -1,6 +1,6 @@
 """What ranks tell each other outside the training step: JSON, read as a form that the receiver names. Imports no torch.
 
-Nobody proves which rank it is, so nothing that is received may run: a pickle would.
+No rank proves which one it is, so nothing that is received may run: a pickle would.
 """
 
 from functools import cache

@@ -1,6 +1,6 @@
 """Shards of a token set that is being made: the token ids of SHARD_RECORDS records each, in a folder that appears complete.
 
-Whoever makes a set again after a kill goes on behind the shards that are there. Several processes may each make a share of
+A start after a kill resumes behind the shards that are there. Several processes may each make a share of
 them: every one reads all records, which takes a fraction of the time of tokenising them. Knows nothing of the finished set.
 """
 
@@ -45,7 +45,7 @@ T = TypeVar("T")
 
 
 def no_beat(records: int) -> None:
-    """Does nothing: for work that nobody watches."""
+    """Does nothing: for work that no one watches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def count_shards(folder: Path) -> int | None:
-    """How many shards the data have; None as long as nobody has read to their end."""
+    """How many shards the data have; None as long as no one has read to their end."""
     end = folder / END
     return int(json.loads(end.read_bytes())) if end.exists() else None
 

@@ -41,7 +41,7 @@ SHARDS = ".shards"
 """Suffix of the folder with the shards of a set that is being made, beside the place of the set."""
 
 ABANDONED_SHARDS_SECONDS = 7 * 24 * 3600.0
-"""Shards that nobody has added to for so long are removed: their data or recipe were probably changed."""
+"""Shards that no one has added to for so long are removed: their data or recipe were probably changed."""
 
 
 class TokenSet:

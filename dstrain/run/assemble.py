@@ -66,7 +66,7 @@ class Assembly:
     total_steps: int
     engine: Engine
     changes: list[str]
-    """What has changed since the checkpoint because the user allowed it, and how the run goes on."""
+    """What has changed since the checkpoint because the user allowed it, and how the run resumes."""
     warnings: list[str]
 
     @property
@@ -194,7 +194,7 @@ def _agree_on_resume(
 
 
 def describe_changes(resume: Resume, *, place: Place) -> list[str]:
-    """What the user allowed to change, and how the run goes on, in sentences; hooks add what they start anew."""
+    """What the user allowed to change, and how the run resumes, in sentences; hooks add what they reset."""
     changed = [f"allowed change: {change}" for change in resume.allowed]
     return [*changed, *place.said, *(sentence for part, sentence in SAID.items() if part in resume.parts)]
 

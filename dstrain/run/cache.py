@@ -24,7 +24,7 @@ def make_cache_dir(config: RunConfig) -> Path:
     """
     folder = cache_dir(config)
     try:
-        # one's own cache is nobody else's to write to; a cache that the recipe names may be a group's
+        # no one else writes to one's own cache; a cache that the recipe names may be a group's
         mode = 0o777 if config.machine.cache_dir is not None else 0o700
         folder.mkdir(mode=mode, parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -211,7 +211,7 @@ def _build_run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[
 
 
 def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume, attempt: int) -> list[str]:
-    """Restore the state of the hooks, but for what starts anew; returns what that is, in sentences."""
+    """Restore the state of the hooks, but for what is reset; returns what that is, in sentences."""
     said = []
     for hook in hooks:
         try:
@@ -221,5 +221,5 @@ def _restore_hooks(hooks: Sequence[Hook], *, resume: Resume, attempt: int) -> li
                 f"{resume.directory}: this version cannot read its state of `{hook.name}` ({error!r}): resume with the version "
                 "that saved it, or export its weights and start a new run"
             ) from error
-        said += hook.start_anew(resume.parts, attempt=attempt)
+        said += hook.reset(resume.parts, attempt=attempt)
     return said

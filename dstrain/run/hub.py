@@ -56,7 +56,7 @@ def check_model_name(name: str, *, revision: str | None, key: str) -> None:
         return
     if not isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         raise UserError(
-            f"{key}: `{name}` is no folder here and not in the local cache, and {reason}: correct the name, or download the "
+            f"{key}: `{name}` is not a folder here and not in the local cache, and {reason}: correct the name, or download the "
             "model where there is a network"
         )
     log.warning("%s: `%s` is taken from the local cache, because %s", key, name, reason)

@@ -32,7 +32,7 @@ class Place:
     epoch_parts: tuple[EpochPart, ...] = ()
     """What of the epoch was trained otherwise before; part of the state of the run while it is in that epoch."""
     said: tuple[str, ...] = ()
-    """What was converted or starts anew, in sentences."""
+    """What was converted or reset, in sentences."""
 
 
 def find_place(config: RunConfig, *, rows: TrainingRows, resume: Resume | None) -> Place:

@@ -79,7 +79,7 @@ def prepare(
 ) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
-    `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows. A run that goes on keeps
+    `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows. A resumed run keeps
     the tokenizer in its folder, whatever rows it has now: `kept_tokenizer` is the fingerprint that this one must have. Work on
     the data is progress in `phases`, on the ranks that wait too.
 

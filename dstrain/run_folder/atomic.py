@@ -38,7 +38,7 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False) -> No
 def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A file to write to, which replaces the one at `path` when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = draft_of(path)  # a name that nobody can have put a link under, and exclusive besides
+    draft = draft_of(path)  # a name that no one can have put a link under, and exclusive besides
     try:
         with draft.open("xb") as file:
             yield file

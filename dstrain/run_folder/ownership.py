@@ -30,7 +30,7 @@ def make_run_folder(config: RunConfig, *, empties: bool = False) -> RunFolder:
     """The run's folder, made if it does not exist. With `empties`, as `--debug` does, it is marked as one to be emptied.
 
     Raises:
-        UserError: it cannot be made; it holds something and is no run folder, or none that may be emptied; a sub-folder is a
+        UserError: it cannot be made; it holds something and is not a run folder, or none that may be emptied; a sub-folder is a
             link.
     """
     folder = RunFolder(Path(config.run_dir))

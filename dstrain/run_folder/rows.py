@@ -70,7 +70,7 @@ class EventRow:
     message: str | None = None
     lease: int = 0
     changes: tuple[str, ...] = ()
-    """Of a resume: what the user allowed to change, and what started anew because of it."""
+    """Of a resume: what the user allowed to change, and what was reset because of it."""
     scores_since: int = 0
     """Of a start or resume: the attempt from which on evaluations compete for the best."""
 

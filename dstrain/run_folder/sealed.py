@@ -108,5 +108,5 @@ def _read_seal(folder: Path) -> dict[str, str]:
 def _not_as_made(path: Path, *, folder: Path) -> UserError:
     return UserError(
         f"{path}: not as it was written (missing, changed, added or a link), so the folder is not used: remove {folder} and "
-        "start again, which makes it anew"
+        "start again, which makes it again"
     )

@@ -123,7 +123,7 @@ class Hook:
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore the `state()` of an earlier process."""
 
-    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+    def reset(self, parts: Collection[Part], *, attempt: int) -> list[str]:
         """Forget what was restored of `parts`, at the beginning of an attempt; returns what was forgotten, in sentences."""
         return []
 

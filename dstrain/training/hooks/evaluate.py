@@ -93,18 +93,16 @@ class EvaluationHook(Hook):
         self._loss.load_state(state["loss"])
         self.scores_since = state.get("scores_since", 0)
 
-    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+    def reset(self, parts: Collection[Part], *, attempt: int) -> list[str]:
         said = []
         if Part.LOSS in parts:
             self._loss.reset()
         if Part.SCORES in parts:
             told = f", at step {self.best['step']}," if self.best else ""
-            said.append(
-                f"the best score starts anew: the one so far{told} was of another metric, search or of other rows"
-            )
+            said.append(f"the best score is reset: the one so far{told} was of another metric, search or of other rows")
             self.best, self._recent, self.scores_since = None, [], attempt
         if self._num_worse and (Part.SCORES in parts or Part.PATIENCE in parts):
-            said.append(f"early stopping starts anew; evaluations without improvement so far: {self._num_worse}")
+            said.append(f"early stopping is reset; evaluations without improvement so far: {self._num_worse}")
             self._num_worse = 0
         return said
 

@@ -98,7 +98,7 @@ class LogHook(Hook):
         self._streak = state["streak"]
         self._longest_streak = state["longest_streak"]
 
-    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+    def reset(self, parts: Collection[Part], *, attempt: int) -> list[str]:
         if Part.LOSS in parts:
             self._loss.reset()
         return []

@@ -104,7 +104,7 @@ class Quarantine(Hook):
         self._rows = [QuarantinedRow(**row) for row in state["rows"]]
         self._losses = deque(state["losses"], maxlen=NUM_SPIKE_STEPS)
 
-    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+    def reset(self, parts: Collection[Part], *, attempt: int) -> list[str]:
         if Part.ROWS in parts or Part.LOSS in parts:
             self._losses.clear()
         if Part.ROWS not in parts or not self._rows:

@@ -112,7 +112,7 @@ def test_a_part_is_described_by_its_owner_or_here() -> None:
         ("task.max_source_tokens", {"eval": "other"}, {Part.SCORES}),
     ],
 )
-def test_parts_that_depend_on_rows_start_anew_only_where_the_rows_are_others(
+def test_parts_that_depend_on_rows_reset_only_where_the_rows_are_others(
     field: str, new: dict[str, str], parts: set[Part]
 ) -> None:
     assert find_parts([Change(field, 1, 2)], old=DATA, new=DATA | new) == parts

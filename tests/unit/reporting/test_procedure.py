@@ -119,7 +119,7 @@ def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
         train_row(100, loss_scale=1024.0, skipped_steps=5, halvings_in_a_row=3),
         train_row(150, loss_scale=4096.0, skipped_steps=5, halvings_in_a_row=3),
         EventRow("stop", 150, "2026-11-23T11:00:00Z", "SIGTERM"),
-        EventRow("resume", 150, "2026-11-23T12:00:00Z", changes=("seed: 1 in the checkpoint, 2 now", "it starts anew")),
+        EventRow("resume", 150, "2026-11-23T12:00:00Z", changes=("seed: 1 in the checkpoint, 2 now", "it is reset")),
         EventRow("finish", 150, "2026-11-23T13:00:00Z"),
     ]
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
@@ -129,7 +129,7 @@ def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
     )
     assert "- Resumed: once\n" in card
     assert "- stop at step 150 (2026-11-23T11:00:00Z: SIGTERM)" in card
-    assert "- resume at step 150 (2026-11-23T12:00:00Z): seed: 1 in the checkpoint, 2 now; it starts anew\n" in card
+    assert "- resume at step 150 (2026-11-23T12:00:00Z): seed: 1 in the checkpoint, 2 now; it is reset\n" in card
     assert "It has not been evaluated yet." in card
 
 

@@ -33,7 +33,7 @@ class Counter(Hook):
     def load_state(self, state: dict[str, Any]) -> None:
         self.number = state["number"]
 
-    def start_anew(self, parts: Collection[Part], *, attempt: int) -> list[str]:
+    def reset(self, parts: Collection[Part], *, attempt: int) -> list[str]:
         return [f"{self.name} forgets {part} in attempt {attempt}" for part in parts]
 
 

@@ -99,7 +99,9 @@ def test_without_a_network_one_request_is_made_and_the_cache_decides(
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(hub, "try_to_load_from_cache", lambda *given, **named: None)
-    message = rf"^model.name: `some/model` is no folder here and not in the local cache, and {reason}: correct the name"
+    message = (
+        rf"^model.name: `some/model` is not a folder here and not in the local cache, and {reason}: correct the name"
+    )
     with pytest.raises(UserError, match=message):
         check_hub(_config(), ranks=alone())
 
@@ -133,7 +135,7 @@ def test_a_hub_that_answers_with_an_error_is_not_called_unreachable(
 def test_offline_on_purpose_asks_nothing(asked: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(
-        UserError, match=r"^MODEL: `no/thing` is no folder here .* HF_HUB_OFFLINE=1 forbids the network"
+        UserError, match=r"^MODEL: `no/thing` is not a folder here .* HF_HUB_OFFLINE=1 forbids the network"
     ):
         check_model_name("no/thing", revision=None, key="MODEL")
     assert asked == []

@@ -47,11 +47,16 @@ class Saves:
 
 
 def build_hook(
-    every_steps: int | None, *, background: bool = True, problem: str | None = None, save_clock: SaveClock | None = None
+    every_steps: int | None,
+    *,
+    background: bool = True,
+    problem: str | None = None,
+    save_clock: SaveClock | None = None,
+    every_minutes: float = 10.0,
 ) -> tuple[CheckpointHook, Saves]:
     saves = Saves(problem=problem)
     hook = CheckpointHook(
-        settings=Checkpoint(every_steps=every_steps, background=background),
+        settings=Checkpoint(every_steps=every_steps, every_minutes=every_minutes, background=background),
         ranks=alone(),
         walltime=endless(),
         save_clock=save_clock or SaveClock(0.0),
@@ -125,6 +130,18 @@ def test_a_run_whose_first_save_fails_ends_once_all_ranks_know(background: bool)
     saves.is_writing = False
     with pytest.raises(CannotSave, match="step 1 could not be saved: No space left on device"):
         hook.on_step(build_step(3), control)
+
+
+def test_without_saves_by_time_a_first_save_that_fails_is_tried_again() -> None:
+    hook, saves = build_hook(2, problem="No space left on device", every_minutes=0.0)
+    control = Recorder().control
+    for step in (1, 2, 3):
+        hook.on_step(build_step(step), control)
+    assert control.unsaved == "step 2 could not be saved: No space left on device"
+    saves.problem = None
+    for step in (4, 5):
+        hook.on_step(build_step(step), control)
+    assert control.unsaved is None
 
 
 def test_a_first_save_that_fails_at_the_end_is_left_to_the_outcome() -> None:

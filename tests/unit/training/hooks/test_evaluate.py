@@ -288,9 +288,9 @@ def test_scores_of_another_metric_do_not_compete_with_the_new_ones(tmp_path: Pat
     changes = STOPPING | {"training__early_stopping": {"patience": 2}}
     second = Case(tmp_path, metric="loss", values=[6.0, 5.0, 4.0], losses=[0.0] * 3, **changes)
     second.hook.load_state(first.saved())
-    said = second.hook.start_anew({Part.SCORES}, attempt=2)
+    said = second.hook.reset({Part.SCORES}, attempt=2)
     assert [sentence.split(";")[0].split(":")[0] for sentence in said] == [
-        "the best score starts anew", "early stopping starts anew",
+        "the best score is reset", "early stopping is reset",
     ]  # fmt: skip
     assert "at step 1," in said[0]
     assert said[1].endswith("so far: 2")
@@ -306,8 +306,8 @@ def test_patience_starts_anew_alone_where_only_early_stopping_has_changed(tmp_pa
     first = Case(tmp_path, values=[0.9, 0.8, 0.7], **STOPPING).start().run(1, 3)
     second = Case(tmp_path, values=[0.6, 0.5], **STOPPING | {"training__early_stopping": {"patience": 2}})
     second.hook.load_state(first.saved())
-    assert second.hook.start_anew({Part.PATIENCE}, attempt=2) == [
-        "early stopping starts anew; evaluations without improvement so far: 2"
+    assert second.hook.reset({Part.PATIENCE}, attempt=2) == [
+        "early stopping is reset; evaluations without improvement so far: 2"
     ]
     assert second.hook.best == first.hook.best
     assert second.start(3).recorder.control.stop_reason is None
@@ -319,7 +319,7 @@ def test_a_training_loss_of_another_scale_does_not_enter_the_mean(tmp_path: Path
     first = Case(tmp_path, evaluation__every_steps=4).start().run(1, 2)
     second = Case(tmp_path, evaluation__every_steps=4)
     second.hook.load_state(first.saved())
-    assert second.hook.start_anew({Part.LOSS}, attempt=2) == []
+    assert second.hook.reset({Part.LOSS}, attempt=2) == []
     (row,) = second.start(2).run(3, 4).recorder.rows
     assert row["train_loss"] == pytest.approx((3 + 4) / 20)
 

@@ -77,7 +77,7 @@ def test_a_loss_of_another_scale_does_not_enter_the_mean() -> None:
     first, second = build_hook()[0], build_hook()[0]
     run(first, [1])
     second.load_state(json.loads(json.dumps(first.state())))
-    assert second.start_anew({Part.LOSS}, attempt=2) == []
+    assert second.reset({Part.LOSS}, attempt=2) == []
     (row,) = run(second, [2, 3], start=1)
     assert row["loss"] == pytest.approx((4 + 9) / 20)
 

@@ -68,7 +68,7 @@ def test_quarantined_rows_survive_a_restart_and_are_listed_once(tmp_path: Path) 
     first.set_aside(5)  # after the checkpoint: the next process will find it again
     second = Bench(tmp_path)
     second.quarantine.load_state(saved)
-    assert second.quarantine.start_anew({Part.SCORES}, attempt=2) == []
+    assert second.quarantine.reset({Part.SCORES}, attempt=2) == []
     second.quarantine.on_start(Progress(7, Position(0, 7)), Recorder().control)
     assert second.excluded == [3]
     assert [line["row"] for line in second.lines()] == [3]
@@ -82,7 +82,7 @@ def test_rows_are_no_longer_left_out_where_their_numbers_mean_others(tmp_path: P
     second = Bench(tmp_path, spike_factor=2.0)
     second.quarantine.load_state(first.quarantine.state() | {"losses": [5.0]})
     assert second.quarantine.loss_limit == 10.0
-    (said,) = second.quarantine.start_anew({Part.ROWS}, attempt=2)
+    (said,) = second.quarantine.reset({Part.ROWS}, attempt=2)
     assert said.startswith("2 rows are no longer in quarantine")
     second.quarantine.on_start(Progress(7, Position(0, 7)), Recorder().control)
     assert (second.excluded, second.quarantine.rows, second.lines()) == ([], (), [])
@@ -92,7 +92,7 @@ def test_rows_are_no_longer_left_out_where_their_numbers_mean_others(tmp_path: P
 def test_a_spike_is_not_measured_by_losses_of_another_scale(tmp_path: Path) -> None:
     bench = Bench(tmp_path, spike_factor=2.0)
     bench.quarantine.load_state({"rows": [], "losses": [5.0]})
-    assert bench.quarantine.start_anew({Part.LOSS}, attempt=2) == []
+    assert bench.quarantine.reset({Part.LOSS}, attempt=2) == []
     assert bench.quarantine.loss_limit == math.inf
 
 
