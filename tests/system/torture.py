@@ -209,9 +209,9 @@ def fingerprint(config: RunConfig) -> dict[str, object]:
 
 
 def printed(config: RunConfig) -> str:
-    """The end of the ranks' output."""
+    """What the ranks have printed."""
     path = Path(config.run_dir).parent / "printed.txt"
-    return path.read_text()[-4000:] if path.exists() else ""
+    return path.read_text() if path.exists() else ""
 
 
 def chosen_kills() -> list[Kill]:

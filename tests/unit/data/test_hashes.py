@@ -11,8 +11,10 @@ import pytest
 from dstrain.data import hashes
 from dstrain.data.hashes import SETTLED_SECONDS, hash_file, hash_once
 
-LATER = time.time() + 10 * SETTLED_SECONDS
-"""A time at which the files of the tests have long been unchanged."""
+
+def much_later() -> float:
+    """A time at which the file that a test has just written has long been unchanged."""
+    return time.time() + 10 * SETTLED_SECONDS
 
 
 class Reader:
@@ -26,8 +28,8 @@ class Reader:
         self.num_read += 1
         return hash_file(path, beat=beat)
 
-    def __call__(self, path: Path, *, now: float = LATER) -> str:
-        found = hash_once(path, folder=self.folder, now=lambda: now)
+    def __call__(self, path: Path, *, now: Callable[[], float] = much_later) -> str:
+        found = hash_once(path, folder=self.folder, now=now)
         assert found == hashlib.sha256(path.read_bytes()).hexdigest()
         return found
 
@@ -95,7 +97,7 @@ def test_another_file_with_the_same_content_has_a_hash_of_its_own(reader: Reader
 @pytest.mark.parametrize("age", [0.0, SETTLED_SECONDS - 1, -3600.0], ids=["now", "a moment ago", "in the future"])
 def test_the_hash_of_a_file_that_changed_a_moment_ago_is_not_kept(age: float, reader: Reader, path: Path) -> None:
     for _ in range(2):
-        reader(path, now=path.stat().st_mtime + age)
+        reader(path, now=lambda: path.stat().st_mtime + age)
     assert reader.num_read == 2
 
 
@@ -115,7 +117,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(hashes, "hash_file", append)
-        hash_once(path, folder=tmp_path / "hashes", now=lambda: LATER)
+        hash_once(path, folder=tmp_path / "hashes", now=much_later)
     assert not (tmp_path / "hashes").exists()
 
 
