@@ -197,7 +197,8 @@ def test_on_a_full_disk_checkpoints_are_skipped_and_nothing_else_changes(
 
 
 def test_a_run_that_cannot_save_for_the_first_time_ends_on_all_ranks_with_the_reason(tmpfs: Path, cache: Path) -> None:
-    config = torture.build_tortured(tmpfs, cache=cache)
+    base = torture.build_tortured(tmpfs, cache=cache)
+    config = base.model_copy(update={"checkpoint": base.checkpoint.model_copy(update={"every_minutes": 10.0})})
     assert launch(config, faults=["fill disk=2-99"]) == [1, 1], torture.printed(config)
     assert "step 2 could not be saved: " in torture.printed(config)
     assert "No checkpoint can be saved, so the run ends" in torture.printed(config)
