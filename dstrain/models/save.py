@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from dstrain.models.families import hidden_scale, is_head_tied
+from dstrain.models.families import hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
@@ -77,10 +77,13 @@ def _edit_json(file: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> 
     file.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
-def _fresh_copy(model: nn.Module) -> Any:
+def _fresh_copy(model: Any) -> Any:
     """A model of the same class, configuration, weights and precision, in memory of its own."""
     weight = next(model.parameters())
     copied: Any = type(model)(model.config).to(device=weight.device, dtype=weight.dtype).eval()
+    if not is_head_tied(model):  # which the config of T5 and mT5 does not say
+        head: Any = output_head(copied)
+        head.weight = nn.Parameter(torch.empty_like(head.weight))
     copied.load_state_dict(model.state_dict())
     return copied
 

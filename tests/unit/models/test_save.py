@@ -39,7 +39,10 @@ def export(model: Tiny, folder: Path, *, step: int = 7) -> None:
 
 
 def check(model: Tiny, folder: Path) -> None:
-    sources, _ = model.tokenizer.encode(["yes", "커피 두 잔"], ["", ""], source_language=None, target_language=None)
+    source_language, target_language = model.languages
+    sources, _ = model.tokenizer.encode(
+        ["yes", "커피 두 잔"], ["", ""], source_language=source_language, target_language=target_language
+    )
     check_export(folder, model=model.model, sources=sources, pad_token_id=model.tokenizer.pad_token_id)
 
 
@@ -153,9 +156,12 @@ def test_the_config_says_tied_only_where_every_version_then_ties_and_scales_alik
     plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best").state_dict()
     assert all(torch.equal(tensor, plain[name]) for name, tensor in tiny.model.state_dict().items())
 
+    check(tiny, tmp_path / "best")
+
     sentences: list[str] = []
     section = Model(name=str(tmp_path / "best"))
     trained = load_model(section, tokenizer=tiny.tokenizer, seed=0, report=sentences.append)
+    check(tiny._replace(model=trained), tmp_path / "best")
     assert sentences == []
     assert is_head_tied(trained) is not has_own_head
     assert len(list(trained.parameters())) == len(list(tiny.model.parameters()))  # as many are shared as before
