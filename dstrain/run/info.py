@@ -1,6 +1,7 @@
 """The content of run.json: machine, versions, data, model, how steps are cut."""
 
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,14 @@ def build_run_info(
     plan: Plan,
     total_steps: int,
     warnings: list[str],
-    command: str,
+    command: Sequence[str],
 ) -> dict[str, Any]:
     """The content of run.json; `data` holds the reports of the token sets by split."""
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
         "versions": list_versions(),
-        "command": command,
+        "command": list(command),
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
         "launcher": ranks.process.launcher,

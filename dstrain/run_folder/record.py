@@ -91,7 +91,8 @@ class RunInfo:
     """run.json: the machine, the data and the model as the newest attempt found them."""
 
     versions: dict[str, str | None] = field(default_factory=dict)
-    command: str | None = None
+    command: tuple[str, ...] | str | None = None
+    """The words of the command that started the newest attempt; earlier versions wrote them as one text."""
     world_size: int | None = None
     device: str | None = None
     launcher: str | None = None
