@@ -15,7 +15,7 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import hide_gpus, quiet_libraries, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, say
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             cause=os.environ.get(CAUSE_VARIABLE),
             allocation_end=read_allocation_end(os.environ),
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
-            say(error, err=True)
+            say(describe(error), err=True)
         return EXIT_USAGE
     quiet_libraries(process)
     if config.machine.device == "cpu":

@@ -3,7 +3,10 @@
 import argparse
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dstrain.config.yaml_source import write_value
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -53,6 +56,12 @@ def shell_command(words: Iterable[object], *, expands_home: bool = False) -> str
     """
     quoted = (_quoted_below_home(str(word)) if expands_home else _quoted(str(word)) for word in words)
     return " ".join(quoted)
+
+
+def weights_overrides(folder: object, *, model: Mapping[str, Any]) -> list[str]:
+    """The overrides that begin a run with the weights in a model folder, in the place of the recipe's `model`."""
+    unset = [f"model.{key}=null" for key in ("scratch", "revision", "add_languages") if model.get(key) is not None]
+    return [f"model.name={write_value(str(folder))}", *unset]
 
 
 def _quoted_below_home(word: str) -> str:

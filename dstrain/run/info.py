@@ -1,9 +1,9 @@
 """The content of run.json: machine, versions, data, model, how steps are cut."""
 
+import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -75,4 +75,4 @@ def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
 def _origin(name: str | None) -> str:
     if name is None:
         return "scratch"
-    return "folder" if Path(name).is_dir() else "hub"
+    return "folder" if os.path.isdir(name) else "hub"

@@ -75,6 +75,25 @@ def test_a_wrong_environment_is_an_error_of_use(
     assert "WORLD_SIZE is set but not RANK" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["name", "output_dir", "machine.cache_dir", "data.train.0.path"])
+def test_a_path_that_no_file_can_have_is_one_line_with_its_key(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "debug", f"{key}={'a' * 256}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(f": {key}: " in line for line in lines)
+    assert all(line.startswith("override `") for line in lines)
+
+
+def test_an_error_of_the_file_system_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert main(["--config", "debug", f"output_dir={tmp_path / 'run'}"]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'run' / 'run.json'}: Permission denied\n"
+
+
 @pytest.mark.parametrize(("rank", "local_rank", "prints"), [(0, 0, True), (4, 0, True), (1, 1, False)])
 def test_the_first_rank_of_every_node_prints_an_error_of_the_recipe(
     rank: int, local_rank: int, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
