@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from dstrain.cluster.console import hide_gpus, quiet_libraries, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, say
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
             rendezvous = open_rendezvous(process, environment=os.environ, folder=meeting_place)
     except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
-            say(error, err=True)
+            say(describe(error), err=True)
         return EXIT_USAGE
     quiet_libraries(process)
     if request.config.machine.device == "cpu":
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
             score_model(request, ranks=ranks)
         ranks.leave()
     except (UserError, OSError) as error:
-        say(error if process.rank == 0 else f"rank {process.rank}: {error}", err=True)
+        say(describe(error) if process.rank == 0 else f"rank {process.rank}: {describe(error)}", err=True)
         if process.world_size > 1:
             # a normal exit would wait for the peers in destructors of the process group
             os._exit(EXIT_FAILED)

@@ -15,14 +15,14 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import hide_gpus, quiet_libraries, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, say
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
-from dstrain.config.arguments import parse_arguments, shell_command
+from dstrain.config.arguments import parse_arguments
 from dstrain.config.secrets import mask
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_cache_dir(config)
         launch = Launch(
             process,
-            command=show_command(process, script=sys.argv[0], arguments=arguments),
+            command=command_words(process, script=sys.argv[0], arguments=arguments),
             allow_changed=tuple(options.allow_changed),
             whole=whole,
             drill=read_drill(os.environ),
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             cause=os.environ.get(CAUSE_VARIABLE),
             allocation_end=read_allocation_end(os.environ),
         )
-    except UserError as error:
+    except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
-            say(error, err=True)
+            say(describe(error), err=True)
         return EXIT_USAGE
     quiet_libraries(process)
     if config.machine.device == "cpu":
@@ -98,8 +98,8 @@ def _await_signals() -> None:
     signal.signal(signal.SIGINT, leave)
 
 
-def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> str:
-    """The command that starts this run again on the same number of ranks."""
+def command_words(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> tuple[str, ...]:
+    """The command that starts this run again on the same number of ranks, for the card: paths shortened, secrets masked."""
     launcher = {
         "deepspeed": ["deepspeed", "--num_gpus", str(process.local_world_size)],
         "torchrun": ["torchrun", "--nproc-per-node", str(process.local_world_size)],
@@ -108,7 +108,7 @@ def show_command(process: ProcessInfo, *, script: str, arguments: Sequence[str])
     module = "--module" if process.launcher in ("deepspeed", "torchrun") else "-m"
     program = ["launch/train.py"] if Path(script).parts[-2:] == ("launch", "train.py") else [module, "dstrain.train"]
     given = [argument for argument in arguments if not argument.startswith(("--local_rank", "--local-rank"))]
-    return mask(" ".join(_quote(_shorten_paths(word)) for word in [*launcher, *program, *given]))
+    return tuple(mask(_shorten_paths(word)) for word in [*launcher, *program, *given])
 
 
 def _shorten_paths(argument: str) -> str:
@@ -118,11 +118,6 @@ def _shorten_paths(argument: str) -> str:
             place = rf"(?<![\w./~-]){re.escape(folder)}"  # not in the middle of a longer path or name
             argument = re.sub(rf"{place}(?![\w./-])", short, re.sub(rf"{place}/+", inside, argument))
     return argument
-
-
-def _quote(argument: str) -> str:
-    # a quoted ~ would not be expanded
-    return f"~/{shell_command([argument[2:]])}" if argument.startswith("~/") else shell_command([argument])
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from dstrain.checkpoint.changes import Change, Part, find_parts
 from dstrain.checkpoint.manifest import CheckpointError, Manifest
 from dstrain.checkpoint.state import STATE_FILE, RunState, load_state
 from dstrain.checkpoint.store import current_dirs, newest_valid
-from dstrain.config.arguments import shell_command
+from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.differences import differences
 from dstrain.config.earlier import fill_earlier
+from dstrain.config.yaml_source import write_value
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import Claim
 
@@ -175,9 +176,9 @@ def _consequence(change: Change) -> str:
 
 def _new_run(run: Path, *, recipe: Mapping[str, Any]) -> str:
     """How to begin a run with the weights of another."""
-    weights, model = f"{run}-weights", recipe["model"]
-    unset = [f"model.{key}=null" for key in ("scratch", "revision", "add_languages") if model.get(key) is not None]
-    overrides = shell_command([f"model.name={weights}", *unset, f"output_dir={run}-2"])
+    weights = f"{run}-weights"
+    started = [*weights_overrides(weights, model=recipe["model"]), f"output_dir={write_value(f'{run}-2')}"]
+    overrides = shell_command(started)
     return f"{shell_command(['dstrain', 'export', run, weights])}, then the same command with {overrides}"
 
 

@@ -1,11 +1,11 @@
 """`dstrain check`: what is wrong with recipes, or what each amounts to."""
 
-from pathlib import Path
+import os
 from typing import Annotated
 
 import typer
 
-from dstrain.cluster.console import say
+from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.summary import summary
@@ -26,8 +26,8 @@ def check(
     for name in configs:
         try:
             config = load_config(name, overrides=overrides, check_files=True)
-        except ConfigError as error:
-            say(error, err=True)
+        except (ConfigError, OSError) as error:
+            say(describe(error), err=True)
             failed = True
         else:
             say(f"{name}: ok\n{summary(config)}")
@@ -35,4 +35,4 @@ def check(
 
 
 def _is_override(argument: str) -> bool:
-    return "=" in argument and not Path(argument).exists()
+    return "=" in argument and not os.path.exists(argument)  # False as well for what is too long for a name

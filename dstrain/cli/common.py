@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cluster.console import say
+from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
 
@@ -28,10 +28,3 @@ def clean_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         say(describe(error), err=True)
         raise typer.Exit(EXIT_FAILED) from error
-
-
-def describe(error: Exception) -> str:
-    """The message of an error; of the operating system's the file and the reason, without a number."""
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error)

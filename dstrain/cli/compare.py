@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import AsJson, describe
-from dstrain.cluster.console import say
+from dstrain.cli.common import AsJson
+from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError

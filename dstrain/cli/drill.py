@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides
-from dstrain.cluster.console import say
+from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from dstrain.config.load import load_config
 from dstrain.drill.drill import run_drill
@@ -46,8 +46,8 @@ def drill(
             environment=os.environ,
             say=say,
         )
-    except UserError as error:
-        say(error, err=True)
+    except (UserError, OSError) as error:
+        say(describe(error), err=True)
         raise typer.Exit(EXIT_USAGE) from error
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None

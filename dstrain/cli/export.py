@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from dstrain.checkpoint.store import find_checkpoint
 from dstrain.cli.common import RunArgument, clean_errors
-from dstrain.cluster.console import say
-from dstrain.config.load import load_config
+from dstrain.cluster.console import quiet_deepspeed, say
+from dstrain.config.arguments import shell_command, weights_overrides
+from dstrain.config.paths import path_problem
+from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import check_folder
+from dstrain.run_folder.reading import check_folder, check_tokenizer
 
 
 def export(
@@ -25,15 +29,27 @@ def export(
     with clean_errors():
         check_folder(run)
         source = RunFolder(run)
-        if not source.config.is_file():
-            raise UserError(f"{run} is not a run folder: it holds no config.yaml")
-        # the export is made in FOLDER.tmp, and an older folder is set aside as FOLDER.old
-        for taken in (folder, folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
-            if os.path.lexists(taken):
-                raise UserError(f"{taken} exists already: give another folder, or remove it")
-        from dstrain.run.export import export_checkpoint  # imports torch: only where there is something to write
+        if not os.path.lexists(source.config):
+            raise UserError(f"{run} is not a run folder: it holds no {source.config.name}")
+        _check_free(folder)
+        check_tokenizer(source)
+        config = read_run_config(source)
+        directory = find_checkpoint(source.path, step=step)
+        # imports torch, which takes seconds: only where there is something to write
+        quiet_deepspeed()
+        from dstrain.run.export import export_checkpoint
 
-        directory = export_checkpoint(source, step=step, to=folder)
-        model = load_config(str(source.config)).model
-        unset = "".join(f" model.{key}=null" for key in ("scratch", "revision") if getattr(model, key) is not None)
-        say(f"{folder}: the model of {directory}\nto train on from it: model.name={folder}{unset}")
+        export_checkpoint(source, directory=directory, to=folder)
+        overrides = weights_overrides(folder, model=config.model.model_dump())
+        say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that exists; so must those not in which it is made, and to which an older one is moved."""
+    if os.path.lexists(folder):
+        raise UserError(f"{folder} exists already: give another folder, or remove it")
+    for used in (folder.with_name(f"{folder.name}.tmp"), folder.with_name(f"{folder.name}.old")):
+        if problem := path_problem(used):
+            raise UserError(f"the folder to make, with {used.suffix}, {problem}; found {shown(str(folder))}")
+        if os.path.lexists(used):
+            raise UserError(f"{used} exists already: give another folder, or remove it")

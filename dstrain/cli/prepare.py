@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides, clean_errors
-from dstrain.cluster.console import say
+from dstrain.cluster.console import quiet_deepspeed, say
 from dstrain.config.load import load_config
 from dstrain.run.cache import make_cache_dir
 
@@ -23,6 +23,7 @@ def prepare(
     with clean_errors():
         recipe = load_config(config, overrides=overrides or [], check_files=True)
         cache = make_cache_dir(recipe)
+        quiet_deepspeed()
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         from dstrain.run.prepare import estimate_rows, prepare_ahead  # imports torch

@@ -17,6 +17,8 @@ from dstrain.cluster.environment import ProcessInfo
 log = logging.getLogger("dstrain")
 
 
+MAX_NAME = 300
+"""Most characters of a path in an error of the operating system."""
 SHOWN = frozenset("\n\t\u200c\u200d")
 """Shown although they are not printable: the joiners, which Persian and Hindi are written with, only shape letters."""
 
@@ -32,6 +34,14 @@ def cleaned(text: str) -> str:
 def say(text: object, *, err: bool = False) -> None:
     """Print a text, cleaned, on standard output or standard error."""
     print(cleaned(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+
+
+def describe(error: Exception) -> str:
+    """The message of an error; of the operating system's the file and the reason, without a number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+        return f"{name if len(name) <= MAX_NAME else name[: MAX_NAME - 1] + '…'}: {error.strerror}"
+    return str(error)
 
 
 def clean_tracebacks() -> None:
@@ -60,13 +70,18 @@ def quiet_libraries(process: ProcessInfo) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.captureWarnings(True)
     log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
-    # DeepSpeed warns on every rank about a missing GPU, and torch warns about deprecated functions that DeepSpeed calls
-    logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
+    quiet_deepspeed()
+    # torch warns about deprecated functions that DeepSpeed calls
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     # so that DeepSpeed finds the ninja beside this interpreter even if the environment is not activated
     tools = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def quiet_deepspeed() -> None:
+    """Keep back DeepSpeed's warnings, such as that of every import about a missing GPU; called before it is imported."""
+    logging.getLogger("DeepSpeed").addFilter(lambda entry: entry.levelno >= logging.ERROR)
 
 
 def hide_gpus() -> None:

@@ -3,7 +3,10 @@
 import argparse
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from dstrain.config.yaml_source import write_value
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -46,9 +49,24 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     return found[:place], found[place + 1 :]
 
 
-def shell_command(words: Iterable[object]) -> str:
-    """A command as one printable line, from which bash and zsh make these words again, whatever is in them."""
-    return " ".join(_quoted(str(word)) for word in words)
+def shell_command(words: Iterable[object], *, expands_home: bool = False) -> str:
+    """A command as one printable line, from which bash and zsh make these words again, whatever is in them.
+
+    With `expands_home` they put the home of whoever types it in the place of a `~` that begins a path.
+    """
+    quoted = (_quoted_below_home(str(word)) if expands_home else _quoted(str(word)) for word in words)
+    return " ".join(quoted)
+
+
+def weights_overrides(folder: object, *, model: Mapping[str, Any]) -> list[str]:
+    """The overrides that begin a run with the weights in a model folder, in the place of the recipe's `model`."""
+    unset = [f"model.{key}=null" for key in ("scratch", "revision", "add_languages") if model.get(key) is not None]
+    return [f"model.name={write_value(str(folder))}", *unset]
+
+
+def _quoted_below_home(word: str) -> str:
+    # a quoted ~ would not be expanded
+    return f"~/{_quoted(word[2:]) if word[2:] else ''}" if word.startswith("~/") else _quoted(word)
 
 
 def _quoted(word: str) -> str:
@@ -60,5 +78,6 @@ def _quoted(word: str) -> str:
 
 
 def _escaped(char: str) -> str:
-    # bytes, because bash reads \u by the locale
-    return "$'" + "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "surrogateescape")) + "'"
+    # bytes, because bash reads \u by the locale; what is no byte of an argument is half of a surrogate pair from a file
+    errors = "surrogateescape" if "\udc80" <= char <= "\udcff" else "surrogatepass"
+    return "$'" + "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", errors)) + "'"

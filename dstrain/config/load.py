@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from dstrain.config.arguments import shell_command
 from dstrain.config.earlier import fill_earlier, lacks_keys
 from dstrain.config.problems import find_problems
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
@@ -51,6 +52,7 @@ def load_config(
     check_files: bool = False,
     trains: bool = True,
     is_earlier: bool = False,
+    content: bytes | None = None,
 ) -> RunConfig:
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
@@ -61,15 +63,16 @@ def load_config(
         check_files: whether missing data files and model folders are problems too.
         trains: whether the training rows and the model are needed; if not, only evaluation files are checked.
         is_earlier: whether a missing key means what it meant before it existed (`earlier.py`).
+        content: what the file holds, if it is read already; such a file builds on no other.
 
     Raises:
         ConfigError: all problems at once, each with its file and line.
     """
-    document = _read_with_base(find_config(path_or_name))
+    document = _read_with_base(find_config(path_or_name)) if content is None else _parse(content, file=path_or_name)
     if not document.value and document.problems:
         raise ConfigError(document.problems)
     if kind_of(document) == "sweep":
-        way_out = f"`dstrain sweep {path_or_name}` checks it, and says how to submit it"
+        way_out = f"`{shell_command(['dstrain', 'sweep', path_or_name])}` checks it, and says how to submit it"
         raise ConfigError([Problem(document.place(()), (), "this is a sweep, not a recipe", way_out=way_out)])
     if is_earlier:
         document.value.update(fill_earlier(document.value))
@@ -83,9 +86,9 @@ def load_config(
     return config
 
 
-def was_written_earlier(path: Path) -> bool:
-    """Whether a run's configuration file was written before a key of `earlier.py` existed."""
-    return lacks_keys(_read(path).value)
+def was_written_earlier(content: bytes) -> bool:
+    """Whether this is a run's configuration file that was written before a key of `earlier.py` existed."""
+    return lacks_keys(_parse(content, file="").value)
 
 
 def kind_of(document: Document) -> str | None:
@@ -164,6 +167,11 @@ def _read(path: Path) -> Document:
             content = file.read(MAX_CONFIG_BYTES + 1)
     except OSError as error:
         return Document({}, {(): root}, [Problem(root, (), "cannot be read", error.strerror)])
+    return _parse(content, file=str(path))
+
+
+def _parse(content: bytes, *, file: str) -> Document:
+    root = Where(file, 1)
     if len(content) > MAX_CONFIG_BYTES:
         return Document(
             {}, {(): root}, [Problem(root, (), f"larger than {MAX_CONFIG_BYTES:,} bytes: not a configuration")]
@@ -172,9 +180,9 @@ def _read(path: Path) -> Document:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        where = Where(str(path), line)
+        where = Where(file, line)
         return Document({}, {(): where}, [Problem(where, (), "not UTF-8", shown(error.object[error.start]))])
-    return read_document(text, file=str(path))
+    return read_document(text, file=file)
 
 
 def _missing_files(document: Document, *, trains: bool) -> Iterator[Problem]:

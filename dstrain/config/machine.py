@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.deepspeed_keys import deepspeed_problems
+from dstrain.config.paths import LocalPath
 from dstrain.config.sbatch_options import sbatch_conflicts
 from dstrain.config.section import MOST, YEAR_MINUTES, Conflict, ConflictError, Count, Minutes, PositiveInt, Section
 
@@ -84,7 +85,7 @@ class Machine(Section):
     data_processes: Annotated[int, Field(ge=1, le=256)] | None = None
     """Processes that tokenise the training rows, if there are more than 131,072. Null is one for each CPU that the process of
     rank 0 may use, at most 8. Each needs about half a GB of memory. 1 tokenises in the process of rank 0."""
-    cache_dir: str | None = None
+    cache_dir: LocalPath | None = None
     """Folder of tokenised data, on a file system that all ranks share. Null is
     `$XDG_CACHE_HOME/dstrain`, or `~/.cache/dstrain` without that variable."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
@@ -129,7 +130,7 @@ class Checkpoint(Section):
     """Minutes of training after which the run is saved if nothing else has saved it: a kill costs no more, apart from an
     evaluation that it interrupts. The first save of every start comes within a minute, and ends the run if it fails. Where
     saves hold training up for more than 1 % of this time, they become rarer. 0 switches saves by time off."""
-    keep_last: Annotated[int, Field(ge=2, le=MOST)] = 2
+    keep_last: Annotated[int, Field(ge=2, le=100_000)] = 2
     """Newest checkpoints that are kept with their full state. At least two, because the newest may prove unreadable.
     The best checkpoint by the recipe's metric is kept too, at least its weights."""
     keep_weights_every_steps: PositiveInt | None = None

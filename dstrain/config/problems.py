@@ -64,6 +64,7 @@ _WANTED = {
     "less_than_equal": "must be at most {le:,.10g}",
     "less_than": "must be less than {lt:g}",
     "string_pattern_mismatch": "must match {pattern}",
+    "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} items",
     "too_long": "must have at most {max_length} items",

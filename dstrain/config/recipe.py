@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.hub import hub_problem
+from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
 Index = Annotated[int, Field(ge=0)]
@@ -41,7 +42,7 @@ class Scratch(Section):
 class Model(Section):
     """Where the model comes from: the Hugging Face Hub, a local folder, or `scratch`."""
 
-    name: str | None = None
+    name: LocalPath | None = None
     """Hub name (`facebook/m2m100_418M`), or a local folder in the Hugging Face layout."""
     revision: str | None = None
     """Commit, tag or branch on the Hub. Only a commit makes the run repeatable."""
@@ -120,12 +121,12 @@ class Task(Section):
 class Source(Section):
     """One place that rows come from: exactly one of `path`, `hub` and `demo`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_RUN_NAME)] | None = None
     """Evaluation rows only: name of the set that these rows belong to. Every set has scores of its own beside those of all
     rows, and `evaluation.best_metric` may name one (`flores/bleu`). Sources of the same name are one set."""
-    path: str | None = None
+    path: LocalPath | None = None
     """Local file. With `target_path`, the source side of two line-aligned text files."""
-    target_path: str | Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    target_path: LocalPath | Annotated[tuple[LocalPath, ...], Field(min_length=1, strict=False)] | None = None
     """Target side of two line-aligned text files. For evaluation rows a list of files, each with another reference of every
     row."""
     format: Literal["jsonl", "tsv", "csv", "parquet", "text"] | None = None
@@ -269,7 +270,7 @@ class EarlyStopping(Section):
     patience: PositiveInt
     """Evaluations without improvement after which the run ends. While the metric is 0, a better value of the metrics that break
     ties counts as an improvement."""
-    min_delta: Annotated[float, Field(ge=0.0)] = 0.0
+    min_delta: Annotated[float, Field(ge=0.0, le=1e9)] = 0.0
     """Smallest change that counts as an improvement, in the metric's own unit."""
 
 
@@ -289,7 +290,7 @@ class Training(Section):
     steps of all epochs are counted before the first."""
     max_steps: PositiveInt | None = None
     """Number of optimizer steps. Give either this or `epochs`."""
-    learning_rate: Annotated[float, Field(gt=0.0)]
+    learning_rate: Annotated[float, Field(gt=0.0, le=1000.0)]
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt"] = "linear"
     """Shape of the learning rate after warm-up. `linear` and `cosine` reach 0 one step after the last."""
@@ -299,15 +300,15 @@ class Training(Section):
     """`adam` adds weight decay to the gradient; `adamw` decouples it (Loshchilov & Hutter 2019); `sgd` has momentum."""
     betas: Annotated[tuple[Probability, Probability], Field(strict=False)] = (0.9, 0.999)
     """Adam's decay rates. For `sgd` the first is the momentum."""
-    epsilon: Annotated[float, Field(gt=0.0)] = 1e-8
+    epsilon: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-8
     """Adam's epsilon."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.0
     """Weight decay of weight matrices. Biases and normalisation weights are not decayed."""
-    max_grad_norm: Annotated[float, Field(ge=0.0)] = 1.0
+    max_grad_norm: Annotated[float, Field(ge=0.0, le=1e9)] = 1.0
     """Gradient norm above which the gradient is clipped. 0 switches clipping off."""
     label_smoothing: Probability = 0.0
     """Probability mass that is spread over the vocabulary (Szegedy et al. 2016)."""
-    spike_factor: Annotated[float, Field(gt=1.0)] | None = None
+    spike_factor: Annotated[float, Field(gt=1.0, le=1e9)] | None = None
     """A step is not applied if its loss exceeds this multiple of the mean loss of the last 100 applied steps. The rows
     that cause the spike are searched for and quarantined. Null applies every finite step."""
     max_quarantined_rows: Count = 16
@@ -342,7 +343,7 @@ class Evaluation(Section):
     """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
     num_beams: Annotated[int, Field(ge=1, le=1000)] = 1
     """Beam size. 1 is greedy search."""
-    length_penalty: float = 1.0
+    length_penalty: Annotated[float, Field(ge=-100.0, le=100.0)] = 1.0
     """Exponent of the hypothesis length in beam scores."""
     max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from dstrain.config import conflicts
 from dstrain.config.machine import Checkpoint, Logging, Machine
 from dstrain.config.metrics import choosing_metrics, rank_metrics
+from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
@@ -21,8 +22,8 @@ RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evalua
 class RunConfig(Section):
     """One run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    """Name of the run folder and the model card: letters, digits, `.`, `_` and `-`."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_RUN_NAME)]
+    """Name of the run folder and the model card: at most 200 letters, digits, `.`, `_` and `-`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the initial weights, the data order and dropout."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -35,7 +36,7 @@ class RunConfig(Section):
     machine: Machine = Machine()
     checkpoint: Checkpoint = Checkpoint()
     logging: Logging = Logging()
-    output_dir: str | None = None
+    output_dir: LocalPath | None = None
     """The run folder. Null is `runs/<name>`."""
 
     @model_validator(mode="after")

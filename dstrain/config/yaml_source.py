@@ -27,6 +27,8 @@ MAX_DEPTH = 50
 MAX_INT_BITS = 64
 MAX_SHOWN = 60
 """Characters of a value in a message."""
+MAX_OVERRIDE = 200
+"""Characters of an override in a message."""
 
 
 class Loader(yaml.SafeLoader):
@@ -166,7 +168,8 @@ def merge_documents(base: Document, *, child: Document) -> Document:
 
 def apply_override(document: Document, *, text: str) -> None:
     """Sets one value from `dotted.key=value`, in place; the value is read as YAML. What is wrong with it becomes problems."""
-    where = Where(f"override `{mask_override(text)}`", 0)
+    typed = mask_override(text)
+    where = Where(f"override `{typed if len(typed) <= MAX_OVERRIDE else typed[: MAX_OVERRIDE - 1] + '…'}`", 0)
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts) or len(parts) > MAX_DEPTH:
@@ -207,6 +210,12 @@ def _read_written(written: str, *, reader: "_Reader", path: KeyPath, where: Wher
         node = _compose(written)
     except yaml.YAMLError:
         reader.problems.append(Problem(where, path, "the value is not valid YAML", _cut(written), _QUOTE))
+        reader.broken.add(path)
+        return _BROKEN
+    if isinstance(node, yaml.ScalarNode) and node.value == "~" and node.style is None:
+        rule = "YAML reads a plain `~` as null, and nothing else would say so"
+        way_out = f"write the full path, or `{dotted(path)}=null` to unset the key"
+        reader.problems.append(Problem(where, path, rule, way_out=way_out))
         reader.broken.add(path)
         return _BROKEN
     value = None if node is None else reader.read(node, path=path)

@@ -265,7 +265,7 @@ def _as_list(cell: Any) -> list[Any]:
 def _load_hub(source: Source) -> Any:
     import datasets  # takes seconds, and most recipes read files
 
-    if Path(str(source.hub)).exists():  # which `datasets` would read instead
+    if os.path.exists(str(source.hub)):  # which `datasets` would read instead
         raise UserError(
             f"data source hub `{source.hub}`: here is a file or folder of that name; start from another folder, or name local "
             "files with `path`"

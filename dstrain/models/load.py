@@ -4,6 +4,7 @@ Every change to the stored model (layerdrop, dropout, new embedding rows) is rep
 `.bin` weights are read as tensors only, never as pickled objects.
 """
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,16 +16,19 @@ from transformers.utils import logging as transformers_logging
 from dstrain.config.recipe import Model
 from dstrain.errors import UserError
 from dstrain.models.families import (
+    decoder_start_id,
     family_of,
     hidden_scale,
     is_head_tied,
+    max_positions,
     output_head,
     reset_generation_config,
     set_dropout,
     set_layerdrop,
 )
+from dstrain.models.foreign import told_in_one_line
 from dstrain.models.scratch import build_scratch_model
-from dstrain.models.tokenizer import Seq2SeqTokenizer, one_line
+from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.layout import EXPORTED_STEP
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -37,11 +41,10 @@ def _ignore(sentence: str) -> None:
 
 def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
     """The config of a hub name or local folder. Raises UserError if it has none or its family is not supported."""
-    try:
+    with told_in_one_line(f"model.name: `{name}` has no config that can be read"):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model.name: `{name}` has no config that can be read: {one_line(error)}") from error
-    family_of(config)
+        family_of(config)
+        max_positions(config)  # an infinite number, which JSON can have, is none
     return config
 
 
@@ -58,7 +61,14 @@ def load_model(
             section.scratch, tokenizer=tokenizer, seed=seed, dropout=section.dropout, layerdrop=section.layerdrop
         )
     assert section.name is not None  # the schema requires exactly one of name and scratch
-    config = load_config(section.name, revision=section.revision)
+    with told_in_one_line(f"model.name: `{section.name}` has no weights that can be read"):
+        return _load_named(section, name=section.name, tokenizer=tokenizer, seed=seed, report=report)
+
+
+def _load_named(
+    section: Model, *, name: str, tokenizer: Seq2SeqTokenizer, seed: int, report: Callable[[str], None]
+) -> PreTrainedModel:
+    config = load_config(name, revision=section.revision)
     # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
     # embeddings of encoder and decoder tied, and a head of its own stays its own
     config.tie_word_embeddings = True
@@ -73,16 +83,19 @@ def load_model(
         report(f"all dropout of the model's config is set to {section.dropout:g}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _read_weights(section.name, revision=section.revision, config=config)
+        model = _read_weights(name, revision=section.revision, config=config)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
     for code, like in (section.add_languages or {}).items():
         copy_language(model, tokenizer=tokenizer, code=code, like=like)
         report(f"the language `{code}` is added; its embedding begins as that of `{like}`")
-    is_export = (Path(section.name) / EXPORTED_STEP).is_file()
+    is_export = os.path.isfile(Path(name) / EXPORTED_STEP)
     for sentence in _describe_head(model, section=section, is_export=is_export):
         report(sentence)
     for sentence in reset_generation_config(model, is_export=is_export):
         report(sentence)
+    start, num_rows = decoder_start_id(model), model.get_input_embeddings().weight.shape[0]
+    if start is not None and not 0 <= start < num_rows:
+        raise UserError(f"model.name: `{name}` has {num_rows} tokens, and its decoder_start_token_id is {start}")
     return model
 
 
@@ -126,18 +139,15 @@ def copy_language(model: PreTrainedModel, *, tokenizer: Seq2SeqTokenizer, code: 
 
 
 def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) -> PreTrainedModel:
-    try:
-        model, info = AutoModelForSeq2SeqLM.from_pretrained(
-            name,
-            config=config,
-            revision=revision,
-            dtype=torch.float32,
-            trust_remote_code=False,
-            weights_only=True,
-            output_loading_info=True,
-        )
-    except OSError as error:
-        raise UserError(f"model.name: `{name}` has no weights that can be read: {one_line(error)}") from error
+    model, info = AutoModelForSeq2SeqLM.from_pretrained(
+        name,
+        config=config,
+        revision=revision,
+        dtype=torch.float32,
+        trust_remote_code=False,
+        weights_only=True,
+        output_loading_info=True,
+    )
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(

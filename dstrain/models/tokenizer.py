@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from dstrain.errors import UserError
 from dstrain.models.batch_encoding import build_batch_encoder
 from dstrain.models.control_tokens import ControlTokens
+from dstrain.models.foreign import told_in_one_line
 from dstrain.models.languages import add_languages, can_be_default, language_ids, register_languages
 
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
@@ -171,22 +172,19 @@ def load_tokenizer(
 
     Raises UserError if it cannot be read, has no language tokens, or has one of the added languages already.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), told_in_one_line(f"`{name_or_folder}` has no tokenizer that can be read"):
         # Marian recommends sacremoses, but its tokenizer no longer calls the normaliser that needs it
         warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise UserError(f"`{name_or_folder}` has no tokenizer that can be read: {one_line(error)}") from error
-    if getattr(tokenizer, "legacy_behaviour", False):
-        # NLLB's old form puts the language last, unlike the paper and unlike the forced first token of hypotheses
-        tokenizer.legacy_behaviour = False
-        tokenizer.init_kwargs["legacy_behaviour"] = False
-    register_languages(tokenizer)
-    _add_new_languages(tokenizer, added_languages)
-    known = tokenizer.get_vocab()
-    tokenizer.add_tokens([token for token in added_tokens if token not in known])
-    return Seq2SeqTokenizer(tokenizer)
+        tokenizer = AutoTokenizer.from_pretrained(name_or_folder, revision=revision, trust_remote_code=False)
+        if getattr(tokenizer, "legacy_behaviour", False):
+            # NLLB's old form puts the language last, unlike the paper and unlike the forced first token of hypotheses
+            tokenizer.legacy_behaviour = False
+            tokenizer.init_kwargs["legacy_behaviour"] = False
+        register_languages(tokenizer)
+        _add_new_languages(tokenizer, added_languages)
+        known = tokenizer.get_vocab()
+        tokenizer.add_tokens([token for token in added_tokens if token not in known])
+        return Seq2SeqTokenizer(tokenizer)
 
 
 def _add_new_languages(tokenizer: PreTrainedTokenizerBase, codes: Iterable[str]) -> None:
@@ -202,11 +200,6 @@ def _add_new_languages(tokenizer: PreTrainedTokenizerBase, codes: Iterable[str])
             )
     if new:
         add_languages(tokenizer, new)
-
-
-def one_line(error: Exception) -> str:
-    """A library's message without its line breaks."""
-    return " ".join(str(error).split())
 
 
 def _check_distinct(vocabulary: dict[str, int], *, languages: dict[str, int], name: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dstrain.config.secrets import mask
-from dstrain.reporting.markdown import Markdown, code_block, count, one_line, phrase, render
+from dstrain.reporting.command import command_to_copy
+from dstrain.reporting.markdown import Markdown, count, phrase, program, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
 from dstrain.reporting.plots import has_losses, has_scores, write_plots
 from dstrain.reporting.procedure import (
@@ -80,7 +81,7 @@ def build_card(record: RunRecord) -> str:
 def _values(record: RunRecord) -> dict[str, Any]:
     config = record.config
     front_matter = build_metadata(record, headline=headline_row(record)).to_yaml()
-    command = record.info.command
+    command = command_to_copy(record.info.command)
     return {
         "front_matter": Markdown(front_matter),
         "name": config.name,
@@ -109,7 +110,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "attempts": describe_attempts(record),
         "checks": build_checks_table(record),
         "warnings": collect_warnings(record),
-        "command": code_block(command, language="bash") if command and one_line(command) else None,
+        "command": program(command, language="bash") if command else None,
         "reproduction": describe_reproduction(record),
         "versions": describe_versions(record),
     }

@@ -10,7 +10,8 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dstrain.config.metrics import is_of_set
+from dstrain.config.metrics import METRICS as ALL_METRICS
+from dstrain.config.metrics import choosing_metrics, is_of_set
 from dstrain.config.recipe import Source, Task
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
@@ -50,7 +51,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
 
 
 def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
-    """The model index: every finite score of the headline, with its sacrebleu signature if it has one."""
+    """The model index: every finite score of the headline that dstrain computes, with its sacrebleu signature if it has one."""
     sources = record.config.data.eval
     only = sources[0] if len(sources) == 1 and sources[0].hub else None
     return [
@@ -62,14 +63,20 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
             dataset_config=only.subset if only else None,
             dataset_split=only.split if only else None,
             dataset_revision=only.revision if only else None,
-            metric_type=one_line(metric),
-            metric_name=one_line(label(metric)),
+            metric_type=metric,
+            metric_name=label(metric),
             metric_value=round(value, 4),
-            metric_args={"signature": signature} if (signature := headline.signature_of(metric)) else None,
+            metric_args={"signature": one_line(signature)} if (signature := headline.signature_of(metric)) else None,
         )
         for metric, value in headline.scores.items()
-        if math.isfinite(value)
+        if math.isfinite(value) and _is_known(metric, config=record.config)
     ]
+
+
+def _is_known(metric: str, *, config: RunConfig) -> bool:
+    """Whether a score has a name that an evaluation gives: the file may be a stranger's, and the Hub shows what stands here."""
+    of_sets = choosing_metrics(config.task.kind, sets=config.data.eval_sets)
+    return metric in of_sets or metric in (known.name for known in ALL_METRICS)
 
 
 def language_codes(config: RunConfig) -> list[str]:

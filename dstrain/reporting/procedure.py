@@ -5,11 +5,11 @@ exact; otherwise it is a range.
 """
 
 import json
-import shlex
 from datetime import timedelta
 from statistics import median
 
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.command import command_overrides, command_to_copy
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.outcome import RunOutcome
@@ -147,15 +147,6 @@ def _precision(record: RunRecord) -> Markdown:
     return phrase("{}; **set on the command line** ({}) instead of the recipe's value", precision, given[-1])
 
 
-def command_overrides(command: str | None) -> list[str]:
-    """The `dotted.key=value` arguments of a command, in their order."""
-    try:
-        words = shlex.split(command or "")
-    except ValueError:  # an unclosed quote: good enough, since the words are only displayed
-        words = (command or "").split()
-    return [word for word in words if "=" in word and word.split("=")[0].split(".")[0] in RunConfig.model_fields]
-
-
 def describe_machine(record: RunRecord) -> list[Line]:
     """The machine half of the recipe, the devices, and how well they were used."""
     machine, info = record.config.machine, record.info
@@ -286,6 +277,10 @@ def describe_reproduction(record: RunRecord) -> Markdown:
     )
     if not record.info.command:
         command = Markdown("The command was not recorded.")
+    elif command_to_copy(record.info.command) is None:
+        command = phrase(
+            "The command in {} is left out here: it is not one that dstrain records.", code(str(NAMES.info))
+        )
     return phrase(
         "{} The resolved recipe, overrides included, is {} in this folder.{}", command, code(str(NAMES.config)), given
     )

@@ -9,9 +9,10 @@ from urllib.parse import quote
 
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.command import command_overrides
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table, things_were
 from dstrain.reporting.metadata import hub_model, language_codes
-from dstrain.reporting.procedure import command_overrides, describe_scaling
+from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.ranking import describe_constants

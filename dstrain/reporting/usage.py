@@ -13,8 +13,8 @@ model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})
 WITH_LANGUAGE_TOKENS = ("M2M100", "MBart")
 """How the architectures begin whose tokenizers have a source language."""
 UNKNOWN_TO_M2M100 = """\
-tokenizer.lang_code_to_token[{code!r}] = "__{code}__"  # a language that was added: the class does not know it
-tokenizer.lang_token_to_id["__{code}__"] = tokenizer.convert_tokens_to_ids("__{code}__")
+tokenizer.lang_code_to_token[{code!r}] = {token!r}  # a language that was added: the class does not know it
+tokenizer.lang_token_to_id[{token!r}] = tokenizer.convert_tokens_to_ids({token!r})
 """
 GENERATION = """\
 inputs = tokenizer({sources}, padding=True, return_tensors="pt")
@@ -90,7 +90,9 @@ def _source_language(record: RunRecord) -> str:
     is_added = code in (record.config.model.add_languages or {})
     is_nllb = "_" in code  # whose class, of the same architecture, takes any token for a language
     known = (
-        UNKNOWN_TO_M2M100.format(code=code) if is_added and architecture.startswith("M2M100") and not is_nllb else ""
+        UNKNOWN_TO_M2M100.format(code=code, token=f"__{code}__")
+        if is_added and architecture.startswith("M2M100") and not is_nllb
+        else ""
     )
     return f"{known}tokenizer.src_lang = {code!r}\n"
 

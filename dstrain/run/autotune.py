@@ -20,7 +20,6 @@ from typing import Any
 import torch
 
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.load import ConfigError, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
@@ -28,6 +27,7 @@ from dstrain.evaluation.evaluate import BATCH_TOKENS
 from dstrain.run.cache import cache_dir
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_bytes
 
@@ -180,8 +180,8 @@ def _read_measured(file: Path) -> TunedMachine | None:
 def _machine_of_run(folder: RunFolder) -> Machine | None:
     """The `machine` section that an earlier attempt resolved; None if there is none."""
     try:
-        return load_config(str(folder.config)).machine if folder.config.is_file() else None
-    except ConfigError:  # written by an older version; the checkpoint also records the cut
+        return read_run_config(folder).machine if os.path.lexists(folder.config) else None
+    except UserError:  # written by an older version; the checkpoint also records the cut
         return None
 
 

@@ -1,6 +1,7 @@
 """What `dstrain evaluate` is to score, from its arguments. No torch."""
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.arguments import shell_command
 from dstrain.config.differences import differences
+from dstrain.config.paths import path_problem
 from dstrain.config.schema import RunConfig
+from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
-from dstrain.run_folder.began import load_run_config
+from dstrain.run_folder.began import load_run_config, read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 
 EFFECTIVE_KEYS = (
@@ -81,17 +84,21 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
     Raises:
         UserError: the arguments contradict each other, or what they name does not exist.
     """
-    run = RunFolder(Path(options.model)) if RunFolder(Path(options.model)).config.is_file() else None
+    run = RunFolder(Path(options.model)) if os.path.lexists(RunFolder(Path(options.model)).config) else None
     if run is None:
         _check_without_run(options)
     if options.pending and (options.step or options.name or options.output or options.config):
         raise UserError("--pending scores a run's own evaluations: omit --step, --as, --output and --config")
     if options.name and options.output:
         raise UserError("--as keeps the scores in the run folder: omit --output, or --as")
-    recipe = options.config or str(RunFolder(Path(options.model)).config)
     # what chooses the best model has no effect here, and may name a set that is not among these rows
     overrides = [*options.overrides, "evaluation.best_metric=null"]
-    config = load_run_config(recipe, overrides=overrides, check_files=True, trains=False)
+    settings: dict[str, Any] = {"overrides": overrides, "check_files": True, "trains": False}
+    own = None if run is None else read_run_config(run)
+    if options.config is not None or run is None:
+        config = load_run_config(options.config, **settings)
+    else:
+        config = read_run_config(run, **settings)
     if options.pending and (changed := [text for text in options.overrides if not text.startswith("machine.")]):
         raise UserError(f"--pending scores what the run's own recipe says: `{changed[0]}` would change that; omit it")
     changes = [text for text in options.overrides if _sets_any(text, keys=EFFECTIVE_KEYS)]
@@ -100,8 +107,8 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
             f"--as {options.name} would be the run's own evaluation rows under another name: give the rows of the test set, "
             "'data.eval=[{path: other.tsv}]', or omit --as"
         )
-    if run is not None and not (options.name or options.output or options.pending):
-        _check_own_rows(run, config=config)
+    if run is not None and own is not None and not (options.name or options.output or options.pending):
+        _check_own_rows(run, own=own, config=config)
     return EvaluationRequest(
         config,
         options.model if run is None or options.pending else _model_of(run, step=options.step),
@@ -111,7 +118,7 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
         card_of=run if options.name else None,
         ignored=tuple(text for text in options.overrides if text not in changes),
         run=run,
-        changes=None if run is None else describe_changes(load_run_config(str(run.config)), config),
+        changes=None if own is None else describe_changes(own, config),
     )
 
 
@@ -133,9 +140,9 @@ def _values(config: RunConfig, *, key: str) -> list[str | None]:
     return sorted({getattr(config.task, key) if value is None else value for value in own}, key=str)
 
 
-def _check_own_rows(run: RunFolder, *, config: RunConfig) -> None:
+def _check_own_rows(run: RunFolder, *, own: RunConfig, config: RunConfig) -> None:
     """Refuse other rows than the run's: their scores would stand for those of the run's rows."""
-    if config.data.eval != load_run_config(str(run.config)).data.eval:
+    if config.data.eval != own.data.eval:
         raise UserError(
             f"data.eval names other rows than those of {run.path}: give this test set a name, --as NAME, and its scores join "
             "the run's card, or a folder, --output FOLDER"
@@ -145,11 +152,13 @@ def _check_own_rows(run: RunFolder, *, config: RunConfig) -> None:
 def _check_without_run(options: argparse.Namespace) -> None:
     """Refuse arguments that need a run folder, and paths that do not exist, before the hub is queried, which is slow."""
     name, folder = options.model, Path(options.model)
-    if (checkpoint := parse_checkpoint_name(folder)) is not None and folder.is_dir():
+    if problem := path_problem(name):
+        raise UserError(f"MODEL {problem}; found {shown(name)}")
+    if (checkpoint := parse_checkpoint_name(folder)) is not None and os.path.isdir(folder):
         command = shell_command(["dstrain", "evaluate", folder.parents[1], "--step", checkpoint.step])
         raise UserError(f"{name} is a checkpoint: {command}")
     is_path = name.startswith(("/", ".", "~")) or name.count("/") > 1
-    if not folder.exists() and (is_path or (folder.parent.is_dir() and folder.parent != Path())):
+    if not os.path.exists(folder) and (is_path or (os.path.isdir(folder.parent) and folder.parent != Path())):
         raise UserError(
             f"{name}: no such folder; give a run folder, a model folder, or owner/name of a model on the hub"
         )

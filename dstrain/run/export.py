@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from dstrain.checkpoint.state import load_weights
-from dstrain.checkpoint.store import find_checkpoint, parse_checkpoint_name
+from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.errors import UserError
@@ -20,8 +20,9 @@ from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
-from dstrain.run_folder.began import load_run_config
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import check_tokenizer
 
 NUM_CHECKED_ROWS = 8
 """Evaluation rows for which an exported model must generate the same hypotheses."""
@@ -50,19 +51,16 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
 
-def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
-    """Write the weights of a run's checkpoint as a Hugging Face folder; returns the checkpoint's directory.
-
-    With `step` None it is the newest valid checkpoint; one with weights only is enough.
+def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path) -> None:
+    """Write the weights of one of a run's checkpoints as a Hugging Face folder; one with weights only is enough.
 
     Raises:
-        UserError: the run has no such checkpoint, or the folder `to` exists already.
+        UserError: the folder `to` exists already, or the model cannot be loaded.
     """
     if to.exists() and to.parent != folder.path:
         raise UserError(f"{to} exists already: give another folder, or remove it")
     quiet_transformers()
-    config = load_run_config(str(folder.config))
-    directory = find_checkpoint(folder.path, step=step)
+    config = read_run_config(folder)
     tokenizer = load_run_tokenizer(folder)
     model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
@@ -70,13 +68,11 @@ def export_checkpoint(folder: RunFolder, *, step: int | None, to: Path) -> Path:
     name = parse_checkpoint_name(directory)
     assert name
     export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step)
-    return directory
 
 
 def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
     """The tokenizer that a run trains with; raises UserError if it is missing."""
-    if not folder.tokenizer.is_dir():
-        raise UserError(f"{folder.tokenizer} is missing: restore it, or start the run again, which writes it")
+    check_tokenizer(folder)
     return load_tokenizer(str(folder.tokenizer))
 
 

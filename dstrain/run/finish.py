@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
+from dstrain.checkpoint.store import find_checkpoint
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.arguments import shell_command
@@ -140,6 +141,6 @@ def complete_export(folder: RunFolder, *, name: str, step: int) -> None:
     if read_exported_step(model) == step:
         return
     try:
-        export_checkpoint(folder, step=step, to=model)
+        export_checkpoint(folder, directory=find_checkpoint(folder.path, step=step), to=model)
     except (UserError, OSError) as error:
         log.warning("%s does not hold the model of step %d: %s", model, step, error)

@@ -6,7 +6,6 @@ Libraries would retry every file for half a minute, and end with a traceback tha
 import logging
 import os
 from collections.abc import Callable
-from pathlib import Path
 
 from huggingface_hub import HfApi, constants, try_to_load_from_cache
 from huggingface_hub.errors import (
@@ -49,7 +48,7 @@ def _check_names(config: RunConfig) -> None:
 
 def check_model_name(name: str, *, revision: str | None, key: str) -> None:
     """As `check_hub`, for one model; a local folder is not looked at."""
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return
     reason = _ask(HfApi().model_info, name, revision=revision, key=key)
     if reason is None:

@@ -1,8 +1,9 @@
 """The content of run.json: machine, versions, data, model, how steps are cut."""
 
+import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,14 +33,14 @@ def build_run_info(
     plan: Plan,
     total_steps: int,
     warnings: list[str],
-    command: str,
+    command: Sequence[str],
 ) -> dict[str, Any]:
     """The content of run.json; `data` holds the reports of the token sets by split."""
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
         "versions": list_versions(),
-        "command": command,
+        "command": list(command),
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",
         "launcher": ranks.process.launcher,
@@ -74,4 +75,4 @@ def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
 def _origin(name: str | None) -> str:
     if name is None:
         return "scratch"
-    return "folder" if Path(name).is_dir() else "hub"
+    return "folder" if os.path.isdir(name) else "hub"

@@ -14,8 +14,8 @@ class Launch:
     """What an attempt is started with, besides its configuration."""
 
     process: ProcessInfo
-    command: str
-    """The command that starts the run again on the same number of ranks."""
+    command: tuple[str, ...]
+    """The words of the command that starts the run again on the same number of ranks."""
     allow_changed: tuple[str, ...] = ()
     """Fields that may differ from those of the checkpoint."""
     whole: RunConfig | None = None

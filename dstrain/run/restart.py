@@ -1,12 +1,12 @@
 """What earlier attempts left: a checkpoint to resume from, records that fit its step, or a finished run."""
 
 import logging
-import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
 from dstrain.attempt.attempt import Attempt
 from dstrain.checkpoint.resume import Found, check_recipe, find_checkpoint
+from dstrain.config.arguments import shell_command
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.errors import UserError
 from dstrain.reporting.card import write_card
@@ -95,7 +95,7 @@ def agree_on_finished(assembly: Assembly) -> bool:
     elif assembly.ranks.rank == 0 and _has_changed(assembly) and assembly.total_steps < assembly.first_progress.step:
         raise UserError(
             f"{_describe_length(assembly)}: allow a greater length, or take the model as it is: "
-            f"{shlex.join(['dstrain', 'export', str(assembly.folder.path), 'MODEL_FOLDER'])}"
+            f"{shell_command(['dstrain', 'export', assembly.folder.path, 'MODEL_FOLDER'])}"
         )
     return bool(assembly.ranks.broadcast(finished, bool))
 

@@ -22,7 +22,6 @@ from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.arguments import shell_command
-from dstrain.config.load import load_config
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
 from dstrain.data.source_counts import describe_sources, warn_of_columns
@@ -37,6 +36,7 @@ from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
 from dstrain.run.languages import find_untaught
 from dstrain.run.prepare import list_bad_rows, share_evaluation
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
@@ -291,7 +291,7 @@ def _as_section(request: EvaluationRequest) -> Model:
 
 
 def _load_checkpoint(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
-    config = load_config(str(folder.config))  # the run's own: the request may have other rows
+    config = read_run_config(folder)  # the run's own: the request may have other rows
     for _ in range(NUM_TRIES - 1):
         directory = find_checkpoint(folder.path, step=step)
         try:

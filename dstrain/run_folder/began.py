@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from dstrain.config.load import load_config, was_written_earlier
+from dstrain.config.load import MAX_CONFIG_BYTES, load_config, was_written_earlier
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 
 
 def load_run_config(path_or_name: str, **options: Any) -> RunConfig:
-    """`load_config` with the same options; a key that a run folder was made without means what it meant then.
+    """`load_config` of a user's recipe; a key that a run folder was made without means what it meant then.
 
     The run folder is the one that holds the file, or the one that the recipe trains in.
     """
@@ -18,6 +19,30 @@ def load_run_config(path_or_name: str, **options: Any) -> RunConfig:
     candidates = [RunFolder(Path(config.run_dir))]
     if RunFolder(file.parent).config == file:
         candidates.append(RunFolder(file.parent))
-    if any(folder.info.is_file() and was_written_earlier(folder.config) for folder in candidates):
+    if any(map(_began_earlier, candidates)):
         return load_config(path_or_name, is_earlier=True, **options)
     return config
+
+
+def read_run_config(folder: RunFolder, **options: Any) -> RunConfig:
+    """The configuration in a run folder, which may be a stranger's: only an ordinary file is read, and no other file for it.
+
+    The options are those of `load_config`.
+
+    Raises:
+        UserError: it is no ordinary file, cannot be read, or is no valid configuration.
+    """
+    try:
+        content = read_bytes(folder.config, max_bytes=MAX_CONFIG_BYTES)
+    except OSError as error:
+        raise RunFolderError(f"{folder.config}: {error.strerror}") from error
+    return load_config(str(folder.config), content=content, is_earlier=_began_earlier(folder), **options)
+
+
+def _began_earlier(folder: RunFolder) -> bool:
+    if not folder.info.is_file():
+        return False
+    try:
+        return was_written_earlier(read_bytes(folder.config, max_bytes=MAX_CONFIG_BYTES))
+    except OSError:
+        return False

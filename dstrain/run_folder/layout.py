@@ -12,7 +12,7 @@ MODELS = (BEST, FINAL)
 EXPORTED_STEP = "training_step.json"
 """File in every exported model folder: the step whose weights it holds."""
 
-_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class RunFolder:
         """
         if not _SET_NAME.fullmatch(name):
             raise UserError(
-                f"--as {name}: a name has letters, digits, `.`, `_` and `-`, and begins with a letter or a digit"
+                f"--as {name}: a name has at most 200 letters, digits, `.`, `_` and `-`, and begins with a letter or a digit"
             )
         return RunFolder(self.test_sets / name)
 

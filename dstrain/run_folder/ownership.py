@@ -42,7 +42,7 @@ def make_run_folder(config: RunConfig, *, empties: bool = False) -> RunFolder:
             with suppress(FileExistsError):
                 create_file(folder.debug_mark)
     except OSError as error:
-        reason = "it is a link to nothing" if folder.path.is_symlink() else error.strerror
+        reason = "it is a link to nothing" if os.path.islink(folder.path) else error.strerror
         raise UserError(
             f"output_dir: the run folder {folder.path} cannot be made ({reason}); override output_dir=…"
         ) from error

@@ -14,9 +14,11 @@ from typing import IO, Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.config.paths import path_problem
+from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import no_ordinary_file
-from dstrain.run_folder.layout import EXPORTED_STEP
+from dstrain.run_folder.layout import EXPORTED_STEP, RunFolder
 
 MAX_RECORD_BYTES = 64 << 20
 """Most bytes of a record that is read as one value, and of a line of one that is read by line."""
@@ -29,9 +31,23 @@ class RunFolderError(UserError):
 
 
 def check_folder(run_dir: Path) -> None:
-    """Raise RunFolderError where a run folder that a user named does not exist."""
-    if not run_dir.is_dir():
+    """Raise RunFolderError where a run folder that a user named does not exist or cannot be reached."""
+    if problem := path_problem(run_dir):
+        raise RunFolderError(f"the run folder {problem}; found {shown(str(run_dir))}")
+    try:
+        is_folder = stat.S_ISDIR(os.stat(run_dir).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        is_folder = False
+    except OSError as error:
+        raise RunFolderError(f"{run_dir}: {error.strerror}") from error
+    if not is_folder:
         raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
+
+
+def check_tokenizer(folder: RunFolder) -> None:
+    """Raise RunFolderError where a run folder has lost the tokenizer that the run trains with."""
+    if not folder.tokenizer.is_dir():
+        raise RunFolderError(f"{folder.tokenizer} is missing: restore it, or start the run again, which writes it")
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
-from dstrain.run_folder.began import load_run_config
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends
 from dstrain.run_folder.reading import (
@@ -91,7 +91,8 @@ class RunInfo:
     """run.json: the machine, the data and the model as the newest attempt found them."""
 
     versions: dict[str, str | None] = field(default_factory=dict)
-    command: str | None = None
+    command: tuple[str, ...] | str | None = None
+    """The words of the command that started the newest attempt; earlier versions wrote them as one text."""
     world_size: int | None = None
     device: str | None = None
     launcher: str | None = None
@@ -199,7 +200,8 @@ def load_record(run_dir: Path) -> RunRecord:
     """
     folder = RunFolder(run_dir)
     check_folder(run_dir)
-    config = load_run_config(str(_existing(folder.config)))
+    _existing(folder.config)
+    config = read_run_config(folder)
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))
     exports = {name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()}

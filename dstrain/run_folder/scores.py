@@ -6,6 +6,7 @@ job reach the run's records through these files.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -127,7 +128,7 @@ def _reference_name(number: int) -> str:
 
 
 def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | None:
-    """The command that computes the same BLEU and chrF; None if there is no BLEU.
+    """The command that computes the same BLEU and chrF; None if there is no BLEU with a signature.
 
     `folder` is that of the texts, seen from where the command is run; None runs it in the folder itself.
     """
@@ -137,7 +138,10 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     named = settings.get("tok", "13a")
     # the signature of a MeCab tokenizer continues with the version of its dictionary
     tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
-    names = [_reference_name(number) for number in range(int(settings.get("nrefs", "1")))]
+    num_references = settings.get("nrefs", "1")
+    if not re.fullmatch("[0-9]{1,3}", num_references):  # a stranger's: no signature of sacreBLEU
+        return None
+    names = [_reference_name(number) for number in range(int(num_references))]
     *references, hypotheses = (
         f"{name}.txt" if folder is None else f"{folder}/{name}.txt" for name in (*names, "hypotheses")
     )

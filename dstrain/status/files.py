@@ -19,8 +19,8 @@ from dstrain.attempt.hangs import Hang
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
-from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome
@@ -43,6 +43,8 @@ class RunFiles:
     """The content of a run folder. Times are seconds since 1970."""
 
     folder_exists: bool
+    is_readable: bool
+    """False if there are records, and not one of them can be read."""
     config: RunConfig | None
     total_steps: int | None
     train_rows: tuple[TrainRow, ...]
@@ -82,10 +84,14 @@ def read_files(run_dir: Path) -> RunFiles:
     )
     claims, outcome = _read_claims_and_outcome(run_dir)
     history = read_history(run_dir)
+    config, records = _read_config(run_dir, notes=notes), _read_records(run_dir, claims=claims)
+    total_steps, holders = _read_total_steps(run_dir, notes=notes), [claim for claim in claims if claim.holder]
+    said = (config, total_steps, rows, outcome, records, holders, history)
     return RunFiles(
         folder_exists=run_dir.is_dir(),
-        config=_read_config(run_dir, notes=notes),
-        total_steps=_read_total_steps(run_dir, notes=notes),
+        is_readable=any(map(bool, said)) or not _has_records(run_dir),
+        config=config,
+        total_steps=total_steps,
         train_rows=tuple(row for row in rows if isinstance(row, TrainRow)),
         eval_rows=tuple(evaluations),
         pending_rows=tuple(pending),
@@ -94,7 +100,7 @@ def read_files(run_dir: Path) -> RunFiles:
         claims=tuple(claims),
         renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
         outcome=outcome,
-        records=_read_records(run_dir, claims=claims),
+        records=records,
         ends=read_ends(run_dir),
         hangs=_read_hangs(run_dir, claims=claims),
         job_end=_find_job_end(history, claims=claims),
@@ -104,10 +110,16 @@ def read_files(run_dir: Path) -> RunFiles:
     )
 
 
+def _has_records(run_dir: Path) -> bool:
+    folder = RunFolder(run_dir)
+    # not the claims: the first one is empty for a moment
+    return any(map(os.path.lexists, (folder.config, folder.info, folder.metrics, folder.outcome)))
+
+
 def _read_config(run_dir: Path, *, notes: list[str]) -> RunConfig | None:
     path = RunFolder(run_dir).config
     try:
-        return load_config(str(path)) if path.is_file() else None
+        return read_run_config(RunFolder(run_dir)) if os.path.lexists(path) else None
     except UNREADABLE as error:
         notes.append(f"{path.name} cannot be read, so the limits and the metric of the run are unknown: {error}")
     return None

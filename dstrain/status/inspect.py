@@ -205,6 +205,7 @@ def view_status(
 def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
     return Evidence(
         folder_exists=files.folder_exists,
+        is_readable=files.is_readable,
         claim=files.claims[-1] if files.claims else None,
         renewed=files.renewed,
         outcome=files.outcome,

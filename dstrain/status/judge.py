@@ -30,6 +30,7 @@ State = Literal[
     "failed",
     "finished",
     "never started",
+    "unreadable",
     "no such folder",
 ]
 STOPPED_BY: Mapping[str, State] = {
@@ -61,6 +62,8 @@ class Evidence:
     """What the files of a run say about its newest attempt. Times are seconds since 1970."""
 
     folder_exists: bool = True
+    is_readable: bool = True
+    """Whether any of its records can be read, where there are some."""
     claim: Claim | None = None
     renewed: float | None = None
     """When the claim was last written, by the file system's clock."""
@@ -93,6 +96,8 @@ def holder_of(record: RankRecord) -> Holder:
 def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: float | None = None) -> Judgement:
     """The state of a run. `quiet_seconds` replaces the usual time limits without progress."""
     outcome, claim = evidence.outcome, evidence.claim
+    if not evidence.is_readable:
+        return Judgement("unreadable", "none of its records can be read, so nothing is known about the run")
     if outcome and outcome.outcome != "running" and is_current(outcome, claim=claim, records=evidence.records):
         state = outcome.outcome if outcome.outcome != "preempted" else _stopped(outcome.message, end=evidence.job_end)
         since = from_iso(outcome.time)

@@ -18,6 +18,7 @@ MAX_SCORES = 5
 AGAIN = "start it again: the same command resumes from the newest checkpoint"
 ADVICE = {
     **dict.fromkeys(("killed", "lost", *STOPPED), AGAIN),
+    "unreadable": "restore the files of the run folder, or give another one: the notes say what is wrong with them",
     "no such folder": "give the run folder (output_dir in the recipe) as a path on this host",
     "silent": "its watchdog ends it after the time limit in machine.watchdog, and writes the stacks of all ranks to hangs/",
 }
@@ -81,7 +82,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if checkpoint := status.checkpoint:
         when = f", saved {_ago(checkpoint.saved, now=status.now)}" if checkpoint.saved else ""
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
-    elif status.state not in ("never started", "no such folder"):
+    elif status.state not in ("never started", "unreadable", "no such folder"):
         yield "checkpoint", "none yet"
     yield from _unsaved_rows(status)
     yield from _attempt_rows(status.starts)

@@ -12,6 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from dstrain.config.arguments import shell_command
 from dstrain.config.load import MAX_CONFIG_BYTES, ConfigError, find_config, kind_of
 from dstrain.config.secrets import mask_override
 from dstrain.config.yaml_source import Document, KeyPath, Problem, Where, read_document, shown, write_value
@@ -79,7 +80,7 @@ def read_form(path: str, *, typed: Sequence[str] = ()) -> tuple[Sweep, list[Prob
 
 
 def _no_sweep(name: str, *, where: Where) -> Problem:
-    way_out = f"`dstrain check {name}` checks it, and a sweep names it: `config: {name}`"
+    way_out = f"`{shell_command(['dstrain', 'check', name])}` checks it, and a sweep names it: `config: {name}`"
     return Problem(where, (), "this is a recipe, not a sweep", way_out=way_out)
 
 

@@ -22,7 +22,7 @@ from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.secrets import mask_override
 from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
-from dstrain.run_folder.began import load_run_config
+from dstrain.run_folder.began import load_run_config, read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.sweep.form import Setting, Sweep, read_form
 
@@ -127,8 +127,8 @@ def find_strangers(members: Sequence[Member]) -> Iterator[str]:
 def find_change(config: RunConfig) -> str | None:
     """The first difference between the recipe of the run in a member's folder and the member's own; None if there is none."""
     try:
-        before = load_run_config(str(RunFolder(Path(config.run_dir)).config))
-    except ConfigError:  # it has not begun, or another version wrote the file: its next attempt reports that
+        before = read_run_config(RunFolder(Path(config.run_dir)))
+    except UserError:  # it has not begun, or another version wrote the file: its next attempt reports that
         return None
     old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))
     changes = [change for change in differences(old, new) if not change[0].endswith("path")]  # files may be moved

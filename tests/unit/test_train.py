@@ -1,7 +1,6 @@
 """What the launchers start: how it reads its arguments, what it prints when it cannot, and what it leaves unimported."""
 
 import os
-import shlex
 import subprocess
 import sys
 from argparse import Namespace
@@ -15,8 +14,8 @@ from dstrain.attempt.lease import LeaseHeld
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.markdown import code_block
-from dstrain.train import main, show_command
+from dstrain.reporting.command import command_to_copy
+from dstrain.train import command_words, main
 from tests.unit.cluster.process_cases import build_process
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,6 +75,25 @@ def test_a_wrong_environment_is_an_error_of_use(
     assert "WORLD_SIZE is set but not RANK" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("key", ["name", "output_dir", "machine.cache_dir", "data.train.0.path"])
+def test_a_path_that_no_file_can_have_is_one_line_with_its_key(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", "debug", f"{key}={'a' * 256}"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert any(f": {key}: " in line for line in lines)
+    assert all(line.startswith("override `") for line in lines)
+
+
+def test_an_error_of_the_file_system_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert main(["--config", "debug", f"output_dir={tmp_path / 'run'}"]) == 2
+    assert capsys.readouterr().err == f"{tmp_path / 'run' / 'run.json'}: Permission denied\n"
+
+
 @pytest.mark.parametrize(("rank", "local_rank", "prints"), [(0, 0, True), (4, 0, True), (1, 1, False)])
 def test_the_first_rank_of_every_node_prints_an_error_of_the_recipe(
     rank: int, local_rank: int, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -115,14 +133,13 @@ def test_the_command_is_one_that_can_be_typed(launcher: str, world_size: int, sc
     process = build_process(launcher, world_size=world_size)
     for local_rank in (["--local_rank=1"], ["--local-rank=1"], []):
         arguments = [*local_rank, "--config", "my recipe.yaml", "a=[1, 2]"]
-        command = show_command(process, script=script, arguments=arguments)
-        assert command == f"{shown} --config 'my recipe.yaml' 'a=[1, 2]'"
+        command = command_words(process, script=script, arguments=arguments)
+        assert command_to_copy(command) == f"{shown} --config 'my recipe.yaml' 'a=[1, 2]'"
 
 
 def test_odd_arguments_come_back_unchanged_from_the_command_on_the_card() -> None:
     arguments = ["--config", "debug", "task.source_prefix=a  b\t\u00a0\n$(id) ", "name=it's"]
-    shown = code_block(show_command(build_process("python"), script=str(LAUNCH), arguments=arguments), language="bash")
-    (line,) = shown.split("\n")[1:-1]
+    line = command_to_copy(command_words(build_process("python"), script=str(LAUNCH), arguments=arguments))
     done = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, text=True, check=True)
     assert done.stdout.split("\0")[2:-1] == arguments
 
@@ -135,7 +152,7 @@ def test_the_command_names_no_folder_above_the_working_directory_and_the_home(
     monkeypatch.chdir(work)
     monkeypatch.setenv("HOME", str(home))
     arguments = {
-        f"{home}/my recipe.yaml": "~/'my recipe.yaml'",
+        f"{home}/my recipe.yaml": "~/my recipe.yaml",
         f"output_dir={work}/runs/a": "output_dir=runs/a",
         f"output_dir={work}": "output_dir=.",
         f"data.train=[{{path: {work}/x.tsv}}, {{path: '{home}/y.tsv'}}]": "data.train=[{path: x.tsv}, {path: '~/y.tsv'}]",
@@ -143,13 +160,10 @@ def test_the_command_names_no_folder_above_the_working_directory_and_the_home(
         f"machine.cache_dir=/mnt{work}/c": f"machine.cache_dir=/mnt{work}/c",
         "training.max_steps=5": "training.max_steps=5",
     }
-    shown = show_command(build_process(), script="x", arguments=["--config", *arguments])
-    assert shlex.split(shown)[4:] == [
-        shlex.split(each)[0] if each.startswith("~") else each for each in arguments.values()
-    ]
-    assert " --config ~/'my recipe.yaml' output_dir=runs/a " in shown
+    words = command_words(build_process(), script="x", arguments=["--config", *arguments])
+    assert list(words[4:]) == list(arguments.values())
     token = "hf_" + "a" * 34
-    assert token not in show_command(build_process(), script="x", arguments=[f"model.name={token}"])
+    assert token not in "".join(command_words(build_process(), script="x", arguments=[f"model.name={token}"]))
 
 
 @pytest.fixture
@@ -176,7 +190,7 @@ def test_a_run_gets_its_configuration_place_and_command_and_its_exit_code_is_kep
     assert (call["config"].seed, call["config"].name, call["launch"].whole) == (7, "debug", None)
     assert (call["launch"].process.launcher, call["launch"].command) == (
         "python",
-        "python launch/train.py --config debug seed=7",
+        ("python", "launch/train.py", "--config", "debug", "seed=7"),
     )
 
 

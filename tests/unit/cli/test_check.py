@@ -50,6 +50,28 @@ def test_check_reports_missing_data(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert result.stderr.count("no such file") == 2
 
 
+@pytest.mark.parametrize(
+    "override", [f"name={'a' * 400}", f"data.train.0.path={'a' * 300}", f"machine.cache_dir={'a' * 300}"]
+)
+def test_a_long_override_is_reported_by_its_key(override: str) -> None:
+    result = RUNNER.invoke(app, ["check", "debug", override], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert f": {override.partition('=')[0]}: " in result.stderr
+
+
+def test_a_long_inline_value_is_an_override() -> None:
+    rows = ", ".join("{demo: translation, max_rows: 8}" for _ in range(30))
+    long = f"machine.deepspeed={{comms_logger: {{enabled: true, prof_ops: [{', '.join(['all_reduce'] * 60)}]}}}}"
+    result = RUNNER.invoke(app, ["check", "debug", f"data.train=[{rows}]", long], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+
+
+def test_a_long_name_of_a_recipe_is_reported() -> None:
+    result = RUNNER.invoke(app, ["check", "a" * 300], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "neither a file nor a shipped recipe" in result.stderr
+
+
 def test_check_wants_a_recipe() -> None:
     result = RUNNER.invoke(app, ["check", "seed=1"])
     assert result.exit_code == 2

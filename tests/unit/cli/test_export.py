@@ -1,11 +1,21 @@
 """`dstrain export`: what it refuses before it writes."""
 
+import shlex
+import shutil
+import subprocess
+import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
+from dstrain.config.load import load_config
+from tests.unit.cli.cli_cases import install_module, make_run
+
+export = import_module("dstrain.cli.export")
 
 
 def test_a_missing_run_folder_is_named(tmp_path: Path) -> None:
@@ -30,3 +40,66 @@ def test_export_writes_over_nothing(tmp_path: Path, there: list[str], message: s
     assert result.exit_code == 1
     assert message in result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(name.rstrip("/") for name in there)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run folder with a tokenizer and without a checkpoint."""
+    folder = tmp_path / "two 'q"
+    make_run(folder, name="q")
+    (folder / "tokenizer").mkdir()
+    return folder
+
+
+def test_what_is_wrong_with_the_run_folder_is_found_before_torch_is_imported(run: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom dstrain.cli.app import app\n"
+        "try: app(sys.argv[1:])\nexcept SystemExit as end: assert end.code == 1\n"
+        "print([m for m in ('torch', 'deepspeed', 'transformers') if m in sys.modules])"
+    )
+    arguments = ["export", str(run), str(tmp_path / "model")]
+    messages = {"config.yaml": "not UTF-8", "tokenizer": "is missing", "": "no valid checkpoint"}
+    for name, message in messages.items():
+        broken = tmp_path / "broken" / name
+        shutil.rmtree(broken if name else tmp_path / "broken", ignore_errors=True)
+        shutil.copytree(run, tmp_path / "broken", dirs_exist_ok=True)
+        if name == "config.yaml":
+            broken.write_bytes(b"\xff")
+        elif name:
+            shutil.rmtree(broken)
+        arguments[1] = str(tmp_path / "broken")
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert message in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stdout == "[]\n"
+
+
+def test_the_overrides_to_train_on_are_quoted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    exported: list[Any] = []
+    made = run.with_name("two 'q-weights #1")
+    monkeypatch.setattr(export, "find_checkpoint", lambda path, *, step: path / "checkpoints" / "step-1")
+    install_module(
+        monkeypatch, "dstrain.run.export", export_checkpoint=lambda folder, **given: exported.append(given["to"])
+    )
+    result = CliRunner().invoke(app, ["export", str(run), str(made)], catch_exceptions=False)
+    assert (result.exit_code, exported) == (0, [made])
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("to train on from it: ")]
+    overrides = shlex.split(line.partition(": ")[2])
+    assert overrides[1:] == ["model.scratch=null"]
+    assert load_config("debug", overrides=overrides).model.name == str(made)
+
+
+@pytest.mark.parametrize("name", ["a" * 300, "a" * 252])
+def test_a_name_that_no_folder_can_have_is_one_line(name: str, run: Path, tmp_path: Path) -> None:
+    for arguments in ([str(tmp_path / name), "x"] if len(name) == 300 else [], [str(run), str(tmp_path / name)]):
+        if arguments:
+            result = CliRunner().invoke(app, ["export", *arguments], catch_exceptions=False)
+            assert result.exit_code == 1
+            (line,) = result.stderr.splitlines()
+            assert "has a name of" in line
+
+
+def test_the_working_directory_is_not_written_over(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run)
+    result = CliRunner().invoke(app, ["export", str(run), "."], catch_exceptions=False)
+    assert ". exists already" in result.stderr

@@ -1,6 +1,7 @@
 """`dstrain status`: its output and exit codes, and that it imports no torch."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -79,6 +80,48 @@ def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
     assert (told["state"], told["since"]) == ("finished", iso(NOW - 300))
     assert told["best"] == {"step": 100, "metric": "bleu", "value": 12.5}
     assert told["last_scores"] == {"step": 100, "scores": {"loss": 2.5, "bleu": 12.5}}
+
+
+@pytest.mark.parametrize("content", [b"\x00\xffrubbish\n", b"7\n", b'{"step": "x"}\n', b"[1e999, NaN]\n", b""])
+def test_a_folder_of_rubbish_is_no_run_in_progress(content: bytes, run: Path) -> None:
+    for path in run.rglob("*"):
+        if path.is_file():
+            path.write_bytes(content)
+    result = CliRunner().invoke(app, ["status", str(run)], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "none of its records can be read" in result.stdout
+    assert result.stdout.startswith(f"{run}: unreadable\n")
+
+
+@pytest.mark.parametrize("kept", ["config.yaml", "run.json", "metrics.jsonl"])
+def test_one_record_that_can_be_read_says_something_of_a_run(kept: str, run: Path) -> None:
+    for path in run.rglob("*"):
+        if path.is_file() and path.name != kept:
+            path.write_bytes(b"rubbish")
+    assert "unreadable" not in CliRunner().invoke(app, ["status", str(run)], catch_exceptions=False).stdout
+
+
+def test_a_name_that_no_folder_can_have_is_one_line(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["status", str(tmp_path / ("a" * 300))], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert result.stderr.endswith(": File name too long\n")
+
+
+@pytest.mark.parametrize("kind", ["link", "pipe", "large"])
+def test_a_configuration_that_is_no_ordinary_file_is_not_read(kind: str, run: Path, tmp_path: Path) -> None:
+    config, outside = run / "config.yaml", tmp_path / "outside.txt"
+    outside.write_text("password\n")
+    config.unlink()
+    if kind == "link":
+        config.symlink_to(outside)
+    elif kind == "pipe":
+        os.mkfifo(config)
+    else:
+        config.write_text("#" * (2 << 20))
+    result = CliRunner().invoke(app, ["status", str(run)], catch_exceptions=False)
+    assert "config.yaml cannot be read" in result.stdout
+    assert ("at most 1,048,576 are read" if kind == "large" else "a link, or no ordinary file") in result.stdout
+    assert "password" not in result.output
 
 
 def test_a_folder_that_does_not_exist_ends_with_code_1(tmp_path: Path) -> None:

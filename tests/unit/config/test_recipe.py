@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from dstrain.config.load import ConfigError, load_config
 from dstrain.config.recipe import Data, Evaluation, Model, Scratch, Source, Training
 from dstrain.config.section import ConflictError, Section
 
@@ -60,3 +61,22 @@ def test_epochs_without_an_end_are_accepted_where_they_need_no_count() -> None:
     assert Training.model_validate(STEPS | {"epochs": 1e8}).epochs == 1e8
     with pytest.raises(ValidationError, match="less than or equal to 1000000000"):
         Training.model_validate(STEPS | {"epochs": 1e308})
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.learning_rate=1e308",
+        "training.epsilon=1e308",
+        "training.weight_decay=1e308",
+        "training.max_grad_norm=1e308",
+        "training.spike_factor=1e308",
+        "training.early_stopping={patience: 1, min_delta: 1e308}",
+        "evaluation.length_penalty=1e308",
+        "evaluation.length_penalty=-1e308",
+        "checkpoint.keep_last=1000000000",
+    ],
+)
+def test_no_number_may_be_beyond_reason(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be at (most|least)"):
+        load_config("debug", overrides=[override, "evaluation.every_steps=5"])

@@ -39,7 +39,7 @@ def test_types_units_and_defaults_are_written_in_words() -> None:
     sections = rows_of_sections()
     rows = {f"{heading}.{row[0]}": row[1:3] for heading, table in sections.items() for row in table}
     assert rows["training.`batch_size`"] == ["whole number ≥ 1", "required"]
-    assert rows["training.`epsilon`"] == ["number > 0", "`1e-08`"]
+    assert rows["training.`epsilon`"] == ["number > 0 and ≤ 1", "`1e-08`"]
     assert rows["training.`betas`"] == ["list of 2 numbers", "`[0.9, 0.999]`"]
     assert rows["model.`dropout`"] == ["number ≥ 0 and < 1, or null", "`null`"]
     assert rows["data.`train`"] == ["list of sections", "required"]

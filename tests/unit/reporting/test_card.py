@@ -155,7 +155,7 @@ def hostile_record() -> RunRecord:
     report = {"rows_read": 1, "rows": 0, "skipped": {HOSTILE: 1}, "fingerprint": HOSTILE}
     info = run_info(
         versions={HOSTILE: HOSTILE},
-        command=f"python '{HOSTILE}' precision=fp32\n```\n# not a heading",
+        command=("python", "launch/train.py", HOSTILE, "precision=fp32", "```\n# not a heading"),
         device=HOSTILE,
         launcher=HOSTILE,
         data={"train": report},

@@ -7,14 +7,16 @@ import pytest
 from dstrain.config.recipe import Source
 from dstrain.reporting.card import build_card
 from dstrain.reporting.metadata import label, source_name
-from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.record import RunRecord, build_record
 from tests.unit.reporting.card_cases import load, rebuild
 from tests.unit.reporting.reporting_cases import (
     BLEU_SIGNATURE,
     CHRF_SIGNATURE,
     parsing_record,
+    run_info,
     translation_config,
     translation_record,
+    translation_row,
 )
 
 
@@ -29,6 +31,23 @@ def test_metadata_round_trips_and_the_model_index_holds_the_headline(record: Run
     assert loaded.data.eval_results is not None
     values = {result.metric_type: result.metric_value for result in loaded.data.eval_results}
     assert values == {name: round(value, 4) for name, value in record.best.scores.items()}
+
+
+def test_the_model_index_holds_only_scores_that_an_evaluation_gives(tmp_path: Path) -> None:
+    scores = {
+        "bleu": 1.0,
+        "loss": 2.0,
+        "script>\n| `rm -rf`": 3.0,
+        "gen_len/evil": 4.0,
+        "flores/bleu": 5.0,
+        "other/bleu": 6.0,
+    }
+    data = {"train": [{"path": "a.tsv"}], "eval": [{"path": "b.tsv", "name": "flores"}]}
+    row = translation_row(10, bleu=1.0, loss=2.0, scores=scores)
+    record = build_record(translation_config(data=data), info=run_info(), rows=[row])
+    found = load(build_card(record), folder=tmp_path).data.eval_results
+    assert found is not None
+    assert [result.metric_type for result in found] == ["bleu", "loss", "flores/bleu"]
 
 
 def test_the_front_matter_states_languages_base_model_and_hub_data(tmp_path: Path) -> None:

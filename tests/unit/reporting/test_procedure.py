@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dstrain.reporting.card import build_card
-from dstrain.reporting.procedure import command_overrides, describe_attempts
+from dstrain.reporting.procedure import describe_attempts
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import build_record
 from dstrain.run_folder.rows import EventRow, Row
@@ -136,15 +136,6 @@ def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
 def test_zero_stage_0_with_16_bit_precision_is_shown_as_the_stage_that_runs() -> None:
     card = build_card(translation_record(translation_config(machine={"zero_stage": 0})))
     assert listed(card, under="Machine")["ZeRO stage"].startswith("1 (0 in the recipe")
-
-
-def test_overrides_are_found_in_a_command_even_with_an_unclosed_quote() -> None:
-    assert command_overrides("HF_HOME=/x python launch/train.py --config a.yaml training.batch_size=8 'name=a b'") == [
-        "training.batch_size=8",
-        "name=a b",
-    ]
-    assert command_overrides("python train.py seed=7 'name=a") == ["seed=7"]
-    assert command_overrides(None) == []
 
 
 def test_skipped_steps_of_a_row_at_step_0_are_no_division_by_zero() -> None:

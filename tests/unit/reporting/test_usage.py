@@ -1,5 +1,6 @@
 """How to use a model: the code on the card, run as it is printed there."""
 
+import ast
 import contextlib
 import io
 import re
@@ -117,6 +118,18 @@ def test_the_code_sets_an_added_source_language(
     (expected,), _ = tokenizer.encode(["the text to translate"], [""], source_language=code, target_language=target)
     assert found[0][0].tolist() == expected
     assert tokenizer.language_id(code) in expected
+
+
+@pytest.mark.parametrize("architecture", ["M2M100ForConditionalGeneration", "MBartForConditionalGeneration"])
+def test_the_name_of_a_language_is_only_text_in_the_code(architecture: str) -> None:
+    code = 'x"; __import__("os").mkdir("evil"); "'
+    task = {"kind": "translation", "source_language": code, "target_language": "fr", "source_prefix": code}
+    config = translation_config(task=task, model={"name": "base", "add_languages": {code: "fr"}})
+    card = build_card(build(config, model={"architecture": architecture}))
+    (written,) = re.findall(r"```python\n(.*?)\n```", card, flags=re.DOTALL)
+    assert "mkdir" in written
+    calls = [node.func for node in ast.walk(ast.parse(written)) if isinstance(node, ast.Call)]
+    assert {"__import__", "mkdir"}.isdisjoint(getattr(call, "attr", getattr(call, "id", "")) for call in calls)
 
 
 @pytest.mark.parametrize("segmentation", ["words", "published"])

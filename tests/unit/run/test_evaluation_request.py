@@ -112,7 +112,7 @@ def test_a_model_of_any_origin_takes_a_recipe(tmp_path: Path) -> None:
         (["{run}", "--pending", "--step", "3"], "omit --step, --as, --output and --config"),
         (["{run}", "--pending", "evaluation.num_beams=5"], "`evaluation.num_beams=5` would change that"),
         (["{run}", "--step", "3", "--as", "x", "--output", "y"], "omit --output, or --as"),
-        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has letters"),
+        (["{run}", "--step", "3", "--as", "a/b", "evaluation.max_rows=3"], "a name has at most 200 letters"),
         (["{run}", "--step", "3", "--as", "x", "machine.cache_dir=y"], "run's own evaluation rows under another name"),
         (["{run}", "--step", "3", "data.eval=[{{demo: translation}}]"], "give this test set a name, --as NAME"),
         (["{run}", "--step", "3", "data.eval.0.max_rows=3"], "data.eval names other rows than those of {run}"),
@@ -127,3 +127,16 @@ def test_what_cannot_be_scored_is_refused(arguments: list[str], message: str, ru
         request(*(argument.format(run=run) for argument in arguments))
     assert message.format(run=run) in str(caught.value)
     assert sorted(path.name for path in run.iterdir()) == ["checkpoints", "config.yaml"]
+
+
+def test_a_configuration_that_is_a_link_is_refused(run: Path, tmp_path: Path) -> None:
+    (run / "config.yaml").rename(tmp_path / "moved.yaml")
+    (run / "config.yaml").symlink_to(tmp_path / "moved.yaml")
+    with pytest.raises(UserError, match=r"config\.yaml: a link, or no ordinary file: remove it"):
+        request(str(run), "--step", "3")
+
+
+@pytest.mark.parametrize("model", ["a" * 300, f"{'a' * 300}/b", f"/x/{'a' * 300}"])
+def test_a_name_that_no_folder_can_have_is_one_line(model: str) -> None:
+    with pytest.raises(UserError, match="MODEL has a name of 300 bytes"):
+        request(model, "--config", "debug")

@@ -17,7 +17,7 @@ def test_a_folder_that_exists_is_never_written_over(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run")
     (tmp_path / "model").mkdir()
     with pytest.raises(UserError, match="model exists already: give another folder, or remove it"):
-        export_checkpoint(folder, step=None, to=tmp_path / "model")
+        export_checkpoint(folder, directory=folder.checkpoints / "step-00000001.lease-1", to=tmp_path / "model")
     assert list((tmp_path / "model").iterdir()) == []
 
 

@@ -64,7 +64,8 @@ def test_a_model_of_the_right_step_is_not_exported_again(tmp_path: Path, monkeyp
     folder.model(BEST).mkdir()
     (folder.model(BEST) / EXPORTED_STEP).write_text(json.dumps({"step": 20}))
     steps: list[int | None] = []
-    monkeypatch.setattr(finish, "export_checkpoint", lambda folder, *, step, to: steps.append(step))
+    monkeypatch.setattr(finish, "find_checkpoint", lambda run_dir, *, step: steps.append(step))
+    monkeypatch.setattr(finish, "export_checkpoint", lambda folder, *, directory, to: None)
     complete_export(folder, name=BEST, step=20)
     assert steps == []
     complete_export(folder, name=BEST, step=30)

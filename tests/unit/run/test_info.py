@@ -46,14 +46,19 @@ def build_info(trained: nn.Module, **changes: Any) -> dict[str, Any]:
         plan=build_plan(),
         total_steps=12,
         warnings=["some ranks are idle"],
-        command="python launch/train.py",
+        command=("python", "launch/train.py"),
     )
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     write_run_info(tmp_path, build_info(nn.Linear(3, 2)))
     info = read_run_info(tmp_path)
-    assert (info.world_size, info.device, info.launcher, info.command) == (1, "cpu", "python", "python launch/train.py")
+    assert (info.world_size, info.device, info.launcher, info.command) == (
+        1,
+        "cpu",
+        "python",
+        ("python", "launch/train.py"),
+    )
     assert (info.total_steps, info.steps_per_epoch, info.micro_batches.num_steps) == (12, 3, 3)
     assert (info.model.architecture, info.model.num_parameters, info.model.origin) == ("Linear", 8, "scratch")
     assert info.model.base == "scratch: m2m100"

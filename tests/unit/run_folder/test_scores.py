@@ -207,6 +207,11 @@ def test_a_parsing_result_has_no_sacrebleu_command() -> None:
     assert re.search(r"-tok ja-mecab$", str(sacrebleu_command(replace(scores, signatures=mecab))))
 
 
+@pytest.mark.parametrize("number", ["x", "-1", "", "1000000000000", "١"])
+def test_a_signature_with_no_number_of_references_has_no_sacrebleu_command(number: str) -> None:
+    assert sacrebleu_command(replace(score(["a"], ["a"])[0], signatures={"bleu": f"nrefs:{number}|tok:13a"})) is None
+
+
 def test_the_signature_of_a_set_is_its_own_or_that_of_all_rows() -> None:
     scores = Scores(scores={}, signatures={"bleu": "tok:char", "bleu (news)": "tok:13a", "chrf": "nc:6"})
     assert scores.signature_of("bleu") == "tok:char"

@@ -1,0 +1,32 @@
+"""What libraries raise about the files of a model that others made, in one line. Knows neither the files nor the libraries."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from dstrain.errors import HardwareFailed, PeerLost, UserError
+
+MAX_SHOWN = 300
+"""Most characters of a library's message."""
+
+
+@contextmanager
+def told_in_one_line(what: str) -> Iterator[None]:
+    """Whatever is raised inside becomes a UserError that begins with `what`: the files may hold anything, in any place.
+
+    Raises:
+        UserError: with the message of the library.
+    """
+    try:
+        yield
+    except (UserError, HardwareFailed, PeerLost):
+        raise
+    except Exception as error:
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
+        message = one_line(error)
+        shown = message if len(message) <= MAX_SHOWN else message[: MAX_SHOWN - 1] + "…"
+        raise UserError(f"{what}: {kind}{shown}") from error
+
+
+def one_line(error: Exception) -> str:
+    """A library's message without its line breaks."""
+    return " ".join(str(error).split())
