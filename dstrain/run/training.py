@@ -26,7 +26,7 @@ from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
 from dstrain.run.launch import Launch
 from dstrain.run.prepare import list_bad_rows, prepare
-from dstrain.run.restart import agree_on_finished, compare_with_history, find_start
+from dstrain.run.restart import agree_on_finished, agree_on_spelling, compare_with_history, find_start
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.ownership import empty_run_folder
@@ -85,6 +85,7 @@ def _run_attempt(
     check_model(config, ranks=attempt.ranks)
     # before the data are read, which may take hours
     found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)
+    config = agree_on_spelling(config, found=found, ranks=attempt.ranks)
     tokenizer = found.state.data.get("tokenizer") if found else None
     prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer, phases=attempt.phases)
     # the configuration is final from here on
