@@ -22,7 +22,7 @@ from dstrain.cluster.signals import catch_saving_signals
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import claim_numbers, is_stop_requested, load_claim, request_stop
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_bad_end, write_end, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, has_begun, reserve_end, write_bad_end, write_end, write_outcome
 
 SHARED_SECONDS, SHARED_POLL_SECONDS = 60.0, 0.5
 """How long a rank waits to see what rank 0 has written, and how often it looks: a file system may be slow to show it."""
@@ -60,7 +60,9 @@ class Attempt:
         """Record the step that this attempt begins from. Checkpoints that earlier attempts commit after this are ignored."""
         if self.lease is not None:
             self.lease.set_base(step)
-        # again, for a finished run: until now this attempt might have been refused
+
+    def begin(self) -> None:
+        """Record that this attempt runs, before it changes anything of the run: until now it might have been refused."""
         self.report(RunOutcome("running", None, attempt=self.number))
 
     def request_stop(self) -> None:
@@ -130,6 +132,7 @@ def start_attempt(
     renewal = None
     if lease is not None:
         keep_last_end(run_dir, before=number, records=records)
+        reserve_end(run_dir, attempt=number)
         renewal = Renewal(
             lease.renew,
             every_seconds=machine.lease_seconds / RENEWALS,
@@ -144,9 +147,8 @@ def start_attempt(
         end=end,
     )
     attempt = Attempt(run_dir, ranks, number, lease, phases, watchdog)
-    before = read_outcome(run_dir) if ranks.rank == 0 else None
-    if before is None or before.outcome != "finished":
-        attempt.report(RunOutcome("running", None, attempt=number))
+    if ranks.rank == 0 and not has_begun(run_dir):
+        attempt.begin()
     phases.enter("set-up")
     return attempt
 

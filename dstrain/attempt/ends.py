@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstrain.attempt.rank_records import RankRecord
 from dstrain.run_folder.claims import read_claims
-from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, write_end
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, summarize, write_end
 
 
 def keep_last_end(run_dir: Path, *, before: int, records: Sequence[RankRecord]) -> None:
@@ -45,7 +45,7 @@ def _as_time(seconds: float) -> str:
 
 def describe_kill(records: Sequence[RankRecord]) -> str:
     """One line: the reasons that ranks recorded, or else what the ranks were doing last."""
-    if reasons := [f"rank {record.rank}: {record.ended}" for record in records if record.ended]:
+    if reasons := [f"rank {record.rank}: {summarize(record.ended)}" for record in records if record.ended]:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         return f"{reasons[0]}{more}"
     phases = Counter(record.tracks.get("main", "?") for record in records)

@@ -52,9 +52,14 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
 
 
 def _describe(error: Exception, *, full: str) -> str:
+    said = error if isinstance(error, UserError) else _name_full_disk(error)
+    return f"error: {said}" if said else full
+
+
+def _name_full_disk(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in NO_ROOM and error.filename:
-        return f"error: {error.filename} cannot be written ({error.strerror}): free some space and start again"
-    return f"error: {error}" if isinstance(error, UserError) else full
+        return f"{error.filename} cannot be written ({error.strerror}): free some space and start again"
+    return None
 
 
 def newest_report(run_dir: Path) -> tuple[int, str | None]:
@@ -84,9 +89,11 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -
     # the watchdog knows more about the ranks of this host: it may end this process first, with a better message
     time.sleep(PEER_SECONDS)
     outcome, attempt = read_outcome(run_dir), _own_attempt(run_dir, rank=rank)
-    if outcome is not None and outcome.outcome == "lost" and outcome.attempt == attempt > 0:
-        say(f"rank {rank} ends because the run has lost a rank: {outcome.message}", err=True)
-        return EXIT_PREEMPTED
+    if outcome is not None and outcome.outcome in ("lost", "failed") and outcome.attempt == attempt > 0:
+        has_failed = outcome.outcome == "failed"  # without a report, as on a full disk
+        why = "failed" if has_failed else "has lost a rank"
+        say(f"rank {rank} ends because the run {why}: {outcome.message}", err=True)
+        return 1 if has_failed else EXIT_PREEMPTED
     peer = f"rank {1 - rank}, which" if process.world_size == 2 else "a rank that"
     return _report_lost(
         f"rank {rank} lost its connection to {peer} reported nothing: {error}", run_dir=run_dir, rank=rank
@@ -101,12 +108,16 @@ def _report_lost(message: str, *, run_dir: Path, rank: int) -> int:
 
 
 def _write_report(full: str, *, error: Exception, run_dir: Path, rank: int) -> None:
+    problem = None
     try:
         write_file(RunFolder(run_dir).failures / f"rank-{rank}.txt", full)
-    except OSError as problem:
-        say(f"the failure report could not be written to {run_dir}: {problem.strerror}", err=True)
+    except OSError as caught:
+        problem = caught.strerror
     attempt = _own_attempt(run_dir, rank=rank)
-    write_bad_end(run_dir, RunOutcome("failed", 1, f"rank {rank}: {error}", attempt=attempt))
+    end = RunOutcome("failed", 1, f"rank {rank}: {_name_full_disk(error) or error}", attempt=attempt)
+    write_bad_end(run_dir, end, is_refusal=isinstance(error, UserError))
+    if problem is not None:  # said last: what is printed may be a file on the same full disk
+        say(f"the failure report could not be written to {run_dir}: {problem}", err=True)
 
 
 def _own_attempt(run_dir: Path, *, rank: int) -> int:

@@ -38,12 +38,6 @@ OTHER_KINDS = (
 """First bytes of files that are no text in UTF-8, and what to say of them."""
 
 
-def format_suffix(path: Path) -> str:
-    """The suffix that says the format of a file, without the dot and without that of a compression: `tsv` of `a.tsv.gz`."""
-    named = path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path
-    return named.suffix.removeprefix(".").lower()
-
-
 def read_lines(path: Path) -> Records:
     """Each line as a record of one cell, without its end and a byte order mark.
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.spelling import format_suffix
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.formats import READERS, read_aligned
 from dstrain.data.hashes import BLOCK_BYTES, hash_file
-from dstrain.data.lines import COMPRESSIONS, format_suffix
+from dstrain.data.lines import COMPRESSIONS
 from dstrain.data.records import (
     LONE_SURROGATE,
     Broken,

@@ -44,6 +44,7 @@ from dstrain.reporting.test_sets import build_test_sets_table, explain_test_sets
 from dstrain.reporting.usage import build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import NAMES, RunFolder
+from dstrain.run_folder.outcome import summarize
 from dstrain.run_folder.ownership import refuse_linked_folders
 from dstrain.run_folder.record import RunRecord, load_record
 
@@ -126,9 +127,10 @@ def build_notice(record: RunRecord) -> Markdown | None:
         return phrase(
             "This run is not finished: it was stopped at {}{}", done, phrase(": {}", message) if message else "."
         )
-    end = record.ends.get(max([*record.ends, *(event.lease for event in record.events)], default=0))
+    begun = [number for number, end in record.ends.items() if end.outcome != "refused"]
+    end = record.ends.get(max([*begun, *(event.lease for event in record.events)], default=0))
     if end is not None and end.outcome in BAD_ENDS:
-        why = end.message.partition("\n")[0]
+        why = summarize(end.message)
         reason = phrase(": {}", why) if why else "."
         return phrase("This run is not finished: its last attempt {} at {}{}", BAD_ENDS[end.outcome], done, reason)
     return phrase("This run is not finished: it is still running or was killed. Last recorded: {}.", done)

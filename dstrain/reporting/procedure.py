@@ -12,7 +12,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.reporting.command import command_overrides, command_to_copy
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
 from dstrain.run_folder.layout import NAMES
-from dstrain.run_folder.outcome import RunOutcome
+from dstrain.run_folder.outcome import RunOutcome, summarize
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EventRow
 
@@ -259,7 +259,7 @@ def _describe_event(event: EventRow) -> Markdown:
 
 
 def _describe_end(end: RunOutcome) -> Markdown:
-    detail = join([part for part in (end.time, end.message.partition("\n")[0]) if part], separator=": ")
+    detail = join([part for part in (end.time, summarize(end.message)) if part], separator=": ")
     what = end.outcome if end.step is None else f"{end.outcome} at step {count(end.step)}"
     return phrase("{}{}", what, Markdown(f" ({detail})" if detail else ""))
 

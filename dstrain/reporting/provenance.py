@@ -196,7 +196,10 @@ def build_checks_table(record: RunRecord) -> Markdown:
         ("Steps skipped by fp16", describe_scaling(record)),
         ("Non-finite losses and scores", _not_finite(record) or "none"),
         ("Rows quarantined during training", _list_quarantined(record)),
-        ("Checkpoints that could not be saved", _unsaved(record) or "none"),
+        (
+            "Checkpoints that could not be saved",
+            "; ".join(filter(None, (_unsaved(record), _unwritten(record)))) or "none",
+        ),
         ("Train/evaluation overlap", NOT_CHECKED),
         ("Language check of data and hypotheses", NOT_CHECKED),
     ]
@@ -229,6 +232,16 @@ def _unsaved(record: RunRecord) -> str | None:
     shown = "; ".join(f"step {count(step)} ({message})" for step, message in list(failed.items())[:NUM_SHOWN])
     more = f" and {count(len(failed) - NUM_SHOWN)} more" if len(failed) > NUM_SHOWN else ""
     return shown + more if failed else None
+
+
+def _unwritten(record: RunRecord) -> str | None:
+    """From where on it is not known which checkpoints could not be saved."""
+    gaps = [f"from step {count(step)} of attempt {attempt} on" for attempt, step in record.unwritten.items()]
+    return (
+        f"not known {' and '.join(gaps)}: the rows that say so could not be written, as on a full disk"
+        if gaps
+        else None
+    )
 
 
 def _not_finite(record: RunRecord) -> str | None:
@@ -286,6 +299,11 @@ def _warn_of_training(record: RunRecord) -> list[str]:
     unsaved = _unsaved(record)
     if unsaved:
         found.append(f"checkpoints could not be saved: {unsaved}")
+    for attempt, step in record.unwritten.items():
+        found.append(
+            f"rows of metrics.jsonl are missing from step {count(step)} of attempt {attempt} on: they could not be written, as "
+            "on a full disk"
+        )
     found += describe_constants([row.scores for row in record.competing], config=config).values()
     not_finite = _not_finite(record)
     if not_finite:

@@ -13,6 +13,7 @@ from dstrain.config.differences import differences
 from dstrain.config.paths import path_problem
 from dstrain.config.schema import RunConfig
 from dstrain.config.yaml_source import shown
+from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config, read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
@@ -124,7 +125,7 @@ def plan_evaluation(options: argparse.Namespace) -> EvaluationRequest:
 
 def describe_changes(own: RunConfig, config: RunConfig) -> dict[str, Any]:
     """The keys that decide a score and are not in `config` as in a run's `own` recipe, with their values in `config`."""
-    before, after = own.model_dump(mode="json"), config.model_dump(mode="json")
+    before, after = own.model_dump(mode="json"), keep_spelling(config, as_in=own.model_dump()).model_dump(mode="json")
     found = {key: new for key, _, new in differences(before, after) if _sets_any(key, keys=COMPARED_KEYS)}
     found = {key: new for key, new in found.items() if key.removeprefix("task.") not in OF_SOURCES}
     for key in OF_SOURCES:

@@ -3,11 +3,14 @@
 import logging
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from dstrain.attempt.attempt import Attempt
 from dstrain.checkpoint.resume import Found, check_recipe, find_checkpoint
 from dstrain.config.arguments import shell_command
+from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
 from dstrain.reporting.card import write_card
 from dstrain.run.assemble import Assembly
@@ -36,9 +39,16 @@ def find_start(config: RunConfig, *, attempt: Attempt, allow_changed: Iterable[s
     if found is None:
         _refuse_lost_checkpoints(folder)
     else:
+        config = keep_spelling(config, as_in=found.manifest.recipe)
         recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
         check_recipe(found, recipe=recipe, allowed=allow_changed)
     return found
+
+
+def agree_on_spelling(config: RunConfig, *, found: Found | None, ranks: Ranks) -> RunConfig:
+    """The configuration as the run that was `found` writes it, where both mean the same; a collective call."""
+    began: dict[str, Any] = ranks.broadcast(found.manifest.recipe if found else {}, dict[str, Any])
+    return keep_spelling(config, as_in=began)
 
 
 def _refuse_lost_checkpoints(folder: RunFolder) -> None:

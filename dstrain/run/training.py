@@ -26,9 +26,10 @@ from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
 from dstrain.run.launch import Launch
 from dstrain.run.prepare import list_bad_rows, prepare
-from dstrain.run.restart import agree_on_finished, compare_with_history, find_start
+from dstrain.run.restart import agree_on_finished, agree_on_spelling, compare_with_history, find_start
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
+from dstrain.run_folder.outcome import mark_unwritten
 from dstrain.run_folder.ownership import empty_run_folder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import Row, append_row, as_json
@@ -69,6 +70,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
             if launch.whole is not None:
                 # what earlier attempts left, but not what this attempt has written already
                 empty_run_folder(folder, keep=(folder.claims, folder.rank_records, folder.outcome))
+                attempt.begin()
             code = _run_attempt(config, attempt=attempt, launch=launch, preempt=preempt, walltime=walltime)
         except BaseException as error:
             # otherwise its peers consider it lost and exit with the code for a restart
@@ -85,6 +87,7 @@ def _run_attempt(
     check_model(config, ranks=attempt.ranks)
     # before the data are read, which may take hours
     found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)
+    config = agree_on_spelling(config, found=found, ranks=attempt.ranks)
     tokenizer = found.state.data.get("tokenizer") if found else None
     prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer, phases=attempt.phases)
     # the configuration is final from here on
@@ -96,7 +99,7 @@ def _run_attempt(
 
 
 def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime: WallTime) -> int:
-    record = _build_recorder(assembly)
+    record, write_waiting = _build_recorder(assembly)
     if assembly.ranks.rank == 0:
         compare_with_history(assembly)
     if assembly.config.machine.compile:
@@ -106,22 +109,26 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
     hooks = build_hooks(assembly, preempt=preempt, exclude=loader.exclude, walltime=walltime)
     if assembly.ranks.rank == 0:
         _write_beginning(assembly, launch=launch, record=record, scores_since=hooks.evaluation.scores_since)
-    progress = train(
-        assembly.engine,
-        loader=loader,
-        progress=assembly.first_progress,
-        total_steps=assembly.total_steps,
-        epoch_at=assembly.plan.epoch_at,
-        hooks=hooks.in_order,
-        control=control,
-        quarantine=hooks.quarantine,
-    )
-    return finish(assembly, progress=progress, control=control, preempt=preempt, best=hooks.evaluation.best)
+    try:
+        progress = train(
+            assembly.engine,
+            loader=loader,
+            progress=assembly.first_progress,
+            total_steps=assembly.total_steps,
+            epoch_at=assembly.plan.epoch_at,
+            hooks=hooks.in_order,
+            control=control,
+            quarantine=hooks.quarantine,
+        )
+        return finish(assembly, progress=progress, control=control, preempt=preempt, best=hooks.evaluation.best)
+    finally:
+        write_waiting()  # what did not fit on the disk, such as a model, has been removed again
 
 
 def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None], scores_since: int) -> None:
     """Write config.yaml, run.json, the lists of bad rows and the first event of an attempt; on rank 0 only."""
     folder, warnings = assembly.folder, [*assembly.changes, *assembly.warnings]
+    assembly.attempt.begin()
     write_file(folder.config, dump_config(assembly.config), durable=True)
     info = build_run_info(
         assembly.config,
@@ -164,21 +171,37 @@ def _build_loader(assembly: Assembly) -> Loader:
     )
 
 
-def _build_recorder(assembly: Assembly) -> Callable[[Row], None]:
-    """A function that appends a row to metrics.jsonl on rank 0 and does nothing on the others."""
-    path = assembly.folder.metrics
-    waiting: list[dict[str, Any]] = []
+def _build_recorder(assembly: Assembly) -> tuple[Callable[[Row], None], Callable[[], None]]:
+    """Two functions: one appends a row to metrics.jsonl on rank 0 and does nothing on the others, the other tries again.
 
-    def record(row: Row) -> None:
-        if assembly.ranks.rank != 0:
-            return
-        waiting.append(as_json(row) | {"lease": assembly.attempt.number})
+    No row may be lost on a full disk: it waits in memory. That rows wait is kept in the room that the attempt has reserved,
+    so that reports know what is missing if it ends before they can be written.
+    """
+    path, number = assembly.folder.metrics, assembly.attempt.number
+    waiting: list[dict[str, Any]] = []
+    missing: list[int] = []
+
+    def mark(step: int | None) -> None:
+        missing[:] = [] if step is None else [step]
+        mark_unwritten(assembly.folder.path, attempt=number, step=step)
+
+    def write_waiting() -> None:
         try:
             while waiting:
                 append_row(path, waiting[0])
                 waiting.pop(0)
-        except OSError as error:  # a full disk: no row may be lost
-            if len(waiting) == 1:
+        except OSError as error:
+            if not missing:
                 log.warning("%s: %s; rows are kept in memory until they can be written", path, error.strerror)
+            if missing != [waiting[0]["step"]]:
+                mark(waiting[0]["step"])
+        else:
+            if missing:
+                mark(None)
 
-    return record
+    def record(row: Row) -> None:
+        if assembly.ranks.rank == 0:
+            waiting.append(as_json(row) | {"lease": number})
+            write_waiting()
+
+    return record, write_waiting

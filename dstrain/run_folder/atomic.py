@@ -54,6 +54,34 @@ def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
         sync_path(path.parent)
 
 
+def overwrite(path: Path, content: bytes) -> None:
+    """Replace what a file holds in the room that it has, for a disk on which there is none for another; padded with spaces.
+
+    Not atomic: a kill may leave a part. Raises OSError where that room is too small; then the old content is put back.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            raise no_ordinary_file(path)
+        before = os.pread(descriptor, status.st_size, 0)
+        try:
+            _write_whole(descriptor, content.ljust(len(before)))
+        except OSError:
+            _write_whole(descriptor, before)
+            os.ftruncate(descriptor, len(before))
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    written = 0
+    while written < len(content):
+        written += os.pwrite(descriptor, content[written:], written)
+    os.fsync(descriptor)
+
+
 @contextmanager
 def new_folder(path: Path, *, draft: Path, durable: bool = True, keep_same: bool = False) -> Iterator[Path]:
     """`draft`, an empty folder that is renamed to `path` when the block ends without an error.

@@ -38,7 +38,7 @@ class RunFolder:
 
     @property
     def outcome(self) -> Path:
-        """How the newest attempt ended."""
+        """How the run ended, whatever starts were refused since."""
         return self.path / "outcome.json"
 
     @property

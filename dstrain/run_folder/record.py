@@ -16,7 +16,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
-from dstrain.run_folder.outcome import RunOutcome, read_ends
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
 from dstrain.run_folder.reading import (
     RunFolderError,
     check_folder,
@@ -138,6 +138,8 @@ class RunRecord:
     """Scores of other test sets by name, in the order of their steps."""
     ends: Mapping[int, RunOutcome] = field(default_factory=dict)
     """How attempts ended, by the number of their lease."""
+    unwritten: Mapping[int, int] = field(default_factory=dict)
+    """Attempts whose rows are missing from a step on, because they could not be written."""
 
     @property
     def best(self) -> EvalRow | None:
@@ -214,6 +216,7 @@ def load_record(run_dir: Path) -> RunRecord:
         find_scores=lambda row: read_deferred_scores(folder, row=row),
         test_sets=read_test_sets(folder),
         ends=read_ends(run_dir),
+        unwritten=read_unwritten(run_dir),
     )
 
 
@@ -269,6 +272,7 @@ def build_record(
     find_scores: Callable[[DeferredRow], ScoreFile | None] = lambda row: None,
     test_sets: Mapping[str, tuple[ScoreFile, ...]] | None = None,
     ends: Mapping[int, RunOutcome] | None = None,
+    unwritten: Mapping[int, int] | None = None,
 ) -> RunRecord:
     """The record of `rows` in the order written, superseded training and evaluation rows dropped."""
     kept = drop_superseded(rows)
@@ -284,6 +288,7 @@ def build_record(
         pending_rows=tuple(pending),
         test_sets=test_sets or {},
         ends=ends or {},
+        unwritten=unwritten or {},
     )
 
 

@@ -26,7 +26,8 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS, read_allocation_end
 from dstrain.config.arguments import parse_arguments, split_arguments
 from dstrain.config.load import load_config
 from dstrain.errors import UserError
-from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.claims import claim_numbers
+from dstrain.run_folder.outcome import read_last_word, summarize
 from dstrain.run_folder.ownership import make_run_folder
 from dstrain.slurm.commands import Run, print_message, run_command, timestamp
 from dstrain.slurm.evaluation_jobs import describe_refusal, plan_submission
@@ -136,6 +137,7 @@ def start(job: Job, *, nodes: str) -> int:
         newest_step(job.run_dir),
         cause,
         last_report=newest_report(job.run_dir)[0],
+        last_attempt=max(claim_numbers(job.run_dir), default=0),
         time=timestamp(),
         launch=job.launch,
         nodes=nodes,
@@ -183,14 +185,15 @@ def end(job: Job, *, code: int) -> int:
 
 def _end_on_its_own(job: Job, *, history: Sequence[Entry], code: int) -> int:
     warned = job.warned_after is not None
-    cause, source = _own_cause(job, warned=warned)
+    failure = _find_failure(job, begun=job.find_start(history)) if code != 0 else None
+    cause, source = _own_cause(job, warned=warned, failure=failure)
     loss = _find_loss(job, history=history, source=source) if code != 0 and cause == "its own end" else None
     # what ranks report and return after a node was lost only follows from that
     is_node_failure = loss is not None and bool(loss.silent)
     num_fruitless = job.num_fruitless(history)
     decision = decide(
         code=EXIT_PREEMPTED if is_node_failure else code,
-        failure=None if is_node_failure else _find_failure(job, begun=job.find_start(history)),
+        failure=None if is_node_failure else failure,
         num_fruitless=num_fruitless,
         max_fruitless=job.max_fruitless,
         warned=warned,
@@ -298,19 +301,22 @@ def _find_failure(job: Job, *, begun: JobStart | None) -> str | None:
     reported, last_line = newest_report(job.run_dir)
     if begun is None or reported <= begun.last_report:
         return None
-    outcome = read_outcome(job.run_dir)
-    return outcome.message if outcome is not None and outcome.outcome == "failed" else last_line
+    end = read_last_word(job.run_dir)
+    if end is None or end.outcome not in ("failed", "refused") or 0 < end.attempt <= begun.last_attempt:
+        return last_line  # it ended before it became an attempt: what the last one said is older
+    return end.message
 
 
-def _own_cause(job: Job, *, warned: bool) -> tuple[Cause, str]:
+def _own_cause(job: Job, *, warned: bool, failure: str | None) -> tuple[Cause, str]:
     if warned:
         return "time limit", "Slurm's warning signal"
-    outcome = read_outcome(job.run_dir)
-    if outcome is None or not outcome.message:
+    end = read_last_word(job.run_dir)
+    message = failure if failure is not None else end.message if end is not None else ""
+    if not message:
         return "its own end", "srun reported no reason"
-    if outcome.message == ALLOCATION_ENDS:
+    if message == ALLOCATION_ENDS:
         return "time limit", "the run itself (end of its allocation)"
-    return "its own end", outcome.message.split(";")[0][:MAX_SOURCE]
+    return "its own end", summarize(message).split(";")[0][:MAX_SOURCE]
 
 
 def _requeue(job: Job) -> None:

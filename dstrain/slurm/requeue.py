@@ -39,13 +39,14 @@ JobId = Annotated[str, Field(pattern=r"^[0-9_]+$")]
 
 @dataclass(frozen=True, slots=True)
 class JobStart:
-    """A start of the ranks, with the step of the newest checkpoint and the time of the newest failure report by then."""
+    """A start of the ranks, with what was newest by then: the step of a checkpoint, the time of a failure report, an attempt."""
 
     job: JobId
     restart: int
     step: int
     cause: str
     last_report: int = 0
+    last_attempt: int = 0
     time: str = ""
     launch: int = 0
     """How often the batch script had started the ranks again in this allocation, after nodes were lost."""

@@ -7,7 +7,7 @@ a note says so if anything is missing because of it.
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, read_unwritten
 from dstrain.run_folder.reading import MAX_ROWS_BYTES, read_bytes, read_lines
 from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
 from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
@@ -56,17 +56,20 @@ class RunFiles:
     events: tuple[EventRow, ...]
     claims: tuple[Claim, ...]
     """One per attempt, the newest last."""
+    standing: tuple[Claim, ...]
+    """Those up to the attempt that the state of the run follows from. Later starts were refused, or failed on a finished run."""
     renewed: float | None
     """When the newest claim was last written, by the file system's clock."""
     outcome: RunOutcome | None
+    """Of the last standing attempt, where it is known."""
     records: tuple[RankRecord, ...]
-    """Of the ranks of the newest attempt."""
+    """Of the ranks of the last standing attempt."""
     ends: dict[int, RunOutcome]
     """How attempts ended, by their number."""
     hangs: dict[int, Hang]
     """By the number of the attempt that hung."""
     job_end: JobEnd | None
-    """How the job of the newest attempt ended, by its batch script."""
+    """How the job of the last standing attempt ended, by its batch script."""
     comes_again: str | None
     """The Slurm job that will start the run again or is doing so, by the newest entry of its batch script."""
     checkpoints: tuple[tuple[Path, float | None], ...]
@@ -83,10 +86,12 @@ def read_files(run_dir: Path) -> RunFiles:
         rows, find_scores=lambda row: read_deferred_scores(RunFolder(run_dir), row=row)
     )
     claims, outcome = _read_claims_and_outcome(run_dir)
-    history = read_history(run_dir)
-    config, records = _read_config(run_dir, notes=notes), _read_records(run_dir, claims=claims)
+    history, ends = read_history(run_dir), read_ends(run_dir)
+    standing = _find_standing(claims, outcome=outcome, ends=ends)
+    config, records = _read_config(run_dir, notes=notes), _read_records(run_dir, claims=standing)
     total_steps, holders = _read_total_steps(run_dir, notes=notes), [claim for claim in claims if claim.holder]
     said = (config, total_steps, rows, outcome, records, holders, history)
+    notes += _note_unwritten(run_dir)
     return RunFiles(
         folder_exists=run_dir.is_dir(),
         is_readable=any(map(bool, said)) or not _has_records(run_dir),
@@ -98,12 +103,13 @@ def read_files(run_dir: Path) -> RunFiles:
         evaluation_jobs=read_jobs(run_dir),
         events=tuple(row for row in rows if isinstance(row, EventRow)),
         claims=tuple(claims),
+        standing=standing,
         renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
-        outcome=outcome,
+        outcome=_find_outcome(outcome, standing=standing, ends=ends),
         records=records,
-        ends=read_ends(run_dir),
+        ends=ends,
         hangs=_read_hangs(run_dir, claims=claims),
-        job_end=_find_job_end(history, claims=claims),
+        job_end=_find_job_end(history, claims=standing, is_newest=len(standing) == len(claims)),
         comes_again=_find_comes_again(history, claims=claims),
         checkpoints=_list_checkpoints(run_dir, claims=claims, notes=notes),
         notes=tuple(notes),
@@ -171,6 +177,36 @@ def _read_claims_and_outcome(run_dir: Path) -> tuple[list[Claim], RunOutcome | N
     return claims, outcome
 
 
+def _find_standing(
+    claims: Sequence[Claim], *, outcome: RunOutcome | None, ends: Mapping[int, RunOutcome]
+) -> tuple[Claim, ...]:
+    finished = outcome.attempt if outcome is not None and outcome.outcome == "finished" else 0
+    kept = list(claims)
+    while kept and (end := ends.get(kept[-1].number)) is not None:
+        if end.outcome != "refused" and not 0 < finished < end.attempt:
+            break
+        kept.pop()
+    return tuple(kept or claims)
+
+
+def _find_outcome(
+    outcome: RunOutcome | None, *, standing: Sequence[Claim], ends: Mapping[int, RunOutcome]
+) -> RunOutcome | None:
+    """The outcome of the run, or the end of its last standing attempt where outcome.json does not have it, as after a kill."""
+    number = standing[-1].number if standing else 0
+    if outcome is not None and outcome.outcome != "running" and outcome.attempt in (0, number):
+        return outcome
+    return ends.get(number, outcome)
+
+
+def _note_unwritten(run_dir: Path) -> list[str]:
+    return [
+        f"rows of {RunFolder(run_dir).metrics.name} are missing from step {step} of attempt {number} on: they could not be "
+        "written, as on a full disk"
+        for number, step in read_unwritten(run_dir).items()
+    ]
+
+
 def _read_records(run_dir: Path, *, claims: Sequence[Claim]) -> tuple[RankRecord, ...]:
     """The rank records of the newest attempt. Older ones remain in the folder if an earlier attempt had more ranks."""
     try:
@@ -204,9 +240,10 @@ def _read_hangs(run_dir: Path, *, claims: Sequence[Claim]) -> dict[int, Hang]:
     return hangs
 
 
-def _find_job_end(history: Sequence[Entry], *, claims: Sequence[Claim]) -> JobEnd | None:
-    last = next((entry for entry in reversed(history) if isinstance(entry, JobEnd)), None)
-    return last if last is not None and _is_newest(last, claims=claims) else None
+def _find_job_end(history: Sequence[Entry], *, claims: Sequence[Claim], is_newest: bool) -> JobEnd | None:
+    """The end of the job of the last of `claims`; if that is the newest attempt, no later job may have ended."""
+    ends = [entry for entry in reversed(history) if isinstance(entry, JobEnd)]
+    return next((end for end in (ends[:1] if is_newest else ends) if _is_newest(end, claims=claims)), None)
 
 
 def _find_comes_again(history: Sequence[Entry], *, claims: Sequence[Claim]) -> str | None:

@@ -13,6 +13,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
+from dstrain.run_folder.outcome import summarize
 from dstrain.run_folder.rows import EvalRow, Row, best_evaluation, competing
 from dstrain.slurm.evaluation_jobs import MAX_JOBS
 from dstrain.slurm.requeue import JobEnd
@@ -198,7 +199,7 @@ def view_status(
         cause=_describe_end(files.job_end) if has_ended else None,
         comes_again=files.comes_again if has_ended else None,
         starts=tuple(_view_attempt(claim, files=files, judgement=judgement) for claim in files.claims),
-        notes=files.notes + _note_unsaved(files) + _note_pending(files, run=run),
+        notes=files.notes + _note_refused(files) + _note_unsaved(files) + _note_pending(files, run=run),
     )
 
 
@@ -206,8 +207,8 @@ def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
     return Evidence(
         folder_exists=files.folder_exists,
         is_readable=files.is_readable,
-        claim=files.claims[-1] if files.claims else None,
-        renewed=files.renewed,
+        claim=files.standing[-1] if files.standing else None,
+        renewed=files.renewed if files.standing == files.claims else None,
         outcome=files.outcome,
         records=files.records,
         last_event=next((event for event in reversed(files.events) if event.event != "unsaved"), None),
@@ -224,7 +225,7 @@ def _step(judgement: Judgement, *, files: RunFiles) -> int | None:
     if files.outcome and outcome == files.outcome.outcome and files.outcome.step is not None:
         return files.outcome.step
     steps = [record.step for record in files.records if record.step is not None]
-    base = files.claims[-1].base_step if files.claims else None
+    base = files.standing[-1].base_step if files.standing else None
     if not steps and base is not None:
         return base
     rows: list[Row] = [*files.train_rows[-1:], *files.eval_rows[-1:], *files.events[-1:]]
@@ -243,6 +244,14 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     metric = files.config.best_metric
     best = best_evaluation(competing(files.eval_rows, events=files.events), metrics=files.config.ranking)
     return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
+
+
+def _note_refused(files: RunFiles) -> tuple[str, ...]:
+    """A note if the newest start was refused, which leaves the state of the run as it was."""
+    end = files.ends.get(files.claims[-1].number) if files.claims else None
+    if end is None or end.outcome != "refused":
+        return ()
+    return (f"the last start was refused and has changed nothing: {summarize(end.message)}",)
 
 
 def _note_unsaved(files: RunFiles) -> tuple[str, ...]:
@@ -319,7 +328,7 @@ def _count_unsaved(files: RunFiles, *, judgement: Judgement, step: int | None, p
 
 def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> AttemptView:
     holder = claim.holder
-    if claim.number != files.claims[-1].number:
+    if claim.number != files.claims[-1].number or files.standing != files.claims:
         ended: str | None = _why_ended(claim, files=files)
     else:
         ended = None if judgement.state in ("running", "silent") else judgement.state
@@ -330,7 +339,7 @@ def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> Att
 
 
 def _why_ended(claim: Claim, *, files: RunFiles) -> str:
-    """How an earlier attempt ended, according to its rows, its last word or its report of a hang."""
+    """How an attempt ended, according to its rows, its last word or its report of a hang."""
     ends = [event for event in files.events if event.lease == claim.number and event.event in ("stop", "finish")]
     if ends:
         name = "stopped" if ends[-1].event == "stop" else "finished"

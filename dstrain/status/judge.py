@@ -99,7 +99,11 @@ def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: f
     if not evidence.is_readable:
         return Judgement("unreadable", "none of its records can be read, so nothing is known about the run")
     if outcome and outcome.outcome != "running" and is_current(outcome, claim=claim, records=evidence.records):
-        state = outcome.outcome if outcome.outcome != "preempted" else _stopped(outcome.message, end=evidence.job_end)
+        state: State
+        if outcome.outcome == "preempted":
+            state = _stopped(outcome.message, end=evidence.job_end)
+        else:  # no run is `refused`, unless outcome.json is gone
+            state = "failed" if outcome.outcome == "refused" else outcome.outcome
         since = from_iso(outcome.time)
         if state in STOPPED and evidence.job_end is not None:
             # a later attempt of the job may have ended before it acquired the lease, and left only this job end

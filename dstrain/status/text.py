@@ -7,6 +7,7 @@ from typing import Any
 
 from dstrain.config.arguments import shell_command
 from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
+from dstrain.run_folder.outcome import summarize
 from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus
 from dstrain.status.judge import STOPPED
 
@@ -145,7 +146,7 @@ def _attempt_rows(attempts: Sequence[AttemptView]) -> Iterator[tuple[str, str]]:
         host = attempt.host or UNKNOWN
         from_step = "" if attempt.from_step is None else f" from step {attempt.from_step}"
         cause = f" ({attempt.cause})" if attempt.cause else ""
-        ended = "in progress" if attempt.ended is None else attempt.ended.partition("\n")[0]
+        ended = "in progress" if attempt.ended is None else summarize(attempt.ended)
         lines.append(f"{attempt.number}  {moment(attempt.since)} on {host}{from_step}{cause}: {ended}")
     yield "attempts", "\n".join(lines)
 

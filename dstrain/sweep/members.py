@@ -20,6 +20,7 @@ from dstrain.config.differences import differences
 from dstrain.config.load import ConfigError
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.secrets import mask_override
+from dstrain.config.spelling import keep_spelling
 from dstrain.config.yaml_source import Problem, Where, write_value
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config, read_run_config
@@ -130,7 +131,8 @@ def find_change(config: RunConfig) -> str | None:
         before = read_run_config(RunFolder(Path(config.run_dir)))
     except UserError:  # it has not begun, or another version wrote the file: its next attempt reports that
         return None
-    old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, config))
+    now_as_before = keep_spelling(config, as_in=before.model_dump())
+    old, new = (each.model_dump(mode="json", include=set(RECIPE_KEYS)) for each in (before, now_as_before))
     changes = [change for change in differences(old, new) if not change[0].endswith("path")]  # files may be moved
     if not changes:
         return None

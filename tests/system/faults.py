@@ -1,9 +1,11 @@
 """Faults injected into a rank, by name: safeguards removed, disks filled, rows recorded. Injected before the run starts."""
 
+import errno
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,30 @@ def fill_disk(argument: str) -> None:
 
     saver.Saver._begin = begin_with_room
     saver.SPARE_BYTES = 0
+
+
+def full_disk(argument: str) -> None:
+    """`6`: the file system of the run has not a byte left from the save of step 6 on, and rows no longer fit either."""
+    from dstrain.checkpoint import saver
+    from dstrain.run import training
+
+    begin, append_row, is_full = saver.Saver._begin, training.append_row, list[bool]()
+
+    def begin_without_room(self: Any, step: int, *, num_bytes: int) -> Any:
+        if step >= int(argument):
+            is_full[:] = [True]
+            with (self._root.parent / "filler").open("ab", buffering=0) as filler, suppress(OSError):
+                while filler.write(bytes(4096)):
+                    pass
+        return begin(self, step, num_bytes=num_bytes)
+
+    def append(path: Path, row: Mapping[str, Any]) -> None:
+        if is_full:  # the last block of the file may have room for a few rows
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        append_row(path, row)
+
+    saver.Saver._begin = begin_without_room
+    training.append_row = append
 
 
 def note_rows(argument: str) -> None:
@@ -152,6 +178,7 @@ FAULTS: Mapping[str, Callable[[str], None]] = {
     "rename before manifest": rename_before_manifest,
     "fail": fail,
     "fill disk": fill_disk,
+    "full disk": full_disk,
     "note rows": note_rows,
     "poison": poison,
 }

@@ -1,6 +1,7 @@
 """Faults of real runs other than kills: damage, full disks, signals at bad times, hangs, second attempts."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,12 +21,14 @@ from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_record
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.store import checkpoint_dirs, newest_valid, parse_checkpoint_name
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
-from dstrain.cluster.processes import Holder
+from dstrain.cluster.processes import Holder, this_process
 from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.claims import read_claims
-from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.outcome import read_ends, read_outcome, read_unwritten
 from dstrain.run_folder.record import load_record
+from dstrain.status.inspect import RunStatus, inspect_status
+from dstrain.status.text import describe_status
 from tests.system import torture
 from tests.system.faults import noted_rows
 from tests.system.runs import NUM_TRAIN, read_rows
@@ -82,6 +85,10 @@ def in_evaluation(records: list[RankRecord]) -> bool:
 
 def in_step(records: list[RankRecord]) -> bool:
     return any(each.tracks["main"] == "step" and (each.step or 0) >= 5 for each in records)
+
+
+def look_at(run: Path) -> RunStatus:
+    return inspect_status(run, now=time.time(), observer=this_process())
 
 
 def damage(config: RunConfig) -> Path:
@@ -203,6 +210,48 @@ def test_a_run_that_cannot_save_for_the_first_time_ends_on_all_ranks_with_the_re
     assert "step 2 could not be saved: " in torture.printed(config)
     assert "No checkpoint can be saved, so the run ends" in torture.printed(config)
     assert max(row["step"] for row in read_rows(config, kind="train")) < 12
+
+
+def test_a_run_that_ends_on_a_full_disk_says_so_and_what_is_missing(tmpfs: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmpfs, cache=cache)
+    run = Path(config.run_dir)
+    assert launch(config, faults=["full disk=6"]) == [1, 1], torture.printed(config)
+    end = read_outcome(run)
+    assert end is not None
+    assert (end.outcome, end.exit_code) == ("failed", 1), torture.printed(config) + str(end) + str(read_ends(run))
+    assert f"{run / 'final'} cannot be written (No space left on device)" in end.message
+    status = look_at(run)
+    assert (status.state, status.message) == ("failed", end.message)
+    (missing,) = read_unwritten(run).values()
+    assert any(
+        f"rows of metrics.jsonl are missing from step {missing} of attempt 1 on" in note for note in status.notes
+    )
+    (run / "filler").unlink()
+    assert launch(config) == BOTH, torture.printed(config)
+    card = (run / "README.md").read_text()
+    assert not re.search(r"Checkpoints that could not be saved +\| none", card)
+    assert f"not known from step {missing} of attempt 1 on" in card
+
+
+def test_a_refused_start_changes_nothing_but_its_own_end(tmp_path: Path, cache: Path) -> None:
+    config = torture.build_tortured(tmp_path, cache=cache)
+    run = Path(config.run_dir)
+
+    def tell(pids: list[int]) -> None:
+        os.kill(pids[0], signal.SIGTERM)
+
+    changed = config.model_copy(update={"training": config.training.model_copy(update={"batch_size": 8})})
+    assert launch(config, meanwhile=once(config, in_step, tell)) == [EXIT_PREEMPTED] * 2
+    for state in ("stopped", "finished"):
+        before, number = (run / "outcome.json").read_bytes(), max(read_ends(run))
+        assert launch(changed) == [1, 1]
+        assert (run / "outcome.json").read_bytes() == before
+        refused = read_ends(run)[number + 1]
+        assert (refused.outcome, refused.exit_code) == ("refused", 1)
+        status = look_at(run)
+        assert status.state == state
+        assert "training.batch_size: 16 in the checkpoint, 8 now" in describe_status(status)
+        assert launch(config) == BOTH
 
 
 def test_a_run_folder_that_cannot_be_written_is_refused_before_step_1(tmpfs: Path, cache: Path) -> None:

@@ -107,6 +107,21 @@ def test_a_run_that_is_signalled_to_stop_saves_and_resumes_as_if_nothing_had_hap
     ]
 
 
+def test_defaults_that_are_written_out_when_a_run_resumes_change_nothing(straight: Path, tmp_path: Path) -> None:
+    config = build_run(tmp_path, machine__zero_stage=2)
+    assert train(config, world_size=2, stop_after=6) == [EXIT_PREEMPTED] * 2
+    sources = config.model_dump(mode="json")["data"]
+    written = {
+        "data__train": [source | {"format": "tsv", "source_language": "ko"} for source in sources["train"]],
+        "data__rules": {"unknown_token": "keep"},
+        "evaluation__best_metric": "bleu",
+    }
+    assert train(build_run(tmp_path, machine__zero_stage=2, **written), world_size=2) == [0, 0]
+    assert losses(tmp_path) == losses(straight)
+    resume = read_rows(config, kind="event")[-2]
+    assert (resume["event"], resume["changes"], resume["scores_since"]) == ("resume", [], 0)
+
+
 def test_an_allocation_that_ends_stops_all_ranks_and_loses_nothing(straight: Path, tmp_path: Path) -> None:
     config = build_run(tmp_path, machine__zero_stage=2)
     for _ in range(2):  # the allocation ends before the first step, so each attempt takes one step

@@ -21,7 +21,7 @@ from dstrain.cluster.signals import SAVING
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import Claim, read_claims, save_claim
-from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, write_outcome
+from dstrain.run_folder.outcome import RESERVED_BYTES, RunOutcome, read_ends, read_outcome, write_outcome
 
 
 def start(run_dir: Path, *, environment: Mapping[str, str] | None = None) -> Attempt:
@@ -50,8 +50,30 @@ def test_a_finished_run_stays_finished_until_an_attempt_knows_where_it_resumes(t
     refused.close("refused")
     accepted = start(tmp_path)
     accepted.set_base(12)
+    assert outcome(tmp_path) == ("finished", 5)
+    accepted.begin()
     assert outcome(tmp_path) == ("running", accepted.number)
     accepted.close("done")
+
+
+@pytest.mark.parametrize("before", ["preempted", "failed", "lost", "running"])
+def test_the_outcome_of_a_run_that_has_begun_stays_until_an_attempt_can_no_longer_be_refused(
+    before: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    write_outcome(tmp_path, RunOutcome(before, 1, attempt=5))
+    attempt = start(tmp_path)
+    assert outcome(tmp_path) == (before, 5)
+    attempt.begin()
+    assert outcome(tmp_path) == ("running", attempt.number)
+    attempt.close("done")
+
+
+def test_an_attempt_reserves_the_room_for_its_last_word(tmp_path: Path) -> None:
+    attempt = start(tmp_path)
+    assert (tmp_path / "lease" / f"{attempt.number:08d}.end").stat().st_size == RESERVED_BYTES
+    assert read_ends(tmp_path) == {}
+    attempt.close("done")
 
 
 def test_the_lease_names_the_job_and_the_attempt_that_hold_it(tmp_path: Path) -> None:

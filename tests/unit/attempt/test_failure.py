@@ -15,7 +15,7 @@ from dstrain.attempt.rank_records import Phases, ranks_dir, record_path
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.load import load_config
 from dstrain.errors import HardwareFailed, PeerLost, UserError
-from dstrain.run_folder.outcome import RunOutcome, read_outcome, write_outcome
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, write_outcome
 from tests.unit.cluster.process_cases import build_process
 
 
@@ -160,6 +160,59 @@ def test_a_refused_attempt_keeps_the_outcome_of_a_finished_run(tmp_path: Path) -
     assert report(raised(ValueError("data.train: changed")), tmp_path, rank=0, world_size=1) == 1
     assert (tmp_path / "outcome.json").read_bytes() == before
     assert (tmp_path / "failures" / "rank-0.txt").exists()
+
+
+@pytest.mark.parametrize(("error", "end"), [(UserError("changed:\n  seed"), "refused"), (OSError("no"), "failed")])
+def test_a_start_that_is_refused_leaves_the_outcome_of_the_run_and_one_that_fails_does_not(
+    error: Exception, end: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    write_outcome(tmp_path, RunOutcome("preempted", 85, "received SIGTERM", step=12, attempt=3))
+    Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
+    before = read_outcome(tmp_path)
+    assert report(raised(error), tmp_path, rank=0, world_size=1) == 1
+    found = read_ends(tmp_path)[4]
+    assert (found.outcome, found.exit_code, found.message) == (end, 1, f"rank 0: {error}")
+    assert (read_outcome(tmp_path) == before) is (end == "refused")
+
+
+def test_an_attempt_that_had_begun_fails_whatever_the_error(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=4))
+    Phases(ranks_dir(tmp_path), rank=0, attempt=4).close()
+    report(raised(UserError("step 4 could not be saved")), tmp_path, rank=0, world_size=1)
+    assert read_ends(tmp_path)[4].outcome == "failed"
+    assert read_outcome(tmp_path).outcome == "failed"  # type: ignore[union-attr]
+
+
+def test_the_end_is_written_before_anything_is_printed_which_may_need_the_same_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(failure, "write_file", fail)
+    monkeypatch.setattr(failure, "say", fail)
+    with pytest.raises(OSError, match="No space"):
+        report(raised(ValueError("no rows")), tmp_path, rank=0)
+    assert read_outcome(tmp_path).message == "rank 0: no rows"  # type: ignore[union-attr]
+
+
+def test_a_rank_whose_peer_failed_without_room_for_a_report_ends_as_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(failure, "PEER_SECONDS", 0.1)
+    write_outcome(tmp_path, RunOutcome("failed", 1, "rank 0: no room", attempt=4))
+    Phases(ranks_dir(tmp_path), rank=1, attempt=4).close()
+    assert report(raised(PeerLost(LOST)), tmp_path, rank=1) == 1
+    assert "rank 1 ends because the run failed: rank 0: no room" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_named_in_the_end_as_on_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(raised(OSError(28, "No space left on device", "run/final")), tmp_path, rank=0, world_size=1)
+    said = "run/final cannot be written (No space left on device): free some space and start again"
+    assert said in capsys.readouterr().err
+    assert read_outcome(tmp_path).message == f"rank 0: {said}"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of memory"), PeerLost(LOST)])

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow
 import pytest
 
-from dstrain.data.lines import count_lines, format_suffix, read_lines
+from dstrain.config import spelling
+from dstrain.data.lines import COMPRESSIONS, count_lines, read_lines
 from dstrain.data.records import Broken, Record
 
 MARK = "\ufeff"
@@ -88,9 +89,5 @@ def test_bytes_that_are_not_utf_8_spoil_their_line_only(tmp_path: Path) -> None:
     assert list(read_lines(path))[1] == Broken(f"{path}:2", "not UTF-8 at byte 2 of the line", "b\\xff")
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [("a.tsv", "tsv"), ("a.TSV", "tsv"), ("a.tsv.gz", "tsv"), ("a.b.jsonl.zst", "jsonl"), ("a.gz", ""), ("a", "")],
-)
-def test_the_suffix_of_the_format_comes_before_that_of_the_compression(name: str, expected: str) -> None:
-    assert format_suffix(Path("folder.csv", name)) == expected
+def test_every_compression_is_known_where_formats_are_named() -> None:
+    assert tuple(COMPRESSIONS) == spelling.COMPRESSIONS

@@ -247,5 +247,6 @@ def test_write_card_reads_a_run_folder_and_leaves_card_and_plots(tmp_path: Path)
 def test_the_notice_says_how_the_last_attempt_ended(attempt: int, notice: str) -> None:
     rows: list[Row] = [EventRow("start", 0, lease=1), EventRow("resume", 50, lease=2)]
     ends = {attempt: RunOutcome("killed", None, "last seen after step 57", attempt=attempt)}
+    ends[9] = RunOutcome("refused", 1, "changed", attempt=9)  # the run is as before it
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows, ends=ends))
     assert notice in card.replace(",", "")

@@ -155,8 +155,10 @@ def test_attempts_that_did_not_end_in_order_have_a_line_that_says_why() -> None:
         2: RunOutcome("preempted", 85, "received SIGTERM", step=60, attempt=2, time="12:00"),
         3: RunOutcome("failed", 1, "rank 1: no such column\nfound `x`", attempt=3, time="13:00"),
     }
+    ends[5] = RunOutcome("refused", 1, "has changed:\n  seed: 1 now. If allowed: x\nUndo it", attempt=5, time="15:00")
     record = build_record(translation_config(), info=run_info(), rows=rows, ends=ends)
-    assert [str(line) for line in describe_attempts(record)] == [
+    assert str(describe_attempts(record)[-1]) == "refused (15:00: has changed: seed: 1 now)"
+    assert [str(line) for line in describe_attempts(record)[:-1]] == [
         "Resumed: 2 times",
         "start at step 0 (10:00)",
         "killed at step 58 (10:30: no rank recorded a reason)",

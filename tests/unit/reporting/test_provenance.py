@@ -1,5 +1,6 @@
 """The origin of a model and the warnings on its card."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,15 @@ def test_quarantined_rows_and_unsaved_checkpoints_are_listed_and_warned_of() -> 
     warnings = collect_warnings(record)
     assert "checkpoints could not be saved: step 60 (full)" in warnings
     assert "7 training rows were quarantined, because no step with them could be applied" in warnings
+
+
+def test_where_rows_are_missing_it_is_not_said_that_every_checkpoint_was_saved() -> None:
+    record = build_record(translation_config(), info=run_info(), rows=[train_row(50)], unwritten={2: 41})
+    missing = "not known from step 41 of attempt 2 on: the rows that say so could not be written, as on a full disk"
+    assert re.search(rf"Checkpoints that could not be saved +\| {missing} +\|", build_checks_table(record))
+    assert any(
+        "rows of metrics.jsonl are missing from step 41 of attempt 2 on" in str(w) for w in collect_warnings(record)
+    )
 
 
 def test_a_warning_that_is_recorded_twice_is_shown_once() -> None:

@@ -73,6 +73,7 @@ def test_what_decides_a_score_and_is_not_as_in_the_run_is_recorded(run: Path) ->
     (run / "best").mkdir()
     same = ["--as", "x", "evaluation.batch_size=4", "data.eval=[{demo: translation, max_rows: 4}]"]
     assert request(run, *same).changes == {}
+    assert request(run, *same, "data.rules.unknown_token=keep").changes == {}  # as null for translation
     given = [
         "evaluation.bleu_tokenizer=char",
         "task.max_source_tokens=8",

@@ -11,6 +11,7 @@ import pytest
 
 from dstrain.run.training import _build_recorder
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.outcome import read_unwritten, reserve_end
 from dstrain.run_folder.rows import append_row
 from dstrain.training.state import new_event
 
@@ -26,9 +27,11 @@ def read_steps(folder: Path) -> list[int]:
 
 
 def test_rank_0_writes_rows_with_the_number_of_its_lease_and_the_others_write_none(tmp_path: Path) -> None:
-    _build_recorder(build_assembly(tmp_path, rank=1))(new_event("start", 0))
+    record, _ = _build_recorder(build_assembly(tmp_path, rank=1))
+    record(new_event("start", 0))
     assert not RunFolder(tmp_path).metrics.exists()
-    _build_recorder(build_assembly(tmp_path))(new_event("start", 0, message="why"))
+    record, _ = _build_recorder(build_assembly(tmp_path))
+    record(new_event("start", 0, message="why"))
     row = json.loads(RunFolder(tmp_path).metrics.read_text())
     assert (row["kind"], row["event"], row["step"], row["message"], row["lease"]) == ("event", "start", 0, "why", 3)
 
@@ -44,13 +47,18 @@ def test_rows_wait_in_order_while_the_disk_is_full_and_the_warning_comes_once(
         append_row(path, row)
 
     monkeypatch.setattr("dstrain.run.training.append_row", append)
-    record = _build_recorder(build_assembly(tmp_path))
+    reserve_end(tmp_path, attempt=3)
+    record, write_waiting = _build_recorder(build_assembly(tmp_path))
     with caplog.at_level(logging.WARNING):
         for step in (1, 2, 3):
             record(new_event("resume", step))
     assert not RunFolder(tmp_path).metrics.exists()
     assert len(caplog.messages) == 1
     assert "No space left on device; rows are kept in memory until they can be written" in caplog.text
+    assert read_unwritten(tmp_path) == {3: 1}
+    write_waiting()
     is_full = False
+    write_waiting()
+    assert (read_steps(tmp_path), read_unwritten(tmp_path)) == ([1, 2, 3], {})
     record(new_event("finish", 4))
     assert read_steps(tmp_path) == [1, 2, 3, 4]

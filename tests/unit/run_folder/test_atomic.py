@@ -12,6 +12,7 @@ from dstrain.run_folder.atomic import (
     create_file,
     new_folder,
     open_new,
+    overwrite,
     recover_folder,
     shared_folder,
     write_file,
@@ -258,3 +259,39 @@ def test_an_error_for_the_user_stays_one_whatever_it_says(tmp_path: Path) -> Non
 
     with pytest.raises(UserError):
         fail()
+
+
+def test_what_a_file_holds_is_overwritten_in_its_room_and_padded(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    number = path.stat().st_ino
+    overwrite(path, b"{}")
+    assert (path.read_bytes(), path.stat().st_ino) == (b"{}        ", number)
+
+
+def test_where_the_room_is_too_small_the_old_content_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"older")
+    pwrite = os.pwrite
+
+    def write_five(descriptor: int, content: bytes, offset: int) -> int:
+        if offset >= 5:
+            raise OSError(28, "No space left on device")
+        return pwrite(descriptor, content[: 5 - offset], offset)
+
+    monkeypatch.setattr(os, "pwrite", write_five)
+    with pytest.raises(OSError, match="No space"):
+        overwrite(path, b"newer and longer")
+    assert path.read_bytes() == b"older"
+
+
+def test_nothing_is_overwritten_through_a_link(tmp_path: Path, canary: Path) -> None:
+    before = canary.read_bytes()
+    for link in (os.symlink, os.link):
+        path = tmp_path / link.__name__
+        link(canary, path)
+        with pytest.raises(OSError, match=r"symbolic links|a link"):
+            overwrite(path, b"mine")
+    assert canary.read_bytes() == before

@@ -1,12 +1,29 @@
 """The file that says how a run ended: which outcome may replace which."""
 
+import errno
 import time
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
-from dstrain.run_folder.outcome import RunOutcome, main, read_ends, read_outcome, write_bad_end, write_outcome
+from dstrain.run_folder.claims import Claim, create_claim
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.outcome import (
+    MAX_DETAILS,
+    RESERVED_BYTES,
+    RunOutcome,
+    main,
+    mark_unwritten,
+    read_ends,
+    read_outcome,
+    read_unwritten,
+    reserve_end,
+    summarize,
+    write_bad_end,
+    write_end,
+    write_outcome,
+)
 
 
 def end_badly(run_dir: Path, *, attempt: int) -> tuple[str, int]:
@@ -107,3 +124,84 @@ def test_the_code_of_a_run_is_that_of_its_outcome_if_it_was_written_since(tmp_pa
     later = [*arguments[:3], str(time.time() + 60), *arguments[4:]]
     assert main(later) == 1
     assert main([*arguments[:-1], "no=key"]) == 1
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, content: bytes, **options: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dstrain.run_folder.outcome.write_file", write)
+
+
+def test_the_last_word_has_room_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reserve_end(tmp_path, attempt=3)
+    write_outcome(tmp_path, RunOutcome("running", None, attempt=3))
+    fill_disk(monkeypatch)
+    write_bad_end(tmp_path, RunOutcome("failed", 1, "é" * 9000, attempt=3))
+    end = read_ends(tmp_path)[3]
+    assert (end.outcome, end.exit_code, set(end.message)) == ("failed", 1, {"é"})
+    assert RunFolder(tmp_path).end(3).stat().st_size == RESERVED_BYTES
+    assert read_outcome(tmp_path).outcome == "failed"  # type: ignore[union-attr]
+
+
+def test_rows_that_could_not_be_written_are_remembered_until_they_are(tmp_path: Path) -> None:
+    reserve_end(tmp_path, attempt=3)
+    assert read_unwritten(tmp_path) == {}
+    mark_unwritten(tmp_path, attempt=3, step=41)
+    assert (read_unwritten(tmp_path), read_ends(tmp_path)) == ({3: 41}, {})
+    write_end(tmp_path, RunOutcome("killed", None, attempt=3))
+    assert (read_unwritten(tmp_path), read_ends(tmp_path)[3].outcome) == ({3: 41}, "killed")
+    mark_unwritten(tmp_path, attempt=3, step=None)
+    assert (read_unwritten(tmp_path), read_ends(tmp_path)[3].outcome) == ({}, "killed")
+    assert "unwritten_from" not in RunFolder(tmp_path).end(3).read_text()
+
+
+@pytest.mark.parametrize("attempt", [0, 4])
+@pytest.mark.parametrize("before", ["finished", "preempted", "failed", "lost"])
+def test_a_refusal_leaves_the_outcome_of_a_run_that_has_begun(before: Any, attempt: int, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    write_outcome(tmp_path, RunOutcome(before, 85, "why", step=12, attempt=3))
+    content = (tmp_path / "outcome.json").read_bytes()
+    write_bad_end(tmp_path, RunOutcome("failed", 1, "changed", attempt=attempt), is_refusal=True)
+    assert (tmp_path / "outcome.json").read_bytes() == content
+    ends = {number: (end.outcome, end.message) for number, end in read_ends(tmp_path).items()}
+    assert ends == {3: (before, "why")} | ({4: ("refused", "changed")} if attempt else {})
+
+
+def test_before_a_run_has_begun_the_newest_failure_is_its_outcome(tmp_path: Path) -> None:
+    for attempt in (1, 2):
+        write_bad_end(tmp_path, RunOutcome("failed", 1, f"{attempt}", attempt=attempt), is_refusal=True)
+    assert (read_outcome(tmp_path).message, read_ends(tmp_path)[2].outcome) == ("2", "failed")  # type: ignore[union-attr]
+
+
+def test_the_code_of_a_refused_start_is_its_own_even_if_the_run_ended_in_the_same_second(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("")
+    arguments = ["--code", "9", "--since", str(time.time() - 5), "--", "--config", "debug", f"output_dir={tmp_path}"]
+    (tmp_path / "lease").mkdir()
+    create_claim(tmp_path, claim=Claim(1, None))
+    write_outcome(tmp_path, RunOutcome("preempted", 85, attempt=1))
+    assert main(arguments) == 85
+    create_claim(tmp_path, claim=Claim(2, None))
+    assert main(arguments) == 9  # it has not said how it ended
+    write_bad_end(tmp_path, RunOutcome("failed", 1, "changed", attempt=2), is_refusal=True)
+    assert main(arguments) == 1
+
+
+CHANGED = (
+    "cannot be continued, because what is learned has changed:\n"
+    "  seed: 1 in the checkpoint, 2 now. If allowed: dropout draws with it\n"
+    "  task.source_prefix: '' in the checkpoint, 'x ' now. If allowed: the epoch begins again\n"
+    "Undo the change; or start afresh"
+)
+
+
+def test_one_line_says_what_has_changed() -> None:
+    assert summarize("no rows") == "no rows"
+    assert summarize("rank 1: no such column\nfound `x`") == "rank 1: no such column"
+    assert summarize(CHANGED) == (
+        "cannot be continued, because what is learned has changed: seed: 1 in the checkpoint, 2 now; "
+        "task.source_prefix: '' in the checkpoint, 'x ' now"
+    )
+    long = summarize("has changed:" + "\n  key: a in the checkpoint, b now" * 40)
+    assert len(long) <= len("has changed: ") + MAX_DETAILS
+    assert long.endswith("…")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.run_folder.outcome import RunOutcome, write_outcome
+from dstrain.run_folder.claims import Claim, create_claim
+from dstrain.run_folder.outcome import RunOutcome, write_bad_end, write_outcome
 from dstrain.slurm.job import main
 from dstrain.slurm.requeue import read_history
 from tests.unit.slurm.job_cases import Batch
@@ -151,6 +152,33 @@ def test_a_failure_is_reported_in_the_words_of_the_rank(batch: Batch, capsys: py
     write_outcome(batch.run_dir, RunOutcome("failed", 1, "rank 1: no rows"))
     assert batch.ask("end", "--code", "1") == 1
     assert capsys.readouterr().err == "dstrain: not requeued, because it failed: rank 1: no rows\n"
+
+
+def test_a_refused_start_is_not_requeued_and_its_reason_is_not_that_of_the_run(
+    batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    batch.ask("start")
+    (batch.run_dir / "config.yaml").write_text("")
+    (batch.run_dir / "lease").mkdir(exist_ok=True)
+    create_claim(batch.run_dir, claim=Claim(1, None))
+    write_outcome(batch.run_dir, RunOutcome("preempted", 85, ALLOCATION_ENDS, attempt=1))
+    batch.ask("end", "--code", "85")
+    for restart, attempt in ((1, 2), (2, 0)):  # the last ends before it becomes an attempt
+        batch.restart = restart
+        batch.ask("start")
+        batch.report(f"Traceback\nUserError: {restart}\n")
+        if attempt:
+            create_claim(batch.run_dir, claim=Claim(attempt, None))
+        refusal = RunOutcome("failed", 1, "has changed:\n  seed: 1 now. If", attempt=attempt)
+        write_bad_end(batch.run_dir, refusal, is_refusal=True)
+        assert batch.ask("end", "--code", "1") == 1
+        source = "has changed: seed: 1 now" if attempt else "rank 1: UserError: 2"
+        assert (batch.last_end().cause, batch.last_end().source, batch.last_end().again) == (
+            "its own end",
+            source,
+            False,
+        )
+    assert capsys.readouterr().err.endswith("it failed: rank 1: UserError: 2\n")
 
 
 @pytest.mark.parametrize("question", [("signalled",), ("end", "--code", "85"), ("end", "--code", "1")])

@@ -4,7 +4,9 @@ import json
 import shutil
 from pathlib import Path
 
-from dstrain.run_folder.outcome import RunOutcome, write_end
+import pytest
+
+from dstrain.run_folder.outcome import RunOutcome, mark_unwritten, write_end
 from dstrain.run_folder.rows import EvalRow, EventRow, append_row
 from dstrain.slurm.evaluation_jobs import MAX_JOBS, note_job
 from dstrain.status.inspect import UnsavedWork
@@ -91,6 +93,69 @@ def test_every_attempt_shows_how_it_ended(run: Path) -> None:
         (5, 60, "killed at step 99: no rank recorded a reason"),
         (6, 100, None),
     ]
+
+
+REFUSAL = "rank 0: has changed:\n  seed: 1 in the checkpoint, 2 now. If allowed: x\nUndo it"
+SHORT = "rank 0: has changed: seed: 1 in the checkpoint, 2 now"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "state", "advice"),
+    [
+        ("preempted", "stopped", True),
+        ("finished", "finished", False),
+        ("lost", "lost", True),
+        ("failed", "failed", False),
+    ],
+)
+def test_a_refused_start_leaves_the_state_of_the_run_and_has_its_own_end(
+    outcome: str, state: str, advice: bool, run: Path
+) -> None:
+    write_outcome(run, outcome, step=120, message="why")
+    before = look(run)
+    for number in (2, 3):
+        write_claim(run, number, base_step=None, renewed=NOW)
+        write_end(run, RunOutcome("refused", 1, REFUSAL, attempt=number))
+    write_rank(run, 0, attempt=3, ended=f"failed: {REFUSAL}", step=None)
+    status = look(run)
+    assert (status.state, status.message, status.step) == (state, "why", 120)
+    assert (status.since, status.unsaved) == (before.since, before.unsaved)
+    assert status.starts[-1].ended == f"refused: {REFUSAL}"
+    assert status.notes == (f"the last start was refused and has changed nothing: {SHORT}",)
+    said = describe_status(status)
+    assert said.count(f": refused: {SHORT}\n") == 2
+    assert ("start it again" in said) is advice
+
+
+def test_a_killed_run_that_was_refused_a_start_stays_killed(run: Path) -> None:
+    write_end(run, RunOutcome("killed", None, "last seen after step 119", step=119, attempt=1, time=iso(NOW - 60)))
+    write_claim(run, 2, base_step=None)
+    write_end(run, RunOutcome("refused", 1, REFUSAL, attempt=2))
+    status = look(run)
+    assert (status.state, status.message, status.step, status.since) == (
+        "killed",
+        "last seen after step 119",
+        119,
+        NOW - 60,
+    )
+
+
+def test_a_start_that_failed_on_a_finished_run_has_its_own_end(run: Path) -> None:
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    write_claim(run, 2, base_step=None)
+    write_end(run, RunOutcome("failed", 1, "rank 0: out of memory", attempt=2))
+    status = look(run)
+    assert (status.state, status.starts[-1].ended) == ("finished", "failed: rank 0: out of memory")
+
+
+def test_an_end_counts_where_the_outcome_could_not_be_written(run: Path) -> None:
+    write_end(run, RunOutcome("failed", 1, "rank 0: No space left on device", attempt=1, time=iso(NOW)))
+    mark_unwritten(run, attempt=1, step=41)
+    status = look(run)
+    assert (status.state, status.message) == ("failed", "rank 0: No space left on device")
+    assert status.notes == (
+        "rows of metrics.jsonl are missing from step 41 of attempt 1 on: they could not be written, as on a full disk",
+    )
 
 
 def test_an_attempt_shows_why_it_was_started_if_its_launcher_gave_a_reason(run: Path) -> None:

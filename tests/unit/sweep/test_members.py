@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from dstrain.config.arguments import parse_arguments
-from dstrain.config.load import load_config
-from dstrain.sweep.members import check_members, main, plan_members, read_sweep, write_indices
+from dstrain.config.load import dump_config, load_config
+from dstrain.sweep.members import check_members, find_change, main, plan_members, read_sweep, write_indices
 from tests.unit.sweep.sweep_cases import GRID, ROOT, plan, refusal, write
 
 SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.yaml"))
@@ -183,6 +183,15 @@ def test_a_changed_member_is_refused_at_its_next_start_and_the_others_are_not(
     assert main([path, "--member", "1"]) == 2
     assert b"the sweep has changed" in capsysbinary.readouterr().err
     assert main([path, "--member", "0"]) == 0
+
+
+@pytest.mark.parametrize(("metric", "changed"), [("bleu", None), ("chrf", "evaluation.best_metric was null, is chrf")])
+def test_a_member_that_writes_a_default_out_is_not_another(metric: str, changed: str | None, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(dump_config(load_config("debug")))
+    overrides = [f"output_dir={run}", f"evaluation.best_metric={metric}"]
+    assert find_change(load_config("debug", overrides=overrides)) == changed
 
 
 @pytest.mark.parametrize(
