@@ -12,8 +12,8 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.differences import differences
 from dstrain.config.paths import path_problem
 from dstrain.config.schema import RunConfig
-from dstrain.config.yaml_source import shown
 from dstrain.config.spelling import keep_spelling
+from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config, read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder

@@ -7,8 +7,8 @@ from typing import Any
 
 from dstrain.attempt.attempt import Attempt
 from dstrain.checkpoint.resume import Found, check_recipe, find_checkpoint
-from dstrain.config.arguments import shell_command
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.arguments import shell_command
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
