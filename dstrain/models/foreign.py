@@ -21,8 +21,10 @@ def told_in_one_line(what: str) -> Iterator[None]:
     except (UserError, HardwareFailed, PeerLost):
         raise
     except Exception as error:
-        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         message = one_line(error)
+        if "trust_remote_code" in message:
+            raise UserError(f"{what}: it needs code that came with it, which dstrain never runs") from error
+        kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         shown = message if len(message) <= MAX_SHOWN else message[: MAX_SHOWN - 1] + "…"
         raise UserError(f"{what}: {kind}{shown}") from error
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GPT2Config, GPT2LMHeadModel
 
 from dstrain.config.recipe import Model
+from dstrain.errors import UserError
 from dstrain.models.families import generation_arguments
 from dstrain.models.load import grow_embeddings, load_model
 from dstrain.models.save import export_model
@@ -218,7 +219,9 @@ def test_code_shipped_with_a_model_is_not_run(tokenizer_folder: FolderOf, tmp_pa
         '{"model_type": "own", "auto_map": {"AutoConfig": "own.OwnConfig", "AutoModelForSeq2SeqLM": "own.Own"}}'
     )
     (tmp_path / "own.py").write_text(f"import os\nos.mkdir({str(tmp_path / 'owned')!r})\n")
-    with pytest.raises(ValueError, match="trust_remote_code"):
+    with pytest.raises(
+        UserError, match="no config that can be read: it needs code that came with it, which dstrain never runs"
+    ):
         load_model(Model(name=str(tmp_path)), tokenizer=tokenizer, seed=0)
     assert not (tmp_path / "owned").exists()
 
