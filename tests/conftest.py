@@ -1,6 +1,7 @@
 """Fixtures of more than one room."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,11 @@ from hypothesis import settings
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may depend on a hub
 if "PYTEST_XDIST_WORKER" in os.environ:  # each worker has a core; torch would take all of them
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests that run in the background or under nohup inherit that these are ignored, and so would the programs that they start.
+for number, default in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, signal.default_int_handler)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, default)
 
 # No test asserts on wall-clock time, and every run looks at the same cases.
 settings.register_profile("dstrain", deadline=None, derandomize=True)

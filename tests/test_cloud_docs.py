@@ -150,8 +150,6 @@ def test_torchrun_sh_passes_signals_on_and_waits_for_the_save(
             pytest.skip("this user may not make a pid namespace")
         command = ["unshare", "--pid", "--fork", "--kill-child", *command]
     environment = {**os.environ, "PATH": f"{tmp_path}:/usr/bin:/bin"}
-    # where the tests run in the background, INT is ignored, and a shell cannot trap what was ignored when it started
-    command = ["env", "--default-signal=INT", *command]
     script = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     running = tmp_path / "running"
     wait_until(lambda: running.exists() and running.read_text() != "")
