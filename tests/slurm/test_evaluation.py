@@ -65,4 +65,4 @@ def test_a_job_that_cannot_evaluate_ends_with_the_reason_as_its_last_line(straig
     output = tmp_path / "evaluate.log"
     job = submit(straight, options=TWO_BY_TWO, script=SCRIPT, arguments=arguments, output=output, wait=True)
     assert job.wait_code == 2
-    assert any("--as a name: a name has letters" in line for line in job.log().splitlines())
+    assert any("--as a name: a name has at most 200 letters" in line for line in job.log().splitlines())
