@@ -147,15 +147,12 @@ def _build_from_shards(
             )
             report["sources"] = list(source_fingerprints)
             _finish(draft, report=report, reading=reading, starts_every=starts_every)
-    except FileNotFoundError:
-        if not folder.exists():  # else another process was faster, and has removed the shards
+    except (FileNotFoundError, UserError) as error:
+        if not folder.exists():  # else another process was faster, and has removed the shards in the midst of this
+            is_of_system = isinstance(error, FileNotFoundError) or isinstance(error.__cause__, OSError)
+            if not is_of_system:  # data or recipe will be changed, and then the shards are of no use
+                shutil.rmtree(shards, ignore_errors=True)
             raise
-    except UserError as error:
-        # else data or recipe will be changed, and then the shards are of no use
-        is_of_system = isinstance(error.__cause__, OSError)
-        if not is_of_system:
-            shutil.rmtree(shards, ignore_errors=True)
-        raise
     shutil.rmtree(shards, ignore_errors=True)
 
 

@@ -8,16 +8,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dstrain.config.recipe import Rules, Source, Task
-from dstrain.data import shards
+from dstrain.data import merge, shards
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.shards import Share, count_shards, encode_shards, make_shards, read_shard, shard_path
 from dstrain.data.tokens import load_token_set, prepare_token_set
+from dstrain.run_folder import sealed
+from dstrain.run_folder.sealed import check_if_made
 from tests.unit.data.word_encoder import WordEncoder
 
 WORDS = "a b c d e f g"
@@ -159,6 +162,33 @@ def test_shards_that_nobody_went_on_with_for_a_week_are_removed(sources: list[So
         os.utime(path, (then, then))
     tokens = prepare_token_set(sources, reading=reading(), cache_dir=cache)
     assert sorted(os.listdir(cache)) == sorted(["new.shards", tokens.name])
+
+
+@pytest.mark.parametrize("moment", ["shards.write_shard", "sealed._read_seal", "merge.read_shard"])
+def test_another_process_that_is_faster_and_removes_the_shards_does_no_harm(
+    moment: str, sources: list[Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As members of a sweep that start together."""
+    module, name = moment.split(".")
+    patched = {"shards": shards, "sealed": sealed, "merge": merge}[module]
+    original, calls = getattr(patched, name), 0
+
+    def prepare() -> Path:
+        return prepare_token_set(sources, reading=reading(), cache_dir=tmp_path / "cache")
+
+    def other_first(*arguments: Any, **keywords: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            prepare()
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(patched, name, other_first)
+    made = prepare()
+    assert calls > 3
+    check_if_made(made)
+    assert os.listdir(tmp_path / "cache") == [made.name]
+    assert load_token_set(made).num_rows == 2 * 9 + 15
 
 
 def test_a_refused_row_leaves_no_shard_of_its_own(sources: list[Source], tmp_path: Path) -> None:
