@@ -89,6 +89,9 @@ RULES: Mapping[str, Rule] = {
     "model.revision": _refused(_OTHER_WEIGHTS),
     "model.scratch": _refused("the saved weights are of the model that the run began with"),
     "model.add_languages": _refused("the saved weights have an embedding for each language that the run began with"),
+    "model.vocabulary": _refused(
+        "the saved weights have rows for the token ids that the run began with, and no others"
+    ),
     "model.dropout": _ON,
     "model.layerdrop": _ON,
     "model.allow_fp16_t5": _ON,
@@ -141,6 +144,7 @@ RULES: Mapping[str, Rule] = {
     "machine.micro_batch_size": _DROPOUT,
     "machine.micro_batch_overhead": _DROPOUT,
     "machine.min_micro_batches": _DROPOUT,
+    "vocabulary": _refused("the saved weights have rows for the token ids that the run began with, and no others"),
     "tokenizer": _refused("the weights belong to the pieces of the tokenizer that the run began with"),
 }
 """Every field that is compared with the checkpoint: a key of the recipe half, or a section all of whose keys act alike."""

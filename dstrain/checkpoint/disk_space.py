@@ -13,7 +13,9 @@ MODELS = 2
 """Exported model folders of a run: best and final. While one is replaced, both its versions exist."""
 
 
-def plan_disk_space(*, num_parameters: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int) -> int:
+def plan_disk_space(
+    *, num_parameters: int, num_exported: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int
+) -> int:
     """Bytes needed besides the `num_saved` existing checkpoints: for one checkpoint more than are kept, and for the models.
 
     Checkpoints of weights only, kept at a cadence, are not counted; a save that finds no room is skipped.
@@ -21,7 +23,7 @@ def plan_disk_space(*, num_parameters: int, num_moments: int, keep_last: int, mo
     checkpoint = num_parameters * FP32_BYTES * (1 + num_moments)
     weights_of_best = num_parameters * FP32_BYTES
     missing = max(1, keep_last + 1 - num_saved)
-    return checkpoint * missing + weights_of_best + num_parameters * model_bytes * (MODELS + 1) + SPARE_BYTES
+    return checkpoint * missing + weights_of_best + num_exported * model_bytes * (MODELS + 1) + SPARE_BYTES
 
 
 def check_disk_space(run_dir: Path, *, num_bytes: int, keep_last: int) -> None:

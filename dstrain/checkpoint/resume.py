@@ -163,7 +163,7 @@ def _refuse(found: Found, changes: Sequence[Change], *, recipe: Mapping[str, Any
     fields = " ".join(f"--allow-changed {field}" for field in dict.fromkeys(change.field for change in refused))
     ways = ["Undo the change", "start afresh in another run folder: output_dir=…"]
     ways += [] if never else [f"continue all the same with {fields}"]
-    ways += [f"start a new run from these weights: {_new_run(found.directory.parent.parent, recipe=recipe)}"]
+    ways += [f"start a new run from these weights: {describe_new_run(found.directory.parent.parent, recipe=recipe)}"]
     raise ResumeRefused(
         f"{found.directory} cannot be continued, because what is learned has changed:\n  {listed}\n{'; or '.join(ways)}"
     )
@@ -174,7 +174,7 @@ def _consequence(change: Change) -> str:
     return f"Cannot be allowed: {rule.effect}" if rule.is_refused else f"If allowed: {rule.effect}"
 
 
-def _new_run(run: Path, *, recipe: Mapping[str, Any]) -> str:
+def describe_new_run(run: Path, *, recipe: Mapping[str, Any]) -> str:
     """How to begin a run with the weights of another."""
     weights = f"{run}-weights"
     started = [*weights_overrides(weights, model=recipe["model"]), f"output_dir={write_value(f'{run}-2')}"]

@@ -8,9 +8,7 @@ import numpy.typing as npt
 import torch
 
 from dstrain.data.arrays import Ids, Rows
-
-IGNORED = -100
-"""Label of padding: the value that torch's cross-entropy ignores."""
+from dstrain.data.vocabulary import IGNORED, WHOLE, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,19 +60,22 @@ def collate(
     weight: float = 1.0,
     index: int = 0,
     rows: Rows | None = None,
+    vocabulary: Vocabulary = WHOLE,
 ) -> MicroBatch:
     """The micro-batch of these rows, padded on the right to the longest of each side.
 
     Decoder inputs are the labels shifted right by one, after decoder_start_id; if that is None, after each row's last
     label, as in mBART-cc25 (`shift_tokens_right` in transformers' modeling_mbart.py). Without `rows`, rows are numbered
-    from 0.
+    from 0. Tensors hold the rows that the ids have in `vocabulary`, as pad_id and decoder_start_id do; a label without a row is
+    IGNORED.
     """
-    source_ids, source_mask = _pad(sources, value=pad_id)
-    labels, target_mask = _pad(targets, value=IGNORED)
+    source_ids, source_mask = _pad(sources, value=pad_id, convert=vocabulary.inputs)
+    labels, target_mask = _pad(targets, value=IGNORED, convert=vocabulary.labels)
+    read, _ = _pad(targets, value=pad_id, convert=vocabulary.inputs)
     decoder_ids = np.full_like(labels, pad_id)
-    # only real labels are copied, so that IGNORED never reaches an embedding
-    decoder_ids[:, 1:][target_mask[:, 1:]] = labels[:, :-1][target_mask[:, 1:]]
-    last_labels = [target[-1] for target in targets]
+    # only real labels are copied, so that a row's last one is not read
+    decoder_ids[:, 1:][target_mask[:, 1:]] = read[:, :-1][target_mask[:, 1:]]
+    last_labels = read[np.arange(len(read)), target_mask.sum(axis=1) - 1]
     decoder_ids[:, 0] = last_labels if decoder_start_id is None else decoder_start_id
     return MicroBatch(
         source_ids=torch.from_numpy(source_ids),
@@ -87,10 +88,12 @@ def collate(
     )
 
 
-def _pad(rows: Sequence[Ids], *, value: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+def _pad(
+    rows: Sequence[Ids], *, value: int, convert: Callable[[Ids], Ids]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     lengths = np.asarray([len(row) for row in rows])
     assert lengths.min() > 0, "a row without tokens has no end-of-sequence token either"
     mask = np.arange(lengths.max()) < lengths[:, None]
     padded = np.full(mask.shape, value, dtype=np.int64)
-    padded[mask] = np.concatenate(rows)
+    padded[mask] = convert(np.concatenate(rows))
     return padded, mask

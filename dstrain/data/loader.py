@@ -17,6 +17,7 @@ from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.cuts import longest
 from dstrain.data.plan import FILLER, Plan, Position, StepPlan, deal, exclude_rows
 from dstrain.data.tokens import TokenSet
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 
 CPU = torch.device("cpu")
@@ -60,6 +61,7 @@ class Loader:
         pad_id: int,
         decoder_start_id: int | None,
         prefetch_steps: int,
+        vocabulary: Vocabulary = WHOLE,
         device: torch.device = CPU,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -69,6 +71,7 @@ class Loader:
         self._world_size = world_size
         self._pad_id = pad_id
         self._decoder_start_id = decoder_start_id
+        self._vocabulary = vocabulary
         self._prefetch_steps = prefetch_steps
         self._device = device
         self._clock = clock
@@ -152,6 +155,7 @@ class Loader:
             weight=weight,
             index=index,
             rows=rows,
+            vocabulary=self._vocabulary,
         )
 
     def _prefetch(self, position: Position, ready: "queue.Queue[StepBatch | _Failure]", stop: threading.Event) -> None:

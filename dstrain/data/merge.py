@@ -20,6 +20,9 @@ from dstrain.data.encoding import ReadingRules
 from dstrain.data.shards import BAD_ROWS, EXAMPLES, SIDES, Beat, no_beat, read_shard
 from dstrain.data.source_counts import SourceCounts
 
+OCCURRING = "occurring.bin"
+"""Which ids occur on a side; after the side's name."""
+
 STARTS_EVERY = 64
 """Rows from one stored start of ids to the next where no row repeats: the start of a row between them follows from lengths."""
 
@@ -27,7 +30,7 @@ STARTS_EVERY = 64
 class _Side:
     """One side's flat files: all ids, for every row how many there are, and for every `starts_every`-th where they start."""
 
-    def __init__(self, folder: Path, *, side: str, starts_every: int, stack: ExitStack) -> None:
+    def __init__(self, folder: Path, *, side: str, starts_every: int, num_ids: int, stack: ExitStack) -> None:
         def create(part: str) -> IO[bytes]:
             return stack.enter_context((folder / f"{side}_{part}.bin").open("wb"))
 
@@ -35,6 +38,7 @@ class _Side:
         self._starts_every = starts_every
         self._digests = [hashlib.sha256(), hashlib.sha256()]
         self._num_ids = self._num_rows = 0
+        self._occurs = np.zeros(num_ids, dtype=np.bool_)
         self.num_tokens = 0
 
     def add(self, ids: npt.NDArray[Any], lengths: npt.NDArray[np.int32], *, repeats: npt.NDArray[np.int32]) -> None:
@@ -47,9 +51,14 @@ class _Side:
         self._lengths.write(row_lengths.tobytes())
         self._digests[0].update(ids.astype("<i4").tobytes())
         self._digests[1].update(row_lengths.tobytes())
+        self._occurs[ids] = True
         self._num_ids += len(ids)
         self._num_rows += len(row_lengths)
         self.num_tokens += int(row_lengths.sum(dtype=np.int64))
+
+    def occurring(self) -> npt.NDArray[np.int32]:
+        """The ids that occur, ascending."""
+        return np.flatnonzero(self._occurs).astype("<i4")
 
     def digest(self) -> bytes:
         """Hash of the ids and of their division into rows."""
@@ -72,7 +81,8 @@ def merge_shards(
     counts, of_sources, log = Counts(), SourceCounts(), BadRowLog()
     num_examples = num_rows = 0
     with ExitStack() as stack:
-        sides = [_Side(folder, side=side, starts_every=starts_every, stack=stack) for side in SIDES]
+        num_ids = reading.encoder.vocabulary_size
+        sides = [_Side(folder, side=side, starts_every=starts_every, num_ids=num_ids, stack=stack) for side in SIDES]
         texts = stack.enter_context((folder / EXAMPLES).open("wb")) if reading.split == "eval" else None
         for path in shards:
             shard = read_shard(path, reading=reading)
@@ -86,6 +96,8 @@ def merge_shards(
             if texts is not None:
                 _append(texts, path / EXAMPLES)
             beat(0)
+    for name, side in zip(SIDES, sides, strict=True):
+        side.occurring().tofile(folder / f"{name}_{OCCURRING}")
     log.save(folder / BAD_ROWS)
     counts.check_limits(reading=reading)
     skipped, kept = log.count("skip"), log.count("keep")

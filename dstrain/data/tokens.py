@@ -25,7 +25,7 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import Example
 from dstrain.data.hashes import hash_file
-from dstrain.data.merge import STARTS_EVERY, merge_shards
+from dstrain.data.merge import OCCURRING, STARTS_EVERY, merge_shards
 from dstrain.data.shards import EXAMPLES, SIDES, Beat, id_type, make_shards, no_beat, write_shard
 from dstrain.data.sources import HashFile, fingerprint_source
 from dstrain.errors import UserError
@@ -33,7 +33,7 @@ from dstrain.run_folder.leftovers import last_change, remove_leftovers
 from dstrain.run_folder.sealed import check_if_made, sealed_folder
 from dstrain.tasks.parsing import as_typed
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
@@ -68,6 +68,10 @@ class TokenSet:
     def target(self, row: int) -> Ids:
         """Ids of the target `[target]` of a row, with special tokens: the labels."""
         return self._target.ids_of(row)
+
+    def occurring(self, side: str) -> Ids:
+        """The ids that occur in the sources (`source`) or the targets (`target`), each once, ascending."""
+        return np.fromfile(self.folder / f"{side}_{OCCURRING}", dtype="<i4")
 
     @cached_property
     def examples(self) -> list[Example]:

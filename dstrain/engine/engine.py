@@ -21,8 +21,9 @@ from transformers import PreTrainedModel
 from dstrain.cluster.device_errors import SAVING_MEMORY, explained_memory
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
-from dstrain.data.collate import IGNORED, MicroBatch
+from dstrain.data.collate import MicroBatch
 from dstrain.data.loader import StepBatch
+from dstrain.data.vocabulary import IGNORED
 from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS, prime_optimizer, torch_optimizer
 from dstrain.errors import UserError

@@ -14,8 +14,9 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
-from dstrain.data.collate import IGNORED, MicroBatch
+from dstrain.data.collate import MicroBatch
 from dstrain.data.loader import StepBatch
+from dstrain.data.vocabulary import IGNORED
 from dstrain.engine.engine import Engine, Fault, micro_batch_seed, total_norm
 from dstrain.models.families import set_dropout
 from dstrain.models.load import enable_activation_checkpointing

@@ -57,6 +57,8 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
             continue
         log_probs = torch.log_softmax(decoder.logits(states), dim=-1)
         log_probs.index_fill_(1, forbidden, -torch.inf)
+        if rules.renormalizes:
+            log_probs = torch.log_softmax(log_probs, dim=-1)
         scores, origins, choices = best_continuations(
             log_probs.view(len(beams.rows), num_distinct, -1), beams.running_scores, rules=rules
         )

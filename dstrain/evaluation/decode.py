@@ -33,6 +33,8 @@ SERVED_FIELDS = frozenset(
         "decoder_start_token_id",
         "forced_bos_token_id",
         "bad_words_ids",
+        "suppress_tokens",
+        "renormalize_logits",
         "do_sample",
         "num_beams",
         "length_penalty",
@@ -64,6 +66,8 @@ class Rules:
     max_new_tokens: int
     num_beams: int
     length_penalty: float
+    renormalizes: bool
+    """Whether the probabilities of the tokens that are not forbidden add up to 1."""
 
 
 def read_rules(generation: GenerationConfig) -> Rules:
@@ -75,11 +79,12 @@ def read_rules(generation: GenerationConfig) -> Rules:
         forced_first_id=generation.forced_bos_token_id,
         end_ids=end_ids,
         # as generate(), which never forbids an end token
-        forbidden_ids=tuple(word[0] for word in words if word[0] not in end_ids),
+        forbidden_ids=(*(word[0] for word in words if word[0] not in end_ids), *(generation.suppress_tokens or ())),
         pad_id=int(generation.pad_token_id),
         max_new_tokens=int(generation.max_new_tokens),
         num_beams=generation.num_beams or 1,
         length_penalty=1.0 if generation.length_penalty is None else float(generation.length_penalty),
+        renormalizes=bool(generation.renormalize_logits),
     )
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from transformers import GenerationConfig, PreTrainedModel
@@ -18,6 +19,7 @@ from dstrain.config.metrics import choosing_metrics, set_metric
 from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.evaluation.decode import unserved
 from dstrain.evaluation.generate import (
     Batch,
@@ -30,6 +32,7 @@ from dstrain.evaluation.generate import (
     evaluation_mode,
     plan_batches,
     plan_cap,
+    search_settings,
 )
 from dstrain.evaluation.metrics import one_line, reference_columns
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
@@ -85,13 +88,15 @@ def evaluate(
     tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
     ranks: Ranks,
+    vocabulary: Vocabulary = WHOLE,
     should_stop: Callable[[], bool] = lambda: False,
     max_batches: int | None = None,
 ) -> EvaluationResult | None:
     """Scores of the evaluation set on rank 0, None on the others; the same on any number of ranks. All ranks call it.
 
-    `model` holds its full weights (`Engine.gathered`). `should_stop` is called before every batch; if it returns True on
-    any rank, every rank returns None. `max_batches` limits the evaluation to the first batches, those with the longest sources.
+    `model` holds its full weights (`Engine.gathered`), with a row for each id in `vocabulary`. `should_stop` is called before
+    every batch; if it returns True on any rank, every rank returns None. `max_batches` limits the evaluation to the first
+    batches, those with the longest sources.
 
     Raises:
         IncompleteEvaluationError: a row is missing, or came twice.
@@ -99,36 +104,61 @@ def evaluate(
     # a loss module of its own: under ZeRO-3 the engine's is collective, and ranks have different numbers of batches
     loss = Seq2SeqLoss(model)
     plan = plan_evaluation(
-        model, tokens=tokens, tokenizer=tokenizer, config=config, world_size=ranks.world_size, max_batches=max_batches
+        model,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        config=config,
+        vocabulary=vocabulary,
+        world_size=ranks.world_size,
+        max_batches=max_batches,
     )
+
+    def evaluate_one(batch: Batch) -> BatchResult:
+        searched = tokens.typed if plan.is_typed(batch.index) else tokens
+        assert searched is not None
+        with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
+            return evaluate_batch(
+                batch,
+                model=model,
+                loss=loss if config.evaluation.loss and searched is tokens else None,
+                tokens=searched,
+                vocabulary=vocabulary,
+                pad_id=vocabulary.row(tokenizer.pad_token_id),
+                decoder_start_id=decoder_start_id(model),
+                generation=plan.generation[batch.target_language],
+                device=ranks.device,
+            )
+
     with evaluation_mode(model, loss_module=loss):
-        results: list[BatchResult] = []
-        for batch in plan.shares[ranks.rank]:
-            if should_stop():
-                break
-            searched = tokens.typed if plan.is_typed(batch.index) else tokens
-            assert searched is not None
-            with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
-                result = evaluate_batch(
-                    batch,
-                    model=model,
-                    loss=loss if config.evaluation.loss and searched is tokens else None,
-                    tokens=searched,
-                    pad_id=tokenizer.pad_token_id,
-                    decoder_start_id=decoder_start_id(model),
-                    generation=plan.generation[batch.target_language],
-                    device=ranks.device,
-                )
-            results.append(result)
+        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), plan.shares[ranks.rank])]
     share = results if len(results) == len(plan.shares[ranks.rank]) else None
     gathered = ranks.gather(share, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
+    return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
+
+
+def score(
+    found: Sequence[BatchResult],
+    *,
+    plan: EvaluationPlan,
+    tokens: TokenSet,
+    tokenizer: Seq2SeqTokenizer,
+    config: RunConfig,
+    vocabulary: Vocabulary,
+) -> EvaluationResult:
+    """The scores of what all ranks have found for the batches of a plan.
+
+    Raises:
+        IncompleteEvaluationError: a row is missing, or came twice.
+    """
     collected = collect_results(plan.batches, results=(result for result in found if not plan.is_typed(result.index)))
     typed = collect_results(plan.typed_batches, results=(result for result in found if plan.is_typed(result.index)))
     rows = read_rows(_by_row(collected), typed=_by_row(typed), tokens=tokens, tokenizer=tokenizer, task=config.task)
-    warnings = find_warnings(
+    signature = None if vocabulary.is_whole else f"over {len(vocabulary):,} of {tokenizer.vocabulary_size:,} token ids"
+    warnings = [] if vocabulary.is_whole else find_unwritable(collected, tokens=tokens)
+    warnings += find_warnings(
         rows,
         tokens=tokens,
         tokenizer=tokenizer,
@@ -136,7 +166,14 @@ def evaluate(
         cap=plan.cap,
         bleu_tokenizer=config.evaluation.bleu_tokenizer,
     )
-    return build_result(rows, loss=mean_loss(collected), config=config, plan=plan, warnings=plan.warnings + warnings)
+    return build_result(
+        rows,
+        loss=mean_loss(collected),
+        loss_signature=signature,
+        config=config,
+        plan=plan,
+        warnings=plan.warnings + warnings,
+    )
 
 
 def _by_row(results: Iterable[BatchResult]) -> list[Hypothesis]:
@@ -161,6 +198,7 @@ def plan_evaluation(
     tokens: TokenSet,
     tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
+    vocabulary: Vocabulary,
     world_size: int,
     max_batches: int | None,
 ) -> EvaluationPlan:
@@ -179,16 +217,21 @@ def plan_evaluation(
         max_positions=max_positions(model.config),
     )
     arguments = {
-        language: dict(generation_arguments(model, tokenizer=tokenizer, target_language=language))
+        language: dict(
+            generation_arguments(model, tokenizer=tokenizer, target_language=language, row_of=vocabulary.row)
+        )
         for language in dict.fromkeys(batch.target_language for batch in batches)
     }
     generation = {
         language: build_generation_config(
-            model, evaluation=evaluation, max_new_tokens=cap.max_new_tokens, arguments=given
+            model,
+            evaluation=evaluation,
+            max_new_tokens=cap.max_new_tokens,
+            arguments=given | search_settings(vocabulary),
         )
         for language, given in arguments.items()
     }
-    settings = describe_generation(evaluation, cap=cap, arguments=arguments)
+    settings = describe_generation(evaluation, cap=cap, arguments=arguments, vocabulary=vocabulary)
     if evaluation.batch_size is None:
         settings["batch_tokens"] = batch_tokens
     warnings = [
@@ -208,7 +251,11 @@ def plan_evaluation(
 
 
 def describe_generation(
-    evaluation: Evaluation, *, cap: Cap, arguments: Mapping[str | None, Mapping[str, Any]]
+    evaluation: Evaluation,
+    *,
+    cap: Cap,
+    arguments: Mapping[str | None, Mapping[str, int | None]],
+    vocabulary: Vocabulary,
 ) -> dict[str, Any]:
     """The generation settings that are recorded with the scores, as JSON values; `arguments` by target language."""
     settings: dict[str, Any] = {
@@ -221,7 +268,12 @@ def describe_generation(
         "batch_size": evaluation.batch_size,
     }
     if any(arguments.values()):
-        settings["target_languages"] = {language or "any": dict(given) for language, given in arguments.items()}
+        settings["target_languages"] = {
+            language or "any": {key: None if row is None else vocabulary.id(row) for key, row in given.items()}
+            for language, given in arguments.items()
+        }
+    if not vocabulary.is_whole:
+        settings["vocabulary"] = len(vocabulary)
     return settings
 
 
@@ -253,16 +305,39 @@ def mean_loss(results: Sequence[BatchResult]) -> float | None:
     return math.fsum(sums) / sum(result.num_target_tokens for result in results) if sums else None
 
 
+def find_unwritable(results: Iterable[BatchResult], *, tokens: TokenSet) -> list[str]:
+    """A warning if references hold tokens for which the model has no row."""
+    found = [
+        (int(tokens.target_lengths[[each.row for each in result.hypotheses]].sum()), result.num_target_tokens)
+        for result in results
+    ]
+    total = sum(length for length, _ in found)
+    left_out = total - sum(counted for _, counted in found)
+    if left_out == 0:
+        return []
+    return [
+        f"{left_out:,} of the {total:,} tokens of the references are not among the token ids that are trained "
+        "(model.vocabulary is `seen`): the loss leaves them out, and no hypothesis holds them"
+    ]
+
+
 def build_result(
-    rows: Sequence[ScoredRow], *, loss: float | None, config: RunConfig, plan: EvaluationPlan, warnings: list[str]
+    rows: Sequence[ScoredRow],
+    *,
+    loss: float | None,
+    loss_signature: str | None,
+    config: RunConfig,
+    plan: EvaluationPlan,
+    warnings: list[str],
 ) -> EvaluationResult:
     """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
-    score = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
-    overall = score(rows)
-    signatures = {each.name: each.signature for each in overall if each.signature}
+    score_these = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
+    overall = score_these(rows)
+    signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
+    signatures |= {each.name: each.signature for each in overall if each.signature}
     groups: dict[str, dict[str, float]] = {}
     for name, members in group_rows(rows).items():
-        scores = score(members)
+        scores = score_these(members)
         groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
         for each in scores:
             if each.signature and each.signature != signatures[each.name]:

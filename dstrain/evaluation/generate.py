@@ -19,9 +19,10 @@ from dstrain.config.recipe import Evaluation
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import deal
 from dstrain.data.tokens import TokenSet
+from dstrain.data.vocabulary import IGNORED, WHOLE, Vocabulary
 from dstrain.evaluation.beam import beam_search
 from dstrain.evaluation.decode import Decoder, greedy_search, read_rules, shared_attention, unserved
-from dstrain.models.families import KEPT_GENERATION_FIELDS
+from dstrain.models.families import KEPT_GENERATION_FIELDS, SUPPRESSION_FIELDS
 
 MIN_CAP_MARGIN = 8
 """Tokens by which a hypothesis may exceed the longest reference; a tenth of it where that is more."""
@@ -66,6 +67,7 @@ class BatchResult:
     loss_sum: float | None
     """None if the recipe switches the loss off."""
     num_target_tokens: int
+    """Those of the loss: for which the model has a row."""
     hypotheses: tuple[Hypothesis, ...]
 
 
@@ -136,11 +138,20 @@ def build_generation_config(
     own generation config is used: a forced last token, for example, would hide that a hypothesis was cut.
     """
     own = model.generation_config
-    settings = {field: getattr(own, field) for field in KEPT_GENERATION_FIELDS if getattr(own, field) is not None}
+    fields = (*KEPT_GENERATION_FIELDS, *SUPPRESSION_FIELDS)
+    settings = {field: getattr(own, field) for field in fields if getattr(own, field) is not None}
     settings |= {"do_sample": False, "num_beams": evaluation.num_beams, "max_new_tokens": max_new_tokens}
     if evaluation.num_beams > 1:  # transformers warns about both under greedy search
         settings |= {"length_penalty": evaluation.length_penalty, "early_stopping": False}
     return GenerationConfig(**(settings | dict(arguments)))
+
+
+def search_settings(vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a search over part of the vocabulary sets, so that the exported, whole model can search alike.
+
+    There the other ids are forbidden after the probabilities have been computed over all of them.
+    """
+    return {} if vocabulary.is_whole else {"renormalize_logits": True}
 
 
 @contextmanager
@@ -167,6 +178,7 @@ def evaluate_batch(
     model: PreTrainedModel,
     loss: Loss | None,
     tokens: TokenSet,
+    vocabulary: Vocabulary,
     pad_id: int,
     decoder_start_id: int | None,
     generation: GenerationConfig,
@@ -174,7 +186,7 @@ def evaluate_batch(
 ) -> BatchResult:
     """Hypotheses of one batch and, unless `loss` is None, its teacher-forced loss, on the CPU. Call it in `evaluation_mode`.
 
-    Sources are encoded once for both.
+    Sources are encoded once for both. pad_id and decoder_start_id are the model's rows of these tokens.
     """
     targets = [tokens.target(row) for row in batch.rows]
     micro_batch = collate(
@@ -184,7 +196,10 @@ def evaluate_batch(
         decoder_start_id=decoder_start_id,
         weight=1.0,
         index=batch.index,
-    ).to(device)
+        vocabulary=vocabulary,
+    )
+    num_target_tokens = int((micro_batch.labels != IGNORED).sum())
+    micro_batch = micro_batch.to(device)
     loss_sum, encoded = None, None
     if loss is not None:
         loss_sum, encoded = sum_losses(micro_batch, [len(target) for target in targets], model=model, loss=loss)
@@ -199,9 +214,9 @@ def evaluate_batch(
     return BatchResult(
         index=batch.index,
         loss_sum=loss_sum,
-        num_target_tokens=sum(len(target) for target in targets),
+        num_target_tokens=num_target_tokens,
         hypotheses=tuple(
-            read_sequence(sequence, row=row, pad_id=pad_id, generation=generation)
+            read_sequence(sequence, row=row, pad_id=pad_id, generation=generation, vocabulary=vocabulary)
             for row, sequence in zip(batch.rows, rows, strict=True)
         ),
     )
@@ -284,9 +299,14 @@ def generate(
 
 
 def read_sequence(
-    sequence: npt.NDArray[np.int64], *, row: int, pad_id: int, generation: GenerationConfig
+    sequence: npt.NDArray[np.int64],
+    *,
+    row: int,
+    pad_id: int,
+    generation: GenerationConfig,
+    vocabulary: Vocabulary = WHOLE,
 ) -> Hypothesis:
-    """The hypothesis in one row of what `generate` returns, `[1 + generated]`.
+    """The hypothesis in one row of what `generate` returns, `[1 + generated]`, as ids of the tokenizer.
 
     Everything after the end token is dropped: transformers' beam search fills up with end tokens where the padding is
     token 0.
@@ -296,7 +316,7 @@ def read_sequence(
         sequence = sequence[: ends[0] + 1]
     return Hypothesis(
         row=row,
-        token_ids=tuple(sequence[1:].tolist()),
+        token_ids=tuple(vocabulary.ids(sequence[1:]).tolist()),
         num_tokens=int(np.count_nonzero(sequence != pad_id)),
         was_cut=not len(ends),
     )

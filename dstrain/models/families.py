@@ -4,6 +4,7 @@ Six families are supported, each tested against the loss of its stock model: M2M
 (cc25 and 50), Marian, T5 and mT5.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
@@ -26,7 +27,16 @@ LAYERDROP_FIELDS = ("encoder_layerdrop", "decoder_layerdrop")
 KEPT_GENERATION_FIELDS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "bad_words_ids")
 """Kept from a pretrained model's generation config: token ids, and tokens that must not be generated (Marian's padding)."""
 
-EXPORTED_GENERATION_FIELDS = ("num_beams", "max_new_tokens", "length_penalty", "forced_bos_token_id")
+SUPPRESSION_FIELDS = ("suppress_tokens", "renormalize_logits")
+"""Written by dstrain into the models it exports, if a run has trained part of the vocabulary: what they must not write."""
+
+EXPORTED_GENERATION_FIELDS = (
+    "num_beams",
+    "max_new_tokens",
+    "length_penalty",
+    "forced_bos_token_id",
+    *SUPPRESSION_FIELDS,
+)
 """Written by dstrain into the models it exports, from the recipe's evaluation settings."""
 
 HARMLESS_GENERATION_FIELDS = (
@@ -120,33 +130,47 @@ def decoder_start_id(model: PreTrainedModel) -> int | None:
     return int(start)
 
 
+def _same(token_id: int) -> int:
+    return token_id
+
+
 def generation_arguments(
-    model: PreTrainedModel, tokenizer: Seq2SeqTokenizer, *, target_language: str | None
+    model: PreTrainedModel,
+    tokenizer: Seq2SeqTokenizer,
+    *,
+    target_language: str | None,
+    row_of: Callable[[int], int] = _same,
 ) -> dict[str, Any]:
     """The arguments of `generate` that the family needs for this target language, and no others.
 
     M2M100, NLLB and mBART-50 force the language as the first token; mBART-cc25 starts from it; Marian and T5 need
     nothing. Without a target language the tokenizer's default is used, as in `Seq2SeqTokenizer.encode`. Beams, length
-    penalty and maximum length are up to the caller. Raises UserError for unknown language codes.
+    penalty and maximum length are up to the caller. `row_of` is the model's row of an id, where it has not all rows. Raises
+    UserError for unknown language codes.
     """
     if not tokenizer.languages:
         return {}
-    language = tokenizer.language_id(target_language or tokenizer.default_language)
+    language_id = tokenizer.language_id(target_language or tokenizer.default_language)
+    assert language_id is not None
+    language = row_of(language_id)
     if model.config.model_type == "mbart" and tokenizer.ends_with_language:
         return {"decoder_start_token_id": language, "forced_bos_token_id": None}
     start = model.config.decoder_start_token_id
-    eos = tokenizer.tokenizer.eos_token_id
+    eos = row_of(tokenizer.tokenizer.eos_token_id)
     return {"decoder_start_token_id": eos if start is None else start, "forced_bos_token_id": language}
 
 
-def reset_generation_config(model: PreTrainedModel, *, is_export: bool = False) -> list[str]:
+def reset_generation_config(
+    model: PreTrainedModel, *, is_export: bool = False, keeps_suppression: bool = False
+) -> list[str]:
     """Drop a pretrained model's generation defaults, in place; returns a sentence for each one dropped.
 
     Otherwise a stale `max_length=200`, `num_beams=5` or forced last token would apply wherever the recipe sets nothing. Token
     ids and forbidden tokens stay. What dstrain's own export has written (`is_export`) is dropped without a sentence.
     """
     stored = model.generation_config.to_diff_dict()
-    kept = {key: stored[key] for key in KEPT_GENERATION_FIELDS if stored.get(key) is not None}
+    fields = (*KEPT_GENERATION_FIELDS, *(SUPPRESSION_FIELDS if keeps_suppression else ()))
+    kept = {key: stored[key] for key in fields if stored.get(key) is not None}
     config_start = getattr(model.config, "decoder_start_token_id", None)
     if config_start is not None:
         kept.setdefault("decoder_start_token_id", config_start)

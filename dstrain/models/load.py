@@ -49,10 +49,16 @@ def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
 
 
 def load_model(
-    section: Model, *, tokenizer: Seq2SeqTokenizer, seed: int, report: Callable[[str], None] = _ignore
+    section: Model,
+    *,
+    tokenizer: Seq2SeqTokenizer,
+    seed: int,
+    report: Callable[[str], None] = _ignore,
+    keeps_suppression: bool = False,
 ) -> PreTrainedModel:
     """The model that the config section describes, in fp32 on the CPU; the same weights for the same seed.
 
+    An export of a run that trained part of the vocabulary says which tokens it must not write; `keeps_suppression` keeps that.
     `report` is called with a sentence for each difference from the stored model. Raises UserError for an unsupported
     architecture, and if weights are missing.
     """
@@ -62,11 +68,24 @@ def load_model(
         )
     assert section.name is not None  # the schema requires exactly one of name and scratch
     with told_in_one_line(f"model.name: `{section.name}` has no weights that can be read"):
-        return _load_named(section, name=section.name, tokenizer=tokenizer, seed=seed, report=report)
+        return _load_named(
+            section,
+            name=section.name,
+            tokenizer=tokenizer,
+            seed=seed,
+            report=report,
+            keeps_suppression=keeps_suppression,
+        )
 
 
 def _load_named(
-    section: Model, *, name: str, tokenizer: Seq2SeqTokenizer, seed: int, report: Callable[[str], None]
+    section: Model,
+    *,
+    name: str,
+    tokenizer: Seq2SeqTokenizer,
+    seed: int,
+    report: Callable[[str], None],
+    keeps_suppression: bool,
 ) -> PreTrainedModel:
     config = load_config(name, revision=section.revision)
     # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
@@ -91,7 +110,7 @@ def _load_named(
     is_export = os.path.isfile(Path(name) / EXPORTED_STEP)
     for sentence in _describe_head(model, section=section, is_export=is_export):
         report(sentence)
-    for sentence in reset_generation_config(model, is_export=is_export):
+    for sentence in reset_generation_config(model, is_export=is_export, keeps_suppression=keeps_suppression):
         report(sentence)
     start, num_rows = decoder_start_id(model), model.get_input_embeddings().weight.shape[0]
     if start is not None and not 0 <= start < num_rows:

@@ -96,7 +96,7 @@ def why_unranked(runs: Sequence[Compared]) -> str | None:
         return f"not ranked: the runs choose their best model by different metrics ({', '.join(metrics)})"
     if different := _different_rows(runs):
         return f"not ranked: scores of different evaluation rows cannot be compared ({different})"
-    signatures = sorted({run.signature for run in runs if run.signature is not None})
+    signatures = sorted({run.signature or "no signature" for run in runs})
     if len(signatures) > 1:
         return f"not ranked: {metrics[0]} was computed in different ways ({'; '.join(signatures)})"
     return None

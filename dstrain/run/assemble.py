@@ -33,6 +33,7 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, family_of, max_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.restrict import keep_rows
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
 from dstrain.run.languages import find_untaught
@@ -151,9 +152,12 @@ def assemble(
     total_steps = _count_total(config.training, place=place, resume=resume)
     changes, warnings = list[str](), list[str]()
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
+    num_exported = _count_parameters(model)
+    if prepared.vocabulary.kept is not None:
+        keep_rows(model, prepared.vocabulary.kept)
     _check_references(prepared, positions=max_positions(model.config))
     if ranks.rank == 0:
-        _check_disk_space(config, model=model)
+        _check_disk_space(config, num_trained=_count_parameters(model), num_exported=num_exported)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(model)
     if config.machine.compile:
@@ -258,14 +262,19 @@ def _count_total(training: Training, *, place: Place, resume: Resume | None) -> 
     )
 
 
-def _check_disk_space(config: RunConfig, *, model: PreTrainedModel) -> None:
+def _count_parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _check_disk_space(config: RunConfig, *, num_trained: int, num_exported: int) -> None:
     folder, keep_last = RunFolder(Path(config.run_dir)), config.checkpoint.keep_last
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
     needed = plan_disk_space(
-        num_parameters=sum(parameter.numel() for parameter in model.parameters()),
+        num_parameters=num_trained,
+        num_exported=num_exported,
         num_moments=len(MOMENTS[config.training.optimizer]),
         keep_last=keep_last,
         model_bytes=4 if config.precision == "fp32" else 2,

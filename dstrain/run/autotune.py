@@ -190,6 +190,7 @@ def _key(config: RunConfig, *, prepared: Prepared, device: torch.device) -> str:
     lengths = [int(lengths.max()) for lengths in (prepared.train.source_lengths, prepared.train.target_lengths)]
     lengths += [int(lengths.max()) for lengths in (prepared.eval.source_lengths, prepared.eval.target_lengths)]
     values: list[Any] = [config.model_dump(mode="json", exclude=set(LEFT_OUT)), lengths, prepared.tokenizer.fingerprint]
+    values.append(prepared.vocabulary.kept and len(prepared.vocabulary.kept))
     # what other processes have taken counts, to the GiB: a budget that was measured beside them would stay small for ever
     free, _ = torch.cuda.mem_get_info(device)
     values += [gpu.name, gpu.total_memory, free // GIB, [version(package) for package in PACKAGES]]

@@ -34,7 +34,9 @@ from dstrain.models.compilation import compile_layers, first_line
 from dstrain.models.families import decoder_start_id
 from dstrain.models.load import enable_activation_checkpointing, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.restrict import keep_rows
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run.vocabulary import load_vocabulary
 
 SMALLEST_GAIN = 1.1
 """A budget is tried only if it is larger than the last by at least this factor."""
@@ -104,6 +106,9 @@ class Probe:
         self._train, self._eval = load_token_set(Path(request.train)), load_token_set(Path(request.eval))
         self._longest = longest_rows(self._train)
         model = load_model(self._config.model, tokenizer=self._tokenizer, seed=self._config.seed)
+        self._vocabulary = load_vocabulary(self._config, tokenizer=self._tokenizer)
+        if self._vocabulary.kept is not None:
+            keep_rows(model, self._vocabulary.kept)
         if self._config.machine.activation_checkpointing:
             enable_activation_checkpointing(model)
         self._model = model
@@ -177,10 +182,11 @@ class Probe:
         return collate(
             [self._train.source(int(row)) for row in rows],
             [self._train.target(int(row)) for row in rows],
-            pad_id=self._tokenizer.pad_token_id,
+            pad_id=self._vocabulary.row(self._tokenizer.pad_token_id),
             decoder_start_id=self._start_id,
             index=index,
             rows=rows,
+            vocabulary=self._vocabulary,
         )
 
     def _evaluate(self) -> None:
@@ -191,6 +197,7 @@ class Probe:
                 tokenizer=self._tokenizer,
                 config=self._config,
                 ranks=self._ranks,
+                vocabulary=self._vocabulary,
                 max_batches=1,
             )
 

@@ -11,15 +11,18 @@ from dstrain.checkpoint.state import load_weights
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
-from dstrain.evaluation.generate import plan_cap
+from dstrain.evaluation.generate import plan_cap, search_settings
 from dstrain.models.families import generation_arguments, max_positions
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
 from dstrain.models.save import check_export, export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import check_tokenizer
@@ -40,14 +43,21 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
     folder, prepared = assembly.folder.model(name), assembly.prepared
     with assembly.engine.gathered() as model:
         if assembly.ranks.rank == 0:
-            settings = generation_settings(
-                model, config=assembly.config, tokenizer=prepared.tokenizer, tokens=prepared.eval
+            whole = whole_model(
+                model, config=assembly.config, tokenizer=prepared.tokenizer, vocabulary=prepared.vocabulary
             )
-            export_model(model, tokenizer=prepared.tokenizer, folder=folder, generation=settings, step=step)
+            settings = generation_settings(
+                whole,
+                config=assembly.config,
+                tokenizer=prepared.tokenizer,
+                tokens=prepared.eval,
+                vocabulary=prepared.vocabulary,
+            )
+            export_model(whole, tokenizer=prepared.tokenizer, folder=folder, generation=settings, step=step)
             if check:
                 rows = range(min(NUM_CHECKED_ROWS, prepared.eval.num_rows))
                 sources = [prepared.eval.source(row).tolist() for row in rows]
-                check_export(folder, model=model, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
+                check_export(folder, model=whole, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
 
@@ -62,9 +72,11 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path) -> None:
     quiet_transformers()
     config = read_run_config(folder)
     tokenizer = load_run_tokenizer(folder)
-    model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
+    vocabulary = load_vocabulary(config, tokenizer=tokenizer)
+    trained = load_checkpoint_model(directory, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
+    model = whole_model(trained, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
-    settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens)
+    settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary)
     name = parse_checkpoint_name(directory)
     assert name
     export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step)
@@ -76,15 +88,38 @@ def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
     return load_tokenizer(str(folder.tokenizer))
 
 
-def load_checkpoint_model(directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
-    """A run's model with the weights of a checkpoint, in the run's precision."""
+def load_checkpoint_model(
+    directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
+) -> PreTrainedModel:
+    """A run's model with the weights of a checkpoint, in the run's precision, with rows for the ids in `vocabulary`."""
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
+    read_only = model.get_input_embeddings().weight.detach()[list(vocabulary.read_only)]
+    if vocabulary.kept is not None:
+        keep_rows(model, vocabulary.kept)
     load_weights(directory, module=Seq2SeqLoss(model))
+    if vocabulary.read_only:
+        read_more(model, read_only)
     return model.to(dtype=DTYPES[config.precision])
 
 
+def whole_model(
+    model: PreTrainedModel, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
+) -> PreTrainedModel:
+    """A run's model with a row for every id; those that were not trained are as the run found them."""
+    if vocabulary.kept is None:
+        return model
+    whole = load_model(config.model, tokenizer=tokenizer, seed=config.seed).to(dtype=model.dtype)
+    copy_rows_back(model, ids=vocabulary.kept, whole=whole)
+    return whole
+
+
 def generation_settings(
-    model: PreTrainedModel, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, tokens: TokenSet
+    model: PreTrainedModel,
+    *,
+    config: RunConfig,
+    tokenizer: Seq2SeqTokenizer,
+    tokens: TokenSet,
+    vocabulary: Vocabulary = WHOLE,
 ) -> Mapping[str, Any]:
     """The generation settings of the evaluations on `tokens`, so that an exported model generates what was scored."""
     settings = config.evaluation
@@ -95,4 +130,13 @@ def generation_settings(
         "max_new_tokens": cap.max_new_tokens,
         **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
         **generation_arguments(model, tokenizer=tokenizer, target_language=config.languages[1]),
+        **_suppression(vocabulary, num_rows=len(model.get_input_embeddings().weight)),
     }
+
+
+def _suppression(vocabulary: Vocabulary, *, num_rows: int) -> Mapping[str, Any]:
+    """Settings with which a whole model writes only what the run has trained, at the probabilities that it was scored with."""
+    if vocabulary.is_whole:
+        return {}
+    forbidden = forbidden_ids(vocabulary, num_rows=num_rows)
+    return {"suppress_tokens": forbidden} | search_settings(vocabulary)

@@ -122,6 +122,7 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
                 tokenizer=assembly.prepared.tokenizer,
                 config=config,
                 ranks=ranks,
+                vocabulary=assembly.prepared.vocabulary,
                 should_stop=should_stop,
                 max_batches=max_batches,
             )

@@ -29,13 +29,14 @@ def build_run_info(
     *,
     ranks: Ranks,
     data: dict[str, dict[str, Any]],
+    vocabulary: dict[str, int],
     model: nn.Module,
     plan: Plan,
     total_steps: int,
     warnings: list[str],
     command: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of run.json; `data` holds the reports of the token sets by split."""
+    """The content of run.json; `data` holds the reports of the token sets by split, `vocabulary` how many ids are trained."""
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
@@ -51,6 +52,7 @@ def build_run_info(
             "architecture": type(model).__name__,
             # under ZeRO-3 numel() counts only this rank's part
             "num_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
+            **vocabulary,
         },
         "total_steps": total_steps,
         "steps_per_epoch": per_epoch,

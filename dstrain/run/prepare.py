@@ -30,6 +30,7 @@ from dstrain.data.shards import BAD_ROWS, Beat, beating, no_beat
 from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.sources import HashFile, build_rows, estimate_records, fingerprint_sources, read_records
 from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set, prepare_token_set
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
@@ -39,6 +40,7 @@ from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
 from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
+from dstrain.run.vocabulary import keep_vocabulary, load_vocabulary
 from dstrain.run_folder.atomic import new_folder, open_new, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.leftovers import remove_leftovers
@@ -56,17 +58,23 @@ class Prepared:
     tokenizer: Seq2SeqTokenizer
     train: TokenSet
     eval: TokenSet
+    vocabulary: Vocabulary = WHOLE
+    """The ids for which the model has rows."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Hashes of both token sets, of every source and of the tokenizer; a run may only resume with the same hashes."""
+        """Hashes of both token sets, of every source, of the tokenizer and of the ids that are trained, if not all are.
+
+        A run may only resume with the same hashes.
+        """
         sources = {
             f"data.{split}.{number}": fingerprint
             for split, tokens in (("train", self.train), ("eval", self.eval))
             for number, fingerprint in enumerate(tokens.report["sources"])
         }
         sets = {"train": self.train.fingerprint, "eval": self.eval.fingerprint}
-        return sets | sources | {"tokenizer": self.tokenizer.fingerprint}
+        kept = {} if self.vocabulary.is_whole else {"vocabulary": self.vocabulary.fingerprint}
+        return sets | sources | {"tokenizer": self.tokenizer.fingerprint} | kept
 
 
 def prepare(
@@ -75,13 +83,14 @@ def prepare(
     ranks: Ranks,
     whole: RunConfig | None = None,
     kept_tokenizer: str | None = None,
+    kept_vocabulary: str | None = None,
     phases: Phases | None = None,
 ) -> Prepared:
     """The tokenizer and the token sets of a run, on every rank.
 
     `whole` is the recipe of which `config` has a few rows only: the tokenizer is that of all rows. A resumed run keeps
-    the tokenizer in its folder, whatever rows it has now: `kept_tokenizer` is the fingerprint that this one must have. Work on
-    the data is progress in `phases`, on the ranks that wait too.
+    the tokenizer and the vocabulary in its folder, whatever rows it has now: `kept_tokenizer` and `kept_vocabulary` are the
+    fingerprints that these must have. Work on the data is progress in `phases`, on the ranks that wait too.
 
     Raises:
         UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
@@ -89,13 +98,16 @@ def prepare(
     folder = RunFolder(Path(config.run_dir))
     beat = SpokenProgress(lambda: None if phases is None else phases.mark_progress())
     made = made_by_rank_0(
-        lambda: _make(config, folder=folder, whole=whole or config, kept=kept_tokenizer, beat=beat),
+        lambda: _make_all(
+            config, folder=folder, whole=whole or config, kept=(kept_tokenizer, kept_vocabulary), beat=beat
+        ),
         run_dir=folder.path,
         ranks=ranks,
         phases=phases,
     )
     train, evaluation = (load_token_set(Path(each)) for each in made)
-    return Prepared(load_tokenizer(str(folder.tokenizer)), train, evaluation)
+    tokenizer = load_tokenizer(str(folder.tokenizer))
+    return Prepared(tokenizer, train, evaluation, load_vocabulary(config, tokenizer=tokenizer))
 
 
 def estimate_rows(config: RunConfig) -> int | None:
@@ -171,6 +183,18 @@ def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
 def _check_bleu_tokenizer(config: RunConfig) -> None:
     if config.evaluation.bleu_tokenizer is not None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
+
+
+def _make_all(
+    config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: tuple[str | None, str | None], beat: Beat
+) -> list[str]:
+    """The folders of both token sets; tokenizer and vocabulary are written to the run folder."""
+    made = _make(config, folder=folder, whole=whole, kept=kept[0], beat=beat)
+    if config.model.vocabulary == "seen":
+        train, evaluation = (load_token_set(Path(each)) for each in made)
+        tokenizer = load_tokenizer(str(folder.tokenizer))
+        keep_vocabulary(config, tokenizer=tokenizer, train=train, evaluation=evaluation, fingerprint=kept[1])
+    return made
 
 
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None, beat: Beat) -> list[str]:

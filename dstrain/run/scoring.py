@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedModel
@@ -26,6 +27,7 @@ from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
 from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.tokens import TokenSet
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
@@ -36,6 +38,7 @@ from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
 from dstrain.run.languages import find_untaught
 from dstrain.run.prepare import list_bad_rows, share_evaluation
+from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import RunFolder
@@ -136,8 +139,16 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
             untaught = [] if request.card_of is None else find_untaught(config)
             for warning in (*warn_of_columns("eval", tokens.report, sources=config.data.eval), *untaught):
                 log.warning("warning: %s", warning)
-        model, step = _load_requested(request, tokenizer=tokenizer)
-        result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+        vocabulary = _find_vocabulary(request, tokenizer=tokenizer, tokens=tokens)
+        model, step = _load_requested(request, tokenizer=tokenizer, vocabulary=vocabulary)
+        result = evaluate(
+            model.to(ranks.device),
+            tokens=tokens,
+            tokenizer=tokenizer,
+            config=config,
+            ranks=ranks,
+            vocabulary=vocabulary,
+        )
         if result is not None and request.card_of is not None:
             result = replace(result, scores=_warn_of_training_rows(result.scores, tokens=tokens, run=request.card_of))
         if ranks.rank == 0 and folder.score_file(step).exists():
@@ -215,12 +226,21 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
             if not tried:
                 tokenizer = load_run_tokenizer(folder)
                 tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
+                vocabulary = load_vocabulary(config, tokenizer=tokenizer)
             tried.add(pending)
             started = time.perf_counter()
-            model = _load_pending(folder, step=pending.step, tokenizer=tokenizer, ranks=ranks)
+            load = partial(_load_checkpoint, folder, step=pending.step, tokenizer=tokenizer, vocabulary=vocabulary)
+            model = _load_pending(load, step=pending.step, ranks=ranks)
             if model is None:
                 continue
-            result = evaluate(model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks)
+            result = evaluate(
+                model.to(ranks.device),
+                tokens=tokens,
+                tokenizer=tokenizer,
+                config=config,
+                ranks=ranks,
+                vocabulary=vocabulary,
+            )
             scores = _save(result, target=Target(folder, pending.step, pending.lease), lease=lease, started=started)
             if scores is not None:
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.scores.items())
@@ -255,11 +275,11 @@ def _next_pending(folder: RunFolder, *, tried: set[PendingEvaluation], ranks: Ra
     return chosen
 
 
-def _load_pending(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, ranks: Ranks) -> PreTrainedModel | None:
+def _load_pending(load: Callable[[], PreTrainedModel], *, step: int, ranks: Ranks) -> PreTrainedModel | None:
     """The model of a checkpoint; None on all ranks if one of them cannot load it, so that no rank evaluates alone."""
     model = None
     try:
-        model = _load_checkpoint(folder, step=step, tokenizer=tokenizer)
+        model = load()
     except UserError as error:
         log.warning("the evaluation of step %d is skipped: %s", step, error)
     # over all ranks, since the checkpoint may change after some have read it
@@ -275,12 +295,25 @@ def _load_tokenizer(request: EvaluationRequest) -> Seq2SeqTokenizer:
     return load_tokenizer(request.model, revision=revision)
 
 
-def _load_requested(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer) -> tuple[PreTrainedModel, int]:
+def _find_vocabulary(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer, tokens: TokenSet) -> Vocabulary:
+    """The ids for which the model has rows: those of its run, and the sources' own to be read; all if it is no checkpoint."""
+    if request.step is None:
+        return WHOLE
+    vocabulary = load_vocabulary(read_run_config(RunFolder(Path(request.model))), tokenizer=tokenizer)
+    return vocabulary.reading(tokens.occurring("source"))
+
+
+def _load_requested(
+    request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
+) -> tuple[PreTrainedModel, int]:
     """The model and its step, 0 if its folder does not say."""
     if request.step is not None:
-        return _load_checkpoint(RunFolder(Path(request.model)), step=request.step, tokenizer=tokenizer), request.step
+        run, step = RunFolder(Path(request.model)), request.step
+        return _load_checkpoint(run, step=step, tokenizer=tokenizer, vocabulary=vocabulary), step
     config = request.config
-    model = load_model(_as_section(request), tokenizer=tokenizer, seed=config.seed, report=log.warning)
+    model = load_model(
+        _as_section(request), tokenizer=tokenizer, seed=config.seed, report=log.warning, keeps_suppression=True
+    )
     return model.to(dtype=DTYPES[config.precision]), read_exported_step(Path(request.model)) or 0
 
 
@@ -290,12 +323,15 @@ def _as_section(request: EvaluationRequest) -> Model:
     return Model(name=request.model, revision=revision, layerdrop=model.layerdrop)
 
 
-def _load_checkpoint(folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
+def _load_checkpoint(
+    folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
+) -> PreTrainedModel:
     config = read_run_config(folder)  # the run's own: the request may have other rows
+    load = partial(load_checkpoint_model, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     for _ in range(NUM_TRIES - 1):
         directory = find_checkpoint(folder.path, step=step)
         try:
-            return load_checkpoint_model(directory, config=config, tokenizer=tokenizer)
+            return load(directory)
         except (CheckpointError, OSError) as error:
             log.info("%s changed while it was read (%s): trying again", directory.name, error)
-    return load_checkpoint_model(find_checkpoint(folder.path, step=step), config=config, tokenizer=tokenizer)
+    return load(find_checkpoint(folder.path, step=step))

@@ -25,7 +25,7 @@ from dstrain.run.finish import finish
 from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
 from dstrain.run.launch import Launch
-from dstrain.run.prepare import list_bad_rows, prepare
+from dstrain.run.prepare import Prepared, list_bad_rows, prepare
 from dstrain.run.restart import agree_on_finished, agree_on_spelling, compare_with_history, find_start
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.layout import MODELS, RunFolder
@@ -88,8 +88,15 @@ def _run_attempt(
     # before the data are read, which may take hours
     found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)
     config = agree_on_spelling(config, found=found, ranks=attempt.ranks)
-    tokenizer = found.state.data.get("tokenizer") if found else None
-    prepared = prepare(config, ranks=attempt.ranks, whole=launch.whole, kept_tokenizer=tokenizer, phases=attempt.phases)
+    kept = found.state.data if found else {}
+    prepared = prepare(
+        config,
+        ranks=attempt.ranks,
+        whole=launch.whole,
+        kept_tokenizer=kept.get("tokenizer"),
+        kept_vocabulary=kept.get("vocabulary"),
+        phases=attempt.phases,
+    )
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, found=found, allow_changed=launch.allow_changed)
@@ -134,6 +141,7 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         assembly.config,
         ranks=assembly.ranks,
         data={"train": assembly.prepared.train.report, "eval": assembly.prepared.eval.report},
+        vocabulary=_count_ids(assembly.prepared),
         model=assembly.model,
         plan=assembly.plan,
         total_steps=assembly.total_steps,
@@ -158,14 +166,23 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         recover_folder(folder.model(name))
 
 
+def _count_ids(prepared: Prepared) -> dict[str, int]:
+    """How many token ids are trained, and of how many; empty if all are."""
+    vocabulary = prepared.vocabulary
+    if vocabulary.is_whole:
+        return {}
+    return {"trained_ids": len(vocabulary), "num_ids": prepared.tokenizer.vocabulary_size}
+
+
 def _build_loader(assembly: Assembly) -> Loader:
     return Loader(
         assembly.prepared.train,
         assembly.plan,
         rank=assembly.ranks.rank,
         world_size=assembly.ranks.world_size,
-        pad_id=assembly.prepared.tokenizer.pad_token_id,
+        pad_id=assembly.prepared.vocabulary.row(assembly.prepared.tokenizer.pad_token_id),
         decoder_start_id=decoder_start_id(assembly.model),
+        vocabulary=assembly.prepared.vocabulary,
         prefetch_steps=assembly.config.machine.prefetch_steps,
         device=assembly.ranks.device,
     )

@@ -56,6 +56,11 @@ class RunFolder:
         return self.path / "tokenizer"
 
     @property
+    def vocabulary(self) -> Path:
+        """The token ids that a run with `model.vocabulary: seen` trains."""
+        return self.path / "vocabulary.json"
+
+    @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
@@ -193,7 +198,16 @@ class RunFolder:
     def files(self) -> tuple[Path, ...]:
         """Every file that lies in the run folder itself."""
         lists = (self.metrics, self.quarantine, *map(self.bad_rows, ("train", "eval")))
-        return (self.config, self.info, self.outcome, self.card, *lists, self.slurm_history, self.evaluation_jobs)
+        return (
+            self.config,
+            self.info,
+            self.outcome,
+            self.card,
+            self.vocabulary,
+            *lists,
+            self.slurm_history,
+            self.evaluation_jobs,
+        )
 
 
 NAMES = RunFolder(Path())

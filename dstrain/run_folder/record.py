@@ -72,6 +72,11 @@ class ModelInfo:
     base: str | None = None
     architecture: str | None = None
     num_parameters: int | None = None
+    """Those that were trained."""
+    trained_ids: int | None = None
+    """Token ids that the model had rows for in training; None: all."""
+    num_ids: int | None = None
+    """Token ids of the tokenizer, where not all were trained."""
     origin: Literal["hub", "folder", "scratch"] | None = None
 
 

@@ -22,7 +22,7 @@ class WordEncoder:
 
     @property
     def vocabulary_size(self) -> int:
-        return FIRST_WORD_ID + len(self.words)
+        return 1 + max(self.words.values())
 
     def encode(
         self, sources: list[str], targets: list[str], *, source_language: str | None, target_language: str | None

@@ -108,7 +108,7 @@ def count_search(model: PreTrainedModel, *, num_beams: int, num_tokens: int, pla
     search = greedy_search if num_beams == 1 else beam_search
     rules = Rules(
         start_id=2, forced_first_id=5, end_ids=(2,), forbidden_ids=(1,), pad_id=1, max_new_tokens=num_tokens, num_beams=num_beams,
-        length_penalty=1.0,
+        length_penalty=1.0, renormalizes=False,
     )  # fmt: skip
     encoded = torch.empty((ROWS, SOURCE, model.config.hidden_size), dtype=model.dtype, device=DEVICE)
     with torch.no_grad(), shared_attention(model), kept_rows(), patch("torch.tensor", tensor), Watch() as watch:

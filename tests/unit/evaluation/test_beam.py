@@ -21,6 +21,7 @@ RULES = Rules(
     max_new_tokens=4,
     num_beams=2,
     length_penalty=0.0,
+    renormalizes=False,
 )
 CPU = torch.device("cpu")
 TRAP = {START: {A: 0.6, B: 0.4}, A: {END: 0.3, A: 0.25, B: 0.25, C: 0.2}, B: {END: 0.95, A: 0.05}, C: {END: 1.0}}

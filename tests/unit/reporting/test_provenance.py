@@ -40,6 +40,12 @@ def test_a_model_that_is_not_from_the_hub_has_no_link(
     assert load(card, folder=tmp_path).data.base_model is None
 
 
+def test_a_model_of_part_of_the_vocabulary_says_so() -> None:
+    card = build_card(translation_record(info=run_info(model={"trained_ids": 4013, "num_ids": 250100})))
+    assert "Trained on 4,013 of 250,100 token ids" in card
+    assert "token ids" not in build_card(translation_record())
+
+
 def test_data_are_counted_with_their_fingerprints_and_rules() -> None:
     card = build_card(translation_record())
     counts = next(table for table in tables(card) if table[0][1] == "Rows read")

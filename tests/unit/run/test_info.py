@@ -37,11 +37,12 @@ def test_versions_are_those_of_python_and_of_what_decides_the_results() -> None:
     assert all(versions.values())
 
 
-def build_info(trained: nn.Module, **changes: Any) -> dict[str, Any]:
+def build_info(trained: nn.Module, vocabulary: dict[str, int] | None = None, **changes: Any) -> dict[str, Any]:
     return build_run_info(
         build_config(**changes),
         ranks=CPU,
         data={"train": {"rows_read": 30, "rows": 20}, "eval": {"rows_read": 2, "rows": 2}},
+        vocabulary=vocabulary or {},
         model=trained,
         plan=build_plan(),
         total_steps=12,
@@ -62,6 +63,10 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert (info.total_steps, info.steps_per_epoch, info.micro_batches.num_steps) == (12, 3, 3)
     assert (info.model.architecture, info.model.num_parameters, info.model.origin) == ("Linear", 8, "scratch")
     assert info.model.base == "scratch: m2m100"
+    assert info.model.trained_ids is None
+    write_run_info(tmp_path, build_info(nn.Linear(3, 2), {"trained_ids": 5, "num_ids": 9}))
+    model = read_run_info(tmp_path).model
+    assert (model.trained_ids, model.num_ids) == (5, 9)
     assert (info.data["train"].rows_read, info.warnings) == (30, ("some ranks are idle",))
 
 

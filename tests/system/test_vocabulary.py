@@ -1,0 +1,167 @@
+"""Runs that train the token ids that occur alone: exports with all rows, resumes, other test sets, refusals."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from typer.testing import CliRunner
+
+from dstrain.cli.app import app
+from dstrain.cluster.exit_codes import EXIT_PREEMPTED
+from dstrain.config.recipe import Scratch
+from dstrain.config.schema import RunConfig
+from dstrain.models.scratch import build_scratch_model, write_tokenizer
+from dstrain.models.tokenizer import load_tokenizer
+from dstrain.run_folder.record import load_record
+from tests.distributed.ranks import RankFailed
+from tests.system import torture
+from tests.system.runs import build_run, first_rows, read_rows, train
+
+FAMILIES = ("m2m100", "mt5")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with many more tokens than the runs' rows have; mT5's head is its own, as in the published models."""
+    folder = tmp_path_factory.mktemp("base") / str(request.param)
+    pairs = [*first_rows("parsing", split="train", number=2000), *first_rows("translation", split="train", number=500)]
+    texts = [text for row in pairs for text in (row.source, row.target)]
+    languages = ("ko", "en") if request.param == "m2m100" else ()
+    write_tokenizer(
+        str(request.param), vocabulary_size=1200, texts=texts, languages=languages, task_tokens=(), folder=folder
+    )
+    sizes = {"hidden_size": 32, "feed_forward_size": 64, "num_layers": 1, "num_heads": 4}
+    scratch = Scratch.model_validate({"architecture": request.param, **sizes})
+    model = build_scratch_model(scratch, tokenizer=load_tokenizer(str(folder)), seed=1, dropout=0.1)
+    if request.param == "mt5":
+        head = model.get_output_embeddings()
+        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
+        model.config.tie_word_embeddings = False
+    model.save_pretrained(folder)
+    return folder
+
+
+def build_seen(folder: Path, *, base: Path, **changes: Any) -> RunConfig:
+    """A run that trains what it has seen."""
+    languages = {} if base.name == "m2m100" else {"task__source_language": None, "task__target_language": None}
+    seen = {"model": {"name": str(base), "vocabulary": "seen", "dropout": 0.1}}
+    return build_run(folder, **{**seen, **languages, "machine__zero_stage": 2, **changes})
+
+
+@pytest.fixture(scope="module")
+def straight(base: Path, tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """A finished run on two ranks."""
+    config = build_seen(tmp_path_factory.mktemp("straight"), base=base)
+    assert train(config, world_size=2) == [0, 0]
+    return config
+
+
+def kept_ids(config: RunConfig) -> list[int]:
+    found: list[int] = json.loads((Path(config.run_dir) / "vocabulary.json").read_text())
+    return found
+
+
+def losses(config: RunConfig) -> list[float]:
+    return [row["loss"] for row in read_rows(config, kind="train")]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = AutoModelForSeq2SeqLM.from_pretrained(folder).state_dict()
+    return state
+
+
+def test_an_export_has_all_rows_and_those_that_never_occur_are_as_they_were(straight: RunConfig, base: Path) -> None:
+    before, after = weights(base), weights(Path(straight.run_dir) / "final")
+    kept = kept_ids(straight)
+    num_rows = len(next(iter(before[name] for name in before if name.endswith("shared.weight"))))
+    absent = [row for row in range(num_rows) if row not in kept]
+    assert len(absent) > 200
+    assert before.keys() == after.keys()
+    changed = 0
+    for name, tensor in after.items():
+        assert tensor.shape == before[name].shape
+        if tensor.ndim == 2 and len(tensor) == num_rows:
+            assert torch.equal(tensor[absent], before[name][absent]), name
+            changed += int((tensor[kept] != before[name][kept]).any())
+    assert changed >= 1
+
+
+def test_the_export_generates_what_was_scored(straight: RunConfig) -> None:
+    run = Path(straight.run_dir)
+    record = load_record(run)
+    assert record.final is not None
+    assert record.final.hypotheses is not None
+    folder = run / "final"
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    sources = (run / record.final.hypotheses / "sources.txt").read_text().splitlines()
+    scored = (run / record.final.hypotheses / "hypotheses.txt").read_text().splitlines()
+    with torch.no_grad():
+        found = model.generate(**tokenizer(sources, return_tensors="pt", padding=True))
+    texts = [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)]
+    assert texts == scored
+    assert set(found.flatten().tolist()) <= set(kept_ids(straight))
+
+
+@pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 3), (3, 1)])
+def test_losses_and_scores_are_the_same_on_any_number_of_ranks(
+    straight: RunConfig, base: Path, tmp_path: Path, world_size: int, stage: int
+) -> None:
+    config = build_seen(tmp_path, base=base, machine__zero_stage=stage)
+    assert train(config, world_size=world_size) == [0] * world_size
+    assert kept_ids(config) == kept_ids(straight)
+    assert losses(config) == pytest.approx(losses(straight), rel=1e-5)
+    for found, expected in zip(read_rows(config, kind="eval"), read_rows(straight, kind="eval"), strict=True):
+        assert found["scores"] == pytest.approx(expected["scores"], rel=1e-4)
+        assert found["signatures"] == expected["signatures"]
+
+
+def test_a_resumed_run_ends_with_the_same_weights(straight: RunConfig, base: Path, tmp_path: Path) -> None:
+    config = build_seen(tmp_path, base=base)
+    assert train(config, world_size=2, stop_after=5) == [EXIT_PREEMPTED] * 2
+    (Path(config.run_dir) / "vocabulary.json").unlink()  # it follows from the rows
+    assert train(config, world_size=2) == [0, 0]
+    for name, tensor in weights(Path(config.run_dir) / "final").items():
+        assert torch.equal(tensor, weights(Path(straight.run_dir) / "final")[name]), name
+
+
+def test_a_killed_run_ends_with_the_same_weights(straight: RunConfig, base: Path, tmp_path: Path) -> None:
+    config = build_seen(tmp_path, base=base)
+    assert torture.launch(config, kill=torture.Kill(drill="step:7", rank=1))[1] == -signal.SIGKILL
+    assert torture.launch(config) == [0, 0], torture.printed(config)
+    assert torture.fingerprint(config) == torture.fingerprint(straight)
+
+
+def test_rows_with_other_tokens_are_refused_on_resume(base: Path, tmp_path: Path) -> None:
+    config = build_seen(tmp_path, base=base)
+    assert train(config, stop_after=5) == [EXIT_PREEMPTED]
+    before = kept_ids(config)
+    with Path(config.data.train[0].path or "").open("a") as file:
+        file.write("please remind me\tabout the calendar meeting tomorrow\n")
+    with pytest.raises(RankFailed, match="for which this run has no rows in its embeddings"):
+        train(config, allowed=["data.train"])
+    assert kept_ids(config) == before
+
+
+def test_another_test_set_may_hold_tokens_that_were_not_trained(straight: RunConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight.run_dir, run)
+    rows = tmp_path / "other.tsv"
+    rows.write_text("remind me to call Ann tomorrow\tmeeting tomorrow\n셋\tthree\n")
+    overrides = [f"data.eval=[{{path: {rows}}}]", f"output_dir={run}"]
+    command = ["evaluate", str(run), "--step", "12", "--as", "other", *overrides]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "loss signature: over " in result.output
+    scores = json.loads((run / "test_sets" / "other" / "scores" / "step-00000012.json").read_text())
+    assert any("no hypothesis holds them" in warning for warning in scores["warnings"])
+
+
+def test_the_loss_says_over_how_many_ids_it_is(straight: RunConfig, base: Path) -> None:
+    num_ids = load_tokenizer(str(base)).vocabulary_size
+    for row in read_rows(straight, kind="eval"):
+        assert row["signatures"]["loss"] == f"over {len(kept_ids(straight)):,} of {num_ids:,} token ids"
