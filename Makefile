@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 RESULTS := tests/benchmarks/results
+WHOLE_MT5 := --model mt5-small --updates 3 --update-tokens 1024 --trainer-batches 16 32 64
 # a worker per core; WORKERS=0 runs in this process, for a debugger
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
@@ -75,6 +76,8 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.report --describe
 	$(BIN)/python -m tests.benchmarks.training --kind translation --json $(RESULTS)/training-translation.json
 	$(BIN)/python -m tests.benchmarks.training --kind parsing --json $(RESULTS)/training-parsing.json
+	$(BIN)/python -m tests.benchmarks.training --kind parsing $(WHOLE_MT5) --json $(RESULTS)/training-parsing-mt5-small.json
+	$(BIN)/python -m tests.benchmarks.training --kind translation $(WHOLE_MT5) --json $(RESULTS)/training-translation-mt5-small.json
 	$(BIN)/python -m tests.benchmarks.training --losses 50 --json $(RESULTS)/losses-translation.json
 	$(BIN)/python -m tests.benchmarks.recipe --json $(RESULTS)/recipe-parsing.json
 	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json

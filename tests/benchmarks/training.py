@@ -1,11 +1,11 @@
 """Training here and with transformers' Seq2SeqTrainer, side by side: real target tokens per second, padding, memory, loss.
 
-`python -m tests.benchmarks.training [--kind translation] [--model mt5] [--repeats 3] [--updates 8] [--threads 2] [--json FILE]
-[--data FILE.tsv … --held-out FILE.tsv …]` (needs `pip install accelerate` for the Trainer). Every figure comes from its
-own process, and the sides take turns. The first round measures all sizes of each side; later rounds measure the best size, the
-Trainer's batch of 16 and our default. The results are medians and their ratios. All sides have the same rows, initial weights,
-fp32, schedule, clipping, threads, and on average the same target tokens per update. The time includes the loader, but not the
-first update.
+`python -m tests.benchmarks.training [--kind translation] [--model mt5] [--repeats 3] [--updates 8] [--update-tokens 4096]
+[--threads 2] [--trainer-batches 8 16 32 64] [--json FILE] [--data FILE.tsv … --held-out FILE.tsv …]` (needs `pip install
+accelerate` for the Trainer). Every figure comes from its own process, and the sides take turns. The first round measures all
+sizes of each side; later rounds measure the best size, the Trainer's batch of 16 and our default. The results are medians and
+their ratios. All sides have the same rows, initial weights, fp32, schedule, clipping, threads, and on average the same target
+tokens per update. The time includes the loader, but not the first update.
 
 `--losses N` trains N smaller updates with each of 3 seeds instead, and compares the loss on held-out rows; N is a multiple of 50.
 """
@@ -43,6 +43,7 @@ DEFAULT_BUDGET = 8192
 """`machine.micro_batch_tokens` if a recipe does not set it."""
 SAME_DEFAULT = Side("random", 16)
 OURS = Side("dstrain", DEFAULT_BUDGET)
+SEEN = Side("dstrain_seen", DEFAULT_BUDGET)
 SAME_ROWS = Side("dstrain_sequences", DEFAULT_BUDGET)
 """Updates by rows instead of target tokens: as many rows in random order as the Trainer's, so the same is learned."""
 UPDATE_TOKENS = 4096
@@ -122,7 +123,7 @@ def chosen(found: Measured) -> list[Side]:
     first = {side: results[0]["target_tokens_per_second"] for side, results in found.items()}
     names = dict.fromkeys(side.name for side in found)
     best = [max((side for side in found if side.name == name), key=first.__getitem__) for name in names]
-    return list(dict.fromkeys([OURS, SAME_ROWS, SAME_DEFAULT, *best]))
+    return list(dict.fromkeys([OURS, SEEN, SAME_ROWS, SAME_DEFAULT, *best]))
 
 
 def show(side: Side, result: Mapping[str, Any]) -> None:
@@ -156,7 +157,10 @@ def compare(found: Measured) -> list[dict[str, Any]]:
             cores = [
                 median(result["target_tokens_per_core_second"] for result in found[side]) for side in (ours, other)
             ]
-            memory = [median(result["peak_mib"] for result in found[side]) for side in (ours, other)]
+            memory, resident = (
+                [median(result[figure] for result in found[side]) for side in (ours, other)]
+                for figure in ("peak_mib", "resident_mib")
+            )
             ratios.append(
                 {
                     "ours": str(ours),
@@ -165,6 +169,7 @@ def compare(found: Measured) -> list[dict[str, Any]]:
                     "speed_range": [min(rounds), max(rounds)],
                     "speed_by_cores": cores[0] / cores[1],
                     "memory": memory[0] / memory[1],
+                    "resident": resident[0] / resident[1],
                 }
             )
     return ratios
@@ -173,7 +178,7 @@ def compare(found: Measured) -> list[dict[str, Any]]:
 def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int) -> list[dict[str, Any]]:
     """The share of positions that are real tokens in an epoch of a plan, for each of our sides; nothing is trained."""
     found = []
-    for side in our_sides():
+    for side in (side for side in our_sides() if side != SEEN):  # whose padding is that of OURS
         plan = Plan(
             tokens.source_lengths,
             tokens.target_lengths,
@@ -191,7 +196,7 @@ def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int
 
 def our_sides() -> list[Side]:
     """Our sides in all sizes."""
-    return [*(Side("dstrain", budget) for budget in BUDGETS), SAME_ROWS]
+    return [*(Side("dstrain", budget) for budget in BUDGETS), SEEN, SAME_ROWS]
 
 
 def padding_of_trainer(tokens: TokenSet, *, rows_per_update: int) -> list[dict[str, Any]]:
@@ -218,10 +223,10 @@ def real_shares(pieces: Sequence[Rows], *, tokens: TokenSet) -> dict[str, float]
     }
 
 
-def rows_per_update(tokens: TokenSet) -> int:
+def rows_per_update(tokens: TokenSet, *, update_tokens: int = UPDATE_TOKENS) -> int:
     """Number of rows with about the target tokens of an update; a multiple of every per-device batch."""
     largest = max(TRAINER_BATCHES)
-    return largest * max(1, round(UPDATE_TOKENS / float(tokens.target_lengths.mean()) / largest))
+    return largest * max(1, round(update_tokens / float(tokens.target_lengths.mean()) / largest))
 
 
 def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -229,9 +234,9 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
     tokens = case.load_rows("train")
     sides = [
         *our_sides(),
-        *(Side(name, batch) for name in ("random", "group_by_length") for batch in TRAINER_BATCHES),
+        *(Side(name, batch) for name in ("random", "group_by_length") for batch in options.trainer_batches),
     ]
-    num_rows = rows_per_update(tokens)
+    num_rows = rows_per_update(tokens, update_tokens=options.update_tokens)
 
     def measure(side: Side, number: int) -> dict[str, Any]:
         job = Job(
@@ -252,8 +257,8 @@ def measure_speed(case: Case, *, path: Path, options: argparse.Namespace) -> dic
         "finalists": [str(side) for side in chosen(found)],
         "ratios": compare(found),
         "padding": {
-            "batch_tokens": UPDATE_TOKENS,
-            "dstrain": padding_of_plan(tokens, batch_tokens=UPDATE_TOKENS, rows_per_update=num_rows),
+            "batch_tokens": options.update_tokens,
+            "dstrain": padding_of_plan(tokens, batch_tokens=options.update_tokens, rows_per_update=num_rows),
             "trainer": padding_of_trainer(tokens, rows_per_update=num_rows),
         },
     }
@@ -290,7 +295,8 @@ def print_ratios(found: Mapping[str, Any]) -> None:
         low, high = ratio["speed_range"]
         print(
             f"{ratio['ours']} against {ratio['other']}: {ratio['speed']:.2f} × ({low:.2f} to {high:.2f}), by core time "
-            f"{ratio['speed_by_cores']:.2f} ×; peak memory {ratio['memory']:.2f} ×"
+            f"{ratio['speed_by_cores']:.2f} ×; peak memory {ratio['memory']:.2f} ×, "
+            f"of the process {ratio['resident']:.2f} ×"
         )
     for name in ("dstrain", "trainer"):
         for row in found["padding"][name]:
@@ -304,9 +310,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kind", choices=LENGTHS, default="translation")
     parser.add_argument("--model", choices=SHAPES, default="mt5")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--updates", type=int, default=8, help="number of measured updates, of about 4,096 target tokens each"
-    )
+    parser.add_argument("--updates", type=int, default=8, help="number of measured updates")
+    parser.add_argument("--update-tokens", type=int, default=UPDATE_TOKENS, help="target tokens of an update, about")
+    parser.add_argument("--trainer-batches", type=int, nargs="+", choices=TRAINER_BATCHES, default=TRAINER_BATCHES)
     parser.add_argument("--warm-up", type=int, default=1, help="number of updates before the measured ones")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(

@@ -37,12 +37,17 @@ LENGTHS = {"translation": ((25.0, 0.60), (25.0, 0.60)), "parsing": ((12.0, 0.40)
 the target positions are real."""
 
 SHAPES = {
+    "mt5-small": {"hidden_size": 512, "feed_forward_size": 1024, "num_layers": 8, "num_heads": 8},
     "mt5": {"hidden_size": 128, "feed_forward_size": 256, "num_layers": 2, "num_heads": 4},
     "m2m100": {"hidden_size": 192, "feed_forward_size": 768, "num_layers": 3, "num_heads": 4},
 }
-ROWS_OF_HEAD = {"mt5": 16_384, "m2m100": 6_144}
-"""Vocabulary size, chosen so that the head has the same share of all multiply-adds as in the published model: 73 % as in
-mT5-small, 26 % as in M2M100-418M. Real rows use as many of its ids as their text has pieces."""
+ROWS_OF_HEAD = {"mt5-small": 250_112, "mt5": 16_384, "m2m100": 6_144}
+"""Vocabulary size. That of mT5-small is the published one; the others are chosen so that the head has the same share of all
+multiply-adds as in the published model: 73 % as in mT5-small, 26 % as in M2M100-418M. Real rows use as many of its ids as their
+text has pieces."""
+ARCHITECTURES = {"mt5-small": "mt5", "mt5": "mt5", "m2m100": "m2m100"}
+NUM_PIECES = {"translation": 20_000, "parsing": 4_000}
+"""Pieces of the tokenizer of real rows for mT5-small: about as many ids as its own tokenizer finds in such rows."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ def build_config(
             "seed": seed,
             "precision": precision,
             "output_dir": str(folder / "run"),
-            "model": {"scratch": {"architecture": model, "vocabulary_size": 8000} | SHAPES[model]},
+            "model": {"scratch": shape_of(model, kind=kind)},
             "task": {"kind": kind} | dict(zip(("source_language", "target_language"), languages, strict=True)),
             "data": {
                 "train": [{"path": path} for path in train] or demo,
@@ -115,6 +120,12 @@ def build_config(
     )
 
 
+def shape_of(model: str, *, kind: str) -> dict[str, Any]:
+    """The values of `model.scratch`."""
+    num_pieces = NUM_PIECES[kind] if model == "mt5-small" else 8000
+    return {"architecture": ARCHITECTURES[model], "vocabulary_size": num_pieces} | SHAPES[model]
+
+
 def make_case(
     folder: Path, *, kind: str, model: str, train: Sequence[str] = (), held_out: Sequence[str] = (), origin: str = ""
 ) -> Case:
@@ -131,7 +142,7 @@ def make_case(
         train=train,
         held_out=held_out,
     )
-    special = SPECIAL_IDS[model]
+    special = SPECIAL_IDS[ARCHITECTURES[model]]
     if train:
         ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
         prepared = prepare(config, ranks=ranks)
@@ -140,7 +151,14 @@ def make_case(
     else:
         origin = f"ids drawn with lengths as of {kind}: log-normal, correlation {CORRELATION}"
         folders = [
-            write_drawn_rows(folder / split, config=config, seed=seed, num_rows=number, end_id=special["eos_id"])
+            write_drawn_rows(
+                folder / split,
+                config=config,
+                seed=seed,
+                num_rows=number,
+                num_ids=NUM_PIECES[kind] if model == "mt5-small" else ROWS_OF_HEAD[model],
+                end_id=special["eos_id"],
+            )
             for seed, (split, number) in enumerate(DRAWN_ROWS.items())
         ]
     network = build_model(model, seed=config.seed)
@@ -161,13 +179,17 @@ def read_case(path: Path) -> Case:
 
 def build_model(model: str, *, seed: int) -> PreTrainedModel:
     """A model with random weights, whose head has the same share of the arithmetic as in the published model."""
-    special: dict[str, Any] = SPECIAL_IDS[model]
+    special: dict[str, Any] = SPECIAL_IDS[ARCHITECTURES[model]]
     ids = {f"{name}_token_id": special[f"{name}_id"] for name in ("pad", "eos", "bos")}
     vocabulary = SimpleNamespace(
         vocabulary_size=ROWS_OF_HEAD[model], pad_token_id=special["pad_id"], tokenizer=SimpleNamespace(**ids)
     )
-    scratch = Scratch.model_validate({"architecture": model, "vocabulary_size": 8000} | SHAPES[model])
-    return build_scratch_model(scratch, tokenizer=vocabulary, seed=seed)  # type: ignore[arg-type]
+    scratch = Scratch.model_validate(shape_of(model, kind="translation"))
+    network = build_scratch_model(scratch, tokenizer=vocabulary, seed=seed)  # type: ignore[arg-type]
+    if model == "mt5-small":  # published mT5 has a head of its own
+        head: Any = network.get_output_embeddings()
+        head.weight = torch.nn.Parameter(head.weight.detach().clone().normal_(std=head.weight.std().item()))
+    return network
 
 
 class Ids:
@@ -175,7 +197,7 @@ class Ids:
 
     fingerprint = "ids"
     unk_token_id = None
-    vocabulary_size = 1 << 31
+    vocabulary_size = 1 << 18
 
     def __init__(self, *, end_id: int) -> None:
         self._end = [end_id]
@@ -201,13 +223,13 @@ class Ids:
         raise AssertionError(f"{len(ids)} ids are over {max_tokens}")
 
 
-def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: int, end_id: int) -> Path:
+def write_drawn_rows(folder: Path, *, config: RunConfig, seed: int, num_rows: int, num_ids: int, end_id: int) -> Path:
     """A token set of random rows, the same for the same seed."""
     assert config.model.scratch is not None
     examples = draw_examples(
         config.task.kind,
         num_rows=num_rows,
-        vocabulary=ROWS_OF_HEAD[config.model.scratch.architecture],
+        vocabulary=num_ids,
         seed=seed,
     )
     build_token_set(

@@ -44,16 +44,18 @@ from dstrain.data.cuts import Cut
 from dstrain.data.loader import Loader
 from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
+from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.engine.build import build_engine
 from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.restrict import keep_rows
 from dstrain.run.autotune import OVERHEADS
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train
 from dstrain.training.state import Control, Hook, Progress, StepInfo
-from tests.benchmarks.training_case import LEARNING_RATE, MAX_GRAD_NORM, Case, build_config, read_case
+from tests.benchmarks.training_case import FIRST_ID, LEARNING_RATE, MAX_GRAD_NORM, Case, build_config, read_case
 
 COUNTED = ("source_tokens", "target_tokens", "padded_source_tokens", "padded_target_tokens")
 HELD_OUT_ROWS = 16
@@ -64,7 +66,8 @@ class Side:
     """One way to train the model."""
 
     name: str
-    """`dstrain` in steps of target tokens, `dstrain_sequences`, or the Trainer's `random` or `group_by_length`."""
+    """`dstrain` in steps of target tokens, `dstrain_seen` with `model.vocabulary: seen` as well, `dstrain_sequences`, or the
+    Trainer's `random` or `group_by_length`."""
     size: int
     """For dstrain padded tokens of a micro-batch, for the Trainer rows of the per-device batch."""
 
@@ -148,8 +151,20 @@ class Stopwatch(Hook):
         } | self._counts
 
 
+def choose_vocabulary(side: Side, *, case: Case, tokens: TokenSet) -> Vocabulary:
+    """The ids that occur and the special ones, as `model.vocabulary: seen` keeps them; drawn ids have no spelling."""
+    if side.name != "dstrain_seen":
+        return WHOLE
+    occurring = np.concatenate([tokens.occurring("source"), tokens.occurring("target")]).tolist()
+    return Vocabulary(tuple(sorted({*range(FIRST_ID), case.pad_id, case.start_id, *occurring})))
+
+
 def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
     """Loader, engine, loop and log hook, as `dstrain.run` puts them together; no evaluation, no checkpoint."""
+    vocabulary = choose_vocabulary(job.side, case=case, tokens=tokens)
+    if vocabulary.kept is not None:
+        keep_rows(model, vocabulary.kept)
+        gc.collect()
     batch_size = job.rows_per_update
     if job.side.batch_unit == "target_tokens":
         batch_size = tokens_per_update(job, lengths=tokens.target_lengths)
@@ -186,8 +201,9 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         plan,
         rank=0,
         world_size=1,
-        pad_id=case.pad_id,
-        decoder_start_id=case.start_id,
+        pad_id=vocabulary.row(case.pad_id),
+        decoder_start_id=vocabulary.row(case.start_id),
+        vocabulary=vocabulary,
         prefetch_steps=config.machine.prefetch_steps,
         device=ranks.device,
     )
