@@ -5,25 +5,35 @@ any number of ranks and any ZeRO stage. Does not know when to save, nor how file
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, load_manifest, read_bounded, shown
+from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, read_bounded
+from dstrain.checkpoint.rows import RowsOf
+from dstrain.checkpoint.saved_shards import MASTER, open_shards
 from dstrain.cluster.process_group import Ranks
 from dstrain.engine.engine import Engine
-from dstrain.engine.shards import Shard, applied_steps, owned_shards, set_applied_steps, split_shard, trained_parameters
+from dstrain.engine.shards import (
+    Shard,
+    applied_steps,
+    compact_parameters,
+    owned_shards,
+    set_applied_steps,
+    split_shard,
+    trained_parameters,
+)
 
-MASTER = "master"
 STATE_FILE = "state.json"
 MAX_STATE_BYTES = 256 << 20
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class RunState:
     """State of every hook, by the hook's name."""
     epoch_parts: tuple[EpochPart, ...] = ()
     """What was trained of this epoch before its batch size, the unit of that or the seed changed."""
+    rows: Mapping[str, tuple[Count, ...]] = field(default_factory=dict)
+    """The ascending rows that are saved of a parameter of which not all are, by its name."""
 
 
 _RUN_STATE = TypeAdapter(RunState)
@@ -110,12 +122,13 @@ def take_snapshot(engine: Engine, *, ranks: Ranks, buffers: HostBuffers) -> Snap
 
 
 def with_engine_state(state: RunState, *, engine: Engine) -> RunState:
-    """`state` with the counters that the engine keeps."""
+    """`state` with the counters that the engine keeps, and which rows it trains."""
     return replace(
         state,
         applied_steps=applied_steps(engine.wrapped),
         skipped_steps=engine.skipped_steps,
         loss_scaler=engine.loss_scaler_state(),
+        rows=engine.trained_rows,
     )
 
 
@@ -151,92 +164,77 @@ def read_epoch_part(values: Mapping[str, Any], *, directory: Path) -> EpochPart:
 def load_weights(directory: Path, *, module: nn.Module) -> None:
     """Copy a checkpoint's fp32 masters into a loss module that DeepSpeed does not wrap yet.
 
+    Rows of an embedding that were not trained stay as they are.
+
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
+    rows = _find_rows(load_state(directory), module=module, directory=directory)
     with open_shards(directory) as saved, torch.no_grad():
         for name, parameter in trained_parameters(module):
-            saved.check_numel(name, numel=parameter.numel())
-            flat = torch.empty(parameter.numel(), dtype=torch.float32)
-            saved.fill(flat, kind=MASTER, name=name, start=0)
+            found = rows.get(name)
+            saved.check_numel(name, numel=parameter.numel() if found is None else found.saved_numel)
+            flat = parameter.detach().to(torch.float32, copy=True).flatten()
+            saved.fill(flat, kind=MASTER, name=name, start=0, rows=found)
             parameter.copy_(flat.view_as(parameter))
 
 
 def load_optimizer(directory: Path, *, engine: Engine, state: RunState, starts_anew: bool = False) -> None:
     """Copy masters and optimizer state of the shards that this rank owns into the engine; not collective.
 
-    The state of an optimizer that is reset is left as the engine has made it.
+    The state of an optimizer that is reset is left as the engine has made it, like that of rows that were not trained.
     """
+    rows = _find_rows(state, module=engine.module, directory=directory)
     with open_shards(directory) as saved, torch.no_grad():
         for shard in owned_shards(engine.wrapped, moments=engine.moments):
-            saved.fill(shard.master, kind=MASTER, name=shard.name, start=shard.start)
+            fill = partial(saved.fill, name=shard.name, start=shard.start, rows=rows.get(shard.name))
+            fill(shard.master, kind=MASTER)
             for kind, moment in () if starts_anew else shard.moments.items():
-                saved.fill(moment, kind=kind, name=shard.name, start=shard.start)
+                fill(moment, kind=kind)
     set_applied_steps(engine.wrapped, count=0 if starts_anew else state.applied_steps)
     # of another precision, a checkpoint has no loss scale or one that is not used
     scaler = {key: value for key, value in state.loss_scaler.items() if key in engine.loss_scaler_state()}
     engine.restore_counters(loss_scaler=scaler, skipped_steps=state.skipped_steps)
 
 
-class SavedShards:
-    """The shards in a checkpoint's safetensors files, indexed by kind, parameter name and offset."""
+def find_changed_rows(directory: Path, *, embedding: nn.Embedding, name: str, moments: Iterable[str]) -> list[int]:
+    """The rows of an embedding, saved with all rows, that training has changed or would change without a gradient.
 
-    def __init__(self, paths: Iterable[Path], *, stack: ExitStack) -> None:
-        self._index: dict[tuple[str, str], list[tuple[int, int, Any, str]]] = {}
-        for path in paths:
-            opened = stack.enter_context(_open(path))
-            for key in opened.keys():  # noqa: SIM118 - a safetensors handle, not a mapping
-                kind, name, start = _split_key(key, path=path)
-                numel = _numel_of(opened, key, path=path)
-                self._index.setdefault((kind, name), []).append((start, numel, opened, key))
-        for found in self._index.values():
-            found.sort(key=lambda shard: shard[0])
+    `embedding` is as the run found it, in fp32 on the CPU.
+    """
+    changed = torch.zeros(embedding.num_embeddings, dtype=torch.bool)
+    width = embedding.embedding_dim
+    with open_shards(directory) as saved, torch.no_grad():
+        saved.check_numel(name, numel=embedding.weight.numel())
+        for first in range(0, embedding.num_embeddings, ROWS_AT_ONCE):
+            before = embedding.weight[first : first + ROWS_AT_ONCE]
+            flat = torch.empty(before.numel(), dtype=torch.float32)
+            for kind in (MASTER, *moments):
+                saved.fill(flat, kind=kind, name=name, start=first * width)
+                differs = flat.view_as(before) != (before if kind == MASTER else 0.0)
+                changed[first : first + ROWS_AT_ONCE] |= differs.any(dim=1)
+    return changed.nonzero().flatten().tolist()
 
-    def check_numel(self, name: str, *, numel: int) -> None:
-        """Check that a parameter was not saved with more elements than `numel`; `fill` notices if it has fewer.
 
-        Raises:
-            CheckpointError: it was saved with more.
-        """
-        saved_numel = max((start + length for start, length, *_ in self._index.get((MASTER, name), [])), default=0)
-        if saved_numel > numel:
+def _find_rows(state: RunState, *, module: nn.Module, directory: Path) -> Mapping[str, RowsOf]:
+    """Of each embedding that has part of its rows, in the module or in the checkpoint: which rows are where."""
+    compact = compact_parameters(module)
+    shapes = {name: tuple(getattr(each, "ds_shape", each.shape)) for name, each in trained_parameters(module)}
+    found = {}
+    for name in {*compact, *state.rows}:
+        own, saved = compact.get(name), state.rows.get(name)
+        shape = shapes.get(name, ()) if own is None else (own.num_embeddings, own.embedding_dim)
+        if len(shape) != 2 or (saved is not None and not _are_rows(saved, num_all=shape[0])):
             raise CheckpointError(
-                f"the checkpoint has {saved_numel} elements of parameter {name}, the model {numel}: it was saved with another "
-                "model; start a new run with another output_dir"
-            )
-
-    def fill(self, flat: Tensor, *, kind: str, name: str, start: int) -> None:
-        """Fill `flat` ([numel] float32) with the elements of a saved parameter from `start` on.
-
-        Raises:
-            CheckpointError: the checkpoint does not hold all of them.
-        """
-        stop = start + flat.numel()
-        covered = start
-        for begin, numel, opened, key in self._index.get((kind, name), []):
-            low, high = max(start, begin, covered), min(stop, begin + numel)
-            if low >= high or low > covered:
-                continue
-            flat[low - start : high - start].copy_(opened.get_slice(key)[low - begin : high - begin])
-            covered = high
-        if covered < stop:
-            raise CheckpointError(
-                f"the checkpoint has no {kind} for elements {covered} to {stop} of parameter {name}: it was saved with "
+                f"{directory}: it holds some rows of parameter {name}, which this model does not have: it was saved with "
                 "another model; start a new run with another output_dir"
             )
+        found[name] = RowsOf(None if own is None else own.ids, saved, *shape)
+    return found
 
 
-@contextmanager
-def open_shards(directory: Path) -> Iterator[SavedShards]:
-    """The shards of a verified checkpoint; its files stay open inside the `with` block.
-
-    Raises:
-        CheckpointError: a file is not a safetensors file, or holds something other than shards.
-    """
-    # only what the manifest names: another file in the directory was never verified
-    names = [entry.path for entry in load_manifest(directory).files if entry.path.endswith(".safetensors")]
-    with ExitStack() as stack:
-        yield SavedShards([directory / name for name in sorted(names)], stack=stack)
+def _are_rows(ids: tuple[int, ...], *, num_all: int) -> bool:
+    return bool(ids) and ids[-1] < num_all and all(low < high for low, high in pairwise(ids))
 
 
 def _shards_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Shard]:
@@ -245,26 +243,3 @@ def _shards_to_write(engine: Engine, *, ranks: Ranks) -> Iterator[Shard]:
         shard = split_shard(owned, rank=ranks.rank, world_size=ranks.world_size) if everywhere else owned
         if shard.numel:
             yield shard
-
-
-def _open(path: Path) -> Any:
-    try:
-        return safe_open(path, framework="pt")
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a safetensors file ({shown(str(error))})") from error
-
-
-def _numel_of(opened: Any, key: str, *, path: Path) -> int:
-    shard = opened.get_slice(key)
-    shape, dtype = shard.get_shape(), shard.get_dtype()
-    if len(shape) != 1 or dtype != "F32":
-        raise CheckpointError(f"{path}: {key[:80]!r} has shape {shape[:8]} and type {dtype}; shards are flat and F32")
-    return int(shape[0])
-
-
-def _split_key(key: str, *, path: Path) -> tuple[str, str, int]:
-    kind, _, rest = key.partition("/")
-    name, _, start = rest.rpartition("@")
-    if not (start.isdecimal() and start.isascii() and len(start) < 20 and name):
-        raise CheckpointError(f"{path}: {key[:80]!r} is not the name of a shard, kind/parameter@offset")
-    return kind, name, int(start)

@@ -57,6 +57,11 @@ class Machine(Section):
     `evaluation.batch_size` is null. Null is 4096 if the run began on a CPU and 65536 if it began on a GPU, where a
     generated token takes about as long for a thousand rows as for ten. Another value may change only hypotheses whose
     two most likely tokens are equally likely, within rounding."""
+    compact_embedding: bool | None = None
+    """Train only the rows of the input embedding that training rows read. The others have no gradient, so this changes nothing of
+    what is learned, beyond the rounding of the gradient's norm, if it is clipped; it saves their gradients, optimizer state and
+    place in checkpoints. It needs a model whose head has weights of its own, such as the published mT5, and no weight decay.
+    Null is true where all of this holds and training reads at most half of the rows; a resumed run goes on as it began."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass. It needs less memory and about a third more time."""
     offload_optimizer: bool = False

@@ -25,8 +25,9 @@ from dstrain.data.collate import MicroBatch
 from dstrain.data.loader import StepBatch
 from dstrain.data.vocabulary import IGNORED
 from dstrain.engine.schedule import learning_rate_at
-from dstrain.engine.shards import MOMENTS, prime_optimizer, torch_optimizer
+from dstrain.engine.shards import MOMENTS, compact_parameters, prime_optimizer, torch_optimizer
 from dstrain.errors import UserError
+from dstrain.models.compact import whole_embedding
 from dstrain.models.compilation import eager_layers, explained_compilation
 from dstrain.models.loss import Seq2SeqLoss
 
@@ -118,6 +119,11 @@ class Engine:
         """Steps of the run that fp16 skipped."""
         return int(self.wrapped.skipped_steps)
 
+    @property
+    def trained_rows(self) -> Mapping[str, tuple[int, ...]]:
+        """The ascending rows that are trained of a parameter of which not all are, by its name."""
+        return {name: compact.ids for name, compact in compact_parameters(self.module).items()}
+
     def loss_scaler_state(self) -> dict[str, Any]:
         """State of fp16's loss scaler; empty in other precisions."""
         if self._config.precision != "fp16":
@@ -161,6 +167,8 @@ class Engine:
     def gathered(self) -> Iterator[PreTrainedModel]:
         """The model with its full weights on every rank, in evaluation mode and eager; no collective operation inside.
 
+        Its embeddings have all their rows.
+
         Under ZeRO-3 the weights are gathered once for the whole block: that is faster than gathering for every generated
         token, and ranks may do different amounts of work.
         """
@@ -168,7 +176,8 @@ class Engine:
         self.module.eval()
         if self.zero_stage == 3:
             self._invalidate_module_order()
-        with eager_layers(), torch.no_grad(), _gather(model) if self.zero_stage == 3 else nullcontext():
+        gathered = _gather(model) if self.zero_stage == 3 else nullcontext()
+        with eager_layers(), torch.no_grad(), gathered, whole_embedding(model):
             yield model
 
     def _invalidate_module_order(self) -> None:

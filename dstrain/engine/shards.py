@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dstrain.models.compact import CompactEmbedding, compact_embeddings
+
 MOMENTS: Mapping[str, tuple[str, ...]] = {
     "adam": ("exp_avg", "exp_avg_sq"),
     "adamw": ("exp_avg", "exp_avg_sq"),
@@ -101,6 +103,11 @@ def trained_parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
             yield name.removeprefix("model."), parameter
+
+
+def compact_parameters(module: nn.Module) -> Mapping[str, CompactEmbedding]:
+    """The module of a trained parameter that has part of its rows, by the parameter's name."""
+    return {name.removeprefix("model."): compact for name, compact in compact_embeddings(module).items()}
 
 
 def split_shard(shard: Shard, *, rank: int, world_size: int) -> Shard:

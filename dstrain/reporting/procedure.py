@@ -13,7 +13,7 @@ from dstrain.reporting.command import command_overrides, command_to_copy
 from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, percent, phrase
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.outcome import RunOutcome, summarize
-from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.record import ModelInfo, RunRecord
 from dstrain.run_folder.rows import EventRow
 
 Line = tuple[str, object]
@@ -165,6 +165,7 @@ def describe_machine(record: RunRecord) -> list[Line]:
         ("Micro-batch budget", budget),
         ("Micro-batches", _accumulation(record)),
         ("Compiled layers", _on(bool(machine.compile))),
+        *_compact_embedding(info.model),
         ("Activation checkpointing", _on(machine.activation_checkpointing)),
         ("Offload of optimizer state", _on(machine.offload_optimizer)),
         ("Offload of weights", _on(machine.offload_parameters)),
@@ -172,6 +173,15 @@ def describe_machine(record: RunRecord) -> list[Line]:
     if machine.deepspeed:
         lines.append(("DeepSpeed keys passed through", code(json.dumps(machine.deepspeed))))
     return [*lines, *_describe_steps(record), *_describe_use(record)]
+
+
+def _compact_embedding(model: ModelInfo) -> list[Line]:
+    rows = model.trained_embedding_rows
+    if rows is None:
+        return []
+    return [
+        ("Compact embedding", f"{count(rows)} rows, those that training reads; the others keep their values either way")
+    ]
 
 
 def _on(value: bool) -> str:

@@ -34,6 +34,7 @@ from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precisi
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
+from dstrain.run.compact import compact_if_exact
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
 from dstrain.run.languages import find_untaught
@@ -155,6 +156,7 @@ def assemble(
     num_exported = _count_parameters(model)
     if prepared.vocabulary.kept is not None:
         keep_rows(model, prepared.vocabulary.kept)
+    compact_if_exact(model, config=config, tokenizer=prepared.tokenizer, train=tokens, resume=resume, ranks=ranks)
     _check_references(prepared, positions=max_positions(model.config))
     if ranks.rank == 0:
         _check_disk_space(config, num_trained=_count_parameters(model), num_exported=num_exported)

@@ -36,6 +36,7 @@ from dstrain.models.load import enable_activation_checkpointing, load_model, qui
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run.compact import compact_if_exact
 from dstrain.run.vocabulary import load_vocabulary
 
 SMALLEST_GAIN = 1.1
@@ -109,6 +110,9 @@ class Probe:
         self._vocabulary = load_vocabulary(self._config, tokenizer=self._tokenizer)
         if self._vocabulary.kept is not None:
             keep_rows(model, self._vocabulary.kept)
+        compact_if_exact(
+            model, config=self._config, tokenizer=self._tokenizer, train=self._train, resume=None, ranks=ranks
+        )
         if self._config.machine.activation_checkpointing:
             enable_activation_checkpointing(model)
         self._model = model

@@ -13,6 +13,7 @@ from torch import nn
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.data.plan import Plan, Position
+from dstrain.models.compact import compact_embeddings
 
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
 NUM_SAMPLED_STEPS = 200
@@ -50,8 +51,8 @@ def build_run_info(
             "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",
             "origin": _origin(config.model.name),
             "architecture": type(model).__name__,
-            # under ZeRO-3 numel() counts only this rank's part
-            "num_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in model.parameters()),
+            "num_parameters": count_parameters(model),
+            "trained_embedding_rows": _count_trained_rows(model),
             **vocabulary,
         },
         "total_steps": total_steps,
@@ -59,6 +60,19 @@ def build_run_info(
         "micro_batches": count_micro_batches(plan, num_steps=min(NUM_SAMPLED_STEPS, per_epoch)),
         "warnings": warnings,
     }
+
+
+def count_parameters(model: nn.Module) -> int:
+    """The parameters of a model, those of a compact embedding with all its rows."""
+    # under ZeRO-3 numel() counts only this rank's part
+    count = sum(getattr(each, "ds_numel", each.numel()) for each in model.parameters())
+    return count + sum(
+        (each.num_embeddings - len(each.ids)) * each.embedding_dim for each in compact_embeddings(model).values()
+    )
+
+
+def _count_trained_rows(model: nn.Module) -> int | None:
+    return next((len(each.ids) for each in compact_embeddings(model).values()), None)
 
 
 def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:

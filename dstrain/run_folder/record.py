@@ -73,6 +73,8 @@ class ModelInfo:
     architecture: str | None = None
     num_parameters: int | None = None
     """Those that were trained."""
+    trained_embedding_rows: int | None = None
+    """Rows of the input embedding that had gradients, where not all had."""
     trained_ids: int | None = None
     """Token ids that the model had rows for in training; None: all."""
     num_ids: int | None = None

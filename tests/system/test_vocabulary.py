@@ -13,36 +13,20 @@ from typer.testing import CliRunner
 
 from dstrain.cli.app import app
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
-from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
-from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run_folder.record import load_record
 from tests.distributed.ranks import RankFailed
 from tests.system import torture
-from tests.system.runs import build_run, first_rows, read_rows, train
+from tests.system.bases import write_base
+from tests.system.runs import build_run, read_rows, train
 
-FAMILIES = ("m2m100", "mt5")
 
-
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=("m2m100", "mt5"))
 def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with many more tokens than the runs' rows have; mT5's head is its own, as in the published models."""
-    folder = tmp_path_factory.mktemp("base") / str(request.param)
-    pairs = [*first_rows("parsing", split="train", number=2000), *first_rows("translation", split="train", number=500)]
-    texts = [text for row in pairs for text in (row.source, row.target)]
-    languages = ("ko", "en") if request.param == "m2m100" else ()
-    write_tokenizer(
-        str(request.param), vocabulary_size=1200, texts=texts, languages=languages, task_tokens=(), folder=folder
-    )
-    sizes = {"hidden_size": 32, "feed_forward_size": 64, "num_layers": 1, "num_heads": 4}
-    scratch = Scratch.model_validate({"architecture": request.param, **sizes})
-    model = build_scratch_model(scratch, tokenizer=load_tokenizer(str(folder)), seed=1, dropout=0.1)
-    if request.param == "mt5":
-        head = model.get_output_embeddings()
-        head.weight = torch.nn.Parameter(torch.randn_like(head.weight))
-        model.config.tie_word_embeddings = False
-    model.save_pretrained(folder)
+    """A model folder with many more tokens than the runs' rows have."""
+    folder: Path = tmp_path_factory.mktemp("base") / str(request.param)
+    write_base(folder, architecture=request.param)
     return folder
 
 

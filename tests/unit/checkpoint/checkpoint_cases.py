@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from dstrain.checkpoint.manifest import MANIFEST, FileEntry, Manifest, hash_file, save_manifest
+from dstrain.checkpoint.parts import write_tensors
 from dstrain.checkpoint.store import CheckpointName, begin_save, commit_save
 from dstrain.run_folder.claims import Claim
 
@@ -18,6 +22,7 @@ RECIPE: dict[str, Any] = {
 WEIGHTS = "weights-00000.safetensors"
 OPTIMIZER = "optimizer-00000.safetensors"
 STATE = "state.json"
+WHOLE = torch.arange(10, dtype=torch.float32)
 
 
 def ignore(stage: str) -> None:
@@ -98,3 +103,16 @@ def break_file(directory: Path) -> Path:
 def claims(*base_steps: int | None) -> Sequence[Claim]:
     """Leases 1, 2, … with the steps that they resumed from."""
     return [Claim(number, None, base_step) for number, base_step in enumerate(base_steps, start=1)]
+
+
+def write_shards(folder: Path, *ranks: dict[str, Tensor]) -> Path:
+    """A sealed folder of the tensors that each rank wrote."""
+    for rank, tensors in enumerate(ranks):
+        write_tensors(tensors, path=folder / f"weights-{rank:05d}.safetensors", on_stage=ignore)
+    seal(folder)
+    return folder
+
+
+def part(low: int, high: int) -> Tensor:
+    """Elements of WHOLE."""
+    return WHOLE[low:high].clone()

@@ -188,6 +188,8 @@ def test_arbitrary_bytes_are_not_a_state(content: bytes, tmp_path: Path) -> None
         json.dumps(STATE_VALUES | {"step": float("nan")}),
         json.dumps(STATE_VALUES | {"epoch": 2**63}),
         json.dumps(STATE_VALUES | {"data": {"train": 1}}),
+        json.dumps(STATE_VALUES | {"rows": {"shared.weight": [-1]}}),
+        json.dumps(STATE_VALUES | {"rows": {"shared.weight": 7}}),
         json.dumps(STATE_VALUES | {"data": {str(number): number for number in range(1000)}}),
         json.dumps(STATE_VALUES | {"x" * 10_000: 1}),
         json.dumps(STATE_VALUES | {"\x1b[31m": 1}),
@@ -206,6 +208,7 @@ def test_a_malformed_state_is_refused_with_its_file(text: str, tmp_path: Path) -
 def write_header(path: Path, *, header: bytes, data: bytes = b"", length: int | None = None) -> None:
     path.write_bytes((len(header) if length is None else length).to_bytes(8, "little") + header + data)
     directory = path.parent
+    (directory / STATE).write_text(json.dumps(STATE_VALUES))
     write_values(directory, asdict(build_manifest(directory, step=7)))
 
 

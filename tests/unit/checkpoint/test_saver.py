@@ -42,6 +42,7 @@ def build_engine() -> Any:
         zero_stage=0,
         skipped_steps=1,
         loss_scaler_state=dict,
+        trained_rows={},
     )
 
 

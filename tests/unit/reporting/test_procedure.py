@@ -138,6 +138,13 @@ def test_zero_stage_0_with_16_bit_precision_is_shown_as_the_stage_that_runs() ->
     assert listed(card, under="Machine")["ZeRO stage"].startswith("1 (0 in the recipe")
 
 
+def test_a_compact_embedding_has_a_line_with_its_rows() -> None:
+    assert "Compact embedding" not in build_card(translation_record(translation_config()))
+    model = {"base": "google/mt5-small", "num_parameters": 300_176_768, "trained_embedding_rows": 4321}
+    card = build_card(translation_record(translation_config(), info=run_info(model=model)))
+    assert listed(card, under="Machine")["Compact embedding"].startswith("4,321 rows, those that training reads")
+
+
 def test_skipped_steps_of_a_row_at_step_0_are_no_division_by_zero() -> None:
     rows: list[Row] = [EventRow("start", 0), train_row(0, loss_scale=1.0, skipped_steps=2)]
     assert "2 of 0 steps skipped" in build_card(build_record(translation_config(), info=run_info(), rows=rows))

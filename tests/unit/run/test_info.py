@@ -9,6 +9,7 @@ from torch import nn
 
 from dstrain.data.cuts import Cut
 from dstrain.data.plan import Plan
+from dstrain.models.compact import CompactEmbedding
 from dstrain.run.info import PACKAGES, build_run_info, count_micro_batches, list_versions
 from dstrain.run_folder.record import read_run_info, write_run_info
 from tests.unit.run.run_cases import CPU, build_config
@@ -68,6 +69,15 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     model = read_run_info(tmp_path).model
     assert (model.trained_ids, model.num_ids) == (5, 9)
     assert (info.data["train"].rows_read, info.warnings) == (30, ("some ranks are idle",))
+
+
+def test_a_compact_embedding_counts_with_all_its_rows() -> None:
+    model = nn.Sequential(nn.Embedding(10, 3), nn.Linear(3, 2))
+    whole = build_info(model)["model"]
+    model[0] = CompactEmbedding(nn.Embedding(10, 3), ids=(1, 4))
+    compact = build_info(model)["model"]
+    assert (whole["num_parameters"], whole["trained_embedding_rows"]) == (38, None)
+    assert (compact["num_parameters"], compact["trained_embedding_rows"]) == (38, 2)
 
 
 @pytest.mark.parametrize("is_local", [True, False])
