@@ -174,7 +174,21 @@ def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) 
             "files are incomplete or of another architecture; download or export the model again"
         )
     loaded: PreTrainedModel = model
+    _freeze_fixed(loaded)
     return loaded
+
+
+def _freeze_fixed(model: PreTrainedModel) -> None:
+    """Freeze what the class itself does not train, in place; transformers 5 forgets that when it reads weights.
+
+    The sine tables of Marian have no gradient either way, but weight decay would change them, and no export holds them.
+    """
+    with torch.device("meta"):
+        fresh = type(model)(model.config)
+    fixed = {name for name, parameter in fresh.named_parameters() if not parameter.requires_grad}
+    for name, parameter in model.named_parameters():
+        if name in fixed:
+            parameter.requires_grad_(False)
 
 
 def _describe_head(model: PreTrainedModel, *, section: Model, is_export: bool) -> list[str]:

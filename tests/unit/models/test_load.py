@@ -17,7 +17,7 @@ from dstrain.models.load import grow_embeddings, load_model
 from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from tests.unit.models.tiny_models import tiny_scratch
+from tests.unit.models.tiny_models import FAMILIES, tiny_scratch
 
 FolderOf = Callable[[str], Path]
 
@@ -211,6 +211,22 @@ def test_a_bin_file_is_read_as_tensors_only(tokenizer_folder: FolderOf, tmp_path
     with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
         load_model(Model(name=str(folder)), tokenizer=tokenizer, seed=0)
     assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_a_family_does_not_train_is_frozen_in_a_loaded_model_too(
+    family: str, tokenizer_folder: FolderOf, tmp_path: Path
+) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_folder(family)))
+    built = build_scratch_model(tiny_scratch(family), tokenizer=tokenizer, seed=0)
+    built.save_pretrained(tmp_path)
+    loaded = load_model(Model(name=str(tmp_path)), tokenizer=tokenizer, seed=0)
+    trained, expected = (
+        {name for name, each in model.named_parameters() if each.requires_grad} for model in (loaded, built)
+    )
+    assert trained == expected
+    assert ("model.encoder.embed_positions.weight" in trained) == family.startswith("mbart")
+    assert not any(parameter.is_meta for parameter in loaded.parameters())
 
 
 def test_code_shipped_with_a_model_is_not_run(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
