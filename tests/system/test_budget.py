@@ -19,7 +19,7 @@ UNSTEADY_BYTES = ROOM_BYTES // 20
 """Resident memory of a process varies: its allocator keeps some of what larger steps took."""
 
 
-def test_the_budget_that_is_found_fits_and_one_half_larger_does_not(tmp_path: Path) -> None:
+def test_the_budget_that_is_found_fits_and_one_twice_as_large_does_not(tmp_path: Path) -> None:
     (found,) = start_ranks(_find, [str(tmp_path)], world_size=1)
     assert found["width"] < found["budget"]
     assert found["peak"] <= found["limit"] + UNSTEADY_BYTES < found["peak_of_more"]
@@ -38,7 +38,7 @@ def _find(place: ProcessInfo, arguments: Sequence[str]) -> dict[str, int]:
     limit = first + ROOM_BYTES
     budget = find_budget(request, limit_bytes=limit, probe=probe)
     assert budget is not None
-    peak, more = probe.measure(budget), probe.measure(budget * 3 // 2)
+    peak, more = probe.measure(budget), probe.measure(2 * budget)
     assert peak is not None
     assert more is not None
     return {"width": probe.width, "budget": budget, "limit": limit, "peak": peak, "peak_of_more": more}
