@@ -106,6 +106,21 @@ def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
                 yield (f"{key}.target_language", f"{key}.source_prefix", "task.target_language"), message
 
 
+def embedding_conflicts(machine: Machine, *, model: Model, training: Training) -> Iterator[Conflict]:
+    """A compact embedding where it would change what is learned, or where nothing is left to leave out."""
+    if not machine.compact_embedding:
+        return
+    key = "machine.compact_embedding"
+    if model.vocabulary == "seen":
+        yield (
+            (key, "model.vocabulary"),
+            "model.vocabulary `seen` leaves these rows out already: set it to null or false",
+        )
+    if training.weight_decay:
+        changes = f"training.weight_decay {training.weight_decay:g} changes rows that training does not read"
+        yield (key, "training.weight_decay"), f"{changes}: set it to null or false"
+
+
 def path_conflicts(paths: Mapping[str, str | None]) -> Iterator[Conflict]:
     """Folders, by key, that a shell would have expanded: as they are, they would be made under these very names."""
     for key, path in paths.items():

@@ -60,8 +60,9 @@ class Machine(Section):
     compact_embedding: bool | None = None
     """Train only the rows of the input embedding that training rows read. The others have no gradient, so this changes nothing of
     what is learned, beyond the rounding of the gradient's norm, if it is clipped; it saves their gradients, optimizer state and
-    place in checkpoints. It needs a model whose head has weights of its own, such as the published mT5, and no weight decay.
-    Null is true where all of this holds and training reads at most half of the rows; a resumed run goes on as it began."""
+    place in checkpoints. It needs a model whose head has weights of its own, such as the published mT5, no weight decay,
+    and `model.vocabulary: full`. Null is true where all of this holds and training reads at most half of the rows; a resumed
+    run goes on as it began."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass. It needs less memory and about a third more time."""
     offload_optimizer: bool = False

@@ -48,6 +48,7 @@ class RunConfig(Section):
             ),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.precision_conflicts(self.precision, model=model),
+            *conflicts.embedding_conflicts(self.machine, model=model, training=self.training),
             *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),
         ]
         if found:

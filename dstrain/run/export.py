@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from dstrain.checkpoint.state import load_weights
+from dstrain.checkpoint.state import load_state, load_weights
 from dstrain.checkpoint.store import parse_checkpoint_name
+from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.data.vocabulary import WHOLE, Vocabulary
@@ -91,15 +93,43 @@ def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
 def load_checkpoint_model(
     directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
 ) -> PreTrainedModel:
-    """A run's model with the weights of a checkpoint, in the run's precision, with rows for the ids in `vocabulary`."""
+    """A run's model with the weights of a checkpoint, in the run's precision, with rows for the ids in `vocabulary`.
+
+    Raises:
+        UserError: the checkpoint was trained with other ids.
+    """
+    if vocabulary.kept is not None and load_state(directory).data.get("vocabulary") != vocabulary.fingerprint:
+        raise UserError(
+            f"{RunFolder(Path(config.run_dir)).vocabulary}: not the token ids that {directory} was trained with: restore it, or "
+            "start the run again, which writes it"
+        )
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
-    read_only = model.get_input_embeddings().weight.detach()[list(vocabulary.read_only)]
-    if vocabulary.kept is not None:
-        keep_rows(model, vocabulary.kept)
+    read_only = _keep_vocabulary(model, vocabulary)
     load_weights(directory, module=Seq2SeqLoss(model))
     if vocabulary.read_only:
         read_more(model, read_only)
     return model.to(dtype=DTYPES[config.precision])
+
+
+def load_exported_model(
+    section: Model, *, tokenizer: Seq2SeqTokenizer, seed: int, vocabulary: Vocabulary
+) -> PreTrainedModel:
+    """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it."""
+    model = load_model(
+        section, tokenizer=tokenizer, seed=seed, report=log.warning, keeps_suppression=vocabulary.is_whole
+    )
+    read_only = _keep_vocabulary(model, vocabulary)
+    if vocabulary.read_only:
+        read_more(model, read_only)
+    return model
+
+
+def _keep_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> Tensor:
+    """Leave the model with the rows that were trained; returns those `[ids, hidden]` that it should be able to read besides."""
+    read_only: Tensor = model.get_input_embeddings().weight.detach()[list(vocabulary.read_only)]
+    if vocabulary.kept is not None:
+        keep_rows(model, vocabulary.kept)
+    return read_only
 
 
 def whole_model(

@@ -30,10 +30,10 @@ from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
-from dstrain.models.load import DTYPES, load_model, quiet_transformers
+from dstrain.models.load import DTYPES, quiet_transformers
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
-from dstrain.run.export import load_checkpoint_model, load_run_tokenizer
+from dstrain.run.export import load_checkpoint_model, load_exported_model, load_run_tokenizer
 from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
 from dstrain.run.languages import find_untaught
@@ -296,10 +296,10 @@ def _load_tokenizer(request: EvaluationRequest) -> Seq2SeqTokenizer:
 
 
 def _find_vocabulary(request: EvaluationRequest, *, tokenizer: Seq2SeqTokenizer, tokens: TokenSet) -> Vocabulary:
-    """The ids for which the model has rows: those of its run, and the sources' own to be read; all if it is no checkpoint."""
-    if request.step is None:
+    """The ids for which the model has rows: those of its run, and the sources' own to be read; all without a run."""
+    if request.run is None:
         return WHOLE
-    vocabulary = load_vocabulary(read_run_config(RunFolder(Path(request.model))), tokenizer=tokenizer)
+    vocabulary = load_vocabulary(read_run_config(request.run), tokenizer=tokenizer)
     return vocabulary.reading(tokens.occurring("source"))
 
 
@@ -311,9 +311,7 @@ def _load_requested(
         run, step = RunFolder(Path(request.model)), request.step
         return _load_checkpoint(run, step=step, tokenizer=tokenizer, vocabulary=vocabulary), step
     config = request.config
-    model = load_model(
-        _as_section(request), tokenizer=tokenizer, seed=config.seed, report=log.warning, keeps_suppression=True
-    )
+    model = load_exported_model(_as_section(request), tokenizer=tokenizer, seed=config.seed, vocabulary=vocabulary)
     return model.to(dtype=DTYPES[config.precision]), read_exported_step(Path(request.model)) or 0
 
 

@@ -11,7 +11,6 @@ from dstrain.config.schema import RunConfig
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import read_run_info
-from tests.distributed.ranks import RankFailed
 from tests.system.bases import write_base
 from tests.system.runs import build_run, read_rows, train
 
@@ -123,23 +122,6 @@ def test_rows_of_earlier_data_stay_trained(base: Path, tmp_path: Path) -> None:
     assert after is not None
     assert after > before
     assert_same(compact, whole)
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        (
-            {"training__weight_decay": 0.1},
-            "training.weight_decay is 0.1, which changes rows that training does not read",
-        ),
-        ({"model__vocabulary": "seen"}, "model.vocabulary is `seen`, which leaves these rows out already"),
-    ],
-)
-def test_it_is_refused_where_it_would_change_what_is_learned(
-    base: Path, tmp_path: Path, changes: dict[str, object], why: str
-) -> None:
-    with pytest.raises(RankFailed, match=f"machine.compact_embedding: {why}"):
-        train(build(tmp_path, base=base, is_compact=True, **changes))
 
 
 def test_clipping_differs_by_the_rounding_of_the_norm_alone(base: Path, tmp_path: Path) -> None:

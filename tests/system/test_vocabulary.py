@@ -145,6 +145,35 @@ def test_another_test_set_may_hold_tokens_that_were_not_trained(straight: RunCon
     assert any("no hypothesis holds them" in warning for warning in scores["warnings"])
 
 
+def test_the_best_model_is_scored_as_its_checkpoint_was(straight: RunConfig, tmp_path: Path) -> None:
+    """Its folder has all rows; the scores are of the rows that the run trained."""
+    run = tmp_path / "run"
+    shutil.copytree(straight.run_dir, run)
+    result = CliRunner().invoke(app, ["evaluate", str(run), f"output_dir={run}"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    best = load_record(run).best
+    assert best is not None
+    (file,) = (run / "evaluate").glob("**/step-*.json")
+    found = json.loads(file.read_text())
+    assert found["scores"] == pytest.approx(dict(best.scores), rel=1e-5)
+    assert found["signatures"] == dict(best.signatures)
+
+
+def test_a_vocabulary_of_another_run_is_refused(straight: RunConfig, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(straight.run_dir, run)
+    ids = kept_ids(straight)
+    absent = next(token_id for token_id in range(ids[-1]) if token_id not in ids)
+    ids[ids.index(next(token_id for token_id in ids if token_id > absent))] = absent
+    (run / "vocabulary.json").write_text(json.dumps(sorted(ids)))
+    config = (run / "config.yaml").read_text().replace(straight.run_dir, str(run))
+    (run / "config.yaml").write_text(config)
+    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "model")])
+    assert result.exit_code == 1
+    assert "vocabulary.json: not the token ids that" in result.output
+    assert not (tmp_path / "model").exists()
+
+
 def test_the_loss_says_over_how_many_ids_it_is(straight: RunConfig, base: Path) -> None:
     num_ids = load_tokenizer(str(base)).vocabulary_size
     for row in read_rows(straight, kind="eval"):

@@ -197,3 +197,13 @@ def test_languages_are_added_to_a_stored_model_alone(good: Path) -> None:
     assert config.model.add_languages == {"myv_XX": "fi_FI"}
     (line,) = faults(good, "model.name=null", "model.scratch.architecture=t5", added)
     assert "model.add_languages: `add_languages` goes with `name`" in line
+
+
+def test_a_compact_embedding_that_would_change_what_is_learned_is_refused(good: Path) -> None:
+    wanted = "machine.compact_embedding=true"
+    (line,) = faults(good, wanted, "training.weight_decay=0.1")
+    assert "training.weight_decay 0.1 changes rows that training does not read: set it to null or false" in line
+    (line,) = faults(good, wanted, "model.vocabulary=seen")
+    assert "`seen` leaves these rows out already: set it to null or false" in line
+    for null in ("machine.compact_embedding=null", "machine.compact_embedding=false"):
+        load_config(str(good), overrides=[null, "training.weight_decay=0.1", "model.vocabulary=seen"])
