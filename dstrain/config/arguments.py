@@ -52,7 +52,7 @@ def split_arguments(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def shell_command(words: Iterable[object], *, expands_home: bool = False) -> str:
     """A command as one printable line, from which bash and zsh make these words again, whatever is in them.
 
-    With `expands_home` they put the home of whoever types it in the place of a `~` that begins a path.
+    With `expands_home` the shell replaces a `~` at the beginning of a path by the home folder.
     """
     quoted = (_quoted_below_home(str(word)) if expands_home else _quoted(str(word)) for word in words)
     return " ".join(quoted)

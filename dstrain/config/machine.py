@@ -58,11 +58,11 @@ class Machine(Section):
     generated token takes about as long for a thousand rows as for ten. Another value may change only hypotheses whose
     two most likely tokens are equally likely, within rounding."""
     compact_embedding: bool | None = None
-    """Train only the rows of the input embedding that training rows read. The others have no gradient, so this changes nothing of
-    what is learned, beyond the rounding of the gradient's norm, if it is clipped; it saves their gradients, optimizer state and
-    place in checkpoints. It needs a model whose head has weights of its own, such as the published mT5, no weight decay,
-    and `model.vocabulary: full`. Null is true where all of this holds and training reads at most half of the rows; a resumed
-    run goes on as it began."""
+    """Train only those rows of the input embedding whose tokens occur in training. The others have no gradient, so what is
+    learned stays the same; if gradients are clipped, up to the rounding of their norm. It saves the gradients, optimizer
+    state and checkpoint space of the other rows. It needs a model whose head has its own weights, such as the published
+    mT5, no weight decay, and `model.vocabulary: full`. Null is true where all of this holds and at most half of the rows
+    occur; a resumed run keeps what it began with."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass. It needs less memory and about a third more time."""
     offload_optimizer: bool = False

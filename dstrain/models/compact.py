@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.models.families import is_head_tied
+from dstrain.models.families import input_embeddings, is_head_tied
 
 
 class CompactEmbedding(nn.Module):
@@ -56,8 +56,8 @@ def why_not_compact(model: PreTrainedModel) -> str | None:
     if is_head_tied(model):
         return "the head of this model shares its weights with the input embedding, so that every row is trained"
     weight = model.get_input_embeddings().weight
-    if not all(type(module) is nn.Embedding and module.weight is weight for module in _input_embeddings(model)):
-        return "encoder and decoder of this model have not the same plain embedding"
+    if not all(type(module) is nn.Embedding and module.weight is weight for module in input_embeddings(model)):
+        return "encoder and decoder of this model do not share one plain embedding"
     return None
 
 
@@ -65,7 +65,7 @@ def compact_embedding(model: PreTrainedModel, *, ids: Sequence[int]) -> None:
     """Train the rows of these ascending ids alone, in place; call `whole_embedding` for anything but training steps."""
     embedding = model.get_input_embeddings()
     compact = CompactEmbedding(embedding, ids=ids)
-    for module in set(_input_embeddings(model)):
+    for module in set(input_embeddings(model)):
         _replace(model, module, by=compact)
 
 
@@ -88,11 +88,6 @@ def whole_embedding(model: PreTrainedModel) -> Iterator[None]:
 def compact_embeddings(model: nn.Module) -> Mapping[str, CompactEmbedding]:
     """The compact embedding by the name of its weight, as in `named_parameters`; empty without one."""
     return {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, CompactEmbedding)}
-
-
-def _input_embeddings(model: PreTrainedModel) -> list[nn.Module]:
-    parts = (model.get_encoder(), model.get_decoder())
-    return [model.get_input_embeddings(), *(part.get_input_embeddings() for part in parts)]
 
 
 def _replace(model: nn.Module, module: nn.Module, *, by: nn.Module) -> None:

@@ -190,6 +190,11 @@ def output_head(model: PreTrainedModel) -> nn.Module:
     return head
 
 
+def input_embeddings(model: PreTrainedModel) -> list[Any]:
+    """The embedding of the model, of its encoder and of its decoder: often one module, or one weight in several."""
+    return [part.get_input_embeddings() for part in (model, model.get_encoder(), model.get_decoder())]
+
+
 def is_head_tied(model: PreTrainedModel) -> bool:
     """Whether the head shares its weights with the embeddings, whatever the config says."""
     return output_head(model).weight is model.get_input_embeddings().weight

@@ -23,7 +23,8 @@ def told_in_one_line(what: str) -> Iterator[None]:
     except Exception as error:
         message = one_line(error)
         if "trust_remote_code" in message:
-            raise UserError(f"{what}: it needs code that came with it, which dstrain never runs") from error
+            why = "it needs code that came with it, which dstrain never runs: take a model of a supported family"
+            raise UserError(f"{what}: {why}") from error
         kind = "" if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: "
         shown = message if len(message) <= MAX_SHOWN else message[: MAX_SHOWN - 1] + "…"
         raise UserError(f"{what}: {kind}{shown}") from error

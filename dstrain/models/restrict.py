@@ -3,14 +3,14 @@
 The small model is an ordinary one of its family. Its token ids are the numbers of its rows, in its configs too.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.models.families import output_head
+from dstrain.models.families import input_embeddings, output_head
 
 ID_FIELDS = (
     "bos_token_id",
@@ -87,17 +87,10 @@ def read_more(model: PreTrainedModel, rows: Tensor) -> None:
 def _vocabulary_weights(model: PreTrainedModel) -> list[nn.Parameter]:
     """The weights with a row for each token, each once: tied ones are the same parameter."""
     found: list[nn.Parameter] = []
-    for module in _vocabulary_modules(model):
+    for module in (*input_embeddings(model), output_head(model)):
         if not any(module.weight is weight for weight in found):
             found.append(module.weight)
     return found
-
-
-def _vocabulary_modules(model: PreTrainedModel) -> Iterator[Any]:
-    yield model.get_input_embeddings()
-    for part in (model.get_encoder(), model.get_decoder()):
-        yield part.get_input_embeddings()
-    yield output_head(model)
 
 
 def _renumbered(value: int | list[int], row_of: Callable[[int], int | None]) -> Any:

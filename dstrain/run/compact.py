@@ -34,7 +34,7 @@ def compact_if_exact(
 ) -> None:
     """Leave the rows of the input embedding that training does not read out of it, where the recipe lets us; collective.
 
-    A resumed run with null goes on as it began. The rows that it has trained stay trained, whatever data it has now.
+    With null, a resumed run keeps what it began with. Rows that were trained before are still trained if the data change.
 
     Raises:
         UserError: the recipe wants it, and it would change what is learned.

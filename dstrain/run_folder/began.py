@@ -30,7 +30,7 @@ def read_run_config(folder: RunFolder, **options: Any) -> RunConfig:
     The options are those of `load_config`.
 
     Raises:
-        UserError: it is no ordinary file, cannot be read, or is no valid configuration.
+        UserError: it is not an ordinary file, cannot be read, or is not a valid configuration.
     """
     try:
         content = read_bytes(folder.config, max_bytes=MAX_CONFIG_BYTES)

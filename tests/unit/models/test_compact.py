@@ -91,4 +91,4 @@ def test_a_tied_or_scaled_embedding_is_trained_whole() -> None:
     assert why_not_compact(untied()) is None
     model = build_model("m2m100", dropout=0.0)
     model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
-    assert "not the same plain embedding" in (why_not_compact(model) or "")  # it multiplies its rows
+    assert "do not share one plain embedding" in (why_not_compact(model) or "")  # it multiplies its rows
