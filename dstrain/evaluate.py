@@ -6,11 +6,12 @@ python -m dstrain.evaluate RUN --step N --as NAME 'data.eval=[{path: other.tsv}]
 python -m dstrain.evaluate MODEL --config RECIPE        any model folder or hub name
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 
-from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
@@ -18,6 +19,8 @@ from dstrain.errors import UserError
 from dstrain.run.evaluation_request import EFFECTIVE_KEYS, parse_arguments, plan_evaluation
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import refuse_linked_folders
+
+log = logging.getLogger("dstrain")
 
 
 def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.py") -> int:
@@ -48,6 +51,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
         keys = ", ".join(EFFECTIVE_KEYS)
         say(f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})", err=True)
     # importing torch takes seconds: only after the request has been checked
+    log.info("%s: importing torch and transformers", request.output)
     from dstrain.run.agreement import check_same_start
     from dstrain.run.scoring import join_scorers, score_model, score_pending
 
@@ -70,4 +74,4 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

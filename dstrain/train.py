@@ -15,7 +15,7 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
@@ -72,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _await_signals()
     try:
         # importing torch and DeepSpeed takes seconds: only after the configuration has been checked
+        log.info("%s: importing torch, transformers and DeepSpeed", folder.path)
         from dstrain.run.training import run
 
         return run(config, launch=launch)
@@ -89,13 +90,13 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 
 def _await_signals() -> None:
     # before training begins there is nothing to save: exit at once, with the code for a restart
-    def leave(number: int, frame: FrameType | None) -> None:
+    def end(number: int, frame: FrameType | None) -> None:
         # not by print: the signal may have interrupted one
         os.write(2, f"received {signal.Signals(number).name} before training began\n".encode())
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
 
-    catch_saving_signals(leave)
-    signal.signal(signal.SIGINT, leave)
+    catch_saving_signals(end)
+    signal.signal(signal.SIGINT, end)
 
 
 def command_words(process: ProcessInfo, *, script: str, arguments: Sequence[str]) -> tuple[str, ...]:
@@ -121,4 +122,4 @@ def _shorten_paths(argument: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

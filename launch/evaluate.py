@@ -1,8 +1,7 @@
 """Scores models: srun python (or torchrun, python) launch/evaluate.py RUN [--pending | --step N] [key=value ...]."""
 
-import sys
-
+from dstrain.cluster.console import run_program
 from dstrain.evaluate import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(main)

@@ -238,6 +238,10 @@ def test_the_torch_free_modules_import_nothing_heavy() -> None:
     assert libraries_brought(wanted, among=HEAVY) == {}
 
 
+def test_a_start_waits_for_no_library_of_plots() -> None:
+    assert libraries_brought(["dstrain.run.training", "dstrain.run.scoring"], among=("matplotlib",)) == {}
+
+
 def test_the_engine_and_the_search_need_no_library_of_data_files_or_plots() -> None:
     wanted = ["dstrain.engine.build", "dstrain.evaluation.beam", "dstrain.data.loader", "dstrain.checkpoint.saver"]
     assert libraries_brought(wanted, among=("pyarrow", "datasets", "matplotlib")) == {}

@@ -3,14 +3,18 @@
 Names, cells and keys come from strangers. They are cleaned here, once, rather than in each message.
 """
 
+import atexit
 import logging
 import os
 import sys
 import traceback
 import unicodedata
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+from typing import NoReturn
 
 from dstrain.cluster.environment import ProcessInfo
 
@@ -77,6 +81,24 @@ def quiet_libraries(process: ProcessInfo) -> None:
     tools = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Call a program's `main` and exit with its code, without taking torch and DeepSpeed apart, which takes a second.
+
+    What has to be done at exit is done: by handlers of `atexit` that were registered inside, and by callers of this function.
+    """
+    codes: list[int] = []
+    atexit.register(lambda: _end(codes[0]) if codes else None)  # the last handler, since the first one to be registered
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def _end(code: int) -> None:
+    with suppress(OSError, ValueError):  # nobody reads on
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def quiet_deepspeed() -> None:

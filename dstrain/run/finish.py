@@ -12,7 +12,6 @@ from dstrain.cluster.processes import this_process
 from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
-from dstrain.reporting.card import write_card
 from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_checkpoint, export_live
 from dstrain.run_folder.layout import BEST, FINAL, MODELS, RunFolder
@@ -122,6 +121,8 @@ def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
 
 
 def _write_card(folder: RunFolder) -> None:
+    from dstrain.reporting.card import write_card  # brings matplotlib, for which no start should wait
+
     try:
         card = write_card(folder.path)
     except OSError as error:  # a full disk must not change how the run ends

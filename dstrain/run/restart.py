@@ -12,7 +12,6 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
-from dstrain.reporting.card import write_card
 from dstrain.run.assemble import Assembly
 from dstrain.run.finish import complete_export, find_best_step
 from dstrain.run_folder.claims import read_claims
@@ -94,6 +93,8 @@ def agree_on_finished(assembly: Assembly) -> bool:
             log.warning("%s; what has changed is not used", _describe_length(assembly))
         for name, step in _models_of(assembly).items():
             complete_export(assembly.folder, name=name, step=step)
+        from dstrain.reporting.card import write_card  # brings matplotlib, for which no start should wait
+
         write_card(assembly.folder.path)
         log.info(
             "%s is finished; use another output_dir to start a new run",

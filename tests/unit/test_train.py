@@ -32,11 +32,13 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 def run_launch(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """launch/train.py in a process of its own that tells, at its end, which heavy modules it has imported."""
     code = """
-import atexit, runpy, sys
+import runpy, sys
 heavy = ("torch", "deepspeed", "transformers", "datasets", "numpy")
-atexit.register(lambda: print("imported:", *[name for name in heavy if name in sys.modules]))
 sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name="__main__")
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    print("imported:", *[name for name in heavy if name in sys.modules])
 """
     command = [sys.executable, "-c", code, str(LAUNCH), *arguments]
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}

@@ -75,3 +75,41 @@ def test_a_traceback_that_nothing_catches_is_cleaned() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] == r"ValueError: a\x1bb"
+
+
+PROGRAM = """
+import atexit, sys
+from dstrain.cluster.console import run_program
+
+class Slow:
+    def __del__(self):
+        print("taken apart")
+
+def main():
+    global slow
+    slow = Slow()
+    atexit.register(print, "handler")
+    print("work", end=" ")
+    if sys.argv[1] == "fail":
+        raise ValueError("broken")
+    return int(sys.argv[1])
+
+try:
+    run_program(main)
+finally:
+    print("caller")
+"""
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code", "printed"),
+    [
+        ("0", 0, "work caller\nhandler\n"),
+        ("85", 85, "work caller\nhandler\n"),
+        ("fail", 1, "work caller\nhandler\ntaken apart\n"),
+    ],
+)
+def test_a_program_ends_after_its_handlers_without_being_taken_apart(outcome: str, code: int, printed: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, outcome], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, printed)
+    assert ("ValueError: broken" in done.stderr) == (outcome == "fail")
