@@ -24,6 +24,12 @@ def export(
     step: Annotated[
         int | None, typer.Option("--step", help="Step of the checkpoint; default is the newest valid one.")
     ] = None,
+    trim: Annotated[
+        bool,
+        typer.Option(
+            "--trim", help="Only the tokens that the run trained, with a small tokenizer. For model.vocabulary `seen`."
+        ),
+    ] = False,
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():
@@ -38,8 +44,12 @@ def export(
         # imports torch, which takes seconds: only where there is something to write
         quiet_deepspeed()
         from dstrain.run.export import export_checkpoint
+        from dstrain.run.trim import export_trimmed
 
-        export_checkpoint(source, directory=directory, to=folder)
+        if trim:
+            say(export_trimmed(source, directory=directory, to=folder))
+        else:
+            export_checkpoint(source, directory=directory, to=folder)
         overrides = weights_overrides(folder, model=config.model.model_dump())
         say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
 

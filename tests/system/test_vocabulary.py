@@ -91,6 +91,30 @@ def test_the_export_generates_what_was_scored(straight: RunConfig) -> None:
     assert set(found.flatten().tolist()) <= set(kept_ids(straight))
 
 
+def test_a_trimmed_export_is_small_and_generates_what_was_scored(
+    straight: RunConfig, base: Path, tmp_path: Path
+) -> None:
+    run, folder = Path(straight.run_dir), tmp_path / "small"
+    result = CliRunner().invoke(app, ["export", str(run), str(folder), "--trim"], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "the small tokenizer segments" in result.output
+    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    assert model.get_input_embeddings().weight.shape[0] == len(kept_ids(straight))
+    assert model.get_output_embeddings().weight.shape[0] == len(kept_ids(straight))
+    record = load_record(run)
+    assert record.final is not None
+    assert record.final.hypotheses is not None
+    sources = (run / record.final.hypotheses / "sources.txt").read_text().splitlines()
+    scored = (run / record.final.hypotheses / "hypotheses.txt").read_text().splitlines()
+    with torch.no_grad():
+        found = model.generate(**tokenizer(sources, return_tensors="pt", padding=True))
+    assert [text.strip() for text in tokenizer.batch_decode(found, skip_special_tokens=True)] == scored
+    config = build_run(tmp_path / "on", model__name=str(folder), model__scratch=None, training__max_steps=1)
+    languages = {} if base.name == "m2m100" else {"source_language": None, "target_language": None}
+    config = config.model_copy(update={"task": config.task.model_copy(update=languages)})
+    assert train(config) == [0]
+
+
 @pytest.mark.parametrize(("world_size", "stage"), [(1, 0), (2, 3), (3, 1)])
 def test_losses_and_scores_are_the_same_on_any_number_of_ranks(
     straight: RunConfig, base: Path, tmp_path: Path, world_size: int, stage: int
