@@ -20,6 +20,7 @@ BIN := $(VENV)/bin
 FREE_PORT = $$($(BIN)/python -c 'from dstrain.cluster.environment import free_port; print(free_port())')
 LAUNCH = $(BIN)/deepspeed --quiet --master_port $(FREE_PORT)
 RESULTS := tests/benchmarks/results
+GROWN_MT5 := configs/demo_parsing.yaml model.scratch.architecture=mt5 --size mt5-small
 WHOLE_MT5 := --model mt5-small --updates 3 --update-tokens 1024 --trainer-batches 16 32 64
 # a worker per core; WORKERS=0 runs in this process, for a debugger
 WORKERS ?= auto
@@ -81,6 +82,7 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.training --losses 50 --json $(RESULTS)/losses-translation.json
 	$(BIN)/python -m tests.benchmarks.recipe --json $(RESULTS)/recipe-parsing.json
 	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json
+	$(BIN)/python -m tests.benchmarks.evaluation $(GROWN_MT5) evaluation.max_rows=128 --json $(RESULTS)/evaluation-mt5-small.json
 	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
 	$(BIN)/python -m tests.benchmarks.report
 
@@ -92,7 +94,7 @@ check-gpu: test-environment
 bench-gpu: test-environment
 	$(PIP) $(LOCKED)/bench.txt
 	$(BIN)/python -m tests.benchmarks.gpu --json $(RESULTS)/gpu.json
-	$(BIN)/python -m tests.benchmarks.evaluation --size mt5-small --rounds 1 precision=bf16 --json $(RESULTS)/gpu-evaluation.json
+	$(BIN)/python -m tests.benchmarks.evaluation $(GROWN_MT5) --rounds 1 precision=bf16 --json $(RESULTS)/gpu-evaluation.json
 
 # the locks in requirements/ from pyproject.toml and the *.in files beside them; ARGS=--upgrade takes the newest versions
 lock: .venv-uv/installed

@@ -48,7 +48,8 @@ from tests.benchmarks.training_sides import CountingTrainer, Rows, Stopwatch
 
 NUM_EVALUATIONS = 19
 """As on the card of t5-small-pointer-mtop."""
-SIDES = ("dstrain", "trainer")
+SIDES = ("dstrain", "dstrain_seen", "trainer")
+"""`dstrain_seen` is the same with `model.vocabulary: seen`."""
 EVALUATION_BATCH = 16
 
 
@@ -144,8 +145,9 @@ def run_ours(output: Path) -> dict[str, Any]:
 def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
     """Seconds of the complete command of a side, and its last evaluation."""
     output = Path(tempfile.mkdtemp(dir=folder, prefix=f"{side}-"))
-    if side == "dstrain":
+    if side != "trainer":
         own = [f"output_dir={output}", "checkpoint.every_minutes=0"]  # as many checkpoints as the other side saves
+        own += ["model.vocabulary=seen"] if side == "dstrain_seen" else []
         command = ["launch/train.py", "--config", str(folder / "recipe.yaml"), *own]
     else:
         command = ["-m", "tests.benchmarks.recipe", "--side", str(folder), str(output)]
@@ -156,9 +158,16 @@ def measure_apart(side: str, *, folder: Path, threads: int) -> dict[str, Any]:
     seconds = time.perf_counter() - started
     if done.returncode:
         raise SystemExit(f"{side}:\n{done.stderr[-4000:]}")
-    ended = run_ours(output) if side == "dstrain" else json.loads(done.stdout.splitlines()[-1])
+    ended = json.loads(done.stdout.splitlines()[-1]) if side == "trainer" else run_ours(output)
     shutil.rmtree(output)
     return {"seconds": seconds} | ended
+
+
+def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The ratio of medians of the seconds, and its range over the rounds."""
+    mine, others = ([result["seconds"] for result in results] for results in (ours, theirs))
+    rounds = [other / own for own, other in zip(mine, others, strict=True)]
+    return {"speed": median(others) / median(mine), "range": [min(rounds), max(rounds)]}
 
 
 def prepare_sides(folder: Path, *, train: list[str], held_out: list[str]) -> Case:
@@ -198,14 +207,14 @@ def main() -> None:
             for side in SIDES:
                 result = measure_apart(side, folder=Path(name), threads=options.threads)
                 found[side].append(result)
-                print(f"{side:<8} {result['seconds']:.0f} s  {shown(result)}", flush=True)
-    rounds = [theirs["seconds"] / ours["seconds"] for ours, theirs in zip(*found.values(), strict=True)]
-    ratio = median(r["seconds"] for r in found["trainer"]) / median(r["seconds"] for r in found["dstrain"])
-    print(f"{ratio:.2f} times as fast ({min(rounds):.2f} to {max(rounds):.2f})")
+                print(f"{side:<12} {result['seconds']:.0f} s  {shown(result)}", flush=True)
+    ratios = {side: compare(found[side], found["trainer"]) for side in SIDES if side != "trainer"}
+    for side, ratio in ratios.items():
+        print(f"{side}: {ratio['speed']:.2f} times as fast ({ratio['range'][0]:.2f} to {ratio['range'][1]:.2f})")
     machine["load_after"] = os.getloadavg()[0]
     report = {
         "kind": case.kind, "model": case.model, "origin": case.origin, "size": asdict(SIZE),
-        "sides": found, "ratio": ratio, "ratio_range": [min(rounds), max(rounds)], "machine": machine,
+        "sides": found, "ratios": ratios, "machine": machine,
     }  # fmt: skip
     if options.json:
         options.json.parent.mkdir(parents=True, exist_ok=True)

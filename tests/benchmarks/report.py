@@ -36,6 +36,11 @@ NAMES = {
     "random": "Trainer",
     "group_by_length": "Trainer, group_by_length",
 }
+RECIPE_SIDES = {
+    "dstrain": "dstrain",
+    "dstrain_seen": "dstrain, `vocabulary: seen`",
+    "trainer": "Seq2SeqTrainer",
+}
 MODELS = {
     "mt5-small": "the layers of mT5-small with its 250,112 rows of embeddings and a head of its own",
     "mt5": "a small mT5 whose head has mT5-small's share of all multiply-adds (73 %)",
@@ -201,20 +206,33 @@ def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> s
             entry["num_rows"],
             *(
                 f"{min(entry['seconds'][side]):.1f} to {max(entry['seconds'][side]):.1f} s"
-                for side in ("ours", "stock")
+                for side in ("ours", "seen", "stock")
             ),
-            f"{entry['ratio']:.2f} × ({min(entry['ratios_by_round']):.2f} to {max(entry['ratios_by_round']):.2f})",
-            f"{entry['core_ratio']:.2f} ×",
-            len(entry["differing_rows"]),
+            *(
+                f"{entry[ratio]:.2f} × ({min(entry[by_round]):.2f} to {max(entry[by_round]):.2f})"
+                for ratio, by_round in (("ratio", "ratios_by_round"), ("seen_ratio", "seen_ratios_by_round"))
+            ),
+            f"{len(entry['differing_rows'])}, {len(entry['differing_rows_of_seen'])}",
         ]
         for entry in found
     ]
-    header = ["beams", "rows", "dstrain", "the usual way", "speed", "by core time", "hypotheses that differ"]
+    header = [
+        "beams",
+        "rows",
+        "dstrain",
+        "`seen`",
+        "the usual way",
+        "speed",
+        "speed of `seen`",
+        "hypotheses that differ",
+    ]
+    kept, num_all = found[0]["num_ids"]
     about = (
+        f"The model has {num_all:,} rows of embeddings, or with `vocabulary: seen` {kept:,}. "
         "The usual way is that of Seq2SeqTrainer: file order, 16 rows at a time, `generate()`, and a second forward pass for the "
         "loss (`python -m tests.benchmarks.evaluation`)."
     )
-    return "\n\n".join(["## Evaluation", about, table(header, rows), machine])
+    return "\n\n".join([f"## Evaluation, {num_all:,} token ids", about, table(header, rows), machine])
 
 
 def recipe_section(found: Mapping[str, Any]) -> str:
@@ -222,23 +240,30 @@ def recipe_section(found: Mapping[str, Any]) -> str:
     size = found["size"]
     rows = [
         [
-            {"dstrain": "dstrain", "trainer": "Seq2SeqTrainer"}[side],
+            RECIPE_SIDES[side],
+            _speed_of(found, side),
             ", ".join(f"{result['seconds']:.0f}" for result in results),
             ", ".join(f"{result['loss']:.4f}" for result in results),
             ", ".join(f"{result['score']:.1f}" for result in results),
         ]
         for side, results in found["sides"].items()
     ]
-    low, high = found["ratio_range"]
     about = (
         f"Rows: {found['origin']}. {NUM_EVALUATIONS * size['steps_between']} updates of {size['per_device']} × "
         f"{size['accumulation']} rows, an evaluation of {size['max_rows']} rows with {size['num_beams']} beams and a "
         f"checkpoint after each {size['steps_between']}; the best and the last model saved. A side is one command, imports "
-        f"included. dstrain is **{found['ratio']:.2f} × as fast** ({low:.2f} to {high:.2f})."
+        "included. Losses over fewer ids cannot be compared."
     )
     title = f"## A whole recipe, {found['kind']}, {found['model']}"
-    header = ["side", "seconds, by repeat", "last loss", "last score"]
+    header = ["side", "speed", "seconds, by repeat", "last loss", "last score"]
     return "\n\n".join([title, about, table(header, rows), describe(found["machine"])])
+
+
+def _speed_of(found: Mapping[str, Any], side: str) -> str:
+    if side not in found["ratios"]:
+        return "1"
+    low, high = found["ratios"][side]["range"]
+    return f"{found['ratios'][side]['speed']:.2f} × ({low:.2f} to {high:.2f})"
 
 
 def loss_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> str:

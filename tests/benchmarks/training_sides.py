@@ -46,6 +46,7 @@ from dstrain.data.plan import Plan, Position
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.engine.build import build_engine
+from dstrain.models.compact import compact_embedding, why_not_compact
 from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
@@ -155,8 +156,13 @@ def choose_vocabulary(side: Side, *, case: Case, tokens: TokenSet) -> Vocabulary
     """The ids that occur and the special ones, as `model.vocabulary: seen` keeps them; drawn ids have no spelling."""
     if side.name != "dstrain_seen":
         return WHOLE
+    return Vocabulary(occurring_ids(case, tokens=tokens))
+
+
+def occurring_ids(case: Case, *, tokens: TokenSet) -> tuple[int, ...]:
+    """Special ids and those of the training rows, ascending."""
     occurring = np.concatenate([tokens.occurring("source"), tokens.occurring("target")]).tolist()
-    return Vocabulary(tuple(sorted({*range(FIRST_ID), case.pad_id, case.start_id, *occurring})))
+    return tuple(sorted({*range(FIRST_ID), case.pad_id, case.start_id, *occurring}))
 
 
 def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
@@ -164,7 +170,9 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
     vocabulary = choose_vocabulary(job.side, case=case, tokens=tokens)
     if vocabulary.kept is not None:
         keep_rows(model, vocabulary.kept)
-        gc.collect()
+    elif why_not_compact(model) is None:  # as a run does
+        compact_embedding(model, ids=occurring_ids(case, tokens=tokens))
+    gc.collect()
     batch_size = job.rows_per_update
     if job.side.batch_unit == "target_tokens":
         batch_size = tokens_per_update(job, lengths=tokens.target_lengths)
