@@ -1,6 +1,6 @@
 """What a run learns with `model.vocabulary: seen`, against the whole vocabulary: exact match on MTOP after the same steps.
 
-`python -m tests.benchmarks.quality [--steps 2000] [--seeds 3] [--threads 1] [--json FILE]` (needs the real rows of
+`python -m tests.benchmarks.quality [--steps 1000] [--seeds 3] [--threads 1] [--json FILE]` (needs the real rows of
 tests/conftest.py). Both start from the same weights: those of a small mT5 whose embeddings have 16,384 rows, many more than MTOP
 uses. Each seed has its own order of rows and dropout, the same on both sides. Times are not measured: the machine may be busy.
 """
@@ -61,7 +61,7 @@ def train_once(recipe: Path, *, seed: int, vocabulary: str, output: Path, thread
 def main() -> None:
     """Train, and print the scores."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)

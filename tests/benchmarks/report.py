@@ -259,6 +259,27 @@ def recipe_section(found: Mapping[str, Any]) -> str:
     return "\n\n".join([title, about, table(header, rows), describe(found["machine"])])
 
 
+def quality_section(found: Mapping[str, Any]) -> str:
+    """What is learned with part of the vocabulary, against all of it."""
+    sides = found["sides"]
+    rows = [
+        [
+            f"`vocabulary: {vocabulary}`",
+            *(f"{result['exact_match']:.4f}" for result in results),
+            f"{mean(result['exact_match'] for result in results):.4f}",
+        ]
+        for vocabulary, results in sides.items()
+    ]
+    seen = sides["seen"][0]
+    about = (
+        f"Exact match on {seen['num_rows']:,} held-out rows after {found['num_steps']:,} updates of {found['rows_per_update']} "
+        f"rows from the same weights. Rows: {found['origin']}. Of the 16,384 ids of the model `seen` trains {seen['ids']:,}."
+    )
+    header = ["", *(f"seed {seed}" for seed in range(len(sides["seen"]))), "mean"]
+    title = f"## What is learned with `vocabulary: seen`, {found['kind']}, {found['model']}"
+    return "\n\n".join([title, about, table(header, rows), describe(found["machine"])])
+
+
 def _speed_of(found: Mapping[str, Any], side: str) -> str:
     if side not in found["ratios"]:
         return "1"
@@ -301,6 +322,7 @@ def build_page(results: Path, *, plots: Path) -> str:
         "training": lambda found: training_section(found, plots=plots),
         "losses": losses_section,
         "recipe": recipe_section,
+        "quality": quality_section,
         "evaluation": lambda found: evaluation_section(found, machine=machine),
         "loss_memory": lambda found: loss_section(found, machine=machine),
     }
