@@ -13,6 +13,7 @@ from typing import Any
 
 from dstrain.errors import UserError
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run_folder.atomic import write_file
 
 TABLES = ("vocab.json", "added_tokens.json")
 SEPARATE_TABLE = "target_vocab.json"
@@ -122,6 +123,5 @@ def _renumber(content: dict[str, int], *, row_of: Mapping[int, int]) -> dict[str
 
 
 def _edit(file: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    file.write_text(
-        json.dumps(edit(json.loads(file.read_text(encoding="utf-8"))), ensure_ascii=False), encoding="utf-8"
-    )
+    content = edit(json.loads(file.read_text(encoding="utf-8")))
+    write_file(file, json.dumps(content, ensure_ascii=False))
