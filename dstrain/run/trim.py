@@ -46,10 +46,12 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
     rows = range(min(NUM_CHECKED_ROWS, tokens.num_rows))
     sources = [vocabulary.inputs(tokens.source(row)).tolist() for row in rows]
     check_export(to, model=model, sources=sources, pad_token_id=trimmed.pad_token_id)
+    others = 2 * tokens.num_rows - num_alike
     return (
         f"{len(vocabulary.kept):,} of {tokenizer.vocabulary_size:,} tokens; the small tokenizer segments {num_alike:,} of "
-        f"{2 * tokens.num_rows:,} texts of the evaluation rows as the whole one does, and the others, which have further tokens, "
-        "otherwise"
+        f"{2 * tokens.num_rows:,} texts of the evaluation rows as the whole one does"
+        + (f", and {others:,}, which have further tokens, otherwise" if others else "")
+        + f"; the hypotheses of {len(rows)} rows are those of the checkpoint"
     )
 
 

@@ -183,7 +183,8 @@ def test_the_best_model_is_scored_as_its_checkpoint_was(straight: RunConfig, tmp
     assert found["signatures"] == dict(best.signatures)
 
 
-def test_a_vocabulary_of_another_run_is_refused(straight: RunConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trim", [[], ["--trim"]])
+def test_a_vocabulary_of_another_run_is_refused(straight: RunConfig, tmp_path: Path, trim: list[str]) -> None:
     run = tmp_path / "run"
     shutil.copytree(straight.run_dir, run)
     ids = kept_ids(straight)
@@ -192,7 +193,7 @@ def test_a_vocabulary_of_another_run_is_refused(straight: RunConfig, tmp_path: P
     (run / "vocabulary.json").write_text(json.dumps(sorted(ids)))
     config = (run / "config.yaml").read_text().replace(straight.run_dir, str(run))
     (run / "config.yaml").write_text(config)
-    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "model")])
+    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "model"), *trim])
     assert result.exit_code == 1
     assert "vocabulary.json: not the token ids that" in result.output
     assert not (tmp_path / "model").exists()
