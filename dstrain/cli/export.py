@@ -49,7 +49,7 @@ def export(
         if trim:
             say(export_trimmed(source, directory=directory, to=folder))
         else:
-            export_checkpoint(source, directory=directory, to=folder)
+            export_checkpoint(source, directory=directory, to=folder, check=True)
         overrides = weights_overrides(folder, model=config.model.model_dump())
         say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
 

@@ -13,23 +13,35 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from dstrain.errors import UserError
 from dstrain.models.families import hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError):
     """An exported folder does not hold the model that was trained."""
 
 
 def export_model(
-    model: nn.Module, *, tokenizer: Seq2SeqTokenizer, folder: Path, generation: Mapping[str, Any], step: int
+    model: nn.Module,
+    *,
+    tokenizer: Seq2SeqTokenizer,
+    folder: Path,
+    generation: Mapping[str, Any],
+    step: int,
+    sources: Sequence[Sequence[int]] = (),
 ) -> None:
     """Write model, tokenizer and generation settings as a Hugging Face folder; replaces an older folder when complete.
 
     `generation` holds fields of GenerationConfig, the forced first token among them. The weights must not be sharded
-    (`Engine.gathered`); they are saved in the precision in which they were evaluated.
+    (`Engine.gathered`); they are saved in the precision in which they were evaluated. With `sources`, token ids of a few rows,
+    the new folder is loaded and compared with the model before it takes its place.
+
+    Raises:
+        ExportError: as `check_export`.
+        OSError: the folder cannot be written.
     """
     config = GenerationConfig.from_model_config(model.config)
     config.update(**{**generation, "max_length": None})
@@ -44,6 +56,10 @@ def export_model(
         tokenizer.tokenizer.save_pretrained(draft)
         _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
+        for file in draft.iterdir():  # safetensors writes files that nobody else may read
+            file.chmod((draft / EXPORTED_STEP).stat().st_mode)
+        if sources:
+            check_export(draft, model=model, sources=sources, pad_token_id=tokenizer.pad_token_id)
 
 
 def _save_weights(model: Any, *, folder: Path) -> None:
@@ -103,7 +119,7 @@ def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[i
     reloaded = loaded.state_dict()
     for name, tensor in model.state_dict().items():
         if name not in reloaded or not torch.equal(tensor, reloaded[name]):
-            raise ExportError(f"{folder}: tensor {name} in the saved file differs from the trained one")
+            raise ExportError(f"tensor {name} in the exported file differs from the trained one")
     del reloaded
     width = max(map(len, sources))
     ids = torch.tensor([[*row, *[pad_token_id] * (width - len(row))] for row in sources], device=device)
@@ -114,4 +130,4 @@ def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[i
     # a copy, because matrix products may differ in the last bit where the live weights are views into a larger buffer
     live = _fresh_copy(model).generate(input_ids=ids, attention_mask=mask, generation_config=settings)
     if live.shape != again.shape or not torch.equal(live, again):
-        raise ExportError(f"{folder}: the reloaded model generates different hypotheses than the trained one")
+        raise ExportError("the exported model, loaded again, generates other hypotheses than the trained one")

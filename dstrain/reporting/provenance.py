@@ -78,12 +78,13 @@ def _base_model(record: RunRecord) -> Markdown:
 
 def _architecture(record: RunRecord) -> str:
     info = record.info.model
-    size = f"{info.architecture or NOT_RECORDED}, number of parameters: {count(info.num_parameters)}"
+    name = f"{info.architecture or NOT_RECORDED}, number of parameters:"
     if info.trained_ids is None:
-        return size
+        return f"{name} {count(info.num_parameters)}"
     return (
-        f"{size}. Trained on {count(info.trained_ids)} of {count(info.num_ids)} token ids, those that occur in the data and "
-        "those that spell other words: the other embeddings are as before, and the models do not write these tokens"
+        f"{name} {count(info.num_exported_parameters)}, in training {count(info.num_parameters)}. Trained on "
+        f"{count(info.trained_ids)} of {count(info.num_ids)} token ids, those that occur in the data and those that spell other "
+        "words: the other embeddings are as before, and the models do not write these tokens"
     )
 
 

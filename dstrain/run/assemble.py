@@ -67,6 +67,8 @@ class Assembly:
     place: Place
     total_steps: int
     engine: Engine
+    num_exported: int
+    """Parameters of the models that the run exports: more than it trains where part of the vocabulary is trained."""
     changes: list[str]
     """What has changed since the checkpoint because the user allowed it, and how the run resumes."""
     warnings: list[str]
@@ -179,7 +181,9 @@ def assemble(
     if ranks.device.type == "cuda" and config.precision == "fp32":
         log.info("precision is fp32: on this GPU bf16 would be several times as fast")
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
-    return Assembly(config, attempt, prepared, identity, resume, place, total_steps, engine, changes, warnings)
+    return Assembly(
+        config, attempt, prepared, identity, resume, place, total_steps, engine, num_exported, changes, warnings
+    )
 
 
 def _agree_on_resume(

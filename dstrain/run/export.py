@@ -20,7 +20,7 @@ from dstrain.models.families import generation_arguments, max_positions
 from dstrain.models.load import DTYPES, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
-from dstrain.models.save import check_export, export_model
+from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
@@ -30,7 +30,6 @@ from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import check_tokenizer
 
 NUM_CHECKED_ROWS = 8
-"""Evaluation rows for which an exported model must generate the same hypotheses."""
 
 log = logging.getLogger(__name__)
 
@@ -55,18 +54,27 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                 tokens=prepared.eval,
                 vocabulary=prepared.vocabulary,
             )
-            export_model(whole, tokenizer=prepared.tokenizer, folder=folder, generation=settings, step=step)
-            if check:
-                rows = range(min(NUM_CHECKED_ROWS, prepared.eval.num_rows))
-                sources = [prepared.eval.source(row).tolist() for row in rows]
-                check_export(folder, model=whole, sources=sources, pad_token_id=prepared.tokenizer.pad_token_id)
+            export_model(
+                whole,
+                tokenizer=prepared.tokenizer,
+                folder=folder,
+                generation=settings,
+                step=step,
+                sources=checked_sources(prepared.eval) if check else (),
+            )
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
 
-def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path) -> None:
+def checked_sources(tokens: TokenSet) -> list[list[int]]:
+    """Evaluation sources for which an exported model must generate the same hypotheses."""
+    return [tokens.source(row).tolist() for row in range(min(NUM_CHECKED_ROWS, tokens.num_rows))]
+
+
+def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bool = False) -> None:
     """Write the weights of one of a run's checkpoints as a Hugging Face folder; one with weights only is enough.
 
     Raises:
+        ExportError: with `check`, the folder does not hold the model.
         UserError: the folder `to` exists already, or the model cannot be loaded.
     """
     if to.exists() and to.parent != folder.path:
@@ -81,7 +89,8 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path) -> None:
     settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary)
     name = parse_checkpoint_name(directory)
     assert name
-    export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step)
+    sources = checked_sources(tokens) if check else ()
+    export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step, sources=sources)
 
 
 def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:

@@ -32,12 +32,16 @@ def build_run_info(
     data: dict[str, dict[str, Any]],
     vocabulary: dict[str, int],
     model: nn.Module,
+    num_exported: int,
     plan: Plan,
     total_steps: int,
     warnings: list[str],
     command: Sequence[str],
 ) -> dict[str, Any]:
-    """The content of run.json; `data` holds the reports of the token sets by split, `vocabulary` how many ids are trained."""
+    """The content of run.json; `data` holds the reports of the token sets by split, `vocabulary` how many ids are trained.
+
+    `num_exported` counts the parameters of the models that are exported.
+    """
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
@@ -52,6 +56,7 @@ def build_run_info(
             "origin": _origin(config.model.name),
             "architecture": type(model).__name__,
             "num_parameters": count_parameters(model),
+            "num_exported_parameters": num_exported,
             "trained_embedding_rows": _count_trained_rows(model),
             **vocabulary,
         },

@@ -143,6 +143,7 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         data={"train": assembly.prepared.train.report, "eval": assembly.prepared.eval.report},
         vocabulary=_count_ids(assembly.prepared),
         model=assembly.model,
+        num_exported=assembly.num_exported,
         plan=assembly.plan,
         total_steps=assembly.total_steps,
         warnings=warnings,

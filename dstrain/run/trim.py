@@ -4,15 +4,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.data.examples import Example
 from dstrain.data.tokens import load_token_set
 from dstrain.errors import UserError
 from dstrain.models.load import quiet_transformers
-from dstrain.models.save import check_export, export_model
+from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.models.trim import check_alike, trim_tokenizer
-from dstrain.run.export import NUM_CHECKED_ROWS, generation_settings, load_checkpoint_model, load_run_tokenizer
+from dstrain.run.export import checked_sources, generation_settings, load_checkpoint_model, load_run_tokenizer
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
@@ -23,6 +25,7 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
     """Write the small model of a run that trained part of its vocabulary, with a small tokenizer; says what was compared.
 
     Raises:
+        ExportError: as `export_checkpoint`.
         UserError: as `export_checkpoint`; or the run trained the whole vocabulary, or the tokenizer cannot be trimmed.
     """
     quiet_transformers()
@@ -42,16 +45,14 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
         settings = generation_settings(model, config=config, tokenizer=trimmed, tokens=tokens)
         name = parse_checkpoint_name(directory)
         assert name
-        export_model(model, tokenizer=trimmed, folder=to, generation=settings, step=name.step)
-    rows = range(min(NUM_CHECKED_ROWS, tokens.num_rows))
-    sources = [vocabulary.inputs(tokens.source(row)).tolist() for row in rows]
-    check_export(to, model=model, sources=sources, pad_token_id=trimmed.pad_token_id)
+        sources = [vocabulary.inputs(np.asarray(source)).tolist() for source in checked_sources(tokens)]
+        export_model(model, tokenizer=trimmed, folder=to, generation=settings, step=name.step, sources=sources)
     others = 2 * tokens.num_rows - num_alike
     return (
         f"{len(vocabulary.kept):,} of {tokenizer.vocabulary_size:,} tokens; the small tokenizer segments {num_alike:,} of "
         f"{2 * tokens.num_rows:,} texts of the evaluation rows as the whole one does"
         + (f", and {others:,}, which have further tokens, otherwise" if others else "")
-        + f"; the hypotheses of {len(rows)} rows are those of the checkpoint"
+        + f"; the hypotheses of {len(sources)} rows are those of the checkpoint"
     )
 
 

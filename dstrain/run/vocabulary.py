@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field, TypeAdapter
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.checkpoint.resume import describe_new_run
 from dstrain.config.schema import RunConfig
@@ -18,7 +18,7 @@ from dstrain.models.spelling import spelling_ids
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError, parse_json, read_bytes, validate
+from dstrain.run_folder.reading import RunFolderError, read_bytes
 
 SHOWN_TOKENS = 3
 
@@ -60,15 +60,13 @@ def keep_vocabulary(
     lacking = kept.lacks(np.asarray(wanted.kept, dtype=np.int32)).tolist()
     if lacking:
         raise UserError(
-            f"the rows hold {_list_tokens(lacking, tokenizer=tokenizer)}, for which this run has no rows in its embeddings "
-            "(model.vocabulary is `seen`): start a new run from its weights: "
+            f"data.train, data.eval: the rows hold {_list_tokens(lacking, tokenizer=tokenizer)} that they did not hold when this "
+            "run began, and its embeddings have no rows for them (model.vocabulary is `seen`): put the data back, or start a new "
+            "run from its weights: "
             + describe_new_run(folder.path, recipe=config.model_dump(mode="json", include={"model"}))
         )
-    log.info(
-        "vocabulary: %s of %s token ids are trained; the others keep their embeddings",
-        f"{len(kept):,}",
-        f"{tokenizer.vocabulary_size:,}",
-    )
+    others = "; the others keep their embeddings" if len(kept) < tokenizer.vocabulary_size else ""
+    log.info("vocabulary: %s of %s token ids are trained%s", f"{len(kept):,}", f"{tokenizer.vocabulary_size:,}", others)
 
 
 def load_vocabulary(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Vocabulary:
@@ -86,9 +84,15 @@ def load_vocabulary(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Vocabu
         raise UserError(
             f"{path} cannot be read ({error.strerror}): restore it, or start the run again, which writes it"
         ) from error
-    kept = validate(_IDS, value=parse_json(content, where=str(path)), where=str(path))
-    if list(kept) != sorted(set(kept)) or kept[-1] >= tokenizer.vocabulary_size:
-        raise RunFolderError(f"{path}: not ascending ids of this run's tokenizer: restore it, or start the run again")
+    try:
+        kept = _IDS.validate_json(content)
+    except ValidationError:
+        kept = ()
+    if not kept or list(kept) != sorted(set(kept)) or kept[-1] >= tokenizer.vocabulary_size:
+        raise RunFolderError(
+            f"{path}: not ascending ids of this run's tokenizer: restore it, or remove it and start the run again, which "
+            "writes it"
+        )
     return Vocabulary(kept, unknown_id=_unknown_id(tokenizer))
 
 

@@ -73,6 +73,8 @@ class ModelInfo:
     architecture: str | None = None
     num_parameters: int | None = None
     """Those that were trained."""
+    num_exported_parameters: int | None = None
+    """Those of the exported models, which have all rows of the embeddings again."""
     trained_embedding_rows: int | None = None
     """Rows of the input embedding that had gradients, where not all had."""
     trained_ids: int | None = None

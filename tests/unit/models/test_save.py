@@ -1,7 +1,7 @@
 """Exported models: complete or not replaced, loadable by the ordinary classes, and compared with the live model."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ def model(tokenizer_folder: Callable[[str], Path]) -> Tiny:
     )
 
 
-def export(model: Tiny, folder: Path, *, step: int = 7) -> None:
-    export_model(model.model, tokenizer=model.tokenizer, folder=folder, generation=GENERATION, step=step)
+def export(model: Tiny, folder: Path, *, step: int = 7, sources: Sequence[Sequence[int]] = ()) -> None:
+    export_model(
+        model.model, tokenizer=model.tokenizer, folder=folder, generation=GENERATION, step=step, sources=sources
+    )
 
 
 def check(model: Tiny, folder: Path) -> None:
@@ -53,15 +55,38 @@ def test_an_exported_model_equals_the_live_one_and_names_its_step(model: Tiny, t
     assert read_exported_step(tmp_path / "best") == 7
     assert model.model.generation_config is before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
+    (tmp_path / "mine").touch()
+    modes = {path.stat().st_mode for path in (*(tmp_path / "best").iterdir(), tmp_path / "mine")}
+    assert len(modes) == 1, "others may not read the model"
     loaded = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "best")
     assert (loaded.generation_config.num_beams, loaded.generation_config.max_new_tokens) == (1, 5)
+
+
+def test_a_folder_that_differs_does_not_take_the_place_of_the_old_one(
+    model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(model, tmp_path / "best")
+    saved = type(model.model).save_pretrained
+
+    def damage(model: Any, folder: Path, **given: Any) -> None:
+        with torch.no_grad():
+            model.shared.weight[3] += 1
+        saved(model, folder, **given)
+        with torch.no_grad():
+            model.shared.weight[3] -= 1
+
+    monkeypatch.setattr(type(model.model), "save_pretrained", damage)
+    with pytest.raises(ExportError, match=r"tensor shared\.weight"):
+        export(model, tmp_path / "best", step=8, sources=[[3, 4, 1]])
+    assert read_exported_step(tmp_path / "best") == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best"]
 
 
 def test_a_changed_weight_is_found_by_its_name(model: Tiny, tmp_path: Path) -> None:
     export(model, tmp_path / "best")
     with torch.no_grad():
         model.model.encoder.final_layer_norm.weight.add_(1.0)
-    with pytest.raises(ExportError, match=r"best: tensor encoder\.final_layer_norm\.weight"):
+    with pytest.raises(ExportError, match=r"tensor encoder\.final_layer_norm\.weight"):
         check(model, tmp_path / "best")
 
 
@@ -78,7 +103,7 @@ def test_another_configuration_is_found_by_its_hypotheses(
         return copied
 
     monkeypatch.setattr(save, "_fresh_copy", copy_otherwise)
-    with pytest.raises(ExportError, match="generates different hypotheses"):
+    with pytest.raises(ExportError, match="generates other hypotheses"):
         check(model, tmp_path / "best")
 
 

@@ -41,7 +41,9 @@ def test_a_model_that_is_not_from_the_hub_has_no_link(
 
 
 def test_a_model_of_part_of_the_vocabulary_says_so() -> None:
-    card = build_card(translation_record(info=run_info(model={"trained_ids": 4013, "num_ids": 250100})))
+    model = {"trained_ids": 4013, "num_ids": 250100, "num_parameters": 1200, "num_exported_parameters": 8300}
+    card = build_card(translation_record(info=run_info(model=model)))
+    assert "number of parameters: 8,300, in training 1,200. " in card
     assert "Trained on 4,013 of 250,100 token ids" in card
     assert "token ids" not in build_card(translation_record())
 

@@ -45,6 +45,7 @@ def build_info(trained: nn.Module, vocabulary: dict[str, int] | None = None, **c
         data={"train": {"rows_read": 30, "rows": 20}, "eval": {"rows_read": 2, "rows": 2}},
         vocabulary=vocabulary or {},
         model=trained,
+        num_exported=1000,
         plan=build_plan(),
         total_steps=12,
         warnings=["some ranks are idle"],
@@ -67,7 +68,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert info.model.trained_ids is None
     write_run_info(tmp_path, build_info(nn.Linear(3, 2), {"trained_ids": 5, "num_ids": 9}))
     model = read_run_info(tmp_path).model
-    assert (model.trained_ids, model.num_ids) == (5, 9)
+    assert (model.trained_ids, model.num_ids, model.num_exported_parameters) == (5, 9, 1000)
     assert (info.data["train"].rows_read, info.warnings) == (30, ("some ranks are idle",))
 
 

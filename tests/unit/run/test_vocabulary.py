@@ -63,7 +63,10 @@ def test_the_folder_of_a_run_keeps_its_ids(tmp_path: Path) -> None:
 def test_rows_with_further_tokens_are_refused_with_the_way_out(tmp_path: Path) -> None:
     config = run_in(tmp_path)
     kept = keep(config, 10)
-    with pytest.raises(UserError, match=r"the rows hold 4 tokens \(`word5`, `word6`, `word7`, …\).*dstrain export"):
+    with pytest.raises(
+        UserError,
+        match=r"data\.train.* hold 4 tokens \(`word5`, `word6`, `word7`, …\).*put the data back.*dstrain export",
+    ):
         keep(config, 10, 5, 6, 7, 8, fingerprint=kept.fingerprint)
     assert load_vocabulary(config, tokenizer=tokenizer()).kept == kept.kept
 
@@ -86,7 +89,7 @@ def test_a_damaged_file_is_named(content: str, tmp_path: Path) -> None:
     config = run_in(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "vocabulary.json").write_text(content)
-    with pytest.raises(UserError, match=r"vocabulary\.json"):
+    with pytest.raises(UserError, match=r"vocabulary\.json: not ascending ids.*restore it"):
         load_vocabulary(config, tokenizer=tokenizer())
 
 
