@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def real_data() -> Path:
     """The folder of real data, which is not part of the project; skips where it is absent."""
     beside_the_project = Path(__file__).resolve().parents[2] / "shared" / "data"
-    folder = Path(os.environ.get("DSTRAIN_REAL_DATA", beside_the_project))
+    folder = Path(os.environ.get("DSTRAIN_REAL_DATA") or beside_the_project)
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set DSTRAIN_REAL_DATA to the folder")
     return folder

@@ -87,7 +87,7 @@ def describe_machine(*, threads: int) -> dict[str, Any]:
 def find_real_rows(kind: str) -> tuple[list[str], list[str]] | None:
     """Files of real rows, if the folder of real data exists; see tests/conftest.py."""
     beside_the_project = Path(__file__).resolve().parents[3] / "shared" / "data"
-    folder = Path(os.environ.get("DSTRAIN_REAL_DATA", beside_the_project))
+    folder = Path(os.environ.get("DSTRAIN_REAL_DATA") or beside_the_project)
     train, held_out = ([str(folder / name) for name in names] for names in REAL_DATA[kind])
     return (train, held_out) if all(Path(path).exists() for path in [*train, *held_out]) else None
 
