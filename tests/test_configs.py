@@ -14,6 +14,7 @@ RECIPES = sorted((ROOT / "configs").glob("*.yaml"))
 NAMES = {
     "debug",
     "demo_parsing",
+    "demo_text",
     "demo_translation",
     "ko_en_m2m",
     "ko_en_scratch",

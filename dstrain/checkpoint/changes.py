@@ -107,6 +107,9 @@ RULES: Mapping[str, Rule] = {
         "the epoch begins again with the new rows and the quarantine is emptied, if their token ids are others",
         frozenset({Part.ROWS}),
     ),
+    "data.temperature": Rule(
+        "the epoch begins again in the new mixture and the quarantine is emptied", frozenset({Part.ROWS})
+    ),
     "data.eval": _SCORES,
     "data.rules": _ROWS,
     "training.batch_size": _PLACE,
@@ -137,6 +140,7 @@ RULES: Mapping[str, Rule] = {
     "evaluation.max_new_tokens": _SCORES,
     "evaluation.best_metric": _SCORES,
     "evaluation.bleu_tokenizer": _SCORES,
+    "evaluation.metrics": _SCORES,
     "evaluation.loss": _ON,
     "evaluation.max_rows": _SCORES,
     "evaluation.rehearsal": _ON,

@@ -25,12 +25,17 @@ def evaluation_conflicts(
     task: Task, *, data: Data, evaluation: Evaluation, training: Training, machine: Machine
 ) -> Iterator[Conflict]:
     """A metric or a tokenizer that the task does not have; early stopping without periodic evaluations, or with another job's."""
-    metric, allowed = evaluation.best_metric, choosing_metrics(task.kind, sets=data.eval_sets)
+    metric = evaluation.best_metric
+    allowed = choosing_metrics(task.kind, wanted=evaluation.metrics, sets=data.eval_sets)
     if metric is not None and metric not in allowed:
         why = f"`{metric}` {_why_no_metric(metric, task=task, sets=data.eval_sets)}"
-        yield ("evaluation.best_metric", "task.kind"), f"{why}: take one of {', '.join(allowed)}"
-    if evaluation.bleu_tokenizer is not None and task.kind != "translation":
-        yield ("evaluation.bleu_tokenizer", "task.kind"), f"BLEU is not computed for task.kind `{task.kind}`: remove it"
+        yield (
+            ("evaluation.best_metric", "evaluation.metrics", "task.kind"),
+            f"{why}: take one of {', '.join(allowed)}",
+        )
+    if evaluation.bleu_tokenizer is not None and "bleu" not in allowed:
+        keys = ("evaluation.bleu_tokenizer", "evaluation.metrics", "task.kind")
+        yield keys, f"BLEU is not computed for task.kind `{task.kind}`: remove it, or add `bleu` to evaluation.metrics"
     if training.early_stopping is None:
         return
     if evaluation.every_steps is None and evaluation.every_epochs is None:
@@ -48,7 +53,7 @@ def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
         return f"is of an evaluation set `{name}`, which no source of data.eval has as its name ({named})"
     if of_set == "loss":
         return "is not computed: the loss is that of all evaluation rows, not of one set"
-    return f"is not computed for task.kind `{task.kind}`"
+    return f"is not computed for task.kind `{task.kind}` with these evaluation.metrics"
 
 
 def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict]:
@@ -78,7 +83,13 @@ def missing_languages(task: Task, *, data: Data, owner: str) -> Iterator[tuple[s
     sources = {f"data.train.{number}": source for number, source in enumerate(data.train)}
     sources |= {f"data.eval.{number}": source for number, source in enumerate(data.eval)}
     for key in ("source_language", "target_language"):
-        lacking = [place for place, source in sources.items() if (getattr(source, key) or getattr(task, key)) is None]
+        lacking = [
+            place
+            for place, source in sources.items()
+            if getattr(source, key) is None
+            and getattr(task, key) is None
+            and f"{key}_column" not in source.further_columns
+        ]
         places = ["task"] if len(lacking) == len(sources) else lacking
         for place in places:
             yield f"{place}.{key}", f"is needed by {owner}, which tells languages apart by their codes"
@@ -93,9 +104,19 @@ def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
         for number, source in enumerate(sources):
             prefix = task.source_prefix if source.source_prefix is None else source.source_prefix
             language = source.target_language or task.target_language
+            key = f"data.{side}.{number}"
+            if "{target_language}" in prefix:
+                continue
+            if source.target_language_column is not None:
+                message = (
+                    "Marian, T5 and mT5 have no language tokens, and nothing else in the text tells the languages of this "
+                    "column apart: put `{target_language}` into the source_prefix, such as `>>{target_language}<< `; found "
+                    f"{prefix!r}"
+                )
+                yield (f"{key}.target_language_column", f"{key}.source_prefix"), message
+                continue
             if language is None:
                 continue
-            key = f"data.{side}.{number}"
             other, place = first.setdefault(prefix, (language, key))
             if other != language:
                 message = (
@@ -104,6 +125,22 @@ def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
                     f"Marian; found {prefix!r} for both"
                 )
                 yield (f"{key}.target_language", f"{key}.source_prefix", "task.target_language"), message
+
+
+def prefix_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
+    """A language in a prefix that neither the recipe nor a column of the data names."""
+    for side, sources in (("train", data.train), ("eval", data.eval)):
+        for number, source in enumerate(sources):
+            prefix = task.source_prefix if source.source_prefix is None else source.source_prefix
+            for key in ("source_language", "target_language"):
+                named = getattr(source, key) or getattr(task, key) or source.further_columns.get(f"{key}_column")
+                if f"{{{key}}}" in prefix and named is None:
+                    place, owner = (
+                        f"data.{side}.{number}",
+                        "task" if source.source_prefix is None else f"data.{side}.{number}",
+                    )
+                    message = f"has `{{{key}}}`, which no key names: set {key} or {key}_column; found {prefix!r}"
+                    yield (f"{owner}.source_prefix", f"{place}.{key}"), message
 
 
 def embedding_conflicts(machine: Machine, *, model: Model, training: Training) -> Iterator[Conflict]:

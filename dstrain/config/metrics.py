@@ -1,9 +1,12 @@
 """The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-BOTH = ("translation", "parsing")
+KINDS = ("translation", "parsing", "text")
+OWN_METRIC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:(?P<name>[A-Za-z_]\w*)")
+"""A metric of the user's own in `evaluation.metrics`: `my_package.my_module:score`, named after its function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,25 +15,94 @@ class Metric:
 
     name: str
     tasks: tuple[str, ...]
-    """Values of `task.kind` for which it is computed."""
+    """Values of `task.kind` for which it is computed by default."""
     unit: str
     meaning: str
     can_choose: bool = False
     """Whether `evaluation.best_metric` may name it."""
     breaks_ties: bool = False
     """Whether it decides between evaluations with the same `best_metric`, as every metric does that can choose."""
+    wanted_as: str | None = None
+    """The item of `evaluation.metrics` that asks for it, for any task; None if every evaluation of its tasks has it."""
+    lower_is_better: bool = False
 
 
 METRICS = (
-    Metric("bleu", ("translation",), "0 to 100", "Corpus BLEU by sacreBLEU, with its signature.", can_choose=True),
-    Metric("chrf", ("translation",), "0 to 100", "Corpus chrF by sacreBLEU, with its signature.", can_choose=True),
+    Metric(
+        "bleu",
+        ("translation",),
+        "0 to 100",
+        "Corpus BLEU by sacreBLEU, with its signature.",
+        can_choose=True,
+        wanted_as="bleu",
+    ),
+    Metric(
+        "chrf",
+        ("translation",),
+        "0 to 100",
+        "Corpus chrF by sacreBLEU, with its signature.",
+        can_choose=True,
+        wanted_as="chrf",
+    ),
+    Metric(
+        "ter",
+        (),
+        "errors per 100 words",
+        "Corpus TER by sacreBLEU, with its signature. Lower is better.",
+        can_choose=True,
+        wanted_as="ter",
+        lower_is_better=True,
+    ),
+    Metric(
+        "rouge_l",
+        ("text",),
+        "0 to 1",
+        "ROUGE-L: F1 of the longest common subsequence of words with the closest reference, averaged over the rows. Words are "
+        "lower-cased, not stemmed, and of any script; in scripts without spaces each character is a word.",
+        can_choose=True,
+        wanted_as="rouge",
+    ),
+    Metric(
+        "rouge_1",
+        ("text",),
+        "0 to 1",
+        "ROUGE-1: the same for single words.",
+        can_choose=True,
+        wanted_as="rouge",
+    ),
+    Metric(
+        "rouge_2",
+        ("text",),
+        "0 to 1",
+        "ROUGE-2: the same for pairs of neighbouring words.",
+        can_choose=True,
+        wanted_as="rouge",
+    ),
+    Metric(
+        "token_f1",
+        (),
+        "0 to 1",
+        "F1 of the words that hypothesis and closest reference share, averaged over the rows: that of SQuAD, without case, "
+        "punctuation and the articles a, an and the. In scripts without spaces each character is a word.",
+        can_choose=True,
+        wanted_as="token_f1",
+    ),
     Metric(
         "exact_match",
-        ("parsing",),
+        ("parsing", "text"),
         "0 to 1",
-        "Share of rows whose decoded hypothesis equals the decoded reference, white space restored on both sides. In the "
-        "plain form the quoted strings of the reference are those in the data, white space included.",
+        "Share of rows whose decoded hypothesis equals the decoded reference. For parsing white space is restored on both "
+        "sides, and in the plain form the quoted strings of the reference are those in the data, white space included.",
         can_choose=True,
+        wanted_as="exact_match",
+    ),
+    Metric(
+        "accuracy",
+        (),
+        "0 to 1",
+        "Share of rows whose hypothesis equals a reference but for case and white space: for labels and short answers.",
+        can_choose=True,
+        wanted_as="accuracy",
     ),
     Metric(
         "exact_match_tokens",
@@ -69,7 +141,7 @@ METRICS = (
     ),
     Metric(
         "gen_len",
-        BOTH,
+        KINDS,
         "tokens",
         "Mean length of the hypotheses. Every token but padding counts, as in the Hugging Face examples: the end, language and "
         "start tokens too. So a hypothesis that was cut at 12 tokens counts 13 where the start token is `</s>` (M2M100, NLLB, "
@@ -77,25 +149,46 @@ METRICS = (
     ),
     Metric(
         "hit_cap_rate",
-        BOTH,
+        KINDS,
         "0 to 1",
         "Share of hypotheses that were cut at the longest allowed length (`evaluation.max_new_tokens`).",
     ),
     Metric(
         "loss",
-        BOTH,
+        KINDS,
         "nats per target token",
         "Cross-entropy of the references. Computed if `evaluation.loss` is true. Lower is better.",
         can_choose=True,
+        lower_is_better=True,
     ),
 )
 """Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
 
+WANTED = tuple(dict.fromkeys(metric.wanted_as for metric in METRICS if metric.wanted_as is not None))
+"""Items that `evaluation.metrics` may have, beside those of the user's own."""
+_LOWER_IS_BETTER = frozenset(metric.name for metric in METRICS if metric.lower_is_better)
 
-def choosing_metrics(kind: str, *, sets: Sequence[str] = ()) -> tuple[str, ...]:
+
+def wanted_metrics(kind: str, *, wanted: Sequence[str] | None) -> tuple[Metric, ...]:
+    """The scores of the table that an evaluation has, for a task and its `evaluation.metrics`; those of parses come always."""
+    if wanted is None:
+        return tuple(metric for metric in METRICS if kind in metric.tasks)
+    always = [metric for metric in METRICS if kind in metric.tasks and (metric.wanted_as is None or kind == "parsing")]
+    asked = [metric for item in wanted for metric in METRICS if metric.wanted_as == item]
+    found = dict.fromkeys([*always, *asked] if kind == "parsing" else [*asked, *always])
+    return tuple(sorted(found, key=lambda metric: metric.name == "loss"))  # which decides last
+
+
+def own_metrics(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of the user's own metrics in `evaluation.metrics`."""
+    return tuple(match["name"] for item in wanted or () if (match := OWN_METRIC.fullmatch(item)))
+
+
+def choosing_metrics(kind: str, *, wanted: Sequence[str] | None = None, sets: Sequence[str] = ()) -> tuple[str, ...]:
     """Values of `evaluation.best_metric` for a task, its default first, and those of the named evaluation sets last."""
-    names = [metric.name for metric in METRICS if metric.can_choose and kind in metric.tasks]
-    return (*names, *(set_metric(each, name) for each in sets for name in names if name != "loss"))
+    *names, loss = [metric.name for metric in wanted_metrics(kind, wanted=wanted) if metric.can_choose]
+    names += own_metrics(wanted)
+    return (*names, loss, *(set_metric(each, name) for each in sets for name in names))
 
 
 def set_metric(name: str, metric: str) -> str:
@@ -108,8 +201,15 @@ def is_of_set(metric: str) -> bool:
     return "/" in metric
 
 
-def rank_metrics(kind: str, *, best: str) -> tuple[str, ...]:
+def is_lower_better(metric: str) -> bool:
+    """Whether the lower of two values of a score is the better one. Of the user's own metrics the higher one is."""
+    return metric.rpartition("/")[2] in _LOWER_IS_BETTER
+
+
+def rank_metrics(kind: str, *, best: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:
     """The metrics by which evaluations are ranked: `best`, and those that break ties in the order of the table, the loss last."""
-    others = [metric.name for metric in METRICS if kind in metric.tasks and (metric.can_choose or metric.breaks_ties)]
-    of_set = choosing_metrics(kind, sets=[best.partition("/")[0]]) if is_of_set(best) else ()
-    return tuple(dict.fromkeys((best, *filter(is_of_set, of_set), *others)))
+    of_set = choosing_metrics(kind, wanted=wanted, sets=[best.partition("/")[0]]) if is_of_set(best) else ()
+    *others, loss = [
+        metric.name for metric in wanted_metrics(kind, wanted=wanted) if metric.can_choose or metric.breaks_ties
+    ]
+    return tuple(dict.fromkeys((best, *filter(is_of_set, of_set), *others, *own_metrics(wanted), loss)))

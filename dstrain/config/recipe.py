@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.hub import hub_problem
+from dstrain.config.metrics import METRICS, OWN_METRIC, WANTED, own_metrics
 from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
@@ -86,11 +87,14 @@ class Model(Section):
 class Task(Section):
     """What a row means."""
 
-    kind: Literal["translation", "parsing"]
-    """`translation` between languages, or `parsing` of utterances into bracketed parses."""
+    kind: Literal["translation", "parsing", "text"]
+    """`translation` between languages, `parsing` of utterances into bracketed parses, or `text`: any text to any other, such as
+    summarisation, correction or question answering."""
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=MAX_RUN_NAME)] | None = None
+    """Kind `text` only: what the task is called on the card, such as `summarisation`."""
     source_language: str | None = None
     """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for
-    mBART. These families need it for translation, here or in each data source. For parsing it may be left out: then both
+    mBART. These families need it for translation, here or in each data source. For other tasks it may be left out: then both
     sides begin with the tokenizer's default code, in training and in use alike."""
     target_language: str | None = None
     """Language code of the targets, written and needed like `source_language`. It decides the forced first token of every
@@ -111,6 +115,12 @@ class Task(Section):
     """Longest source in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
     max_target_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 256
     """Longest target in tokens, special tokens included. `data.rules.too_long` decides what happens to longer rows."""
+
+    @model_validator(mode="after")
+    def _only_text_has_a_name(self) -> "Task":
+        if self.name is not None and self.kind != "text":
+            raise ConflictError((("name", "kind"), f"a task of kind `{self.kind}` has its own name: leave `name` out"))
+        return self
 
     @property
     def cuts_by_reference(self) -> bool:
@@ -147,7 +157,7 @@ class Source(Section):
     """Configuration name of `hub`, such as `ko-en`."""
     split: str = "train"
     """Split of `hub` or `demo`, such as `train`, `validation` or `eval`."""
-    demo: Literal["translation", "parsing"] | None = None
+    demo: Literal["translation", "parsing", "text"] | None = None
     """Built-in generated data, which need no download."""
     source_column: str | Index = 0
     """Column of the sources. A name may be dotted for nested fields (`translation.ko`); a number counts from 0, for
@@ -161,13 +171,28 @@ class Source(Section):
     """Overrides `task.source_language` for these rows."""
     target_language: str | None = None
     """Overrides `task.target_language` for these rows."""
+    source_language_column: str | Index | None = None
+    """Column with the language of each row's source, so that one file may hold many directions; written like
+    `source_column`. A blank cell means `source_language`."""
+    target_language_column: str | Index | None = None
+    """Column with the language of each row's target, likewise."""
     source_prefix: str | None = None
     """Overrides `task.source_prefix` for these rows. For Marian, T5 and mT5 it is what tells a model the target language,
-    such as `>>fra<< ` or `translate English to French: `."""
+    such as `>>fra<< ` or `translate English to French: `. In either of them `{source_language}` and `{target_language}` stand
+    for those of the row."""
     repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
-    """Times that these rows occur per epoch: their mixing weight against the other sources."""
+    """Times that these rows occur per epoch."""
+    weight: Annotated[float, Field(gt=0.0, le=1e9)] | None = None
+    """Training rows only: share of these rows in an epoch, against the weights of the other sources, of which each has one
+    too. An epoch has as many rows as all sources together."""
     max_rows: PositiveInt | None = None
     """Use only the first rows, at most this many. Null uses all."""
+
+    @property
+    def further_columns(self) -> dict[str, str | int]:
+        """The columns besides source and target, by key, in the order in which a row's cells are read."""
+        keys = ("group_column", "source_language_column", "target_language_column")
+        return {key: column for key in keys if (column := getattr(self, key)) is not None}
 
     @property
     def target_paths(self) -> tuple[str, ...]:
@@ -225,19 +250,28 @@ class Rules(Section):
     because they are the reference."""
     unknown_token: Literal["error", "skip", "keep"] | None = None
     """A row whose target contains a token unknown to the tokenizer. Null is `error` for parsing, because brackets that
-    the tokenizer drops from hypothesis and reference would count as a match. Null is `keep` for translation, because
-    its scores use the reference text itself."""
+    the tokenizer drops from hypothesis and reference would count as a match. Null is `keep` for other tasks, because
+    their scores use the reference text itself."""
 
 
 class Data(Section):
     """Training and evaluation rows."""
 
     train: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
-    """Sources of the training rows, mixed by `repeat`."""
+    """Sources of the training rows, mixed by `repeat`, by `weight` or by `temperature`."""
     eval: Annotated[tuple[Source, ...], Field(min_length=1, strict=False, examples=["[{path: file.tsv}]"])]
     """Sources of the evaluation rows. Their `repeat` must be 1."""
+    temperature: Annotated[float, Field(ge=1.0, le=1e9)] | None = None
+    """Mixes the training sources so that one with n of N rows has a share of an epoch in proportion to (n/N)^(1/temperature): 1
+    leaves the shares as they are, 5 is that of M2M100 and mBART-50, larger values make sources more alike. An epoch has N
+    rows."""
     rules: Rules = Rules()
     """What happens to unusable rows."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the training sources have other shares of an epoch than their rows."""
+        return self.temperature is not None or any(source.weight is not None for source in self.train)
 
     @property
     def eval_sets(self) -> tuple[str, ...]:
@@ -250,6 +284,30 @@ class Data(Section):
         named = [number for number, source in enumerate(self.train) if source.name is not None]
         if named:
             raise ConflictError(*(((f"train.{number}.name",), message) for number in named))
+        return self
+
+    @model_validator(mode="after")
+    def _sources_are_mixed_in_one_way(self) -> "Data":
+        weighted = [source.weight is not None for source in self.train]
+        if self.temperature is not None and any(weighted):
+            keys = ("temperature", f"train.{weighted.index(True)}.weight")
+            raise ConflictError((keys, "sources are mixed by `temperature` or by `weight`: give one; null unsets one"))
+        if any(weighted) and not all(weighted):
+            keys = (f"train.{weighted.index(False)}.weight", f"train.{weighted.index(True)}.weight")
+            raise ConflictError((keys, "where one source has a weight, each has: give this one too"))
+        repeated = [number for number, source in enumerate(self.train) if source.repeat != 1]
+        if self.is_mixed and repeated:
+            first = f"train.{repeated[0]}"
+            raise ConflictError(
+                (
+                    (f"{first}.repeat", "temperature", f"{first}.weight"),
+                    "`repeat` does not go with `weight` or `temperature`: remove it",
+                )
+            )
+        weighed = [number for number, source in enumerate(self.eval) if source.weight is not None]
+        if weighed:
+            message = "evaluation rows are not weighted: a score counts every row once; remove `weight`"
+            raise ConflictError(((f"eval.{weighed[0]}.weight",), message))
         return self
 
     @model_validator(mode="after")
@@ -353,10 +411,17 @@ class Evaluation(Section):
     max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
     reached. The default of transformers, 20, would cut most hypotheses."""
+    metrics: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
+    """What is scored: any of `bleu`, `chrf`, `ter`, `rouge`, `token_f1`, `exact_match` and `accuracy`, for any task, and
+    functions of your own, such as `my_package.my_module:score`. Null is `bleu` and `chrf` for translation, `rouge` and
+    `exact_match` for text; the scores of parses are always computed. A function is called with hypotheses, references (a list
+    for each row) and sources, and returns a number, or one for each row, of which the mean is taken. Higher must be better. It
+    is imported from the environment or the current folder: only run a recipe whose code you trust."""
     best_metric: str | None = None
-    """Metric that chooses the best checkpoint: `bleu`, `chrf`, `exact_match` or `loss`, of all rows, or of the evaluation set
-    that it names (`flores/bleu`; not the loss). Null is `bleu` for translation and `exact_match` for parsing. Where it is
-    the same, the next metric decides, and at last the lower loss."""
+    """Metric that chooses the best checkpoint, of all rows, or of the evaluation set that it names (`flores/bleu`; not the
+    loss): `bleu`, `chrf`, `ter`, `rouge_l`, `rouge_1`, `rouge_2`, `token_f1`, `exact_match`, `accuracy`, `loss` or the name of
+    your function, if it is computed. Null is `bleu` for translation, `exact_match` for parsing, `rouge_l` for text, or the
+    first of `metrics`. Where it is the same, the next metric decides, and at last the lower loss."""
     bleu_tokenizer: (
         Literal[
             "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"
@@ -372,6 +437,27 @@ class Evaluation(Section):
     """Score only the first rows, at most this many; the card says so. Null scores all."""
     rehearsal: bool = True
     """Evaluate two batches before step 1, so that a fault in evaluation costs no training time."""
+
+    @model_validator(mode="after")
+    def _metrics_are_known(self) -> "Evaluation":
+        wanted = self.metrics or ()
+        unknown = [item for item in wanted if item not in WANTED and not OWN_METRIC.fullmatch(item)]
+        if unknown:
+            message = (
+                f"`{unknown[0]}` is no metric: take {', '.join(WANTED)}, or a function as `my_package.my_module:score`"
+            )
+            raise ConflictError((("metrics",), message))
+        names = [*(item for item in wanted if item in WANTED), *own_metrics(wanted)]
+        taken = [metric.name for metric in METRICS]
+        for number, name in enumerate(names):
+            if (
+                name in names[:number]
+                or (name in taken and name not in WANTED)
+                or (name in WANTED and name not in wanted)
+            ):
+                message = f"two scores would be called `{name}`: leave one out, or call the function otherwise"
+                raise ConflictError((("metrics",), message))
+        return self
 
     @model_validator(mode="after")
     def _one_cadence(self) -> "Evaluation":

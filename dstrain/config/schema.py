@@ -47,6 +47,7 @@ class RunConfig(Section):
                 task, data=self.data, evaluation=evaluation, training=self.training, machine=self.machine
             ),
             *conflicts.task_conflicts(task, data=self.data, model=model),
+            *conflicts.prefix_conflicts(task, data=self.data),
             *conflicts.precision_conflicts(self.precision, model=model),
             *conflicts.embedding_conflicts(self.machine, model=model, training=self.training),
             *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),
@@ -58,12 +59,17 @@ class RunConfig(Section):
     @property
     def best_metric(self) -> str:
         """The metric that chooses the best checkpoint, task default applied."""
-        return self.evaluation.best_metric or choosing_metrics(self.task.kind)[0]
+        return self.evaluation.best_metric or self.choosing[0]
+
+    @property
+    def choosing(self) -> tuple[str, ...]:
+        """The metrics of all rows that may choose the best checkpoint: the task's default first, the loss last."""
+        return choosing_metrics(self.task.kind, wanted=self.evaluation.metrics)
 
     @property
     def ranking(self) -> tuple[str, ...]:
         """The metrics that rank evaluations: `best_metric`, then those that break ties."""
-        return rank_metrics(self.task.kind, best=self.best_metric)
+        return rank_metrics(self.task.kind, best=self.best_metric, wanted=self.evaluation.metrics)
 
     @property
     def languages(self) -> tuple[str | None, str | None]:

@@ -97,12 +97,15 @@ def _encode(batch: Sequence[Example], *, encoder: Encoder) -> list[Encoded]:
         by_languages.setdefault((example.source_language, example.target_language), []).append(index)
     encoded: dict[int, Encoded] = {}
     for (source_language, target_language), indices in by_languages.items():
-        source_ids, target_ids = encoder.encode(
-            [batch[index].source for index in indices],
-            [batch[index].target for index in indices],
-            source_language=source_language,
-            target_language=target_language,
-        )
+        try:
+            source_ids, target_ids = encoder.encode(
+                [batch[index].source for index in indices],
+                [batch[index].target for index in indices],
+                source_language=source_language,
+                target_language=target_language,
+            )
+        except UserError as error:  # a language that the tokenizer lacks, named in a column of the data
+            raise UserError(f"{batch[indices[0]].where}: {error}") from error
         for index, source, target in zip(indices, source_ids, target_ids, strict=True):
             encoded[index] = Encoded(batch[index], source, target)
     return [encoded[index] for index in range(len(batch))]

@@ -1,5 +1,6 @@
 """The rows of one epoch in the order of training: all, or those that are left after a part was trained otherwise. Pure."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,12 +18,14 @@ class EpochRows:
     """`first`, then the random order of all `num_rows` rows from `start` on. Its length is the number of these rows."""
 
     num_rows: int
-    """Rows of the data."""
+    """Rows of an epoch."""
     keys: UInt64Array
     """What the random order is computed from."""
     first: Rows = field(default_factory=_no_rows)
     """Row numbers `[n]` that come before the others; no more than a window or two."""
     start: int = 0
+    at: Callable[[Rows], Rows] | None = None
+    """The row numbers `[n]` at places `[n]` below `num_rows`, where sources are mixed in other shares than their rows."""
 
     def __len__(self) -> int:
         return len(self.first) + self.num_rows - self.start
@@ -31,6 +34,7 @@ class EpochRows:
         """The row numbers `[stop - start]` from one place to another."""
         begin, end = (self.start + max(0, place - len(self.first)) for place in (start, stop))
         drawn = permute(np.arange(begin, end, dtype=np.int64), num_rows=self.num_rows, keys=self.keys)
+        drawn = drawn if self.at is None else self.at(drawn)
         return np.concatenate([self.first[start:stop], drawn]) if start < len(self.first) else drawn
 
     def after(self, place: int, *, first: Rows | None = None) -> "EpochRows":

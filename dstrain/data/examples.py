@@ -8,7 +8,7 @@ from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.sources import Row
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
-from dstrain.tasks.translation import choose_prefix
+from dstrain.tasks.translation import Languages, choose_prefix
 from dstrain.tasks.words import point_words
 
 
@@ -44,7 +44,8 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
         if task.has_pointers:
             pair = _point(row, task=task, rules=rules, on_bad=of_source(on_bad, row.data_source))
         if pair is not None:
-            prefix = choose_prefix(task, prefix=row.source_prefix)
+            languages = Languages(row.source_language, row.target_language)
+            prefix = choose_prefix(task, prefix=row.source_prefix, languages=languages)
             yield Example(
                 source=prefix + pair.source,
                 target=pair.target,

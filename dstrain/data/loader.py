@@ -138,10 +138,11 @@ class Loader:
 
     def _spare_row(self, excluded: frozenset[int]) -> Rows:
         """A row that is not excluded, for a step in which all are."""
-        row = next((row for row in range(self._plan.num_rows) if row not in excluded), None)
+        num_rows = len(self._plan.source_lengths)
+        row = next((row for row in range(num_rows) if row not in excluded), None)
         if row is None:
             raise UserError(
-                f"all {self._plan.num_rows} rows of data.train are in quarantine, so there is nothing to train on: see "
+                f"all {num_rows} rows of data.train are in quarantine, so there is nothing to train on: see "
                 "quarantine.jsonl in the run folder, and correct the data or lower training.learning_rate"
             )
         return np.asarray([row], dtype=np.int64)

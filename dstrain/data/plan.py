@@ -2,8 +2,9 @@
 
 The plan follows from the data's fingerprint, the seed, the epoch and the recipe's batch size. The world size enters only
 in `deal`, after everything else is decided, so that any number of ranks trains the same steps. An epoch is a permutation
-of all rows. A step is either the next `batch_size` rows of it, or, counted in target tokens, a part of a window: a long run
-of the permutation that `buckets` lays out by length. `cuts` cuts a step into micro-batches.
+of all rows, or of those that a mixture of sources draws. A step is either the next `batch_size` rows of it, or, counted in
+target tokens, a part of a window: a long run of the permutation that `buckets` lays out by length. `cuts` cuts a step into
+micro-batches.
 
 Pure numpy. Knows nothing of tokens, tensors, processes or files.
 """
@@ -12,6 +13,7 @@ import heapq
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -21,6 +23,7 @@ from dstrain.data.buckets import plan_layout
 from dstrain.data.cuts import Cut, cut_step
 from dstrain.data.epoch_rows import EpochRows
 from dstrain.data.epoch_steps import EpochSteps
+from dstrain.data.mixture import Mixture
 from dstrain.data.permutation import permutation_keys
 from dstrain.errors import UserError
 
@@ -99,6 +102,7 @@ class Plan:
         batch_size: int,
         batch_unit: Literal["sequences", "target_tokens"],
         cut: Cut,
+        mixture: Mixture | None = None,
         rest: Rest | None = None,
         window_rows: int = WINDOW_ROWS,
     ) -> None:
@@ -108,13 +112,15 @@ class Plan:
             raise UserError("data.train has no rows to plan: give it at least one usable row")
         self.source_lengths = source_lengths
         self.target_lengths = target_lengths
-        self.num_rows = len(source_lengths)
+        self.num_rows = len(source_lengths) if mixture is None else mixture.num_rows
+        """Rows of an epoch."""
         self.batch_size = batch_size
         self.batch_unit = batch_unit
         self.cut = cut
         self.rest = rest
         self._fingerprint = fingerprint
         self._seed = seed
+        self._mixture = mixture
         self._window_rows = window_rows
         self._recent_windows: tuple[tuple[tuple[int, int], _Window], ...] = ()
         """((epoch, window), its layout), the last used first."""
@@ -261,7 +267,11 @@ class Plan:
     def _rows_of(self, epoch: int) -> EpochRows:
         if self.rest is not None and epoch == self.rest.epoch:
             return self.rest.rows
-        return EpochRows(self.num_rows, permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch))
+        keys = permutation_keys(self._fingerprint, seed=self._seed, epoch=epoch)
+        if self._mixture is None:
+            return EpochRows(self.num_rows, keys)
+        at = partial(self._mixture.rows, fingerprint=self._fingerprint, seed=self._seed, epoch=epoch)
+        return EpochRows(self.num_rows, keys, at=at)
 
     def _trained_before(self, epoch: int) -> float:
         """The share of an epoch's rows that another plan has trained."""

@@ -34,7 +34,7 @@ from dstrain.errors import UserError
 from dstrain.tasks.demo.rows import GENERATOR_VERSION, demo_rows
 from dstrain.tasks.translation import Languages, choose_languages
 
-NEWER = ("quoted", "name", "source_prefix")
+NEWER = ("quoted", "name", "source_prefix", "source_language_column", "target_language_column")
 """Keys of a source that not every version had: where they are null, the fingerprint is as before, so that runs resume."""
 
 
@@ -117,7 +117,7 @@ def fingerprint_source(source: Source, *, hash_file: HashFile = hash_file) -> st
 
     Raises UserError if it cannot be read.
     """
-    how = source.model_dump(exclude={"path", "target_path"})
+    how = source.model_dump(exclude={"path", "target_path", "weight"})
     part = [
         _hash_content(source, hash_file=hash_file),
         {key: value for key, value in how.items() if key not in NEWER or value is not None},
@@ -157,10 +157,8 @@ def _read_records(source: Source) -> Records:
         return _read_demo(source)
     path, *target_paths = _local_paths(source)
     if target_paths:
-        if source.group_column is not None:
-            raise UserError(
-                f"{path}: group_column is `{source.group_column}`, but aligned text files have no columns: leave it out"
-            )
+        for key, column in source.further_columns.items():
+            raise UserError(f"{path}: {key} is `{column}`, but aligned text files have no columns: leave it out")
         return _read_references(path, target_paths) if target_paths[1:] else read_aligned(path, target_paths[0])
     file_format = source.format or format_suffix(path)
     if file_format not in READERS:
@@ -181,8 +179,7 @@ def _read_references(path: Path, target_paths: Sequence[Path]) -> Records:
 
 
 def _columns(source: Source) -> list[Column]:
-    group = [] if source.group_column is None else [source.group_column]
-    return [source.source_column, source.target_column, *group]
+    return [source.source_column, source.target_column, *source.further_columns.values()]
 
 
 def _local_paths(source: Source) -> list[Path]:
@@ -217,18 +214,37 @@ def _build_row(
             on_bad=on_bad,
         )
         return None
-    source_text, (target_text, *other_targets), *group = record.cells
+    source_text, (target_text, *other_targets), *cells = record.cells
+    further = {
+        key: str(cell).strip() for key, cell in zip(source.further_columns, cells, strict=False) if cell is not None
+    }
     if not (has_visible_text(source_text) and has_visible_text(target_text)):
         side = "target" if has_visible_text(source_text) else "source"
         problem, text = f"the {side} is empty or has nothing visible", f"{source_text}\t{target_text}"
         apply_rule(rules.empty, where=record.where, reason="empty", problem=problem, text=text, on_bad=on_bad)
         return None
+    spoken = Languages(
+        further.get("source_language_column") or languages.source,
+        further.get("target_language_column") or languages.target,
+    )
+    for key, language in (("source_language_column", spoken.source), ("target_language_column", spoken.target)):
+        if key in source.further_columns and language is None:
+            problem = f"no language in the column `{source.further_columns[key]}` ({key}), and the recipe names none"
+            apply_rule(
+                rules.undecodable,
+                where=record.where,
+                reason="undecodable",
+                problem=problem,
+                text=target_text,
+                on_bad=on_bad,
+            )
+            return None
     return Row(
         source=source_text,
         target=target_text,
-        source_language=languages.source,
-        target_language=languages.target,
-        group=str(group[0]) if group and group[0] is not None else None,
+        source_language=spoken.source,
+        target_language=spoken.target,
+        group=further.get("group_column"),
         where=record.where,
         repeat=source.repeat,
         eval_set=source.name,

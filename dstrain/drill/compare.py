@@ -19,7 +19,7 @@ NOISE_FACTOR = 2.0
 """Differences up to this multiple of the control run's are allowed."""
 MAX_NOISE = 5e-2
 """Where two straight runs differ by more, the drill proves nothing and fails."""
-MAX_SCORES: Mapping[str, float] = {"bleu": 100.0, "chrf": 100.0}
+MAX_SCORES: Mapping[str, float] = {"bleu": 100.0, "chrf": 100.0, "ter": 100.0}
 """Largest value of a score, 1 if not listed. Differences are relative to at least this: near 0 one hypothesis would dominate."""
 
 HEADER = ("scenario", "stopped in", "resumed from", "exit codes", "losses", "scores", "final weights", "verdict")

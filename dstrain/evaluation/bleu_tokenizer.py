@@ -59,6 +59,8 @@ _UNSPACED = "".join(
     rf"\p{{Script={script}}}"
     for script in "Thai Lao Khmer Myanmar Tibetan Yi Tai_Le New_Tai_Lue Tai_Tham Tai_Viet Javanese Balinese".split()
 )
+WITHOUT_SPACES = f"{_CHINESE}{_KANA}{_UNSPACED}"
+"""Characters, for a class of `regex`, of scripts that put no spaces between words."""
 _UNITS = {
     "Chinese": regex.compile(f"[{_CHINESE}]"),
     "kana": regex.compile(f"[{_KANA}]"),

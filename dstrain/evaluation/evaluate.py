@@ -15,7 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.metrics import choosing_metrics, set_metric
+from dstrain.config.metrics import set_metric
 from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
@@ -34,8 +34,10 @@ from dstrain.evaluation.generate import (
     plan_cap,
     search_settings,
 )
-from dstrain.evaluation.metrics import one_line, reference_columns
+from dstrain.evaluation.metrics import Score, one_line
+from dstrain.evaluation.own_metrics import MetricFailed
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
+from dstrain.evaluation.text_metrics import reference_columns
 from dstrain.evaluation.typed import plan_typed_batches
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
 from dstrain.models.loss import Seq2SeqLoss
@@ -79,6 +81,8 @@ class EvaluationResult:
 
     scores: Scores
     texts: ScoredTexts
+    failures: tuple[str, ...] = ()
+    """Why metrics of the user's own have no score."""
 
 
 def evaluate(
@@ -96,10 +100,11 @@ def evaluate(
 
     `model` holds its full weights (`Engine.gathered`), with a row for each id in `vocabulary`. `should_stop` is called before
     every batch; if it returns True on any rank, every rank returns None. `max_batches` limits the evaluation to the first
-    batches, those with the longest sources.
+    batches, those with the longest sources: a rehearsal.
 
     Raises:
         IncompleteEvaluationError: a row is missing, or came twice.
+        MetricFailed: in a rehearsal; a metric of the user's own failed. Later it has no score, and a warning says why.
     """
     # a loss module of its own: under ZeRO-3 the engine's is collective, and ranks have different numbers of batches
     loss = Seq2SeqLoss(model)
@@ -136,7 +141,10 @@ def evaluate(
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
-    return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
+    result = score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
+    if max_batches is not None and result.failures:
+        raise MetricFailed("\n".join(result.failures))
+    return result
 
 
 def score(
@@ -164,7 +172,7 @@ def score(
         tokenizer=tokenizer,
         task=config.task,
         cap=plan.cap,
-        bleu_tokenizer=config.evaluation.bleu_tokenizer,
+        evaluation=config.evaluation,
     )
     return build_result(
         rows,
@@ -331,7 +339,13 @@ def build_result(
     warnings: list[str],
 ) -> EvaluationResult:
     """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
-    score_these = partial(score_rows, task=config.task, bleu_tokenizer=config.evaluation.bleu_tokenizer)
+    failures: dict[str, None] = {}
+
+    def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
+        found = score_rows(rows, task=config.task, evaluation=config.evaluation)
+        failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
+        return [each for each in found if not math.isnan(each.value)]
+
     overall = score_these(rows)
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
     signatures |= {each.name: each.signature for each in overall if each.signature}
@@ -340,13 +354,13 @@ def build_result(
         scores = score_these(members)
         groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
         for each in scores:
-            if each.signature and each.signature != signatures[each.name]:
+            if each.signature and each.signature != signatures.get(each.name):
                 signatures[f"{each.name} ({name})"] = each.signature
     pooled = ({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall}
     of_sets = {
         set_metric(name, metric): groups[name][metric]
         for name in dict.fromkeys(row.example.eval_set for row in rows)
-        for metric in choosing_metrics(config.task.kind)
+        for metric in config.choosing
         if name is not None and metric in groups[name]
     }
     return EvaluationResult(
@@ -356,7 +370,7 @@ def build_result(
             signatures=signatures,
             generation=plan.settings,
             num_rows=len(rows),
-            warnings=tuple(warnings),
+            warnings=(*warnings, *failures),
         ),
         ScoredTexts(
             hypotheses=[row.text for row in rows],
@@ -364,4 +378,5 @@ def build_result(
             sources=[one_line(row.example.raw_source) for row in rows],
             index=[one_line(row.example.where) for row in rows],
         ),
+        tuple(failures),
     )

@@ -1,12 +1,10 @@
-"""Hypotheses to scores. Owns what a number means and its signature; does not know models, tensors and files.
+"""Hypotheses of parses to scores, and lengths. Owns what a number means; does not know models, tensors and files.
 
 Values are never rounded. Scores are computed over the whole corpus: the mean of batch scores is a different, wrong number.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from sacrebleu.metrics import BLEU, CHRF
 
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer, is_valid_parse, respace, respace_plain
@@ -27,37 +25,6 @@ def one_line(text: str) -> str:
     Scores are computed on this form and files hold it, so that both agree.
     """
     return " ".join(text.splitlines()).strip()
-
-
-def translation_scores(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, bleu_tokenizer: str
-) -> list[Score]:
-    """`bleu` and `chrf` of a corpus, 0 to 100, with sacreBLEU's signatures (Post 2018).
-
-    Every hypothesis has one reference or more. The `sacrebleu` command computes the same numbers from files that hold
-    `one_line` of each text and the columns of `reference_columns`. Raises UserError for an empty corpus, ValueError for sides
-    of different length.
-    """
-    _check_pairs(hypotheses, references)
-    lines = [one_line(text) for text in hypotheses]
-    answers = reference_columns([[one_line(text) for text in texts] for texts in references])
-    scores = []
-    # `force` only silences sacreBLEU's warning that the text looks tokenised already
-    for name, metric in (("bleu", BLEU(tokenize=bleu_tokenizer, force=True)), ("chrf", CHRF())):
-        value = float(metric.corpus_score(lines, answers).score)
-        scores.append(Score(name, value, str(metric.get_signature())))
-    return scores
-
-
-def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str]]:
-    """References by row as columns of one length, as sacreBLEU reads them: the first of every row, the second, and so on.
-
-    A row with fewer repeats its first, which changes no score; sacreBLEU's command has no way to leave a reference out.
-    """
-    num_columns = max(map(len, references))
-    return [
-        [texts[column] if column < len(texts) else texts[0] for texts in references] for column in range(num_columns)
-    ]
 
 
 def parsing_scores(
@@ -81,7 +48,7 @@ def parsing_scores(
 
     Raises UserError for an empty corpus, ValueError for sides of different length.
     """
-    _check_pairs(hypotheses, references)
+    check_pairs(hypotheses, references)
     restore = respace_plain if sources is None else respace
     spaced = [restore(text) for text in hypotheses]
     by_text = [text == restore(answer) for text, answer in zip(spaced, references, strict=True)]
@@ -114,7 +81,8 @@ def _rate(hits: Sequence[bool]) -> float:
     return sum(hits) / len(hits)
 
 
-def _check_pairs(hypotheses: Sequence[str], references: Sequence[object]) -> None:
+def check_pairs(hypotheses: Sequence[str], references: Sequence[object]) -> None:
+    """Raise UserError for an empty corpus, ValueError for sides of different length."""
     if len(hypotheses) != len(references):
         raise ValueError(f"every hypothesis needs its reference: found {len(hypotheses)} and {len(references)}")
     if not hypotheses:

@@ -1,15 +1,19 @@
 """Rows with their hypotheses to scores and warnings. Owns which texts and tokens are compared; does not know how
 hypotheses are generated and where scores go."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dstrain.config.recipe import Task
+from dstrain.config.metrics import OWN_METRIC, WANTED, wanted_metrics
+from dstrain.config.recipe import Evaluation, Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores, translation_scores
+from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores
+from dstrain.evaluation.own_metrics import MetricFailed, own_score
+from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import respace, respace_plain, restore_strings
@@ -31,7 +35,7 @@ class ScoredRow:
     typed: str | None = None
     """The hypothesis for the source as typed, where references cut the sources."""
     others: tuple[tuple[str, list[int]], ...] = ()
-    """Text and content tokens of further references; translations have no tokens of these."""
+    """Text and content tokens of further references; those of parses alone have tokens."""
 
     @property
     def references(self) -> list[str]:
@@ -55,10 +59,10 @@ def read_rows(
 ) -> list[ScoredRow]:
     """The hypotheses with the texts and tokens that are compared.
 
-    The reference of a translation is the text in the data. That of a parse is decoded from its tokens, so that whatever the
-    tokenizer changes is changed on both sides; white space is restored on both. But quoted strings of a plain form are those
-    in the data: a hypothesis with other white space in them is another parse. `typed` are the hypotheses for sources as
-    typed, where they differ.
+    The reference of a parse is decoded from its tokens, so that whatever the tokenizer changes is changed on both sides; white
+    space is restored on both. But quoted strings of a plain form are those in the data: a hypothesis with other white space
+    in them is another parse. The reference of any other task is the text in the data. `typed` are the hypotheses for sources
+    as typed, where they differ.
     """
     typed_texts = {hypothesis.row: tokenizer.decode(list(hypothesis.token_ids)) for hypothesis in typed}
     special = {*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values()} - {tokenizer.unk_token_id}
@@ -92,7 +96,7 @@ def _restore_spaces(text: str, *, task: Task) -> str:
 
 def _reference(raw: str, *, decoded: str, task: Task) -> str:
     """The reference in the form in which hypotheses are compared, from its text in the data and from its tokens."""
-    if task.kind == "translation":
+    if task.kind != "parsing":
         return one_line(raw)
     if task.form == "pointer":
         return _restore_spaces(decoded, task=task)
@@ -119,28 +123,50 @@ def choose_bleu_tokenizer(rows: Iterable[ScoredRow], *, pinned: str | None) -> C
     return choose_tokenizer(references, pinned=pinned)
 
 
-def score_rows(rows: Sequence[ScoredRow], *, task: Task, bleu_tokenizer: str | None = None) -> list[Score]:
-    """The task's metrics over these rows, and lengths. Without a `bleu_tokenizer` the references choose it."""
-    texts = [row.text for row in rows]
-    if task.kind == "translation":
-        chosen = choose_bleu_tokenizer(rows, pinned=bleu_tokenizer)
-        scores = translation_scores(texts, [row.references for row in rows], bleu_tokenizer=chosen.name)
-    else:
-        is_pointer = task.form == "pointer"
-        scores = parsing_scores(
-            texts,
-            [row.closest[0] for row in rows],
-            hypothesis_ids=[row.content_ids for row in rows],
-            reference_ids=[row.closest[1] for row in rows],
-            sources=[row.example.source.removeprefix(row.example.source_prefix) for row in rows]
-            if is_pointer
-            else None,
-            parses=[row.example.raw_target for row in rows] if is_pointer else None,
-        )
-        matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
-        scores += [Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else []
+def score_rows(rows: Sequence[ScoredRow], *, task: Task, evaluation: Evaluation) -> list[Score]:
+    """The metrics of the recipe over these rows, and lengths.
+
+    A metric of the user's own that failed has the value NaN, and why as its signature.
+    """
+    scores = _parse_scores(rows, task=task) if task.kind == "parsing" else []
+    if wanted := _wanted_items(task, evaluation=evaluation):
+        tokenizer = choose_bleu_tokenizer(rows, pinned=evaluation.bleu_tokenizer).name if "bleu" in wanted else "none"
+        corpus = Corpus([row.text for row in rows], [row.references for row in rows], tokenizer)
+        scores += text_scores(corpus, wanted=wanted)
+    for item in filter(OWN_METRIC.fullmatch, evaluation.metrics or ()):
+        scores.append(_own_score(item, rows))
     lengths = [row.hypothesis.num_tokens for row in rows]
     return [*scores, *length_scores(lengths, was_cut=[row.hypothesis.was_cut for row in rows])]
+
+
+def _wanted_items(task: Task, *, evaluation: Evaluation) -> list[str]:
+    """The items of `evaluation.metrics` that are computed from texts alone, those of the task where the recipe says nothing."""
+    names = {metric.wanted_as for metric in wanted_metrics(task.kind, wanted=evaluation.metrics)}
+    if task.kind == "parsing":  # whose own is stricter: white space in quoted strings counts
+        names.discard("exact_match")
+    return [item for item in evaluation.metrics or WANTED if item in names]
+
+
+def _own_score(item: str, rows: Sequence[ScoredRow]) -> Score:
+    sources = [row.example.raw_source for row in rows]
+    try:
+        return own_score(item, [row.text for row in rows], [row.references for row in rows], sources=sources)
+    except MetricFailed as error:  # hours of training must not be lost with it
+        return Score(item.partition(":")[2], math.nan, str(error))
+
+
+def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
+    is_pointer = task.form == "pointer"
+    scores = parsing_scores(
+        [row.text for row in rows],
+        [row.closest[0] for row in rows],
+        hypothesis_ids=[row.content_ids for row in rows],
+        reference_ids=[row.closest[1] for row in rows],
+        sources=[row.example.source.removeprefix(row.example.source_prefix) for row in rows] if is_pointer else None,
+        parses=[row.example.raw_target for row in rows] if is_pointer else None,
+    )
+    matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
+    return [*scores, *([Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else [])]
 
 
 def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
@@ -169,7 +195,7 @@ def find_warnings(
     tokenizer: Seq2SeqTokenizer,
     task: Task,
     cap: Cap,
-    bleu_tokenizer: str | None = None,
+    evaluation: Evaluation,
 ) -> list[str]:
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
     warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
@@ -178,8 +204,8 @@ def find_warnings(
             _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
             _typed_warning(rows, tokens=tokens),
         ]
-    else:
-        warnings += choose_bleu_tokenizer(rows, pinned=bleu_tokenizer).warnings
+    if any(metric.name == "bleu" for metric in wanted_metrics(task.kind, wanted=evaluation.metrics)):
+        warnings += choose_bleu_tokenizer(rows, pinned=evaluation.bleu_tokenizer).warnings
         warnings.append(_references_warning(rows))
     return [warning for warning in warnings if warning]
 

@@ -95,7 +95,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "usage": build_usage(record),
         "usage_notes": explain_usage(record),
         "limitations": describe_limits(record),
-        "sources": build_sources_table(config),
+        "sources": build_sources_table(record),
         "data_counts": build_counts_table(record),
         "data_notes": describe_rules(record),
         "procedure": describe_procedure(record),

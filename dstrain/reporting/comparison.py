@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dstrain.config.differences import differences
+from dstrain.config.metrics import is_lower_better
 from dstrain.config.schema import RECIPE_KEYS
 from dstrain.reporting import markdown
 from dstrain.reporting.terminal import aligned, printable
@@ -77,7 +78,7 @@ def rank_runs(runs: Iterable[Compared]) -> list[Compared]:
     def order(run: Compared) -> float:
         if run.best is None:
             return math.inf
-        return run.best if run.metric == "loss" else -run.best
+        return run.best if is_lower_better(run.metric) else -run.best
 
     found = list(runs)
     return found if why_unranked(found) else sorted(found, key=order)

@@ -10,19 +10,23 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from dstrain.config.metrics import METRICS as ALL_METRICS
-from dstrain.config.metrics import choosing_metrics, is_of_set
+from dstrain.config.metrics import METRICS, choosing_metrics, is_of_set
 from dstrain.config.recipe import Source, Task
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
 
-METRICS = {"translation": ["bleu", "chrf"], "parsing": ["exact_match"]}
-TASKS = {"translation": "translation", "parsing": "text-generation"}
+HUB_METRICS = {name: name for name in ("bleu", "chrf", "ter", "exact_match", "accuracy")} | dict.fromkeys(
+    ("rouge_l", "rouge_1", "rouge_2"), "rouge"
+)
+"""Scores that the Hub has a page for, by its name."""
+TASKS = {"translation": "translation", "parsing": "text-generation", "text": "text-generation"}
 """The Hub's task of each kind. It files its former `text2text-generation` under `text-generation`; transformers 5 has no
 pipeline for either, so that the card shows code."""
-LABELS = {"loss": "Loss", "bleu": "Bleu", "chrf": "chrF"}
+LABELS = {
+    "loss": "Loss", "bleu": "Bleu", "chrf": "chrF", "ter": "TER", "rouge_l": "Rouge L", "token_f1": "Token F1",
+}  # fmt: skip
 """Names of scores on the card, where the name is not the key in title case."""
 
 
@@ -42,7 +46,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
         library_name="transformers",
         tags=["generated_from_trainer", "dstrain"],
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
-        metrics=METRICS[config.task.kind],
+        metrics=_distinct(HUB_METRICS[metric] for metric in config.choosing if metric in HUB_METRICS),
         base_model=hub_model(record),
         pipeline_tag=TASKS[config.task.kind],
         model_name=config.name,
@@ -57,7 +61,7 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
     return [
         EvalResult(
             task_type=TASKS[record.config.task.kind],
-            task_name=record.config.task.kind.capitalize(),
+            task_name=one_line(record.config.task.name or record.config.task.kind).capitalize(),
             dataset_type=one_line(only.hub or "") if only else "local",
             dataset_name=dataset_name(sources),
             dataset_config=only.subset if only else None,
@@ -75,8 +79,8 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
 
 def _is_known(metric: str, *, config: RunConfig) -> bool:
     """Whether a score has a name that an evaluation gives: the file may be a stranger's, and the Hub shows what stands here."""
-    of_sets = choosing_metrics(config.task.kind, sets=config.data.eval_sets)
-    return metric in of_sets or metric in (known.name for known in ALL_METRICS)
+    of_sets = choosing_metrics(config.task.kind, wanted=config.evaluation.metrics, sets=config.data.eval_sets)
+    return metric in of_sets or metric in (known.name for known in METRICS)
 
 
 def language_codes(config: RunConfig) -> list[str]:

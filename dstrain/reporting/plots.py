@@ -12,15 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dstrain.config.metrics import is_of_set
+from dstrain.config.metrics import METRICS, is_of_set
 from dstrain.run_folder.atomic import open_new
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
 
-TITLES = {"bleu": "BLEU", "chrf": "chrF", "exact_match": "exact match", "loss": "validation loss"}
-UNITS = {"bleu": "score, 0 to 100", "exact_match": "share of evaluation rows, 0 to 1"}
-SCORES = {"translation": ("bleu", "chrf"), "parsing": ("exact_match",)}
+TITLES = {
+    "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
+    "token_f1": "token F1", "exact_match": "exact match", "loss": "validation loss",
+}  # fmt: skip
+"""Names of scores, where the name is not the key."""
 
 LOG_SCALE_FROM = 10
 """Ratio of the highest to the lowest loss above which the axis is logarithmic: a linear one would hide the end of training."""
@@ -40,7 +42,7 @@ def _finite_losses(record: RunRecord) -> list[float]:
 
 def has_scores(record: RunRecord) -> bool:
     """Whether there is a finite score of the task to draw."""
-    metric = SCORES[record.config.task.kind][0]
+    metric = _drawn(record)[0]
     return any(math.isfinite(row.scores.get(metric, math.nan)) for row in record.eval_rows)
 
 
@@ -88,7 +90,7 @@ def draw_losses(record: RunRecord) -> Figure:
 def draw_scores(record: RunRecord) -> Figure:
     """The task's scores per evaluation; a star marks the best one by the recipe's metric, which may be that of one set."""
     chosen_by = record.config.best_metric
-    of_all = SCORES[record.config.task.kind]
+    of_all = _drawn(record)
     metrics = [*of_all, *([chosen_by] if is_of_set(chosen_by) else [])]
     figure, axes = _canvas(f"{record.config.name}: {_title(of_all[0])} on the evaluation set")
     for metric, color in zip(metrics, itertools.cycle((BLUE, GREY, GREEN)), strict=False):
@@ -98,7 +100,7 @@ def draw_scores(record: RunRecord) -> Figure:
     marked, best = chosen_by if is_of_set(chosen_by) else of_all[0], record.best
     if best is not None and math.isfinite(best.scores.get(marked, math.nan)):
         _mark_best(axes, best, metric=marked, chosen_by=chosen_by)
-    axes.set_ylabel(f"{', '.join(map(_title, metrics))} ({UNITS[of_all[0]]})")
+    axes.set_ylabel(f"{', '.join(map(_title, metrics))} ({_unit(of_all[0])})")
     axes.legend(frameon=False, loc="best")
     return figure
 
@@ -106,7 +108,18 @@ def draw_scores(record: RunRecord) -> Figure:
 def _title(metric: str) -> str:
     """The name of a score: `BLEU`, or `BLEU (flores)` for that of one evaluation set."""
     name, _, of_set = metric.rpartition("/")
-    return f"{TITLES[of_set]} ({name})" if name else TITLES[of_set]
+    title = TITLES.get(of_set, of_set)
+    return f"{title} ({name})" if name else title
+
+
+def _drawn(record: RunRecord) -> tuple[str, ...]:
+    """The scores over all rows that are drawn together: the task's first, and those in the same unit."""
+    *scores, _ = record.config.choosing  # the loss has a plot of its own
+    return tuple(metric for metric in scores if _unit(metric) == _unit(scores[0]))
+
+
+def _unit(metric: str) -> str:
+    return next((known.unit for known in METRICS if known.name == metric), "in its own unit")
 
 
 def _canvas(title: str) -> tuple[Figure, Axes]:

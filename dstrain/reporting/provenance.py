@@ -95,6 +95,8 @@ def describe_task(config: RunConfig) -> Markdown:
         pointers = f"words copied from the utterance are `<pt-N>`; segmentation `{task.segmentation}`"
         form = f"pointer form ({pointers})" if task.form == "pointer" else "plain form"
         return Markdown(f"parsing of utterances into bracketed parses, {form}")
+    if task.kind == "text":
+        return phrase("text to text: {}", task.name or "a task that the recipe does not name")
     if task.source_language is None and task.target_language is None:
         return Markdown("translation; the recipe does not state languages for the task as a whole")
     languages = [
@@ -120,12 +122,23 @@ def describe_limits(record: RunRecord) -> list[Line]:
     ]
 
 
-def build_sources_table(config: RunConfig) -> Markdown:
-    """One row per data source: where its rows come from."""
+def build_sources_table(record: RunRecord) -> Markdown:
+    """One row per data source: where its rows come from, and their share of an epoch."""
+    data = record.config.data
+    passes = record.info.data.get("train", DataReport()).passes
+    mixed = [f", {number(each, decimals=3)} passes per epoch" for each in passes] or [""] * len(data.train)
     rows = [
-        [f"{name} ({source.name})" if source.name else name, _place(source), _columns(source), _share(source)]
-        for name, sources in (("training", config.data.train), ("evaluation", config.data.eval))
-        for source in sources
+        ["training", _place(source), _columns(source), f"{_share(source)}{share}"]
+        for source, share in zip(data.train, mixed, strict=False)
+    ]
+    rows += [
+        [
+            f"evaluation ({source.name})" if source.name else "evaluation",
+            _place(source),
+            _columns(source),
+            _share(source),
+        ]
+        for source in data.eval
     ]
     return table(["Set", "Source", "Columns", "Part"], rows)
 
@@ -146,7 +159,7 @@ def _place(source: Source) -> Markdown:
 def _columns(source: Source) -> Markdown:
     if source.demo is not None or source.target_path is not None:
         return Markdown("none")
-    columns = [source.source_column, source.target_column, source.group_column]
+    columns = [source.source_column, source.target_column, *source.further_columns.values()]
     return join([code(str(column)) for column in columns if column is not None], separator=", ")
 
 

@@ -4,23 +4,32 @@ The headline is the evaluation that the card opens with. Pure functions of a Run
 """
 
 import json
-import math
 from collections.abc import Iterable, Mapping, Set
 
 from dstrain.config.metrics import is_of_set
+from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
-from dstrain.reporting.metadata import METRICS, label
+from dstrain.reporting.metadata import label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
+from dstrain.run_folder.ranking import rank
 from dstrain.run_folder.record import DataReport, RunRecord
-from dstrain.run_folder.rows import EvalRow
+from dstrain.run_folder.rows import EvalRow, best_evaluation
 from dstrain.run_folder.scores import sacrebleu_command
 
 Line = tuple[str, object]
 
 SEED_SCORES = {"translation": ("bleu", "gen_len"), "parsing": ("exact_match",)}
-"""Scores in the first columns after the losses, as on the two published cards that this one follows."""
+"""Scores in the first columns after the losses, as on the two published cards that this one follows. The card of
+a text task begins with those that may choose the best model."""
 MORE_SCORES = (
     "chrf",
+    "ter",
+    "rouge_l",
+    "rouge_1",
+    "rouge_2",
+    "token_f1",
+    "exact_match",
+    "accuracy",
     "exact_match_tokens",
     "exact_match_parse",
     "exact_match_typed",
@@ -42,13 +51,17 @@ def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
     """The names of the scores of `rows` over all rows, except the loss, in the order of the columns; and `best_metric`."""
     found = {metric for row in rows for metric in row.scores}
     present = {metric for metric in found if metric == record.config.best_metric or not is_of_set(metric)} - {"loss"}
-    return order_scores(present, kind=record.config.task.kind)
+    return order_scores(present, config=record.config)
 
 
-def order_scores(present: Set[str], *, kind: str) -> list[str]:
+def order_scores(present: Set[str], *, config: RunConfig) -> list[str]:
     """`present` in the order of the columns: the task's own scores, the other known ones, then any others by name."""
-    known = dict.fromkeys((*SEED_SCORES[kind], *MORE_SCORES))
-    return [metric for metric in known if metric in present] + sorted(present - known.keys())
+    known = _known_scores(config)
+    return [metric for metric in known if metric in present] + sorted(present - {*known})
+
+
+def _known_scores(config: RunConfig) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((*SEED_SCORES.get(config.task.kind, config.choosing), *MORE_SCORES)))
 
 
 def build_headline(record: RunRecord) -> list[Line]:
@@ -140,18 +153,15 @@ def _export(record: RunRecord, name: str, row: EvalRow) -> Markdown:
 
 
 def _compared(record: RunRecord) -> list[str]:
-    return ["loss", METRICS[record.config.task.kind][0]]
+    return list(dict.fromkeys(["loss", record.config.choosing[0]]))
 
 
 def _better_elsewhere(record: RunRecord, row: EvalRow) -> list[Markdown]:
-    main = METRICS[record.config.task.kind][0]
-    better = [
-        other for other in record.competing if other.scores.get(main, -math.inf) > row.scores.get(main, -math.inf)
-    ]
-    if not better:
+    main = record.config.choosing[0]
+    top = best_evaluation(record.competing, metrics=[main])
+    if top is None or rank(top.scores, metrics=[main]) <= rank(row.scores, metrics=[main]):
         return []
-    top = max(better, key=lambda other: other.scores[main])
-    template = "{} was higher at another step: {} at step {}; the recipe selects the best checkpoint by {}."
+    template = "{} was better at another step: {} at step {}; the recipe selects the best checkpoint by {}."
     return [phrase(template, label(main), number(top.scores[main]), count(top.step), code(record.config.best_metric))]
 
 
@@ -179,7 +189,7 @@ def build_groups_table(record: RunRecord) -> Markdown | None:
     if row is None or not row.groups:
         return None
     present = dict.fromkeys(metric for scores in row.groups.values() for metric in scores)
-    order = [metric for metric in ("loss", *SEED_SCORES[record.config.task.kind], *MORE_SCORES) if metric in present]
+    order = [metric for metric in ("loss", *_known_scores(record.config)) if metric in present]
     metrics = list(dict.fromkeys([*order, *(metric for metric in present if metric != "num_rows")]))
     header = ["Group", *(["Rows"] if "num_rows" in present else []), *map(label, metrics)]
     lines: list[list[object]] = []

@@ -25,7 +25,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
     if not rows:
         return None
     present = {metric for _, found in rows for metric in found.scores}
-    metrics = ["loss", *order_scores(present - {"loss"}, kind=record.config.task.kind)]
+    metrics = ["loss", *order_scores(present - {"loss"}, config=record.config)]
     header = [
         "Test set",
         "Data",

@@ -21,11 +21,11 @@ inputs = tokenizer({sources}, padding=True, return_tensors="pt")
 hypotheses = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
 found = tokenizer.batch_decode(hypotheses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 """
-TRANSLATION = f"""\
+TEXT = f"""\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 {LOADING}
-texts = ["the text to translate"]
+texts = [{{sample!r}}]
 {GENERATION}print(found)"""
 POINTER = f"""\
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -55,9 +55,14 @@ def build_usage(record: RunRecord) -> Markdown | None:
     if folder is None:
         return None
     task = record.config.task
-    prefix = choose_prefix(task, prefix=record.config.data.train[0].source_prefix)
+    first = record.config.data.train[0]
+    languages = choose_languages(task, source=first.source_language, target=first.target_language)
+    prefix = choose_prefix(task, prefix=first.source_prefix, languages=languages)
     sources = f"[{prefix!r} + text for text in texts]" if prefix else "texts"
-    text = _template(task).format(folder=folder, sources=sources, language=_source_language(record), **_cutting(task))
+    sample = "the text to translate" if task.kind == "translation" else "a source text"
+    text = _template(task).format(
+        folder=folder, sources=sources, language=_source_language(record), sample=sample, **_cutting(task)
+    )
     return program(text, language="python")
 
 
@@ -77,8 +82,8 @@ def _folder(record: RunRecord) -> str | None:
 
 
 def _template(task: Task) -> str:
-    if task.kind == "translation":
-        return TRANSLATION
+    if task.kind != "parsing":
+        return TEXT
     return POINTER if task.has_pointers else PLAIN
 
 
@@ -112,7 +117,15 @@ def _explain_languages(record: RunRecord) -> list[Markdown]:
     pairs: dict[Languages, str] = {}
     for source in sources:
         languages = choose_languages(task, source=source.source_language, target=source.target_language)
-        pairs.setdefault(languages, choose_prefix(task, prefix=source.source_prefix))
+        pairs.setdefault(languages, choose_prefix(task, prefix=source.source_prefix, languages=languages))
+    if any(source.target_language_column is not None for source in sources):
+        return [
+            phrase(
+                "Each training row names its languages. For a pair set {} and pass {} to {} (mBART-cc25: {}); a model without "
+                "language tokens is told by the text before the source.",
+                *map(code, ("tokenizer.src_lang", "forced_bos_token_id", "generate", "decoder_start_token_id")),
+            )
+        ]
     if len(pairs) == 1:
         return []
     if len(set(pairs.values())) > 1:

@@ -148,7 +148,9 @@ def assemble(
     resume = _agree_on_resume(found, inputs=inputs, ranks=ranks, allow_changed=allow_changed)
     attempt.set_base(_steps_done(resume))
     tokens = prepared.train
-    rows = TrainingRows(tokens.source_lengths, tokens.target_lengths, tokens.fingerprint, _cut(config))
+    rows = TrainingRows(
+        tokens.source_lengths, tokens.target_lengths, prepared.train_fingerprint, _cut(config), prepared.mixture
+    )
     place = find_place(config, rows=rows, resume=resume)
     plan = place.plan
     _count_steps(place, config=config, attempt=attempt)

@@ -25,7 +25,16 @@ EFFECTIVE_KEYS = (
     "precision",
     *(
         f"evaluation.{key}"
-        for key in ("batch_size", "num_beams", "length_penalty", "max_new_tokens", "bleu_tokenizer", "loss", "max_rows")
+        for key in (
+            "batch_size",
+            "num_beams",
+            "length_penalty",
+            "max_new_tokens",
+            "metrics",
+            "bleu_tokenizer",
+            "loss",
+            "max_rows",
+        )
     ),
     *(f"machine.{key}" for key in ("evaluation_tokens", "cache_dir", "lease_seconds", "collective_timeout_minutes")),
 )

@@ -9,7 +9,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.languages import LANGUAGE_CODES
 from dstrain.models.tokenizer import Seq2SeqTokenizer, describe_unknown_language
-from dstrain.tasks.translation import choose_languages, choose_prefix
+from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
 
 MARIAN_CODE = re.compile(r">>\S+?<<")
 """How a source tells a Marian model of several target languages which one is wanted."""
@@ -37,6 +37,8 @@ def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
             message = describe_unknown_language(like, known=tokenizer.languages, owner=owner)
             raise UserError(f"model.add_languages.{code}: {message}")
     for prefix, key in _prefixes(config).items():
+        if "_language}" in prefix:  # each row has its own
+            continue
         (ids,), _ = tokenizer.encode([prefix], [""], source_language=None, target_language=None)
         if tokenizer.unk_token_id in ids:
             raise UserError(
@@ -47,13 +49,14 @@ def check_tokenizer(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> None:
 
 def find_untaught(config: RunConfig) -> list[str]:
     """A sentence for each prefix or pair of languages of evaluation rows that no training row has, and each unused language."""
-    task, data = config.task, config.data
-    pairs = {choose_languages(task, source=each.source_language, target=each.target_language) for each in data.train}
-    prefixes = {choose_prefix(task, prefix=each.source_prefix) for each in data.train}
+    data = config.data
+    if any("language_column" in key for each in data.train for key in each.further_columns):
+        return []  # the rows say which languages are taught
+    pairs = {_languages(each, config=config) for each in data.train}
+    prefixes = {_prefix(each, config=config) for each in data.train}
     found = []
     for number, source in enumerate(data.eval):
-        pair = choose_languages(task, source=source.source_language, target=source.target_language)
-        prefix = choose_prefix(task, prefix=source.source_prefix)
+        pair, prefix = _languages(source, config=config), _prefix(source, config=config)
         if pair not in pairs:
             languages = f"from `{pair.source}` to `{pair.target}`"
             found.append(f"data.eval.{number} ({source.place}) is {languages}, which no training source is")
@@ -70,8 +73,22 @@ def find_untaught(config: RunConfig) -> list[str]:
 def marian_codes(config: RunConfig) -> list[str]:
     """Codes such as `>>fra<<` in the prefixes, which a new Marian tokenizer must have as tokens: its class looks for them."""
     is_marian = config.model.scratch is not None and config.model.scratch.architecture == "marian"
-    found = {match[0] for prefix in _prefixes(config) if (match := MARIAN_CODE.match(prefix))}
-    return sorted(found) if is_marian else []
+    prefixes = _prefixes(config) if is_marian else {}
+    for prefix, key in prefixes.items():
+        if "_language}" in prefix:
+            raise UserError(
+                f"{key}: {prefix!r} has other codes in other rows, and a new Marian tokenizer must have each as a token: make a "
+                "source of each language, with its target_language"
+            )
+    return sorted({match[0] for prefix in prefixes if (match := MARIAN_CODE.match(prefix))})
+
+
+def _languages(source: Source, *, config: RunConfig) -> Languages:
+    return choose_languages(config.task, source=source.source_language, target=source.target_language)
+
+
+def _prefix(source: Source, *, config: RunConfig) -> str:
+    return choose_prefix(config.task, prefix=source.source_prefix, languages=_languages(source, config=config))
 
 
 def _check_codes(config: RunConfig, *, known: Collection[str], owner: str) -> None:
@@ -92,9 +109,10 @@ def _language_codes(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 def _prefixes(config: RunConfig) -> dict[str, str]:
     """Every prefix of a source that is not blank, with the first key that gives it."""
-    found = {config.task.source_prefix: "task.source_prefix"}
+    found = dict[str, str]()
     for place, source in _sources(config):
-        found.setdefault(source.source_prefix or "", f"{place}.source_prefix")
+        own = source.source_prefix is not None
+        found.setdefault(_prefix(source, config=config), f"{place if own else 'task'}.source_prefix")
     return {prefix: key for prefix, key in found.items() if prefix.strip()}
 
 

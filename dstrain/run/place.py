@@ -10,6 +10,7 @@ from dstrain.checkpoint.state import EpochPart, read_epoch_part
 from dstrain.config.schema import RunConfig
 from dstrain.data.arrays import Lengths
 from dstrain.data.cuts import Cut
+from dstrain.data.mixture import Mixture
 from dstrain.data.plan import FIRST, Plan, Position, Rest
 
 
@@ -21,6 +22,7 @@ class TrainingRows:
     target_lengths: Lengths
     fingerprint: str
     cut: Cut
+    mixture: Mixture | None = None
 
 
 @dataclass(frozen=True)
@@ -94,5 +96,6 @@ def _build_plan(config: RunConfig, *, rows: TrainingRows, rest: Rest | None = No
         batch_size=config.training.batch_size,
         batch_unit=config.training.batch_unit,
         cut=rows.cut,
+        mixture=rows.mixture,
         rest=rest,
     )

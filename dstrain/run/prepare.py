@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.metrics import is_of_set
+from dstrain.config.metrics import OWN_METRIC, is_of_set
 from dstrain.config.recipe import Scratch, Source
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
@@ -26,6 +26,7 @@ from dstrain.data.encoding import ReadingRules, Split
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.hashes import hash_once
 from dstrain.data.lookup import LocatedRow, locate_rows
+from dstrain.data.mixture import Mixture, find_mixture
 from dstrain.data.shards import BAD_ROWS, Beat, beating, no_beat
 from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.sources import HashFile, build_rows, estimate_records, fingerprint_sources, read_records
@@ -33,6 +34,7 @@ from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set,
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
+from dstrain.evaluation.own_metrics import load_metric
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -60,6 +62,20 @@ class Prepared:
     eval: TokenSet
     vocabulary: Vocabulary = WHOLE
     """The ids for which the model has rows."""
+    mixture: Mixture | None = None
+    """How training sources are mixed, where not every row comes once."""
+
+    @property
+    def train_fingerprint(self) -> str:
+        """Hash of the rows of an epoch."""
+        tokens = self.train.fingerprint
+        return tokens if self.mixture is None else self.mixture.fingerprint(tokens)
+
+    @property
+    def reports(self) -> dict[str, dict[str, Any]]:
+        """What the token sets report of their rows, by split, and how training sources are mixed."""
+        passes = {} if self.mixture is None else {"passes": self.mixture.passes}
+        return {"train": self.train.report | passes, "eval": self.eval.report}
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -72,7 +88,7 @@ class Prepared:
             for split, tokens in (("train", self.train), ("eval", self.eval))
             for number, fingerprint in enumerate(tokens.report["sources"])
         }
-        sets = {"train": self.train.fingerprint, "eval": self.eval.fingerprint}
+        sets = {"train": self.train_fingerprint, "eval": self.eval.fingerprint}
         kept = {} if self.vocabulary.is_whole else {"vocabulary": self.vocabulary.fingerprint}
         return sets | sources | {"tokenizer": self.tokenizer.fingerprint} | kept
 
@@ -107,7 +123,11 @@ def prepare(
     )
     train, evaluation = (load_token_set(Path(each)) for each in made)
     tokenizer = load_tokenizer(str(folder.tokenizer))
-    return Prepared(tokenizer, train, evaluation, load_vocabulary(config, tokenizer=tokenizer))
+    vocabulary, mixture = load_vocabulary(config, tokenizer=tokenizer), find_mixture(config.data, report=train.report)
+    if mixture is not None and ranks.rank == 0:
+        for number, (count, passes) in enumerate(zip(mixture.counts, mixture.passes, strict=True)):
+            log.info("data.train.%d: %s rows in an epoch, %.3g passes over its rows", number, f"{count:,}", passes)
+    return Prepared(tokenizer, train, evaluation, vocabulary, mixture)
 
 
 def estimate_rows(config: RunConfig) -> int | None:
@@ -132,7 +152,7 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     Raises UserError if the rows or the tokenizer for BLEU cannot be used, or if the tokenizer lacks a language or a prefix of
     the recipe.
     """
-    _check_bleu_tokenizer(config)
+    _check_metrics(config)
     check_tokenizer(config, tokenizer=tokenizer)
     reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
     return _prepare_set(config, reading=reading, set_up=SetUp(hash_file=_hash_once(config, beat=no_beat)))
@@ -180,9 +200,11 @@ def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
     return config.data.train if split == "train" else config.data.eval
 
 
-def _check_bleu_tokenizer(config: RunConfig) -> None:
+def _check_metrics(config: RunConfig) -> None:
     if config.evaluation.bleu_tokenizer is not None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
+    for item in filter(OWN_METRIC.fullmatch, config.evaluation.metrics or ()):
+        load_metric(item)
 
 
 def _make_all(
@@ -198,7 +220,7 @@ def _make_all(
 
 
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None, beat: Beat) -> list[str]:
-    _check_bleu_tokenizer(config)
+    _check_metrics(config)
     for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
         remove_leftovers(cache_dir(config) / name)
     set_up = SetUp(_hash_once(config, beat=beat), beat)

@@ -140,7 +140,7 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
     info = build_run_info(
         assembly.config,
         ranks=assembly.ranks,
-        data={"train": assembly.prepared.train.report, "eval": assembly.prepared.eval.report},
+        data=assembly.prepared.reports,
         vocabulary=_count_ids(assembly.prepared),
         model=assembly.model,
         num_exported=assembly.num_exported,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from dstrain.config.metrics import choosing_metrics
+from dstrain.config.metrics import is_lower_better
 from dstrain.config.schema import RunConfig
 
 NUM_CONSTANT = 3
@@ -13,14 +13,14 @@ NUM_CONSTANT = 3
 def rank(scores: Mapping[str, float], *, metrics: Sequence[str]) -> tuple[float, ...]:
     """Greater for better scores: by the first of `metrics`, among equals by the next, and so on.
 
-    The loss is better where it is lower. A score that is absent or not a number is worse than any other.
+    The loss and TER are better where they are lower. A score that is absent or not a number is worse than any other.
     """
     return tuple(_value(scores.get(metric, math.nan), metric=metric) for metric in metrics)
 
 
 def describe_constants(evaluations: Sequence[Mapping[str, float]], *, config: RunConfig) -> dict[str, str]:
     """A sentence for each metric that may choose the best model and has not changed over NUM_CONSTANT evaluations."""
-    metrics = dict.fromkeys((config.best_metric, *choosing_metrics(config.task.kind)))
+    metrics = dict.fromkeys((config.best_metric, *config.choosing))
     values = {metric: _find_constant([each.get(metric) for each in evaluations]) for metric in metrics}
     return {metric: _describe(metric, value, config=config) for metric, value in values.items() if value is not None}
 
@@ -28,7 +28,7 @@ def describe_constants(evaluations: Sequence[Mapping[str, float]], *, config: Ru
 def _value(score: float, *, metric: str) -> float:
     if math.isnan(score):
         return -math.inf
-    return -score if metric == "loss" else score
+    return -score if is_lower_better(metric) else score
 
 
 def _find_constant(values: Sequence[float | None]) -> float | None:

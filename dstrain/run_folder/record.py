@@ -63,6 +63,8 @@ class DataReport:
     fingerprint: str | None = None
     sources: tuple[str, ...] = ()
     """Hashes of the content of each source and of how it is read, whatever the tokenizer."""
+    passes: tuple[float, ...] = ()
+    """How often an epoch passes over the rows of each source, where the recipe mixes them by weight or temperature."""
 
 
 @dataclass(frozen=True, slots=True)

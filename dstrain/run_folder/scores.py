@@ -128,13 +128,14 @@ def _reference_name(number: int) -> str:
 
 
 def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | None:
-    """The command that computes the same BLEU and chrF; None if there is no BLEU with a signature.
+    """The command that computes the same BLEU, chrF and TER; None if there is none of them with a signature.
 
     `folder` is that of the texts, seen from where the command is run; None runs it in the folder itself.
     """
-    if "bleu" not in scores.signatures:
+    metrics = [name for name in ("bleu", "chrf", "ter") if name in scores.signatures]
+    if not metrics:
         return None
-    settings = dict(part.split(":", 1) for part in scores.signatures["bleu"].split("|") if ":" in part)
+    settings = dict(part.split(":", 1) for part in scores.signatures[metrics[0]].split("|") if ":" in part)
     named = settings.get("tok", "13a")
     # the signature of a MeCab tokenizer continues with the version of its dictionary
     tokenizer = next((mecab for mecab in ("ja-mecab", "ko-mecab") if named.startswith(mecab)), named)
@@ -145,9 +146,9 @@ def sacrebleu_command(scores: Scores, *, folder: str | None = None) -> str | Non
     *references, hypotheses = (
         f"{name}.txt" if folder is None else f"{folder}/{name}.txt" for name in (*names, "hypotheses")
     )
-    metrics = ["bleu", *(["chrf"] if "chrf" in scores.signatures else [])]
-    words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4", "-tok", tokenizer]
-    return shell_command([*words, *(["-lc"] if settings.get("case") == "lc" else [])])
+    words = ["sacrebleu", *references, "-i", hypotheses, "-m", *metrics, "-w", "4"]
+    of_bleu = ["-tok", tokenizer, *(["-lc"] if settings.get("case") == "lc" else [])] if "bleu" in metrics else []
+    return shell_command([*words, *of_bleu])
 
 
 def read_score_file(folder: RunFolder, *, step: int) -> ScoreFile | None:

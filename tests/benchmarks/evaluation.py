@@ -193,7 +193,9 @@ def evaluate_stock(case: Case, *, max_new_tokens: int, num_rows: int) -> tuple[l
                 for row, sequence in zip(rows, sequences, strict=True)
             ]
     texts = read_rows(hypotheses, tokens=tokens, tokenizer=case.tokenizer, task=case.config.task)
-    scores = {score.name: score.value for score in score_rows(texts, task=case.config.task)}
+    scores = {
+        score.name: score.value for score in score_rows(texts, task=case.config.task, evaluation=case.config.evaluation)
+    }
     return [row.text for row in texts], scores | {
         "loss": math.fsum(losses) / int(tokens.target_lengths[:num_rows].sum())
     }

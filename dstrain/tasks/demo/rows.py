@@ -1,7 +1,7 @@
-"""The built-in demo data for both tasks and both splits, generated from a seed. Knows nothing of tokens or files.
+"""The built-in demo data for each task and both splits, generated from a seed. Knows nothing of tokens or files.
 
 Evaluation rows use only combinations and number ranges that occur in no training row of any seed (see `phrases` and
-`utterances`). The rarest group, `ordinal` or `deep`, is about one training row in a hundred.
+`utterances`). The rarest group, `ordinal`, `deep` or `two`, is about one training row in a hundred.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,6 +11,7 @@ from typing import Literal
 
 from dstrain.errors import UserError
 from dstrain.tasks.demo import phrases
+from dstrain.tasks.demo.corrections import draw_correction
 from dstrain.tasks.demo.utterances import draw_utterance
 from dstrain.tasks.demo.vocabulary import Phrase
 
@@ -29,6 +30,12 @@ PARSING_ROWS = {
 }  # fmt: skip
 """The same for the parsing demo."""
 
+TEXT_ROWS = {
+    "swapped": (6_000, 100), "missing": (6_000, 100), "doubled": (4_000, 80), "joined": (4_000, 80),
+    "unmarked": (3_000, 80), "right": (3_000, 80), "two": (300, 60),
+}  # fmt: skip
+"""The same for the text demo: corrections."""
+
 
 @dataclass(frozen=True, slots=True)
 class DemoRow:
@@ -39,18 +46,17 @@ class DemoRow:
     group: str
 
 
-def demo_rows(task: Literal["translation", "parsing"], *, split: str, seed: int = 0) -> list[DemoRow]:
+def demo_rows(task: Literal["translation", "parsing", "text"], *, split: str, seed: int = 0) -> list[DemoRow]:
     """Rows of split `train` or `eval` in mixed order, all sources distinct; the same on every machine for the same seed.
 
     Raises UserError for another task or split.
     """
-    if task not in ("translation", "parsing") or split not in ("train", "eval"):
+    if task not in _TASKS or split not in ("train", "eval"):
         raise UserError(
-            f"there is no demo `{task}` with split `{split}`: use translation or parsing, and train or eval"
+            f"there is no demo `{task}` with split `{split}`: use translation, parsing or text, and train or eval"
         )
     rng = Random(f"{task}/{split}/{seed}")
-    num_rows = TRANSLATION_ROWS if task == "translation" else PARSING_ROWS
-    draw = _draw_translation if task == "translation" else draw_utterance
+    num_rows, draw = _TASKS[task]
     held_back = split == "eval"
     rows: dict[str, DemoRow] = {}
     for group, counts in num_rows.items():
@@ -75,3 +81,11 @@ _DRAW: Mapping[str, Callable[..., Phrase]] = {
 def _draw_translation(rng: Random, group: str, *, held_back: bool) -> tuple[str, str]:
     phrase = _DRAW[group](rng, held_back=held_back)
     return phrase.korean, phrase.english
+
+
+_TASKS: Mapping[str, tuple[Mapping[str, tuple[int, int]], Callable[..., tuple[str, str]]]] = {
+    "translation": (TRANSLATION_ROWS, _draw_translation),
+    "parsing": (PARSING_ROWS, draw_utterance),
+    "text": (TEXT_ROWS, draw_correction),
+}
+"""Task -> numbers of its rows, and what draws one of a group."""

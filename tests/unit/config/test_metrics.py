@@ -2,33 +2,38 @@
 
 import pytest
 
-from dstrain.config.metrics import METRICS, choosing_metrics, rank_metrics
+from dstrain.config.metrics import (
+    KINDS,
+    METRICS,
+    WANTED,
+    choosing_metrics,
+    is_lower_better,
+    rank_metrics,
+    wanted_metrics,
+)
 from dstrain.config.recipe import Evaluation
-from dstrain.evaluation.metrics import length_scores, parsing_scores, translation_scores
+from dstrain.evaluation.metrics import length_scores, parsing_scores
+from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE
 
 LOSS = "loss"
 """Computed by the evaluation itself, from the model."""
-
-
-def names(kind: str) -> set[str]:
-    return {metric.name for metric in METRICS if kind in metric.tasks}
+TEXTS = ["[IN:A [SL:B one ] ]"]
 
 
 def computed(kind: str) -> set[str]:
-    texts = ["[IN:A [SL:B one ] ]"]
-    if kind == "translation":
-        scores = translation_scores(texts, [texts], bleu_tokenizer="13a")
-    else:
+    wanted = [item for item in WANTED if any(item == each.wanted_as for each in wanted_metrics(kind, wanted=None))]
+    scores = text_scores(Corpus(TEXTS, [TEXTS]), wanted=wanted)
+    if kind == "parsing":
         ids = [[1, 2]]
-        scores = parsing_scores(texts, texts, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=texts)
+        scores += parsing_scores(TEXTS, TEXTS, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=TEXTS)
     others = {LOSS} | ({TYPED_SCORE} if kind == "parsing" else set())
     return {score.name for score in [*scores, *length_scores([2], was_cut=[False])]} | others
 
 
-@pytest.mark.parametrize("kind", ["translation", "parsing"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_table_names_every_score_that_an_evaluation_computes(kind: str) -> None:
-    assert names(kind) == computed(kind)
+    assert {metric.name for metric in METRICS if kind in metric.tasks} == computed(kind)
 
 
 def test_every_metric_has_one_row_with_unit_and_meaning() -> None:
@@ -36,16 +41,32 @@ def test_every_metric_has_one_row_with_unit_and_meaning() -> None:
     assert all(metric.unit and metric.meaning.endswith(".") for metric in METRICS)
 
 
-def test_a_recipe_may_choose_by_every_metric_of_the_table_that_can() -> None:
-    about = str(Evaluation.model_fields["best_metric"].description)
-    assert all(f"`{metric.name}`" in about for metric in METRICS if metric.can_choose)
+def test_the_keys_of_a_recipe_name_every_metric_of_the_table_that_can_choose_and_every_item() -> None:
+    about = {key: str(Evaluation.model_fields[key].description) for key in ("best_metric", "metrics")}
+    assert all(f"`{metric.name}`" in about["best_metric"] for metric in METRICS if metric.can_choose)
+    assert all(f"`{item}`" in about["metrics"] for item in WANTED)
 
 
 def test_the_metrics_of_a_task_have_its_default_first_and_the_loss_last() -> None:
     assert choosing_metrics("translation") == ("bleu", "chrf", "loss")
     assert choosing_metrics("parsing") == ("exact_match", "loss")
+    assert choosing_metrics("text") == ("rouge_l", "rouge_1", "rouge_2", "exact_match", "loss")
     assert choosing_metrics("parsing", sets=["a", "b"])[2:] == ("a/exact_match", "b/exact_match")
+
+
+def test_the_first_metric_that_a_recipe_names_is_its_default_but_a_parse_is_chosen_by_its_own() -> None:
+    wanted = ["ter", "a.b:mine", "bleu"]
+    assert choosing_metrics("translation", wanted=wanted) == ("ter", "bleu", "mine", "loss")
+    assert choosing_metrics("parsing", wanted=["chrf"]) == ("exact_match", "chrf", "loss")
+    assert choosing_metrics("text", wanted=["a:mine"], sets=["x"]) == ("mine", "loss", "x/mine")
+    assert rank_metrics("text", best="loss", wanted=["ter", "a:mine"]) == ("loss", "ter", "mine")
 
 
 def test_ties_by_the_metric_of_a_set_are_broken_by_the_other_metrics_of_that_set_first() -> None:
     assert rank_metrics("translation", best="flores/bleu") == ("flores/bleu", "flores/chrf", "bleu", "chrf", "loss")
+
+
+def test_less_is_better_for_errors_and_for_the_loss_alone() -> None:
+    assert [metric.name for metric in METRICS if is_lower_better(metric.name)] == ["ter", "loss"]
+    assert is_lower_better("flores/ter")
+    assert not is_lower_better("mine")

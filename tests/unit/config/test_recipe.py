@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dstrain.config.load import ConfigError, load_config
-from dstrain.config.recipe import Data, Evaluation, Model, Scratch, Source, Training
+from dstrain.config.recipe import Data, Evaluation, Model, Scratch, Source, Task, Training
 from dstrain.config.section import ConflictError, Section
 
 STEPS = {"batch_size": 1, "learning_rate": 1.0}
@@ -34,6 +34,12 @@ DEMO = {"demo": "parsing"}
             "give max_steps instead",
         ),
         (Evaluation, {"every_steps": 1, "every_epochs": 1.0}, ("every_steps", "every_epochs"), "only one"),
+        (Evaluation, {"metrics": ["bleu", "blue"]}, ("metrics",), "`blue` is no metric: take bleu, chrf"),
+        (Evaluation, {"metrics": ["bleu", "a.b:bleu"]}, ("metrics",), "two scores would be called `bleu`"),
+        (Evaluation, {"metrics": ["a:x", "b:x"]}, ("metrics",), "two scores would be called `x`"),
+        (Evaluation, {"metrics": ["a:gen_len"]}, ("metrics",), "two scores would be called `gen_len`"),
+        (Evaluation, {"metrics": ["rouge", "a:rouge_l"]}, ("metrics",), "two scores would be called `rouge_l`"),
+        (Task, {"kind": "translation", "name": "x"}, ("name", "kind"), "has its own name"),
         (Evaluation, {"best_metric": "loss", "loss": False}, ("best_metric", "loss"), "needs `loss: true`"),
     ],
 )

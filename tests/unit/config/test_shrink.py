@@ -10,6 +10,7 @@ RECIPES = (
     "debug",
     "demo_translation",
     "demo_parsing",
+    "demo_text",
     "ko_en_m2m",
     "ko_en_scratch",
     "mt5_pointer_mtop",

@@ -18,6 +18,7 @@ from dstrain.evaluation.evaluate import (
     collect_results,
 )
 from dstrain.evaluation.generate import BatchResult, Hypothesis, plan_batches
+from dstrain.evaluation.own_metrics import MetricFailed
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import sacrebleu_command, write_scores
 from tests.unit.evaluation.evaluation_cases import (
@@ -222,6 +223,17 @@ def test_a_rehearsal_takes_the_batches_with_the_longest_sources() -> None:
     result = run_evaluation(build_model("t5"), tokens, max_batches=2, world_size=3)
     longest = sorted(np.argsort(-tokens.source_lengths, kind="stable")[:8])
     assert result.texts.sources == [f"source {row}" for row in longest]
+
+
+def test_a_metric_that_fails_ends_a_rehearsal_and_later_costs_its_score_alone() -> None:
+    tokens = build_tokens([None] * 9)
+    config = build_config(metrics=["chrf", "dstrain.evaluation.metrics:one_line"])
+    with pytest.raises(MetricFailed, match=r"evaluation\.metrics `dstrain\.evaluation\.metrics:one_line` failed on"):
+        run_evaluation(build_model("t5"), tokens, config=config, max_batches=2)
+    scores = run_evaluation(build_model("t5"), tokens, config=config).scores
+    assert "one_line" not in scores.scores
+    assert "chrf" in scores.scores
+    assert sum("one_line` failed on 9 rows" in warning for warning in scores.warnings) == 1
 
 
 def test_padding_labels_never_reach_the_decoder_or_the_model() -> None:

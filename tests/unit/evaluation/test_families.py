@@ -152,12 +152,19 @@ def test_a_model_that_generates_every_reference_has_the_highest_scores(translati
         sequence = np.array([generation.decoder_start_token_id, *answer, pad_id, pad_id])
         hypotheses.append(read_sequence(sequence, row=row, pad_id=pad_id, generation=generation))
     rows = read_rows(hypotheses, tokens=tokens, tokenizer=tokenizer, task=config.task)
-    scores = {score.name: score.value for score in score_rows(rows, task=config.task)}
+    scores = {score.name: score.value for score in score_rows(rows, task=config.task, evaluation=config.evaluation)}
     assert scores["bleu"] == pytest.approx(100.0)
     assert scores["chrf"] == pytest.approx(100.0)
     assert scores["hit_cap_rate"] == 0
     assert [row.content_ids for row in rows] == [row.reference_ids for row in rows]
-    warnings = partial(find_warnings, tokens=tokens, tokenizer=tokenizer, task=config.task, cap=Cap(60, "test"))
+    warnings = partial(
+        find_warnings,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        task=config.task,
+        cap=Cap(60, "test"),
+        evaluation=config.evaluation,
+    )
     assert warnings(rows) == []
 
 

@@ -1,12 +1,13 @@
 """Rows with their hypotheses: which texts and tokens are compared, how rows are grouped, and what a result warns about."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Task
+from dstrain.config.recipe import Evaluation, Task
 from dstrain.evaluation.generate import Cap, Hypothesis
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
 from tests.unit.evaluation.evaluation_cases import END, LANGUAGES, UNKNOWN, Tokens, WordTokenizer, build_tokens
@@ -29,7 +30,7 @@ def read(tokens: Tokens, hypotheses: Sequence[Hypothesis], *, task: Task = TRANS
 
 def warn(tokens: Tokens, hypotheses: Sequence[Hypothesis], *, task: Task = TRANSLATION) -> list[str]:
     given: dict[str, Any] = {"tokens": tokens, "tokenizer": WordTokenizer()}
-    return find_warnings(read(tokens, hypotheses, task=task), task=task, cap=CAP, **given)
+    return find_warnings(read(tokens, hypotheses, task=task), task=task, cap=CAP, evaluation=Evaluation(), **given)
 
 
 def test_content_tokens_leave_out_special_ones_but_keep_the_unknown_token() -> None:
@@ -61,9 +62,9 @@ def test_other_white_space_inside_a_quoted_string_is_another_parse_in_the_plain_
     rows = read_rows([Hypothesis(row, (5 + row, END), 2, False) for row in range(3)], **given)
     assert [row.text for row in rows] == ["n = 'A B'", "n = 'A  B'", "n = 'A  B'"]
     assert [row.reference for row in rows] == ["n = 'A  B'"] * 3
-    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING)}
+    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING, evaluation=Evaluation())}
     assert scores["exact_match"] == pytest.approx(2 / 3)
-    (warning,) = find_warnings(rows, cap=CAP, **given)
+    (warning,) = find_warnings(rows, cap=CAP, evaluation=Evaluation(), **given)
     assert warning.startswith("the tokenizer does not reproduce 3 of 3 references; the first, eval.tsv:1:")
 
 
@@ -72,7 +73,10 @@ def test_other_white_space_inside_a_quoted_string_is_another_parse_in_the_plain_
 )
 def test_bleu_uses_a_tokenizer_for_all_target_languages(languages: list[str | None], tokenizer: str) -> None:
     tokens = build_tokens(languages * 4)  # BLEU of a few words is 0
-    scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
+    scores = {
+        score.name: score
+        for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION, evaluation=Evaluation())
+    }
     assert f"tok:{tokenizer}" in str(scores["bleu"].signature)
     assert scores["bleu"].value == pytest.approx(100.0)
 
@@ -81,10 +85,50 @@ def test_lengths_and_cut_hypotheses_are_scored_for_every_task() -> None:
     tokens = build_tokens([None] * 4)
     for task in (TRANSLATION, PLAIN_PARSING):
         rows = read(tokens, answer(tokens, num_cut=1), task=task)
-        scores = {score.name: score.value for score in score_rows(rows, task=task)}
+        scores = {score.name: score.value for score in score_rows(rows, task=task, evaluation=Evaluation())}
         assert scores["hit_cap_rate"] == 0.25
         assert scores["gen_len"] == tokens.target_lengths.mean() + 1
     assert "exact_match_parse" not in scores
+
+
+def test_a_text_is_compared_with_the_text_in_the_data_by_the_metrics_that_the_recipe_names() -> None:
+    tokens = build_tokens([None] * 3)
+    first = tokens.examples[0]
+    tokens.examples = [replace(first, raw_target=f"{first.raw_target}\n"), *tokens.examples[1:]]
+    task = Task(kind="text")
+
+    def names(**settings: Any) -> list[str]:
+        rows = read(tokens, answer(tokens), task=task)
+        return [score.name for score in score_rows(rows, task=task, evaluation=Evaluation(**settings))]
+
+    lengths = ["gen_len", "hit_cap_rate"]
+    assert names() == ["rouge_l", "rouge_1", "rouge_2", "exact_match", *lengths]
+    assert names(metrics=["ter", "accuracy"]) == ["ter", "accuracy", *lengths]
+    rows = read(tokens, answer(tokens), task=task)
+    assert [row.reference for row in rows] == [row.text for row in rows]
+
+
+def test_a_parse_has_its_own_scores_and_those_that_the_recipe_adds() -> None:
+    tokens = build_tokens([None] * 3)
+    rows = read(tokens, answer(tokens), task=PLAIN_PARSING)
+    evaluation = Evaluation(metrics=["chrf", "exact_match"])
+    names = [score.name for score in score_rows(rows, task=PLAIN_PARSING, evaluation=evaluation)]
+    own = ["exact_match", "exact_match_tokens", "exact_match_disagreements", "valid_brackets"]
+    assert names == [*own, "chrf", "gen_len", "hit_cap_rate"]
+
+
+def test_a_metric_of_the_users_own_gets_sources_as_they_are_in_the_data_and_a_failed_one_says_why() -> None:
+    tokens = build_tokens(["en"] * 2)
+    tokens.examples = [replace(row, raw_source=row.raw_target) for row in tokens.examples]
+    rows = read(tokens, answer(tokens))
+    here = "dstrain.tasks.demo.metric:left_alone"
+    evaluation = Evaluation(metrics=["bleu", here, "dstrain.evaluation.metrics:one_line"])
+    scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, evaluation=evaluation)}
+    assert scores["left_alone"].value == 1.0
+    assert math.isnan(scores["one_line"].value)
+    assert str(scores["one_line"].signature).startswith(
+        "evaluation.metrics `dstrain.evaluation.metrics:one_line` failed"
+    )
 
 
 def test_rows_are_grouped_by_name_and_by_language_pair_where_there_are_several() -> None:
@@ -154,7 +198,10 @@ def test_the_text_of_the_references_and_the_recipe_decide_on_the_tokenizer_of_bl
     tokens.examples = [replace(tokens.examples[0], raw_target="我喜欢吃炒饭")]
     rows = read(tokens, answer(tokens))
     for pinned, tokenizer in ((None, "zh"), ("char", "char")):
-        scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, bleu_tokenizer=pinned)}
+        scores = {
+            score.name: score
+            for score in score_rows(rows, task=TRANSLATION, evaluation=Evaluation(bleu_tokenizer=pinned))
+        }
         assert f"tok:{tokenizer}|" in str(scores["bleu"].signature)
 
 
@@ -165,7 +212,10 @@ def test_bleu_and_chrf_use_every_reference_and_rows_with_fewer_are_said() -> Non
         replace(tokens.examples[0], raw_target="other words", other_targets=(texts[0],)),
         tokens.examples[1],
     ]
-    scores = {score.name: score for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION)}
+    scores = {
+        score.name: score
+        for score in score_rows(read(tokens, answer(tokens)), task=TRANSLATION, evaluation=Evaluation())
+    }
     assert scores["chrf"].value == pytest.approx(100.0)
     assert str(scores["bleu"].signature).startswith("nrefs:2|")
     (warning,) = warn(tokens, answer(tokens))
@@ -179,6 +229,6 @@ def test_a_parse_matches_exactly_if_it_equals_any_of_its_references() -> None:
     changed = Hypothesis(0, (4, 5, 6, END), 5, was_cut=False)
     tokens.examples[0] = replace(tokens.examples[0], other_targets=("w9", other))
     rows = read(tokens, [changed, hypotheses[1]], task=PLAIN_PARSING)
-    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING)}
+    scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING, evaluation=Evaluation())}
     assert (scores["exact_match"], scores["exact_match_tokens"]) == (1.0, 1.0)
     assert rows[0].references == [tokens.examples[0].raw_target, "w9", other]

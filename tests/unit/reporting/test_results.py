@@ -56,7 +56,7 @@ def test_a_headline_chosen_by_loss_says_where_the_score_was_higher() -> None:
     card = build_card(parsing_record(parsing_config(evaluation={"best_metric": "loss"})))
     assert "- Loss: 0.1202\n- Exact Match: 0.5365\n" in card
     assert (
-        "Exact Match was higher at another step: 0.5539 at step 2,400; the recipe selects the best checkpoint by `loss`."
+        "Exact Match was better at another step: 0.5539 at step 2,400; the recipe selects the best checkpoint by `loss`."
         in card
     )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.evaluation.bleu_tokenizer import choose_tokenizer
-from dstrain.evaluation.metrics import one_line, translation_scores
+from dstrain.evaluation.metrics import one_line
+from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 
@@ -17,7 +18,7 @@ def score(hypotheses: list[str], references: list[str], *, target_language: str 
     """Given texts, scored as an evaluation scores them."""
     lines, answers = [one_line(text) for text in hypotheses], [one_line(text) for text in references]
     tokenizer = choose_tokenizer({target_language: answers}).name
-    found = translation_scores(lines, [[text] for text in answers], bleu_tokenizer=tokenizer)
+    found = text_scores(Corpus(lines, [[text] for text in answers], tokenizer), wanted=["bleu", "chrf"])
     scores = Scores(
         scores={each.name: each.value for each in found},
         signatures={each.name: str(each.signature) for each in found},

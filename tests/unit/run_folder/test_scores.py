@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dstrain.evaluation.metrics import reference_columns, translation_scores
+from dstrain.evaluation.text_metrics import Corpus, reference_columns, text_scores
 from dstrain.reporting.card import build_card
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError
@@ -161,7 +161,7 @@ def test_the_sacrebleu_command_computes_the_same_scores_from_the_files(
 
 def test_the_sacrebleu_command_reads_every_reference(tmp_path: Path) -> None:
     hypotheses, references = ["a b c d e", "f g h i j"], [["a b c d x", "a b c d e"], ["f g h i y"]]
-    found = translation_scores(hypotheses, references, bleu_tokenizer="13a")
+    found = text_scores(Corpus(hypotheses, references), wanted=["bleu", "chrf"])
     scores = Scores(
         scores={each.name: each.value for each in found}, signatures={each.name: str(each.signature) for each in found}
     )

@@ -5,8 +5,8 @@ from typing import Literal
 
 from dstrain.tasks.demo.rows import DemoRow, demo_rows
 
-Task = Literal["translation", "parsing"]
-TASKS: tuple[Task, ...] = ("translation", "parsing")
+Task = Literal["translation", "parsing", "text"]
+TASKS: tuple[Task, ...] = ("translation", "parsing", "text")
 
 
 @cache

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from dstrain.tasks.demo.rows import PARSING_ROWS, TRANSLATION_ROWS, demo_rows
+from dstrain.tasks.demo.rows import PARSING_ROWS, TEXT_ROWS, TRANSLATION_ROWS, demo_rows
 from tests.unit.tasks.demo.demo_cases import TASKS, Task, rows_of
 
 # Pinned so that a change of the generator is noticed: increase GENERATOR_VERSION together with these.
@@ -14,7 +14,11 @@ CHECKSUMS = (
     ("translation", "eval", "240dd5b62d3a75cb"),
     ("parsing", "train", "22aa62525d60033c"),
     ("parsing", "eval", "e1300bb007e4f88c"),
+    ("text", "train", "8a78e07bf76ff9b2"),
+    ("text", "eval", "9cdcb8ec6538b56e"),
 )
+
+PLANNED = {"translation": TRANSLATION_ROWS, "parsing": PARSING_ROWS, "text": TEXT_ROWS}
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -30,7 +34,7 @@ def test_no_seed_trains_on_the_evaluation_rows_of_another(task: Task) -> None:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_group_has_its_number_of_rows_and_the_groups_are_mixed(task: Task) -> None:
-    planned = TRANSLATION_ROWS if task == "translation" else PARSING_ROWS
+    planned = PLANNED[task]
     for column, split in enumerate(("train", "eval")):
         rows = rows_of(task, split)
         assert Counter(row.group for row in rows) == {group: counts[column] for group, counts in planned.items()}
@@ -39,7 +43,7 @@ def test_every_group_has_its_number_of_rows_and_the_groups_are_mixed(task: Task)
 
 @pytest.mark.parametrize("task", TASKS)
 def test_the_last_group_is_rare_in_training_only(task: Task) -> None:
-    planned = TRANSLATION_ROWS if task == "translation" else PARSING_ROWS
+    planned = PLANNED[task]
     (train, evaluation), *_ = reversed(planned.values())
     assert train < 0.015 * sum(counts[0] for counts in planned.values())
     assert evaluation > 0.05 * sum(counts[1] for counts in planned.values())
@@ -65,6 +69,6 @@ def test_the_same_seed_makes_the_same_rows_on_every_machine(task: Task, split: s
 @pytest.mark.parametrize(("task", "split"), [("translation", "validation"), ("summarisation", "train")])
 def test_an_unknown_task_or_split_is_refused(task: Task, split: str) -> None:
     with pytest.raises(
-        ValueError, match=f"no demo `{task}` with split `{split}`: use translation or parsing, and train or eval"
+        ValueError, match=f"no demo `{task}` with split `{split}`: use translation, parsing or text, and train or eval"
     ):
         demo_rows(task, split=split)
