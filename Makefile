@@ -26,13 +26,16 @@ WHOLE_MT5 := --model mt5-small --updates 3 --update-tokens 1024 --trainer-batche
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment lock clean
+.PHONY: demo demo-parsing demo-text test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment lock clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
 
 demo-parsing: environment
 	$(LAUNCH) launch/train.py --config configs/demo_parsing.yaml $(SET)
+
+demo-text: environment
+	$(LAUNCH) launch/train.py --config configs/demo_text.yaml $(SET)
 
 # one module at a time, without what is marked slow; three minutes on two cores
 test-unit: test-environment

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from dstrain.config.machine import Machine
-from dstrain.config.metrics import choosing_metrics
+from dstrain.config.metrics import METRICS, choosing_metrics
 from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
 from dstrain.config.section import Conflict
 
@@ -31,7 +31,7 @@ def evaluation_conflicts(
         why = f"`{metric}` {_why_no_metric(metric, task=task, sets=data.eval_sets)}"
         yield (
             ("evaluation.best_metric", "evaluation.metrics", "task.kind"),
-            f"{why}: take one of {', '.join(allowed)}",
+            f"{why}: take one of {', '.join(allowed)}{_how_to_compute(metric, computed=allowed)}",
         )
     if evaluation.bleu_tokenizer is not None and "bleu" not in allowed:
         keys = ("evaluation.bleu_tokenizer", "evaluation.metrics", "task.kind")
@@ -46,6 +46,12 @@ def evaluation_conflicts(
         yield ("training.early_stopping", "machine.evaluation_job"), message
 
 
+def _how_to_compute(metric: str, *, computed: Sequence[str]) -> str:
+    name = metric.rpartition("/")[2]
+    item = next((known.wanted_as for known in METRICS if known.name == name and name not in computed), None)
+    return f", or add `{item}` to evaluation.metrics" if item else ""
+
+
 def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
     name, slash, of_set = metric.partition("/")
     if slash and name not in sets:
@@ -53,7 +59,7 @@ def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
         return f"is of an evaluation set `{name}`, which no source of data.eval has as its name ({named})"
     if of_set == "loss":
         return "is not computed: the loss is that of all evaluation rows, not of one set"
-    return f"is not computed for task.kind `{task.kind}` with these evaluation.metrics"
+    return f"is not computed for task.kind `{task.kind}`"
 
 
 def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict]:

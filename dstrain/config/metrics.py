@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 KINDS = ("translation", "parsing", "text")
-OWN_METRIC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:(?P<name>[A-Za-z_]\w*)")
+OWN_METRIC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 """A metric of the user's own in `evaluation.metrics`: `my_package.my_module:score`, named after its function."""
 
 
@@ -179,9 +179,14 @@ def wanted_metrics(kind: str, *, wanted: Sequence[str] | None) -> tuple[Metric, 
     return tuple(sorted(found, key=lambda metric: metric.name == "loss"))  # which decides last
 
 
+def own_code(wanted: Sequence[str] | None) -> tuple[str, ...]:
+    """The items of `evaluation.metrics` that are functions of the user's own."""
+    return tuple(item for item in wanted or () if OWN_METRIC.fullmatch(item))
+
+
 def own_metrics(wanted: Sequence[str] | None) -> tuple[str, ...]:
-    """The names of the user's own metrics in `evaluation.metrics`."""
-    return tuple(match["name"] for item in wanted or () if (match := OWN_METRIC.fullmatch(item)))
+    """The names of the scores of the user's own functions in `evaluation.metrics`."""
+    return tuple(item.partition(":")[2] for item in own_code(wanted))
 
 
 def choosing_metrics(kind: str, *, wanted: Sequence[str] | None = None, sets: Sequence[str] = ()) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """A configuration in ten lines of text. Pure."""
 
 from dstrain.config.load import recipe_hash
+from dstrain.config.metrics import own_code
 from dstrain.config.schema import RunConfig
 
 
@@ -18,6 +19,7 @@ def summary(config: RunConfig) -> str:
         "step": f"{training.batch_size} {unit} over all ranks",
         "precision": config.precision,
         "best by": config.best_metric,
+        **({"own code": ", ".join(own)} if (own := own_code(config.evaluation.metrics)) else {}),
         "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
         "run folder": config.run_dir,
         "recipe": recipe_hash(config)[:16],

@@ -215,17 +215,16 @@ def _build_row(
         )
         return None
     source_text, (target_text, *other_targets), *cells = record.cells
-    further = {
-        key: str(cell).strip() for key, cell in zip(source.further_columns, cells, strict=False) if cell is not None
-    }
+    keys = ("group_column",) if source.demo is not None else tuple(source.further_columns)
+    further = {key: str(cell) for key, cell in zip(keys, cells, strict=False) if cell is not None}
     if not (has_visible_text(source_text) and has_visible_text(target_text)):
         side = "target" if has_visible_text(source_text) else "source"
         problem, text = f"the {side} is empty or has nothing visible", f"{source_text}\t{target_text}"
         apply_rule(rules.empty, where=record.where, reason="empty", problem=problem, text=text, on_bad=on_bad)
         return None
     spoken = Languages(
-        further.get("source_language_column") or languages.source,
-        further.get("target_language_column") or languages.target,
+        further.get("source_language_column", "").strip() or languages.source,
+        further.get("target_language_column", "").strip() or languages.target,
     )
     for key, language in (("source_language_column", spoken.source), ("target_language_column", spoken.target)):
         if key in source.further_columns and language is None:

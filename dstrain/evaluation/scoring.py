@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dstrain.config.metrics import OWN_METRIC, WANTED, wanted_metrics
+from dstrain.config.metrics import WANTED, own_code, wanted_metrics
 from dstrain.config.recipe import Evaluation, Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
@@ -133,7 +133,7 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task, evaluation: Evaluation)
         tokenizer = choose_bleu_tokenizer(rows, pinned=evaluation.bleu_tokenizer).name if "bleu" in wanted else "none"
         corpus = Corpus([row.text for row in rows], [row.references for row in rows], tokenizer)
         scores += text_scores(corpus, wanted=wanted)
-    for item in filter(OWN_METRIC.fullmatch, evaluation.metrics or ()):
+    for item in own_code(evaluation.metrics):
         scores.append(_own_score(item, rows))
     lengths = [row.hypothesis.num_tokens for row in rows]
     return [*scores, *length_scores(lengths, was_cut=[row.hypothesis.was_cut for row in rows])]

@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.metrics import OWN_METRIC, is_of_set
+from dstrain.config.metrics import is_of_set, own_code
 from dstrain.config.recipe import Scratch, Source
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
@@ -203,8 +203,8 @@ def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
 def _check_metrics(config: RunConfig) -> None:
     if config.evaluation.bleu_tokenizer is not None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
-    for item in filter(OWN_METRIC.fullmatch, config.evaluation.metrics or ()):
-        load_metric(item)
+    for item in own_code(config.evaluation.metrics):
+        log.info("evaluation.metrics: `%s` is code of %s", item, load_metric(item).__code__.co_filename)
 
 
 def _make_all(

@@ -25,6 +25,25 @@ DEMO = {"demo": "parsing"}
         (Source, {"path": "x", "target_path": "y", "format": "tsv"}, ("target_path", "path", "format"), "goes with"),
         (Source, {"path": "x", "format": "text"}, ("format", "target_path"), "needs `target_path`"),
         (Data, {"train": [DEMO], "eval": [DEMO, DEMO | {"repeat": 2}]}, ("eval.1.repeat",), "cannot be repeated"),
+        (
+            Data,
+            {"train": [DEMO | {"weight": 1.0}], "eval": [DEMO], "temperature": 2.0},
+            ("temperature", "train.0.weight"),
+            "give one",
+        ),
+        (
+            Data,
+            {"train": [DEMO, DEMO | {"weight": 1.0}], "eval": [DEMO]},
+            ("train.0.weight", "train.1.weight"),
+            "each has",
+        ),
+        (
+            Data,
+            {"train": [DEMO | {"repeat": 2}], "eval": [DEMO], "temperature": 2.0},
+            ("train.0.repeat", "temperature", "train.0.weight"),
+            "does not go with",
+        ),
+        (Data, {"train": [DEMO], "eval": [DEMO | {"weight": 2.0}]}, ("eval.0.weight",), "not weighted"),
         (Training, STEPS, ("max_steps", "epochs"), "found none"),
         (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
         (

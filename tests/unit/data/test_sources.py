@@ -282,6 +282,36 @@ def test_only_a_prefix_of_its_own_changes_the_fingerprint_of_a_source(tmp_path: 
     assert plain != prefixed
     content = [
         [hashlib.sha256(b"1\t2\n").hexdigest()],
-        Source(path=path).model_dump(exclude={"path", "target_path", *NEWER}),
+        Source(path=path).model_dump(exclude={"path", "target_path", "weight", *NEWER}),
     ]
     assert plain == hashlib.sha256(json.dumps(content).encode()).hexdigest()  # that of checkpoints made before the key
+
+
+def test_columns_name_the_languages_of_each_row(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.jsonl", "\n".join(
+        json.dumps({"ko": str(number), "en": "x", "from": source, "to": target})
+        for number, (source, target) in enumerate([("ko", "en"), (" ja ", ""), ("", "fr"), (None, None)])
+    ))  # fmt: skip
+    columns = {"source_language_column": "from", "target_language_column": "to"}
+    rows, bad = _read(Source(path=path, **NAMED, **columns))
+    assert [(row.source_language, row.target_language) for row in rows] == [
+        ("ko", "en"), ("ja", "en"), ("ko", "fr"), ("ko", "en"),
+    ]  # fmt: skip
+    assert bad == []
+
+
+def test_a_row_without_a_language_in_its_column_is_refused_where_the_recipe_names_none(tmp_path: Path) -> None:
+    path = _write(tmp_path / "a.tsv", "a\tb\ten\nc\td\t\n")
+    source = Source(path=path, target_language_column=2)
+    with pytest.raises(UnusableRowError, match=r"a\.tsv:2: no language in the column `2` \(target_language_column\)"):
+        _read(source, task=Task(kind="translation"))
+    rows, bad = _read(source, task=Task(kind="translation"), undecodable="skip")
+    assert [row.target_language for row in rows] == ["en"]
+    assert [each.where for each in bad] == [f"{path}:2"]
+
+
+def test_two_aligned_files_have_no_columns(tmp_path: Path) -> None:
+    pair = {"path": _write(tmp_path / "a.ko", "a\n"), "target_path": _write(tmp_path / "a.en", "b\n")}
+    for key in ("group_column", "source_language_column", "target_language_column"):
+        with pytest.raises(ValueError, match=f"{key} is `2`, but aligned text files have no columns"):
+            _read(Source(**pair, **{key: 2}))

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dstrain.config.metrics import choosing_metrics
+from dstrain.config.metrics import KINDS, choosing_metrics
 from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
 from dstrain.run_folder.record import RunRecord, build_record
@@ -65,25 +65,28 @@ def test_a_metric_of_one_evaluation_set_has_a_curve_and_the_star(metric: str) ->
     assert (curve.get_label(), np.asarray(curve.get_ydata()).tolist()) == (title, [7.0, 6.0])
     assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([50], [7.0])
     assert mark.get_label() == f"best by {title}: {title} 7.0000 at step 50"
-    assert axes.get_ylabel() == f"BLEU, chrF, {title} (score, 0 to 100)"
+    assert axes.get_ylabel() == f"BLEU, chrF, {title} (0 to 100)"
 
 
-def test_every_metric_that_may_choose_the_best_model_has_a_title() -> None:
-    for kind in ("translation", "parsing"):
-        assert all(plots._title(metric) for metric in choosing_metrics(kind, sets=["dev"]))
+def test_every_metric_of_the_table_has_a_title_and_another_its_own_name() -> None:
+    assert all(plots._title(metric) for kind in KINDS for metric in choosing_metrics(kind, sets=["dev"]))
+    assert plots._title("dev/novelty") == "novelty (dev)"
 
 
-def test_every_score_of_the_task_has_a_curve_and_a_place_on_the_axis(monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = ("bleu", "chrf", "loss", "exact_match", "ter")
-    monkeypatch.setattr(plots, "SCORES", {"translation": metrics})
-    monkeypatch.setattr(plots, "TITLES", {metric: metric for metric in metrics})
+def test_the_scores_in_the_unit_of_the_first_are_drawn_together() -> None:
+    metrics = ["ter", "bleu", "chrf", "rouge", "a:mine"]
     rows: list[Row] = [translation_row(step, bleu=1.0, loss=2.0) for step in (50, 100)]
     for row in rows:
-        row.scores.update(dict.fromkeys(metrics, 1.0))
-    axes = draw_scores(build_record(translation_config(), info=run_info(), rows=rows)).axes[0]
-    labels = axes.get_legend_handles_labels()[1]
-    assert labels[:5] == list(metrics)
-    assert axes.get_ylabel() == "bleu, chrf, loss, exact_match, ter (score, 0 to 100)"
+        row.scores.update(dict.fromkeys(["ter", "bleu", "chrf", "rouge_l", "mine"], 1.0))
+
+    def drawn(wanted: list[str]) -> tuple[list[str], str]:
+        config = translation_config(evaluation={"metrics": wanted})
+        axes = draw_scores(build_record(config, info=run_info(), rows=rows)).axes[0]
+        return axes.get_legend_handles_labels()[1][:-1], axes.get_ylabel()
+
+    assert drawn(metrics) == (["TER"], "TER (errors per 100 words)")
+    assert drawn(metrics[1:]) == (["BLEU", "chrF"], "BLEU, chrF (0 to 100)")
+    assert drawn(metrics[4:]) == (["mine"], "mine (in its own unit)")
 
 
 def test_label_smoothing_and_resumes_are_in_the_legend() -> None:

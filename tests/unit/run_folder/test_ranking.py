@@ -35,6 +35,11 @@ def test_a_tie_is_broken_by_the_next_metric_and_at_last_by_the_lower_loss(
     assert rank(better, metrics=TRANSLATION) > rank(worse, metrics=TRANSLATION)
 
 
+def test_the_lower_error_rate_is_the_better_one() -> None:
+    assert rank({"ter": 40.0}, metrics=["ter"]) > rank({"ter": 41.0}, metrics=["ter"])
+    assert rank({"news/ter": 40.0}, metrics=["news/ter"]) > rank({}, metrics=["news/ter"])
+
+
 def test_equal_scores_have_equal_ranks_with_and_without_a_loss() -> None:
     for scores in ({"bleu": 0.0, "chrf": 1.0, "loss": 2.0}, {"bleu": 0.0, "chrf": 1.0}):
         assert rank(scores, metrics=TRANSLATION) == rank(dict(scores), metrics=TRANSLATION)

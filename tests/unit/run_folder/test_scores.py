@@ -172,6 +172,19 @@ def test_the_sacrebleu_command_reads_every_reference(tmp_path: Path) -> None:
     assert [score["score"] for score in printed] == [round(found[0].value, 4), round(found[1].value, 4)]
 
 
+def test_the_sacrebleu_command_computes_those_of_its_metrics_that_were_scored(tmp_path: Path) -> None:
+    hypotheses, references = ["a b c d e", "f G h i j"], [["a b c d x"], ["f g h i y"]]
+    found = text_scores(Corpus(hypotheses, references), wanted=["ter", "rouge"])
+    signatures = {each.name: str(each.signature) for each in found}
+    scores = Scores(scores={each.name: each.value for each in found}, signatures=signatures)
+    texts = ScoredTexts(hypotheses, reference_columns(references), hypotheses, ["f:1", "f:2"])
+    folder = tmp_path / write_scores(scores, texts, folder=RunFolder(tmp_path), step=5)
+    command = sacrebleu_command(scores)
+    assert command == "sacrebleu references.txt -i hypotheses.txt -m ter -w 4"
+    assert run_sacrebleu(folder, command)["score"] == round(found[0].value, 4)
+    assert sacrebleu_command(Scores(scores={}, signatures={"rouge_l": "f1"})) is None
+
+
 def test_evaluating_a_step_again_replaces_its_files_and_leaves_no_temporary_files(tmp_path: Path) -> None:
     write(tmp_path, ["a b c d"], ["a b c d"], step=3)
     (tmp_path / "hypotheses" / "step-00000003.tmp").mkdir()  # a kill left it

@@ -28,4 +28,11 @@ def test_families_without_language_codes_get_none() -> None:
 
 @pytest.mark.parametrize(("own", "chosen"), [(None, "translate: "), (">>fra<< ", ">>fra<< "), ("", "")])
 def test_a_row_overrides_the_prefix_of_the_task(own: str | None, chosen: str) -> None:
-    assert choose_prefix(Task(kind="translation", source_prefix="translate: "), prefix=own) == chosen
+    task = Task(kind="translation", source_prefix="translate: ")
+    assert choose_prefix(task, prefix=own, languages=Languages("ko", "en")) == chosen
+
+
+def test_a_prefix_names_the_languages_of_its_row() -> None:
+    task = Task(kind="translation", source_prefix="{source_language} to {target_language}, {other}: ")
+    assert choose_prefix(task, prefix=None, languages=Languages("ko", "en")) == "ko to en, {other}: "
+    assert choose_prefix(task, prefix=">>{target_language}<< ", languages=Languages(None, "fr")) == ">>fr<< "
