@@ -72,7 +72,8 @@ gradient_clipping: 1
         "18: training.warmup_steps: YAML reads a number with a leading 0 in base 8; found `010`; "
         "quote it, or remove the 0",
         "19: evaluation.every_steps: give only one of `every_steps` and `every_epochs`; null unsets one",
-        "19: evaluation.best_metric: `bleu` is not computed for task.kind `parsing`: take one of exact_match, loss, or add `bleu` to evaluation.metrics",
+        "19: evaluation.best_metric: `bleu` is not computed for task.kind `parsing`: take one of exact_match, loss"
+        ", or add `bleu` to evaluation.metrics",
         "22: machine.offload_parameters: offload_parameters needs zero_stage 3; found 1",
         "24: machine.deepspeed.gradient_cliping: unknown to DeepSpeed 0.19.8; did you mean `gradient_clipping`? "
         "It is refused here: set `training.max_grad_norm` instead",
