@@ -8,7 +8,7 @@ from dstrain.config.metrics import METRICS, choosing_metrics
 from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
 from dstrain.config.section import Conflict
 
-T5_ARCHITECTURES = ("t5", "mt5", "umt5")
+T5_ARCHITECTURES = ("t5", "mt5", "umt5", "longt5")
 """Architectures whose activations overflow fp16 (transformers#9295): bf16 or fp32 unless forced."""
 
 _NEED_LANGUAGES = ("m2m100", "nllb", "mbart")
@@ -126,7 +126,7 @@ def language_conflicts(task: Task, *, data: Data) -> Iterator[Conflict]:
             other, place = first.setdefault(prefix, (language, key))
             if other != language:
                 message = (
-                    f"Marian, T5 and mT5 have no language tokens, and nothing else in the text tells `{language}` from the "
+                    f"this model has no language tokens, and nothing else in the text tells `{language}` from the "
                     f"`{other}` of {place}: give each of both a source_prefix of its own, such as `>>{language}<< ` for "
                     f"Marian; found {prefix!r} for both"
                 )

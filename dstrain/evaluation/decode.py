@@ -23,7 +23,7 @@ from transformers import (
 from transformers.cache_utils import DynamicLayer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from dstrain.models.families import FAMILY_OF_MODEL_TYPE, hidden_scale, output_head
+from dstrain.models.families import hidden_scale, is_searched, output_head
 
 SERVED_FIELDS = frozenset(
     {
@@ -90,7 +90,7 @@ def read_rules(generation: GenerationConfig) -> Rules:
 
 def unserved(model: PreTrainedModel, *, generation: GenerationConfig) -> str | None:
     """What the built-in search does not support here, so that `generate()` is used; None if it supports everything."""
-    if model.config.model_type not in FAMILY_OF_MODEL_TYPE:
+    if not is_searched(model.config):
         return f"architecture `{model.config.model_type}`"
     attention = model.get_decoder().config._attn_implementation
     if attention != "sdpa":

@@ -222,7 +222,7 @@ def plan_evaluation(
     cap = plan_cap(
         evaluation,
         longest_reference=int(tokens.target_lengths.max()),
-        max_positions=max_positions(model.config),
+        max_positions=max_positions(model.config).target,
     )
     arguments = {
         language: dict(

@@ -22,7 +22,7 @@ from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import IGNORED, WHOLE, Vocabulary
 from dstrain.evaluation.beam import beam_search
 from dstrain.evaluation.decode import Decoder, greedy_search, read_rules, shared_attention, unserved
-from dstrain.models.families import KEPT_GENERATION_FIELDS, SUPPRESSION_FIELDS
+from dstrain.models.families import KEPT_GENERATION_FIELDS, SUPPRESSION_FIELDS, encoder_arguments
 
 MIN_CAP_MARGIN = 8
 """Tokens by which a hypothesis may exceed the longest reference; a tenth of it where that is more."""
@@ -285,6 +285,7 @@ def generate(
         sequences: torch.Tensor = model.generate(
             input_ids=source_ids,
             attention_mask=source_mask,
+            **encoder_arguments(model, source_ids=source_ids),
             generation_config=generation,
             synced_gpus=False,  # the caller has gathered the weights of ZeRO-3: ranks may take different numbers of steps
         )

@@ -35,9 +35,8 @@ def compile_layers(model: PreTrainedModel) -> None:
 
 def layers_of(model: PreTrainedModel) -> list[nn.Module]:
     """The layers of the encoder, then those of the decoder."""
-    if model.config.model_type in ("t5", "mt5"):
-        return [*model.encoder.block, *model.decoder.block]
-    return [*model.model.encoder.layers, *model.model.decoder.layers]
+    parts = (model.get_encoder(), model.get_decoder())
+    return [layer for part in parts for layer in getattr(part, "layers", None) or part.block]
 
 
 @contextmanager

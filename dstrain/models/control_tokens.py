@@ -28,6 +28,7 @@ class ControlTokens:
         added = tokenizer.added_tokens_decoder
         special = {token.content for token in added.values() if token.special}
         special |= {*tokenizer.all_special_tokens, *languages}
+        self._end: int = tokenizer.eos_token_id
         self._ordinary = {token.content: i for i, token in added.items() if token.content not in special}
         self._backend = None
         if tokenizer.is_fast:
@@ -44,12 +45,15 @@ class ControlTokens:
     def _finds(self, text: str) -> bool:
         return self._marks.search(text) is not None and self._spelt.search(text) is not None
 
-    def encode(self, texts: Sequence[str], *, call: Callable[..., list[list[int]]], head: int) -> list[list[int]]:
+    def encode(self, texts: Sequence[str], *, call: Callable[..., list[list[int]]]) -> list[list[int]]:
         """Ids of texts, with the special tokens of both ends, but without any control token between them.
 
-        call is the tokenizer's own call for this side, and takes its options; head is how many special tokens are in front.
+        call is the tokenizer's own call for this side, and takes its options.
         """
         (ends,) = call([""])
+        head = (
+            1 if ends and ends[0] != self._end else 0
+        )  # a language or `<s>`; the other special tokens are behind the text
         return [[*ends[:head], *self._encode_text(text, call=call), *ends[head:]] for text in texts]
 
     def _encode_text(self, text: str, *, call: Callable[..., list[list[int]]]) -> list[int]:

@@ -30,6 +30,8 @@ def language_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     name = type(tokenizer).__name__
     if name.startswith("M2M100"):
         return dict(tokenizer.lang_code_to_id)
+    if name.startswith("PLBart"):  # `__java__` is a token, and `java` the code that its class is called with
+        return {token.strip("_"): index for token, index in tokenizer.lang_code_to_id.items()}
     if name.startswith("MBart"):
         codes = [*tokenizer.lang_code_to_id, *_added_codes(tokenizer)]
         return {code: tokenizer.convert_tokens_to_ids(code) for code in codes}

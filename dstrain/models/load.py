@@ -8,6 +8,7 @@ import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
@@ -16,9 +17,12 @@ from transformers.utils import logging as transformers_logging
 from dstrain.config.recipe import Model
 from dstrain.errors import UserError
 from dstrain.models.families import (
+    all_configs,
+    attend_to_all,
     decoder_start_id,
     family_of,
     hidden_scale,
+    is_experiment,
     is_head_tied,
     max_positions,
     output_head,
@@ -88,14 +92,17 @@ def _load_named(
     keeps_suppression: bool,
 ) -> PreTrainedModel:
     config = load_config(name, revision=section.revision)
-    # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
-    # embeddings of encoder and decoder tied, and a head of its own stays its own
-    config.tie_word_embeddings = True
+    if not is_experiment(config):
+        # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
+        # embeddings of encoder and decoder tied, and a head of its own stays its own
+        config.tie_word_embeddings = True
     if config._attn_implementation is not None:
         report(f"attn_implementation {config._attn_implementation!r} of the model's config is ignored")
     # they may name code on the Hub, which transformers would load whatever trust_remote_code says
     config._attn_implementation = config._experts_implementation = None
     for sentence in set_layerdrop(config, layerdrop=section.layerdrop):
+        report(sentence)
+    for sentence in attend_to_all(config):
         report(sentence)
     if section.dropout is not None:
         set_dropout(config, dropout=section.dropout)
@@ -107,6 +114,8 @@ def _load_named(
     for code, like in (section.add_languages or {}).items():
         copy_language(model, tokenizer=tokenizer, code=code, like=like)
         report(f"the language `{code}` is added; its embedding begins as that of `{like}`")
+    for sentence in _unscale_head(model, section=section):
+        report(sentence)
     is_export = os.path.isfile(Path(name) / EXPORTED_STEP)
     for sentence in _describe_head(model, section=section, is_export=is_export):
         report(sentence)
@@ -140,6 +149,8 @@ def grow_embeddings(model: PreTrainedModel, *, num_rows: int, report: Callable[[
     model.config.tie_word_embeddings = tied_in_config and is_head_tied(model)
     model.resize_token_embeddings(num_rows)
     model.config.tie_word_embeddings = tied_in_config
+    for config in all_configs(model.config):
+        config.vocab_size = num_rows
     report(f"the embeddings grow from {num_before} to {num_rows} rows for added tokens")
 
 
@@ -189,6 +200,25 @@ def _freeze_fixed(model: PreTrainedModel) -> None:
     for name, parameter in model.named_parameters():
         if name in fixed:
             parameter.requires_grad_(False)
+
+
+def _unscale_head(model: PreTrainedModel, *, section: Model) -> list[str]:
+    """Multiply a published umT5's own head by what transformers 5 divides its input by, in place; returns a sentence if so.
+
+    transformers 4, with which these models were published, does not scale the hidden states of a model whose config says that
+    the head is not tied; transformers 5 scales them all, and writes that the head is tied.
+    """
+    stored, _ = PreTrainedConfig.get_config_dict(section.name, revision=section.revision)
+    is_own = not is_head_tied(model) and not stored.get("tie_word_embeddings", True)
+    if model.config.model_type != "umt5" or not is_own:
+        return []
+    head: Any = output_head(model)
+    with torch.no_grad():
+        head.weight.div_(hidden_scale(model))
+    return [
+        "the output head is multiplied by the root of the hidden size, because transformers 5 divides by it and the "
+        "transformers 4 that this model was published for does not; an export is for transformers 5"
+    ]
 
 
 def _describe_head(model: PreTrainedModel, *, section: Model, is_export: bool) -> list[str]:

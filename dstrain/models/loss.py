@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.models.families import hidden_scale, output_head
+from dstrain.models.families import (
+    encoder_arguments,
+    hidden_scale,
+    is_experiment,
+    logit_cap,
+    masks_itself,
+    output_head,
+)
 from dstrain.models.projection import projected_cross_entropy
 
 
@@ -62,6 +69,7 @@ class ProjectionLoss(nn.Module):
         self.label_smoothing = label_smoothing
         self.max_logits = max_logits
         self.scale = hidden_scale(model)
+        self.cap = logit_cap(model)
         bias = getattr(model, "final_logits_bias", None)
         self.bias: Tensor | None
         self.register_buffer("bias", bias, persistent=False)
@@ -75,6 +83,7 @@ class ProjectionLoss(nn.Module):
             weight,
             labels,
             bias=self.bias,
+            cap=self.cap,
             label_smoothing=self.label_smoothing if self.training else 0.0,
             max_logits=self.max_logits,
         )
@@ -83,20 +92,16 @@ class ProjectionLoss(nn.Module):
 def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: Tensor, decoder_ids: Tensor) -> Tensor:
     """The decoder's last hidden states `[batch, target, hidden]`, as the stock model computes them before its head."""
     mask, causal_mask = attention_masks(model, source_mask=source_mask, decoder_ids=decoder_ids)
-    if model.config.model_type in ("t5", "mt5"):
-        encoded = model.encoder(input_ids=source_ids, attention_mask=mask).last_hidden_state
-        # without a decoder mask, because T5 builds its own without a synchronisation
-        decoded = model.decoder(
-            input_ids=decoder_ids, encoder_hidden_states=encoded, encoder_attention_mask=mask, use_cache=False
-        )
-    else:
-        decoded = model.model(
-            input_ids=source_ids,
-            attention_mask=mask,
-            decoder_input_ids=decoder_ids,
-            decoder_attention_mask=causal_mask,
-            use_cache=False,
-        )
+    encoded = model.get_encoder()(
+        input_ids=source_ids, attention_mask=mask, **encoder_arguments(model, source_ids=source_ids)
+    ).last_hidden_state
+    decoded = model.get_decoder()(
+        input_ids=decoder_ids,
+        attention_mask=causal_mask,
+        encoder_hidden_states=encoded,
+        encoder_attention_mask=mask,
+        use_cache=False,
+    )
     states: Tensor = decoded.last_hidden_state
     return states
 
@@ -104,13 +109,16 @@ def decoder_states(model: PreTrainedModel, *, source_ids: Tensor, source_mask: T
 def attention_masks(
     model: PreTrainedModel, *, source_mask: Tensor, decoder_ids: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The masks of (encoder and cross-attention, decoder).
+    """The masks of (encoder and cross-attention, decoder); None for the causal one that the decoder makes.
 
     For SDPA they are boolean, `[batch, 1, 1, source]` and `[1, 1, target, target]`: given a mask `[batch, source]`,
-    transformers would check whether it masks anything (masking_utils.py), which synchronises with the GPU.
+    transformers would check whether it masks anything (masking_utils.py), which synchronises with the GPU. An experiment
+    gets the masks that its stock model gets.
     """
-    if model.config._attn_implementation != "sdpa":
+    if model.config._attn_implementation != "sdpa" or is_experiment(model.config):
         return source_mask, None
+    if masks_itself(model):
+        return source_mask.bool()[:, None, None, :], None
     length = decoder_ids.shape[1]
     causal_mask = torch.ones(length, length, dtype=torch.bool, device=decoder_ids.device).tril()
     return source_mask.bool()[:, None, None, :], causal_mask[None, None]

@@ -30,10 +30,13 @@ def projected_cross_entropy(
     labels: Tensor,
     *,
     bias: Tensor | None = None,
+    cap: float | None = None,
     label_smoothing: float = 0.0,
     max_logits: int | None = None,
 ) -> Tensor:
     """The sum over positions of `cross_entropy(states @ weight.T + bias, labels)`, a scalar.
+
+    With a cap c, the logits are `c * tanh(logit / c)` instead.
 
     states: `[positions, hidden]`; weight: `[vocabulary, hidden]`; labels: `[positions]`, none ignored; bias: a buffer of
     `[vocabulary]` or `[1, vocabulary]`. Logits, loss and the sums in the gradients are fp32 for 16-bit weights (fp64 for
@@ -43,9 +46,9 @@ def projected_cross_entropy(
     assert bias is None or not bias.requires_grad
     max_logits = max_logits or MAX_LOGITS.get(weight.device.type, MAX_LOGITS["cuda"])
     if torch.is_grad_enabled():
-        loss: Tensor = _Projection.apply(states, weight, labels, bias, label_smoothing, max_logits)  # type: ignore[no-untyped-call]
+        loss: Tensor = _Projection.apply(states, weight, labels, bias, cap, label_smoothing, max_logits)  # type: ignore[no-untyped-call]
         return loss
-    return _forward(states, weight, labels, bias, label_smoothing, max_logits, wanted=(False, False))[0]
+    return _forward(states, weight, labels, bias, cap, label_smoothing, max_logits, wanted=(False, False))[0]
 
 
 class _Projection(torch.autograd.Function):
@@ -56,12 +59,13 @@ class _Projection(torch.autograd.Function):
         weight: Tensor,
         labels: Tensor,
         bias: Tensor | None,
+        cap: float | None,
         label_smoothing: float,
         max_logits: int,
     ) -> Tensor:
         ctx.dtypes = states.dtype, weight.dtype
         wanted = ctx.needs_input_grad[:2]
-        loss, *ctx.gradients = _forward(states, weight, labels, bias, label_smoothing, max_logits, wanted=wanted)
+        loss, *ctx.gradients = _forward(states, weight, labels, bias, cap, label_smoothing, max_logits, wanted=wanted)
         return loss
 
     @staticmethod
@@ -74,7 +78,7 @@ class _Projection(torch.autograd.Function):
             for gradient, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         )
         ctx.gradients = None
-        return of_states, of_weight, None, None, None, None
+        return of_states, of_weight, None, None, None, None, None
 
 
 def _forward(
@@ -82,6 +86,7 @@ def _forward(
     weight: Tensor,
     labels: Tensor,
     bias: Tensor | None,
+    cap: float | None,
     label_smoothing: float,
     max_logits: int,
     *,
@@ -104,16 +109,27 @@ def _forward(
         logits = _multiply(chunk, weight.t(), into=buffer[: chunk.shape[0]])
         if bias is not None:
             logits += bias
+        slope = None if cap is None else _bound(logits, cap=cap)
         loss += _cross_entropy(logits, targets, label_smoothing=label_smoothing)
         if not any(wanted):
             continue
         _differentiate(logits, targets, label_smoothing=label_smoothing)
+        if slope is not None:
+            logits *= slope
         gradient = logits if weight.dtype == exact else logits.mul_(scale).to(weight.dtype)
         if of_states is not None:
             _multiply(gradient, weight, into=of_states[start : start + num_rows], alpha=1 / scale)
         if of_weight is not None:
             _multiply(gradient.t(), chunk, into=of_weight, alpha=1 / scale, beta=float(start > 0))
     return loss, of_states, of_weight
+
+
+def _bound(logits: Tensor, *, cap: float) -> Tensor:
+    """Cap the logits in place; returns the derivatives of the new ones with respect to the old."""
+    bounded = logits.div_(cap).tanh_()
+    slope = 1.0 - bounded.square()
+    logits.mul_(cap)
+    return slope
 
 
 def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:

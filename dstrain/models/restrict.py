@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.models.families import input_embeddings, output_head
+from dstrain.models.families import all_configs, input_embeddings, output_head
 
 ID_FIELDS = (
     "bos_token_id",
@@ -43,10 +43,11 @@ def keep_rows(model: PreTrainedModel, ids: Sequence[int]) -> None:
                 module.padding_idx = row_of[module.padding_idx]
         elif isinstance(module, nn.Linear) and any(module.weight is weight for weight in weights):
             module.out_features = len(ids)
-    model.config.vocab_size = len(ids)
-    if hasattr(model.config, "decoder_vocab_size"):
-        model.config.decoder_vocab_size = len(ids)
-    for config in (model.config, model.generation_config):
+    for config in all_configs(model.config):
+        config.vocab_size = len(ids)
+        if hasattr(config, "decoder_vocab_size"):
+            config.decoder_vocab_size = len(ids)
+    for config in (*all_configs(model.config), model.generation_config):
         for field in ID_FIELDS:
             if getattr(config, field, None) is not None:
                 setattr(config, field, _renumbered(getattr(config, field), row_of.get))

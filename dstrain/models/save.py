@@ -14,7 +14,7 @@ from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
 from dstrain.errors import UserError
-from dstrain.models.families import hidden_scale, is_head_tied, output_head
+from dstrain.models.families import KEPT_GENERATION_FIELDS, hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
@@ -43,7 +43,9 @@ def export_model(
         ExportError: as `check_export`.
         OSError: the folder cannot be written.
     """
-    config = GenerationConfig.from_model_config(model.config)
+    own = GenerationConfig.from_model_config(model.config).to_diff_dict()
+    # otherwise a class's defaults, such as BART's forced last token, would make other hypotheses than those that were scored
+    config = GenerationConfig(**{key: own[key] for key in own if key in KEPT_GENERATION_FIELDS})
     config.update(**{**generation, "max_length": None})
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
         before, model.generation_config = model.generation_config, config
@@ -69,7 +71,7 @@ def _save_weights(model: Any, *, folder: Path) -> None:
     of T5 and mT5 exactly where it is. transformers 5 looks at the tensors, but with `false` it does not tie the embeddings of
     encoder and decoder either. So with `false` every tensor is written, equal ones too.
     """
-    is_t5 = model.config.model_type in ("t5", "mt5")
+    is_t5 = model.config.model_type in ("t5", "mt5", "umt5")
     if is_head_tied(model) and not (is_t5 and hidden_scale(model) == 1.0):
         model.save_pretrained(folder)
         return
@@ -79,6 +81,8 @@ def _save_weights(model: Any, *, folder: Path) -> None:
         # a copy of what is in the file already, since transformers leaves out tensors that share memory
         weights[name] = tensor.clone() if tensor.data_ptr() in own else own.setdefault(tensor.data_ptr(), tensor)
     model.save_pretrained(folder, state_dict=weights)
+    if model.config.model_type == "umt5":  # no version of transformers 4 would scale its hidden states then
+        return
     _edit_json(folder / "config.json", lambda config: {**config, "tie_word_embeddings": False})
 
 
@@ -128,6 +132,8 @@ def check_export(folder: Path, *, model: nn.Module, sources: Sequence[Sequence[i
     again = loaded.generate(input_ids=ids, attention_mask=mask)
     del loaded
     # a copy, because matrix products may differ in the last bit where the live weights are views into a larger buffer
-    live = _fresh_copy(model).generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    copied = _fresh_copy(model)
+    copied.generation_config = settings  # otherwise unset fields are taken from its class's defaults
+    live = copied.generate(input_ids=ids, attention_mask=mask)
     if live.shape != again.shape or not torch.equal(live, again):
         raise ExportError("the exported model, loaded again, generates other hypotheses than the trained one")

@@ -44,8 +44,14 @@ class Seq2SeqTokenizer:
 
     @property
     def ends_with_language(self) -> bool:
-        """Whether sequences end with `</s> language` (mBART-cc25) instead of beginning with the language."""
-        return type(self.tokenizer).__name__.startswith("MBartTokenizer")
+        """Whether sequences end with `</s> language` (mBART-cc25, PLBart) instead of beginning with the language."""
+        return type(self.tokenizer).__name__.startswith(("MBartTokenizer", "PLBart"))
+
+    @cached_property
+    def first_target_id(self) -> int | None:
+        """The token with which every target of a family without languages begins: BART's `<s>`; None if there is none."""
+        _, (ids,) = self.encode([""], [""], source_language=None, target_language=None)
+        return ids[0] if len(ids) > 1 else None
 
     @cached_property
     def fingerprint(self) -> str:
@@ -82,6 +88,14 @@ class Seq2SeqTokenizer:
         target_ids = self._encode_side(targets, keyword="text_target", language=target_language)
         return source_ids, target_ids
 
+    @cached_property
+    def _lacks_end(self) -> int | None:
+        """How many tokens the class puts before a target if it puts none behind it, as those of decoders do; else None."""
+        if self.languages:
+            return None
+        (ends,) = self.tokenizer(text_target=[""], **QUIET)["input_ids"]
+        return None if self.tokenizer.eos_token_id in ends else len(ends)
+
     def _encode_side(self, texts: list[str], *, keyword: str, language: str | None) -> list[list[int]]:
         def call(some: list[str], **options: bool) -> list[list[int]]:
             return list(self.tokenizer(**{keyword: some}, **QUIET, **options)["input_ids"]) if some else []
@@ -93,10 +107,12 @@ class Seq2SeqTokenizer:
             found = self._batch.encode(texts, language_id=language_id)
         left = [text for text, ids in zip(texts, found, strict=True) if ids is None]
         spelling = [text for text in left if self._controls.are_in(text)]
-        head = 1 if self.languages and not self.ends_with_language else 0
-        encoded = dict(zip(spelling, self._controls.encode(spelling, call=call, head=head), strict=True))
+        encoded = dict(zip(spelling, self._controls.encode(spelling, call=call), strict=True))
         rest = [text for text in left if text not in encoded]
         encoded |= zip(rest, call(rest), strict=True)
+        if keyword == "text_target" and self._lacks_end is not None:
+            end: int = self.tokenizer.eos_token_id
+            encoded = {text: [*ids[self._lacks_end :], end] for text, ids in encoded.items()}
         return [encoded[text] if ids is None else ids for text, ids in zip(texts, found, strict=True)]
 
     def is_empty(self, ids: Sequence[int]) -> bool:

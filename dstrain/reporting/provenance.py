@@ -78,7 +78,8 @@ def _base_model(record: RunRecord) -> Markdown:
 
 def _architecture(record: RunRecord) -> str:
     info = record.info.model
-    name = f"{info.architecture or NOT_RECORDED}, number of parameters:"
+    tested = " (experimental, self-test passed)" if info.passed_self_test else ""
+    name = f"{info.architecture or NOT_RECORDED}{tested}, number of parameters:"
     if info.trained_ids is None:
         return f"{name} {count(info.num_parameters)}"
     return (

@@ -18,7 +18,7 @@ from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
 from dstrain.checkpoint.store import checkpoint_dirs
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.conflicts import NO_LANGUAGES, language_conflicts
+from dstrain.config.conflicts import language_conflicts
 from dstrain.config.load import recipe_hash
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
@@ -30,10 +30,11 @@ from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
 from dstrain.models.compilation import compile_layers
-from dstrain.models.families import FIXED_POSITIONS, check_limits, check_precision, family_of, max_positions
+from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
+from dstrain.models.self_test import check_experiment
 from dstrain.run.compact import compact_if_exact
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
@@ -99,19 +100,20 @@ def check_model(config: RunConfig, *, ranks: Ranks) -> None:
     """Check that the model can be trained as the recipe says, before any data are read; a collective call.
 
     Raises:
-        UserError: the Hub has no such model or data, its family is not supported, it cannot tell target languages apart, the
-            precision does not fit the device or the model, or a limit is over the model's positions.
+        UserError: the Hub has no such model or data, its architecture is not supported or fails the self-test, it cannot tell
+            target languages apart, the precision does not fit the device or the model, or a limit is over the model's positions.
     """
     check_device_precision(config)
     check_hub(config, ranks=ranks)
     scratch = config.model.scratch
     if scratch is not None:
-        check_limits(config.task, positions=scratch.max_positions if scratch.architecture in FIXED_POSITIONS else None)
+        check_limits(config.task, positions=scratch_positions(scratch))
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
         check_limits(config.task, positions=max_positions(model_config))
-        if family_of(model_config) in NO_LANGUAGES:
+        check_experiment(model_config, device=ranks.device)
+        if not has_languages(model_config):
             for (key, *_), message in language_conflicts(config.task, data=config.data):
                 raise UserError(f"{key}: {message}")
 
@@ -161,7 +163,7 @@ def assemble(
     if prepared.vocabulary.kept is not None:
         keep_rows(model, prepared.vocabulary.kept)
     compact_if_exact(model, config=config, tokenizer=prepared.tokenizer, train=tokens, resume=resume, ranks=ranks)
-    _check_references(prepared, positions=max_positions(model.config))
+    _check_references(prepared, positions=max_positions(model.config).target)
     if ranks.rank == 0:
         _check_disk_space(config, num_trained=_count_parameters(model), num_exported=num_exported)
     if config.machine.activation_checkpointing:

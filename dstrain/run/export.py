@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -17,10 +18,11 @@ from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap, search_settings
 from dstrain.models.families import generation_arguments, max_positions
-from dstrain.models.load import DTYPES, load_model, quiet_transformers
+from dstrain.models.load import DTYPES, load_config, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
 from dstrain.models.save import export_model
+from dstrain.models.self_test import check_experiment
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.prepare import prepare_evaluation
@@ -124,6 +126,8 @@ def load_exported_model(
     section: Model, *, tokenizer: Seq2SeqTokenizer, seed: int, vocabulary: Vocabulary
 ) -> PreTrainedModel:
     """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it."""
+    assert section.name is not None
+    check_experiment(load_config(section.name, revision=section.revision), device=torch.device("cpu"))
     model = load_model(
         section, tokenizer=tokenizer, seed=seed, report=log.warning, keeps_suppression=vocabulary.is_whole
     )
@@ -163,7 +167,7 @@ def generation_settings(
     """The generation settings of the evaluations on `tokens`, so that an exported model generates what was scored."""
     settings = config.evaluation
     longest = int(tokens.target_lengths.max())
-    cap = plan_cap(settings, longest_reference=longest, max_positions=max_positions(model.config))
+    cap = plan_cap(settings, longest_reference=longest, max_positions=max_positions(model.config).target)
     return {
         "num_beams": settings.num_beams,
         "max_new_tokens": cap.max_new_tokens,

@@ -73,6 +73,8 @@ class ModelInfo:
 
     base: str | None = None
     architecture: str | None = None
+    passed_self_test: bool | None = None
+    """True for an architecture of no supported family, which trains only if it has passed; None for others."""
     num_parameters: int | None = None
     """Those that were trained."""
     num_exported_parameters: int | None = None

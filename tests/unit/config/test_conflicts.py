@@ -153,7 +153,7 @@ def test_target_languages_that_only_a_prefix_could_tell_apart_are_refused_withou
     task = ["task.source_language=en", "task.target_language=de"]
     rows = "data.train=[{demo: translation}, {demo: translation, target_language: fr}]"
     (line,) = faults(good, *origin, model, *task, rows)
-    assert "data.train.1.target_language: Marian, T5 and mT5 have no language tokens" in line
+    assert "data.train.1.target_language: this model has no language tokens" in line
     assert "tells `fr` from the `de` of data.train.0: give each of both a source_prefix of its own" in line
     told = "data.train=[{demo: translation}, {demo: translation, target_language: fr, source_prefix: 'to French: '}]"
     load_config(str(good), overrides=[*origin, model, *task, told])

@@ -5,10 +5,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import BartConfig, LlamaConfig, MarianConfig, MT5Config, T5Config
+from transformers import (
+    BartConfig,
+    BertConfig,
+    LEDConfig,
+    LlamaConfig,
+    MarianConfig,
+    MT5Config,
+    NllbMoeConfig,
+    PegasusXConfig,
+    ProphetNetConfig,
+    T5Config,
+    UMT5Config,
+)
 
+from dstrain.config.conflicts import T5_ARCHITECTURES
 from dstrain.config.recipe import Task
 from dstrain.models.families import (
+    FAMILIES,
+    Positions,
     check_limits,
     check_precision,
     decoder_start_id,
@@ -27,10 +42,22 @@ def test_the_family_is_found_from_a_stored_config(tiny: Any, tmp_path: Path) -> 
     assert family_of(load_config(str(tmp_path))) == ("mbart" if tiny.family == "mbart50" else tiny.family)
 
 
-@pytest.mark.parametrize("config", [BartConfig(), LlamaConfig()])
+@pytest.mark.parametrize("config", [BertConfig(), LlamaConfig()])
 def test_other_architectures_are_refused_naming_the_supported(config: Any) -> None:
-    with pytest.raises(ValueError, match="M2M100, NLLB, mBART, Marian, T5 or mT5"):
+    with pytest.raises(ValueError, match=r"NLLB, ByT5, M2M100, mBART, Marian, T5, mT5, .*T5Gemma"):
         family_of(config)
+
+
+@pytest.mark.parametrize(("config", "reason"), [(NllbMoeConfig(), "router"), (ProphetNetConfig(), "several tokens")])
+def test_a_loss_of_another_kind_is_refused_by_name(config: Any, reason: str) -> None:
+    with pytest.raises(ValueError, match=rf"`{config.model_type}` is not supported: .*{reason}"):
+        family_of(config)
+
+
+def test_every_t5_architecture_that_overflows_fp16_is_a_family() -> None:
+    assert set(T5_ARCHITECTURES) <= FAMILIES.keys()
+    for kind in T5_ARCHITECTURES:
+        assert "t5" in FAMILIES[kind].name
 
 
 def test_marian_with_two_vocabularies_is_refused() -> None:
@@ -102,10 +129,17 @@ def test_a_config_without_a_start_token_is_refused(tiny: Any) -> None:
 
 def test_only_fixed_position_tables_limit_the_length(tiny: Any) -> None:
     limited = tiny.family in ("mbart", "mbart50", "marian")
-    assert max_positions(tiny.model.config) == (512 if limited else None)
+    assert max_positions(tiny.model.config) == ((512, 512) if limited else (None, None))
 
 
-def test_only_the_original_t5_scales_before_its_head() -> None:
+def test_positions_of_sources_and_targets_may_differ() -> None:
+    assert max_positions(BartConfig(max_position_embeddings=30)) == (30, 30)
+    assert max_positions(PegasusXConfig(max_position_embeddings=30)) == (None, None)
+    led = LEDConfig(max_encoder_position_embeddings=30, max_decoder_position_embeddings=20, attention_window=8)
+    assert max_positions(led) == (24, 20)  # the encoder pads its sources to whole windows
+
+
+def test_only_the_original_t5_and_umt5_scale_before_their_head() -> None:
     class Shell:
         def __init__(self, config: Any) -> None:
             self.config = config
@@ -113,12 +147,13 @@ def test_only_the_original_t5_scales_before_its_head() -> None:
     assert hidden_scale(Shell(T5Config(d_model=64))) == 0.125  # type: ignore[arg-type]
     assert hidden_scale(Shell(T5Config(d_model=64, tie_word_embeddings=False))) == 1.0  # type: ignore[arg-type]
     assert hidden_scale(Shell(MT5Config(d_model=64))) == 1.0  # type: ignore[arg-type]
+    assert hidden_scale(Shell(UMT5Config(d_model=64))) == 0.125  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("key", "limit"), [("max_source_tokens", 513), ("max_target_tokens", 2000)])
 def test_limits_over_the_position_table_are_refused(key: str, limit: int) -> None:
     task = Task(kind="translation", **{key: limit})  # type: ignore[arg-type]
-    check_limits(task, positions=None)
-    check_limits(task, positions=limit)
+    check_limits(task, positions=Positions())
+    check_limits(task, positions=Positions(limit, limit))
     with pytest.raises(ValueError, match=rf"task\.{key} is {limit}, but the model has 512 positions: lower it to 512"):
-        check_limits(task, positions=512)
+        check_limits(task, positions=Positions(512, 512))

@@ -174,7 +174,7 @@ def test_a_decoder_only_model_is_refused_by_name(tokenizer_folder: FolderOf, tmp
     GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=20)).save_pretrained(tmp_path)
     tokenizer = load_tokenizer(str(tokenizer_folder("t5")))
     with pytest.raises(
-        ValueError, match=r"architecture `gpt2` is not supported.*M2M100, NLLB, mBART, Marian, T5 or mT5"
+        ValueError, match=r"architecture `gpt2` is not supported.*NLLB, ByT5, M2M100, mBART, Marian, T5, mT5"
     ):
         load_model(Model(name=str(tmp_path)), tokenizer=tokenizer, seed=0)
 

@@ -9,11 +9,13 @@ from dstrain.config.recipe import Scratch
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 FAMILIES = ("m2m100", "nllb", "mbart", "mbart50", "marian", "t5", "mt5")
+"""Those with a tokenizer of dstrain's making; the others are in stock_families.py."""
 LANGUAGES = {
     "m2m100": ("ko", "en"),
     "nllb": ("kor_Hang", "eng_Latn"),
     "mbart": ("ko_KR", "en_XX"),
     "mbart50": ("ko_KR", "en_XX"),
+    "plbart": ("java", "en_XX"),
 }
 TASK_TOKENS = ["[IN:CREATE_ALARM", "[SL:DATE_TIME", *(f"<pt-{i}>" for i in range(12))]
 PAIRS = [
