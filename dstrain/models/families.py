@@ -236,8 +236,8 @@ def decoder_start_id(model: PreTrainedModel) -> int | None:
     """The first token of every decoder input; None for mBART and PLBart, which move the last label to the front.
 
     mBART-cc25's and PLBart's labels `[x…, </s>, language]` become `[language, x…, </s>]`, mBART-50's
-    `[language, x…, </s>]` become `[</s>, language, x…]` (`shift_tokens_right` in transformers' modeling_mbart). Raises UserError if the model's config
-    does not name the token.
+    `[language, x…, </s>]` become `[</s>, language, x…]` (`shift_tokens_right` in transformers' modeling_mbart). Raises
+    UserError if the model's config does not name the token.
     """
     if _facts(model.config).begins_with_last:
         return None

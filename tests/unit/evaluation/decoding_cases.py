@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from dstrain.evaluation.generate import evaluation_mode, generate
+from dstrain.models.families import configured_start_id
 
 VOCABULARY = 120
 LANGUAGE = 50
@@ -83,7 +84,7 @@ def build_generation(model: PreTrainedModel, *, num_beams: int = 1, **settings: 
     given: dict[str, Any] = {
         "eos_token_id": config.eos_token_id,
         "pad_token_id": config.pad_token_id,
-        "decoder_start_token_id": config.decoder_start_token_id,
+        "decoder_start_token_id": configured_start_id(config),
         "do_sample": False,
         "num_beams": num_beams,
         "max_new_tokens": CAP,
