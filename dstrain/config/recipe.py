@@ -58,7 +58,7 @@ class Model(Section):
     """Probability of skipping a whole layer. The default is 0 on every ZeRO stage: ZeRO-3 cannot skip layers, and a
     recipe must not depend on the stage. A notice is printed if the model's own value differs."""
     allow_fp16_t5: bool = False
-    """Allow fp16 for T5 and mT5. Their activations overflow fp16, so the run is likely to end in NaN."""
+    """Allow fp16 for T5, mT5, umT5 and LongT5. Their activations overflow fp16, so the run is likely to end in NaN."""
     vocabulary: Literal["full", "seen"] = "full"
     """Token ids that are trained. `seen` leaves out those that occur neither in the training rows nor in the evaluation
     sources, but for special tokens and single characters: with a few thousand of the 250,000 ids of mT5 a step takes a
@@ -177,9 +177,9 @@ class Source(Section):
     target_language_column: str | Index | None = None
     """Column with the language of each row's target, likewise."""
     source_prefix: str | None = None
-    """Overrides `task.source_prefix` for these rows. For Marian, T5 and mT5 it is what tells a model the target language,
-    such as `>>fra<< ` or `translate English to French: `. In either of them `{source_language}` and `{target_language}` stand
-    for those of the row."""
+    """Overrides `task.source_prefix` for these rows. It is what tells a model without language tokens, such as Marian and T5,
+    the target language: `>>fra<< ` or `translate English to French: `. In either of them `{source_language}` and
+    `{target_language}` stand for those of the row."""
     repeat: Annotated[int, Field(ge=1, le=1_000_000)] = 1
     """Times that these rows occur per epoch."""
     weight: Annotated[float, Field(gt=0.0, le=1e9)] | None = None

@@ -40,6 +40,14 @@ def language_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return {}
 
 
+def default_language(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The code that a tokenizer with languages encodes sources in unless told otherwise."""
+    if type(tokenizer).__name__.startswith("PLBart"):
+        return (tokenizer.src_lang or "en_XX").strip("_")
+    code: str | None = tokenizer.src_lang
+    return code
+
+
 def register_languages(tokenizer: PreTrainedTokenizerBase) -> None:
     """Make M2M100's vocabulary and its class agree on the languages, in place; does nothing for other families.
 

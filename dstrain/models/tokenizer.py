@@ -15,7 +15,7 @@ from dstrain.errors import UserError
 from dstrain.models.batch_encoding import build_batch_encoder
 from dstrain.models.control_tokens import ControlTokens
 from dstrain.models.foreign import told_in_one_line
-from dstrain.models.languages import add_languages, can_be_default, language_ids, register_languages
+from dstrain.models.languages import add_languages, can_be_default, default_language, language_ids, register_languages
 
 QUIET = {"padding": False, "truncation": False, "return_attention_mask": False, "verbose": False}
 """Arguments of a tokenizer call: returns plain lists of ids, without warnings about lengths, which the caller checks."""
@@ -31,7 +31,7 @@ class Seq2SeqTokenizer:
         self.tokenizer = tokenizer
         self.languages = language_ids(tokenizer)
         """Language code -> token id; empty for families without language tokens (T5, mT5, Marian)."""
-        self.default_language: str | None = tokenizer.src_lang if self.languages else None
+        self.default_language: str | None = default_language(tokenizer) if self.languages else None
         self.pad_token_id: int = tokenizer.pad_token_id
         self.unk_token_id: int | None = tokenizer.unk_token_id
         vocabulary = {**tokenizer.get_vocab(), **tokenizer.get_added_vocab()}

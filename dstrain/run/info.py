@@ -9,13 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.data.plan import Plan, Position
 from dstrain.models.compact import compact_embeddings
-from dstrain.models.families import is_experiment
 
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
 NUM_SAMPLED_STEPS = 200
@@ -33,7 +31,8 @@ def build_run_info(
     ranks: Ranks,
     data: dict[str, dict[str, Any]],
     vocabulary: dict[str, int],
-    model: PreTrainedModel,
+    model: nn.Module,
+    is_experiment: bool,
     num_exported: int,
     plan: Plan,
     total_steps: int,
@@ -57,8 +56,7 @@ def build_run_info(
             "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",
             "origin": _origin(config.model.name),
             "architecture": type(model).__name__,
-            # no run of an experiment starts without
-            "passed_self_test": True if is_experiment(model.config) else None,
+            "passed_self_test": True if is_experiment else None,  # no run of an experiment starts without
             "num_parameters": count_parameters(model),
             "num_exported_parameters": num_exported,
             "trained_embedding_rows": _count_trained_rows(model),

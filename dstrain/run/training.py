@@ -16,7 +16,7 @@ from dstrain.config.load import dump_config
 from dstrain.config.schema import RunConfig
 from dstrain.data.loader import Loader
 from dstrain.models.compilation import COMPILING_STEPS
-from dstrain.models.families import decoder_start_id
+from dstrain.models.families import decoder_start_id, is_experiment
 from dstrain.models.load import quiet_transformers
 from dstrain.run.agreement import check_same_start
 from dstrain.run.assemble import Assembly, assemble, check_model
@@ -143,6 +143,7 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         data=assembly.prepared.reports,
         vocabulary=_count_ids(assembly.prepared),
         model=assembly.model,
+        is_experiment=is_experiment(assembly.model.config),
         num_exported=assembly.num_exported,
         plan=assembly.plan,
         total_steps=assembly.total_steps,

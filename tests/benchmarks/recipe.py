@@ -98,7 +98,7 @@ def run_trainer(folder: Path, *, output: Path) -> dict[str, Any]:
     cap = plan_cap(
         RunConfig.model_validate_json((folder / "recipe.json").read_text()).evaluation,
         longest_reference=int(tokens.target_lengths.max()),
-        max_positions=max_positions(model.config),
+        max_positions=max_positions(model.config).target,
     )
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(output), per_device_train_batch_size=size.per_device, gradient_accumulation_steps=size.accumulation,

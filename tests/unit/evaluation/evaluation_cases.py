@@ -34,6 +34,7 @@ class WordTokenizer:
     eos_token_id = END
     default_language = "en"
     ends_with_language = False
+    first_target_id = None
     all_special_ids = (0, PAD, END, UNKNOWN, *LANGUAGES.values())
 
     def __init__(self, *, has_languages: bool = True) -> None:

@@ -44,10 +44,14 @@ def build_case(
     return Case(states.requires_grad_(), weight.requires_grad_(), labels, bias[None])
 
 
-def plain(case: Case, *, label_smoothing: float = 0.0, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+def plain(
+    case: Case, *, label_smoothing: float = 0.0, scale: float = 1.0, cap: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss and scaled gradients in fp64, all logits at once."""
     states, weight = (tensor.detach().double().requires_grad_() for tensor in (case.states, case.weight))
     logits = states @ weight.t() + case.bias.double()
+    if cap is not None:
+        logits = cap * torch.tanh(logits / cap)
     loss = functional.cross_entropy(logits, case.labels, reduction="sum", label_smoothing=label_smoothing)
     return loss.detach(), *torch.autograd.grad(loss * scale, (states, weight))
 
@@ -257,3 +261,16 @@ def test_a_trained_bias_is_refused_rather_than_left_without_gradient() -> None:
     case = build_case()
     with pytest.raises(AssertionError):
         projected_cross_entropy(case.states, case.weight, case.labels, bias=case.bias.requires_grad_())
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("cap", [0.5, 3.0, 30.0])
+def test_capped_logits_have_the_loss_and_gradient_of_the_formula(cap: float, label_smoothing: float) -> None:
+    case = build_case()
+    expected = plain(case, cap=cap, label_smoothing=label_smoothing)
+    assert_near(chunked(case, cap=cap, label_smoothing=label_smoothing), expected, loss=1e-6, gradient=1e-5)
+    with torch.no_grad():
+        alone = projected_cross_entropy(
+            case.states, case.weight, case.labels, bias=case.bias, cap=cap, label_smoothing=label_smoothing
+        )
+    torch.testing.assert_close(alone.double(), expected[0], rtol=1e-6, atol=0.0)

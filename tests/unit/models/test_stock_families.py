@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from dstrain.config.recipe import Model
+from dstrain.errors import UserError
 from dstrain.models.compact import why_not_compact
 from dstrain.models.compilation import layers_of
 from dstrain.models.families import decoder_start_id, encoder_arguments, family_of, generation_arguments, is_experiment
@@ -17,10 +18,12 @@ from dstrain.models.load import load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import copy_rows_back, keep_rows
 from dstrain.models.save import check_export, export_model
+from dstrain.models.trim import trim_tokenizer
 from tests.unit.models.test_loss import assert_same, decoder_ids_of, gradients_of, summed
 from tests.unit.models.test_restrict import small_loss, used_ids
 from tests.unit.models.tiny_models import PAIRS, Tiny
 
+CAN_BE_TRIMMED = ("pegasus", "pegasus_x", "bigbird_pegasus", "umt5", "longt5")
 BatchOf = Callable[..., Any]
 
 
@@ -239,3 +242,25 @@ def test_the_head_of_a_published_umt5_makes_the_logits_of_transformers_4(
         tiny = Tiny("umt5", stock_tiny.tokenizer, loaded, stock_tiny.languages)
         torch.testing.assert_close(stock_logits(tiny, batch, ids), wanted, rtol=1e-4, atol=1e-5)
         save(tiny, tmp_path / "exported")
+
+
+def test_a_tokenizer_is_trimmed_or_refused_by_name(stock_tiny: Any, tmp_path: Path) -> None:
+    tokenizer, (source, target) = stock_tiny.tokenizer, stock_tiny.languages
+    sources, targets = tokenizer.encode(["yes"], ["two"], source_language=source, target_language=target)
+    kept = sorted({*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values(), *sources[0], *targets[0]})
+    if stock_tiny.family in CAN_BE_TRIMMED:
+        trimmed = trim_tokenizer(tokenizer, ids=kept, folder=tmp_path)
+        (again,), _ = trimmed.encode(["yes"], [""], source_language=None, target_language=None)
+        assert [kept[row] for row in again] == sources[0]
+    else:
+        with pytest.raises(UserError, match=r"^--trim: "):
+            trim_tokenizer(tokenizer, ids=kept, folder=tmp_path)
+
+
+def test_plbart_without_a_language_has_the_default_of_its_tokenizer(stock_tiny: Any) -> None:
+    if stock_tiny.family != "plbart":
+        pytest.skip("no other of these families has languages")
+    tokenizer = stock_tiny.tokenizer
+    assert tokenizer.default_language == "java"
+    (ids,), _ = tokenizer.encode(["yes"], [""], source_language=None, target_language=None)
+    assert ids[-1] == tokenizer.language_id("java") == tokenizer.tokenizer.convert_tokens_to_ids("__java__")

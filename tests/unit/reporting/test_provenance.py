@@ -1,13 +1,14 @@
 """The origin of a model and the warnings on its card."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from dstrain.reporting.card import build_card
-from dstrain.reporting.provenance import build_checks_table, collect_warnings
+from dstrain.reporting.provenance import build_checks_table, collect_warnings, describe_model
 from dstrain.run_folder.record import QuarantinedRow, build_record
 from dstrain.run_folder.rows import EventRow, Row
 from tests.unit.reporting.card_cases import load, tables
@@ -119,3 +120,11 @@ def test_a_name_that_cannot_be_one_of_the_hub_is_no_link_whatever_the_run_says(n
     assert "huggingface.co" not in card
     assert "base_model" not in card
     assert "\n# Forged heading" not in card
+
+
+def test_an_architecture_of_no_family_is_called_experimental() -> None:
+    info = run_info()
+    tested = replace(info, model=replace(info.model, architecture="NewModel", passed_self_test=True))
+    record = build_record(translation_config(), info=tested, rows=[])
+    assert "NewModel (experimental, self-test passed), number of parameters:" in str(dict(describe_model(record)))
+    assert "experimental" not in str(describe_model(build_record(translation_config(), info=info, rows=[])))

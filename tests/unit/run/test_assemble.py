@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import T5Config
+from transformers import FSMTConfig, T5Config
 
 from dstrain.checkpoint.changes import SAID, Change, Part, find_parts
 from dstrain.checkpoint.resume import Resume
@@ -181,6 +181,14 @@ def test_target_languages_that_a_stored_model_cannot_tell_apart_are_refused_befo
     changes = {"model": {"name": str(tmp_path / "model")}, "data__train": rows}
     with pytest.raises(UserError, match=r"^data.train.1.target_language: this model has no language tokens"):
         check_model(build_config(**changes), ranks=alone())
+
+
+def test_an_architecture_that_fails_the_self_test_is_refused_before_any_data(tmp_path: Path) -> None:
+    sizes = {"d_model": 8, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2}
+    more = {"decoder_attention_heads": 2, "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "langs": ["en", "de"]}
+    FSMTConfig(**sizes, **more, src_vocab_size=99, tgt_vocab_size=99).save_pretrained(tmp_path / "model")
+    with pytest.raises(UserError, match=r"`fsmt` is of no supported family, and the self-test cannot compute its loss"):
+        check_model(build_config(model={"name": str(tmp_path / "model")}), ranks=alone())
 
 
 def build_resume(*changes: Change) -> Resume:

@@ -45,6 +45,7 @@ def build_info(trained: nn.Module, vocabulary: dict[str, int] | None = None, **c
         data={"train": {"rows_read": 30, "rows": 20}, "eval": {"rows_read": 2, "rows": 2}},
         vocabulary=vocabulary or {},
         model=trained,
+        is_experiment=False,
         num_exported=1000,
         plan=build_plan(),
         total_steps=12,
