@@ -92,6 +92,7 @@ RULES: Mapping[str, Rule] = {
     "model.vocabulary": _refused(
         "the saved weights have rows for the token ids that the run began with, and no others"
     ),
+    "model.freeze": _refused("the checkpoint holds what the run began to train, and nothing else"),
     "model.dropout": _ON,
     "model.layerdrop": _ON,
     "model.allow_fp16_t5": _ON,

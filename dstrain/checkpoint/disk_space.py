@@ -14,14 +14,14 @@ MODELS = 2
 
 
 def plan_disk_space(
-    *, num_parameters: int, num_exported: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int
+    *, num_trained: int, num_exported: int, num_moments: int, keep_last: int, model_bytes: int, num_saved: int
 ) -> int:
     """Bytes needed besides the `num_saved` existing checkpoints: for one checkpoint more than are kept, and for the models.
 
     Checkpoints of weights only, kept at a cadence, are not counted; a save that finds no room is skipped.
     """
-    checkpoint = num_parameters * FP32_BYTES * (1 + num_moments)
-    weights_of_best = num_parameters * FP32_BYTES
+    checkpoint = num_trained * FP32_BYTES * (1 + num_moments)
+    weights_of_best = num_trained * FP32_BYTES
     missing = max(1, keep_last + 1 - num_saved)
     return checkpoint * missing + weights_of_best + num_exported * model_bytes * (MODELS + 1) + SPARE_BYTES
 

@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from torch import Tensor, nn
 
-from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, read_bounded
+from dstrain.checkpoint.manifest import CheckpointError, Count, describe_fault, load_manifest, read_bounded, shown
 from dstrain.checkpoint.rows import RowsOf
 from dstrain.checkpoint.saved_shards import MASTER, open_shards
 from dstrain.cluster.process_group import Ranks
@@ -72,6 +72,8 @@ class RunState:
     """What was trained of this epoch before its batch size, the unit of that or the seed changed."""
     rows: Mapping[str, tuple[Count, ...]] = field(default_factory=dict)
     """The ascending rows that are saved of a parameter of which not all are, by its name."""
+    base: str | None = None
+    """Hash of the weights that are not trained, which the checkpoint does not hold; None if all are trained."""
 
 
 _RUN_STATE = TypeAdapter(RunState)
@@ -161,15 +163,17 @@ def read_epoch_part(values: Mapping[str, Any], *, directory: Path) -> EpochPart:
     return part
 
 
-def load_weights(directory: Path, *, module: nn.Module) -> None:
+def load_weights(directory: Path, *, module: nn.Module, base: str | None = None) -> None:
     """Copy a checkpoint's fp32 masters into a loss module that DeepSpeed does not wrap yet.
 
-    Rows of an embedding that were not trained stay as they are.
+    What was not trained stays as it is; `base` is its hash, if the recipe freezes a part of the model.
 
     Raises:
         CheckpointError: the checkpoint is of another model.
     """
-    rows = _find_rows(load_state(directory), module=module, directory=directory)
+    state = load_state(directory)
+    check_base(state, base=base, directory=directory)
+    rows = _find_rows(state, module=module, directory=directory)
     with open_shards(directory) as saved, torch.no_grad():
         for name, parameter in trained_parameters(module):
             found = rows.get(name)
@@ -177,6 +181,18 @@ def load_weights(directory: Path, *, module: nn.Module) -> None:
             flat = parameter.detach().to(torch.float32, copy=True).flatten()
             saved.fill(flat, kind=MASTER, name=name, start=0, rows=found)
             parameter.copy_(flat.view_as(parameter))
+
+
+def check_base(state: RunState, *, base: str | None, directory: Path) -> None:
+    """Raise CheckpointError if the weights that are not trained, with the hash `base`, are not those of a checkpoint."""
+    if state.base is not None and state.base != base:
+        model = load_manifest(directory).recipe.get("model")
+        name = shown(repr(model.get("name"))) if isinstance(model, Mapping) else "unknown"
+        raise CheckpointError(
+            f"{directory}: it holds only the weights that were trained, and the others are not those of the model that it was "
+            f"trained with: the files of model.name {name} have changed since; put them back, or name its commit on the Hub "
+            "(model.revision)"
+        )
 
 
 def load_optimizer(directory: Path, *, engine: Engine, state: RunState, starts_anew: bool = False) -> None:

@@ -9,6 +9,7 @@ from dstrain.config.hub import hub_problem
 from dstrain.config.metrics import METRICS, OWN_METRIC, WANTED, own_metrics
 from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
+from dstrain.config.subsections import EarlyStopping
 
 Index = Annotated[int, Field(ge=0)]
 URL = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
@@ -64,6 +65,17 @@ class Model(Section):
     sources, but for special tokens and single characters: with a few thousand of the 250,000 ids of mT5 a step takes a
     fraction of the time and memory. The loss is then over fewer ids, and hypotheses hold no others; exports have all rows
     again, those left out as they were."""
+    freeze: Annotated[tuple[str, ...], Field(min_length=1, strict=False, examples=["[encoder, embeddings]"])] | None = (
+        None
+    )
+    """Parameters that are not trained: `encoder` and `decoder` without the embeddings that they share, `embeddings` (with a head
+    that is tied to them), or patterns such as `model.encoder.layers.[0-5].*`. Tokens that the model lacked are trained all the
+    same. Checkpoints hold only what is trained, and belong to this model. Null trains all."""
+
+    @property
+    def trains_part(self) -> bool:
+        """Whether the recipe leaves parameters as they are."""
+        return self.freeze is not None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
@@ -325,16 +337,6 @@ class Data(Section):
         if repeated:
             raise ConflictError(*(((f"eval.{number}.repeat",), message) for number in repeated))
         return self
-
-
-class EarlyStopping(Section):
-    """Stop when the recipe's metric (`evaluation.best_metric`) no longer improves."""
-
-    patience: PositiveInt
-    """Evaluations without improvement after which the run ends. While the metric is 0, a better value of the metrics that break
-    ties counts as an improvement."""
-    min_delta: Annotated[float, Field(ge=0.0, le=1e9)] = 0.0
-    """Smallest change that counts as an improvement, in the metric's own unit."""
 
 
 MOST_COUNTED_EPOCHS = 100_000

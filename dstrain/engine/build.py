@@ -33,8 +33,8 @@ def build_engine(config: RunConfig, *, module: Seq2SeqLoss, ranks: Ranks, total_
     _skip_shared_memory_build()
     _share_timeout(ranks)
     optimizer = build_optimizer(module, training=config.training)
-    num_parameters = sum(parameter.numel() for parameter in module.parameters())
-    settings = build_ds_config(config, world_size=ranks.world_size, num_parameters=num_parameters)
+    num_trained = sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+    settings = build_ds_config(config, world_size=ranks.world_size, num_trained=num_trained)
     if effective_zero_stage(config) == 3:
         # as a leaf, its weights are gathered once per micro-batch; ranks may need different numbers of chunks
         deepspeed.utils.set_z3_leaf_modules(module, [ProjectionLoss])
@@ -65,6 +65,7 @@ def build_optimizer(module: nn.Module, *, training: Training) -> torch.optim.Opt
             {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": training.weight_decay},
             {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
         ]
+        groups = [group for group in groups if group["params"]]  # DeepSpeed takes no empty one
     if training.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=training.learning_rate, momentum=training.betas[0])
     kind = torch.optim.AdamW if training.optimizer == "adamw" else torch.optim.Adam

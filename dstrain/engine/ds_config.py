@@ -13,12 +13,12 @@ LARGEST_BUCKET = 500_000_000
 """Elements of DeepSpeed's buffer for the reduction of gradients, its own default."""
 
 
-def build_ds_config(config: RunConfig, *, world_size: int, num_parameters: int) -> dict[str, Any]:
+def build_ds_config(config: RunConfig, *, world_size: int, num_trained: int) -> dict[str, Any]:
     """DeepSpeed's configuration of a run, with `machine.deepspeed` merged over it."""
     settings = {
         **_batch_block(config, world_size=world_size),
         **_precision_block(config),
-        "zero_optimization": _zero_block(config, num_parameters=num_parameters),
+        "zero_optimization": _zero_block(config, num_trained=num_trained),
     }
     return merge(settings, config.machine.deepspeed)
 
@@ -64,7 +64,7 @@ def _precision_block(config: RunConfig) -> dict[str, Any]:
     return block | {"fp16": {"enabled": True, "loss_scale": 0, "initial_scale_power": 16}}
 
 
-def _zero_block(config: RunConfig, *, num_parameters: int) -> dict[str, Any]:
+def _zero_block(config: RunConfig, *, num_trained: int) -> dict[str, Any]:
     stage = effective_zero_stage(config)
     block: dict[str, Any] = {"stage": stage}
     if config.machine.offload_optimizer:
@@ -73,7 +73,7 @@ def _zero_block(config: RunConfig, *, num_parameters: int) -> dict[str, Any]:
         block["offload_param"] = {"device": "cpu", "pin_memory": True}
     if stage > 0:
         # a buffer of this size is allocated, whatever the size of the model
-        block["reduce_bucket_size"] = min(LARGEST_BUCKET, num_parameters)
+        block["reduce_bucket_size"] = min(LARGEST_BUCKET, num_trained)
     if stage == 3:
         # lengths differ from step to step, which invalidates the prefetch trace; a warning each time would be noise
         block["log_trace_cache_warnings"] = False

@@ -24,12 +24,13 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.collate import MicroBatch
 from dstrain.data.loader import StepBatch
 from dstrain.data.vocabulary import IGNORED
+from dstrain.engine.gradients import GradientWatch
 from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS, compact_parameters, prime_optimizer, torch_optimizer
 from dstrain.errors import UserError
-from dstrain.models.compact import whole_embedding
 from dstrain.models.compilation import eager_layers, explained_compilation
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.partial import plain_model
 
 SCALER_COUNTERS = ("cur_scale", "cur_iter", "last_overflow_iter", "cur_hysteresis")
 """State of DeepSpeed's DynamicLossScaler; its static scaler, which `machine.deepspeed` may select, has the first only."""
@@ -93,6 +94,9 @@ class Engine:
         self._config = config
         self._ranks = ranks
         self._total_steps = total_steps
+        # without layers that a step may skip, every trained parameter must get a gradient in the first one
+        is_watched = config.model.trains_part and not config.model.layerdrop
+        self._watch = GradientWatch(self.module) if is_watched else None
         prime_optimizer(wrapped, moments=self.moments)
         scaler = getattr(wrapped.optimizer, "loss_scaler", None)
         if scaler is not None and hasattr(scaler, "raise_error_at_min_scale"):
@@ -154,6 +158,7 @@ class Engine:
             group["lr"] = rate
         with explained_compilation():
             loss_sum, mean_loss = self._accumulate(batch, step=step, loss_limit=loss_limit)
+        self._check_gradients()
         grad_norm, applied = self._update()
         fault = None
         if not applied:  # rare, so that its synchronisation does not matter
@@ -167,7 +172,7 @@ class Engine:
     def gathered(self) -> Iterator[PreTrainedModel]:
         """The model with its full weights on every rank, in evaluation mode and eager; no collective operation inside.
 
-        Its embeddings have all their rows.
+        It is an ordinary model of its class, whatever part of it is trained.
 
         Under ZeRO-3 the weights are gathered once for the whole block: that is faster than gathering for every generated
         token, and ranks may do different amounts of work.
@@ -177,7 +182,7 @@ class Engine:
         if self.zero_stage == 3:
             self._invalidate_module_order()
         gathered = _gather(model) if self.zero_stage == 3 else nullcontext()
-        with eager_layers(), torch.no_grad(), gathered, whole_embedding(model):
+        with eager_layers(), torch.no_grad(), gathered, plain_model(model):
             yield model
 
     def _invalidate_module_order(self) -> None:
@@ -233,6 +238,18 @@ class Engine:
             num_positions,
         )
         return loss * micro_batch.weight
+
+    def _check_gradients(self) -> None:
+        """In the first step: raise TrainingFault if a trained parameter has no gradient on any rank; a collective call."""
+        if self._watch is None:
+            return
+        (watch, self._watch) = self._watch, None
+        missing = watch.end(self._ranks)
+        if missing:
+            raise TrainingFault(
+                f"{len(missing)} trained parameters have no gradient in the first step, `{missing[0]}` first: the loss does not "
+                "depend on them, so that training would count and save them for nothing: freeze them (model.freeze)"
+            )
 
     def _update(self) -> tuple[Tensor | float, bool]:
         """The gradient's norm before clipping, and whether the step was applied."""

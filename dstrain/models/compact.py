@@ -6,6 +6,7 @@ optimizer state and checkpoints changes nothing of what is learned.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +54,8 @@ class CompactEmbedding(nn.Module):
 
 def why_not_compact(model: PreTrainedModel) -> str | None:
     """Why the model's input embedding must be trained whole; None if it need not be."""
+    if not model.get_input_embeddings().weight.requires_grad:
+        return "the input embedding is frozen (model.freeze), so that it has neither gradients nor optimizer state"
     if is_head_tied(model):
         return "the head of this model shares its weights with the input embedding, so that every row is trained"
     weight = model.get_input_embeddings().weight
@@ -65,8 +68,7 @@ def compact_embedding(model: PreTrainedModel, *, ids: Sequence[int]) -> None:
     """Train the rows of these ascending ids alone, in place; call `whole_embedding` for anything but training steps."""
     embedding = model.get_input_embeddings()
     compact = CompactEmbedding(embedding, ids=ids)
-    for module in set(input_embeddings(model)):
-        _replace(model, module, by=compact)
+    replace_modules(model, dict.fromkeys(input_embeddings(model), compact))
 
 
 @contextmanager
@@ -78,11 +80,11 @@ def whole_embedding(model: PreTrainedModel) -> Iterator[None]:
         return
     (compact,) = found.values()
     whole = compact.expand()
-    _replace(model, compact, by=whole)
+    replace_modules(model, {compact: whole})
     try:
         yield
     finally:
-        _replace(model, whole, by=compact)
+        replace_modules(model, {whole: compact})
 
 
 def compact_embeddings(model: nn.Module) -> Mapping[str, CompactEmbedding]:
@@ -90,9 +92,9 @@ def compact_embeddings(model: nn.Module) -> Mapping[str, CompactEmbedding]:
     return {f"{name}.weight": module for name, module in model.named_modules() if isinstance(module, CompactEmbedding)}
 
 
-def _replace(model: nn.Module, module: nn.Module, *, by: nn.Module) -> None:
-    """Put one module in every place of another."""
+def replace_modules(model: nn.Module, replacements: Mapping[Any, nn.Module]) -> None:
+    """Put each module in every place of another, in place."""
     for parent in list(model.modules()):
         for name, child in list(parent._modules.items()):
-            if child is module:
-                setattr(parent, name, by)
+            if child in replacements:
+                setattr(parent, name, replacements[child])

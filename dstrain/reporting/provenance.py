@@ -10,7 +10,18 @@ from urllib.parse import quote
 from dstrain.config.recipe import Source
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.command import command_overrides
-from dstrain.reporting.markdown import NOT_RECORDED, Markdown, code, count, join, number, phrase, table, things_were
+from dstrain.reporting.markdown import (
+    NOT_RECORDED,
+    Markdown,
+    code,
+    count,
+    join,
+    number,
+    percent,
+    phrase,
+    table,
+    things_were,
+)
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
@@ -51,6 +62,8 @@ def describe_model(record: RunRecord) -> list[Line]:
         lines.append(("Source prefix", code(repr(config.task.source_prefix))))
     if not language_codes(config):
         lines.append(("Languages", "not stated in the recipe"))
+    if config.model.trains_part:
+        lines.append(("Trained part", _trained_part(record)))
     dropout = "the model's default" if config.model.dropout is None else f"{config.model.dropout:g}"
     lines.append(("Dropout", f"{dropout}; layerdrop {config.model.layerdrop:g}"))
     licence = "not stated in the recipe, so the front matter has none"
@@ -87,6 +100,17 @@ def _architecture(record: RunRecord) -> str:
         f"{count(info.trained_ids)} of {count(info.num_ids)} token ids, those that occur in the data and those that spell other "
         "words: the other embeddings are as before, and the models do not write these tokens"
     )
+
+
+def _trained_part(record: RunRecord) -> Markdown:
+    """How many parameters were trained, which were not, and what a checkpoint therefore needs."""
+    model, info = record.config.model, record.info.model
+    num_all = info.num_exported_parameters or info.num_parameters
+    share = percent(info.num_trained_parameters / num_all) if info.num_trained_parameters and num_all else NOT_RECORDED
+    frozen = join(map(code, model.freeze or ()), separator=", ")
+    rows = f"; the rows of {count(info.new_tokens)} new tokens were trained all the same" if info.new_tokens else ""
+    template = "{} parameters ({}); frozen: {}{}. The others are those of the base model"
+    return phrase(template, count(info.num_trained_parameters), share, frozen, rows)
 
 
 def describe_task(config: RunConfig) -> Markdown:

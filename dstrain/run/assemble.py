@@ -33,12 +33,13 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.models.restrict import keep_rows
+from dstrain.models.partial import count_trained
 from dstrain.models.self_test import check_experiment
 from dstrain.run.compact import compact_if_exact
 from dstrain.run.hub import check_hub
 from dstrain.run.info import list_versions
 from dstrain.run.languages import find_untaught
+from dstrain.run.part import leave_part
 from dstrain.run.place import Place, TrainingRows, find_place
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.layout import RunFolder
@@ -69,7 +70,9 @@ class Assembly:
     total_steps: int
     engine: Engine
     num_exported: int
-    """Parameters of the models that the run exports: more than it trains where part of the vocabulary is trained."""
+    """Parameters of the models that the run exports: more than it trains where it trains a part."""
+    base: str | None
+    """Hash of the weights that are not trained, if the recipe freezes a part of the model."""
     changes: list[str]
     """What has changed since the checkpoint because the user allowed it, and how the run resumes."""
     warnings: list[str]
@@ -160,12 +163,11 @@ def assemble(
     changes, warnings = list[str](), list[str]()
     model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
     num_exported = _count_parameters(model)
-    if prepared.vocabulary.kept is not None:
-        keep_rows(model, prepared.vocabulary.kept)
+    base = leave_part(model, config=config, tokenizer=prepared.tokenizer, vocabulary=prepared.vocabulary)
     compact_if_exact(model, config=config, tokenizer=prepared.tokenizer, train=tokens, resume=resume, ranks=ranks)
     _check_references(prepared, positions=max_positions(model.config).target)
     if ranks.rank == 0:
-        _check_disk_space(config, num_trained=_count_parameters(model), num_exported=num_exported)
+        _check_disk_space(config, num_trained=count_trained(model), num_exported=num_exported)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(model)
     if config.machine.compile:
@@ -173,7 +175,7 @@ def assemble(
         log.info("layers are compiled during the first steps, which takes a minute or two")
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
     if resume is not None:
-        load_weights(resume.directory, module=module)
+        load_weights(resume.directory, module=module, base=base)
     engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
     if resume is not None:
         starts_anew = Part.OPTIMIZER in resume.parts
@@ -186,7 +188,7 @@ def assemble(
         log.info("precision is fp32: on this GPU bf16 would be several times as fast")
     warnings += _machine_warnings(config, engine=engine, plan=plan, world_size=ranks.world_size)
     return Assembly(
-        config, attempt, prepared, identity, resume, place, total_steps, engine, num_exported, changes, warnings
+        config, attempt, prepared, identity, resume, place, total_steps, engine, num_exported, base, changes, warnings
     )
 
 
@@ -283,7 +285,7 @@ def _check_disk_space(config: RunConfig, *, num_trained: int, num_exported: int)
     except OSError as error:
         raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
     needed = plan_disk_space(
-        num_parameters=num_trained,
+        num_trained=num_trained,
         num_exported=num_exported,
         num_moments=len(MOMENTS[config.training.optimizer]),
         keep_last=keep_last,

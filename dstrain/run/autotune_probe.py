@@ -34,9 +34,9 @@ from dstrain.models.compilation import compile_layers, first_line
 from dstrain.models.families import decoder_start_id
 from dstrain.models.load import enable_activation_checkpointing, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.models.restrict import keep_rows
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.compact import compact_if_exact
+from dstrain.run.part import leave_part
 from dstrain.run.vocabulary import load_vocabulary
 
 SMALLEST_GAIN = 1.1
@@ -108,8 +108,7 @@ class Probe:
         self._longest = longest_rows(self._train)
         model = load_model(self._config.model, tokenizer=self._tokenizer, seed=self._config.seed)
         self._vocabulary = load_vocabulary(self._config, tokenizer=self._tokenizer)
-        if self._vocabulary.kept is not None:
-            keep_rows(model, self._vocabulary.kept)
+        leave_part(model, config=self._config, tokenizer=self._tokenizer, vocabulary=self._vocabulary)
         compact_if_exact(
             model, config=self._config, tokenizer=self._tokenizer, train=self._train, resume=None, ranks=ranks
         )

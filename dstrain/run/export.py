@@ -20,11 +20,13 @@ from dstrain.evaluation.generate import plan_cap, search_settings
 from dstrain.models.families import generation_arguments, max_positions
 from dstrain.models.load import DTYPES, load_config, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
+from dstrain.models.partial import make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
 from dstrain.models.save import export_model
 from dstrain.models.self_test import check_experiment
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
+from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
@@ -115,11 +117,14 @@ def load_checkpoint_model(
             "start the run again, which writes it"
         )
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
-    read_only = _keep_vocabulary(model, vocabulary)
-    load_weights(directory, module=Seq2SeqLoss(model))
+    read_only = _rows_to_read(model, vocabulary)
+    base = leave_part(model, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
+    load_weights(directory, module=Seq2SeqLoss(model), base=base)
+    model = model.to(dtype=DTYPES[config.precision])
+    make_plain(model)
     if vocabulary.read_only:
         read_more(model, read_only)
-    return model.to(dtype=DTYPES[config.precision])
+    return model
 
 
 def load_exported_model(
@@ -131,18 +136,18 @@ def load_exported_model(
     model = load_model(
         section, tokenizer=tokenizer, seed=seed, report=log.warning, keeps_suppression=vocabulary.is_whole
     )
-    read_only = _keep_vocabulary(model, vocabulary)
+    read_only = _rows_to_read(model, vocabulary)
+    if vocabulary.kept is not None:
+        keep_rows(model, vocabulary.kept)
     if vocabulary.read_only:
         read_more(model, read_only)
     return model
 
 
-def _keep_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> Tensor:
-    """Leave the model with the rows that were trained; returns those `[ids, hidden]` that it should be able to read besides."""
-    read_only: Tensor = model.get_input_embeddings().weight.detach()[list(vocabulary.read_only)]
-    if vocabulary.kept is not None:
-        keep_rows(model, vocabulary.kept)
-    return read_only
+def _rows_to_read(model: PreTrainedModel, vocabulary: Vocabulary) -> Tensor:
+    """The rows `[ids, hidden]` that the model should be able to read beside those that were trained."""
+    rows: Tensor = model.get_input_embeddings().weight.detach()[list(vocabulary.read_only)]
+    return rows
 
 
 def whole_model(

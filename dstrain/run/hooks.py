@@ -207,6 +207,7 @@ def _build_run_state(assembly: Assembly, *, progress: Progress, hooks: Sequence[
         epoch_parts=place.epoch_parts if progress.position.epoch == place.position.epoch else (),
         cut=asdict(assembly.plan.cut),
         data=assembly.prepared.fingerprints,
+        base=assembly.base,
         hooks={hook.name: hook.state() for hook in hooks},
     )
 

@@ -14,6 +14,8 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.data.plan import Plan, Position
 from dstrain.models.compact import compact_embeddings
+from dstrain.models.new_rows import count_new_rows
+from dstrain.models.partial import count_trained
 
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
 NUM_SAMPLED_STEPS = 200
@@ -59,6 +61,8 @@ def build_run_info(
             "passed_self_test": True if is_experiment else None,  # no run of an experiment starts without
             "num_parameters": count_parameters(model),
             "num_exported_parameters": num_exported,
+            "num_trained_parameters": count_trained(model) if config.model.trains_part else None,
+            "new_tokens": count_new_rows(model) if config.model.trains_part else None,
             "trained_embedding_rows": _count_trained_rows(model),
             **vocabulary,
         },

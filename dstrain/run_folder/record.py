@@ -76,9 +76,13 @@ class ModelInfo:
     passed_self_test: bool | None = None
     """True for an architecture of no supported family, which trains only if it has passed; None for others."""
     num_parameters: int | None = None
-    """Those that were trained."""
+    """Those that the model had in training."""
     num_exported_parameters: int | None = None
     """Those of the exported models, which have all rows of the embeddings again."""
+    num_trained_parameters: int | None = None
+    """Those that were trained, where the recipe freezes a part of the model."""
+    new_tokens: int | None = None
+    """Tokens whose rows were trained where the other rows of the embeddings were frozen."""
     trained_embedding_rows: int | None = None
     """Rows of the input embedding that had gradients, where not all had."""
     trained_ids: int | None = None

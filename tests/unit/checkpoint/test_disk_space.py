@@ -8,7 +8,7 @@ import pytest
 
 from dstrain.checkpoint.disk_space import SPARE_BYTES, check_disk_space, plan_disk_space
 
-RUN: dict[str, Any] = {"num_parameters": 1000, "num_exported": 1000, "num_moments": 2, "keep_last": 2, "model_bytes": 2}
+RUN: dict[str, Any] = {"num_trained": 1000, "num_exported": 1000, "num_moments": 2, "keep_last": 2, "model_bytes": 2}
 
 
 def test_a_new_run_needs_one_checkpoint_more_than_it_keeps_the_best_weights_and_its_models() -> None:
@@ -23,7 +23,7 @@ def test_existing_checkpoints_need_no_room_but_the_next_one_does(num_saved: int,
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("num_parameters", 2000), ("num_exported", 2000), ("num_moments", 3), ("keep_last", 3), ("model_bytes", 4)],
+    [("num_trained", 2000), ("num_exported", 2000), ("num_moments", 3), ("keep_last", 3), ("model_bytes", 4)],
 )
 def test_a_larger_value_of_any_setting_needs_more_room(key: str, value: int) -> None:
     assert plan_disk_space(**RUN | {key: value}, num_saved=0) > plan_disk_space(**RUN, num_saved=0)

@@ -81,6 +81,23 @@ def test_fewer_rows_than_the_state_names_are_refused(tmp_path: Path) -> None:
         load_weights(tmp_path, module=nn.Embedding(5, 2))
 
 
+def test_weights_on_another_base_are_refused_and_the_model_is_named(tmp_path: Path) -> None:
+    write_state(tmp_path, base="b" * 64)
+    write_shards(tmp_path, {"master/weight@0": part(0, 6)})
+    module = nn.Linear(3, 2)
+    module.bias.requires_grad_(False)
+    load_weights(tmp_path, module=module, base="b" * 64)
+    for other in (None, "c" * 64):
+        with pytest.raises(CheckpointError, match=r"the files of model\.name None have changed since"):
+            load_weights(tmp_path, module=module, base=other)
+
+
+def test_a_state_that_holds_every_weight_fits_any_base(tmp_path: Path) -> None:
+    write_state(tmp_path)
+    write_shards(tmp_path, {"master/weight@0": part(0, 6), "master/bias@0": part(8, 10)})
+    load_weights(tmp_path, module=nn.Linear(3, 2), base="c" * 64)
+
+
 def test_how_an_epoch_was_begun_is_kept_and_a_state_from_before_has_none(tmp_path: Path) -> None:
     parts = (EpochPart(seed=1, batch_size=16, batch_unit="sequences", num_steps=3),)
     state = asdict(RunState(step=4, epoch=0, step_in_epoch=1, cut={}, data={}, epoch_parts=parts))

@@ -49,6 +49,14 @@ def test_a_model_of_part_of_the_vocabulary_says_so() -> None:
     assert "token ids" not in build_card(translation_record())
 
 
+def test_a_model_that_was_trained_in_part_says_which_part() -> None:
+    model = {"num_parameters": 9000, "num_exported_parameters": 8000, "num_trained_parameters": 2000, "new_tokens": 12}
+    base = {"name": "facebook/m2m100_418M", "freeze": ["embeddings", "*norm*"]}
+    card = build_card(translation_record(translation_config(model=base), info=run_info(model=model)))
+    assert "2,000 parameters (25.0 %); frozen: `embeddings`, `*norm*`; the rows of 12 new tokens were trained" in card
+    assert "Trained part" not in build_card(translation_record())
+
+
 def test_data_are_counted_with_their_fingerprints_and_rules() -> None:
     card = build_card(translation_record())
     counts = next(table for table in tables(card) if table[0][1] == "Rows read")
