@@ -36,6 +36,7 @@ def test_the_locks_admit_what_pyproject_admits_and_the_makefile_installs_each() 
         *project["project"]["dependencies"],
         *extras["test"],
         *extras["tensorboard"],
+        *extras["lora"],
     ]
     for requirement in map(Requirement, wanted):
         (version,) = locked[canonicalize_name(requirement.name)][0].specifier

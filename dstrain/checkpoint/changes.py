@@ -93,6 +93,7 @@ RULES: Mapping[str, Rule] = {
         "the saved weights have rows for the token ids that the run began with, and no others"
     ),
     "model.freeze": _refused("the checkpoint holds what the run began to train, and nothing else"),
+    "model.adapter": _refused("the checkpoint holds the adapter that the run began to train, and nothing else"),
     "model.dropout": _ON,
     "model.layerdrop": _ON,
     "model.allow_fp16_t5": _ON,

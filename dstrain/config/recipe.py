@@ -9,7 +9,7 @@ from dstrain.config.hub import hub_problem
 from dstrain.config.metrics import METRICS, OWN_METRIC, WANTED, own_metrics
 from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
-from dstrain.config.subsections import EarlyStopping
+from dstrain.config.subsections import Adapter, EarlyStopping
 
 Index = Annotated[int, Field(ge=0)]
 URL = re.compile(r"[a-z0-9]+://", re.IGNORECASE)
@@ -72,10 +72,13 @@ class Model(Section):
     that is tied to them), or patterns such as `model.encoder.layers.[0-5].*`. Tokens that the model lacked are trained all the
     same. Checkpoints hold only what is trained, and belong to this model. Null trains all."""
 
+    adapter: Adapter | None = None
+    """Train an adapter instead of the model's own weights. Exports are the merged model, beside the adapter in peft's format."""
+
     @property
     def trains_part(self) -> bool:
         """Whether the recipe leaves parameters as they are."""
-        return self.freeze is not None
+        return self.freeze is not None or self.adapter is not None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
@@ -89,6 +92,12 @@ class Model(Section):
         if self.add_languages and self.name is None:
             message = "`add_languages` goes with `name`: a new model has the languages of its architecture"
             raise ConflictError((("add_languages", "scratch"), message))
+        if self.freeze and self.adapter:
+            message = "an adapter freezes every weight of the model already: remove `freeze`"
+            raise ConflictError((("freeze", "adapter"), message))
+        if self.adapter and self.name is None:
+            message = "an adapter of random weights would learn little: `adapter` goes with `name`"
+            raise ConflictError((("adapter", "scratch"), message))
         itself = [code for code, like in (self.add_languages or {}).items() if code == like]
         if itself:
             message = f"`{itself[0]}` would begin as itself: name a language that the model has after the colon"

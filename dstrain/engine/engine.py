@@ -247,8 +247,8 @@ class Engine:
         missing = watch.end(self._ranks)
         if missing:
             raise TrainingFault(
-                f"{len(missing)} trained parameters have no gradient in the first step, `{missing[0]}` first: the loss does not "
-                "depend on them, so that training would count and save them for nothing: freeze them (model.freeze)"
+                f"trained parameters have no gradient in the first step, {len(missing)} in all, `{missing[0]}` first: the loss "
+                "does not depend on them, so that training would count and save them for nothing: freeze them (model.freeze)"
             )
 
     def _update(self) -> tuple[Tensor | float, bool]:

@@ -1,7 +1,7 @@
-"""Trains part of a model, and gives the ordinary model back: `model.freeze`, and what stands in place of modules meanwhile."""
+"""Trains part of a model, as `model.freeze` and `model.adapter` say, and gives the ordinary model back."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -10,14 +10,17 @@ from transformers import PreTrainedModel
 
 from dstrain.config.recipe import Model
 from dstrain.errors import UserError
+from dstrain.models.adapters import add_adapter, plain_of_adapters
 from dstrain.models.compact import replace_modules, whole_embedding
 from dstrain.models.freezing import freeze
 from dstrain.models.new_rows import frozen_new_rows, plain_of_new_rows, train_new_rows
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 
 
-def train_part(model: PreTrainedModel, *, section: Model, new_ids: Sequence[int]) -> None:
-    """Leave what the recipe freezes as it is, but for the rows of the tokens `new_ids`, in place; without a wish nothing changes.
+def train_part(model: PreTrainedModel, *, section: Model, new_ids: Sequence[int], seed: int) -> None:
+    """Freeze what the recipe does not train, and put an adapter in, in place; without a wish nothing changes.
+
+    The rows of the tokens `new_ids` are trained in any case.
 
     Raises:
         UserError: nothing is left to train, or a name is of no parameter.
@@ -25,6 +28,8 @@ def train_part(model: PreTrainedModel, *, section: Model, new_ids: Sequence[int]
     if not section.trains_part:
         return
     freeze(model, section.freeze or ())
+    if section.adapter is not None:
+        add_adapter(model, section.adapter, seed=seed)
     if new_ids:
         train_new_rows(model, ids=new_ids)
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -44,7 +49,7 @@ def find_new_ids(section: Model, *, tokenizer: Seq2SeqTokenizer) -> tuple[int, .
 def plain_model(model: PreTrainedModel) -> Iterator[None]:
     """Inside, the model is an ordinary one of its class, with all rows; afterwards it is as before, bit for bit."""
     with whole_embedding(model):
-        replaced = plain_of_new_rows(model)
+        replaced = _plain_modules(model)
         replace_modules(model, replaced)
         try:
             yield
@@ -54,7 +59,11 @@ def plain_model(model: PreTrainedModel) -> Iterator[None]:
 
 def make_plain(model: PreTrainedModel) -> None:
     """Make a model that has been trained in part an ordinary one of its class, in place."""
-    replace_modules(model, plain_of_new_rows(model))
+    replace_modules(model, _plain_modules(model))
+
+
+def _plain_modules(model: PreTrainedModel) -> Mapping[nn.Module, nn.Module]:
+    return {**plain_of_new_rows(model), **plain_of_adapters(model)}
 
 
 def fingerprint_frozen(model: nn.Module) -> str:
@@ -71,6 +80,11 @@ def fingerprint_frozen(model: nn.Module) -> str:
             digest.update(f"{name} {tuple(values.shape)}\n".encode())
             digest.update(memoryview(values.contiguous().numpy().reshape(-1)))  # type: ignore[arg-type]
     return digest.hexdigest()
+
+
+def count_adapter(model: nn.Module) -> int:
+    """The parameters in an adapter's folder: those that are trained, and the embeddings if new tokens are."""
+    return count_trained(model) + sum(weight.numel() for weight in frozen_new_rows(model))
 
 
 def count_trained(model: nn.Module) -> int:

@@ -24,6 +24,10 @@ class ExportError(UserError):
     """An exported folder does not hold the model that was trained."""
 
 
+def _nothing(folder: Path) -> None:
+    pass
+
+
 def export_model(
     model: nn.Module,
     *,
@@ -32,12 +36,13 @@ def export_model(
     generation: Mapping[str, Any],
     step: int,
     sources: Sequence[Sequence[int]] = (),
+    save_more: Callable[[Path], None] = _nothing,
 ) -> None:
     """Write model, tokenizer and generation settings as a Hugging Face folder; replaces an older folder when complete.
 
     `generation` holds fields of GenerationConfig, the forced first token among them. The weights must not be sharded
     (`Engine.gathered`); they are saved in the precision in which they were evaluated. With `sources`, token ids of a few rows,
-    the new folder is loaded and compared with the model before it takes its place.
+    the new folder is loaded and compared with the model before it takes its place. `save_more` writes more into it.
 
     Raises:
         ExportError: as `check_export`.
@@ -51,6 +56,7 @@ def export_model(
         before, model.generation_config = model.generation_config, config
         try:
             _save_weights(model, folder=draft)
+            save_more(draft)
         except SafetensorError as error:  # what safetensors makes of a full disk
             raise OSError(str(error)) from error
         finally:
@@ -58,8 +64,9 @@ def export_model(
         tokenizer.tokenizer.save_pretrained(draft)
         _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
-        for file in draft.iterdir():  # safetensors writes files that nobody else may read
-            file.chmod((draft / EXPORTED_STEP).stat().st_mode)
+        for file in draft.rglob("*"):  # safetensors writes files that nobody else may read
+            if file.is_file():
+                file.chmod((draft / EXPORTED_STEP).stat().st_mode)
         if sources:
             check_export(draft, model=model, sources=sources, pad_token_id=tokenizer.pad_token_id)
 

@@ -25,7 +25,7 @@ from dstrain.reporting.markdown import (
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
-from dstrain.run_folder.layout import NAMES
+from dstrain.run_folder.layout import ADAPTER, BEST, NAMES
 from dstrain.run_folder.ranking import describe_constants
 from dstrain.run_folder.record import DataReport, RunRecord
 
@@ -107,10 +107,16 @@ def _trained_part(record: RunRecord) -> Markdown:
     model, info = record.config.model, record.info.model
     num_all = info.num_exported_parameters or info.num_parameters
     share = percent(info.num_trained_parameters / num_all) if info.num_trained_parameters and num_all else NOT_RECORDED
-    frozen = join(map(code, model.freeze or ()), separator=", ")
     rows = f"; the rows of {count(info.new_tokens)} new tokens were trained all the same" if info.new_tokens else ""
-    template = "{} parameters ({}); frozen: {}{}. The others are those of the base model"
-    return phrase(template, count(info.num_trained_parameters), share, frozen, rows)
+    number_of = phrase("{} parameters ({})", count(info.num_trained_parameters), share)
+    if model.adapter is None:
+        frozen = join(map(code, model.freeze or ()), separator=", ")
+        return phrase("{}; frozen: {}{}. The others are those of the base model", number_of, frozen, rows)
+    adapter = model.adapter
+    targets = adapter.targets if isinstance(adapter.targets, str) else ", ".join(adapter.targets)
+    template = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
+    settings = (f"{adapter.rank}", f"{adapter.alpha:g}", f"{adapter.dropout:g}", code(targets))
+    return phrase(template, number_of, *settings, rows, code(f"{BEST}/{ADAPTER}/"))
 
 
 def describe_task(config: RunConfig) -> Markdown:

@@ -31,7 +31,7 @@ def check_same_start(config: RunConfig, *, options: Mapping[str, Any], ranks: Ra
         "host": socket.gethostname(),
         "recipe": config.model_dump(mode="json"),
         "options": dict(options),
-        "versions": list_versions(),
+        "versions": list_versions(config),
     }
     starts = ranks.gather(own, dict[str, Any])
     refusal = ranks.broadcast(find_difference(starts) if starts is not None else None, str | None)

@@ -29,11 +29,12 @@ from dstrain.engine.engine import Engine
 from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
+from dstrain.models.adapters import check_peft
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.models.partial import count_trained
+from dstrain.models.partial import count_adapter, count_trained
 from dstrain.models.self_test import check_experiment
 from dstrain.run.compact import compact_if_exact
 from dstrain.run.hub import check_hub
@@ -103,10 +104,12 @@ def check_model(config: RunConfig, *, ranks: Ranks) -> None:
     """Check that the model can be trained as the recipe says, before any data are read; a collective call.
 
     Raises:
-        UserError: the Hub has no such model or data, its architecture is not supported or fails the self-test, it cannot tell
-            target languages apart, the precision does not fit the device or the model, or a limit is over the model's positions.
+        UserError: peft is missing, the Hub has no such model or data, its architecture is not supported or fails the self-test,
+            it cannot tell target languages apart, the precision does not fit the device or the model, or a limit is over the
+            model's positions.
     """
     check_device_precision(config)
+    check_peft(config.model.adapter)
     check_hub(config, ranks=ranks)
     scratch = config.model.scratch
     if scratch is not None:
@@ -148,7 +151,7 @@ def assemble(
     """
     ranks = attempt.ranks
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
-    identity = RunIdentity(recipe_hash(config), recipe, list_versions(), attempt.number)
+    identity = RunIdentity(recipe_hash(config), recipe, list_versions(config), attempt.number)
     inputs = TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config)))
     resume = _agree_on_resume(found, inputs=inputs, ranks=ranks, allow_changed=allow_changed)
     attempt.set_base(_steps_done(resume))
@@ -167,7 +170,7 @@ def assemble(
     compact_if_exact(model, config=config, tokenizer=prepared.tokenizer, train=tokens, resume=resume, ranks=ranks)
     _check_references(prepared, positions=max_positions(model.config).target)
     if ranks.rank == 0:
-        _check_disk_space(config, num_trained=count_trained(model), num_exported=num_exported)
+        _check_disk_space(config, model=model, num_exported=num_exported)
     if config.machine.activation_checkpointing:
         enable_activation_checkpointing(model)
     if config.machine.compile:
@@ -278,15 +281,16 @@ def _count_parameters(model: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def _check_disk_space(config: RunConfig, *, num_trained: int, num_exported: int) -> None:
+def _check_disk_space(config: RunConfig, *, model: PreTrainedModel, num_exported: int) -> None:
     folder, keep_last = RunFolder(Path(config.run_dir)), config.checkpoint.keep_last
     try:
         folder.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{folder.checkpoints} cannot hold checkpoints ({error.strerror}): move it away") from error
+    num_beside = 0 if config.model.adapter is None else count_adapter(model)
     needed = plan_disk_space(
-        num_trained=num_trained,
-        num_exported=num_exported,
+        num_trained=count_trained(model),
+        num_exported=num_exported + num_beside,
         num_moments=len(MOMENTS[config.training.optimizer]),
         keep_last=keep_last,
         model_bytes=4 if config.precision == "fp32" else 2,

@@ -1,7 +1,7 @@
 """The trained model as Hugging Face folders: from the live engine, or from a checkpoint without any engine."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap, search_settings
+from dstrain.models.adapters import save_adapter
 from dstrain.models.families import generation_arguments, max_positions
 from dstrain.models.load import DTYPES, load_config, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
-from dstrain.models.partial import make_plain
+from dstrain.models.partial import find_new_ids, make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
 from dstrain.models.save import export_model
 from dstrain.models.self_test import check_experiment
@@ -30,7 +31,7 @@ from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
-from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.layout import ADAPTER, RunFolder
 from dstrain.run_folder.reading import check_tokenizer
 
 NUM_CHECKED_ROWS = 8
@@ -65,6 +66,7 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                 generation=settings,
                 step=step,
                 sources=checked_sources(prepared.eval) if check else (),
+                save_more=_adapter_saver(model, whole=whole, config=assembly.config, tokenizer=prepared.tokenizer),
             )
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
@@ -94,7 +96,28 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bo
     name = parse_checkpoint_name(directory)
     assert name
     sources = checked_sources(tokens) if check else ()
-    export_model(model, tokenizer=tokenizer, folder=to, generation=settings, step=name.step, sources=sources)
+    export_model(
+        model,
+        tokenizer=tokenizer,
+        folder=to,
+        generation=settings,
+        step=name.step,
+        sources=sources,
+        save_more=_adapter_saver(trained, whole=model, config=config, tokenizer=tokenizer),
+    )
+
+
+def _adapter_saver(
+    model: PreTrainedModel, *, whole: PreTrainedModel, config: RunConfig, tokenizer: Seq2SeqTokenizer
+) -> Callable[[Path], None]:
+    """What writes the adapter of a merged model into the folder of the `whole` one; nothing without an adapter."""
+
+    def save(folder: Path) -> None:
+        if config.model.adapter is not None:
+            has_rows = bool(find_new_ids(config.model, tokenizer=tokenizer))
+            save_adapter(folder / ADAPTER, model=model, whole=whole, section=config.model, has_rows=has_rows)
+
+    return save
 
 
 def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:

@@ -4,6 +4,7 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ NUM_SAMPLED_STEPS = 200
 """Steps at the beginning of the first epoch whose micro-batches are counted."""
 
 
-def list_versions() -> dict[str, str]:
+def list_versions(config: RunConfig) -> dict[str, str]:
     """Versions of Python and of the packages that affect the results of a run."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    has_peft = config.model.adapter is not None and find_spec("peft") is not None  # without it the run is refused later
+    packages = (*PACKAGES, "peft") if has_peft else PACKAGES
+    return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
 
 def build_run_info(
@@ -48,7 +51,7 @@ def build_run_info(
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
-        "versions": list_versions(),
+        "versions": list_versions(config),
         "command": list(command),
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",

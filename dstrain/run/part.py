@@ -31,7 +31,7 @@ def leave_part(
     new_ids = find_new_ids(config.model, tokenizer=tokenizer)
     kept = None if vocabulary.kept is None else frozenset(vocabulary.kept)
     rows = [vocabulary.row(token_id) for token_id in new_ids if kept is None or token_id in kept]
-    train_part(model, section=config.model, new_ids=rows)
+    train_part(model, section=config.model, new_ids=rows, seed=config.seed)
     more = f", the rows of {len(rows):,} new tokens among them" if rows else ""
     log.info("%s of %s parameters are trained%s", f"{count_trained(model):,}", f"{num_all:,}", more)
     return fingerprint_frozen(model)

@@ -9,6 +9,8 @@ from dstrain.errors import UserError
 BEST, FINAL = "best", "final"
 MODELS = (BEST, FINAL)
 """Sub-folders with a model in the Hugging Face layout; the first is the better one to use."""
+ADAPTER = "adapter"
+"""Folder in an exported model whose run trained an adapter: the adapter alone, in peft's format."""
 EXPORTED_STEP = "training_step.json"
 """File in every exported model folder: the step whose weights it holds."""
 

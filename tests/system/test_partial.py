@@ -1,11 +1,14 @@
 """Runs that train part of a model: what is frozen stays, on any ranks and stages; resumes, exports, and other bases refused."""
 
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM
 from typer.testing import CliRunner
@@ -14,6 +17,7 @@ from dstrain.cli.app import app
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.config.schema import RunConfig
 from tests.distributed.ranks import RankFailed
+from tests.system import torture
 from tests.system.bases import write_base
 from tests.system.runs import build_run, read_rows, train
 
@@ -21,8 +25,15 @@ CASES: dict[str, dict[str, Any]] = {
     "embeddings": {"model__freeze": ["embeddings"]},
     "encoder": {"model__freeze": ["encoder"], "precision": "bf16"},
     "seen": {"model__freeze": ["decoder", "embeddings"], "model__vocabulary": "seen"},
+    "lora": {"model__adapter": {"rank": 4, "dropout": 0.1}, "training__weight_decay": 0.01},
+    "lora-all": {
+        "model__adapter": {"rank": 4, "targets": "all"},
+        "model__vocabulary": "seen",
+        "precision": "bf16",
+        "machine__activation_checkpointing": True,
+    },
 }
-"""The part that is frozen, in a model with tied embeddings and a new language."""
+"""What is trained of a model with tied embeddings and a new language."""
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +71,16 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return state
 
 
+def is_frozen(name: str, config: RunConfig) -> bool:
+    """Whether a weight of the exported model is one that the run did not train, but for the rows of new tokens."""
+    is_token = name in ("lm_head.weight", "model.shared.weight") or name.endswith("embed_tokens.weight")
+    adapter, part = config.model.adapter, "embeddings" if is_token else name.split(".")[1]
+    if adapter is None:
+        return part in (config.model.freeze or ())
+    targets = r"(q_proj|k_proj|v_proj|out_proj)" if adapter.targets == "attention" else r"(\w_proj|out_proj|fc\d)"
+    return re.search(rf"\.{targets}\.weight$", name) is None
+
+
 def saved_names(config: RunConfig) -> set[str]:
     """The parameters in the newest checkpoint."""
     directory = max((Path(config.run_dir) / "checkpoints").glob("step-*"))
@@ -69,19 +90,18 @@ def saved_names(config: RunConfig) -> set[str]:
 
 def test_what_is_frozen_is_as_it_was_and_in_no_checkpoint(straight: RunConfig, base: Path) -> None:
     before, after = weights(base), weights(Path(straight.run_dir) / "final")
-    frozen = set(straight.model.freeze or ())
     saved = saved_names(straight)
     num_old = len(before["model.shared.weight"])
     for name, tensor in after.items():
-        is_token = name in ("lm_head.weight", "model.shared.weight") or name.endswith("embed_tokens.weight")
-        part = "embeddings" if is_token else name.split(".")[1]
         old = before[name].to(tensor.dtype)
-        if part not in frozen:
+        if not is_frozen(name, straight):
             assert not torch.equal(tensor[: len(old)], old), name
             continue
         assert torch.equal(tensor[:num_old], old), name
         assert name not in saved
-    if "embeddings" in frozen:
+    if straight.model.adapter is not None:
+        assert all(".lora_" in name for name in saved - {"model.shared.rows"})
+    if is_frozen("model.shared.weight", straight):
         assert after["model.shared.weight"].shape[0] == num_old + 1
         ko = before["model.shared.weight"][_id_of(base, "ko")]
         assert not torch.equal(after["model.shared.weight"][num_old], ko)  # it began as that one, and was trained
@@ -127,7 +147,20 @@ def test_an_exported_checkpoint_is_the_live_export_and_the_card_says_what_was_tr
     assert [name for name in expected if not torch.equal(found[name], expected[name])] == []
     card = (run / "README.md").read_text()
     assert "Trained part" in card
-    assert ("new tokens" in card) == ("embeddings" in (straight.model.freeze or ()))
+    assert ("new tokens" in card) == is_frozen("model.shared.weight", straight)
+
+
+def test_peft_loads_the_adapter_onto_the_base_and_it_is_the_merged_model(straight: RunConfig, base: Path) -> None:
+    folder = Path(straight.run_dir) / "final"
+    assert (folder / "adapter").is_dir() == (straight.model.adapter is not None)
+    if straight.model.adapter is None:
+        return
+    expected, dtype = weights(folder), torch.float32 if straight.precision == "fp32" else torch.bfloat16
+    model = AutoModelForSeq2SeqLM.from_pretrained(base, dtype=dtype)
+    model.resize_token_embeddings(len(expected["model.shared.weight"]))
+    merged = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
+    for name, tensor in merged.state_dict().items():
+        torch.testing.assert_close(tensor.to(dtype), expected[name], msg=name)
 
 
 def test_another_base_is_refused_by_resume_export_and_evaluate(base: Path, tmp_path: Path) -> None:
@@ -161,3 +194,10 @@ def test_a_head_of_its_own_and_a_compact_embedding_train_beside_a_frozen_encoder
     for name, tensor in after.items():
         is_frozen = name.startswith("encoder.") and "embed_tokens" not in name
         assert torch.equal(tensor, before[name]) == is_frozen, name
+
+
+def test_a_killed_run_with_an_adapter_ends_with_the_same_weights(base: Path, tmp_path: Path) -> None:
+    runs = [build_part(tmp_path / name, base=base, case="lora", machine__zero_stage=3) for name in ("a", "b")]
+    assert torture.launch(runs[0], kill=torture.Kill(drill="step:7", rank=1))[1] == -signal.SIGKILL
+    assert [torture.launch(config) for config in runs] == [[0, 0], [0, 0]], torture.printed(runs[0])
+    assert torture.fingerprint(runs[0]) == torture.fingerprint(runs[1])

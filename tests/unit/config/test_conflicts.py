@@ -43,6 +43,14 @@ def test_scratch_conflicts_are_found(good: Path) -> None:
     assert "hidden_size 100 is not a multiple of num_heads 3" in line
 
 
+def test_an_adapter_goes_with_a_named_model_and_without_freezing(good: Path) -> None:
+    (line,) = faults(good, "model.adapter.rank=4", "model.freeze=[encoder]")
+    assert "an adapter freezes every weight of the model already: remove `freeze`" in line
+    scratch = ["task.source_language=ko_KR", "task.target_language=en_XX", "model.scratch.architecture=mbart"]
+    (line,) = faults(good, "model.name=null", *scratch, "model.adapter.rank=4")
+    assert "`adapter` goes with `name`" in line
+
+
 def test_demo_rows_of_another_task_are_named_by_their_place(good: Path) -> None:
     (line,) = faults(good, "data.train.0.demo=parsing")
     assert "data.train.0.demo: demo `parsing` has no rows for task.kind `translation`: make them equal" in line

@@ -130,7 +130,7 @@ def test_steps_are_cut_by_the_machine_section_once_it_is_resolved() -> None:
 def test_a_run_begins_at_its_place_after_the_steps_that_it_has_done() -> None:
     unused: Any = None
     place = Place(build_plan(), Position(1, 2))
-    new = Assembly(unused, unused, unused, unused, None, Place(build_plan()), 12, unused, 0, [], [])
+    new = Assembly(unused, unused, unused, unused, None, Place(build_plan()), 12, unused, 0, None, [], [])
     assert (new.first_progress, new.plan) == (Progress(0, Position(0, 0)), new.place.plan)
     resume: Any = SimpleNamespace(state=SimpleNamespace(step=7))
     assert replace(new, resume=resume, place=place).first_progress == Progress(7, Position(1, 2))
