@@ -93,6 +93,7 @@ HEAVY = ("torch", "deepspeed", "transformers")
 
 ONLY_IN: dict[str, frozenset[str]] = {
     "deepspeed": frozenset({"engine"}),
+    "peft": frozenset({"models"}),
     "datasets": frozenset({"data"}),
     "sacrebleu": frozenset({"evaluation"}),
     "matplotlib": frozenset({"reporting"}),

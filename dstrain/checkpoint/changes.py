@@ -145,6 +145,7 @@ RULES: Mapping[str, Rule] = {
     "evaluation.metrics": _SCORES,
     "evaluation.loss": _ON,
     "evaluation.max_rows": _SCORES,
+    "evaluation.average_last": _ON,
     "evaluation.rehearsal": _ON,
     "machine.micro_batch_tokens": _DROPOUT,
     "machine.micro_batch_size": _DROPOUT,

@@ -173,7 +173,7 @@ def load_weights(directory: Path, *, module: nn.Module, base: str | None = None)
     """
     state = load_state(directory)
     check_base(state, base=base, directory=directory)
-    rows = _find_rows(state, module=module, directory=directory)
+    rows = find_rows(state, module=module, directory=directory)
     with open_shards(directory) as saved, torch.no_grad():
         for name, parameter in trained_parameters(module):
             found = rows.get(name)
@@ -200,7 +200,7 @@ def load_optimizer(directory: Path, *, engine: Engine, state: RunState, starts_a
 
     The state of an optimizer that is reset is left as the engine has made it, like that of rows that were not trained.
     """
-    rows = _find_rows(state, module=engine.module, directory=directory)
+    rows = find_rows(state, module=engine.module, directory=directory)
     with open_shards(directory) as saved, torch.no_grad():
         for shard in owned_shards(engine.wrapped, moments=engine.moments):
             fill = partial(saved.fill, name=shard.name, start=shard.start, rows=rows.get(shard.name))
@@ -232,7 +232,7 @@ def find_changed_rows(directory: Path, *, embedding: nn.Embedding, name: str, mo
     return changed.nonzero().flatten().tolist()
 
 
-def _find_rows(state: RunState, *, module: nn.Module, directory: Path) -> Mapping[str, RowsOf]:
+def find_rows(state: RunState, *, module: nn.Module, directory: Path) -> Mapping[str, RowsOf]:
     """Of each embedding that has part of its rows, in the module or in the checkpoint: which rows are where."""
     compact = compact_parameters(module)
     shapes = {name: tuple(getattr(each, "ds_shape", each.shape)) for name, each in trained_parameters(module)}

@@ -22,6 +22,7 @@ COMMANDS = (
     "sweep",
     "verify",
     "export",
+    "average",
     "drill",
 )
 """In the order of `dstrain --help`."""

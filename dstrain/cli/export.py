@@ -37,7 +37,7 @@ def export(
         source = RunFolder(run)
         if not os.path.lexists(source.config):
             raise UserError(f"{run} is not a run folder: it holds no {source.config.name}")
-        _check_free(folder)
+        check_free(folder)
         check_tokenizer(source)
         config = read_run_config(source)
         directory = find_checkpoint(source.path, step=step)
@@ -54,7 +54,7 @@ def export(
         say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
     """Refuse a folder that exists; so must those not in which it is made, and to which an older one is moved."""
     if os.path.lexists(folder):
         raise UserError(f"{folder} exists already: give another folder, or remove it")

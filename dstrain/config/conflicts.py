@@ -52,6 +52,18 @@ def _how_to_compute(metric: str, *, computed: Sequence[str]) -> str:
     return f", or add `{item}` to evaluation.metrics" if item else ""
 
 
+def average_conflicts(evaluation: Evaluation, *, model: Model, machine: Machine) -> Iterator[Conflict]:
+    """An average of adapters, or one that another job would have to score."""
+    if evaluation.average_last is None:
+        return
+    if model.adapter is not None:
+        message = "the mean of adapters is not the adapter of the mean: set it to null"
+        yield ("evaluation.average_last", "model.adapter"), message
+    if machine.evaluation_job is not None:
+        message = "is scored by the run itself: set it to null, and average afterwards with `dstrain average`"
+        yield ("evaluation.average_last", "machine.evaluation_job"), message
+
+
 def _why_no_metric(metric: str, *, task: Task, sets: Sequence[str]) -> str:
     name, slash, of_set = metric.partition("/")
     if slash and name not in sets:

@@ -446,6 +446,8 @@ class Evaluation(Section):
     """Also compute the loss of the references, at the cost of one more decoder pass."""
     max_rows: PositiveInt | None = None
     """Score only the first rows, at most this many; the card says so. Null scores all."""
+    average_last: PositiveInt | None = None
+    """Checkpoints whose mean weights are scored and exported to `average/` at the end; `dstrain average` does so later."""
     rehearsal: bool = True
     """Evaluate two batches before step 1, so that a fault in evaluation costs no training time."""
 

@@ -46,6 +46,7 @@ class RunConfig(Section):
             *conflicts.evaluation_conflicts(
                 task, data=self.data, evaluation=evaluation, training=self.training, machine=self.machine
             ),
+            *conflicts.average_conflicts(evaluation, model=model, machine=self.machine),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.prefix_conflicts(task, data=self.data),
             *conflicts.precision_conflicts(self.precision, model=model),

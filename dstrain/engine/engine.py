@@ -7,7 +7,7 @@ ranks is undone by the world size, and its mean over micro-batches is switched o
 import hashlib
 import math
 import resource
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -169,8 +169,10 @@ class Engine:
         return StepResult(loss_sum, grad_norm, rate, applied, fault, mean_loss)
 
     @contextmanager
-    def gathered(self) -> Iterator[PreTrainedModel]:
+    def gathered(self, *, fill: Callable[[Seq2SeqLoss], None] | None = None) -> Iterator[PreTrainedModel]:
         """The model with its full weights on every rank, in evaluation mode and eager; no collective operation inside.
+
+        `fill` may put other weights into the loss module first, after which the engine must not be trained on.
 
         It is an ordinary model of its class, whatever part of it is trained.
 
@@ -182,8 +184,11 @@ class Engine:
         if self.zero_stage == 3:
             self._invalidate_module_order()
         gathered = _gather(model) if self.zero_stage == 3 else nullcontext()
-        with eager_layers(), torch.no_grad(), gathered, plain_model(model):
-            yield model
+        with eager_layers(), torch.no_grad(), gathered:
+            if fill is not None:
+                fill(self.module)
+            with plain_model(model):
+                yield model
 
     def _invalidate_module_order(self) -> None:
         """Make DeepSpeed record the order of modules again, on all ranks.

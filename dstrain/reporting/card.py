@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dstrain.config.secrets import mask
+from dstrain.reporting.average import build_average_table, explain_average
 from dstrain.reporting.command import command_to_copy
 from dstrain.reporting.markdown import Markdown, count, phrase, program, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
@@ -104,6 +105,8 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "results": build_results_table(record),
         "test_sets": build_test_sets_table(record),
         "test_set_notes": explain_test_sets(record),
+        "average": build_average_table(record),
+        "average_notes": explain_average(record),
         "plots": _plots(record),
         "evaluation": describe_evaluation(record),
         "rescoring": build_rescoring(record),

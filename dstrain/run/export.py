@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from dstrain.checkpoint.state import load_state, load_weights
+from dstrain.checkpoint.average import average_weights
+from dstrain.checkpoint.state import load_state
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
@@ -127,22 +128,25 @@ def load_run_tokenizer(folder: RunFolder) -> Seq2SeqTokenizer:
 
 
 def load_checkpoint_model(
-    directory: Path, *, config: RunConfig, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
+    *directories: Path, config: RunConfig, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
 ) -> PreTrainedModel:
     """A run's model with the weights of a checkpoint, in the run's precision, with rows for the ids in `vocabulary`.
 
+    Of several checkpoints it has the mean of their weights.
+
     Raises:
-        UserError: the checkpoint was trained with other ids.
+        UserError: a checkpoint was trained with other ids.
     """
-    if vocabulary.kept is not None and load_state(directory).data.get("vocabulary") != vocabulary.fingerprint:
-        raise UserError(
-            f"{RunFolder(Path(config.run_dir)).vocabulary}: not the token ids that {directory} was trained with: restore it, or "
-            "start the run again, which writes it"
-        )
+    for directory in directories:
+        if vocabulary.kept is not None and load_state(directory).data.get("vocabulary") != vocabulary.fingerprint:
+            raise UserError(
+                f"{RunFolder(Path(config.run_dir)).vocabulary}: not the token ids that {directory} was trained with: restore it, "
+                "or start the run again, which writes it"
+            )
     model = load_model(config.model, tokenizer=tokenizer, seed=config.seed, report=log.info)
     read_only = _rows_to_read(model, vocabulary)
     base = leave_part(model, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
-    load_weights(directory, module=Seq2SeqLoss(model), base=base)
+    average_weights(directories, module=Seq2SeqLoss(model), base=base)
     model = model.to(dtype=DTYPES[config.precision])
     make_plain(model)
     if vocabulary.read_only:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
@@ -13,6 +13,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
 from dstrain.errors import UserError
 from dstrain.run.assemble import Assembly
+from dstrain.run.average import average_at_end
 from dstrain.run.export import export_checkpoint, export_live
 from dstrain.run_folder.layout import BEST, FINAL, MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
@@ -51,6 +52,9 @@ def finish(
         step = None if control.preempted else find_best_step(assembly.folder, known=best)
         if step is not None:
             complete_export(assembly.folder, name=BEST, step=step)
+    if not control.preempted:
+        average_at_end(assembly, should_stop=_mark_progress(assembly))
+    if assembly.ranks.rank == 0:
         _write_card(assembly.folder)
         _report_pending(assembly)
     if control.preempted:
@@ -65,6 +69,16 @@ def finish(
     assembly.ranks.barrier()
     assert outcome.exit_code is not None
     return outcome.exit_code
+
+
+def _mark_progress(assembly: Assembly) -> Callable[[], bool]:
+    """For an evaluation at the end, which nothing interrupts: its batches are progress for the watchdog."""
+
+    def mark() -> bool:
+        assembly.attempt.phases.mark_progress()
+        return False
+
+    return mark
 
 
 def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:

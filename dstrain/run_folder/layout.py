@@ -129,6 +129,11 @@ class RunFolder:
         return RunFolder(self.test_sets / name)
 
     @property
+    def average(self) -> "RunFolder":
+        """The model with the mean of several checkpoints' weights, and its scores, with the same names."""
+        return RunFolder(self.path / "average")
+
+    @property
     def evaluation(self) -> Path:
         """Scores of the best model, computed again by `dstrain evaluate`."""
         return self.path / "evaluate"
@@ -192,7 +197,7 @@ class RunFolder:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every sub-folder that is written to."""
-        models = (self.tokenizer, self.checkpoints, *map(self.model, MODELS))
+        models = (self.tokenizer, self.checkpoints, *map(self.model, MODELS), self.average.path)
         results = (self.plots, self.tensorboard, self.scores, self.all_hypotheses, self.test_sets, self.evaluation)
         return (*models, *results, self.claims, self.rank_records, self.hangs, self.failures, self.rendezvous)
 

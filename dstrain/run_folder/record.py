@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
+from dstrain.run_folder.average import Average, read_average
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
@@ -153,6 +154,8 @@ class RunRecord:
     """Evaluations left to other jobs that have no scores yet."""
     test_sets: Mapping[str, tuple[ScoreFile, ...]] = field(default_factory=dict)
     """Scores of other test sets by name, in the order of their steps."""
+    average: Average | None = None
+    """The mean of several checkpoints, if it was scored."""
     ends: Mapping[int, RunOutcome] = field(default_factory=dict)
     """How attempts ended, by the number of their lease."""
     unwritten: Mapping[int, int] = field(default_factory=dict)
@@ -232,6 +235,7 @@ def load_record(run_dir: Path) -> RunRecord:
         quarantine=read_quarantine(run_dir),
         find_scores=lambda row: read_deferred_scores(folder, row=row),
         test_sets=read_test_sets(folder),
+        average=read_average(folder),
         ends=read_ends(run_dir),
         unwritten=read_unwritten(run_dir),
     )
@@ -288,6 +292,7 @@ def build_record(
     quarantine: Sequence[QuarantinedRow] = (),
     find_scores: Callable[[DeferredRow], ScoreFile | None] = lambda row: None,
     test_sets: Mapping[str, tuple[ScoreFile, ...]] | None = None,
+    average: Average | None = None,
     ends: Mapping[int, RunOutcome] | None = None,
     unwritten: Mapping[int, int] | None = None,
 ) -> RunRecord:
@@ -304,6 +309,7 @@ def build_record(
         quarantine=tuple(quarantine),
         pending_rows=tuple(pending),
         test_sets=test_sets or {},
+        average=average,
         ends=ends or {},
         unwritten=unwritten or {},
     )
