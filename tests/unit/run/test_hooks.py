@@ -51,6 +51,7 @@ def test_the_state_of_a_run_holds_its_position_its_cut_its_data_and_every_hook()
     state = _build_run_state(assembly, progress=Progress(7, Position(1, 2)), hooks=hooks)
     assert (state.step, state.epoch, state.step_in_epoch) == (7, 1, 2)
     assert (state.cut["micro_batch_tokens"], state.cut["min_micro_batches"], state.data) == (1000, 2, {"train": "f"})
+    assert state.base == "b"
     assert state.hooks == {"log": {"number": 3}, "evaluate": {"number": 4}}
 
 
@@ -66,6 +67,7 @@ def build_assembly(**place: Any) -> Any:
         plan=SimpleNamespace(cut=Cut(1000, min_micro_batches=2)),
         place=SimpleNamespace(**({"position": Position(0, 0), "epoch_parts": ()} | place)),
         prepared=SimpleNamespace(fingerprints={"train": "f"}),
+        base="b",
     )
 
 
