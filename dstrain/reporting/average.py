@@ -15,7 +15,7 @@ def build_average_table(record: RunRecord) -> Markdown | None:
     scores = {f"average of {len(record.average.steps)} checkpoints": record.average.scores.scores}
     if record.best is not None:
         scores[f"step {count(record.best.step)}, the best"] = record.best.scores
-    names = ["loss", *order_scores({*record.average.scores.scores} - {"loss"}, kind=record.config.task.kind)]
+    names = ["loss", *order_scores({*record.average.scores.scores} - {"loss"}, config=record.config)]
     rows = [[name, *(number(each.get(metric)) for metric in names)] for name, each in scores.items()]
     return table(["Weights", *map(label, names)], rows)
 
