@@ -22,11 +22,12 @@ from dstrain.models.families import input_embeddings, output_head
 BART_TARGETS = {"attention": ("q_proj", "k_proj", "v_proj", "out_proj"), "feed-forward": ("fc1", "fc2")}
 T5_TARGETS = {"attention": ("q", "k", "v", "o"), "feed-forward": ("wi", "wi_0", "wi_1", "wo")}
 TARGETS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "m2m_100": BART_TARGETS,
-    "mbart": BART_TARGETS,
-    "marian": BART_TARGETS,
-    "t5": T5_TARGETS,
-    "mt5": T5_TARGETS,
+    **dict.fromkeys("m2m_100 mbart marian bart plbart mvp pegasus pegasus_x blenderbot".split(), BART_TARGETS),
+    **dict.fromkeys("t5 mt5 umt5 longt5".split(), T5_TARGETS),
+    "t5gemma": {
+        "attention": ("q_proj", "k_proj", "v_proj", "o_proj"),
+        "feed-forward": ("gate_proj", "up_proj", "down_proj"),
+    },
 }
 """`model_type` to the names of its linear layers, those that not every model of the type has among them."""
 
@@ -77,16 +78,20 @@ def find_targets(model: PreTrainedModel, section: Adapter) -> list[str]:
         if isinstance(module, nn.Linear) and module is not head
     }
     if isinstance(section.targets, str):
-        families = TARGETS[model.config.model_type]
-        wanted: Sequence[str] = [
-            *families["attention"],
-            *(families["feed-forward"] if section.targets == "all" else ()),
-        ]
+        known = TARGETS.get(model.config.model_type)
+        if known is None and section.targets == "all":
+            return sorted(linear)
+        if known is None:
+            raise UserError(
+                f"model.adapter.targets: which layers of `{model.config.model_type}` are its attention is not known: name them, "
+                f"or take `all`; it has {', '.join(f'`{name}`' for name in sorted(linear))}"
+            )
+        wanted: Sequence[str] = [*known["attention"], *(known["feed-forward"] if section.targets == "all" else ())]
         return [name for name in wanted if name in linear]
     for name in section.targets:
         if name not in linear:
-            known = ", ".join(f"`{key}`" for key in get_close_matches(name, linear, n=1) or sorted(linear))
-            raise UserError(f"model.adapter.targets: `{name}` is no linear layer of this model; it has {known}")
+            near = ", ".join(f"`{key}`" for key in get_close_matches(name, linear, n=1) or sorted(linear))
+            raise UserError(f"model.adapter.targets: `{name}` is no linear layer of this model; it has {near}")
     return list(section.targets)
 
 

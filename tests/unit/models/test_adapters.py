@@ -41,7 +41,11 @@ def with_adapter(tiny: Tiny, *, new_ids: list[int] | None = None, **values: Any)
 
 
 def linear_layers(model: nn.Module) -> set[str]:
-    return {name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != "lm_head"}
+    return {
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) and not name.startswith("lm_head")
+    }
 
 
 @pytest.mark.parametrize("targets", ["attention", "all"])
@@ -53,6 +57,23 @@ def test_the_table_of_targets_names_the_layers_of_every_family(tiny: Tiny, targe
     found = {name.partition(".lora_")[0] for name, each in tiny.model.named_parameters() if each.requires_grad}
     assert found == wanted
     assert all(".lora_" in name for name, each in tiny.model.named_parameters() if each.requires_grad)
+
+
+@pytest.mark.parametrize("targets", ["attention", "all"])
+def test_families_that_are_fine_tuned_only_have_their_layers_in_the_table_or_all_of_them(
+    stock_tiny: Any, targets: Any
+) -> None:
+    layers = linear_layers(stock_tiny.model)
+    is_attention = {name for name in layers if "attn" in name or "Attention" in name}
+    if targets == "attention" and stock_tiny.family in ("led", "bigbird_pegasus"):
+        with pytest.raises(
+            UserError, match=f"which layers of `{stock_tiny.model.config.model_type}` are its attention"
+        ):
+            find_targets(stock_tiny.model, Adapter(targets="attention"))
+        return
+    train_part(stock_tiny.model, section=section(targets=targets), new_ids=[], seed=3)
+    found = {name.partition(".lora_")[0] for name, each in stock_tiny.model.named_parameters() if each.requires_grad}
+    assert found == (layers if targets == "all" else is_attention)
 
 
 def test_an_adapter_changes_nothing_at_first_and_is_the_same_for_the_same_seed(tiny: Tiny) -> None:
