@@ -98,6 +98,7 @@ RULES: Mapping[str, Rule] = {
     "model.layerdrop": _ON,
     "model.allow_fp16_t5": _ON,
     "task.kind": _refused("the weights have learned another task"),
+    "task.name": Rule("the card calls the task so"),
     "task.form": _refused("the weights have learned to write the other form"),
     "task.source_language": _refused("the weights have learned another language pair"),
     "task.target_language": _refused("the weights have learned another language pair"),

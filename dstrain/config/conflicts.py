@@ -3,9 +3,10 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from dstrain.config.data import Data
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import METRICS, choosing_metrics
-from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
+from dstrain.config.recipe import Evaluation, Model, Task, Training
 from dstrain.config.section import Conflict
 
 T5_ARCHITECTURES = ("t5", "mt5", "umt5", "longt5")

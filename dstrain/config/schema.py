@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config import conflicts
+from dstrain.config.data import Data
 from dstrain.config.machine import Checkpoint, Logging, Machine
 from dstrain.config.metrics import choosing_metrics, rank_metrics
 from dstrain.config.paths import MAX_RUN_NAME, LocalPath
-from dstrain.config.recipe import Data, Evaluation, Model, Task, Training
+from dstrain.config.recipe import Evaluation, Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
 RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")

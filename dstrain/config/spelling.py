@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.config.schema import RunConfig
 
 COMPRESSIONS = (".gz", ".zst")

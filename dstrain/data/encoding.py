@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Literal, Protocol
 
-from dstrain.config.recipe import Rules, Task
+from dstrain.config.data import Rules
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.examples import Example
 from dstrain.errors import UserError

@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from dstrain.config.recipe import Rules, Task
+from dstrain.config.data import Rules
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.sources import Row
 from dstrain.errors import UserError

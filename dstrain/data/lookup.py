@@ -7,7 +7,7 @@ a row is looked up.
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples

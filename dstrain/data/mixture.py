@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dstrain.config.recipe import Data
+from dstrain.config.data import Data
 from dstrain.data.arrays import Rows
 from dstrain.data.permutation import permutation_keys, permute
 

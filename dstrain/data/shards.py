@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts
 from dstrain.data.encoding import ReadingRules, encode_examples

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.examples import Example
 from dstrain.errors import UserError

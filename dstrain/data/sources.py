@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.config.spelling import format_suffix
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.formats import READERS, read_aligned

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import ReadingRules

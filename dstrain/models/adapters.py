@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from dstrain.config.recipe import Model
-from dstrain.config.subsections import Adapter
+from dstrain.config.recipe import Adapter, Model
 from dstrain.errors import UserError
 from dstrain.models.families import input_embeddings, output_head
 

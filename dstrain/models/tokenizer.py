@@ -186,7 +186,7 @@ def load_tokenizer(
 ) -> Seq2SeqTokenizer:
     """The tokenizer of a hub name or local folder, with those of these tokens added that it lacks, and these languages.
 
-    Raises UserError if it cannot be read, has no language tokens, or has one of the added languages already.
+    Raises UserError if it cannot be read or take tokens, has no language tokens, or has one of the added languages already.
     """
     with warnings.catch_warnings(), told_in_one_line(f"`{name_or_folder}` has no tokenizer that can be read"):
         # Marian recommends sacremoses, but its tokenizer no longer calls the normaliser that needs it
@@ -199,6 +199,11 @@ def load_tokenizer(
         register_languages(tokenizer)
         _add_new_languages(tokenizer, added_languages)
         known = tokenizer.get_vocab()
+        if added_tokens and type(tokenizer).__name__.startswith("PLBart"):
+            raise UserError(
+                "model.name: PLBart's tokenizer takes some of the tokens that parses need for control tokens when it is loaded "
+                "again: use a model of another family, such as BART"
+            )
         tokenizer.add_tokens([token for token in added_tokens if token not in known])
         return Seq2SeqTokenizer(tokenizer)
 

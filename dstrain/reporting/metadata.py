@@ -10,8 +10,9 @@ from pathlib import PurePath
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from dstrain.config.data import Source
 from dstrain.config.metrics import METRICS, choosing_metrics, is_of_set
-from dstrain.config.recipe import Source, Task
+from dstrain.config.recipe import Task
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
 from dstrain.run_folder.record import RunRecord

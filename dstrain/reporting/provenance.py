@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from urllib.parse import quote
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.command import command_overrides
 from dstrain.reporting.markdown import (

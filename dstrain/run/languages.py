@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from dstrain.config.conflicts import missing_languages
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.languages import LANGUAGE_CODES

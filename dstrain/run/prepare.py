@@ -17,8 +17,9 @@ from pydantic import TypeAdapter
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.data import Source
 from dstrain.config.metrics import is_of_set, own_code
-from dstrain.config.recipe import Scratch, Source
+from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import describe_set, warn_of_set

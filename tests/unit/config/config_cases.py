@@ -1,10 +1,13 @@
 """A good recipe, and what is wrong with others."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from dstrain.config.load import ConfigError, load_config
+from dstrain.config.section import ConflictError, Section
 
 GOOD = """\
 name: trial
@@ -36,3 +39,14 @@ def write(tmp_path: Path, text: str, *, name: str = "run.yaml") -> Path:
     path = tmp_path / name
     path.write_text(text)
     return path
+
+
+def assert_refused(section: type[Section], values: dict[str, Any], *, keys: tuple[str, ...], message: str) -> None:
+    """The section has one conflict of these keys, and says this."""
+    with pytest.raises(ValidationError) as refusal:
+        section.model_validate(values)
+    (error,) = refusal.value.errors()
+    conflict = error["ctx"]["error"]
+    assert isinstance(conflict, ConflictError)
+    assert [found for found, _ in conflict.conflicts] == [keys]
+    assert message in str(conflict)

@@ -6,11 +6,11 @@ import pytest
 from pydantic import ValidationError
 
 from dstrain.config.load import ConfigError, load_config
-from dstrain.config.recipe import Data, Evaluation, Model, Scratch, Source, Task, Training
-from dstrain.config.section import ConflictError, Section
+from dstrain.config.recipe import Adapter, EarlyStopping, Evaluation, Model, Scratch, Task, Training
+from dstrain.config.section import Section
+from tests.unit.config.config_cases import assert_refused
 
 STEPS = {"batch_size": 1, "learning_rate": 1.0}
-DEMO = {"demo": "parsing"}
 
 
 @pytest.mark.parametrize(
@@ -19,31 +19,6 @@ DEMO = {"demo": "parsing"}
         (Scratch, {"architecture": "t5", "hidden_size": 10, "num_heads": 4}, ("hidden_size", "num_heads"), "multiple"),
         (Model, {}, ("name", "scratch"), "found none"),
         (Model, {"name": "x", "scratch": {"architecture": "t5"}}, ("name", "scratch"), "found both"),
-        (Source, {}, ("path", "hub", "demo"), "found none"),
-        (Source, {"path": "x", "hub": "y"}, ("path", "hub", "demo"), "found path and hub"),
-        (Source, {"demo": "parsing", "target_path": "x"}, ("target_path", "path", "format"), "goes with `path`"),
-        (Source, {"path": "x", "target_path": "y", "format": "tsv"}, ("target_path", "path", "format"), "goes with"),
-        (Source, {"path": "x", "format": "text"}, ("format", "target_path"), "needs `target_path`"),
-        (Data, {"train": [DEMO], "eval": [DEMO, DEMO | {"repeat": 2}]}, ("eval.1.repeat",), "cannot be repeated"),
-        (
-            Data,
-            {"train": [DEMO | {"weight": 1.0}], "eval": [DEMO], "temperature": 2.0},
-            ("temperature", "train.0.weight"),
-            "give one",
-        ),
-        (
-            Data,
-            {"train": [DEMO, DEMO | {"weight": 1.0}], "eval": [DEMO]},
-            ("train.0.weight", "train.1.weight"),
-            "each has",
-        ),
-        (
-            Data,
-            {"train": [DEMO | {"repeat": 2}], "eval": [DEMO], "temperature": 2.0},
-            ("train.0.repeat", "temperature", "train.0.weight"),
-            "does not go with",
-        ),
-        (Data, {"train": [DEMO], "eval": [DEMO | {"weight": 2.0}]}, ("eval.0.weight",), "not weighted"),
         (Training, STEPS, ("max_steps", "epochs"), "found none"),
         (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
         (
@@ -65,21 +40,7 @@ DEMO = {"demo": "parsing"}
 def test_settings_that_exclude_each_other_are_refused_with_their_keys(
     section: type[Section], values: dict[str, Any], keys: tuple[str, ...], message: str
 ) -> None:
-    with pytest.raises(ValidationError) as refusal:
-        section.model_validate(values)
-    (error,) = refusal.value.errors()
-    conflict = error["ctx"]["error"]
-    assert isinstance(conflict, ConflictError)
-    assert [found for found, _ in conflict.conflicts] == [keys]
-    assert message in str(conflict)
-
-
-@pytest.mark.parametrize(
-    ("source", "place"),
-    [({"path": "a.tsv"}, "a.tsv"), ({"hub": "mtop"}, "mtop"), ({"demo": "parsing"}, "demo:parsing")],
-)
-def test_a_source_names_its_place(source: dict[str, str], place: str) -> None:
-    assert Source.model_validate(source).place == place
+    assert_refused(section, values, keys=keys, message=message)
 
 
 def test_epochs_without_an_end_are_accepted_where_they_need_no_count() -> None:
@@ -105,3 +66,18 @@ def test_epochs_without_an_end_are_accepted_where_they_need_no_count() -> None:
 def test_no_number_may_be_beyond_reason(override: str) -> None:
     with pytest.raises(ConfigError, match=r"must be at (most|least)"):
         load_config("debug", overrides=[override, "evaluation.every_steps=5"])
+
+
+def test_early_stopping_needs_patience() -> None:
+    assert EarlyStopping(patience=3).min_delta == 0.0
+    with pytest.raises(ValidationError):
+        EarlyStopping(patience=0)
+
+
+@pytest.mark.parametrize(
+    "values", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}, {"targets": "some"}, {"targets": []}]
+)
+def test_an_adapter_that_could_not_learn_is_refused(values: dict[str, Any]) -> None:
+    assert Adapter().targets == "attention"
+    with pytest.raises(ValidationError):
+        Adapter(**values)

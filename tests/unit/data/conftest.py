@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.recipe import Rules, Task
+from dstrain.config.data import Rules
+from dstrain.config.recipe import Task
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.tokens import TokenSet, build_token_set, load_token_set
 from tests.unit.data.word_encoder import WordEncoder, make_example

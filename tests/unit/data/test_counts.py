@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from dstrain.config.recipe import Rules, Task
+from dstrain.config.data import Rules
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts, describe_losses, describe_set, warn_of_set
 from dstrain.data.encoding import ReadingRules, encode_examples

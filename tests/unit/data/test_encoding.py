@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Rules, Task
+from dstrain.config.data import Rules
+from dstrain.config.recipe import Task
 from dstrain.data import encoding
 from dstrain.data.bad_rows import BadRow, UnusableRowError
 from dstrain.data.encoding import Encoded, ReadingRules, Split, encode_examples

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRow, UnusableRowError
 from dstrain.data.examples import Example, build_examples
 from dstrain.data.sources import Row, read_rows

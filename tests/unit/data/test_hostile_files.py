@@ -15,7 +15,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRow, BadRowLog
 from dstrain.data.lines import OTHER_KINDS
 from dstrain.data.sources import Row, fingerprint_source, read_rows

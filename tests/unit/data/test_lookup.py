@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.lookup import locate_rows
 from dstrain.data.tokens import load_token_set, prepare_token_set

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dstrain.config.recipe import Data
+from dstrain.config.data import Data
 from dstrain.data.cuts import Cut
 from dstrain.data.mixture import Mixture, find_mixture
 from dstrain.data.plan import Plan, Position, Rest

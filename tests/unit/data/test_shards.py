@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data import merge, shards
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.encoding import ReadingRules, Split
@@ -207,7 +208,7 @@ MOMENTS = {
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data import merge, shards
 from dstrain.data.tokens import prepare_token_set
 from tests.unit.data.test_shards import reading

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.data.bad_rows import BadRow, BadRowLog
 from dstrain.data.examples import Example
 from dstrain.data.source_counts import SourceCounts, describe_sources, warn_of_columns

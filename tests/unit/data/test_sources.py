@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
 from dstrain.data.sources import NEWER, Row, fingerprint_source, fingerprint_sources, read_rows
 from dstrain.tasks.demo.rows import demo_rows

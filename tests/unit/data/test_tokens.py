@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dstrain.config.recipe import Rules, Source, Task
+from dstrain.config.data import Rules, Source
+from dstrain.config.recipe import Task
 from dstrain.data import encoding
 from dstrain.data.bad_rows import UnusableRowError
 from dstrain.data.counts import Counts

@@ -11,8 +11,7 @@ from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
 
-from dstrain.config.recipe import Model
-from dstrain.config.subsections import Adapter
+from dstrain.config.recipe import Adapter, Model
 from dstrain.errors import UserError
 from dstrain.models import adapters
 from dstrain.models.adapters import add_adapter, check_peft, find_targets, save_adapter

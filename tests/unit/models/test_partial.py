@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dstrain.config.recipe import Model
-from dstrain.config.subsections import Adapter
+from dstrain.config.recipe import Adapter, Model
 from dstrain.errors import UserError
 from dstrain.models.new_rows import NewRowsEmbedding
 from dstrain.models.partial import count_adapter, count_trained, find_new_ids, fingerprint_frozen, train_part

@@ -18,10 +18,11 @@ from dstrain.models.load import load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import copy_rows_back, keep_rows
 from dstrain.models.save import check_export, export_model
+from dstrain.models.tokenizer import load_tokenizer
 from dstrain.models.trim import trim_tokenizer
 from tests.unit.models.test_loss import assert_same, decoder_ids_of, gradients_of, summed
 from tests.unit.models.test_restrict import small_loss, used_ids
-from tests.unit.models.tiny_models import PAIRS, Tiny
+from tests.unit.models.tiny_models import PAIRS, TASK_TOKENS, Tiny
 
 CAN_BE_TRIMMED = ("pegasus", "pegasus_x", "bigbird_pegasus", "umt5", "longt5")
 BatchOf = Callable[..., Any]
@@ -264,3 +265,15 @@ def test_plbart_without_a_language_has_the_default_of_its_tokenizer(stock_tiny: 
     assert tokenizer.default_language == "java"
     (ids,), _ = tokenizer.encode(["yes"], [""], source_language=None, target_language=None)
     assert ids[-1] == tokenizer.language_id("java") == tokenizer.tokenizer.convert_tokens_to_ids("__java__")
+
+
+def test_plbart_takes_no_tokens_for_parses(stock_tiny: Any) -> None:
+    if stock_tiny.family == "plbart":
+        with pytest.raises(UserError, match="PLBart's tokenizer"):
+            load_tokenizer(stock_tiny.tokenizer.tokenizer.name_or_path, added_tokens=TASK_TOKENS)
+    else:
+        loaded = load_tokenizer(stock_tiny.tokenizer.tokenizer.name_or_path, added_tokens=TASK_TOKENS)
+        parse = "[IN:CREATE_ALARM [SL:DATE_TIME <pt-11> <pt-1> ] ]"
+        _, (ids,) = loaded.encode([""], [parse], source_language=None, target_language=None)
+        assert loaded.unk_token_id not in ids
+        assert "".join(loaded.decode(ids).split()) == "".join(parse.split())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.recipe import Source
+from dstrain.config.data import Source
 from dstrain.reporting.card import build_card
 from dstrain.reporting.metadata import label, source_name
 from dstrain.run_folder.record import RunRecord, build_record
