@@ -43,12 +43,13 @@ def export(
         directory = find_checkpoint(source.path, step=step)
         # imports torch, which takes seconds: only where there is something to write
         quiet_deepspeed()
-        from dstrain.run.export import export_checkpoint
-        from dstrain.run.trim import export_trimmed
-
         if trim:
+            from dstrain.run.trim import export_trimmed
+
             say(export_trimmed(source, directory=directory, to=folder))
         else:
+            from dstrain.run.export import export_checkpoint
+
             export_checkpoint(source, directory=directory, to=folder, check=True)
         overrides = weights_overrides(folder, model=config.model.model_dump())
         say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
