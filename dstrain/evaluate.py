@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     from dstrain.run.scoring import join_scorers, score_model, score_pending
 
     try:
-        ranks = join_scorers(process, config=request.config, rendezvous=rendezvous)
+        ranks = join_scorers(process, machine=request.config.machine, rendezvous=rendezvous)
         scored = {"MODEL": request.model, "--step": request.step, "output": str(request.output)}
         check_same_start(request.config, options=scored, ranks=ranks)
         if request.is_pending:

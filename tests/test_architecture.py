@@ -37,9 +37,10 @@ ROOMS: dict[str, frozenset[str]] = {
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
+    "predict": frozenset({"config", "cluster", "run"}),
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
-        "config cluster run_folder reporting sweep checkpoint drill slurm status run evaluate train".split()
+        "config cluster run_folder reporting sweep checkpoint drill slurm status run evaluate predict train".split()
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -53,6 +54,7 @@ TORCH_FREE = (
     "dstrain.run.cache",
     "dstrain.run.evaluation_request",
     "dstrain.run.launch",
+    "dstrain.run.predict_request",
     "dstrain.run_folder",
     "dstrain.attempt",
     "dstrain.tasks",
@@ -74,6 +76,7 @@ TORCH_FREE = (
     "dstrain.cli",
     "dstrain.drill",
     "dstrain.evaluate",
+    "dstrain.predict",
     "dstrain.slurm",
     "dstrain.status",
     "dstrain.sweep",
@@ -101,7 +104,7 @@ ONLY_IN: dict[str, frozenset[str]] = {
 }
 """Library to the only rooms that import it."""
 
-PROGRAMS = frozenset({"cli", "train", "evaluate", "__main__"})
+PROGRAMS = frozenset({"cli", "train", "evaluate", "predict", "__main__"})
 """What stands directly under dstrain/ is a program that somebody starts; the rest lies in rooms."""
 
 MAX_FLOORS = 9

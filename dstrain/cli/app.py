@@ -16,6 +16,7 @@ COMMANDS = (
     "prepare",
     "train",
     "evaluate",
+    "predict",
     "card",
     "status",
     "compare",

@@ -40,6 +40,11 @@ def say(text: object, *, err: bool = False) -> None:
     print(cleaned(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
 
 
+def redraw(text: str) -> None:
+    """Show a text, cleaned, in the place of the last one that was shown so, on standard error, which is a terminal."""
+    print(f"\r\x1b[K{cleaned(text)}", end="", file=sys.stderr, flush=True)
+
+
 def describe(error: Exception) -> str:
     """The message of an error; of the operating system's the file and the reason, without a number."""
     if isinstance(error, OSError) and error.filename and error.strerror:

@@ -69,7 +69,7 @@ def collate(
     from 0. Tensors hold the rows that the ids have in `vocabulary`, as pad_id and decoder_start_id do; a label without a row is
     IGNORED.
     """
-    source_ids, source_mask = _pad(sources, value=pad_id, convert=vocabulary.inputs)
+    source_ids, source_mask = pad_sources(sources, pad_id=pad_id, vocabulary=vocabulary)
     labels, target_mask = _pad(targets, value=IGNORED, convert=vocabulary.labels)
     read, _ = _pad(targets, value=pad_id, convert=vocabulary.inputs)
     decoder_ids = np.full_like(labels, pad_id)
@@ -78,14 +78,22 @@ def collate(
     last_labels = read[np.arange(len(read)), target_mask.sum(axis=1) - 1]
     decoder_ids[:, 0] = last_labels if decoder_start_id is None else decoder_start_id
     return MicroBatch(
-        source_ids=torch.from_numpy(source_ids),
-        source_mask=torch.from_numpy(source_mask.astype(np.int64)),
+        source_ids=source_ids,
+        source_mask=source_mask,
         decoder_ids=torch.from_numpy(decoder_ids),
         labels=torch.from_numpy(labels),
         weight=weight,
         index=index,
         rows=np.arange(len(sources), dtype=np.int64) if rows is None else rows,
     )
+
+
+def pad_sources(
+    sources: Sequence[Ids], *, pad_id: int, vocabulary: Vocabulary = WHOLE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sources and their mask, int64 `[batch, source]`, padded on the right. Ids become rows, as in `collate`."""
+    ids, mask = _pad(sources, value=pad_id, convert=vocabulary.inputs)
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
 def _pad(

@@ -8,9 +8,9 @@ from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.sources import Row
 from dstrain.errors import UserError
-from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, to_pointer
+from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, as_typed, to_pointer
 from dstrain.tasks.translation import Languages, choose_prefix
-from dstrain.tasks.words import point_words
+from dstrain.tasks.words import cut_words, point_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,13 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
                 source_prefix=prefix,
                 data_source=row.data_source,
             )
+
+
+def prepare_source(text: str, *, task: Task, prefix: str) -> str:
+    """What the model reads for a text that has no target, as it does in an evaluation; one as typed, if references cut those."""
+    if task.has_pointers:
+        text = as_typed(text) if task.cuts_by_reference else " ".join(cut_words(text))
+    return prefix + text
 
 
 def _point(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:

@@ -7,6 +7,7 @@ file whose lines end with carriage returns alone, as an old Mac wrote it, these 
 import io
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -38,12 +39,14 @@ OTHER_KINDS = (
 """First bytes of files that are no text in UTF-8, and what to say of them."""
 
 
-def read_lines(path: Path) -> Records:
+def read_lines(path: Path, *, file: io.BufferedReader | None = None) -> Records:
     """Each line as a record of one cell, without its end and a byte order mark.
+
+    `file` is open already, such as standard input, and read once; `path` is then its name in messages.
 
     Raises UserError if the file is damaged, or none of text in UTF-8.
     """
-    for number, line in enumerate(read_byte_lines(path), start=1):
+    for number, line in enumerate(read_byte_lines(path, file=file), start=1):
         where, content = f"{path}:{number}", line.rstrip(b"\r\n")
         try:
             text = content.decode("utf-8")
@@ -53,18 +56,18 @@ def read_lines(path: Path) -> Records:
         yield Record(where, (text,))
 
 
-def read_byte_lines(path: Path) -> Iterator[bytes]:
+def read_byte_lines(path: Path, *, file: io.BufferedReader | None = None) -> Iterator[bytes]:
     r"""Each line as it is in the file, but without byte order marks at its start, and ended by \n or \r\n.
 
-    Files that were joined have such marks in the middle.
+    Files that were joined have such marks in the middle. `file` is as in `read_lines`.
 
     Raises UserError if the file is damaged, or none of text in UTF-8, or if a line has more than MAX_LINE_BYTES bytes.
     """
     try:
-        with _open(path) as file:
-            sample = file.peek(SAMPLE_BYTES)
+        with _open(path) if file is None else nullcontext(file) as opened:
+            sample = opened.peek(SAMPLE_BYTES)
             _check_kind(path, sample)
-            for number, line in enumerate(_split(file, sample=sample), start=1):
+            for number, line in enumerate(_split(opened, sample=sample), start=1):
                 if len(line) > MAX_LINE_BYTES:
                     raise UserError(
                         f"{path}:{number}: a line of more than {MAX_LINE_BYTES:,} bytes: split or remove it; if the file is no "

@@ -66,9 +66,9 @@ def top_level_names(names: Sequence[str], *, available: Sequence[str], where: st
 def pick_cells(record: Mapping[str, Any], names: Sequence[str], *, where: str) -> Record | Broken:
     """The cells of a record with named fields; dotted names reach into nested ones."""
     try:
-        return Record(where, tuple(_find(record, name) for name in names))
+        return Record(where, tuple(find_cell(record, name) for name in names))
     except KeyError as error:
-        problem = missing_column(error.args[0], available=list(_names_in(record)))
+        problem = missing_column(error.args[0], available=list(names_in(record)))
         return Broken(where, problem, text=json.dumps(record, ensure_ascii=False, default=str))
 
 
@@ -78,7 +78,8 @@ def missing_column(name: str, *, available: Iterable[str]) -> str:
     return f"no column `{name}`; the columns are {columns} (set source_column and target_column of the source)"
 
 
-def _find(record: Mapping[str, Any], name: str) -> Any:
+def find_cell(record: Mapping[str, Any], name: str) -> Any:
+    """The value of a field; a dotted name reaches into nested ones. Raises KeyError if there is none."""
     if name in record:
         return record[name]
     value: Any = record
@@ -91,9 +92,10 @@ def _find(record: Mapping[str, Any], name: str) -> Any:
     return value
 
 
-def _names_in(record: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
+def names_in(record: Mapping[str, Any], *, prefix: str = "") -> Iterator[str]:
+    """The names of all fields of a record, those of nested ones dotted."""
     for name, value in record.items():
         if isinstance(value, Mapping):
-            yield from _names_in(value, prefix=f"{prefix}{name}.")
+            yield from names_in(value, prefix=f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}"

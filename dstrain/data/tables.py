@@ -61,7 +61,7 @@ def _split_lines(path: Path, *, refuse_quotes: bool) -> Records:
             yield line
             continue
         cells = tuple(line.cells[0].split("\t"))
-        if refuse_quotes and any(map(_has_doubled_quotes, cells)):
+        if refuse_quotes and any(map(has_doubled_quotes, cells)):
             problem = f"a cell in quotes with doubled quotes in it; {_QUOTED}"
             yield Broken(line.where, problem, text=line.cells[0])
         else:
@@ -80,7 +80,8 @@ def _explain_quotes(records: Records) -> Records:
 _QUOTED = "set `quoted: true` for the source if cells are quoted as in CSV, `quoted: false` if quotes are text"
 
 
-def _has_doubled_quotes(cell: str) -> bool:
+def has_doubled_quotes(cell: str) -> bool:
+    """Whether a cell is in quotes and has doubled ones in it, as CSV writes a cell with quotes."""
     return _is_in_quotes(cell) and '""' in cell[1:-1] and '"' not in cell[1:-1].replace('""', "")
 
 

@@ -42,7 +42,19 @@ class Beams:
 
 def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.device) -> Tensor:
     """The best hypothesis of every source: `[rows, 1 + max_new_tokens]`, start token, tokens, end token, padding."""
-    best = torch.full((num_rows, 1 + rules.max_new_tokens), rules.pad_id, device=device)
+    return search_beams(decoder, rules=rules, num_rows=num_rows, device=device, num_best=1)[0][:, 0]
+
+
+def search_beams(
+    decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.device, num_best: int
+) -> tuple[Tensor, Tensor]:
+    """The hypotheses of every source, best first, `[rows, num_best, 1 + max_new_tokens]`, and their scores `[rows, num_best]`.
+
+    A score is the sum of the tokens' log-probabilities divided by their number to the power of the length penalty, as
+    `sequences_scores` of `generate()`; at most NEVER where a source has fewer hypotheses.
+    """
+    best = torch.full((num_rows, num_best, 1 + rules.max_new_tokens), rules.pad_id, device=device)
+    best_scores = torch.full((num_rows, num_best), NEVER, device=device)
     beams = _begin(rules, num_rows=num_rows, device=device)
     ends, forbidden = (
         torch.tensor(ids, dtype=torch.int64, device=device) for ids in (rules.end_ids, rules.forbidden_ids)
@@ -71,13 +83,14 @@ def beam_search(decoder: Decoder, *, rules: Rules, num_rows: int, device: torch.
         parents = kept + num_distinct * torch.arange(len(beams.rows), device=device)[:, None]
         sources = None
         if should_compact(num_left, num_held=len(beams.rows)):
-            best[beams.rows] = beams.ended[:, 0]  # final for the sources that leave the batch
+            # final for the sources that leave the batch
+            best[beams.rows], best_scores[beams.rows] = beams.ended[:, :num_best], beams.ended_scores[:, :num_best]
             sources = beams.is_open.flatten().nonzero().flatten()
             beams, parents = beams.select(sources), parents[sources]
         decoder.select(parents.flatten(), sources=sources)
         tokens, num_distinct = beams.running[:, :, place].flatten(), rules.num_beams
-    best[beams.rows] = beams.ended[:, 0]
-    return best
+    best[beams.rows], best_scores[beams.rows] = beams.ended[:, :num_best], beams.ended_scores[:, :num_best]
+    return best, best_scores
 
 
 def _begin(rules: Rules, *, num_rows: int, device: torch.device) -> Beams:

@@ -20,7 +20,7 @@ from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import deal
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import IGNORED, WHOLE, Vocabulary
-from dstrain.evaluation.beam import beam_search
+from dstrain.evaluation.beam import beam_search, search_beams
 from dstrain.evaluation.decode import Decoder, greedy_search, read_rules, shared_attention, unserved
 from dstrain.models.families import KEPT_GENERATION_FIELDS, SUPPRESSION_FIELDS, encoder_arguments
 
@@ -297,6 +297,37 @@ def generate(
     with shared_attention(model):
         decoder = Decoder(model, encoded=encoded, source_mask=source_mask)
         return search(decoder, rules=rules, num_rows=len(source_ids), device=source_ids.device)
+
+
+def generate_best(
+    model: PreTrainedModel,
+    *,
+    source_ids: torch.Tensor,
+    source_mask: torch.Tensor,
+    generation: GenerationConfig,
+    num_best: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hypotheses of a beam search, best first, `[batch, num_best, 1 + generated]`, and their scores `[batch, num_best]`.
+
+    Arguments are those of `generate`; num_best is at most the number of beams.
+    """
+    shape = (len(source_ids), num_best)
+    if unserved(model, generation=generation) is not None:
+        found = model.generate(
+            input_ids=source_ids,
+            attention_mask=source_mask,
+            generation_config=generation,
+            synced_gpus=False,
+            num_return_sequences=num_best,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        return found.sequences.view(*shape, -1), found.sequences_scores.view(shape)
+    encoded = model.get_encoder()(input_ids=source_ids, attention_mask=source_mask).last_hidden_state
+    rules = read_rules(generation)
+    with shared_attention(model):
+        decoder = Decoder(model, encoded=encoded, source_mask=source_mask)
+        return search_beams(decoder, rules=rules, num_rows=len(source_ids), device=source_ids.device, num_best=num_best)
 
 
 def read_sequence(

@@ -73,7 +73,7 @@ def read_rows(
         row = ScoredRow(
             example=example,
             hypothesis=hypothesis,
-            text=_restore_spaces(text, task=task),
+            text=restore_spaces(text, task=task),
             reference=_reference(example.raw_target, decoded=tokenizer.decode(target), task=task),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
@@ -87,7 +87,7 @@ def read_rows(
     return rows
 
 
-def _restore_spaces(text: str, *, task: Task) -> str:
+def restore_spaces(text: str, *, task: Task) -> str:
     """The decoded text as one line, with the white space that decoding a parse loses."""
     if task.kind == "parsing":
         text = respace(text) if task.form == "pointer" else respace_plain(text)
@@ -99,7 +99,7 @@ def _reference(raw: str, *, decoded: str, task: Task) -> str:
     if task.kind != "parsing":
         return one_line(raw)
     if task.form == "pointer":
-        return _restore_spaces(decoded, task=task)
+        return restore_spaces(decoded, task=task)
     return one_line(restore_strings(respace_plain(decoded), parse=raw))
 
 
@@ -254,9 +254,9 @@ def _references_warning(rows: Sequence[ScoredRow]) -> str | None:
 def _decoding_warning(
     rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
 ) -> str | None:
-    decoded = [_restore_spaces(tokenizer.decode(tokens.target(row.hypothesis.row).tolist()), task=task) for row in rows]
+    decoded = [restore_spaces(tokenizer.decode(tokens.target(row.hypothesis.row).tolist()), task=task) for row in rows]
     pairs = zip(rows, decoded, strict=True)
-    changed = [(row, text) for row, text in pairs if _restore_spaces(row.example.target, task=task) != text]
+    changed = [(row, text) for row, text in pairs if restore_spaces(row.example.target, task=task) != text]
     if not changed:
         return None
     first, text = changed[0]

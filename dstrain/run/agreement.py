@@ -10,7 +10,7 @@ from typing import Any
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.differences import differences
-from dstrain.config.schema import RunConfig
+from dstrain.config.section import Section
 from dstrain.errors import UserError
 from dstrain.run.info import list_versions
 
@@ -21,7 +21,7 @@ Start = Mapping[str, Any]
 """What a rank was started with: `host`, `recipe`, `options` and `versions` of packages."""
 
 
-def check_same_start(config: RunConfig, *, options: Mapping[str, Any], ranks: Ranks) -> None:
+def check_same_start(config: Section, *, options: Mapping[str, Any], ranks: Ranks) -> None:
     """Check that all ranks have the same recipe, options and packages; a collective call.
 
     Raises:

@@ -155,14 +155,20 @@ def load_checkpoint_model(
 
 
 def load_exported_model(
-    section: Model, *, tokenizer: Seq2SeqTokenizer, seed: int, vocabulary: Vocabulary
+    section: Model,
+    *,
+    tokenizer: Seq2SeqTokenizer,
+    seed: int,
+    vocabulary: Vocabulary,
+    report: Callable[[str], None] = log.warning,
 ) -> PreTrainedModel:
-    """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it."""
+    """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it.
+
+    `report` is called with a sentence for each difference from the stored model.
+    """
     assert section.name is not None
     check_experiment(load_config(section.name, revision=section.revision), device=torch.device("cpu"))
-    model = load_model(
-        section, tokenizer=tokenizer, seed=seed, report=log.warning, keeps_suppression=vocabulary.is_whole
-    )
+    model = load_model(section, tokenizer=tokenizer, seed=seed, report=report, keeps_suppression=vocabulary.is_whole)
     read_only = _rows_to_read(model, vocabulary)
     if vocabulary.kept is not None:
         keep_rows(model, vocabulary.kept)

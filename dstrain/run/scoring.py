@@ -23,6 +23,7 @@ from dstrain.cluster.environment import ProcessInfo
 from dstrain.cluster.process_group import Ranks, join_ranks
 from dstrain.cluster.rendezvous import Rendezvous
 from dstrain.config.arguments import shell_command
+from dstrain.config.machine import Machine
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
 from dstrain.data.source_counts import describe_sources, warn_of_columns
@@ -52,10 +53,9 @@ NUM_TRIES = 3
 log = logging.getLogger(__name__)
 
 
-def join_scorers(process: ProcessInfo, *, config: RunConfig, rendezvous: Rendezvous | None) -> Ranks:
-    """The ranks that share the evaluation; a single process needs no process group."""
+def join_scorers(process: ProcessInfo, *, machine: Machine, rendezvous: Rendezvous | None) -> Ranks:
+    """The ranks that share the work of a model; a single process needs no process group."""
     quiet_transformers()
-    machine = config.machine
     if process.world_size == 1:
         return Ranks(process=process, device=choose_device(process, wanted=machine.device), group=None)
     return join_ranks(
@@ -229,7 +229,7 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
                 vocabulary = load_vocabulary(config, tokenizer=tokenizer)
             tried.add(pending)
             started = time.perf_counter()
-            load = partial(_load_checkpoint, folder, step=pending.step, tokenizer=tokenizer, vocabulary=vocabulary)
+            load = partial(load_run_checkpoint, folder, step=pending.step, tokenizer=tokenizer, vocabulary=vocabulary)
             model = _load_pending(load, step=pending.step, ranks=ranks)
             if model is None:
                 continue
@@ -309,7 +309,7 @@ def _load_requested(
     """The model and its step, 0 if its folder does not say."""
     if request.step is not None:
         run, step = RunFolder(Path(request.model)), request.step
-        return _load_checkpoint(run, step=step, tokenizer=tokenizer, vocabulary=vocabulary), step
+        return load_run_checkpoint(run, step=step, tokenizer=tokenizer, vocabulary=vocabulary), step
     config = request.config
     model = load_exported_model(_as_section(request), tokenizer=tokenizer, seed=config.seed, vocabulary=vocabulary)
     return model.to(dtype=DTYPES[config.precision]), read_exported_step(Path(request.model)) or 0
@@ -321,9 +321,10 @@ def _as_section(request: EvaluationRequest) -> Model:
     return Model(name=request.model, revision=revision, layerdrop=model.layerdrop)
 
 
-def _load_checkpoint(
+def load_run_checkpoint(
     folder: RunFolder, *, step: int, tokenizer: Seq2SeqTokenizer, vocabulary: Vocabulary
 ) -> PreTrainedModel:
+    """The model of a run's checkpoint of this step, which the run may change meanwhile; errors as `load_checkpoint_model`."""
     config = read_run_config(folder)  # the run's own: the request may have other rows
     load = partial(load_checkpoint_model, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     for _ in range(NUM_TRIES - 1):

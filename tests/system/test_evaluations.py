@@ -90,7 +90,7 @@ def test_evaluating_a_finished_run_is_not_an_attempt(straight: Path, capsys: pyt
 
 
 def test_two_jobs_do_not_compute_the_same_scores(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ranks = join_scorers(read_process_info({}), config=load_record(straight).config, rendezvous=None)
+    ranks = join_scorers(read_process_info({}), machine=load_record(straight).config.machine, rendezvous=None)
     with sole_scorer(RunFolder(straight), ranks=ranks, stale_seconds=60.0):
         assert main([str(straight), "--pending"]) == 1
     said = capsys.readouterr().err

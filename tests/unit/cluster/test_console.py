@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dstrain.cluster.console import cleaned, say
+from dstrain.cluster.console import cleaned, redraw, say
 
 CODE = """
 import logging, os, sys, warnings
@@ -113,3 +113,9 @@ def test_a_program_ends_after_its_handlers_without_being_taken_apart(outcome: st
     done = subprocess.run([sys.executable, "-c", PROGRAM, outcome], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (code, printed)
     assert ("ValueError: broken" in done.stderr) == (outcome == "fail")
+
+
+def test_a_line_is_drawn_in_the_place_of_the_last_one_and_cleaned(capsys: pytest.CaptureFixture[str]) -> None:
+    redraw("1 of 2 \x1b[2J")
+    redraw("")
+    assert capsys.readouterr() == ("", "\r\x1b[K1 of 2 \\x1b[2J\r\x1b[K")

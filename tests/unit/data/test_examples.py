@@ -9,7 +9,7 @@ import pytest
 from dstrain.config.data import Rules, Source
 from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRow, UnusableRowError
-from dstrain.data.examples import Example, build_examples
+from dstrain.data.examples import Example, build_examples, prepare_source
 from dstrain.data.sources import Row, read_rows
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer
@@ -127,3 +127,19 @@ def test_the_first_real_rows_equal_those_of_the_published_model(real_data: Path)
     rows = read_rows([source], task=PUBLISHED, rules=Rules(), on_bad=print)
     examples = build_examples(rows, task=PUBLISHED, rules=Rules(), on_bad=print)
     assert [f"{example.source}\t{example.target}" for example in examples] == expected
+
+
+UTTERANCE = "set Tom's  alarm for 5pm."
+
+
+def test_a_text_without_a_parse_is_read_as_the_same_text_with_one() -> None:
+    row = Row(UTTERANCE, "[IN:CREATE_ALARM [SL:TIME 5pm ] ]", None, None, None, "a.tsv:1")
+    (example,) = build_examples([row], task=PARSING, rules=Rules(), on_bad=print)
+    assert prepare_source(UTTERANCE, task=PARSING, prefix=PARSING.source_prefix) == example.source
+    assert "Tom 's alarm for 5 pm ." in example.source
+
+
+def test_only_the_pointer_form_changes_a_text_and_one_cut_by_references_stays_as_typed() -> None:
+    assert prepare_source(UTTERANCE, task=PUBLISHED, prefix="parse: ") == "parse: set Tom's alarm for 5pm."
+    for task in (Task(kind="translation"), Task(kind="parsing", form="plain")):
+        assert prepare_source(UTTERANCE, task=task, prefix=">>fra<< ") == f">>fra<< {UTTERANCE}"

@@ -91,3 +91,15 @@ def test_bytes_that_are_not_utf_8_spoil_their_line_only(tmp_path: Path) -> None:
 
 def test_every_compression_is_known_where_formats_are_named() -> None:
     assert tuple(COMPRESSIONS) == spelling.COMPRESSIONS
+
+
+def test_a_file_that_is_open_already_is_read_once_and_stays_open(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbfone\r\ntwo\n\n")
+    with path.open("rb") as file:
+        assert list(read_lines(Path("stdin"), file=file)) == [
+            Record("stdin:1", ("one",)),
+            Record("stdin:2", ("two",)),
+            Record("stdin:3", ("",)),
+        ]
+        assert not file.closed

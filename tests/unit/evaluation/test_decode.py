@@ -1,13 +1,14 @@
 """Our own greedy and beam search returns the tokens of transformers' `generate()`, with less work."""
 
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from dstrain.evaluation.decode import SHARED_ATTENTION, shared_attention, should_compact, unserved
-from dstrain.evaluation.generate import evaluation_mode, generate
+from dstrain.evaluation.generate import evaluation_mode, generate, generate_best
 from tests.unit.evaluation.decoding_cases import (
     CAP,
     FAMILIES,
@@ -15,6 +16,7 @@ from tests.unit.evaluation.decoding_cases import (
     build_generation,
     build_model,
     build_sources,
+    read,
     search,
     stock,
 )
@@ -44,6 +46,43 @@ def test_the_length_penalty_is_that_of_generate(family: str, num_beams: int, len
     model = build_model(family)
     generation = build_generation(model, num_beams=num_beams, length_penalty=length_penalty)
     assert search(model, generation, num_rows=100) == stock(model, generation, num_rows=100)
+
+
+@pytest.mark.parametrize(("family", "length_penalty"), [*((family, 0.0) for family in FAMILIES), ("mt5", 1.0)])
+def test_the_whole_beam_and_its_scores_are_those_of_generate(family: str, length_penalty: float) -> None:
+    model = build_model(family)
+    generation = build_generation(model, num_beams=5, length_penalty=length_penalty)
+    ids, mask = build_sources(model, num_rows=25)
+    given: dict[str, Any] = {"source_ids": ids, "source_mask": mask, "generation": generation, "num_best": 4}
+    with evaluation_mode(model, loss_module=model):
+        sequences, scores = generate_best(model, **given)
+        stocks = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            generation_config=generation,
+            num_return_sequences=4,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+    assert sequences.shape[:2] == scores.shape == (25, 4)
+    ours = read(sequences.flatten(0, 1), generation)
+    assert ours == read(stocks.sequences, generation)
+    torch.testing.assert_close(scores.flatten(), stocks.sequences_scores, rtol=1e-4, atol=1e-5)
+    assert len(set(map(tuple, ours))) > 40, "hypotheses are alike: the comparison shows nothing"
+
+
+def test_a_setting_that_the_search_does_not_support_has_the_whole_beam_of_generate() -> None:
+    model = build_model("t5")
+    generation = build_generation(model, num_beams=3)
+    ids, mask = build_sources(model, num_rows=10)
+    given: dict[str, Any] = {"source_ids": ids, "source_mask": mask, "generation": generation, "num_best": 2}
+    with evaluation_mode(model, loss_module=model):
+        sequences, scores = generate_best(model, **given)
+        with patch("dstrain.evaluation.generate.unserved", return_value="requested"):
+            stocks, stock_scores = generate_best(model, **given)
+    assert stocks.shape[:2] == (10, 2)
+    assert read(stocks.flatten(0, 1), generation) == read(sequences.flatten(0, 1), generation)
+    torch.testing.assert_close(scores, stock_scores, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])

@@ -36,7 +36,7 @@ RESULT = EvaluationResult(Scores(scores={"bleu": 30.0}, num_rows=1), ScoredTexts
 
 
 def test_a_single_process_needs_no_process_group() -> None:
-    ranks = join_scorers(read_process_info({}), config=build_config(), rendezvous=None)
+    ranks = join_scorers(read_process_info({}), machine=build_config().machine, rendezvous=None)
     assert (ranks.rank, ranks.world_size, ranks.group) == (0, 1, None)
 
 

@@ -1,0 +1,312 @@
+"""Predicts the rows of a file or of standard input, window by window, on any number of ranks.
+
+Rank 0 reads, tokenises and writes; every rank searches its share of a window's batches, which are planned over the whole window.
+So predictions are the same on any number of ranks.
+"""
+
+import io
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+
+from dstrain.cluster.console import cleaned
+from dstrain.cluster.console import describe as describe_error
+from dstrain.cluster.process_group import Ranks
+from dstrain.data.examples import prepare_source
+from dstrain.data.inputs import InputRow, Prediction, read_inputs, read_windows, write_row
+from dstrain.data.visible import has_visible_text
+from dstrain.errors import UserError
+from dstrain.evaluation.generate import deal_batches, evaluation_mode
+from dstrain.evaluation.predict import Found, Search, Source, cut_source, encode_sources, read_text
+from dstrain.run.predict_model import Predictor, describe, find_ignored, load_predictor
+from dstrain.run.predict_progress import PredictProgress
+from dstrain.run.predict_request import STANDARD_INPUT, PredictRequest
+from dstrain.run_folder.atomic import open_new
+
+SHOWN_PLACES = 3
+
+log = logging.getLogger(__name__)
+
+Write = Callable[[str], None]
+
+
+class ToldByRank0(UserError):
+    """A mistake that rank 0 has found and told the others."""
+
+    is_said_by_rank_0 = True
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What rank 0 tells the others before each search."""
+
+    sources: list[Source]
+    is_over: bool = False
+    """Whether there is nothing more to search."""
+    problem: str | None = None
+    """Why rank 0 ends early."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The sources of a window, and to which of its rows each belongs."""
+
+    sources: list[Source]
+    texts: list[str]
+    """What pointers count the words of: the sources without prefix."""
+    rows: list[int]
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the rows."""
+
+    num_rows: int = 0
+    num_empty: int = 0
+    cut: list[str] = field(default_factory=list)
+    """The places of the first rows that were too long."""
+    num_cut: int = 0
+    num_capped: int = 0
+    """Predictions that the longest length ended."""
+    num_tokens: int = 0
+    """Tokens of the best predictions."""
+
+
+def predict(request: PredictRequest, *, ranks: Ranks) -> None:
+    """Write the predictions of all rows; all ranks call it.
+
+    Raises:
+        UserError: model, settings or a row cannot be used; on every rank.
+        BrokenPipeError: nobody reads the output any more; on rank 0 only.
+    """
+    total = _check_input(request, ranks=ranks)
+    predictor = load_predictor(request, device=ranks.device)
+    if ranks.rank == 0:
+        log.info("%s", describe(predictor, request=request))
+        for sentence in find_ignored(predictor, request=request):
+            log.warning("%s", sentence)
+    if ranks.rank == 0:
+        _lead(request, predictor=predictor, ranks=ranks, total=total)
+    else:
+        _follow(predictor.search, ranks=ranks)
+
+
+def _check_input(request: PredictRequest, *, ranks: Ranks) -> int | None:
+    """The number of rows of a file, once all of them have been read: before the model is loaded. None for a stream."""
+    total, problem = None, None
+    if ranks.rank == 0 and not request.is_stream:
+        try:
+            total = sum(not row.is_header for row in _read(request))
+        except UserError as error:
+            problem = str(error)
+    if (told := ranks.broadcast(problem, str | None)) is not None:
+        raise ToldByRank0(told)
+    return total
+
+
+def _read(request: PredictRequest) -> Iterator[InputRow]:
+    if request.input != STANDARD_INPUT:
+        return read_inputs(request.input, layout=request.layout)
+    return read_inputs(Path("stdin"), layout=request.layout, file=cast(io.BufferedReader, sys.stdin.buffer))
+
+
+def _lead(request: PredictRequest, *, predictor: Predictor, ranks: Ranks, total: int | None) -> None:
+    """Read, have all ranks search, and write, on rank 0."""
+    windows, tally = read_windows(_read(request)), Tally()
+    progress = PredictProgress(total, is_terminal=sys.stderr.isatty())
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+        write = stack.enter_context(_open_output(request.output))
+        while True:
+            with _told(ranks):
+                rows = next(windows, None)
+                if rows is None:
+                    break
+                prepared = _prepare(rows, predictor=predictor, tally=tally)
+            if prepared.sources:
+                ranks.broadcast(Window(prepared.sources), Window)
+            found = search_window(
+                prepared.sources,
+                search=predictor.search,
+                ranks=ranks,
+                on_rows=lambda number: progress.show(tally.num_rows + number),
+            )
+            with _told(ranks):
+                for text in _texts(rows, prepared, found, request=request, predictor=predictor, tally=tally):
+                    write(text)
+                write("")
+        with _told(ranks):
+            stack.close()  # a file takes its place now
+    ranks.broadcast(Window([], is_over=True), Window)
+    _summarise(tally, seconds=progress.seconds, request=request, predictor=predictor)
+
+
+def _follow(search: Search, *, ranks: Ranks) -> None:
+    """Search what rank 0 sends, on the other ranks."""
+    while not (window := ranks.broadcast(None, Window)).is_over:
+        if window.problem is not None:
+            raise ToldByRank0(window.problem)
+        search_window(window.sources, search=search, ranks=ranks)
+
+
+@contextmanager
+def _told(ranks: Ranks) -> Iterator[None]:
+    """Lets the other ranks, which wait for the next window, know of an error."""
+    try:
+        yield
+    except BrokenPipeError:
+        ranks.broadcast(Window([], is_over=True), Window)
+        raise
+    except (UserError, OSError) as error:
+        ranks.broadcast(Window([], problem=describe_error(error)), Window)
+        raise
+
+
+def search_window(
+    sources: Sequence[Source], *, search: Search, ranks: Ranks, on_rows: Callable[[int], None] = lambda number: None
+) -> list[Found]:
+    """What is found for each source, in order, on rank 0; nothing on the others. All ranks call it.
+
+    `on_rows` is called after each batch with the number of rows that all ranks have done by then, about.
+    """
+    if not sources:
+        return []
+    batches = search.plan(sources)
+    lengths = np.asarray([len(source.ids) for source in sources], dtype=np.int32)
+    share = deal_batches(batches, source_lengths=lengths, world_size=ranks.world_size)[ranks.rank]
+    own = sum(len(batch.rows) for batch in share)
+    generations = {batch.target_language: search.generation(batch.target_language) for batch in share}
+    found: list[Found] = []
+    with evaluation_mode(search.model, loss_module=search.model):
+        for batch in share:
+            found += search.predict(batch, sources=sources, generation=generations[batch.target_language])
+            on_rows(len(found) * len(sources) // own)
+    gathered = ranks.gather(found, list[Found])
+    if gathered is None:
+        return []
+    results = sorted((each for part in gathered for each in part), key=lambda each: each.row)
+    if [each.row for each in results] != [*range(len(sources))]:
+        raise RuntimeError("the ranks must return each row of a window exactly once: start all with the same version")
+    return results
+
+
+def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) -> Prepared:
+    """The sources of the rows that have one, within the limits of the task."""
+    task, search = predictor.task, predictor.search
+    wanted = [number for number, row in enumerate(rows) if has_visible_text(row.source)]
+    texts = [prepare_source(rows[number].source, task=task, prefix="") for number in wanted]
+    languages = [_languages(rows[number], predictor=predictor) for number in wanted]
+    ids = encode_sources([task.source_prefix + text for text in texts], languages=languages, tokenizer=search.tokenizer)
+    prepared = Prepared([], [], [])
+    for number, text, each, (_, target) in zip(wanted, texts, ids, languages, strict=True):
+        if search.tokenizer.is_empty(each):
+            continue
+        if len(each) > task.max_source_tokens:
+            tally.num_cut += 1
+            tally.cut += [rows[number].where][: SHOWN_PLACES - len(tally.cut)]
+        prepared.sources.append(Source(cut_source(each, task=task, tokenizer=search.tokenizer), target))
+        prepared.texts.append(text)
+        prepared.rows.append(number)
+    return prepared
+
+
+def _languages(row: InputRow, *, predictor: Predictor) -> tuple[str | None, str | None]:
+    """The languages of a row: its own, else the task's. Raises UserError for one that is missing or not known."""
+    task, codes = predictor.task, predictor.search.tokenizer.languages
+    pair = row.source_language or task.source_language, row.target_language or task.target_language
+    for own in (row.source_language, row.target_language):
+        if own is not None:
+            predictor.check_language(own, where=row.where)
+    if codes and task.kind == "translation" and None in pair:
+        side = "source" if pair[0] is None else "target"
+        raise UserError(f"{row.where}: the row names no {side} language: fill the cell, or give --{side}-language")
+    return pair
+
+
+def _texts(
+    rows: Sequence[InputRow],
+    prepared: Prepared,
+    found: Sequence[Found],
+    *,
+    request: PredictRequest,
+    predictor: Predictor,
+    tally: Tally,
+) -> Iterator[str]:
+    """The text of the output for each row of a window, in order."""
+    at = dict(zip(prepared.rows, zip(prepared.texts, found, strict=True), strict=True))
+    for number, row in enumerate(rows):
+        predictions = []
+        if number in at:
+            source, result = at[number]
+            for candidate in result.candidates:
+                text = read_text(
+                    candidate,
+                    source=source,
+                    task=predictor.task,
+                    keeps_pointers=request.keeps_pointers,
+                    decode=predictor.search.tokenizer.decode,
+                )
+                predictions.append(Prediction(text, candidate.score))
+            tally.num_capped += result.candidates[0].was_cut
+            tally.num_tokens += len(result.candidates[0].token_ids)
+        tally.num_rows += not row.is_header
+        tally.num_empty += not row.is_header and number not in at
+        yield write_row(row, predictions, layout=request.layout)
+
+
+@contextmanager
+def _open_output(path: Path | None) -> Iterator[Write]:
+    """Writes text to a file, which appears when it is complete, or to standard output, which an empty text flushes."""
+    if path is not None:
+        with open_new(path) as file:
+            yield lambda text: _write(text, file=file)
+        return
+    output = sys.stdout.buffer
+    # texts of strangers do not control a terminal; a file and a program get them as they are
+    clean = cleaned if sys.stdout.isatty() else str
+
+    def write(text: str) -> None:
+        _write(clean(text), file=output)
+        if not text:
+            output.flush()
+
+    yield write
+
+
+def _write(text: str, *, file: IO[bytes]) -> None:
+    file.write(text.encode("utf-8"))
+
+
+def _summarise(tally: Tally, *, seconds: float, request: PredictRequest, predictor: Predictor) -> None:
+    """Say what was done, and what a user should know of it."""
+    seconds = max(seconds, 1e-9)
+    to = "" if request.output is None else f": {request.output}"
+    log.info(
+        "%s in %.1f s: %.1f rows/s, %s generated tokens/s%s",
+        _count(tally.num_rows, "row"),
+        seconds,
+        tally.num_rows / seconds,
+        f"{tally.num_tokens / seconds:,.0f}",
+        to,
+    )
+    if tally.num_empty:
+        log.info("%s without a text: their predictions are empty", _count(tally.num_empty, "row"))
+    if tally.num_cut:
+        were = "was" if tally.num_cut == 1 else "were"
+        more = ", …" if tally.num_cut > len(tally.cut) else ""
+        places = f"{predictor.task.max_source_tokens} tokens: {', '.join(tally.cut)}{more}"
+        log.warning("%s %s cut to %s (--max-source-tokens)", _count(tally.num_cut, "source"), were, places)
+    if tally.num_capped:
+        were = "was" if tally.num_capped == 1 else "were"
+        limit = predictor.search.max_new_tokens
+        log.warning("%s %s cut at %d tokens (--max-new-tokens)", _count(tally.num_capped, "prediction"), were, limit)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
