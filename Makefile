@@ -87,6 +87,7 @@ bench: test-environment
 	$(BIN)/python -m tests.benchmarks.quality --json $(RESULTS)/quality-parsing.json
 	$(BIN)/python -m tests.benchmarks.evaluation --json $(RESULTS)/evaluation.json
 	$(BIN)/python -m tests.benchmarks.evaluation $(GROWN_MT5) evaluation.max_rows=128 --json $(RESULTS)/evaluation-mt5-small.json
+	$(BIN)/python -m tests.benchmarks.predict --json $(RESULTS)/predict.json
 	$(BIN)/python -m tests.benchmarks.loss_memory --sizes mt5-small --real 0.4 --threads 2 --json $(RESULTS)/loss_memory.json
 	$(BIN)/python -m tests.benchmarks.report
 

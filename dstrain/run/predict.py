@@ -92,7 +92,7 @@ def predict(request: PredictRequest, *, ranks: Ranks) -> None:
         for sentence in find_ignored(predictor, request=request):
             log.warning("%s", sentence)
     if ranks.rank == 0:
-        _lead(request, predictor=predictor, ranks=ranks, total=total)
+        predict_rows(request, predictor=predictor, ranks=ranks, total=total)
     else:
         _follow(predictor.search, ranks=ranks)
 
@@ -116,8 +116,8 @@ def _read(request: PredictRequest) -> Iterator[InputRow]:
     return read_inputs(Path("stdin"), layout=request.layout, file=cast(io.BufferedReader, sys.stdin.buffer))
 
 
-def _lead(request: PredictRequest, *, predictor: Predictor, ranks: Ranks, total: int | None) -> None:
-    """Read, have all ranks search, and write, on rank 0."""
+def predict_rows(request: PredictRequest, *, predictor: Predictor, ranks: Ranks, total: int | None) -> None:
+    """Read, have all ranks search, and write, on rank 0; `total` is the number of rows, if it is known."""
     windows, tally = read_windows(_read(request)), Tally()
     progress = PredictProgress(total, is_terminal=sys.stderr.isatty())
     with ExitStack() as stack:
