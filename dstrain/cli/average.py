@@ -51,7 +51,7 @@ def average(
 
         if wanted is None:
             wanted = choose_last(folder, number=last) if last is not None else choose_best(folder, number=best or 1)
-        ranks = join_scorers(read_process_info({}), config=config, rendezvous=None)
+        ranks = join_scorers(read_process_info({}), machine=config.machine, rendezvous=None)
         target = folder.average.path if output is None else output
         scores = average_run(folder, steps=wanted, output=target, ranks=ranks)
         for name, value in scores.scores.items():

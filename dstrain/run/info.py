@@ -23,9 +23,9 @@ NUM_SAMPLED_STEPS = 200
 """Steps at the beginning of the first epoch whose micro-batches are counted."""
 
 
-def list_versions(config: RunConfig) -> dict[str, str]:
+def list_versions(*, has_adapter: bool) -> dict[str, str]:
     """Versions of Python and of the packages that affect the results of a run."""
-    has_peft = config.model.adapter is not None and find_spec("peft") is not None  # without it the run is refused later
+    has_peft = has_adapter and find_spec("peft") is not None  # without it the run is refused later
     packages = (*PACKAGES, "peft") if has_peft else PACKAGES
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
 
@@ -51,7 +51,7 @@ def build_run_info(
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
-        "versions": list_versions(config),
+        "versions": list_versions(has_adapter=config.model.adapter is not None),
         "command": list(command),
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",

@@ -18,6 +18,7 @@ import numpy as np
 from dstrain.cluster.console import cleaned
 from dstrain.cluster.console import describe as describe_error
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.recipe import Task
 from dstrain.data.examples import prepare_source
 from dstrain.data.inputs import InputRow, Prediction, read_inputs, read_windows, write_row
 from dstrain.data.visible import has_visible_text
@@ -28,6 +29,7 @@ from dstrain.run.predict_model import Predictor, describe, find_ignored, load_pr
 from dstrain.run.predict_progress import PredictProgress
 from dstrain.run.predict_request import STANDARD_INPUT, PredictRequest
 from dstrain.run_folder.atomic import open_new
+from dstrain.tasks.translation import Languages, choose_prefix
 
 SHOWN_PLACES = 3
 
@@ -202,7 +204,11 @@ def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) ->
     wanted = [number for number, row in enumerate(rows) if has_visible_text(row.source)]
     texts = [prepare_source(rows[number].source, task=task, prefix="") for number in wanted]
     languages = [_languages(rows[number], predictor=predictor) for number in wanted]
-    ids = encode_sources([task.source_prefix + text for text in texts], languages=languages, tokenizer=search.tokenizer)
+    prefixes = [
+        _prefix(rows[number], task=task, languages=pair) for number, pair in zip(wanted, languages, strict=True)
+    ]
+    read = [prefix + text for prefix, text in zip(prefixes, texts, strict=True)]
+    ids = encode_sources(read, languages=languages, tokenizer=search.tokenizer)
     prepared = Prepared([], [], [])
     for number, text, each, (_, target) in zip(wanted, texts, ids, languages, strict=True):
         if search.tokenizer.is_empty(each):
@@ -214,6 +220,18 @@ def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) ->
         prepared.texts.append(text)
         prepared.rows.append(number)
     return prepared
+
+
+def _prefix(row: InputRow, *, task: Task, languages: tuple[str | None, str | None]) -> str:
+    """What the model reads before the source. Raises UserError where it names a language that the row lacks."""
+    prefix = choose_prefix(task, prefix=None, languages=Languages(*languages))
+    for side in ("source", "target"):
+        if f"{{{side}_language}}" in prefix:
+            raise UserError(
+                f"{row.where}: the prefix {prefix!r} needs the {side} language, and the row names none: fill the cell, or give "
+                f"--{side}-language"
+            )
+    return prefix
 
 
 def _languages(row: InputRow, *, predictor: Predictor) -> tuple[str | None, str | None]:

@@ -68,10 +68,10 @@ def load_predictor(request: PredictRequest, *, device: torch.device) -> Predicto
     vocabulary = _find_vocabulary(request, tokenizer=tokenizer)
     model = _load_model(request, tokenizer=tokenizer, vocabulary=vocabulary).to(device)
     positions = max_positions(model.config)
-    if request.recipe is None and positions is not None:
-        task = task.model_copy(update={"max_source_tokens": min(task.max_source_tokens, positions)})
+    if request.recipe is None and positions.source is not None:
+        task = task.model_copy(update={"max_source_tokens": min(task.max_source_tokens, positions.source)})
     check_limits(task.model_copy(update={"max_target_tokens": 1}), positions=positions)
-    cap = plan_cap(evaluation, longest_reference=0, max_positions=positions)
+    cap = plan_cap(evaluation, longest_reference=0, max_positions=positions.target)
     search = Search(
         model=model,
         tokenizer=tokenizer,

@@ -243,7 +243,10 @@ def _defaults(config: RunConfig, *, options: argparse.Namespace) -> dict[str, st
     found: dict[str, list[str | None]] = {
         "source_language": [pair.source for pair in pairs],
         "target_language": [pair.target for pair in pairs],
-        "source_prefix": [choose_prefix(task, prefix=each.source_prefix) for each in data.train],
+        "source_prefix": [
+            choose_prefix(task, prefix=each.source_prefix, languages=pair)
+            for each, pair in zip(data.train, pairs, strict=True)
+        ],
     }
     defaults: dict[str, str | None] = {}
     for key, values in found.items():

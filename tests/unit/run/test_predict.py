@@ -99,6 +99,15 @@ def test_a_row_without_a_language_is_refused_where_no_option_names_one(tmp_path:
         run(tmp_path, "one\tko\ntwo\t\n", published, "--source-language-column", 1)
 
 
+def test_a_prefix_names_the_languages_of_each_row(tmp_path: Path, model: str) -> None:
+    columns = ["--source-language-column", 1, "--target-language-column", 2]
+    rows = "커피\tko\ten\ncoffee\ten\tko\n"
+    together = run(tmp_path, rows, model, *columns, "--prefix", "{source_language} {target_language} ").splitlines()
+    for line, prefix in zip(together, ("ko en ", "en ko "), strict=True):
+        (row,) = [row for row in rows.splitlines() if line.startswith(row)]
+        assert run(tmp_path, row + "\n", model, *columns, "--prefix", prefix) == line + "\n"
+
+
 def test_windows_of_a_stream_are_written_when_they_are_done(
     model: str, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
