@@ -10,7 +10,6 @@ from typing import Any
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.differences import differences
-from dstrain.config.schema import RunConfig
 from dstrain.config.section import Section
 from dstrain.errors import UserError
 from dstrain.run.info import list_versions
@@ -32,7 +31,7 @@ def check_same_start(config: Section, *, options: Mapping[str, Any], ranks: Rank
         "host": socket.gethostname(),
         "recipe": config.model_dump(mode="json"),
         "options": dict(options),
-        "versions": list_versions(has_adapter=isinstance(config, RunConfig) and config.model.adapter is not None),
+        "versions": list_versions(config),
     }
     starts = ranks.gather(own, dict[str, Any])
     refusal = ranks.broadcast(find_difference(starts) if starts is not None else None, str | None)

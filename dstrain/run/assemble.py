@@ -151,9 +151,7 @@ def assemble(
     """
     ranks = attempt.ranks
     recipe = config.model_dump(mode="json", include=set(RECIPE_KEYS))
-    identity = RunIdentity(
-        recipe_hash(config), recipe, list_versions(has_adapter=config.model.adapter is not None), attempt.number
-    )
+    identity = RunIdentity(recipe_hash(config), recipe, list_versions(config), attempt.number)
     inputs = TrainingInputs(identity.recipe, prepared.fingerprints, _data_sources(config), asdict(_cut(config)))
     resume = _agree_on_resume(found, inputs=inputs, ranks=ranks, allow_changed=allow_changed)
     attempt.set_base(_steps_done(resume))

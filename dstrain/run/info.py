@@ -13,6 +13,7 @@ from torch import nn
 
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
+from dstrain.config.section import Section
 from dstrain.data.plan import Plan, Position
 from dstrain.models.compact import compact_embeddings
 from dstrain.models.new_rows import count_new_rows
@@ -23,8 +24,9 @@ NUM_SAMPLED_STEPS = 200
 """Steps at the beginning of the first epoch whose micro-batches are counted."""
 
 
-def list_versions(*, has_adapter: bool) -> dict[str, str]:
-    """Versions of Python and of the packages that affect the results of a run."""
+def list_versions(config: Section) -> dict[str, str]:
+    """Versions of Python and of the packages that affect the results of what is configured, such as a run."""
+    has_adapter = isinstance(config, RunConfig) and config.model.adapter is not None
     has_peft = has_adapter and find_spec("peft") is not None  # without it the run is refused later
     packages = (*PACKAGES, "peft") if has_peft else PACKAGES
     return {"python": platform.python_version()} | {name: version(name) for name in packages}
@@ -51,7 +53,7 @@ def build_run_info(
     scratch = config.model.scratch
     per_epoch = plan.num_steps(plan.whole_epoch)
     return {
-        "versions": list_versions(has_adapter=config.model.adapter is not None),
+        "versions": list_versions(config),
         "command": list(command),
         "world_size": ranks.world_size,
         "device": torch.cuda.get_device_name(ranks.device) if ranks.device.type == "cuda" else "cpu",

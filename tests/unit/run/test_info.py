@@ -33,10 +33,10 @@ def test_micro_batches_are_counted_over_the_first_steps() -> None:
 
 
 def test_versions_are_those_of_python_and_of_what_decides_the_results() -> None:
-    versions = list_versions(has_adapter=False)
+    versions = list_versions(build_config())
     assert set(versions) == {"python", *PACKAGES}
     assert all(versions.values())
-    assert set(list_versions(has_adapter=True)) == {*versions, "peft"}
+    assert set(list_versions(build_config(model={"name": "x", "adapter": {}}))) == {*versions, "peft"}
 
 
 def build_info(trained: nn.Module, vocabulary: dict[str, int] | None = None, **changes: Any) -> dict[str, Any]:
