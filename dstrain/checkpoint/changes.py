@@ -88,6 +88,7 @@ RULES: Mapping[str, Rule] = {
     "model.name": _refused(_OTHER_WEIGHTS),
     "model.revision": _refused(_OTHER_WEIGHTS),
     "model.scratch": _refused("the saved weights are of the model that the run began with"),
+    "model.from_run": _refused(_OTHER_WEIGHTS),
     "model.add_languages": _refused("the saved weights have an embedding for each language that the run began with"),
     "model.vocabulary": _refused(
         "the saved weights have rows for the token ids that the run began with, and no others"

@@ -7,8 +7,10 @@ import typer
 
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
-from dstrain.config.load import ConfigError, load_config
+from dstrain.config.load import load_config
 from dstrain.config.summary import summary
+from dstrain.errors import UserError
+from dstrain.run.base_check import check_base
 
 
 def check(
@@ -26,7 +28,8 @@ def check(
     for name in configs:
         try:
             config = load_config(name, overrides=overrides, check_files=True)
-        except (ConfigError, OSError) as error:
+            check_base(config)
+        except (UserError, OSError) as error:
             say(describe(error), err=True)
             failed = True
         else:

@@ -60,7 +60,11 @@ def shell_command(words: Iterable[object], *, expands_home: bool = False) -> str
 
 def weights_overrides(folder: object, *, model: Mapping[str, Any]) -> list[str]:
     """The overrides that begin a run with the weights in a model folder, in the place of the recipe's `model`."""
-    unset = [f"model.{key}=null" for key in ("scratch", "revision", "add_languages") if model.get(key) is not None]
+    unset = [
+        f"model.{key}=null"
+        for key in ("scratch", "from_run", "revision", "add_languages")
+        if model.get(key) is not None
+    ]
     return [f"model.name={write_value(str(folder))}", *unset]
 
 

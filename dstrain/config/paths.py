@@ -11,6 +11,8 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 4095
 MAX_RUN_NAME = 200
 """Longest name of a run: a folder is called so, also with suffixes such as `-overfit16` or `.tmp`."""
+BASE = "base"
+"""Sub-folder of a run folder with the model of `model.from_run`."""
 
 
 def path_problem(path: str | os.PathLike[str]) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from dstrain.config.hub import URL
 from dstrain.config.metrics import METRICS, OWN_METRIC, WANTED, own_metrics
@@ -61,6 +61,10 @@ class Model(Section):
     """Commit, tag or branch on the Hub. Only a commit makes the run repeatable."""
     scratch: Scratch | None = None
     """Start from random weights instead of `name`."""
+    from_run: LocalPath | None = None
+    """Start from the weights and the tokenizer of another run instead of `name`: `RUN` or `RUN@best` for its best model,
+    `RUN@1200` for the checkpoint of a step, where RUN is its folder. Its languages hold where neither the task nor a data
+    source names one. The model is copied into the run folder at the first start; from then on the other run is not needed."""
     add_languages: dict[str, str] | None = None
     """Languages that the model of `name` lacks, such as `{myv_Cyrl: fin_Latn}` for NLLB: each code gets a token, whose embedding
     begins as that of the language after the colon. M2M100, NLLB and mBART only."""
@@ -91,16 +95,23 @@ class Model(Section):
         """Whether the recipe leaves parameters as they are."""
         return self.freeze is not None or self.adapter is not None
 
+    @field_serializer("name")
+    def _only_what_was_given(self, name: str | None) -> str | None:
+        # with `from_run` it is a folder in the run folder (`RunConfig`), wherever that lies
+        return None if self.from_run is not None else name
+
     @model_validator(mode="after")
     def _one_origin(self) -> "Model":
-        if (self.name is None) == (self.scratch is None):
-            given = "none" if self.name is None else "both"
-            message = f"give exactly one of `name` (hub name or folder) and `scratch`; found {given}; null unsets one"
-            raise ConflictError((("name", "scratch"), message))
+        origins = ("name", "scratch", "from_run")
+        given = [key for key in origins if getattr(self, key) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            message = f"give exactly one of `name` (hub name or folder), `scratch` and `from_run`; found {found}; null unsets one"
+            raise ConflictError((tuple(given) or origins, message))
         if self.name is not None and URL.match(self.name):
             message = f"`{self.name}` is a URL: write owner/name, as the Hub names the model"
             raise ConflictError((("name",), message))
-        if self.add_languages and self.name is None:
+        if self.add_languages and self.scratch is not None:
             message = "`add_languages` goes with `name`: a new model has the languages of its architecture"
             raise ConflictError((("add_languages", "scratch"), message))
         if self.freeze and self.adapter:

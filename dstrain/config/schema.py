@@ -12,7 +12,7 @@ from dstrain.config import conflicts
 from dstrain.config.data import Data
 from dstrain.config.machine import Checkpoint, Logging, Machine
 from dstrain.config.metrics import choosing_metrics, rank_metrics
-from dstrain.config.paths import MAX_RUN_NAME, LocalPath
+from dstrain.config.paths import BASE, MAX_RUN_NAME, LocalPath
 from dstrain.config.recipe import Evaluation, Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
@@ -56,6 +56,13 @@ class RunConfig(Section):
         ]
         if found:
             raise ConflictError(*found)
+        return self
+
+    @model_validator(mode="after")
+    def _model_of_a_run_lies_in_the_run_folder(self) -> "RunConfig":
+        if self.model.from_run is not None:
+            # the model is immutable from here on
+            object.__setattr__(self, "model", self.model.model_copy(update={"name": f"{self.run_dir}/{BASE}"}))
         return self
 
     @property

@@ -13,7 +13,7 @@ def summary(config: RunConfig) -> str:
     unit = training.batch_unit.replace("_", " ")
     rows = {
         "name": config.name,
-        "model": f"scratch: {scratch.architecture}" if scratch else f"{model.name}",
+        "model": f"scratch: {scratch.architecture}" if scratch else f"{model.from_run or model.name}",
         "task": config.task.kind,
         "length": length,
         "step": f"{training.batch_size} {unit} over all ranks",

@@ -98,10 +98,12 @@ def hub_datasets(config: RunConfig) -> list[str]:
 
 
 def hub_model(record: RunRecord) -> str | None:
-    """The name of the base model on the Hub; None for a local folder or a model trained from scratch."""
+    """The name of the base model on the Hub; None for a local folder, a run or a model trained from scratch."""
     name = record.config.model.name
     # whatever the run says: the name of a link on the card must be one
     can_be_on_hub = name is not None and re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", name, flags=re.ASCII) is not None
+    if record.config.model.from_run is not None:
+        return None
     return name if can_be_on_hub and record.info.model.origin in ("hub", None) else None
 
 

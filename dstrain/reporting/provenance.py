@@ -44,7 +44,19 @@ def describe_origin(record: RunRecord) -> Markdown:
         scratch = record.config.model.scratch
         assert scratch is not None
         return phrase("was trained from scratch ({} architecture, random initial weights)", code(scratch.architecture))
+    if record.config.model.from_run is not None:
+        return phrase("was trained on from {}", _run_model(record))
     return phrase("is a fine-tuned version of {}", _model_link(record, name=name))
+
+
+def _run_model(record: RunRecord) -> Markdown:
+    """The model of another run: its folder, the step and the hash of its weights."""
+    base = record.info.model.from_run
+    if base is None:
+        return phrase("the model of the run {} (its step was not recorded)", code(record.config.model.from_run or ""))
+    return phrase(
+        "the model of the run {}, step {} (sha256 of its weights {})", code(base.run), str(base.step), code(base.sha256)
+    )
 
 
 def _model_link(record: RunRecord, *, name: str) -> Markdown:
@@ -69,7 +81,12 @@ def describe_model(record: RunRecord) -> list[Line]:
     licence = "not stated in the recipe, so the front matter has none"
     origin = "the base model and the data" if config.model.name else "the data"
     lines.append(("License", f"{licence}; check the licences of {origin} before sharing the model"))
-    if info.base is not None and config.model.name is not None and info.base != config.model.name:
+    if (
+        info.base is not None
+        and config.model.from_run is None
+        and config.model.name is not None
+        and info.base != config.model.name
+    ):
         lines.append(("Loaded as", code(info.base)))
     return lines
 
@@ -79,6 +96,8 @@ def _base_model(record: RunRecord) -> Markdown:
     if model.scratch is not None:
         sizes = ", ".join(f"{key} {value}" for key, value in model.scratch.model_dump().items())
         return phrase("none; initialised with random weights ({})", sizes)
+    if model.from_run is not None:
+        return _run_model(record)
     assert model.name is not None
     link = _model_link(record, name=model.name)
     if hub_model(record) is None:

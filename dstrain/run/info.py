@@ -3,8 +3,10 @@
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from dstrain.data.plan import Plan, Position
 from dstrain.models.compact import compact_embeddings
 from dstrain.models.new_rows import count_new_rows
 from dstrain.models.partial import count_trained
+from dstrain.run_folder.base import read_base
+from dstrain.run_folder.layout import RunFolder
 
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed", "datasets", "tokenizers", "sacrebleu")
 NUM_SAMPLED_STEPS = 200
@@ -61,6 +65,7 @@ def build_run_info(
         "data": data,
         "model": {
             "base": config.model.name if scratch is None else f"scratch: {scratch.architecture}",
+            "from_run": None if config.model.from_run is None else _describe_base(config),
             "origin": _origin(config.model.name),
             "architecture": type(model).__name__,
             "passed_self_test": True if is_experiment else None,  # no run of an experiment starts without
@@ -102,6 +107,11 @@ def count_micro_batches(plan: Plan, *, num_steps: int) -> dict[str, Any]:
         "num_steps": num_steps,
         "largest_rows": max(len(part) for parts in steps for part in parts),
     }
+
+
+def _describe_base(config: RunConfig) -> dict[str, Any] | None:
+    base = read_base(RunFolder(Path(config.run_dir)))
+    return None if base is None else asdict(base)
 
 
 def _origin(name: str | None) -> str:

@@ -21,6 +21,7 @@ from dstrain.models.load import quiet_transformers
 from dstrain.run.agreement import check_same_start
 from dstrain.run.assemble import Assembly, assemble, check_model
 from dstrain.run.autotune import resolve_machine
+from dstrain.run.base_model import share_base
 from dstrain.run.finish import finish
 from dstrain.run.hooks import build_hooks
 from dstrain.run.info import build_run_info
@@ -84,6 +85,7 @@ def run(config: RunConfig, *, launch: Launch) -> int:
 def _run_attempt(
     config: RunConfig, *, attempt: Attempt, launch: Launch, preempt: PreemptHook, walltime: WallTime
 ) -> int:
+    share_base(config, ranks=attempt.ranks, phases=attempt.phases)
     check_model(config, ranks=attempt.ranks)
     # before the data are read, which may take hours
     found = find_start(config, attempt=attempt, allow_changed=launch.allow_changed)

@@ -5,6 +5,7 @@ from typing import Any
 
 from dstrain.config.load import MAX_CONFIG_BYTES, load_config, was_written_earlier
 from dstrain.config.schema import RunConfig
+from dstrain.run_folder.base import inherit_languages, parse_from_run, read_base
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
 
@@ -14,13 +15,26 @@ def load_run_config(path_or_name: str, **options: Any) -> RunConfig:
 
     The run folder is the one that holds the file, or the one that the recipe trains in.
     """
-    config = load_config(path_or_name, **options)
+    config = _inherit(load_config(path_or_name, **options))
     file = Path(path_or_name)
     candidates = [RunFolder(Path(config.run_dir))]
     if RunFolder(file.parent).config == file:
         candidates.append(RunFolder(file.parent))
     if any(map(_began_earlier, candidates)):
-        return load_config(path_or_name, is_earlier=True, **options)
+        return _inherit(load_config(path_or_name, is_earlier=True, **options))
+    return config
+
+
+def _inherit(config: RunConfig) -> RunConfig:
+    """The recipe with the languages of the run that it begins from, where that is still there or its weights are copied."""
+    text = config.model.from_run
+    if text is None:
+        return config
+    base, other = read_base(RunFolder(Path(config.run_dir))), parse_from_run(text).folder
+    if base is not None and base.from_run == text:
+        return inherit_languages(config, of_run=(base.source_language, base.target_language))
+    if other.config.is_file():
+        return inherit_languages(config, of_run=read_run_config(other).languages)
     return config
 
 
@@ -36,7 +50,11 @@ def read_run_config(folder: RunFolder, **options: Any) -> RunConfig:
         content = read_bytes(folder.config, max_bytes=MAX_CONFIG_BYTES)
     except OSError as error:
         raise RunFolderError(f"{folder.config}: {error.strerror}") from error
-    return load_config(str(folder.config), content=content, is_earlier=_began_earlier(folder), **options)
+    config = load_config(str(folder.config), content=content, is_earlier=_began_earlier(folder), **options)
+    if config.model.from_run is None:
+        return config
+    # the folder may have been moved since
+    return config.model_copy(update={"model": config.model.model_copy(update={"name": str(folder.base)})})
 
 
 def _began_earlier(folder: RunFolder) -> bool:

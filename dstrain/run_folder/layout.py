@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from dstrain.config.paths import BASE
 from dstrain.errors import UserError
 
 BEST, FINAL = "best", "final"
@@ -61,6 +62,16 @@ class RunFolder:
     def vocabulary(self) -> Path:
         """The token ids that a run with `model.vocabulary: seen` trains."""
         return self.path / "vocabulary.json"
+
+    @property
+    def base(self) -> Path:
+        """The model of another run with which this one began (`model.from_run`)."""
+        return self.path / BASE
+
+    @property
+    def base_record(self) -> Path:
+        """Which model that is."""
+        return self.path / "base.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -197,7 +208,7 @@ class RunFolder:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Every sub-folder that is written to."""
-        models = (self.tokenizer, self.checkpoints, *map(self.model, MODELS), self.average.path)
+        models = (self.tokenizer, self.base, self.checkpoints, *map(self.model, MODELS), self.average.path)
         results = (self.plots, self.tensorboard, self.scores, self.all_hypotheses, self.test_sets, self.evaluation)
         return (*models, *results, self.claims, self.rank_records, self.hangs, self.failures, self.rendezvous)
 
@@ -211,6 +222,7 @@ class RunFolder:
             self.outcome,
             self.card,
             self.vocabulary,
+            self.base_record,
             *lists,
             self.slurm_history,
             self.evaluation_jobs,

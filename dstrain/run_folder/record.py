@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
 from dstrain.run_folder.average import Average, read_average
+from dstrain.run_folder.base import BaseRun
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
@@ -91,6 +92,8 @@ class ModelInfo:
     num_ids: int | None = None
     """Token ids of the tokenizer, where not all were trained."""
     origin: Literal["hub", "folder", "scratch"] | None = None
+    from_run: BaseRun | None = None
+    """The run whose weights it began with, if `model.from_run` names one."""
 
 
 @dataclass(frozen=True, slots=True)

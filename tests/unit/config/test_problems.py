@@ -56,7 +56,8 @@ gradient_clipping: 1
         "4: model.scratch.architecture: is required; found nothing; "
         "Model family whose architecture and tokenizer format are used",
         "4: model.scratch.vocabulary_size: must be a whole number; found 3000.0; write 3000",
-        "4: model.name: give exactly one of `name` (hub name or folder) and `scratch`; found both; null unsets one",
+        "4: model.name: give exactly one of `name` (hub name or folder), `scratch` and `from_run`; found name and scratch; null "
+        "unsets one",
         "7: task.form: must be 'pointer' or 'plain'; found \"pionter\"; did you mean `pointer`?",
         "9: data.train.0.path: give exactly one of `path`, `hub` and `demo`; found path and hub; null unsets one",
         "9: data.train.1.path: must be text; found 5; quote it",
@@ -117,7 +118,7 @@ def test_a_conflict_with_a_wrong_value_is_not_invented(tmp_path: Path) -> None:
         ("training.max_steps=5", "exactly one of `epochs` and `max_steps`; found both; null unsets one"),
         ("training.epochs=null", "exactly one of `epochs` and `max_steps`; found none"),
         ("training.early_stopping.patience=2", "needs evaluation.every_steps or evaluation.every_epochs"),
-        ("model.scratch.architecture=marian", "found both; null unsets one"),
+        ("model.scratch.architecture=marian", "found name and scratch; null unsets one"),
         ("machine.zero_stage=4", "must be at most 3; found 4"),
         ("training.learning_rate=0", "must be greater than 0"),
         ("model.dropout=1.0", "must be less than 1"),
@@ -132,7 +133,7 @@ def test_a_conflict_with_a_wrong_value_is_not_invented(tmp_path: Path) -> None:
         ("machine.deepspeed.fp16.enabled=true", "set `precision` instead"),
         ("model.revision=12345678", "must be text; found 12345678; quote it"),
         ("checkpoint.keep_last=1", "must be at least 2"),
-        ("model.name=null", "exactly one of `name` (hub name or folder) and `scratch`; found none"),
+        ("model.name=null", "exactly one of `name` (hub name or folder), `scratch` and `from_run`; found none"),
         ("data.train.0.target_path=x", "`target_path` goes with `path`"),
         ("data.train=[{path: x, format: text}]", "format `text` needs `target_path`"),
     ],

@@ -17,8 +17,9 @@ STEPS = {"batch_size": 1, "learning_rate": 1.0}
     ("section", "values", "keys", "message"),
     [
         (Scratch, {"architecture": "t5", "hidden_size": 10, "num_heads": 4}, ("hidden_size", "num_heads"), "multiple"),
-        (Model, {}, ("name", "scratch"), "found none"),
-        (Model, {"name": "x", "scratch": {"architecture": "t5"}}, ("name", "scratch"), "found both"),
+        (Model, {}, ("name", "scratch", "from_run"), "found none"),
+        (Model, {"name": "x", "scratch": {"architecture": "t5"}}, ("name", "scratch"), "found name and scratch"),
+        (Model, {"name": "x", "from_run": "y"}, ("name", "from_run"), "found name and from_run"),
         (Training, STEPS, ("max_steps", "epochs"), "found none"),
         (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
         (
