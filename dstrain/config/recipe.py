@@ -108,6 +108,8 @@ class Model(Section):
             found = " and ".join(given) or "none"
             message = f"give exactly one of `name` (hub name or folder), `scratch` and `from_run`; found {found}; null unsets one"
             raise ConflictError((tuple(given) or origins, message))
+        if self.revision is not None and self.from_run is not None:
+            raise ConflictError((("revision", "from_run"), "a run has no revisions: name a step, as in `RUN@1200`"))
         if self.name is not None and URL.match(self.name):
             message = f"`{self.name}` is a URL: write owner/name, as the Hub names the model"
             raise ConflictError((("name",), message))

@@ -20,6 +20,7 @@ STEPS = {"batch_size": 1, "learning_rate": 1.0}
         (Model, {}, ("name", "scratch", "from_run"), "found none"),
         (Model, {"name": "x", "scratch": {"architecture": "t5"}}, ("name", "scratch"), "found name and scratch"),
         (Model, {"name": "x", "from_run": "y"}, ("name", "from_run"), "found name and from_run"),
+        (Model, {"from_run": "y", "revision": "main"}, ("revision", "from_run"), "name a step"),
         (Training, STEPS, ("max_steps", "epochs"), "found none"),
         (Training, STEPS | {"epochs": 1.0, "max_steps": 1}, ("max_steps", "epochs"), "found both"),
         (
