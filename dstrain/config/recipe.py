@@ -119,8 +119,8 @@ class Model(Section):
         if self.freeze and self.adapter:
             message = "an adapter freezes every weight of the model already: remove `freeze`"
             raise ConflictError((("freeze", "adapter"), message))
-        if self.adapter and self.name is None:
-            message = "an adapter of random weights would learn little: `adapter` goes with `name`"
+        if self.adapter and self.scratch is not None:
+            message = "an adapter of random weights would learn little: `adapter` goes with `name` or `from_run`"
             raise ConflictError((("adapter", "scratch"), message))
         itself = [code for code, like in (self.add_languages or {}).items() if code == like]
         if itself:

@@ -45,6 +45,10 @@ def test_settings_that_exclude_each_other_are_refused_with_their_keys(
     assert_refused(section, values, keys=keys, message=message)
 
 
+def test_an_adapter_goes_with_the_weights_of_another_run() -> None:
+    assert Model.model_validate({"from_run": "runs/x@best", "adapter": {"rank": 4}}).adapter is not None
+
+
 def test_epochs_without_an_end_are_accepted_where_they_need_no_count() -> None:
     assert Training.model_validate(STEPS | {"epochs": 1e8}).epochs == 1e8
     with pytest.raises(ValidationError, match="less than or equal to 1000000000"):
