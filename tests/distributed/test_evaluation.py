@@ -22,6 +22,7 @@ class WordTokenizer:
     unk_token_id = None
     all_special_ids = (0, PAD, EOS)
     languages: dict[str, int] = {}  # noqa: RUF012
+    first_target_id = None
 
     @property
     def tokenizer(self) -> "WordTokenizer":
