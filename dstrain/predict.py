@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/predict.py
     try:
         _predict(request, process=process, rendezvous=rendezvous)
     except BrokenPipeError:
-        _let_go_of_output()  # nobody reads on, as after `| head`
+        _let_go_of_output()  # no one reads the output any more, as after `| head`
     except (UserError, OSError) as error:
         if process.rank == 0 or not getattr(error, "is_said_by_rank_0", False):
             say(describe(error) if process.rank == 0 else f"rank {process.rank}: {describe(error)}", err=True)

@@ -100,7 +100,7 @@ def run_program(main: Callable[[], int]) -> NoReturn:
 
 
 def _end(code: int) -> None:
-    with suppress(OSError, ValueError):  # nobody reads on
+    with suppress(OSError, ValueError):  # no one reads the output any more
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)

@@ -1,8 +1,8 @@
 """How often the rows of each training source come in an epoch, where the recipe mixes them by weight or temperature.
 
-An epoch has as many rows as the data, but the sources have other shares of it. A source that has less than all its rows in an
-epoch goes on in the next one where it stopped, so that each of its rows comes once before any comes again; a source that has
-more begins again. Which row comes where follows from fingerprint, seed, epoch and place alone. Pure numpy.
+An epoch has as many rows as the data, but the sources have other shares of it. If it uses only part of a source, the next epoch
+resumes where it stopped, so that every row is used once before any row is used again. A source with a larger share is used
+more than once. Which row comes where follows from fingerprint, seed, epoch and place alone. Pure numpy.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Sources to hypotheses without references: the search of an evaluation, on texts that nobody has translated yet.
+"""Sources to hypotheses without references: the search of an evaluation, on texts that have no reference.
 
 Owns the settings of that search and which tokens a source becomes; does not know files, and how windows reach the ranks.
 """

@@ -69,7 +69,7 @@ def _plain_modules(model: PreTrainedModel) -> Mapping[nn.Module, nn.Module]:
 def fingerprint_frozen(model: nn.Module) -> str:
     """sha256 of the names and values of all parameters that are not trained, in fp32 on the CPU.
 
-    The frozen rows in whose place new ones are trained do not count: they are drawn anew, which may differ between machines.
+    The frozen rows in whose place new ones are trained do not count: they are drawn again, which may differ between machines.
     """
     digest, new_ids = hashlib.sha256(), frozen_new_rows(model)
     for name, parameter in sorted(model.named_parameters()):

@@ -64,7 +64,7 @@ def export_model(
         tokenizer.tokenizer.save_pretrained(draft)
         _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
-        for file in draft.rglob("*"):  # safetensors writes files that nobody else may read
+        for file in draft.rglob("*"):  # safetensors writes files that only their owner may read
             if file.is_file():
                 file.chmod((draft / EXPORTED_STEP).stat().st_mode)
         if sources:

@@ -85,7 +85,7 @@ def predict(request: PredictRequest, *, ranks: Ranks) -> None:
 
     Raises:
         UserError: model, settings or a row cannot be used; on every rank.
-        BrokenPipeError: nobody reads the output any more; on rank 0 only.
+        BrokenPipeError: no one reads the output any more; on rank 0 only.
     """
     total = _check_input(request, ranks=ranks)
     predictor = load_predictor(request, device=ranks.device)
