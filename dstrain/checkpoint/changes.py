@@ -145,6 +145,7 @@ RULES: Mapping[str, Rule] = {
     "evaluation.best_metric": _SCORES,
     "evaluation.bleu_tokenizer": _SCORES,
     "evaluation.metrics": _SCORES,
+    "evaluation.external": _ON,
     "evaluation.loss": _ON,
     "evaluation.max_rows": _SCORES,
     "evaluation.average_last": _ON,

@@ -19,6 +19,10 @@ LAUNCH_VARIABLE = "DSTRAIN_LAUNCH"
 LOOPBACK = "127.0.0.1"
 MAX_PORT = 65535
 
+LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "GROUP_", "ROLE_", "OMPI_", "PMIX_", "PMI_", "MV2_", "PET_")
+"""How the names of the variables begin by which launchers tell a process its place."""
+
 MPI = (
     ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
     ("MV2_COMM_WORLD_RANK", "MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_LOCAL_RANK", "MV2_COMM_WORLD_LOCAL_SIZE"),
@@ -59,6 +63,13 @@ class ProcessInfo:
             "MASTER_ADDR": self.master_address,
             "MASTER_PORT": str(self.master_port),
         }
+
+
+def without_launcher(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment for a program that is no rank."""
+    return {
+        name: value for name, value in environment.items() if name not in LAUNCHED and not name.startswith(LAUNCHERS)
+    }
 
 
 def read_process_info(environment: Mapping[str, str]) -> ProcessInfo:

@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from dstrain.config.data import Data
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import METRICS, choosing_metrics
-from dstrain.config.recipe import Evaluation, Model, Task, Training
+from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import Conflict
 
 T5_ARCHITECTURES = ("t5", "mt5", "umt5", "longt5")
@@ -27,7 +28,7 @@ def evaluation_conflicts(
 ) -> Iterator[Conflict]:
     """A metric or a tokenizer that the task does not have; early stopping without periodic evaluations, or with another job's."""
     metric = evaluation.best_metric
-    allowed = choosing_metrics(task.kind, wanted=evaluation.metrics, sets=data.eval_sets)
+    allowed = choosing_metrics(task.base_kind, wanted=evaluation.metrics, sets=data.eval_sets)
     if metric is not None and metric not in allowed:
         why = f"`{metric}` {_why_no_metric(metric, task=task, sets=data.eval_sets)}"
         yield (
@@ -79,7 +80,7 @@ def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict
     """Demo rows of another task; languages that the architecture needs, or cannot tell apart."""
     for side, sources in (("train", data.train), ("eval", data.eval)):
         for number, source in enumerate(sources):
-            if source.demo not in (None, task.kind):
+            if source.demo not in (None, task.kind) and not task.own:
                 message = f"demo `{source.demo}` has no rows for task.kind `{task.kind}`: make them equal"
                 yield (f"data.{side}.{number}.demo", "task.kind"), message
     architecture, name = model.scratch.architecture if model.scratch else None, model.name or ""

@@ -1,12 +1,11 @@
 """The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstrain.config.own_code import is_own_code, own_name
+
 KINDS = ("translation", "parsing", "text")
-OWN_METRIC = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
-"""A metric of the user's own in `evaluation.metrics`: `my_package.my_module:score`, named after its function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +14,7 @@ class Metric:
 
     name: str
     tasks: tuple[str, ...]
-    """Values of `task.kind` for which it is computed by default."""
+    """Kinds of tasks for which it is computed by default; a class of the user's own is of kind `text`."""
     unit: str
     meaning: str
     can_choose: bool = False
@@ -181,12 +180,12 @@ def wanted_metrics(kind: str, *, wanted: Sequence[str] | None) -> tuple[Metric, 
 
 def own_code(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The items of `evaluation.metrics` that are functions of the user's own."""
-    return tuple(item for item in wanted or () if OWN_METRIC.fullmatch(item))
+    return tuple(item for item in wanted or () if is_own_code(item))
 
 
 def own_metrics(wanted: Sequence[str] | None) -> tuple[str, ...]:
     """The names of the scores of the user's own functions in `evaluation.metrics`."""
-    return tuple(item.partition(":")[2] for item in own_code(wanted))
+    return tuple(own_name(item) for item in own_code(wanted))
 
 
 def choosing_metrics(kind: str, *, wanted: Sequence[str] | None = None, sets: Sequence[str] = ()) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
 from dstrain.config.secrets import WAY_OUT, holds_secret, mask, mask_value, names_secret
 from dstrain.config.section import ConflictError
-from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
+from dstrain.config.vocabulary import NAME, about, all_keys, choices_at, fields_at, general_path
 from dstrain.config.yaml_source import MAX_SHOWN, Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
@@ -42,9 +42,11 @@ HARMLESS: Mapping[KeyPath, Any] = {
     ("training", "max_steps"): 1,
     ("training", "learning_rate"): 1.0,
     ("training", "early_stopping", "patience"): 1,
+    ("evaluation", "external", NAME): {"command": ["x", "{hypotheses}"]},
+    ("evaluation", "external", NAME, "command"): ["x", "{hypotheses}"],
 }
-"""Replacements for wrong or missing values without a default; every list item uses the entry of item 0. A new required
-key needs an entry here, which a test checks."""
+"""Replacements for wrong or missing values without a default; every list item uses the entry of item 0, every section with a
+name of the user's that of `NAME`. A new required key needs an entry here, which a test checks."""
 
 FREE_TEXT = (("source_prefix",),)
 """Keys whose text is part of the rows, and may have any character."""
@@ -276,7 +278,7 @@ def _replace(value: Any, *, path: KeyPath, replaced: set[KeyPath]) -> None:
     if not path:
         return
     replaced.add(path)
-    harmless = HARMLESS.get(tuple(0 if isinstance(key, int) else key for key in path))
+    harmless = HARMLESS.get(general_path(path))
     if harmless is None and isinstance(path[-1], int):
         _replace(value, path=path[:-1], replaced=replaced)
         return

@@ -1,11 +1,11 @@
-"""The recipe half of the vocabulary but for the data: model, task, training and evaluation. It decides what is learned."""
+"""The recipe half of the vocabulary but for data and evaluation: model, task and training. It decides what is learned."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field, field_serializer, model_validator
 
 from dstrain.config.hub import URL
-from dstrain.config.metrics import METRICS, OWN_METRIC, WANTED, own_metrics
+from dstrain.config.own_code import OwnCode, is_own_code, own_name
 from dstrain.config.paths import MAX_RUN_NAME, LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
@@ -132,11 +132,12 @@ class Model(Section):
 class Task(Section):
     """What a row means."""
 
-    kind: Literal["translation", "parsing", "text"]
-    """`translation` between languages, `parsing` of utterances into bracketed parses, or `text`: any text to any other, such as
-    summarisation, correction or question answering."""
+    kind: Literal["translation", "parsing", "text"] | OwnCode
+    """`translation` between languages, `parsing` of utterances into bracketed parses, `text`: any text to any other, such as
+    summarisation, correction or question answering, or a class of your own as `my_package.my_module:Class`, which turns texts of
+    the data into those of the model and back (see [running.md](running.md#a-task-of-your-own))."""
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=MAX_RUN_NAME)] | None = None
-    """Kind `text` only: what the task is called on the card, such as `summarisation`."""
+    """Kind `text` and classes of your own: what the task is called on the card, such as `summarisation`."""
     source_language: str | None = None
     """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for
     mBART. These families need it for translation, here or in each data source. For other tasks it may be left out: then both
@@ -163,9 +164,24 @@ class Task(Section):
 
     @model_validator(mode="after")
     def _only_text_has_a_name(self) -> "Task":
-        if self.name is not None and self.kind != "text":
+        if self.name is not None and self.base_kind != "text":
             raise ConflictError((("name", "kind"), f"a task of kind `{self.kind}` has its own name: leave `name` out"))
         return self
+
+    @property
+    def own(self) -> str | None:
+        """The class of the user's own, as `my_package.my_module:Class`; None for the other kinds."""
+        return self.kind if is_own_code(self.kind) else None
+
+    @property
+    def title(self) -> str:
+        """What the task is called on the card: its name, else its kind, or the name of the user's own class."""
+        return self.name or own_name(self.own or "") or self.kind
+
+    @property
+    def base_kind(self) -> str:
+        """Whose metrics the task has: `translation`, `parsing`, or `text`, which a class of the user's own works on."""
+        return "text" if self.own else self.kind
 
     @property
     def cuts_by_reference(self) -> bool:
@@ -243,84 +259,4 @@ class Training(Section):
                 f"{MOST_COUNTED_EPOCHS:,} are: give max_steps instead"
             )
             raise ConflictError((("epochs", "batch_unit"), message))
-        return self
-
-
-class Evaluation(Section):
-    """When and how the model is scored on the evaluation rows."""
-
-    every_steps: PositiveInt | None = None
-    """Optimizer steps between evaluations. The end of training is always evaluated."""
-    every_epochs: Annotated[float, Field(gt=0.0, le=1e6)] | None = None
-    """Epochs between evaluations; fractions are allowed. Give at most one of this and `every_steps`."""
-    batch_size: PositiveInt | None = None
-    """Sequences generated together. Null fills each batch up to `machine.evaluation_tokens`, which is faster."""
-    num_beams: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Beam size. 1 is greedy search."""
-    length_penalty: Annotated[float, Field(ge=-100.0, le=100.0)] = 1.0
-    """Exponent of the hypothesis length in beam scores."""
-    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """Longest hypothesis in tokens. Null is the longest reference plus a margin, so that every reference can be
-    reached. The default of transformers, 20, would cut most hypotheses."""
-    metrics: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] | None = None
-    """What is scored: any of `bleu`, `chrf`, `ter`, `rouge`, `token_f1`, `exact_match` and `accuracy`, for any task, and
-    functions of your own, such as `my_package.my_module:score`. Null is `bleu` and `chrf` for translation, `rouge` and
-    `exact_match` for text; the scores of parses are always computed. A function is called with hypotheses, references (a list
-    for each row) and sources, and returns a number, or one for each row, of which the mean is taken. Higher must be better. It
-    is imported from the environment or the current folder: only run a recipe whose code you trust."""
-    best_metric: str | None = None
-    """Metric that chooses the best checkpoint, of all rows, or of the evaluation set that it names (`flores/bleu`; not the
-    loss): `bleu`, `chrf`, `ter`, `rouge_l`, `rouge_1`, `rouge_2`, `token_f1`, `exact_match`, `accuracy`, `loss` or the name of
-    your function, if it is computed. Null is `bleu` for translation, `exact_match` for parsing, `rouge_l` for text, or the
-    first of `metrics`. Where it is the same, the next metric decides, and at last the lower loss."""
-    bleu_tokenizer: (
-        Literal[
-            "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"
-        ]
-        | None
-    ) = None
-    """sacreBLEU's tokenizer for BLEU; `flores200` gives spBLEU. Null chooses it by the text of the references and the target
-    language: `zh` for Chinese, `ja-mecab` for Japanese, `ko-mecab` for Korean, `char` for other scripts without spaces, else
-    `13a`. The signature says which it was."""
-    loss: bool = True
-    """Also compute the loss of the references, at the cost of one more decoder pass."""
-    max_rows: PositiveInt | None = None
-    """Score only the first rows, at most this many; the card says so. Null scores all."""
-    average_last: PositiveInt | None = None
-    """Checkpoints whose mean weights are scored and exported to `average/` at the end; `dstrain average` does so later."""
-    rehearsal: bool = True
-    """Evaluate two batches before step 1, so that a fault in evaluation costs no training time."""
-
-    @model_validator(mode="after")
-    def _metrics_are_known(self) -> "Evaluation":
-        wanted = self.metrics or ()
-        unknown = [item for item in wanted if item not in WANTED and not OWN_METRIC.fullmatch(item)]
-        if unknown:
-            message = (
-                f"`{unknown[0]}` is no metric: take {', '.join(WANTED)}, or a function as `my_package.my_module:score`"
-            )
-            raise ConflictError((("metrics",), message))
-        names = [*(item for item in wanted if item in WANTED), *own_metrics(wanted)]
-        taken = [metric.name for metric in METRICS]
-        for number, name in enumerate(names):
-            if (
-                name in names[:number]
-                or (name in taken and name not in WANTED)
-                or (name in WANTED and name not in wanted)
-            ):
-                message = f"two scores would be called `{name}`: leave one out, or call the function otherwise"
-                raise ConflictError((("metrics",), message))
-        return self
-
-    @model_validator(mode="after")
-    def _one_cadence(self) -> "Evaluation":
-        if self.every_steps is not None and self.every_epochs is not None:
-            message = "give only one of `every_steps` and `every_epochs`; null unsets one"
-            raise ConflictError((("every_steps", "every_epochs"), message))
-        return self
-
-    @model_validator(mode="after")
-    def _loss_is_computed_where_it_chooses(self) -> "Evaluation":
-        if self.best_metric == "loss" and not self.loss:
-            raise ConflictError((("best_metric", "loss"), "best_metric `loss` needs `loss: true`; found false"))
         return self

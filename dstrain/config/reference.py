@@ -10,6 +10,7 @@ from typing import Any
 from dstrain.config.metrics import METRICS
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.section import MOST
+from dstrain.config.vocabulary import NAME
 from dstrain.config.yaml_source import write_value
 
 HEAD = """\
@@ -60,16 +61,26 @@ def _find_sections(section: JsonSchema, *, schema: JsonSchema, path: str) -> Ite
         name = _section_name(value)
         if name is not None:
             inner = f"{path}.{key}".lstrip(".") + (".N" if value.get("type") == "array" else "")
+            inner += f".{NAME}" if _named_sections(value) else ""
             yield name, inner
             yield from _find_sections(schema["$defs"][name], schema=schema, path=inner)
 
 
 def _section_name(value: JsonSchema) -> str | None:
-    """Name in the schema of the section that a key holds: by itself, if it is not null, or as the items of a list."""
-    for inner in (value, value.get("items", {}), *value.get("anyOf", ())):
+    """Name in the schema of the section that a key holds: by itself, if it is not null, or as the items of a list or mapping."""
+    for inner in (value, value.get("items", {}), _named_sections(value), *value.get("anyOf", ())):
         if "$ref" in inner:
             return str(inner["$ref"]).rpartition("/")[2]
     return None
+
+
+def _named_sections(value: JsonSchema) -> JsonSchema:
+    """What a mapping from names to sections holds; empty for everything else."""
+    for inner in (value, *value.get("anyOf", ())):
+        for more in (inner.get("additionalProperties"), *inner.get("patternProperties", {}).values()):
+            if isinstance(more, dict) and "$ref" in more:
+                return more
+    return {}
 
 
 def _key_table(section: JsonSchema, *, headings: Mapping[str, str]) -> list[str]:

@@ -10,10 +10,11 @@ from pydantic import Field, model_validator
 
 from dstrain.config import conflicts
 from dstrain.config.data import Data
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Checkpoint, Logging, Machine
-from dstrain.config.metrics import choosing_metrics, rank_metrics
+from dstrain.config.metrics import choosing_metrics, own_code, rank_metrics
 from dstrain.config.paths import BASE, MAX_RUN_NAME, LocalPath
-from dstrain.config.recipe import Evaluation, Model, Task, Training
+from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
 RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")
@@ -73,7 +74,7 @@ class RunConfig(Section):
     @property
     def choosing(self) -> tuple[str, ...]:
         """The metrics of all rows that may choose the best checkpoint: the task's default first, the loss last."""
-        return choosing_metrics(self.task.kind, wanted=self.evaluation.metrics)
+        return choosing_metrics(self.task.base_kind, wanted=self.evaluation.metrics)
 
     @property
     def ranking(self) -> tuple[str, ...]:
@@ -85,6 +86,12 @@ class RunConfig(Section):
         """Codes of the source and target language that an exported model has by default: the task's, else the first source's."""
         task, first = self.task, self.data.train[0]
         return task.source_language or first.source_language, task.target_language or first.target_language
+
+    @property
+    def own_code(self) -> tuple[tuple[str, str], ...]:
+        """(key, item) for each class or function of the user's own that the recipe names."""
+        of_task = () if self.task.own is None else (("task.kind", self.task.own),)
+        return (*of_task, *(("evaluation.metrics", item) for item in own_code(self.evaluation.metrics)))
 
     @property
     def run_dir(self) -> str:

@@ -1,7 +1,7 @@
 """A configuration in ten lines of text. Pure."""
 
+from dstrain.config.arguments import shell_command
 from dstrain.config.load import recipe_hash
-from dstrain.config.metrics import own_code
 from dstrain.config.schema import RunConfig
 
 
@@ -19,13 +19,19 @@ def summary(config: RunConfig) -> str:
         "step": f"{training.batch_size} {unit} over all ranks",
         "precision": config.precision,
         "best by": config.best_metric,
-        **({"own code": ", ".join(own)} if (own := own_code(config.evaluation.metrics)) else {}),
+        **({"own code": ", ".join(item for _, item in config.own_code)} if config.own_code else {}),
+        **({"programs": _programs(config)} if config.evaluation.external else {}),
         "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
         "run folder": config.run_dir,
         "recipe": recipe_hash(config)[:16],
     }
     width = max(map(len, rows))
     return "\n".join(f"  {topic:<{width}}  {value}" for topic, value in rows.items())
+
+
+def _programs(config: RunConfig) -> str:
+    programs = (config.evaluation.external or {}).items()
+    return "; ".join(f"{name}: {shell_command(external.command)}" for name, external in programs)
 
 
 def _micro_batch(config: RunConfig) -> str:

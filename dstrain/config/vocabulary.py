@@ -11,6 +11,9 @@ from pydantic.fields import FieldInfo
 from dstrain.config.schema import RunConfig
 from dstrain.config.yaml_source import KeyPath
 
+NAME = "NAME"
+"""Stands for a name that the user gives to a section, as in `evaluation.external.NAME.command`."""
+
 
 def all_keys() -> Iterator[tuple[str, ...]]:
     """Every key path of the schema, sections before their keys; items of a list have no part of their own."""
@@ -18,15 +21,30 @@ def all_keys() -> Iterator[tuple[str, ...]]:
 
 
 def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
-    """The known keys of the section at `path`; empty if there is no section."""
+    """The known keys of the section at `path`; empty if there is no section, or if its keys are names of the user's."""
     model: type[BaseModel] | None = RunConfig
+    is_named = False
     for key in path:
         if model is None:
             return {}
-        if isinstance(key, str):
+        if is_named:
+            is_named = False
+        elif isinstance(key, str):
             field = model.model_fields.get(key)
             model = _section_in(field.annotation) if field else None
-    return model.model_fields if model else {}
+            is_named = field is not None and _holds_names(field.annotation)
+    return model.model_fields if model and not is_named else {}
+
+
+def general_path(path: KeyPath) -> KeyPath:
+    """The path with 0 for every number of an item, and `NAME` for every name that the user has given to a section."""
+    general: KeyPath = ()
+    for length, key in enumerate(path):
+        above = fields_at(path[: length - 1]) if length else {}
+        field = above.get(str(path[length - 1])) if length else None
+        is_name = field is not None and _holds_names(field.annotation)
+        general = (*general, NAME if is_name else 0 if isinstance(key, int) else key)
+    return general
 
 
 def choices_at(path: KeyPath) -> Iterator[Any]:
@@ -51,14 +69,21 @@ def _keys_in(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tuple
         yield (*path, name)
         section = _section_in(field.annotation)
         if section:
-            yield from _keys_in(section, path=(*path, name))
+            yield from _keys_in(section, path=(*path, name, NAME) if _holds_names(field.annotation) else (*path, name))
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
-    """The section inside `annotation`: itself, an optional one, or the item of a list."""
+    """The section inside `annotation`: itself, an optional one, the item of a list, or the value of a mapping."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union, tuple):
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union, tuple, dict, typing.Annotated):
         found = [_section_in(member) for member in typing.get_args(annotation)]
         return next((section for section in found if section), None)
     return None
+
+
+def _holds_names(annotation: Any) -> bool:
+    """Whether it is a mapping from names of the user's to sections."""
+    if typing.get_origin(annotation) is dict:
+        return _section_in(annotation) is not None
+    return any(_holds_names(member) for member in typing.get_args(annotation))

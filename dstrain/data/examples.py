@@ -8,6 +8,7 @@ from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import OnBad, apply_rule, of_source
 from dstrain.data.sources import Row
 from dstrain.errors import UserError
+from dstrain.tasks.own_task import UnusableText, load_task
 from dstrain.tasks.parsing import MalformedParse, PointerPair, UnpointableWord, as_typed, to_pointer
 from dstrain.tasks.translation import Languages, choose_prefix
 from dstrain.tasks.words import cut_words, point_words
@@ -44,6 +45,8 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
         pair: PointerPair | None = PointerPair(row.source, row.target)
         if task.has_pointers:
             pair = _point(row, task=task, rules=rules, on_bad=of_source(on_bad, row.data_source))
+        elif task.own:
+            pair = _convert(row, task=task, rules=rules, on_bad=of_source(on_bad, row.data_source))
         if pair is not None:
             languages = Languages(row.source_language, row.target_language)
             prefix = choose_prefix(task, prefix=row.source_prefix, languages=languages)
@@ -65,10 +68,29 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
 
 
 def prepare_source(text: str, *, task: Task, prefix: str) -> str:
-    """What the model reads for a text that has no target, as it does in an evaluation; one as typed, if references cut those."""
+    """What the model reads for a text that has no target, as it does in an evaluation; one as typed, if references cut those.
+
+    Raises UnusableText where a class of the user's own refuses the text.
+    """
     if task.has_pointers:
         text = as_typed(text) if task.cuts_by_reference else " ".join(cut_words(text))
+    elif own := load_task(task):
+        text = own.source(text)
     return prefix + text
+
+
+def _convert(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:
+    """Both sides by the class of the user's own."""
+    own = load_task(task)
+    assert own is not None
+    try:
+        return PointerPair(own.source(row.source), own.target(row.target, source=row.source))
+    except UnusableText as error:
+        text = f"{row.source}\t{row.target}"
+        apply_rule(
+            rules.undecodable, where=row.where, reason="undecodable", problem=str(error), text=text, on_bad=on_bad
+        )
+    return None
 
 
 def _point(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPair | None:

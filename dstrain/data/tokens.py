@@ -31,6 +31,7 @@ from dstrain.data.sources import HashFile, fingerprint_source
 from dstrain.errors import UserError
 from dstrain.run_folder.leftovers import last_change, remove_leftovers
 from dstrain.run_folder.sealed import check_if_made, sealed_folder
+from dstrain.tasks.own_task import code_fingerprint
 from dstrain.tasks.parsing import as_typed
 
 FORMAT_VERSION = 5
@@ -117,6 +118,7 @@ def prepare_token_set(
         reading.split == "eval",
         reading.encoder.fingerprint,
         FORMAT_VERSION,
+        *code_fingerprint(task),
     ]
     key = hashlib.sha256(json.dumps([fingerprints, *settings]).encode()).hexdigest()
     folder = cache_dir / key[:32]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from dstrain.config.recipe import Evaluation
+from dstrain.config.evaluation import Evaluation
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.plan import deal
 from dstrain.data.tokens import TokenSet

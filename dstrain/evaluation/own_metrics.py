@@ -3,19 +3,14 @@
 A function is called with hypotheses, references (a list for each row) and sources, and returns a number, or one for each row.
 """
 
-import hashlib
-import importlib
 import math
-import os
-import sys
 from collections.abc import Callable, Sequence
-from functools import cache
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
+from dstrain.config.own_code import own_name
 from dstrain.errors import UserError
 from dstrain.evaluation.metrics import Score
+from dstrain.tasks.own_code import code_signature, load_code
 
 OwnMetric = Callable[[list[str], list[list[str]], list[str]], Any]
 
@@ -24,28 +19,9 @@ class MetricFailed(UserError):
     """A metric of the user's own raised an error, or did not return numbers."""
 
 
-@cache
 def load_metric(item: str) -> OwnMetric:
-    """The function of an item of `evaluation.metrics`, from the environment or the current folder.
-
-    Raises:
-        UserError: there is no such function, or its module cannot be imported.
-    """
-    module_name, _, name = item.partition(":")
-    here = os.getcwd()
-    if here not in sys.path:  # a launcher's program has its own folder there instead
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:  # whatever a stranger's module does when it is imported
-        raise UserError(
-            f"evaluation.metrics `{item}`: the module `{module_name}` cannot be imported ({type(error).__name__}: {error}): "
-            f"install it, or start from the folder that holds it; this is {here}"
-        ) from error
-    function: OwnMetric | None = getattr(module, name, None)
-    if not callable(function):
-        raise UserError(f"evaluation.metrics `{item}`: `{module_name}` has no function `{name}`: correct the name")
-    return function
+    """The function of an item of `evaluation.metrics`. Raises UserError if it cannot be loaded."""
+    return load_code(item, key="evaluation.metrics")
 
 
 def own_score(
@@ -64,7 +40,7 @@ def own_score(
         raise MetricFailed(
             f"evaluation.metrics `{item}` failed on {len(hypotheses):,} rows: {type(error).__name__}: {error}"
         ) from error
-    return Score(item.partition(":")[2], value, _signature(item))
+    return Score(own_name(item), value, code_signature(item))
 
 
 def _read(found: Any, *, num_rows: int) -> float:
@@ -78,13 +54,3 @@ def _read(found: Any, *, num_rows: int) -> float:
     if not math.isfinite(value):
         raise ValueError(f"it returned {value}: a score must be finite")
     return value
-
-
-@cache
-def _signature(item: str) -> str:
-    module_name = item.partition(":")[0]
-    owners = metadata.packages_distributions().get(module_name.partition(".")[0])
-    if owners:
-        return f"{item}|{owners[0]}:{metadata.version(owners[0])}"
-    file = getattr(sys.modules[module_name], "__file__", None)
-    return f"{item}|sha256:{hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]}" if file else item

@@ -13,9 +13,11 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.evaluation import Evaluation
+from dstrain.config.recipe import Task
 from dstrain.data.arrays import Ids
 from dstrain.data.collate import pad_sources
+from dstrain.data.examples import prepare_source
 from dstrain.data.vocabulary import Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.beam import NEVER
@@ -28,7 +30,7 @@ from dstrain.evaluation.generate import (
     read_sequence,
     search_settings,
 )
-from dstrain.evaluation.scoring import restore_spaces
+from dstrain.evaluation.scoring import read_answer, restore_spaces
 from dstrain.models.families import generation_arguments
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.tasks.parsing import from_pointer
@@ -171,6 +173,10 @@ def cut_source(ids: list[int], *, task: Task, tokenizer: Seq2SeqTokenizer) -> li
 def read_text(
     candidate: Candidate, *, source: str, task: Task, keeps_pointers: bool, decode: Callable[[list[int]], str]
 ) -> str:
-    """The text of a hypothesis in one line, as an evaluation writes it; pointers into `source` become words again."""
-    text = restore_spaces(decode(list(candidate.token_ids)), task=task)
-    return from_pointer(text, source=source) if task.has_pointers and not keeps_pointers else text
+    """The text of a hypothesis in one line, as an evaluation writes it; pointers become words of `source`, as it was given."""
+    text = decode(list(candidate.token_ids))
+    answer = read_answer(text, source=source, task=task)
+    text = restore_spaces(text if answer is None else answer, task=task)
+    if task.has_pointers and not keeps_pointers:
+        text = from_pointer(text, source=prepare_source(source, task=task, prefix=""))
+    return text

@@ -5,8 +5,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.metrics import WANTED, own_code, wanted_metrics
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.recipe import Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
@@ -16,6 +17,7 @@ from dstrain.evaluation.own_metrics import MetricFailed, own_score
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
+from dstrain.tasks.own_task import UnusableText, load_task
 from dstrain.tasks.parsing import respace, respace_plain, restore_strings
 
 HIT_CAP_WARNING = 0.01
@@ -36,6 +38,8 @@ class ScoredRow:
     """The hypothesis for the source as typed, where references cut the sources."""
     others: tuple[tuple[str, list[int]], ...] = ()
     """Text and content tokens of further references; those of parses alone have tokens."""
+    is_unread: bool = False
+    """Whether the class of the user's own could make nothing of the hypothesis, which stands as the model wrote it."""
 
     @property
     def references(self) -> list[str]:
@@ -61,8 +65,8 @@ def read_rows(
 
     The reference of a parse is decoded from its tokens, so that whatever the tokenizer changes is changed on both sides; white
     space is restored on both. But quoted strings of a plain form are those in the data: a hypothesis with other white space
-    in them is another parse. The reference of any other task is the text in the data. `typed` are the hypotheses for sources
-    as typed, where they differ.
+    in them is another parse. The reference of any other task is the text in the data, and a class of the user's own brings the
+    hypothesis into that form. `typed` are the hypotheses for sources as typed, where they differ.
     """
     typed_texts = {hypothesis.row: tokenizer.decode(list(hypothesis.token_ids)) for hypothesis in typed}
     special = {*tokenizer.tokenizer.all_special_ids, *tokenizer.languages.values()} - {tokenizer.unk_token_id}
@@ -70,10 +74,11 @@ def read_rows(
     for hypothesis in hypotheses:
         example, target = tokens.examples[hypothesis.row], tokens.target(hypothesis.row).tolist()
         text = tokenizer.decode(list(hypothesis.token_ids))
+        answer = read_answer(text, source=example.raw_source, task=task)
         row = ScoredRow(
             example=example,
             hypothesis=hypothesis,
-            text=restore_spaces(text, task=task),
+            text=restore_spaces(text if answer is None else answer, task=task),
             reference=_reference(example.raw_target, decoded=tokenizer.decode(target), task=task),
             content_ids=[token for token in hypothesis.token_ids if token not in special],
             reference_ids=[token for token in target if token not in special],
@@ -82,9 +87,19 @@ def read_rows(
                 _read_other(text, example=example, tokenizer=tokenizer, task=task, special=special)
                 for text in example.other_targets
             ),
+            is_unread=answer is None,
         )
         rows.append(row)
     return rows
+
+
+def read_answer(text: str, *, source: str, task: Task) -> str | None:
+    """A decoded hypothesis in the form of the data, by the class of the user's own; None where that makes nothing of it."""
+    own = load_task(task)
+    try:
+        return text if own is None else own.answer(text, source=source)
+    except UnusableText:
+        return None
 
 
 def restore_spaces(text: str, *, task: Task) -> str:
@@ -141,7 +156,7 @@ def score_rows(rows: Sequence[ScoredRow], *, task: Task, evaluation: Evaluation)
 
 def _wanted_items(task: Task, *, evaluation: Evaluation) -> list[str]:
     """The items of `evaluation.metrics` that are computed from texts alone, those of the task where the recipe says nothing."""
-    names = {metric.wanted_as for metric in wanted_metrics(task.kind, wanted=evaluation.metrics)}
+    names = {metric.wanted_as for metric in wanted_metrics(task.base_kind, wanted=evaluation.metrics)}
     if task.kind == "parsing":  # whose own is stricter: white space in quoted strings counts
         names.discard("exact_match")
     return [item for item in evaluation.metrics or WANTED if item in names]
@@ -204,7 +219,9 @@ def find_warnings(
             _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
             _typed_warning(rows, tokens=tokens),
         ]
-    if any(metric.name == "bleu" for metric in wanted_metrics(task.kind, wanted=evaluation.metrics)):
+    if task.own:
+        warnings += [_unread_warning(rows), _answer_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task)]
+    if any(metric.name == "bleu" for metric in wanted_metrics(task.base_kind, wanted=evaluation.metrics)):
         warnings += choose_bleu_tokenizer(rows, pinned=evaluation.bleu_tokenizer).warnings
         warnings.append(_references_warning(rows))
     return [warning for warning in warnings if warning]
@@ -240,6 +257,35 @@ def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer:
     return (
         f"{len(wrong)} of {len(rows)} hypotheses do not begin with the code of their target language, the first in row "
         f"{wrong[0]}: they are in another language"
+    )
+
+
+def _unread_warning(rows: Sequence[ScoredRow]) -> str | None:
+    unread = [row for row in rows if row.is_unread]
+    if not unread:
+        return None
+    return (
+        f"task.kind refuses {len(unread)} of {len(rows)} hypotheses, which are scored as the model wrote them; the first, "
+        f"{unread[0].example.where}: {unread[0].text!r}"
+    )
+
+
+def _answer_warning(
+    rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer, task: Task
+) -> str | None:
+    """Of references that a perfect model would not reach."""
+    changed = []
+    for row in rows:
+        decoded = tokenizer.decode(tokens.target(row.hypothesis.row).tolist())
+        answer = read_answer(decoded, source=row.example.raw_source, task=task)
+        if answer is None or one_line(answer) != row.reference:
+            changed.append((row, answer))
+    if not changed:
+        return None
+    first, answer = changed[0]
+    return (
+        f"task.kind does not give back {len(changed)} of {len(rows)} references from what the model learns to write; the first, "
+        f"{first.example.where}: {first.reference!r} comes back as {answer!r}"
     )
 
 

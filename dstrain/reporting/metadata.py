@@ -49,7 +49,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
         metrics=_distinct(HUB_METRICS[metric] for metric in config.choosing if metric in HUB_METRICS),
         base_model=hub_model(record),
-        pipeline_tag=TASKS[config.task.kind],
+        pipeline_tag=TASKS[config.task.base_kind],
         model_name=config.name,
         eval_results=build_results(record, headline=headline) if headline else None,
     )
@@ -61,8 +61,8 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
     only = sources[0] if len(sources) == 1 and sources[0].hub else None
     return [
         EvalResult(
-            task_type=TASKS[record.config.task.kind],
-            task_name=one_line(record.config.task.name or record.config.task.kind).capitalize(),
+            task_type=TASKS[record.config.task.base_kind],
+            task_name=one_line(record.config.task.title).capitalize(),
             dataset_type=one_line(only.hub or "") if only else "local",
             dataset_name=dataset_name(sources),
             dataset_config=only.subset if only else None,
@@ -80,7 +80,7 @@ def build_results(record: RunRecord, *, headline: EvalRow) -> list[EvalResult]:
 
 def _is_known(metric: str, *, config: RunConfig) -> bool:
     """Whether a score has a name that an evaluation gives: the file may be a stranger's, and the Hub shows what stands here."""
-    of_sets = choosing_metrics(config.task.kind, wanted=config.evaluation.metrics, sets=config.data.eval_sets)
+    of_sets = choosing_metrics(config.task.base_kind, wanted=config.evaluation.metrics, sets=config.data.eval_sets)
     return metric in of_sets or metric in (known.name for known in METRICS)
 
 

@@ -145,6 +145,8 @@ def describe_task(config: RunConfig) -> Markdown:
         pointers = f"words copied from the utterance are `<pt-N>`; segmentation `{task.segmentation}`"
         form = f"pointer form ({pointers})" if task.form == "pointer" else "plain form"
         return Markdown(f"parsing of utterances into bracketed parses, {form}")
+    if task.own:
+        return phrase("text to text: {}, by the class {} of the user's own", task.title, code(task.own))
     if task.kind == "text":
         return phrase("text to text: {}", task.name or "a task that the recipe does not name")
     if task.source_language is None and task.target_language is None:

@@ -61,7 +61,7 @@ def order_scores(present: Set[str], *, config: RunConfig) -> list[str]:
 
 
 def _known_scores(config: RunConfig) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*SEED_SCORES.get(config.task.kind, config.choosing), *MORE_SCORES)))
+    return tuple(dict.fromkeys((*SEED_SCORES.get(config.task.base_kind, config.choosing), *MORE_SCORES)))
 
 
 def build_headline(record: RunRecord) -> list[Line]:

@@ -44,6 +44,16 @@ from dstrain.tasks.parsing import respace_plain
 {LOADING}
 texts = ["set an alarm for 7 am"]
 {GENERATION}print([respace_plain(parse) for parse in found])"""
+OWN = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+from {{module}} import {{name}}
+
+{LOADING}
+task = {{name}}()
+sources = [{{sample!r}}]
+texts = [task.source(source) for source in sources]
+{GENERATION}print([task.answer(text, source) for text, source in zip(found, sources)])"""
 
 NEEDS_VERSION_5 = "transformers 4 will not scale"
 """In the warning about a head that only transformers 5 reads as it was trained."""
@@ -60,8 +70,15 @@ def build_usage(record: RunRecord) -> Markdown | None:
     prefix = choose_prefix(task, prefix=first.source_prefix, languages=languages)
     sources = f"[{prefix!r} + text for text in texts]" if prefix else "texts"
     sample = "the text to translate" if task.kind == "translation" else "a source text"
+    module, _, name = (task.own or "").partition(":")
     text = _template(task).format(
-        folder=folder, sources=sources, language=_source_language(record), sample=sample, **_cutting(task)
+        folder=folder,
+        sources=sources,
+        language=_source_language(record),
+        sample=sample,
+        module=module,
+        name=name,
+        **_cutting(task),
     )
     return program(text, language="python")
 
@@ -72,7 +89,11 @@ def explain_usage(record: RunRecord) -> list[Markdown]:
     if folder is None:
         return [Markdown("No model has been exported yet.")]
     needed = "5" if any(NEEDS_VERSION_5 in warning for warning in record.info.warnings) else "4.57 or 5"
-    needs = Markdown(", and dstrain, which restores the parse" if task.kind == "parsing" else "")
+    needs = Markdown("")
+    if task.kind == "parsing":
+        needs = Markdown(", and dstrain, which restores the parse")
+    elif task.own:
+        needs = phrase(", and the class {} of the user's own", code(task.own))
     template = "The folder {} is read by transformers {}. The code needs sentencepiece too{}. Beside this card:"
     return [*_explain_languages(record), phrase(template, code(f"{folder}/"), needed, needs)]
 
@@ -83,7 +104,7 @@ def _folder(record: RunRecord) -> str | None:
 
 def _template(task: Task) -> str:
     if task.kind != "parsing":
-        return TEXT
+        return OWN if task.own else TEXT
     return POINTER if task.has_pointers else PLAIN
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from dstrain.cluster.environment import without_launcher
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
@@ -39,9 +40,6 @@ the kernels of a micro-batch takes the host about 17 ms (counted: 2,400 to 2,800
 MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
 """Sections without effect on the memory of a step; of the data only the longest rows matter."""
-LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-LAUNCHERS = ("SLURM_", "TORCHELASTIC_", "GROUP_", "ROLE_", "OMPI_", "PMIX_", "PMI_", "MV2_", "PET_")
-"""Prefixes of variables by which launchers speak to the ranks that they started; the process that measures is none of them."""
 GIB = 1 << 30
 PACKAGES = ("dstrain", "torch", "transformers", "deepspeed")
 
@@ -213,15 +211,12 @@ def measure_apart(config: RunConfig, prepared: Prepared) -> TunedMachine:
         path = Path(folder) / "request.json"
         path.write_text(json.dumps(request))
         # as a single rank, on the first visible GPU, which is that of rank 0
-        environment = {
-            key: value for key, value in os.environ.items() if key not in LAUNCHED and not key.startswith(LAUNCHERS)
-        }
         done = subprocess.run(
             [sys.executable, "-m", "dstrain.run.autotune_probe", str(path)],
             capture_output=True,
             text=True,
             check=False,
-            env=environment,
+            env=without_launcher(os.environ),
         )
     if done.returncode != 0:
         last = done.stderr.strip().splitlines()[-1:] or ["no message"]

@@ -31,6 +31,7 @@ EFFECTIVE_KEYS = (
             "length_penalty",
             "max_new_tokens",
             "metrics",
+            "external",
             "bleu_tokenizer",
             "loss",
             "max_rows",

@@ -15,6 +15,9 @@ from dstrain.errors import UserError
 from dstrain.run.assemble import Assembly
 from dstrain.run.average import average_at_end
 from dstrain.run.export import export_checkpoint, export_live
+from dstrain.run.external_scores import external_scores, score_at_end, score_rest
+from dstrain.run.hooks import Hooks
+from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import BEST, FINAL, MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.reading import read_exported_step
@@ -36,10 +39,9 @@ def find_best_step(folder: RunFolder, *, known: Mapping[str, Any] | None) -> int
     return int(known["step"]) if known else None
 
 
-def finish(
-    assembly: Assembly, *, progress: Progress, control: Control, preempt: PreemptHook, best: Mapping[str, Any] | None
-) -> int:
+def finish(assembly: Assembly, *, progress: Progress, control: Control, hooks: Hooks) -> int:
     """Export the last model, complete the best one, write the card and the outcome; returns the exit code."""
+    preempt, step = hooks.preempt, None
     if control.stop_reason is not None and not control.preempted:
         log.info("training ends at step %d of %d: %s", progress.step, assembly.total_steps, control.stop_reason)
     if not control.preempted:
@@ -49,11 +51,12 @@ def finish(
     if assembly.ranks.rank == 0:
         control.record(new_event("stop" if control.preempted else "finish", progress.step, message=control.stop_reason))
         # after that row: from then on a job that adds scores updates the best model itself
-        step = None if control.preempted else find_best_step(assembly.folder, known=best)
+        step = None if control.preempted else find_best_step(assembly.folder, known=hooks.evaluation.best)
         if step is not None:
             complete_export(assembly.folder, name=BEST, step=step)
     if not control.preempted:
         average_at_end(assembly, should_stop=_mark_progress(assembly))
+        score_at_end(assembly, scores=hooks.external.scores, best=step, should_stop=_stop_on_signal(assembly, preempt))
     if assembly.ranks.rank == 0:
         _write_card(assembly.folder)
         _report_pending(assembly)
@@ -81,6 +84,17 @@ def _mark_progress(assembly: Assembly) -> Callable[[], bool]:
     return mark
 
 
+def _stop_on_signal(assembly: Assembly, preempt: PreemptHook) -> Callable[[], bool]:
+    """For work at the end that may be left out: other programs are waited for until a signal arrives."""
+
+    def should_stop() -> bool:
+        attempt = assembly.attempt
+        attempt.phases.mark_progress()
+        return preempt.should_stop(is_stop_requested=attempt.is_stop_requested, request_stop=attempt.request_stop)
+
+    return should_stop
+
+
 def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
     """Update the best model and the card of a finished run after scores were added; one process calls it.
 
@@ -96,6 +110,8 @@ def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
         step = find_best_step(folder, known=None)
         if step is not None:
             complete_export(folder, name=BEST, step=step)
+        if (scores := external_scores(read_run_config(folder), folder=folder)) is not None:
+            score_rest(scores, folder=folder, best=step)
         _write_card(folder)
     finally:
         lease.release()

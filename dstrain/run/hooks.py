@@ -16,8 +16,10 @@ from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Fault
 from dstrain.engine.faults import FaultCause, find_bad_rows
 from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.external import rehearse_external
 from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_live
+from dstrain.run.external_scores import external_scores, find_evaluated
 from dstrain.run.prepare import locate_training_rows
 from dstrain.run_folder.atomic import sync_path
 from dstrain.run_folder.claims import read_claims
@@ -26,6 +28,7 @@ from dstrain.run_folder.record import load_record
 from dstrain.training.hooks.checkpoint import CheckpointHook
 from dstrain.training.hooks.deferred import DeferredEvaluationHook, ScoredElsewhere
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook, EvaluationHook
+from dstrain.training.hooks.external import ExternalHook
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.hooks.progress import ProgressHook
@@ -42,6 +45,7 @@ class Hooks:
     preempt: PreemptHook
     quarantine: Quarantine
     evaluation: EvaluationHook
+    external: ExternalHook
     log: LogHook
     checkpoint: CheckpointHook
     progress: ProgressHook
@@ -53,7 +57,15 @@ class Hooks:
         Hooks that can stop the run come first. The checkpoint comes after the log, because the state it saves must include
         the row of the log at this step.
         """
-        return (self.preempt, self.quarantine, self.evaluation, self.log, self.checkpoint, self.progress)
+        return (
+            self.preempt,
+            self.quarantine,
+            self.evaluation,
+            self.external,
+            self.log,
+            self.checkpoint,
+            self.progress,
+        )
 
 
 def build_hooks(
@@ -87,7 +99,8 @@ def build_hooks(
         saves=saver,
     )
     progress = ProgressHook(enter=assembly.attempt.phases.enter)
-    return Hooks(preempt, quarantine, evaluation, logging_hook, checkpoint, progress)
+    external = _build_external(assembly, evaluation=evaluation)
+    return Hooks(preempt, quarantine, evaluation, external, logging_hook, checkpoint, progress)
 
 
 def _build_quarantine(assembly: Assembly, *, exclude: Callable[[Iterable[int]], None]) -> Quarantine:
@@ -116,7 +129,7 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
     def score(max_batches: int | None) -> EvaluationResult | None:
         attempt.phases.enter("evaluation")
         with assembly.engine.gathered() as model:
-            return evaluate(
+            result = evaluate(
                 model,
                 tokens=assembly.prepared.eval,
                 tokenizer=assembly.prepared.tokenizer,
@@ -126,6 +139,9 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
                 should_stop=should_stop,
                 max_batches=max_batches,
             )
+        if max_batches is not None and result is not None and config.evaluation.external:
+            rehearse_external(config.evaluation.external, texts=result.texts, beat=attempt.phases.mark_progress)
+        return result
 
     if config.machine.evaluation_job is not None:
         return DeferredEvaluationHook(
@@ -142,6 +158,15 @@ def _build_evaluation(assembly: Assembly, *, preempt: PreemptHook, walltime: Wal
         evaluate=score,
         export_best=lambda step: _export_best(assembly, step=step),
         agree_on_stop=preempt.agree,
+    )
+
+
+def _build_external(assembly: Assembly, *, evaluation: EvaluationHook) -> ExternalHook:
+    is_here = assembly.ranks.rank == 0 and assembly.config.machine.evaluation_job is None
+    return ExternalHook(
+        external_scores(assembly.config, folder=assembly.folder) if is_here else None,
+        find_evaluated=lambda: find_evaluated(assembly.folder),
+        was_evaluated=lambda step: evaluation.scores_of(step) is not None,
     )
 
 

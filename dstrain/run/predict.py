@@ -29,6 +29,7 @@ from dstrain.run.predict_model import Predictor, describe, find_ignored, load_pr
 from dstrain.run.predict_progress import PredictProgress
 from dstrain.run.predict_request import STANDARD_INPUT, PredictRequest
 from dstrain.run_folder.atomic import open_new
+from dstrain.tasks.own_task import UnusableText
 from dstrain.tasks.translation import Languages, choose_prefix
 
 SHOWN_PLACES = 3
@@ -60,8 +61,6 @@ class Prepared:
     """The sources of a window, and to which of its rows each belongs."""
 
     sources: list[Source]
-    texts: list[str]
-    """What pointers count the words of: the sources without prefix."""
     rows: list[int]
 
 
@@ -202,24 +201,31 @@ def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) ->
     """The sources of the rows that have one, within the limits of the task."""
     task, search = predictor.task, predictor.search
     wanted = [number for number, row in enumerate(rows) if has_visible_text(row.source)]
-    texts = [prepare_source(rows[number].source, task=task, prefix="") for number in wanted]
+    texts = [_read_source(rows[number], task=task) for number in wanted]
     languages = [_languages(rows[number], predictor=predictor) for number in wanted]
     prefixes = [
         _prefix(rows[number], task=task, languages=pair) for number, pair in zip(wanted, languages, strict=True)
     ]
     read = [prefix + text for prefix, text in zip(prefixes, texts, strict=True)]
     ids = encode_sources(read, languages=languages, tokenizer=search.tokenizer)
-    prepared = Prepared([], [], [])
-    for number, text, each, (_, target) in zip(wanted, texts, ids, languages, strict=True):
+    prepared = Prepared([], [])
+    for number, each, (_, target) in zip(wanted, ids, languages, strict=True):
         if search.tokenizer.is_empty(each):
             continue
         if len(each) > task.max_source_tokens:
             tally.num_cut += 1
             tally.cut += [rows[number].where][: SHOWN_PLACES - len(tally.cut)]
         prepared.sources.append(Source(cut_source(each, task=task, tokenizer=search.tokenizer), target))
-        prepared.texts.append(text)
         prepared.rows.append(number)
     return prepared
+
+
+def _read_source(row: InputRow, *, task: Task) -> str:
+    """What the model reads for a row, without prefix. Raises UserError where a class of the user's own refuses it."""
+    try:
+        return prepare_source(row.source, task=task, prefix="")
+    except UnusableText as error:
+        raise UserError(f"{row.where}: {error}; found {row.source[:200]!r}") from error
 
 
 def _prefix(row: InputRow, *, task: Task, languages: tuple[str | None, str | None]) -> str:
@@ -257,15 +263,15 @@ def _texts(
     tally: Tally,
 ) -> Iterator[str]:
     """The text of the output for each row of a window, in order."""
-    at = dict(zip(prepared.rows, zip(prepared.texts, found, strict=True), strict=True))
+    at = dict(zip(prepared.rows, found, strict=True))
     for number, row in enumerate(rows):
         predictions = []
         if number in at:
-            source, result = at[number]
+            result = at[number]
             for candidate in result.candidates:
                 text = read_text(
                     candidate,
-                    source=source,
+                    source=row.source,
                     task=predictor.task,
                     keeps_pointers=request.keeps_pointers,
                     decode=predictor.search.tokenizer.decode,

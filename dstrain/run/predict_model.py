@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
-from dstrain.config.recipe import Evaluation, Model, Task
+from dstrain.config.evaluation import Evaluation
+from dstrain.config.recipe import Model, Task
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import BATCH_TOKENS

@@ -11,10 +11,11 @@ from pydantic import ValidationError
 
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.config.arguments import shell_command
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.load import load_config
 from dstrain.config.machine import Machine
 from dstrain.config.paths import path_problem
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.recipe import Task
 from dstrain.config.schema import RunConfig
 from dstrain.config.section import Section
 from dstrain.config.spelling import COMPRESSIONS, format_suffix

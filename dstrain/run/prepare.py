@@ -18,7 +18,7 @@ from pydantic import TypeAdapter
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.data import Source
-from dstrain.config.metrics import is_of_set, own_code
+from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
 from dstrain.data.bad_rows import BadRowLog
@@ -35,7 +35,6 @@ from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set,
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
-from dstrain.evaluation.own_metrics import load_metric
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -48,6 +47,8 @@ from dstrain.run_folder.atomic import new_folder, open_new, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.leftovers import remove_leftovers
 from dstrain.run_folder.sealed import SEAL, copy_sealed, sealed_folder
+from dstrain.tasks.own_code import code_file, load_code
+from dstrain.tasks.own_task import code_fingerprint, load_task
 from dstrain.tasks.parsing import task_tokens
 from dstrain.tasks.words import place_tokens
 
@@ -153,7 +154,7 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     Raises UserError if the rows or the tokenizer for BLEU cannot be used, or if the tokenizer lacks a language or a prefix of
     the recipe.
     """
-    _check_metrics(config)
+    _check_code(config)
     check_tokenizer(config, tokenizer=tokenizer)
     reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
     return _prepare_set(config, reading=reading, set_up=SetUp(hash_file=_hash_once(config, beat=no_beat)))
@@ -201,11 +202,14 @@ def _sources(config: RunConfig, *, split: Split) -> tuple[Source, ...]:
     return config.data.train if split == "train" else config.data.eval
 
 
-def _check_metrics(config: RunConfig) -> None:
+def _check_code(config: RunConfig) -> None:
+    """Load what the recipe names of code, before any other work, and say from which files it comes."""
     if config.evaluation.bleu_tokenizer is not None:
         check_bleu_tokenizer(config.evaluation.bleu_tokenizer)
-    for item in own_code(config.evaluation.metrics):
-        log.info("evaluation.metrics: `%s` is code of %s", item, load_metric(item).__code__.co_filename)
+    for key, item in config.own_code:
+        load_code(item, key=key)
+        log.info("%s: `%s` is code of %s", key, item, code_file(item))
+    load_task(config.task)
 
 
 def _make_all(
@@ -221,7 +225,7 @@ def _make_all(
 
 
 def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str | None, beat: Beat) -> list[str]:
-    _check_metrics(config)
+    _check_code(config)
     for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
         remove_leftovers(cache_dir(config) / name)
     set_up = SetUp(_hash_once(config, beat=beat), beat)
@@ -330,7 +334,15 @@ def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> No
 def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str], set_up: SetUp) -> Path:
     """The folder of the cached tokenizer for this text and these settings, trained if it is not in the cache."""
     # earlier versions sealed nothing: what they made is not used
-    settings = [scratch.model_dump(), config.task.model_dump(), config.data.rules.model_dump(), added, SEAL]
+    task = config.task
+    settings = [
+        scratch.model_dump(),
+        task.model_dump(),
+        config.data.rules.model_dump(),
+        added,
+        SEAL,
+        *code_fingerprint(task),
+    ]
     cached = cache_dir(config) / "tokenizers" / _text_key(config, settings, set_up=set_up)
     if not cached.exists():
         _check_rows(config, set_up=set_up)

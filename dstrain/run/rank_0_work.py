@@ -1,4 +1,4 @@
-"""Long work that rank 0 does alone, before the first step, while the other ranks wait for it.
+"""Long work that rank 0 does alone while the other ranks wait for it.
 
 They wait for a file instead of in a collective operation, because large data would exceed the time limit of that. A rank that
 waits makes progress as long as rank 0 does, so its watchdog ends it only if rank 0 hangs. A rank 0 that is dead is noticed by
@@ -57,7 +57,7 @@ class Follower:
         if found is not None and (found.beats, found.heartbeat) != (last.beats, last.heartbeat):
             self._last = Sign(found.beats, found.heartbeat, self._now())
         elif (silent := self._now() - last.seen) > SILENT_SECONDS:
-            raise PeerLost(f"rank 0, which prepares the data, has given no sign of life for {silent:.0f} s")
+            raise PeerLost(f"rank 0, which this rank waits for, has given no sign of life for {silent:.0f} s")
 
 
 class SpokenProgress:

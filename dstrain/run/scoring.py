@@ -35,6 +35,7 @@ from dstrain.models.load import DTYPES, quiet_transformers
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_exported_model, load_run_tokenizer
+from dstrain.run.external_scores import external_scores
 from dstrain.run.finish import refresh_finished_run
 from dstrain.run.hub import check_model_name
 from dstrain.run.languages import find_untaught
@@ -42,6 +43,7 @@ from dstrain.run.prepare import list_bad_rows, share_evaluation
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import read_claims
+from dstrain.run_folder.external import with_external
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import DataReport, read_run_info
@@ -154,6 +156,10 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         if ranks.rank == 0 and folder.score_file(step).exists():
             log.warning("%s: the scores of step %d are replaced", folder.path, step)
         scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
+        if scores is not None and (external := external_scores(config, folder=folder)) is not None:
+            external.add(step, is_last=True)
+            external.finish()
+            scores = with_external(scores, folder=folder, step=step)
     if scores is None:  # not on rank 0
         return
     for name, value in scores.scores.items():
@@ -222,6 +228,7 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
     """
     with sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease:
         tried: set[PendingEvaluation] = set()
+        external = external_scores(config, folder=folder) if lease is not None else None
         while (pending := _next_pending(folder, tried=tried, ranks=ranks)) is not None:
             if not tried:
                 tokenizer = load_run_tokenizer(folder)
@@ -245,6 +252,9 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
             if scores is not None:
                 shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.scores.items())
                 say(f"evaluation at step {pending.step} ({scores.seconds:.0f} s): {shown}")
+                if external is not None:
+                    external.add(pending.step)
+                    external.finish()
     if ranks.rank == 0:
         if not tried:
             say(f"{folder.path}: no evaluation is pending")

@@ -129,8 +129,9 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
             control=control,
             quarantine=hooks.quarantine,
         )
-        return finish(assembly, progress=progress, control=control, preempt=preempt, best=hooks.evaluation.best)
+        return finish(assembly, progress=progress, control=control, hooks=hooks)
     finally:
+        hooks.external.close()
         write_waiting()  # what did not fit on the disk, such as a model, has been removed again
 
 

@@ -114,6 +114,14 @@ class RunFolder:
         return sorted(self.scores.glob("step-*.json"))
 
     @property
+    def external(self) -> Path:
+        """Scores that other programs have computed: one file per step."""
+        return self.path / "external"
+
+    def external_file(self, step: int) -> Path:
+        return self.external / f"step-{step:08d}.json"
+
+    @property
     def all_hypotheses(self) -> Path:
         """One folder per scored step."""
         return self.path / "hypotheses"
@@ -209,8 +217,9 @@ class RunFolder:
     def folders(self) -> tuple[Path, ...]:
         """Every sub-folder that is written to."""
         models = (self.tokenizer, self.base, self.checkpoints, *map(self.model, MODELS), self.average.path)
-        results = (self.plots, self.tensorboard, self.scores, self.all_hypotheses, self.test_sets, self.evaluation)
-        return (*models, *results, self.claims, self.rank_records, self.hangs, self.failures, self.rendezvous)
+        results = (self.plots, self.tensorboard, self.scores, self.external, self.all_hypotheses)
+        others = (self.test_sets, self.evaluation, self.claims, self.rank_records, self.hangs)
+        return (*models, *results, *others, self.failures, self.rendezvous)
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -6,7 +6,7 @@ Knows no live objects: no torch, no model, no process group. So a card can be ma
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from dstrain.run_folder.atomic import no_ordinary_file, write_file
 from dstrain.run_folder.average import Average, read_average
 from dstrain.run_folder.base import BaseRun
 from dstrain.run_folder.began import read_run_config
+from dstrain.run_folder.external import with_external
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
 from dstrain.run_folder.reading import (
@@ -230,17 +231,23 @@ def load_record(run_dir: Path) -> RunRecord:
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))
     exports = {name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()}
-    return build_record(
+    record = build_record(
         config,
         info=info,
         rows=rows,
         exports=exports,
         quarantine=read_quarantine(run_dir),
         find_scores=lambda row: read_deferred_scores(folder, row=row),
-        test_sets=read_test_sets(folder),
+        test_sets={
+            name: tuple(with_external(each, folder=folder.test_set(name), step=each.step) for each in scores)
+            for name, scores in read_test_sets(folder).items()
+        },
         average=read_average(folder),
         ends=read_ends(run_dir),
         unwritten=read_unwritten(run_dir),
+    )
+    return replace(
+        record, eval_rows=tuple(with_external(row, folder=folder, step=row.step) for row in record.eval_rows)
     )
 
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -110,17 +111,30 @@ def write_scores(
     """
     hypotheses, score_file = folder.hypotheses(step), folder.score_file(step)
     with new_folder(hypotheses, draft=hypotheses.with_name(f"{hypotheses.name}.tmp"), durable=False) as draft:
-        columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
-        columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
-        for name, lines in columns.items():
-            content = "".join(f"{line}\n" for line in lines)
-            (draft / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
-        score_file.unlink(missing_ok=True)  # it belongs to the earlier evaluation of this step
+        write_texts(texts, folder=draft)
+        # they belong to the earlier evaluation of this step
+        folder.external_file(step).unlink(missing_ok=True)
+        score_file.unlink(missing_ok=True)
     relative = str(hypotheses.relative_to(folder.path))
     fields = scores.as_fields() | {"hypotheses": relative}
     values = asdict(ScoreFile(**fields, step=step, lease=lease, data=data)) | {"command": sacrebleu_command(scores)}
     write_file(score_file, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
     return relative
+
+
+def write_texts(texts: ScoredTexts, *, folder: Path) -> None:
+    """Write the texts to a folder, a file for each kind."""
+    columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
+    columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
+    for name, lines in columns.items():
+        content = "".join(f"{line}\n" for line in lines)
+        (folder / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
+
+
+def reference_files(folder: Path) -> list[Path]:
+    """The files of the references in a folder of texts: of the first of every row, the second, and so on."""
+    paths = (folder / f"{_reference_name(number)}.txt" for number in count())
+    return list(takewhile(lambda path: path.exists(), paths)) or [folder / f"{_reference_name(0)}.txt"]
 
 
 def _reference_name(number: int) -> str:

@@ -29,8 +29,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.load import load_config
-from dstrain.config.recipe import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.tokens import TokenSet

@@ -12,7 +12,7 @@ from typing import Any
 from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
-from dstrain.config.recipe import Evaluation
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.run_folder.layout import RunFolder

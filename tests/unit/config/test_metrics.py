@@ -2,6 +2,7 @@
 
 import pytest
 
+from dstrain.config.evaluation import Evaluation
 from dstrain.config.metrics import (
     KINDS,
     METRICS,
@@ -11,7 +12,6 @@ from dstrain.config.metrics import (
     rank_metrics,
     wanted_metrics,
 )
-from dstrain.config.recipe import Evaluation
 from dstrain.evaluation.metrics import length_scores, parsing_scores
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE

@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from dstrain.config.load import ConfigError, load_config
-from dstrain.config.recipe import Adapter, EarlyStopping, Evaluation, Model, Scratch, Task, Training
+from dstrain.config.recipe import Adapter, EarlyStopping, Model, Scratch, Task, Training
 from dstrain.config.section import Section
 from tests.unit.config.config_cases import assert_refused
 
@@ -29,14 +29,7 @@ STEPS = {"batch_size": 1, "learning_rate": 1.0}
             ("epochs", "batch_unit"),
             "give max_steps instead",
         ),
-        (Evaluation, {"every_steps": 1, "every_epochs": 1.0}, ("every_steps", "every_epochs"), "only one"),
-        (Evaluation, {"metrics": ["bleu", "blue"]}, ("metrics",), "`blue` is no metric: take bleu, chrf"),
-        (Evaluation, {"metrics": ["bleu", "a.b:bleu"]}, ("metrics",), "two scores would be called `bleu`"),
-        (Evaluation, {"metrics": ["a:x", "b:x"]}, ("metrics",), "two scores would be called `x`"),
-        (Evaluation, {"metrics": ["a:gen_len"]}, ("metrics",), "two scores would be called `gen_len`"),
-        (Evaluation, {"metrics": ["rouge", "a:rouge_l"]}, ("metrics",), "two scores would be called `rouge_l`"),
         (Task, {"kind": "translation", "name": "x"}, ("name", "kind"), "has its own name"),
-        (Evaluation, {"best_metric": "loss", "loss": False}, ("best_metric", "loss"), "needs `loss: true`"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused_with_their_keys(

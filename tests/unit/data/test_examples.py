@@ -13,6 +13,7 @@ from dstrain.data.examples import Example, build_examples, prepare_source
 from dstrain.data.sources import Row, read_rows
 from dstrain.errors import UserError
 from dstrain.tasks.parsing import from_pointer
+from tests.unit.tasks.own_module import TASK, write_module
 
 PARSING = Task(kind="parsing", source_prefix="parse: ")
 PLAIN = PARSING.model_copy(update={"form": "plain"})
@@ -143,3 +144,17 @@ def test_only_the_pointer_form_changes_a_text_and_one_cut_by_references_stays_as
     assert prepare_source(UTTERANCE, task=PUBLISHED, prefix="parse: ") == "parse: set Tom's alarm for 5pm."
     for task in (Task(kind="translation"), Task(kind="parsing", form="plain")):
         assert prepare_source(UTTERANCE, task=task, prefix=">>fra<< ") == f">>fra<< {UTTERANCE}"
+
+
+def test_a_class_of_the_users_own_makes_both_sides_and_refuses_rows_by_the_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(kind=f"{write_module(tmp_path, TASK, monkeypatch=monkeypatch)}:Shout", source_prefix="shout: ")
+    rows = [_row("Good Day", "guten tag"), _row("Nice", "schön", where="a.tsv:2")]
+    (example,), (bad,) = _build(*rows, task=task, undecodable="skip")
+    assert (example.source, example.target) == ("shout: good day", "GUTEN TAG <- Good Day")
+    assert (example.raw_source, example.raw_target) == ("Good Day", "guten tag")
+    assert (bad.where, bad.reason) == ("a.tsv:2", "undecodable")
+    assert prepare_source("Good Day", task=task, prefix="shout: ") == example.source
+    with pytest.raises(UnusableRowError, match=r"a\.tsv:2: task\.kind .* refuses it .not ASCII.*found 'Nice"):
+        _build(*rows, task=task, undecodable="error")

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 from sacrebleu.metrics import BLEU
 
-from dstrain.config.recipe import Evaluation
+from dstrain.config.evaluation import Evaluation
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import TOKENIZERS, check_bleu_tokenizer, choose_tokenizer, find_writing
 

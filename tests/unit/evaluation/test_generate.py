@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import GenerationConfig, PreTrainedModel
 
-from dstrain.config.recipe import Evaluation
+from dstrain.config.evaluation import Evaluation
 from dstrain.evaluation.generate import (
     MIN_PART_ROWS,
     MIN_ROW_TOKENS,

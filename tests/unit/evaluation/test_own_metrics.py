@@ -9,6 +9,7 @@ import pytest
 
 from dstrain.errors import UserError
 from dstrain.evaluation.own_metrics import MetricFailed, load_metric, own_score
+from dstrain.tasks.own_code import code_signature
 
 MODULE = """
 def share(hypotheses, references, sources):
@@ -34,7 +35,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield
-    load_metric.cache_clear()
     for name in ("own_scores", "own_broken"):
         sys.modules.pop(name, None)
 
@@ -55,9 +55,7 @@ def test_the_signature_names_the_distribution_or_the_content_of_the_file() -> No
     version = metadata.version("regex")
     with pytest.raises(MetricFailed):  # its arguments are others
         own_score("regex:match", ["a"], [["a"]], sources=["x"])
-    from dstrain.evaluation.own_metrics import _signature
-
-    assert _signature("regex:match") == f"regex:match|regex:{version}"
+    assert code_signature("regex:match") == f"regex:match|regex:{version}"
 
 
 @pytest.mark.parametrize(
@@ -79,8 +77,8 @@ def test_a_metric_that_fails_is_named_with_its_error(name: str, why: str) -> Non
     [
         ("own_nowhere:score", "cannot be imported .*start from the folder that holds it"),
         ("own_broken:score", "cannot be imported .*no_such_module_anywhere"),
-        ("own_scores:scor", "has no function `scor`"),
-        ("own_scores:constant", "has no function `constant`"),
+        ("own_scores:scor", "has no function or class `scor`"),
+        ("own_scores:constant", "has no function or class `constant`"),
     ],
 )
 def test_a_function_that_is_not_there_is_refused_with_the_way_out(item: str, why: str) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.evaluation import Evaluation
+from dstrain.config.recipe import Task
 from dstrain.data.vocabulary import WHOLE
 from dstrain.errors import OutOfMemory, UserError
 from dstrain.evaluation.generate import evaluation_mode

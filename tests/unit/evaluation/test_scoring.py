@@ -3,14 +3,17 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dstrain.config.recipe import Evaluation, Task
+from dstrain.config.evaluation import Evaluation
+from dstrain.config.recipe import Task
 from dstrain.evaluation.generate import Cap, Hypothesis
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
 from tests.unit.evaluation.evaluation_cases import END, LANGUAGES, UNKNOWN, Tokens, WordTokenizer, build_tokens
+from tests.unit.tasks.own_module import write_module
 
 TRANSLATION = Task(kind="translation")
 PLAIN_PARSING = Task(kind="parsing", form="plain")
@@ -232,3 +235,44 @@ def test_a_parse_matches_exactly_if_it_equals_any_of_its_references() -> None:
     scores = {score.name: score.value for score in score_rows(rows, task=PLAIN_PARSING, evaluation=Evaluation())}
     assert (scores["exact_match"], scores["exact_match_tokens"]) == (1.0, 1.0)
     assert rows[0].references == [tokens.examples[0].raw_target, "w9", other]
+
+
+OWN = """
+class Words:
+    def source(self, text):
+        return text
+    def target(self, text, source):
+        return text
+    def answer(self, text, source):
+        if "w9" in text:
+            raise ValueError("nine")
+        return f"{source}: {text}"
+"""
+
+
+def test_the_answer_of_a_class_of_the_users_own_is_compared_with_the_text_in_the_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = Task(kind=f"{write_module(tmp_path, OWN, monkeypatch=monkeypatch)}:Words")
+    tokens = build_tokens([None] * 3)
+    tokens.targets = [[5, END], [6, END], [9, END]]
+    tokens.examples = [
+        replace(example, raw_source=f"s{row}", raw_target=f"s{row}: w{ids[0]}")
+        for row, (example, ids) in enumerate(zip(tokens.examples, tokens.targets, strict=True))
+    ]
+    hypotheses = [
+        Hypothesis(0, (5, END), 2, False),
+        Hypothesis(1, (9, END), 2, False),
+        Hypothesis(2, (9, END), 2, False),
+    ]
+    rows = read(tokens, hypotheses, task=task)
+    assert [row.text for row in rows] == ["s0: w5", "w9", "w9"]
+    assert [row.is_unread for row in rows] == [False, True, True]
+    scores = {score.name: score.value for score in score_rows(rows, task=task, evaluation=Evaluation())}
+    assert scores["exact_match"] == pytest.approx(1 / 3)
+    unread, changed = warn(tokens, hypotheses, task=task)
+    assert unread.startswith(
+        "task.kind refuses 2 of 3 hypotheses, which are scored as the model wrote them; the first, eval"
+    )
+    assert "does not give back 1 of 3 references" in changed
+    assert changed.endswith("eval.tsv:3: 's2: w9' comes back as None")

@@ -61,7 +61,7 @@ def test_a_dead_rank_0_is_missed(tmp_path: Path) -> None:
     pair.clock.now += SILENT_SECONDS
     pair.follower.look()
     pair.clock.now += 1.0
-    with pytest.raises(PeerLost, match="rank 0, which prepares the data, has given no sign of life for 601 s"):
+    with pytest.raises(PeerLost, match="rank 0, which this rank waits for, has given no sign of life for 601 s"):
         pair.follower.look()
 
 
