@@ -4,6 +4,8 @@ The folder is written so that transformers 4 (4.57) and 5 read the same model fr
 """
 
 import json
+import os
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,8 @@ from dstrain.models.families import KEPT_GENERATION_FIELDS, hidden_scale, is_hea
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
+
+WEIGHTS_SUFFIX = ".safetensors"
 
 
 class ExportError(UserError):
@@ -48,10 +52,7 @@ def export_model(
         ExportError: as `check_export`.
         OSError: the folder cannot be written.
     """
-    own = GenerationConfig.from_model_config(model.config).to_diff_dict()
-    # otherwise a class's defaults, such as BART's forced last token, would make other hypotheses than those that were scored
-    config = GenerationConfig(**{key: own[key] for key in own if key in KEPT_GENERATION_FIELDS})
-    config.update(**{**generation, "max_length": None})
+    config = _generation_config(model, generation=generation)
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
         before, model.generation_config = model.generation_config, config
         try:
@@ -69,6 +70,49 @@ def export_model(
                 file.chmod((draft / EXPORTED_STEP).stat().st_mode)
         if sources:
             check_export(draft, model=model, sources=sources, pad_token_id=tokenizer.pad_token_id)
+
+
+def export_again(
+    model: nn.Module,
+    *,
+    like: Path,
+    folder: Path,
+    generation: Mapping[str, Any],
+    sources: Sequence[Sequence[int]],
+    pad_token_id: int,
+) -> None:
+    """Write a second folder of a model that the folder `like` holds already, with these generation settings.
+
+    Its weights share the disk where links can be made.
+
+    Raises:
+        ExportError: as `check_export`; `like` does not hold this model.
+        OSError: the folder cannot be written.
+    """
+    with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
+        shutil.copytree(like, draft, copy_function=_link_weights, dirs_exist_ok=True)
+        _generation_config(model, generation=generation).save_pretrained(draft)
+        check_export(draft, model=model, sources=sources, pad_token_id=pad_token_id)
+
+
+def _generation_config(model: Any, *, generation: Mapping[str, Any]) -> GenerationConfig:
+    own = GenerationConfig.from_model_config(model.config).to_diff_dict()
+    # otherwise a class's defaults, such as BART's forced last token, would make other hypotheses than those that were scored
+    config = GenerationConfig(**{key: own[key] for key in own if key in KEPT_GENERATION_FIELDS})
+    config.update(**{**generation, "max_length": None})
+    return config
+
+
+def _link_weights(source: str, target: str) -> None:
+    """A link for a file of weights, which nobody edits, and a copy of any other, or where the file system has no links."""
+    if source.endswith(WEIGHTS_SUFFIX):
+        try:
+            os.link(source, target, follow_symlinks=False)
+        except OSError:
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
 
 
 def _save_weights(model: Any, *, folder: Path) -> None:

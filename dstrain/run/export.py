@@ -24,7 +24,7 @@ from dstrain.models.load import DTYPES, load_config, load_model, quiet_transform
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.partial import find_new_ids, make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
-from dstrain.models.save import export_model
+from dstrain.models.save import ExportError, export_again, export_model
 from dstrain.models.self_test import check_experiment
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
@@ -32,8 +32,8 @@ from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
-from dstrain.run_folder.layout import ADAPTER, RunFolder
-from dstrain.run_folder.reading import check_tokenizer
+from dstrain.run_folder.layout import ADAPTER, BEST, RunFolder
+from dstrain.run_folder.reading import check_tokenizer, read_exported_step
 
 NUM_CHECKED_ROWS = 8
 
@@ -47,29 +47,58 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
         ExportError: with `check`, the folder does not hold the model.
         OSError: it cannot be written.
     """
-    folder, prepared = assembly.folder.model(name), assembly.prepared
     with assembly.engine.gathered() as model:
         if assembly.ranks.rank == 0:
             whole = whole_model(
-                model, config=assembly.config, tokenizer=prepared.tokenizer, vocabulary=prepared.vocabulary
-            )
-            settings = generation_settings(
-                whole,
+                model,
                 config=assembly.config,
-                tokenizer=prepared.tokenizer,
-                tokens=prepared.eval,
-                vocabulary=prepared.vocabulary,
+                tokenizer=assembly.prepared.tokenizer,
+                vocabulary=assembly.prepared.vocabulary,
             )
-            export_model(
-                whole,
-                tokenizer=prepared.tokenizer,
-                folder=folder,
-                generation=settings,
-                step=step,
-                sources=checked_sources(prepared.eval) if check else (),
-                save_more=_adapter_saver(model, whole=whole, config=assembly.config, tokenizer=prepared.tokenizer),
-            )
+            if not (check and _write_again(whole, assembly=assembly, name=name, step=step)):
+                export_model(
+                    whole,
+                    tokenizer=assembly.prepared.tokenizer,
+                    folder=assembly.folder.model(name),
+                    generation=_live_settings(whole, assembly=assembly),
+                    step=step,
+                    sources=checked_sources(assembly.prepared.eval) if check else (),
+                    save_more=_adapter_saver(
+                        model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer
+                    ),
+                )
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
+
+
+def _live_settings(whole: PreTrainedModel, *, assembly: Assembly) -> Mapping[str, Any]:
+    prepared = assembly.prepared
+    return generation_settings(
+        whole,
+        config=assembly.config,
+        tokenizer=prepared.tokenizer,
+        tokens=prepared.eval,
+        vocabulary=prepared.vocabulary,
+    )
+
+
+def _write_again(whole: PreTrainedModel, *, assembly: Assembly, name: str, step: int) -> bool:
+    """Write the model from the best one if that is of this step; returns whether it was, and was checked."""
+    best, prepared = assembly.folder.model(BEST), assembly.prepared
+    if read_exported_step(best) != step:
+        return False
+    try:
+        export_again(
+            whole,
+            like=best,
+            folder=assembly.folder.model(name),
+            generation=_live_settings(whole, assembly=assembly),
+            sources=checked_sources(prepared.eval),
+            pad_token_id=prepared.tokenizer.pad_token_id,
+        )
+    except (ExportError, OSError) as error:  # such as that of an earlier attempt with another recipe
+        log.info("%s is not used again for %s (%s)", best, name, error)
+        return False
+    return True
 
 
 def checked_sources(tokens: TokenSet) -> list[list[int]]:

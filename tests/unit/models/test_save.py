@@ -15,7 +15,7 @@ from dstrain.config.recipe import Model
 from dstrain.models import save
 from dstrain.models.families import is_head_tied
 from dstrain.models.load import load_model
-from dstrain.models.save import ExportError, check_export, export_model
+from dstrain.models.save import ExportError, check_export, export_again, export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run_folder.atomic import recover_folder
@@ -199,3 +199,46 @@ def test_special_tokens_have_the_name_that_every_version_reads(tiny: Tiny, tmp_p
     again = AutoTokenizer.from_pretrained(tmp_path / "best")
     assert again.all_special_tokens == tiny.tokenizer.tokenizer.all_special_tokens
     assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
+
+
+def again(model: Tiny, folder: Path, *, like: Path, **generation: Any) -> None:
+    pad = model.tokenizer.pad_token_id
+    export_again(
+        model.model, like=like, folder=folder, generation=GENERATION | generation, sources=[[3, 4, 1]], pad_token_id=pad
+    )
+
+
+def test_a_second_folder_of_a_model_shares_its_weights_and_has_files_of_its_own(model: Tiny, tmp_path: Path) -> None:
+    best, final = tmp_path / "best", tmp_path / "final"
+    export(model, best)
+    again(model, final, like=best, num_beams=3)
+    assert {path.name for path in best.iterdir()} == {path.name for path in final.iterdir()}
+    shared = {path.name for path in best.iterdir() if path.samefile(final / path.name)}
+    assert shared == {"model.safetensors"}
+    check(model, final)
+    assert read_exported_step(final) == 7
+    beams = [json.loads((folder / "generation_config.json").read_text())["num_beams"] for folder in (best, final)]
+    assert beams == [1, 3]
+    export(model, best, step=8)  # the new one is another file
+    assert not (best / "model.safetensors").samefile(final / "model.safetensors")
+
+
+def test_a_folder_of_another_model_is_not_taken_for_it(model: Tiny, tmp_path: Path) -> None:
+    export(model, tmp_path / "best")
+    export(model, tmp_path / "final", step=3)
+    with torch.no_grad():
+        model.model.shared.weight[3] += 1
+    with pytest.raises(ExportError, match=r"tensor shared\.weight"):
+        again(model, tmp_path / "final", like=tmp_path / "best")
+    assert read_exported_step(tmp_path / "final") == 3
+
+
+def test_without_links_the_weights_are_copied(model: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(1, "Operation not permitted")
+
+    export(model, tmp_path / "best")
+    monkeypatch.setattr(save.os, "link", refuse)
+    again(model, tmp_path / "final", like=tmp_path / "best")
+    check(model, tmp_path / "final")
+    assert not (tmp_path / "best" / "model.safetensors").samefile(tmp_path / "final" / "model.safetensors")
