@@ -133,6 +133,7 @@ class ExternalScores:
         self._waiting: deque[tuple[int, str]] = deque()
         self._running: tuple[int, str, Scorer] | None = None
         self._warned: set[str] = set()
+        self._is_ending = False
 
     def add(self, step: int, *, is_last: bool = False) -> None:
         """Let the evaluation of a step be scored by programs that have not scored it yet; `is_last`: by those of the end too."""
@@ -159,6 +160,8 @@ class ExternalScores:
             self._running = None
         while self._waiting and self._running is None:
             step, name = self._waiting.popleft()
+            if self._is_ending and name in self._warned:
+                continue
             try:
                 self._running = step, name, Scorer(name, self._programs[name], texts=self._folder.hypotheses(step))
             except (ScorerFailed, OSError) as error:
@@ -168,8 +171,8 @@ class ExternalScores:
     def finish(self, *, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Wait until all is done, or until `should_stop`. A program that fails from now on is not started again."""
         self._warned.clear()
+        self._is_ending = True
         while self.poll():
-            self._waiting = deque((step, name) for step, name in self._waiting if name not in self._warned)
             time.sleep(POLL_SECONDS)
             if should_stop():
                 self.close()

@@ -31,6 +31,7 @@ from dstrain.models.families import (
     set_layerdrop,
 )
 from dstrain.models.foreign import told_in_one_line
+from dstrain.models.kernels import fuse_gelu
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.layout import EXPORTED_STEP
@@ -67,19 +68,22 @@ def load_model(
     architecture, and if weights are missing.
     """
     if section.scratch is not None:
-        return build_scratch_model(
+        model = build_scratch_model(
             section.scratch, tokenizer=tokenizer, seed=seed, dropout=section.dropout, layerdrop=section.layerdrop
         )
-    assert section.name is not None  # the schema requires exactly one of name and scratch
-    with told_in_one_line(f"model.name: `{section.name}` has no weights that can be read"):
-        return _load_named(
-            section,
-            name=section.name,
-            tokenizer=tokenizer,
-            seed=seed,
-            report=report,
-            keeps_suppression=keeps_suppression,
-        )
+    else:
+        assert section.name is not None  # the schema requires exactly one of name and scratch
+        with told_in_one_line(f"model.name: `{section.name}` has no weights that can be read"):
+            model = _load_named(
+                section,
+                name=section.name,
+                tokenizer=tokenizer,
+                seed=seed,
+                report=report,
+                keeps_suppression=keeps_suppression,
+            )
+    fuse_gelu(model)
+    return model
 
 
 def _load_named(

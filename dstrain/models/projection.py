@@ -110,10 +110,11 @@ def _forward(
         if bias is not None:
             logits += bias
         slope = None if cap is None else _bound(logits, cap=cap)
-        loss += _cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        of_chunk, sums = _cross_entropy(logits, targets, label_smoothing=label_smoothing)
+        loss += of_chunk
         if not any(wanted):
             continue
-        _differentiate(logits, targets, label_smoothing=label_smoothing)
+        _differentiate(logits, targets, sums=sums, label_smoothing=label_smoothing)
         if slope is not None:
             logits *= slope
         gradient = logits if weight.dtype == exact else logits.mul_(scale).to(weight.dtype)
@@ -132,18 +133,18 @@ def _bound(logits: Tensor, *, cap: float) -> Tensor:
     return slope
 
 
-def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> Tensor:
-    """The sum of the rows' losses. Overwrites the logits with `exp(logit - largest)`."""
+def _cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float) -> tuple[Tensor, Tensor]:
+    """The sum of the rows' losses. The logits become `exp(logit - largest)`, whose sums `[rows, 1]` are returned too."""
     logits -= logits.amax(dim=1, keepdim=True)
     right = logits.gather(1, labels[:, None]).sum()
     mean = logits.mean(dim=1).sum() if label_smoothing else right
-    log_sums = logits.exp_().sum(dim=1).log().sum()
-    return log_sums - (1.0 - label_smoothing) * right - label_smoothing * mean
+    sums = logits.exp_().sum(dim=1, keepdim=True)
+    return sums.log().sum() - (1.0 - label_smoothing) * right - label_smoothing * mean, sums
 
 
-def _differentiate(exponentials: Tensor, labels: Tensor, *, label_smoothing: float) -> None:
-    """Replace the exponentials that `_cross_entropy` left by the loss's gradient with respect to the logits."""
-    exponentials /= exponentials.sum(dim=1, keepdim=True)
+def _differentiate(exponentials: Tensor, labels: Tensor, *, sums: Tensor, label_smoothing: float) -> None:
+    """Replace the exponentials and sums that `_cross_entropy` left by the loss's gradient with respect to the logits."""
+    exponentials /= sums
     if label_smoothing:
         exponentials -= label_smoothing / exponentials.shape[1]
     right = torch.full_like(labels, label_smoothing - 1.0, dtype=exponentials.dtype)

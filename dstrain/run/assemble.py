@@ -32,6 +32,7 @@ from dstrain.errors import UserError
 from dstrain.models.adapters import check_peft
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
+from dstrain.models.kernels import draw_masks_by_bits
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.partial import count_adapter, count_trained
@@ -171,11 +172,7 @@ def assemble(
     _check_references(prepared, positions=max_positions(model.config).target)
     if ranks.rank == 0:
         _check_disk_space(config, model=model, num_exported=num_exported)
-    if config.machine.activation_checkpointing:
-        enable_activation_checkpointing(model)
-    if config.machine.compile:
-        compile_layers(model)
-        log.info("layers are compiled during the first steps, which takes a minute or two")
+    _choose_computation(model, config=config, ranks=ranks)
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
     if resume is not None:
         load_weights(resume.directory, module=module, base=base)
@@ -193,6 +190,17 @@ def assemble(
     return Assembly(
         config, attempt, prepared, identity, resume, place, total_steps, engine, num_exported, base, changes, warnings
     )
+
+
+def _choose_computation(model: PreTrainedModel, *, config: RunConfig, ranks: Ranks) -> None:
+    """How the layers are computed: nothing of it changes what is learned."""
+    if ranks.device.type == "cpu":
+        draw_masks_by_bits()
+    if config.machine.activation_checkpointing:
+        enable_activation_checkpointing(model)
+    if config.machine.compile:
+        compile_layers(model)
+        log.info("layers are compiled during the first steps, which takes a minute or two")
 
 
 def _agree_on_resume(

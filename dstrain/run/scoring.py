@@ -156,12 +156,9 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         if ranks.rank == 0 and folder.score_file(step).exists():
             log.warning("%s: the scores of step %d are replaced", folder.path, step)
         scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
-        if scores is not None and (external := external_scores(config, folder=folder)) is not None:
-            external.add(step, is_last=True)
-            external.finish()
-            scores = with_external(scores, folder=folder, step=step)
     if scores is None:  # not on rank 0
         return
+    scores = _score_by_programs(scores, config=config, folder=folder, step=step)
     for name, value in scores.scores.items():
         say(f"{name:<26} {value:.4f}")
     for name, signature in scores.signatures.items():
@@ -174,6 +171,16 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     if run is not None and not refresh_finished_run(run, machine=config.machine):
         command = shell_command(["dstrain", "card", run.path])
         say(f"the card of {run.path} will show them when the run has ended; to update it now: {command}")
+
+
+def _score_by_programs(scores: Scores, *, config: RunConfig, folder: RunFolder, step: int) -> Scores:
+    """The scores together with those of the programs of the recipe, which are waited for."""
+    external = external_scores(config, folder=folder)
+    if external is None:
+        return scores
+    external.add(step, is_last=True)
+    external.finish()
+    return with_external(scores, folder=folder, step=step)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.engine.build import build_engine
 from dstrain.models.compact import compact_embedding, why_not_compact
 from dstrain.models.compilation import compile_layers
+from dstrain.models.kernels import draw_masks_by_bits, fuse_gelu
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
@@ -168,6 +169,9 @@ def occurring_ids(case: Case, *, tokens: TokenSet) -> tuple[int, ...]:
 def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet, folder: Path) -> Stopwatch:
     """Loader, engine, loop and log hook, as `dstrain.run` puts them together; no evaluation, no checkpoint."""
     vocabulary = choose_vocabulary(job.side, case=case, tokens=tokens)
+    fuse_gelu(model)
+    if not torch.cuda.is_available():
+        draw_masks_by_bits()
     if vocabulary.kept is not None:
         keep_rows(model, vocabulary.kept)
     elif why_not_compact(model) is None:  # as a run does
