@@ -180,8 +180,14 @@ def evaluate_by(translator: Translator, *, case: Case) -> Scores:
     """The scores of a converted model on the evaluation rows, with the recipe's search by CTranslate2."""
     (share,) = case.plan.shares
     results = [_search_batch(batch, translator=translator, case=case) for batch in share]
-    given = {"plan": case.plan, "tokens": case.tokens, "tokenizer": case.tokenizer}
-    return score(results, config=case.config, vocabulary=WHOLE, **given).scores
+    return score(
+        results,
+        plan=case.plan,
+        tokens=case.tokens,
+        tokenizer=case.tokenizer,
+        config=case.config,
+        vocabulary=WHOLE,
+    ).scores
 
 
 def _search_batch(batch: Batch, *, translator: Translator, case: Case) -> BatchResult:

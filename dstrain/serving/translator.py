@@ -1,6 +1,7 @@
 """Hypotheses of a converted model by CTranslate2. Does not convert, and does not know rows and files of data."""
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,7 @@ def load_translator(folder: Path, *, device: torch.device) -> Translator:
     check_installed()
     import ctranslate2  # optional
 
+    ctranslate2.set_log_level(logging.ERROR)  # that another type is computed in is said in the name
     conversion = read_conversion(folder)
     try:
         tokens = json.loads(read_bytes(folder / VOCABULARY, max_bytes=MAX_VOCABULARY_BYTES))

@@ -52,7 +52,7 @@ def test_greedy_search_has_the_hypotheses_of_the_model_and_their_probabilities(f
 
 
 def _mean_log_probability(exported: Any, source: list[int], hypothesis: tuple[int, ...]) -> float:
-    """That of the tokens that were chosen: a forced first one is not."""
+    """That of the tokens that were chosen, over all tokens: a forced first one has none of its own, but counts."""
     generation = exported.generation()
     forced = int(generation.forced_bos_token_id is not None)
     given = torch.tensor([[generation.decoder_start_token_id, *hypothesis[:-1]]])
@@ -61,7 +61,7 @@ def _mean_log_probability(exported: Any, source: list[int], hypothesis: tuple[in
     for word in generation.bad_words_ids or []:
         logits[:, word[0]] = -torch.inf
     log_probabilities = logits.log_softmax(dim=-1)[torch.arange(len(hypothesis)), torch.tensor(hypothesis)]
-    return float(log_probabilities[forced:].sum()) / len(hypothesis[forced:])
+    return float(log_probabilities[forced:].sum()) / len(hypothesis)
 
 
 @pytest.mark.parametrize("family", CONVERTED)
