@@ -137,7 +137,7 @@ $(VENV)/installed-test: $(VENV)/installed requirements/test.txt
 .venv-lowest/installed: .venv-uv/installed pyproject.toml
 	$(PYTHON) -m venv .venv-lowest
 	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct --editable .
-	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard]'
+	.venv-uv/bin/uv pip install --quiet --python .venv-lowest/bin/python --editable '.[test,tensorboard,lora,ctranslate2]'
 	@touch $@
 
 .venv-exports/installed: requirements/exports.txt requirements/torch.txt requirements/cuda.txt

@@ -33,8 +33,9 @@ ROOMS: dict[str, frozenset[str]] = {
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
+    "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
-        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training".split()
+        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
     "predict": frozenset({"config", "cluster", "run"}),
@@ -98,6 +99,7 @@ HEAVY = ("torch", "deepspeed", "transformers")
 ONLY_IN: dict[str, frozenset[str]] = {
     "deepspeed": frozenset({"engine"}),
     "peft": frozenset({"models"}),
+    "ctranslate2": frozenset({"serving"}),
     "datasets": frozenset({"data"}),
     "sacrebleu": frozenset({"evaluation"}),
     "matplotlib": frozenset({"reporting"}),
@@ -128,6 +130,7 @@ WRITERS: dict[str, str] = {
     "dstrain.data.tokens": "into a folder of the cache that is renamed when it is complete",
     "dstrain.models.save": "into a folder that is renamed when it is complete",
     "dstrain.run.base_model": "into a folder that is renamed when it is complete",
+    "dstrain.run.convert": "into a folder that is renamed when it is complete",
     "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",

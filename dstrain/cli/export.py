@@ -1,4 +1,4 @@
-"""`dstrain export`: the model of a checkpoint as a Hugging Face folder."""
+"""`dstrain export`: the model of a checkpoint as a Hugging Face folder, or converted for another engine."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,8 @@ from dstrain.config.paths import path_problem
 from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
 from dstrain.run_folder.began import read_run_config
-from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.converted import QUANTIZATIONS
+from dstrain.run_folder.layout import CONVERTED, RunFolder
 from dstrain.run_folder.reading import check_folder, check_tokenizer
 
 
@@ -30,9 +31,17 @@ def export(
             "--trim", help="Only the tokens that the run trained, with a small tokenizer. For model.vocabulary `seen`."
         ),
     ] = False,
+    to: Annotated[
+        str | None, typer.Option("--to", metavar="ENGINE", help="Convert the model for this engine: `ctranslate2`.")
+    ] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option("--quantization", metavar="TYPE", help=f"With --to: {', '.join(QUANTIZATIONS)}."),
+    ] = None,
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():
+        _check_engine(to, quantization=quantization, trim=trim)
         check_folder(run)
         source = RunFolder(run)
         if not os.path.lexists(source.config):
@@ -43,6 +52,12 @@ def export(
         directory = find_checkpoint(source.path, step=step)
         # imports torch, which takes seconds: only where there is something to write
         quiet_deepspeed()
+        if to is not None:
+            from dstrain.run.convert import export_converted
+
+            say(export_converted(source, directory=directory, to=folder, quantization=quantization))
+            say(f"{folder}: the model of {directory}\nto use it: {shell_command(['dstrain', 'predict', folder])}")
+            return
         if trim:
             from dstrain.run.trim import export_trimmed
 
@@ -53,6 +68,20 @@ def export(
             export_checkpoint(source, directory=directory, to=folder, check=True)
         overrides = weights_overrides(folder, model=config.model.model_dump())
         say(f"{folder}: the model of {directory}\nto train on from it: {shell_command(overrides)}")
+
+
+def _check_engine(engine: str | None, *, quantization: str | None, trim: bool) -> None:
+    """Refuse options that name nothing known, or that do not go together."""
+    if engine is None:
+        if quantization is not None:
+            raise UserError(f"--quantization {shown(quantization)} needs an engine that has it: give --to {CONVERTED}")
+        return
+    if engine != CONVERTED:
+        raise UserError(f"--to must be {CONVERTED}; found {shown(engine)}")
+    if quantization is not None and quantization not in QUANTIZATIONS:
+        raise UserError(f"--quantization must be one of {', '.join(QUANTIZATIONS)}; found {shown(quantization)}")
+    if trim:
+        raise UserError(f"--trim and --to {CONVERTED} do not go together: leave out one of them")
 
 
 def check_free(folder: Path) -> None:

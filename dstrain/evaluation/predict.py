@@ -6,9 +6,10 @@ Owns the settings of that search and which tokens a source becomes; does not kno
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
@@ -61,11 +62,25 @@ class Found:
     candidates: tuple[Candidate, ...]
 
 
+class Engine(Protocol):
+    """What generates in the stead of a model."""
+
+    @property
+    def name(self) -> str:
+        """What it is, for messages."""
+
+    def generate(
+        self, sources: Sequence[Ids], *, generation: GenerationConfig, num_best: int | None
+    ) -> tuple[Sequence[Sequence[npt.NDArray[np.int64]]], Sequence[Sequence[float | None]]]:
+        """The hypotheses of each source, best first, `[1 + generated]` from start to end token, and their scores."""
+
+
 @dataclass(frozen=True)
 class Search:
     """A model and the settings with which it generates."""
 
     model: PreTrainedModel
+    """With an engine it needs no weights."""
     tokenizer: Seq2SeqTokenizer
     vocabulary: Vocabulary
     """The ids for which the model has rows."""
@@ -76,6 +91,8 @@ class Search:
     num_best: int | None
     """Hypotheses a row, with scores; None for the best alone, without."""
     device: torch.device
+    engine: Engine | None = None
+    """What searches with a converted model; None for the model itself."""
 
     def plan(self, sources: Sequence[Source]) -> list[Batch]:
         """The batches of a window, as an evaluation of these rows would plan them; the same on all ranks."""
@@ -124,6 +141,8 @@ class Search:
         self, sources: Sequence[Ids], *, generation: GenerationConfig
     ) -> tuple[Any, Sequence[Sequence[float | None]]]:
         """Tokens `[rows, hypotheses, 1 + generated]` on the CPU and the scores of each."""
+        if self.engine is not None:
+            return self.engine.generate(sources, generation=generation, num_best=self.num_best)
         pad_id = self.vocabulary.row(self.tokenizer.pad_token_id)
         source_ids, source_mask = (
             tensor.to(self.device) for tensor in pad_sources(sources, pad_id=pad_id, vocabulary=self.vocabulary)

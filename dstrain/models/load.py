@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForSeq2SeqLM, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForSeq2SeqLM, GenerationConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from dstrain.config.recipe import Model
@@ -128,6 +128,20 @@ def _load_named(
     start, num_rows = decoder_start_id(model), model.get_input_embeddings().weight.shape[0]
     if start is not None and not 0 <= start < num_rows:
         raise UserError(f"model.name: `{name}` has {num_rows} tokens, and its decoder_start_token_id is {start}")
+    return model
+
+
+def load_shape(name: str) -> PreTrainedModel:
+    """The model of a folder that dstrain has exported without its weights, with the settings of its search.
+
+    Raises UserError as `load_config`.
+    """
+    config = load_config(name)
+    config._attn_implementation = config._experts_implementation = None  # as in `_load_named`
+    with told_in_one_line(f"`{name}` has no settings that can be read"), torch.device("meta"):
+        model: PreTrainedModel = AutoModelForSeq2SeqLM.from_config(config, trust_remote_code=False)
+        model.generation_config = GenerationConfig.from_pretrained(name)
+    reset_generation_config(model, is_export=True, keeps_suppression=True)
     return model
 
 

@@ -20,7 +20,7 @@ from dstrain.evaluation.evaluate import BATCH_TOKENS
 from dstrain.evaluation.generate import plan_cap
 from dstrain.evaluation.predict import Search
 from dstrain.models.families import check_limits, max_positions
-from dstrain.models.load import DTYPES, load_config
+from dstrain.models.load import DTYPES, load_config, load_shape
 from dstrain.models.tokenizer import Seq2SeqTokenizer, describe_unknown_language, load_tokenizer
 from dstrain.run.export import load_exported_model, load_run_tokenizer
 from dstrain.run.hub import check_model_name
@@ -28,7 +28,10 @@ from dstrain.run.predict_request import PredictRequest, check_beams
 from dstrain.run.scoring import load_run_checkpoint
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
+from dstrain.run_folder.converted import find_converted
 from dstrain.run_folder.reading import read_exported_step
+from dstrain.serving.conversion import limited_positions
+from dstrain.serving.translator import load_translator
 
 SEED = 0
 """Of nothing: a stored model has all its weights."""
@@ -66,9 +69,15 @@ def load_predictor(request: PredictRequest, *, device: torch.device) -> Predicto
     if request.num_best is not None:
         check_beams(request.num_best, num_beams=evaluation.num_beams)
     task = _settle_task(request, tokenizer=tokenizer, stored=stored)
-    vocabulary = _find_vocabulary(request, tokenizer=tokenizer)
-    model = _load_model(request, tokenizer=tokenizer, vocabulary=vocabulary).to(device)
-    positions = max_positions(model.config)
+    converted = None if request.step is not None else find_converted(Path(request.model))
+    engine = None if converted is None else load_translator(converted, device=device)
+    vocabulary = _find_vocabulary(request, tokenizer=tokenizer) if engine is None else WHOLE
+    if engine is None:
+        model = _load_model(request, tokenizer=tokenizer, vocabulary=vocabulary).to(device)
+        positions = max_positions(model.config)
+    else:
+        model = load_shape(request.model)
+        positions = limited_positions(model.config)
     if request.recipe is None and positions.source is not None:
         task = task.model_copy(update={"max_source_tokens": min(task.max_source_tokens, positions.source)})
     check_limits(task.model_copy(update={"max_target_tokens": 1}), positions=positions)
@@ -82,6 +91,7 @@ def load_predictor(request: PredictRequest, *, device: torch.device) -> Predicto
         batch_tokens=request.settings.machine.evaluation_tokens or BATCH_TOKENS[device.type],
         num_best=request.num_best,
         device=device,
+        engine=engine,
     )
     return Predictor(search, task)
 
@@ -95,10 +105,11 @@ def describe(predictor: Predictor, *, request: PredictRequest) -> str:
     )
     prefix = f"prefix {task.source_prefix!r}, " if task.source_prefix else ""
     beams = "greedy search" if search.evaluation.num_beams == 1 else f"{search.evaluation.num_beams} beams"
+    by = "" if search.engine is None else f" by {search.engine.name}"
     origin = f"settings of {request.recipe}" if request.recipe is not None else "settings of the model folder"
     return (
-        f"{request.model}{'' if step is None else f', step {step}'}: {languages}{prefix}{beams}, at most {search.max_new_tokens} "
-        f"new tokens; {origin}"
+        f"{request.model}{'' if step is None else f', step {step}'}: {languages}{prefix}{beams}{by}, at most "
+        f"{search.max_new_tokens} new tokens; {origin}"
     )
 
 

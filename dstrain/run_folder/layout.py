@@ -15,6 +15,9 @@ ADAPTER = "adapter"
 EXPORTED_STEP = "training_step.json"
 """File in every exported model folder: the step whose weights it holds."""
 
+CONVERTED = "ctranslate2"
+"""Folder in an exported model that was converted for CTranslate2, instead of its weights: what that engine loads."""
+
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 

@@ -103,3 +103,39 @@ def test_the_working_directory_is_not_written_over(run: Path, monkeypatch: pytes
     monkeypatch.chdir(run)
     result = CliRunner().invoke(app, ["export", str(run), "."], catch_exceptions=False)
     assert ". exists already" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "onnx"], "--to must be ctranslate2; found onnx"),
+        (["--to", "ctranslate2", "--quantization", "int4"], "--quantization must be one of int8, int8_float32, "),
+        (["--quantization", "int8"], "--quantization int8 needs an engine that has it: give --to ctranslate2"),
+        (["--to", "ctranslate2", "--trim"], "--trim and --to ctranslate2 do not go together"),
+    ],
+)
+def test_options_of_an_engine_are_checked_first(run: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    result = CliRunner().invoke(app, ["export", str(run), str(tmp_path / "model"), *options], catch_exceptions=False)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_converted_model_is_said_to_be_for_predictions(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def export_converted(folder: Any, **options: Any) -> str:
+        given.update(options)
+        return "64 rows are alike"
+
+    made = run.with_name("fast")
+    monkeypatch.setattr(export, "find_checkpoint", lambda path, *, step: path / "checkpoints" / "step-1")
+    install_module(monkeypatch, "dstrain.run.convert", export_converted=export_converted)
+    options = ["--to", "ctranslate2", "--quantization", "int8"]
+    result = CliRunner().invoke(app, ["export", str(run), str(made), *options], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert (given["to"], given["quantization"]) == (made, "int8")
+    first, second, third = result.stdout.splitlines()
+    assert first == "64 rows are alike"
+    assert second.startswith(f"{made}: the model of ")
+    assert third == f"to use it: dstrain predict {made}"

@@ -13,7 +13,7 @@ from transformers import AutoModelForSeq2SeqLM, GenerationConfig, GPT2Config, GP
 from dstrain.config.recipe import Model
 from dstrain.errors import UserError
 from dstrain.models.families import generation_arguments
-from dstrain.models.load import grow_embeddings, load_model
+from dstrain.models.load import grow_embeddings, load_model, load_shape
 from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
@@ -255,3 +255,19 @@ def test_a_model_does_not_choose_the_code_that_computes_it(
     assert model.config._attn_implementation == "sdpa"
     said = "attn_implementation 'stranger/kernel' of the model's config is ignored"
     assert (said in reports) == ("attn" in key)
+
+
+def test_a_shape_has_the_settings_of_its_folder_and_no_weights(tokenizer_folder: FolderOf, tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_folder("marian")))
+    model = build_scratch_model(tiny_scratch("marian"), tokenizer=tokenizer, seed=0)
+    forbidden = {"num_beams": 3, "suppress_tokens": [5, 6], "renormalize_logits": True}
+    export_model(model, tokenizer=tokenizer, folder=tmp_path / "model", generation=forbidden, step=1)
+    (tmp_path / "model" / "model.safetensors").unlink()
+    shape = load_shape(str(tmp_path / "model"))
+    assert {parameter.device.type for parameter in shape.parameters()} == {"meta"}
+    assert [parameter.shape for parameter in shape.parameters()] == [each.shape for each in model.parameters()]
+    kept = shape.generation_config
+    assert (kept.suppress_tokens, kept.renormalize_logits, kept.num_beams) == ([5, 6], True, None)
+    assert kept.decoder_start_token_id == model.config.decoder_start_token_id
+    with pytest.raises(UserError, match="has no config that can be read"):
+        load_shape(str(tmp_path / "nowhere"))

@@ -8,13 +8,18 @@ from typing import Any
 import pytest
 import torch
 
+from dstrain.config.recipe import Model
+from dstrain.data.vocabulary import WHOLE
 from dstrain.errors import UserError
 from dstrain.evaluation.predict import encode_sources
 from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
+from dstrain.run.export import load_exported_model
 from dstrain.run.predict_model import Predictor, describe, find_ignored, load_predictor
 from dstrain.run.predict_request import PredictRequest, parse_arguments, plan_prediction
+from dstrain.run_folder.converted import Conversion, write_conversion
+from dstrain.serving.conversion import convert
 from tests.unit.models.tiny_models import LANGUAGES, PAIRS, TASK_TOKENS, TEXTS, tiny_scratch
 
 CPU = torch.device("cpu")
@@ -173,3 +178,34 @@ def test_a_code_of_a_row_that_the_tokenizer_lacks_is_named_with_its_line(tmp_pat
     found.check_language("ko", where="rows.tsv:3")
     with pytest.raises(UserError, match=r"rows.tsv:3: language `kor` is not a code of M2M100Tokenizer"):
         found.check_language("kor", where="rows.tsv:3")
+
+
+def write_converted(folder: Path) -> Path:
+    """An exported folder with a converted model in the place of its weights."""
+    made = Path(write_model(folder))
+    tokenizer = load_tokenizer(str(made))
+    section = Model(name=str(made))
+    model = load_exported_model(section, tokenizer=tokenizer, seed=0, vocabulary=WHOLE, report=lambda sentence: None)
+    convert(model, tokenizer=tokenizer, forbidden_ids=(), folder=made / "ctranslate2")
+    write_conversion(made / "ctranslate2", Conversion("4.8.5", "float32", 64))
+    (made / "model.safetensors").unlink()
+    return made
+
+
+def test_a_converted_folder_says_its_engine_and_has_the_settings_of_any_other(tmp_path: Path) -> None:
+    folder = write_converted(tmp_path)
+    given = request(folder)
+    found = load_predictor(given, device=CPU)
+    said = describe(found, request=given)
+    assert said.startswith(f"{folder}, step 40: ko to en, 3 beams by CTranslate2 4.")
+    assert said.endswith("(float32), at most 9 new tokens; settings of the model folder")
+    assert found.search.evaluation.length_penalty == 0.5
+    limit = found.search.model.config.max_position_embeddings
+    assert load(folder, "--max-source-tokens", 5000).task.max_source_tokens == limit
+
+
+def test_a_converted_folder_needs_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_converted(tmp_path)
+    monkeypatch.setattr("dstrain.serving.conversion.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"CTranslate2 is not installed: pip install 'dstrain\[ctranslate2\]'"):
+        load(folder)
