@@ -213,7 +213,7 @@ def find_warnings(
     evaluation: Evaluation,
 ) -> list[str]:
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
-    warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
+    warnings = [_cut_warning(rows, cap=cap), find_wrong_start(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
         warnings += [
             _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
@@ -244,20 +244,24 @@ def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
     )
 
 
-def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
+def find_wrong_start(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
+    """What is said of hypotheses that do not begin with the token that is forced on them; None if there are none.
+
+    It is the token with which their labels begin: the code of a language, or the `<s>` of BART.
+    """
+    first = None if tokenizer.languages else tokenizer.first_target_id
+    forced = {*tokenizer.languages.values(), first} - {None}
     wrong = []
     for row in rows:
-        language = row.example.target_language
-        code = None if language is None else tokenizer.language_id(language)
-        starts_with_code = code is not None and int(tokens.target(row.hypothesis.row)[0]) == code
-        if starts_with_code and row.hypothesis.token_ids[:1] != (code,):
+        expected = tuple(tokens.target(row.hypothesis.row)[:1].tolist())
+        if forced.issuperset(expected) and row.hypothesis.token_ids[:1] != expected:
             wrong.append(row.hypothesis.row)
     if not wrong:
         return None
-    return (
-        f"{len(wrong)} of {len(rows)} hypotheses do not begin with the code of their target language, the first in row "
-        f"{wrong[0]}: they are in another language"
-    )
+    token, so = "the first token of their labels", ""
+    if first is None:
+        token, so = "the code of their target language", ": they are in another language"
+    return f"{len(wrong)} of {len(rows)} hypotheses do not begin with {token}, the first in row {wrong[0]}{so}"
 
 
 def _unread_warning(rows: Sequence[ScoredRow]) -> str | None:

@@ -19,6 +19,15 @@ from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
+from dstrain.run_folder.row_statistics import STATISTICS, statistics_lines
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRate:
+    """The share of texts with a mark of a model that fails, 0 to 1; some references have it as well."""
+
+    hypotheses: float
+    references: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,10 @@ class Scores:
     """Folder of the hypotheses, relative to the folder that holds `scores/`."""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    intervals: dict[str, float] = field(default_factory=dict)
+    """Half the 95 % interval of each score whose rows have numbers of their own."""
+    outputs: dict[str, OutputRate] = field(default_factory=dict)
+    """Shares of empty hypotheses, loops, copies of the source, and other scripts or languages than those of the references."""
 
     def signature_of(self, metric: str) -> str | None:
         """The signature of a score; that of an evaluation set (`flores/bleu`) is listed only where it is not that of all rows."""
@@ -89,6 +102,8 @@ class ScoredTexts:
     sources: Sequence[str]
     index: Sequence[str]
     """`file:line` of every row, because rows that cannot be used are left out."""
+    statistics: Sequence[Mapping[str, Sequence[float]]] = ()
+    """What each row adds to each score that it counts in; empty if that is not known."""
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
@@ -126,9 +141,12 @@ def write_texts(texts: ScoredTexts, *, folder: Path) -> None:
     """Write the texts to a folder, a file for each kind."""
     columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
     columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
-    for name, lines in columns.items():
+    files = {f"{name}.txt": lines for name, lines in columns.items()}
+    if texts.statistics:
+        files[STATISTICS] = statistics_lines(texts.statistics)
+    for name, lines in files.items():
         content = "".join(f"{line}\n" for line in lines)
-        (folder / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
+        (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 
 def reference_files(folder: Path) -> list[Path]:
