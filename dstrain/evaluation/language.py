@@ -1,4 +1,4 @@
-"""In which script and language texts are: scripts by Unicode's names of letters, languages by py3langid, where it is installed."""
+"""In which script and language texts are: scripts by Unicode's names of letters, languages by py3langid, if it is installed."""
 
 import unicodedata
 from collections import Counter

@@ -1,5 +1,5 @@
-"""Rows with their hypotheses to the result of an evaluation: scores over all rows, by set and by group, how sure they are, and how
-the model fails. Knows no model and writes nothing."""
+"""Rows with their hypotheses to the result of an evaluation: scores over all rows, by set and by group, how sure they are, and
+how the model fails. Knows no model and writes nothing."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """What each row adds to the scores of an evaluation, in a file beside its hypotheses: enough to compute them over any rows.
 
-A line holds the numbers of a row by score, in the order of the hypotheses: `{"bleu": [9, 9, 8, 5, 3, 2, 9, 8, 7, 6]}`. It is text,
-to be read beside the hypotheses; and reading a stranger's file runs nothing, and takes memory by its size.
+A line holds the numbers of a row by score, in the order of the hypotheses: `{"bleu": [9, 9, 8, 5, 3, 2, 9, 8, 7, 6]}`. It is
+text, to be read beside the hypotheses; and reading a stranger's file runs nothing, and takes memory by its size.
 """
 
 import json

@@ -12,7 +12,7 @@ import pytest
 from dstrain.checkpoint.changes import Part
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
-from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.run_folder.scores import ScoredTexts, Scores
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
 from dstrain.training.save_clock import SaveClock
