@@ -6,8 +6,8 @@ text, to be read beside the hypotheses; and reading a stranger's file runs nothi
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -55,8 +55,8 @@ def read_statistics(folder: RunFolder, *, step: int) -> Statistics:
     return found
 
 
-def differing_rows(one: Sequence[Path], other: Sequence[Path]) -> list[int]:
-    """The lines, from 1, in which files of the same texts differ; a line that one side lacks is one of them.
+def differing_rows(one: Sequence[Path], other: Sequence[Path]) -> tuple[int, list[int]]:
+    """The number of lines, and those, from 1, in which files of texts differ; one that a side lacks is one of them.
 
     Args:
         one: the files of one evaluation, such as those of its references; as many as `other`.
@@ -64,11 +64,19 @@ def differing_rows(one: Sequence[Path], other: Sequence[Path]) -> list[int]:
     Raises:
         OSError: a file cannot be read.
     """
-    differing: set[int] = set()
+    num_rows, differing = 0, set[int]()
     for paths in zip(one, other, strict=True):
-        lines = zip_longest(*(read_lines(path, max_bytes=MAX_ROWS_BYTES) for path in paths))
-        differing.update(number for number, (left, right) in enumerate(lines, start=1) if left != right)
-    return sorted(differing)
+        lines = zip_longest(*(_lines(path) for path in paths))
+        for number, (left, right) in enumerate(lines, start=1):
+            num_rows = max(num_rows, number)
+            if left != right:
+                differing.add(number)
+    return num_rows, sorted(differing)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """The lines of a file, without what follows the last line break."""
+    return (line for line, _ in pairwise(read_lines(path, max_bytes=MAX_ROWS_BYTES)))
 
 
 def _read(line: bytes, *, where: str) -> dict[str, tuple[float, ...]]:

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
@@ -50,7 +50,7 @@ class Scores:
     """Folder of the hypotheses, relative to the folder that holds `scores/`."""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
-    intervals: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]] = field(default_factory=dict)
     """Half the 95 % interval of each score whose rows have numbers of their own."""
     outputs: dict[str, OutputRate] = field(default_factory=dict)
     """Shares of empty hypotheses, loops, copies of the source, and other scripts or languages than those of the references."""
