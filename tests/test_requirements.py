@@ -37,6 +37,7 @@ def test_the_locks_admit_what_pyproject_admits_and_the_makefile_installs_each() 
         *extras["test"],
         *extras["tensorboard"],
         *extras["lora"],
+        *extras["langid"],
     ]
     for requirement in map(Requirement, wanted):
         (version,) = locked[canonicalize_name(requirement.name)][0].specifier

@@ -61,7 +61,7 @@ def find_rates(texts: Texts) -> OutputRates:
     rates = {name: OutputRate(_share(each.hypotheses), _share(each.references)) for name, each in found.items()}
     warnings = [
         f"{sum(each.hypotheses):,} of {len(texts.hypotheses):,} hypotheses {MEANINGS[name]}, and of the references "
-        f"{sum(each.references):,}; the first, row {_first(each) + 1}: {texts.hypotheses[_first(each)][:80]!r}"
+        f"{sum(each.references):,}; the first is in row {_first(each) + 1}"
         for name, each in found.items()
         if each.is_significant
     ]

@@ -12,7 +12,7 @@ from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores
+from dstrain.evaluation.metrics import Score, length_scores, mean_score, one_line, parsing_scores
 from dstrain.evaluation.own_metrics import MetricFailed, own_score
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
@@ -181,7 +181,7 @@ def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
         parses=[row.example.raw_target for row in rows] if is_pointer else None,
     )
     matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
-    return [*scores, *([Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else [])]
+    return [*scores, *([mean_score(TYPED_SCORE, matches)] if matches else [])]
 
 
 def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:

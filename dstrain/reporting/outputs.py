@@ -17,14 +17,13 @@ NAMES_OF_RATES = {
 def build_outputs_table(record: RunRecord) -> Markdown | None:
     """A row for each rate; None where the evaluation recorded none."""
     row = headline_row(record)
-    if row is None or not row.outputs:
-        return None
+    outputs = row.outputs if row else {}
     lines = [
-        [name, percent(row.outputs[key].hypotheses), percent(row.outputs[key].references)]
+        [name, percent(outputs[key].hypotheses), percent(outputs[key].references)]
         for key, name in NAMES_OF_RATES.items()
-        if key in row.outputs
+        if key in outputs
     ]
-    return table(["Texts", "Hypotheses", "References"], lines)
+    return table(["Texts", "Hypotheses", "References"], lines) if lines else None
 
 
 def explain_outputs(record: RunRecord) -> list[Markdown]:
