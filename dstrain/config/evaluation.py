@@ -59,7 +59,7 @@ class Evaluation(Section):
     """What is scored: any of `bleu`, `chrf`, `ter`, `rouge`, `token_f1`, `exact_match` and `accuracy`, for any task, and
     functions of your own, such as `my_package.my_module:score`. Null is `bleu` and `chrf` for translation, `rouge` and
     `exact_match` for text; the scores of parses are always computed. A function is called with hypotheses, references (a list
-    for each row) and sources, and returns a number, or one for each row, of which the mean is taken; only then it has an interval.
+    for each row) and sources, and returns a number, or one for each row, of which the mean is taken; only so it has an interval.
     Higher must be better. It is imported from the environment or the current folder: only run a recipe whose code you trust."""
     best_metric: str | None = None
     """Metric that chooses the best checkpoint, of all rows, or of the evaluation set that it names (`flores/bleu`; not the

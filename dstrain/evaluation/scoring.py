@@ -254,7 +254,7 @@ def find_wrong_start(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: 
     wrong = []
     for row in rows:
         expected = tuple(tokens.target(row.hypothesis.row)[:1].tolist())
-        if forced.issuperset(expected) and row.hypothesis.token_ids[:1] != expected:
+        if expected and forced.issuperset(expected) and row.hypothesis.token_ids[:1] != expected:
             wrong.append(row.hypothesis.row)
     if not wrong:
         return None
