@@ -79,7 +79,7 @@ def _title(each: Against) -> str:
 def _cells(each: Against) -> list[list[str]]:
     return [
         [
-            found.metric,
+            printable(found.metric),
             f"{found.first:.4f}",
             f"{found.second:.4f}",
             f"{found.difference:+.4f}",

@@ -1,5 +1,6 @@
 """By how much the best evaluations of runs differ, from the files that they left. No torch."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -52,10 +53,11 @@ def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequen
     assert first.best is not None
     assert second.best is not None
     num_rows = _check_rows(first.folder, first.best, second.folder, second.best)
+    scores = first.best.scores, second.best.scores
     shared = [
         name
         for name in statistics[0]
-        if all(name in each for each in (statistics[1], first.best.scores, second.best.scores))
+        if name in statistics[1] and all(math.isfinite(each.get(name, math.nan)) for each in scores)
     ]
     alike = [name for name in shared if first.best.signature_of(name) == second.best.signature_of(name)]
     unlike = [name for name in shared if name not in alike]
@@ -65,7 +67,7 @@ def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequen
         if len(rows[0]) != len(rows[1]):
             raise UserError(f"`{name}` was computed over {len(rows[0]):,} and {len(rows[1]):,} rows")
         found = find_difference(name, first=rows[0], second=rows[1])
-        values = first.best.scores[name], second.best.scores[name]
+        values = (each[name] for each in scores)
         differences.append(ScoreDifference(name, *values, found.value, found.low, found.high, found.p, found.test))
     left_out = f"not compared, because they were computed in different ways: {', '.join(unlike)}" if unlike else None
     return Against(first.run, second.run, num_rows, tuple(differences), left_out=left_out)

@@ -285,9 +285,8 @@ class EvaluateHook(EvaluationHook):
         stopping, ranking = self._config.training.early_stopping, self._config.ranking
         new, old = rank(scores, metrics=ranking), rank(self.best["scores"], metrics=ranking)
         is_better = new > old
-        if (
-            new[0] == old[0] == 0.0
-        ):  # while the metric is still 0, whatever breaks the tie shows whether the model improves
+        # while the metric is still 0, whatever breaks the tie shows whether the model improves
+        if new[0] == old[0] == 0.0:
             return Verdict(is_better, improved=is_better)
         is_tied = is_better and self._keeps_older and self._is_tied(step, int(self.best["step"]))
         improved = new[0] - old[0] > (stopping.min_delta if stopping else 0.0)
@@ -325,5 +324,5 @@ class EvaluateHook(EvaluationHook):
     def _stop_early(self, control: Control) -> None:
         stopping = self._config.training.early_stopping
         if stopping and self._num_worse >= stopping.patience:
-            metric = self._config.best_metric
-            control.request_stop(f"early stopping: {metric} has not improved in {self._num_worse} evaluations")
+            improved = f"{self._config.best_metric} has not improved{' beyond chance' if stopping.significant else ''}"
+            control.request_stop(f"early stopping: {improved} in {self._num_worse} evaluations")
