@@ -41,7 +41,7 @@ def test_an_evaluation_of_an_earlier_version_has_none(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("nonsense", "JSON"),
-        ("[1]", "dict"),
+        ("[1]", "an object"),
         ('{"bleu": []}', "at least 1"),
         ('{"bleu": [NaN]}', "finite"),
         ('{"bleu": [1e400]}', "finite"),
