@@ -32,7 +32,7 @@ lock torch.txt torch.in --constraint "$all" $(without build.txt run.txt cuda.txt
 sed -i '$s/$/ \\/' torch.txt
 sed -n "s/^\([0-9a-f]*\)  torch-$(sed -n 's/^torch==//p' torch.in)+cpu-.*/    --hash=sha256:\1 \\\\/p" torch-cpu.sha256 | sed '$s/ \\$//' >> torch.txt
 
-lock test.txt $options ../pyproject.toml --extra test --extra tensorboard --extra lora --extra ctranslate2 --constraint build.txt --constraint "$all" $(without build.txt "$all")
+lock test.txt $options ../pyproject.toml --extra test --extra tensorboard --extra lora --extra ctranslate2 --extra langid --constraint build.txt --constraint "$all" $(without build.txt "$all")
 lock bench.txt $options bench.in --constraint "$all" $(without build.txt "$all")
 lock exports.txt $options exports.in torch.in $(without "$scratch"/*-names.txt)
 lock uv.txt $options uv.in

@@ -38,6 +38,7 @@ def test_the_locks_admit_what_pyproject_admits_and_the_makefile_installs_each() 
         *extras["tensorboard"],
         *extras["lora"],
         *extras["ctranslate2"],
+        *extras["langid"],
     ]
     for requirement in map(Requirement, wanted):
         (version,) = locked[canonicalize_name(requirement.name)][0].specifier

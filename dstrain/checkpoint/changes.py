@@ -143,6 +143,7 @@ RULES: Mapping[str, Rule] = {
     "evaluation.length_penalty": _SCORES,
     "evaluation.max_new_tokens": _SCORES,
     "evaluation.best_metric": _SCORES,
+    "evaluation.best_by": _SCORES,
     "evaluation.bleu_tokenizer": _SCORES,
     "evaluation.metrics": _SCORES,
     "evaluation.external": _ON,

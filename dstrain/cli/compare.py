@@ -14,7 +14,8 @@ from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
-from dstrain.reporting import comparison
+from dstrain.reporting import comparison, differences
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import load_record
 from dstrain.status.inspect import inspect_status
 
@@ -26,9 +27,13 @@ def compare(
 ) -> None:
     """Show runs side by side, with the recipe keys in which they differ; exit code 1 if one is not a run.
 
-    The best comes first, if the runs have the same metric and evaluation rows; otherwise they stay in the order given.
+    The best comes first, if the runs have the same metric and evaluation rows; otherwise they stay in the order given. Below the
+    table stands by how much each run differs from the first one given, if their best evaluations have the same references.
     """
+    from dstrain.run.differences import Evaluated, compare_with_first  # here, so that the other commands start faster
+
     found: list[comparison.Compared] = []
+    evaluated: list[Evaluated] = []
     for run in runs:
         try:
             record = load_record(run)
@@ -37,14 +42,24 @@ def compare(
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))
+            evaluated.append(Evaluated(str(run), RunFolder(run), record.best))
+    against = compare_with_first(evaluated) if len(evaluated) > 1 else []
     if as_json:
-        say(json.dumps(comparison.as_json(found), indent=1))
+        by_run = differences.as_json(against)
+        rows = [row | {"against": by_run.get(row["run"])} for row in comparison.as_json(found)]
+        say(json.dumps(rows, indent=1))
     elif as_markdown and found:
         say(comparison.markdown_table(found))
+        if tables := differences.markdown_tables(against):
+            say(f"\n{tables}")
     elif found:
         # a pipe or a file has no width: every run stays one line, for `grep` and `less -S`
         width = shutil.get_terminal_size(fallback=(sys.maxsize, 0)).columns
         say(comparison.text_table(found, width=width))
+        if tables := differences.text_tables(against):
+            say(f"\n{tables}")
     if reason := comparison.why_unranked(found):
+        say(reason, err=True)
+    for reason in differences.reasons(against):
         say(reason, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dstrain.config.data import Data
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Machine
-from dstrain.config.metrics import METRICS, choosing_metrics
+from dstrain.config.metrics import METRICS, choosing_metrics, has_rows
 from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import Conflict
 
@@ -46,6 +46,24 @@ def evaluation_conflicts(
     if machine.evaluation_job is not None:
         message = "cannot wait for scores of another job: set one of both to null"
         yield ("training.early_stopping", "machine.evaluation_job"), message
+
+
+def significance_conflicts(
+    metric: str, *, evaluation: Evaluation, training: Training, machine: Machine
+) -> Iterator[Conflict]:
+    """Ties asked for where `metric`, which chooses the best model, has no rows, or where another job has them."""
+    asked = {
+        "evaluation.best_by": evaluation.best_by == "tied_keeps_older",
+        "training.early_stopping.significant": training.early_stopping is not None
+        and training.early_stopping.significant,
+    }
+    for key in (key for key, is_asked in asked.items() if is_asked):
+        if not has_rows(metric):
+            message = f"needs a metric with numbers of each row, and `{metric}` has none: choose the best by another"
+            yield (key, "evaluation.best_metric"), message
+    if asked["evaluation.best_by"] and machine.evaluation_job is not None:
+        message = "the evaluations of other jobs may come in any order: take `point`, or set the job to null"
+        yield ("evaluation.best_by", "machine.evaluation_job"), message
 
 
 def _how_to_compute(metric: str, *, computed: Sequence[str]) -> str:

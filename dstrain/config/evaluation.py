@@ -59,13 +59,17 @@ class Evaluation(Section):
     """What is scored: any of `bleu`, `chrf`, `ter`, `rouge`, `token_f1`, `exact_match` and `accuracy`, for any task, and
     functions of your own, such as `my_package.my_module:score`. Null is `bleu` and `chrf` for translation, `rouge` and
     `exact_match` for text; the scores of parses are always computed. A function is called with hypotheses, references (a list
-    for each row) and sources, and returns a number, or one for each row, of which the mean is taken. Higher must be better. It
-    is imported from the environment or the current folder: only run a recipe whose code you trust."""
+    for each row) and sources, and returns a number, or one for each row, of which the mean is taken; only so it has an interval.
+    Higher must be better. It is imported from the environment or the current folder: only run a recipe whose code you trust."""
     best_metric: str | None = None
     """Metric that chooses the best checkpoint, of all rows, or of the evaluation set that it names (`flores/bleu`; not the
     loss): `bleu`, `chrf`, `ter`, `rouge_l`, `rouge_1`, `rouge_2`, `token_f1`, `exact_match`, `accuracy`, `loss` or the name of
     your function, if it is computed. Null is `bleu` for translation, `exact_match` for parsing, `rouge_l` for text, or the
     first of `metrics`. Where it is the same, the next metric decides, and at last the lower loss."""
+    best_by: Literal["point", "tied_keeps_older"] = "point"
+    """When an evaluation takes the place of the best one. `point`: if it is better. `tied_keeps_older`: if it is better and the
+    95 % interval of the difference leaves out 0, by paired bootstrap over the rows; else the older one stays. While both are 0,
+    `point` decides. Not for the loss, which has no rows, nor for evaluations of other jobs."""
     bleu_tokenizer: (
         Literal[
             "none", "zh", "13a", "intl", "char", "ja-mecab", "ko-mecab", "spm", "flores101", "flores200", "spBLEU-1K"

@@ -24,6 +24,8 @@ class Metric:
     wanted_as: str | None = None
     """The item of `evaluation.metrics` that asks for it, for any task; None if every evaluation of its tasks has it."""
     lower_is_better: bool = False
+    has_rows: bool = True
+    """Whether it is computed from numbers of each row, so that it has an interval."""
 
 
 METRICS = (
@@ -115,6 +117,7 @@ METRICS = (
         ("parsing",),
         "rows",
         "Number of rows on which `exact_match` and `exact_match_tokens` differ.",
+        has_rows=False,
     ),
     Metric(
         "exact_match_parse",
@@ -145,12 +148,14 @@ METRICS = (
         "Mean length of the hypotheses. Every token but padding counts, as in the Hugging Face examples: the end, language and "
         "start tokens too. So a hypothesis that was cut at 12 tokens counts 13 where the start token is `</s>` (M2M100, NLLB, "
         "mBART), 12 where it is padding (Marian, T5, mT5), and fewer if padding was generated.",
+        has_rows=False,
     ),
     Metric(
         "hit_cap_rate",
         KINDS,
         "0 to 1",
         "Share of hypotheses that were cut at the longest allowed length (`evaluation.max_new_tokens`).",
+        has_rows=False,
     ),
     Metric(
         "loss",
@@ -159,6 +164,7 @@ METRICS = (
         "Cross-entropy of the references. Computed if `evaluation.loss` is true. Lower is better.",
         can_choose=True,
         lower_is_better=True,
+        has_rows=False,
     ),
 )
 """Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
@@ -208,6 +214,12 @@ def is_of_set(metric: str) -> bool:
 def is_lower_better(metric: str) -> bool:
     """Whether the lower of two values of a score is the better one. Of the user's own metrics the higher one is."""
     return metric.rpartition("/")[2] in _LOWER_IS_BETTER
+
+
+def has_rows(metric: str) -> bool:
+    """Whether a score may have an interval; one of the user's own has if its function returns a number for each row."""
+    name = metric.rpartition("/")[2]
+    return next((known.has_rows for known in METRICS if known.name == name), True)
 
 
 def rank_metrics(kind: str, *, best: str, wanted: Sequence[str] | None = None) -> tuple[str, ...]:

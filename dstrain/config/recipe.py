@@ -202,6 +202,9 @@ class EarlyStopping(Section):
     ties counts as an improvement."""
     min_delta: Annotated[float, Field(ge=0.0, le=1e9)] = 0.0
     """Smallest change that counts as an improvement, in the metric's own unit."""
+    significant: bool = False
+    """Count an improvement only if the 95 % interval of its difference to the last one that counted leaves out 0, by paired
+    bootstrap over the rows. Not for the loss, which has no rows."""
 
 
 MOST_COUNTED_EPOCHS = 100_000

@@ -141,10 +141,11 @@ def _metric_table() -> list[str]:
             metric.unit,
             metric.meaning,
             "yes" if metric.can_choose else "no",
+            "yes" if metric.has_rows else "no",
         )
         for metric in METRICS
     ]
-    return _table(("metric", "task", "unit", "meaning", "may be `evaluation.best_metric`"), rows)
+    return _table(("metric", "task", "unit", "meaning", "may be `evaluation.best_metric`", "interval"), rows)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

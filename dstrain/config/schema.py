@@ -48,6 +48,9 @@ class RunConfig(Section):
             *conflicts.evaluation_conflicts(
                 task, data=self.data, evaluation=evaluation, training=self.training, machine=self.machine
             ),
+            *conflicts.significance_conflicts(
+                self.best_metric, evaluation=evaluation, training=self.training, machine=self.machine
+            ),
             *conflicts.average_conflicts(evaluation, model=model, machine=self.machine),
             *conflicts.task_conflicts(task, data=self.data, model=model),
             *conflicts.prefix_conflicts(task, data=self.data),

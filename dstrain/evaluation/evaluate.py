@@ -16,10 +16,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.evaluation import Evaluation
-from dstrain.config.metrics import set_metric
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary
+from dstrain.errors import UserError
 from dstrain.evaluation.decode import unserved
 from dstrain.evaluation.generate import (
     Batch,
@@ -34,15 +34,13 @@ from dstrain.evaluation.generate import (
     plan_cap,
     search_settings,
 )
-from dstrain.evaluation.metrics import Score, one_line
 from dstrain.evaluation.own_metrics import MetricFailed
-from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
-from dstrain.evaluation.text_metrics import reference_columns
+from dstrain.evaluation.result import EvaluationResult, build_result
+from dstrain.evaluation.scoring import find_warnings, find_wrong_start, read_rows
 from dstrain.evaluation.typed import plan_typed_batches
 from dstrain.models.families import decoder_start_id, generation_arguments, max_positions
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-from dstrain.run_folder.scores import ScoredTexts, Scores
 
 
 class IncompleteEvaluationError(RuntimeError):
@@ -75,16 +73,6 @@ class EvaluationPlan:
         return index >= len(self.batches)
 
 
-@dataclass(frozen=True, slots=True)
-class EvaluationResult:
-    """Scores, and the texts they were computed from."""
-
-    scores: Scores
-    texts: ScoredTexts
-    failures: tuple[str, ...] = ()
-    """Why metrics of the user's own have no score."""
-
-
 def evaluate(
     model: PreTrainedModel,
     *,
@@ -105,6 +93,8 @@ def evaluate(
     Raises:
         IncompleteEvaluationError: a row is missing, or came twice.
         MetricFailed: in a rehearsal; a metric of the user's own failed. Later it has no score, and a warning says why.
+        UserError: in a rehearsal; hypotheses do not begin with the token with which the model learns to begin. Later they have
+            a warning.
     """
     # a loss module of its own: under ZeRO-3 the engine's is collective, and ranks have different numbers of batches
     loss = Seq2SeqLoss(model)
@@ -141,10 +131,15 @@ def evaluate(
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
-    result = score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
-    if max_batches is not None and result.failures:
-        raise MetricFailed("\n".join(result.failures))
-    return result
+    return score(
+        found,
+        plan=plan,
+        tokens=tokens,
+        tokenizer=tokenizer,
+        config=config,
+        vocabulary=vocabulary,
+        is_rehearsal=max_batches is not None,
+    )
 
 
 def score(
@@ -155,15 +150,17 @@ def score(
     tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
     vocabulary: Vocabulary,
+    is_rehearsal: bool = False,
 ) -> EvaluationResult:
-    """The scores of what all ranks have found for the batches of a plan.
-
-    Raises:
-        IncompleteEvaluationError: a row is missing, or came twice.
-    """
+    """The scores of what all ranks have found for the batches of a plan; raises what `evaluate` does."""
     collected = collect_results(plan.batches, results=(result for result in found if not plan.is_typed(result.index)))
     typed = collect_results(plan.typed_batches, results=(result for result in found if plan.is_typed(result.index)))
     rows = read_rows(_by_row(collected), typed=_by_row(typed), tokens=tokens, tokenizer=tokenizer, task=config.task)
+    if is_rehearsal and (problem := find_wrong_start(rows, tokens=tokens, tokenizer=tokenizer)):
+        raise UserError(
+            f"evaluation.rehearsal: {problem}. The model is not made to begin with it: take the tokenizer that belongs to the "
+            "model, or its published files. `evaluation.rehearsal: false` trains all the same"
+        )
     signature = None if vocabulary.is_whole else f"over {len(vocabulary):,} of {tokenizer.vocabulary_size:,} token ids"
     warnings = [] if vocabulary.is_whole else find_unwritable(collected, tokens=tokens)
     warnings += find_warnings(
@@ -174,14 +171,17 @@ def score(
         cap=plan.cap,
         evaluation=config.evaluation,
     )
-    return build_result(
+    result = build_result(
         rows,
         loss=mean_loss(collected),
         loss_signature=signature,
         config=config,
-        plan=plan,
+        generation=plan.settings,
         warnings=plan.warnings + warnings,
     )
+    if is_rehearsal and result.failures:
+        raise MetricFailed("\n".join(result.failures))
+    return result
 
 
 def _by_row(results: Iterable[BatchResult]) -> list[Hypothesis]:
@@ -327,56 +327,3 @@ def find_unwritable(results: Iterable[BatchResult], *, tokens: TokenSet) -> list
         f"{left_out:,} of the {total:,} tokens of the references are not among the token ids that are trained "
         "(model.vocabulary is `seen`): the loss leaves them out, and no hypothesis holds them"
     ]
-
-
-def build_result(
-    rows: Sequence[ScoredRow],
-    *,
-    loss: float | None,
-    loss_signature: str | None,
-    config: RunConfig,
-    plan: EvaluationPlan,
-    warnings: list[str],
-) -> EvaluationResult:
-    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
-    failures: dict[str, None] = {}
-
-    def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
-        found = score_rows(rows, task=config.task, evaluation=config.evaluation)
-        failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
-        return [each for each in found if not math.isnan(each.value)]
-
-    overall = score_these(rows)
-    signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
-    signatures |= {each.name: each.signature for each in overall if each.signature}
-    groups: dict[str, dict[str, float]] = {}
-    for name, members in group_rows(rows).items():
-        scores = score_these(members)
-        groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
-        for each in scores:
-            if each.signature and each.signature != signatures.get(each.name):
-                signatures[f"{each.name} ({name})"] = each.signature
-    pooled = ({} if loss is None else {"loss": loss}) | {each.name: each.value for each in overall}
-    of_sets = {
-        set_metric(name, metric): groups[name][metric]
-        for name in dict.fromkeys(row.example.eval_set for row in rows)
-        for metric in config.choosing
-        if name is not None and metric in groups[name]
-    }
-    return EvaluationResult(
-        Scores(
-            scores=pooled | of_sets,
-            groups=groups,
-            signatures=signatures,
-            generation=plan.settings,
-            num_rows=len(rows),
-            warnings=(*warnings, *failures),
-        ),
-        ScoredTexts(
-            hypotheses=[row.text for row in rows],
-            references=reference_columns([row.references for row in rows]),
-            sources=[one_line(row.example.raw_source) for row in rows],
-            index=[one_line(row.example.where) for row in rows],
-        ),
-        tuple(failures),
-    )

@@ -17,6 +17,13 @@ class Score:
     name: str
     value: float
     signature: str | None = None
+    rows: Sequence[Sequence[float]] | None = None
+    """What each row adds to it: sacreBLEU's counts, or one number of which it is the mean. None where rows have none."""
+
+
+def mean_score(name: str, rows: Sequence[float], *, signature: str | None = None) -> Score:
+    """The mean of a number for each row."""
+    return Score(name, sum(rows) / len(rows), signature, [(float(number),) for number in rows])
 
 
 def one_line(text: str) -> str:
@@ -54,15 +61,15 @@ def parsing_scores(
     by_text = [text == restore(answer) for text, answer in zip(spaced, references, strict=True)]
     by_ids = [list(ids) == list(answer) for ids, answer in zip(hypothesis_ids, reference_ids, strict=True)]
     scores = [
-        Score("exact_match", _rate(by_text)),
-        Score("exact_match_tokens", _rate(by_ids)),
+        mean_score("exact_match", by_text),
+        mean_score("exact_match_tokens", by_ids),
         Score("exact_match_disagreements", float(sum(a != b for a, b in zip(by_text, by_ids, strict=True)))),
     ]
     if sources is not None and parses is not None:
         undone = [from_pointer(text, source=source) for text, source in zip(spaced, sources, strict=True)]
         by_parse = [text.split() == parse.split() for text, parse in zip(undone, parses, strict=True)]
-        scores.append(Score("exact_match_parse", _rate(by_parse)))
-    return [*scores, Score("valid_brackets", _rate([is_valid_parse(text) for text in spaced]))]
+        scores.append(mean_score("exact_match_parse", by_parse))
+    return [*scores, mean_score("valid_brackets", [is_valid_parse(text) for text in spaced])]
 
 
 def length_scores(num_tokens: Sequence[int], *, was_cut: Sequence[bool]) -> list[Score]:
@@ -74,11 +81,10 @@ def length_scores(num_tokens: Sequence[int], *, was_cut: Sequence[bool]) -> list
     """
     if not num_tokens:
         raise UserError("no hypotheses to measure: the evaluation set is empty; check data.eval")
-    return [Score("gen_len", sum(num_tokens) / len(num_tokens)), Score("hit_cap_rate", _rate(was_cut))]
-
-
-def _rate(hits: Sequence[bool]) -> float:
-    return sum(hits) / len(hits)
+    return [
+        Score("gen_len", sum(num_tokens) / len(num_tokens)),
+        Score("hit_cap_rate", sum(was_cut) / len(was_cut)),
+    ]
 
 
 def check_pairs(hypotheses: Sequence[str], references: Sequence[object]) -> None:

@@ -29,28 +29,33 @@ def own_score(
 ) -> Score:
     """The score of a metric of the user's own, with its distribution and version, or a hash of its file.
 
+    It has row statistics, and so an interval, if the function returns a number for each row.
+
     Raises:
         MetricFailed: names the metric and its error.
     """
     function = load_metric(item)
     try:
         found = function(list(hypotheses), [list(texts) for texts in references], list(sources))
-        value = _read(found, num_rows=len(hypotheses))
+        value, rows = _read(found, num_rows=len(hypotheses))
     except Exception as error:
         raise MetricFailed(
             f"evaluation.metrics `{item}` failed on {len(hypotheses):,} rows: {type(error).__name__}: {error}"
         ) from error
-    return Score(own_name(item), value, code_signature(item))
+    return Score(own_name(item), value, code_signature(item), rows)
 
 
-def _read(found: Any, *, num_rows: int) -> float:
+def _read(found: Any, *, num_rows: int) -> tuple[float, list[tuple[float]] | None]:
+    """The score, and the numbers of the rows where the function returns them."""
+    rows = None
     if not isinstance(found, str) and hasattr(found, "__len__"):
         if len(found) != num_rows:
             raise ValueError(
                 f"it returned {len(found):,} numbers for {num_rows:,} rows: return one for each, or one in all"
             )
-        found = math.fsum(map(float, found)) / num_rows
+        rows = [(float(number),) for number in found]
+        found = math.fsum(number for (number,) in rows) / num_rows
     value = float(found)
     if not math.isfinite(value):
         raise ValueError(f"it returned {value}: a score must be finite")
-    return value
+    return value, rows

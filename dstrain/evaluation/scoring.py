@@ -12,7 +12,7 @@ from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
 from dstrain.evaluation.bleu_tokenizer import Choice, choose_tokenizer
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.metrics import Score, length_scores, one_line, parsing_scores
+from dstrain.evaluation.metrics import Score, length_scores, mean_score, one_line, parsing_scores
 from dstrain.evaluation.own_metrics import MetricFailed, own_score
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
@@ -181,7 +181,7 @@ def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
         parses=[row.example.raw_target for row in rows] if is_pointer else None,
     )
     matches = [is_typed_match(row.typed, example=row.example) for row in rows if row.typed is not None]
-    return [*scores, *([Score(TYPED_SCORE, sum(matches) / len(matches))] if matches else [])]
+    return [*scores, *([mean_score(TYPED_SCORE, matches)] if matches else [])]
 
 
 def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
@@ -213,7 +213,7 @@ def find_warnings(
     evaluation: Evaluation,
 ) -> list[str]:
     """What a reader of the scores should know, one sentence each; empty if there is nothing."""
-    warnings = [_cut_warning(rows, cap=cap), _language_warning(rows, tokens=tokens, tokenizer=tokenizer)]
+    warnings = [_cut_warning(rows, cap=cap), find_wrong_start(rows, tokens=tokens, tokenizer=tokenizer)]
     if task.kind == "parsing":
         warnings += [
             _decoding_warning(rows, tokens=tokens, tokenizer=tokenizer, task=task),
@@ -244,20 +244,24 @@ def _cut_warning(rows: Sequence[ScoredRow], *, cap: Cap) -> str | None:
     )
 
 
-def _language_warning(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
+def find_wrong_start(rows: Sequence[ScoredRow], *, tokens: TokenSet, tokenizer: Seq2SeqTokenizer) -> str | None:
+    """What is said of hypotheses that do not begin with the token that is forced on them; None if there are none.
+
+    It is the token with which their labels begin: the code of a language, or the `<s>` of BART.
+    """
+    first = None if tokenizer.languages else tokenizer.first_target_id
+    forced = {*tokenizer.languages.values(), first} - {None}
     wrong = []
     for row in rows:
-        language = row.example.target_language
-        code = None if language is None else tokenizer.language_id(language)
-        starts_with_code = code is not None and int(tokens.target(row.hypothesis.row)[0]) == code
-        if starts_with_code and row.hypothesis.token_ids[:1] != (code,):
+        expected = tuple(tokens.target(row.hypothesis.row)[:1].tolist())
+        if expected and forced.issuperset(expected) and row.hypothesis.token_ids[:1] != expected:
             wrong.append(row.hypothesis.row)
     if not wrong:
         return None
-    return (
-        f"{len(wrong)} of {len(rows)} hypotheses do not begin with the code of their target language, the first in row "
-        f"{wrong[0]}: they are in another language"
-    )
+    token, so = "the first token of their labels", ""
+    if first is None:
+        token, so = "the code of their target language", ": they are in another language"
+    return f"{len(wrong)} of {len(rows)} hypotheses do not begin with {token}, the first in row {wrong[0]}{so}"
 
 
 def _unread_warning(rows: Sequence[ScoredRow]) -> str | None:

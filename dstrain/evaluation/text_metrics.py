@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sacrebleu.metrics import BLEU, CHRF, TER
 
 from dstrain import __version__
-from dstrain.evaluation.metrics import Score, check_pairs, one_line
+from dstrain.evaluation.metrics import Score, check_pairs, mean_score, one_line
 from dstrain.evaluation.overlap import rouge_f1, token_f1
 
 
@@ -43,8 +43,9 @@ def reference_columns(references: Sequence[Sequence[str]]) -> list[list[str]]:
 
 
 def _by_sacrebleu(name: str, metric: BLEU | CHRF | TER, corpus: Corpus) -> list[Score]:
-    value = float(metric.corpus_score(corpus.hypotheses, reference_columns(corpus.references)).score)
-    return [Score(name, value, str(metric.get_signature()))]
+    # the two steps of sacreBLEU's `corpus_score`, which does not return the counts of each row
+    rows = metric._extract_corpus_statistics(corpus.hypotheses, reference_columns(corpus.references))
+    return [Score(name, float(metric._aggregate_and_compute(rows).score), str(metric.get_signature()), rows)]
 
 
 def _bleu(corpus: Corpus) -> list[Score]:
@@ -66,17 +67,17 @@ def _ter(corpus: Corpus) -> list[Score]:
 def _rouge(corpus: Corpus) -> list[Score]:
     signature = f"f1|case:lc|words:unicode|stem:no|dstrain:{__version__}"
     found = rouge_f1(corpus.hypotheses, corpus.references)
-    return [Score(name, _mean(rows), signature) for name, rows in found.items()]
+    return [mean_score(name, rows, signature=signature) for name, rows in found.items()]
 
 
 def _token_f1(corpus: Corpus) -> list[Score]:
     signature = f"squad|words:unicode|dstrain:{__version__}"
-    return [Score("token_f1", _mean(token_f1(corpus.hypotheses, corpus.references)), signature)]
+    return [mean_score("token_f1", token_f1(corpus.hypotheses, corpus.references), signature=signature)]
 
 
 def _exact_match(corpus: Corpus) -> list[Score]:
     pairs = zip(corpus.hypotheses, corpus.references, strict=True)
-    return [Score("exact_match", _mean([text in texts for text, texts in pairs]))]
+    return [mean_score("exact_match", [text in texts for text, texts in pairs])]
 
 
 def _accuracy(corpus: Corpus) -> list[Score]:
@@ -84,11 +85,7 @@ def _accuracy(corpus: Corpus) -> list[Score]:
         return " ".join(text.casefold().split())
 
     pairs = zip(corpus.hypotheses, corpus.references, strict=True)
-    return [Score("accuracy", _mean([bare(text) in map(bare, texts) for text, texts in pairs]))]
-
-
-def _mean(rows: Sequence[float]) -> float:
-    return sum(rows) / len(rows)
+    return [mean_score("accuracy", [bare(text) in map(bare, texts) for text, texts in pairs])]
 
 
 _FUNCTIONS: Mapping[str, Callable[[Corpus], list[Score]]] = {

@@ -1,22 +1,23 @@
 """The average of several checkpoints on the card: its scores beside the best evaluation's. Pure functions of a RunRecord."""
 
-from dstrain.reporting.markdown import Markdown, code, count, number, phrase, table
+from dstrain.reporting.markdown import Markdown, code, count, phrase, table
 from dstrain.reporting.metadata import label
-from dstrain.reporting.results import order_scores
+from dstrain.reporting.results import number_with_interval, order_scores
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.ranking import rank
 from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.scores import Scores
 
 
 def build_average_table(record: RunRecord) -> Markdown | None:
     """A row for the average and one for the best evaluation; None without an average."""
     if record.average is None:
         return None
-    scores = {f"average of {len(record.average.steps)} checkpoints": record.average.scores.scores}
+    scores: dict[str, Scores] = {f"average of {len(record.average.steps)} checkpoints": record.average.scores}
     if record.best is not None:
-        scores[f"step {count(record.best.step)}, the best"] = record.best.scores
+        scores[f"step {count(record.best.step)}, the best"] = record.best
     names = ["loss", *order_scores({*record.average.scores.scores} - {"loss"}, config=record.config)]
-    rows = [[name, *(number(each.get(metric)) for metric in names)] for name, each in scores.items()]
+    rows = [[name, *(number_with_interval(each, metric) for metric in names)] for name, each in scores.items()]
     return table(["Weights", *map(label, names)], rows)
 
 

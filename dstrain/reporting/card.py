@@ -13,6 +13,7 @@ from dstrain.reporting.average import build_average_table, explain_average
 from dstrain.reporting.command import command_to_copy
 from dstrain.reporting.markdown import Markdown, count, phrase, program, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
+from dstrain.reporting.outputs import build_outputs_table, explain_outputs
 from dstrain.reporting.plots import has_losses, has_scores, write_plots
 from dstrain.reporting.procedure import (
     describe_attempts,
@@ -110,6 +111,8 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "plots": _plots(record),
         "evaluation": describe_evaluation(record),
         "rescoring": build_rescoring(record),
+        "outputs": build_outputs_table(record),
+        "output_notes": explain_outputs(record),
         "groups": build_groups_table(record),
         "attempts": describe_attempts(record),
         "checks": build_checks_table(record),

@@ -48,6 +48,8 @@ class Compared:
     """Evaluation rows that were scored."""
     signature: str | None = None
     """How the score was computed."""
+    interval: float | None = None
+    """Half the 95 % interval of `best`."""
 
 
 def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
@@ -69,6 +71,7 @@ def describe_run(record: RunRecord, *, run: str, state: str) -> Compared:
         rows=record.info.data["eval"].sources if "eval" in record.info.data else (),
         num_rows=best.num_rows if best else None,
         signature=best.signature_of(metric) if best else None,
+        interval=best.intervals.get(metric) if best else None,
     )
 
 
@@ -183,7 +186,7 @@ def _cells(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
             printable(run.run),
             run.state,
             f"{run.step} of {run.total_steps}" if run.total_steps else str(run.step),
-            _number(run.best) if one_metric or run.best is None else f"{run.metric} {_number(run.best)}",
+            _best(run) if one_metric or run.best is None else f"{run.metric} {_best(run)}",
             _text(run.best_step),
             _number(run.loss),
             MISSING if run.trained_seconds is None else f"{run.trained_seconds:.1f}",
@@ -192,6 +195,10 @@ def _cells(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
         for run in rank_runs(runs)
     ]
     return [*header, *keys], rows
+
+
+def _best(run: Compared) -> str:
+    return _number(run.best) if run.interval is None else f"{_number(run.best)} ± {_number(run.interval)}"
 
 
 def _number(value: float | None) -> str:

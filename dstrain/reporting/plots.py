@@ -88,7 +88,10 @@ def draw_losses(record: RunRecord) -> Figure:
 
 
 def draw_scores(record: RunRecord) -> Figure:
-    """The task's scores per evaluation; a star marks the best one by the recipe's metric, which may be that of one set."""
+    """The task's scores per evaluation; a star marks the best one by the recipe's metric, which may be that of one set.
+
+    Bars are 95 % intervals.
+    """
     chosen_by = record.config.best_metric
     of_all = _drawn(record)
     metrics = [*of_all, *([chosen_by] if is_of_set(chosen_by) else [])]
@@ -139,6 +142,9 @@ def _line(axes: Axes, rows: Sequence[EvalRow], *, metric: str, color: str, label
     steps = [row.step for row in rows]
     values = [row.scores.get(metric, math.nan) for row in rows]  # matplotlib leaves a gap at NaN
     axes.plot(steps, values, color=color, lw=1.6, marker="o", ms=3.5, label=label)
+    intervals = [row.intervals.get(metric, math.nan) for row in rows]
+    if any(map(math.isfinite, intervals)):
+        axes.errorbar(steps, values, yerr=intervals, ls="", ecolor=color, elinewidth=0.9, capsize=2.0, alpha=0.5)
 
 
 def _mark_resumes(axes: Axes, record: RunRecord) -> None:

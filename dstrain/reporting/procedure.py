@@ -69,7 +69,9 @@ def describe_hyperparameters(record: RunRecord) -> list[Line]:
     lines.append(("label_smoothing_factor", f"{training.label_smoothing:g}"))
     if training.early_stopping:
         stopping = training.early_stopping
-        lines.append(("early_stopping", f"patience {stopping.patience} evaluations, min_delta {stopping.min_delta:g}"))
+        beyond = ", beyond chance" if stopping.significant else ""
+        shown = f"patience {stopping.patience} evaluations, min_delta {stopping.min_delta:g}{beyond}"
+        lines.append(("early_stopping", shown))
     return lines
 
 

@@ -14,7 +14,7 @@ from dstrain.run_folder.layout import BEST, FINAL, NAMES
 from dstrain.run_folder.ranking import rank
 from dstrain.run_folder.record import DataReport, RunRecord
 from dstrain.run_folder.rows import EvalRow, best_evaluation
-from dstrain.run_folder.scores import sacrebleu_command
+from dstrain.run_folder.scores import Scores, sacrebleu_command
 
 Line = tuple[str, object]
 
@@ -70,7 +70,13 @@ def build_headline(record: RunRecord) -> list[Line]:
     if row is None:
         return []
     names = [*(["loss"] if "loss" in row.scores else []), *ordered_scores(record, rows=[row])]
-    return [(label(name), number(row.scores[name])) for name in names]
+    return [(label(name), number_with_interval(row, name)) for name in names]
+
+
+def number_with_interval(scores: Scores, name: str) -> str:
+    """A score with half its 95 % interval, where it has one: `39.5000 ± 0.9000`."""
+    value, interval = number(scores.scores.get(name)), scores.intervals.get(name)
+    return value if interval is None else f"{value} ± {number(interval)}"
 
 
 def explain_headline(record: RunRecord) -> list[Markdown]:
@@ -93,7 +99,18 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, has {values}."
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
-    return [*sentences, *_as_typed(record, row), *_better_elsewhere(record, row)]
+    return [*sentences, *_explain_intervals(row), *_as_typed(record, row), *_better_elsewhere(record, row)]
+
+
+def _explain_intervals(row: EvalRow) -> list[Markdown]:
+    if not row.intervals:
+        return []
+    return [
+        Markdown(
+            "What follows ± is half the 95 % interval over the rows that might have been drawn: by bootstrap, as sacreBLEU's, "
+            "with 1,000 samples and seed 12345. It says nothing of another training run."
+        )
+    ]
 
 
 def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
@@ -161,8 +178,16 @@ def _better_elsewhere(record: RunRecord, row: EvalRow) -> list[Markdown]:
     top = best_evaluation(record.competing, metrics=[main])
     if top is None or rank(top.scores, metrics=[main]) <= rank(row.scores, metrics=[main]):
         return []
-    template = "{} was better at another step: {} at step {}; the recipe selects the best checkpoint by {}."
-    return [phrase(template, label(main), number(top.scores[main]), count(top.step), code(record.config.best_metric))]
+    if top.is_tied and main == record.config.best_metric:
+        template = (
+            "{} was better at another step, but not beyond chance: {} at step {}. The recipe keeps the older of two such "
+            "evaluations ({})."
+        )
+        chosen = "evaluation.best_by: tied_keeps_older"
+    else:
+        template = "{} was better at another step: {} at step {}; the recipe selects the best checkpoint by {}."
+        chosen = record.config.best_metric
+    return [phrase(template, label(main), number(top.scores[main]), count(top.step), code(chosen))]
 
 
 def build_results_table(record: RunRecord) -> Markdown:
@@ -176,7 +201,7 @@ def build_results_table(record: RunRecord) -> Markdown:
             "No log" if row.train_loss is None else number(row.train_loss),
             number(row.epoch, decimals=2),
             str(row.step),
-            *(number(row.scores.get(metric)) for metric in ("loss", *scores)),
+            *(number_with_interval(row, metric) for metric in ("loss", *scores)),
         ]
         for row in record.eval_rows
     ]

@@ -6,9 +6,9 @@ Pure functions of a RunRecord; independent of the card's layout.
 import json
 from collections.abc import Iterator
 
-from dstrain.reporting.markdown import Markdown, code, count, join, number, phrase, table
+from dstrain.reporting.markdown import Markdown, code, count, join, phrase, table
 from dstrain.reporting.metadata import label
-from dstrain.reporting.results import by_reason, headline_row, order_scores
+from dstrain.reporting.results import by_reason, headline_row, number_with_interval, order_scores
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.scores import ScoreFile, Scores
@@ -43,7 +43,7 @@ def build_test_sets_table(record: RunRecord) -> Markdown | None:
             join(map(code, found.data.places if found.data else ()), separator=", "),
             str(found.step),
             _count_rows(found),
-            *(number(found.scores[metric]) if metric in found.scores else NONE for metric in metrics),
+            *(number_with_interval(found, metric) if metric in found.scores else NONE for metric in metrics),
             join([code(f"{key}={found.generation[key]}") for key in SEARCH if key in found.generation], separator=", "),
             _changes(found),
             join(

@@ -14,7 +14,8 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.data.vocabulary import Vocabulary
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.evaluate import evaluate
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.save import export_model

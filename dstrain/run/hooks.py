@@ -15,8 +15,9 @@ from dstrain.cluster.walltime import WallTime
 from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Fault
 from dstrain.engine.faults import FaultCause, find_bad_rows
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.evaluate import evaluate
 from dstrain.evaluation.external import rehearse_external
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.run.assemble import Assembly
 from dstrain.run.export import export_live
 from dstrain.run.external_scores import external_scores, find_evaluated

@@ -30,7 +30,8 @@ from dstrain.data.source_counts import describe_sources, warn_of_columns
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.evaluate import evaluate
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.models.load import DTYPES, quiet_transformers
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
@@ -47,7 +48,7 @@ from dstrain.run_folder.external import with_external
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import DataReport, read_run_info
-from dstrain.run_folder.scores import ScoredData, Scores, find_other_data, write_scores
+from dstrain.run_folder.scores import ScoredData, Scores, describe_scores, find_other_data, write_scores
 
 NUM_TRIES = 3
 """Tries to load a checkpoint: while it is read, a run may remove its optimizer state and rename it."""
@@ -257,8 +258,7 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
             )
             scores = _save(result, target=Target(folder, pending.step, pending.lease), lease=lease, started=started)
             if scores is not None:
-                shown = "  ".join(f"{name} {value:.4f}" for name, value in scores.scores.items())
-                say(f"evaluation at step {pending.step} ({scores.seconds:.0f} s): {shown}")
+                say(f"evaluation at step {pending.step} ({scores.seconds:.0f} s): {describe_scores(scores)}")
                 if external is not None:
                     external.add(pending.step)
                     external.finish()

@@ -39,6 +39,7 @@ from dstrain.run_folder.rows import (
     competing,
     drop_superseded,
     read_rows,
+    untied,
 )
 from dstrain.run_folder.scores import ScoreFile, read_score_file, read_test_sets
 
@@ -168,7 +169,7 @@ class RunRecord:
     @property
     def best(self) -> EvalRow | None:
         """The best evaluation by the recipe's metrics, or None before the first."""
-        return best_evaluation(self.competing, metrics=self.config.ranking)
+        return best_evaluation(untied(self.competing), metrics=self.config.ranking)
 
     @property
     def competing(self) -> tuple[EvalRow, ...]:

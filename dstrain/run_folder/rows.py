@@ -58,6 +58,8 @@ class EvalRow(Scores):
     epoch: float
     train_loss: float | None = None
     lease: int = 0
+    is_tied: bool = False
+    """Whether it was better than the best so far, but not beyond chance: with `evaluation.best_by: tied_keeps_older` alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +151,11 @@ def competing(rows: Sequence[EvalRow], *, events: Sequence[EventRow]) -> tuple[E
     starts = (event for event in reversed(events) if event.event in ("start", "resume"))
     since = next((event.scores_since for event in starts), 0)
     return tuple(row for row in rows if row.lease >= since)
+
+
+def untied(rows: Sequence[EvalRow]) -> tuple[EvalRow, ...]:
+    """The evaluations that the best is one of: all others have either taken the place of the best so far or are no better."""
+    return tuple(row for row in rows if not row.is_tied)
 
 
 def best_evaluation(rows: Sequence[EvalRow], *, metrics: Sequence[str]) -> EvalRow | None:

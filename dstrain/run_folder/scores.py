@@ -11,14 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import count, takewhile
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
+from dstrain.run_folder.row_statistics import STATISTICS, statistics_lines
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRate:
+    """The share of texts with a mark of a model that fails, 0 to 1; some references have it as well."""
+
+    hypotheses: float
+    references: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +50,10 @@ class Scores:
     """Folder of the hypotheses, relative to the folder that holds `scores/`."""
     seconds: float | None = None
     warnings: tuple[str, ...] = ()
+    intervals: dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]] = field(default_factory=dict)
+    """Half the 95 % interval of each score whose rows have numbers of their own."""
+    outputs: dict[str, OutputRate] = field(default_factory=dict)
+    """Shares of empty hypotheses, loops, copies of the source, and other scripts or languages than those of the references."""
 
     def signature_of(self, metric: str) -> str | None:
         """The signature of a score; that of an evaluation set (`flores/bleu`) is listed only where it is not that of all rows."""
@@ -89,9 +102,19 @@ class ScoredTexts:
     sources: Sequence[str]
     index: Sequence[str]
     """`file:line` of every row, because rows that cannot be used are left out."""
+    statistics: Sequence[Mapping[str, Sequence[float]]] = ()
+    """What each row adds to each score that it counts in; empty if that is not known."""
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
+
+
+def describe_scores(scores: Scores) -> str:
+    """The scores over all rows in one line, with their intervals: `bleu 39.5000 ± 0.9000  gen_len 17.2000`."""
+    return "  ".join(
+        f"{name} {value:.4f}" + (f" ± {scores.intervals[name]:.4f}" if name in scores.intervals else "")
+        for name, value in scores.scores.items()
+    )
 
 
 def write_scores(
@@ -126,9 +149,12 @@ def write_texts(texts: ScoredTexts, *, folder: Path) -> None:
     """Write the texts to a folder, a file for each kind."""
     columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
     columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
-    for name, lines in columns.items():
+    files = {f"{name}.txt": lines for name, lines in columns.items()}
+    if texts.statistics:
+        files[STATISTICS] = statistics_lines(texts.statistics)
+    for name, lines in files.items():
         content = "".join(f"{line}\n" for line in lines)
-        (folder / f"{name}.txt").write_text(content, encoding="utf-8", newline="\n")
+        (folder / name).write_text(content, encoding="utf-8", newline="\n")
 
 
 def reference_files(folder: Path) -> list[Path]:

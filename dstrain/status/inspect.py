@@ -14,7 +14,7 @@ from dstrain.config.machine import Machine
 from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import summarize
-from dstrain.run_folder.rows import EvalRow, Row, best_evaluation, competing
+from dstrain.run_folder.rows import EvalRow, Row, best_evaluation, competing, untied
 from dstrain.slurm.evaluation_jobs import MAX_JOBS
 from dstrain.slurm.requeue import JobEnd
 from dstrain.status.files import RunFiles, read_files
@@ -242,7 +242,8 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     if files.config is None:
         return None
     metric = files.config.best_metric
-    best = best_evaluation(competing(files.eval_rows, events=files.events), metrics=files.config.ranking)
+    rows = untied(competing(files.eval_rows, events=files.events))
+    best = best_evaluation(rows, metrics=files.config.ranking)
     return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
 
 

@@ -35,8 +35,9 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.collate import MicroBatch, collate
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.evaluate import evaluate
 from dstrain.evaluation.generate import build_generation_config, evaluation_mode, read_sequence
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.evaluation.scoring import read_rows, score_rows
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.load import DTYPES, load_model

@@ -14,14 +14,18 @@ from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.evaluate import main
+from dstrain.evaluation.significance import find_intervals
 from dstrain.run.scoring import join_scorers, sole_scorer
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
+from dstrain.run_folder.row_statistics import read_statistics
 from dstrain.run_folder.rows import EvalRow
+from dstrain.run_folder.scores import sacrebleu_command
 from dstrain.status.inspect import inspect_status
 from tests.distributed.ranks import start_ranks
 from tests.system.runs import build_run, train
+from tests.unit.run_folder.scores_cases import run_sacrebleu
 
 CHANGES: dict[str, Any] = {
     "training__max_steps": 14,
@@ -45,6 +49,7 @@ def values(rows: Sequence[EvalRow]) -> list[Any]:
     """Everything about each evaluation except the job that made it and its duration."""
     return [
         (row.step, row.epoch, row.train_loss, row.scores, row.signatures, row.generation, row.hypotheses, row.num_rows)
+        + (row.intervals, row.outputs)
         for row in rows
     ]
 
@@ -79,6 +84,36 @@ def test_evaluations_by_another_job_equal_those_of_the_run_itself(straight: Path
     table = [line for line in (run_dir / "README.md").read_text().splitlines() if line.startswith("| ")]
     assert [line for line in (straight / "README.md").read_text().splitlines() if line in table and "| 14 " in line]
     assert json.loads((run_dir / "outcome.json").read_text())["outcome"] == "finished"
+
+
+def test_sacrebleu_gives_the_intervals_of_a_run_for_the_files_that_it_wrote(straight: Path) -> None:
+    best = load_record(straight).best
+    assert best is not None
+    folder = straight / str(best.hypotheses)
+    printed = run_sacrebleu(folder, f"{sacrebleu_command(best)} --confidence".replace("-w 4", "-w 17"))
+    assert [each["name"] for each in printed] == ["BLEU", "chrF2"]
+    assert [each["confidence_var"] for each in printed] == [best.intervals["bleu"], best.intervals["chrf"]]
+    statistics = read_statistics(RunFolder(straight), step=best.step)
+    assert find_intervals(statistics) == best.intervals
+    assert set(best.outputs) >= {"empty", "loop", "copy", "wrong_script"}
+
+
+def test_a_stopped_run_finds_the_ties_of_the_straight_one(tmp_path: Path) -> None:
+    records = []
+    for name, stops in (("straight", []), ("stopped", [4, 10])):
+        (tmp_path / name).mkdir()
+        changes = CHANGES | {"evaluation__every_steps": 2, "evaluation__best_by": "tied_keeps_older"}
+        config = build_run(tmp_path / name, **changes)
+        for step in stops:
+            assert train(config, world_size=2, stop_after=step) == [EXIT_PREEMPTED] * 2
+        assert train(config, world_size=2) == [0, 0]
+        records.append(load_record(Path(config.run_dir)))
+        assert records[-1].best is not None
+        assert read_exported_step(Path(config.run_dir) / "best") == records[-1].best.step
+    straight, stopped = ([(row.step, row.is_tied) for row in record.eval_rows] for record in records)
+    assert straight == stopped
+    assert any(is_tied for _, is_tied in straight)
+    assert values(records[0].eval_rows) == values(records[1].eval_rows)
 
 
 def test_evaluating_a_finished_run_is_not_an_attempt(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,31 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
-from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.errors import UserError
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ranking import NUM_CONSTANT, describe_constants, rank
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import Scores, write_scores
+from dstrain.run_folder.scores import Scores, describe_scores, write_scores
 from dstrain.training.meters import LossMeter
 from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Hook, Progress, StepInfo
+from dstrain.training.ties import is_tied
 
 REHEARSAL_BATCHES = 2
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What an evaluation is beside the best so far."""
+
+    is_best: bool
+    improved: bool
+    """Whether early stopping counts it as an improvement."""
+    is_tied: bool = False
+    """Whether it is better, but not beyond chance, so that the older one stays the best."""
 
 
 def is_due(settings: Evaluation, *, step: int, epoch: float, since_epoch: float) -> bool:
@@ -50,6 +63,7 @@ class EvaluationHook(Hook):
         self._loss = LossMeter(ranks)
         self._epoch = 0.0
         self._num_worse = 0
+        self._improved_step: int | None = None  # of the last evaluation that early stopping counted as an improvement
         self._recent: list[dict[str, float]] = []  # scores of the last evaluations, oldest first
         self._is_postponed = False
         self.best: dict[str, Any] | None = None
@@ -70,6 +84,7 @@ class EvaluationHook(Hook):
         return {
             "best": self.best,
             "num_worse": self._num_worse,
+            "improved_step": self._improved_step,
             "recent": self._recent,
             "is_owed": self._is_postponed,
             "epoch": self._epoch,
@@ -87,6 +102,8 @@ class EvaluationHook(Hook):
             "scores": {name: float(score) for name, score in best["scores"].items()},
         }
         self._num_worse = int(state["num_worse"])
+        improved_step = state.get("improved_step", best and best["step"])
+        self._improved_step = None if improved_step is None else int(improved_step)
         self._recent = state.get("recent", [])
         self._is_postponed = state.get("is_owed", False)
         self._epoch = state["epoch"]
@@ -100,7 +117,7 @@ class EvaluationHook(Hook):
         if Part.SCORES in parts:
             told = f", at step {self.best['step']}," if self.best else ""
             said.append(f"the best score is reset: the one so far{told} was of another metric, search or of other rows")
-            self.best, self._recent, self.scores_since = None, [], attempt
+            self.best, self._improved_step, self._recent, self.scores_since = None, None, [], attempt
         if self._num_worse and (Part.SCORES in parts or Part.PATIENCE in parts):
             said.append(f"early stopping is reset; evaluations without improvement so far: {self._num_worse}")
             self._num_worse = 0
@@ -146,7 +163,7 @@ class EvaluateHook(EvaluationHook):
 
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
-            self._evaluate(REHEARSAL_BATCHES)
+            self._check_rehearsal(self._evaluate(REHEARSAL_BATCHES))
             log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
         if self._is_postponed:  # the run was stopped at a step with an evaluation
             self._score(progress.step, self._epoch, control)
@@ -195,15 +212,35 @@ class EvaluateHook(EvaluationHook):
         self._loss.reset()
         seconds = time.perf_counter() - started
         self._walltime.record_duration("evaluation", seconds)
-        if result is not None:
-            found = self._save(result, step=step, seconds=seconds)
-            control.record(EvalRow(**found.as_fields(), step=step, epoch=epoch, train_loss=train_loss))
-            self._show(found, step=step)
+        found = self._save(result, step=step, seconds=seconds) if result is not None else None
+        verdict = self._judge(scores, step)  # by the row statistics that were just written
+        if found is not None:
+            fields = {"step": step, "epoch": epoch, "train_loss": train_loss, "is_tied": verdict.is_tied}
+            control.record(EvalRow(**found.as_fields(), **fields))
+            self._show(found, step=step, verdict=verdict)
         self._latest = (step, scores)
         self._warn_of_constants(scores)
-        if self._judge(scores, step) or self._config.checkpoint.every_steps is None:
+        self._accept(verdict, scores, step)
+        if verdict.is_best or self._config.checkpoint.every_steps is None:
             control.request_checkpoint()  # the best model always has a checkpoint
         self._stop_early(control)
+
+    @property
+    def _keeps_older(self) -> bool:
+        return self._config.evaluation.best_by == "tied_keeps_older"
+
+    def _check_rehearsal(self, result: EvaluationResult | None) -> None:
+        """Raise UserError on rank 0 if ties are to be found by a metric whose function returns one number in all."""
+        metric = self._config.best_metric.rpartition("/")[2]
+        if result is None or metric not in result.scores.scores or metric in result.scores.intervals:
+            return
+        stopping = self._config.training.early_stopping
+        if self._keeps_older or (stopping is not None and stopping.significant):
+            key = "evaluation.best_by" if self._keeps_older else "training.early_stopping.significant"
+            raise UserError(
+                f"{key}: `{metric}` has no numbers of each row, so that no tie can be found: let its function return a number "
+                "for each row, or take another evaluation.best_metric"
+            )
 
     def _save(self, result: EvaluationResult, *, step: int, seconds: float) -> Scores:
         """Write the scores of this step with their hypotheses; returns the scores for metrics.jsonl."""
@@ -215,9 +252,14 @@ class EvaluateHook(EvaluationHook):
             problem = f"the hypotheses of step {step} could not be written: {error.strerror}"
             return replace(scores, warnings=(*scores.warnings, problem))
 
-    def _show(self, found: Scores, *, step: int) -> None:
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in found.scores.items())
-        log.info("evaluation at step %d (%.0f s): %s", step, found.seconds, shown)
+    def _show(self, found: Scores, *, step: int, verdict: Verdict) -> None:
+        log.info("evaluation at step %d (%.0f s): %s", step, found.seconds, describe_scores(found))
+        if verdict.is_tied and self.best:
+            log.info(
+                "step %d is better than step %d, but not beyond chance: the older stays the best",
+                step,
+                self.best["step"],
+            )
         for warning in found.warnings:
             kind = re.sub(r"[\d.]+", "", warning)  # a warning that differs only in its numbers is not repeated
             if kind not in self._warned:
@@ -236,24 +278,51 @@ class EvaluateHook(EvaluationHook):
                 self._warned.add(metric)
                 log.warning("%s (logged once)", sentence)
 
-    def _judge(self, scores: dict[str, float], step: int) -> bool:
-        """Compare scores with the best; returns whether they are the new best."""
-        stopping = self._config.training.early_stopping
-        min_delta = stopping.min_delta if stopping else 0.0
-        ranking = self._config.ranking
-        new = rank(scores, metrics=ranking)
-        old = rank(self.best["scores"], metrics=ranking) if self.best else None
-        is_best = old is None or new > old
+    def _judge(self, scores: dict[str, float], step: int) -> Verdict:
+        """Compare scores with the best, the same on every rank."""
+        if self.best is None:
+            return Verdict(is_best=True, improved=True)
+        stopping, ranking = self._config.training.early_stopping, self._config.ranking
+        new, old = rank(scores, metrics=ranking), rank(self.best["scores"], metrics=ranking)
+        is_better = new > old
         # while the metric is still 0, whatever breaks the tie shows whether the model improves
-        improved = old is None or new[0] - old[0] > min_delta or (is_best and new[0] == old[0] == 0.0)
-        self._num_worse = 0 if improved else self._num_worse + 1
-        if is_best:
-            self.best = {"step": step, "scores": {name: scores[name] for name in ranking if name in scores}}
+        if new[0] == old[0] == 0.0:
+            return Verdict(is_better, improved=is_better)
+        is_tied = is_better and self._keeps_older and self._is_tied(step, int(self.best["step"]))
+        improved = new[0] - old[0] > (stopping.min_delta if stopping else 0.0)
+        if improved and stopping and stopping.significant and self._improved_step is not None:
+            improved = not self._is_tied(step, self._improved_step)
+        return Verdict(is_better and not is_tied, improved, is_tied)
+
+    def _is_tied(self, step: int, other: int) -> bool:
+        """Whether two steps differ by chance alone; without their row statistics they do not, and a warning says so."""
+        tied = False
+        if self._ranks.rank == 0:
+            try:
+                folder = RunFolder(Path(self._config.run_dir))
+                tied = is_tied(folder, metric=self._config.best_metric, step=step, other=other)
+            except (UserError, OSError) as error:
+                if "ties" not in self._warned:
+                    log.warning(
+                        "step %d counts as better than step %d, tied or not (logged once): %s", step, other, error
+                    )
+                self._warned.add("ties")
+        return self._ranks.broadcast(tied, bool)  # type: ignore[no-any-return]
+
+    def _accept(self, verdict: Verdict, scores: dict[str, float], step: int) -> None:
+        """Note what an evaluation is; the weights of a new best are exported."""
+        self._num_worse = 0 if verdict.improved else self._num_worse + 1
+        if verdict.improved:
+            self._improved_step = step
+        if verdict.is_best:
+            self.best = {
+                "step": step,
+                "scores": {name: scores[name] for name in self._config.ranking if name in scores},
+            }
             self._export_best(step)
-        return is_best
 
     def _stop_early(self, control: Control) -> None:
         stopping = self._config.training.early_stopping
         if stopping and self._num_worse >= stopping.patience:
-            metric = self._config.best_metric
-            control.request_stop(f"early stopping: {metric} has not improved in {self._num_worse} evaluations")
+            improved = f"{self._config.best_metric} has not improved{' beyond chance' if stopping.significant else ''}"
+            control.request_stop(f"early stopping: {improved} in {self._num_worse} evaluations")

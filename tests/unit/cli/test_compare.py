@@ -12,6 +12,8 @@ from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
 from dstrain.config.load import dump_config, load_config
+from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 from tests.unit.cli.cli_cases import make_run
 
 
@@ -170,3 +172,41 @@ def test_markdown_is_a_table_whose_cells_are_escaped(tmp_path: Path) -> None:
     assert len(lines) == 4
     assert lines[0].strip("|").split("|")[-1].strip() == "task.source_prefix"
     assert sum(r"x\|y" in line for line in lines) == 1
+
+
+def add_evaluation(run: str, hits: list[int], *, references: list[str] | None = None) -> None:
+    """The rows of the evaluation at step 10."""
+    texts = references or [f"text {row}" for row in range(len(hits))]
+    statistics = [
+        {"bleu": (row, row, row, 0, 0, 0, row, 0, 0, 0), "exact_match": (float(hit),)} for row, hit in enumerate(hits)
+    ]
+    scored = ScoredTexts(texts, [texts], texts, texts, statistics)
+    write_scores(Scores(scores={}), scored, folder=RunFolder(Path(run)), step=10)
+
+
+def test_runs_on_the_same_references_have_differences_from_the_first_given(tmp_path: Path) -> None:
+    first = make_run(tmp_path / "first", bleu=[9.0], exact_match=0.0)
+    second = make_run(tmp_path / "second", bleu=[12.0], exact_match=0.3)
+    add_evaluation(first, [0] * 20)
+    add_evaluation(second, [1] * 6 + [0] * 14)
+    result = compare(first, second)
+    assert (result.exit_code, result.stderr) == (0, "")
+    table, below = result.stdout.split("\n\n")
+    assert [line.split()[0] for line in table.splitlines()[1:]] == [second, first]  # the best first
+    assert below.startswith(f"second: {second}, first: {first}; the same 20 rows\n")
+    assert "exact_match  0.0000   0.3000   +0.3000" in below
+    assert "0.0312 (McNemar, exact)" in below
+    assert "| exact_match " in compare(first, second, "--markdown").stdout
+    best, baseline = json.loads(compare(first, second, "--json").stdout)
+    assert baseline["against"] is None
+    assert [each["metric"] for each in best["against"]["differences"]] == ["bleu", "exact_match"]
+
+
+def test_runs_on_other_references_have_none_and_a_reason(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / name) for name in ("first", "second")]
+    add_evaluation(runs[0], [0] * 20)
+    add_evaluation(runs[1], [0] * 20, references=["another", *(f"text {row}" for row in range(1, 20))])
+    result = compare(*runs)
+    assert result.exit_code == 0
+    assert "the same" not in result.stdout
+    assert result.stderr.startswith(f"{runs[1]} is not compared with {runs[0]}: 1 of 20 rows have other references")

@@ -216,3 +216,26 @@ def test_a_compact_embedding_that_would_change_what_is_learned_is_refused(good: 
     assert "`seen` leaves these rows out already: set it to null or false" in line
     for null in ("machine.compact_embedding=null", "machine.compact_embedding=false"):
         load_config(str(good), overrides=[null, "training.weight_decay=0.1", "model.vocabulary=seen"])
+
+
+SIGNIFICANT = ["training.early_stopping={patience: 2, significant: true}", "evaluation.every_steps=5"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        (["evaluation.best_by=tied_keeps_older"], "evaluation.best_by"),
+        (SIGNIFICANT, "training.early_stopping.significant"),
+    ],
+)
+def test_ties_need_a_metric_of_rows(good: Path, asked: list[str], key: str) -> None:
+    load_config(str(good), overrides=asked)
+    (line,) = faults(good, *asked, "evaluation.best_metric=loss")
+    assert key in line
+    assert "needs a metric with numbers of each row, and `loss` has none: choose the best by another" in line
+
+
+def test_ties_are_not_kept_between_evaluations_of_other_jobs(good: Path) -> None:
+    (line,) = faults(good, "evaluation.best_by=tied_keeps_older", "machine.evaluation_job=[]")
+    assert "evaluation.best_by" in line
+    assert "may come in any order: take `point`, or set the job to null" in line

@@ -8,11 +8,12 @@ from dstrain.config.metrics import (
     METRICS,
     WANTED,
     choosing_metrics,
+    has_rows,
     is_lower_better,
     rank_metrics,
     wanted_metrics,
 )
-from dstrain.evaluation.metrics import length_scores, parsing_scores
+from dstrain.evaluation.metrics import Score, length_scores, parsing_scores
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE
 
@@ -21,14 +22,18 @@ LOSS = "loss"
 TEXTS = ["[IN:A [SL:B one ] ]"]
 
 
-def computed(kind: str) -> set[str]:
+def computed_scores(kind: str) -> list[Score]:
     wanted = [item for item in WANTED if any(item == each.wanted_as for each in wanted_metrics(kind, wanted=None))]
     scores = text_scores(Corpus(TEXTS, [TEXTS]), wanted=wanted)
     if kind == "parsing":
         ids = [[1, 2]]
         scores += parsing_scores(TEXTS, TEXTS, hypothesis_ids=ids, reference_ids=ids, sources=["one"], parses=TEXTS)
+    return [*scores, *length_scores([2], was_cut=[False])]
+
+
+def computed(kind: str) -> set[str]:
     others = {LOSS} | ({TYPED_SCORE} if kind == "parsing" else set())
-    return {score.name for score in [*scores, *length_scores([2], was_cut=[False])]} | others
+    return {score.name for score in computed_scores(kind)} | others
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -70,3 +75,11 @@ def test_less_is_better_for_errors_and_for_the_loss_alone() -> None:
     assert [metric.name for metric in METRICS if is_lower_better(metric.name)] == ["ter", "loss"]
     assert is_lower_better("flores/ter")
     assert not is_lower_better("mine")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_table_says_which_scores_have_numbers_of_each_row(kind: str) -> None:
+    found = {score.name: score.rows for score in computed_scores(kind)}
+    assert {name: rows is not None for name, rows in found.items()} == {name: has_rows(name) for name in found}
+    assert all(len(rows) == 1 for rows in found.values() if rows is not None)
+    assert (has_rows("flores/bleu"), has_rows("loss"), has_rows("mine")) == (True, False, True)

@@ -18,8 +18,9 @@ from transformers import (
 from dstrain.cluster.messages import decode, encode
 from dstrain.config.schema import RunConfig
 from dstrain.data.examples import Example
-from dstrain.evaluation.evaluate import EvaluationResult, evaluate
+from dstrain.evaluation.evaluate import evaluate
 from dstrain.evaluation.generate import BatchResult
+from dstrain.evaluation.result import EvaluationResult
 
 VOCABULARY = 40
 LANGUAGES = {"en": 36, "ko": 37, "zh": 38}

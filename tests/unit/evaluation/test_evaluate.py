@@ -12,6 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from dstrain.cluster.messages import decode, encode
+from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import (
     BATCH_TOKENS,
     IncompleteEvaluationError,
@@ -164,6 +165,10 @@ def test_every_row_begins_with_its_own_target_language(monkeypatch: pytest.Monke
     }
     assert not any("language" in warning and "begin" in warning for warning in result.scores.warnings)
     monkeypatch.setattr("dstrain.evaluation.evaluate.generation_arguments", lambda *model, **given: {})
+    with pytest.raises(
+        UserError, match=r"evaluation\.rehearsal: .* do not begin with the code of their target language"
+    ):
+        run_evaluation(model, tokens, max_batches=2)
     free = run_evaluation(model, tokens)
     assert any("do not begin with the code of their target language" in warning for warning in free.scores.warnings)
     assert "target_languages" not in free.scores.generation

@@ -16,8 +16,8 @@ from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import build_examples
 from dstrain.data.sources import Row
 from dstrain.data.tokens import TokenSet, load_token_set, prepare_token_set
-from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.evaluation.generate import Cap, build_generation_config, read_sequence
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.evaluation.scoring import find_warnings, read_rows, score_rows
 from dstrain.models.families import decoder_start_id, generation_arguments
 from dstrain.models.loss import Seq2SeqLoss

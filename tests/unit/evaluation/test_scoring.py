@@ -11,7 +11,7 @@ import pytest
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.recipe import Task
 from dstrain.evaluation.generate import Cap, Hypothesis
-from dstrain.evaluation.scoring import ScoredRow, find_warnings, group_rows, read_rows, score_rows
+from dstrain.evaluation.scoring import ScoredRow, find_warnings, find_wrong_start, group_rows, read_rows, score_rows
 from tests.unit.evaluation.evaluation_cases import END, LANGUAGES, UNKNOWN, Tokens, WordTokenizer, build_tokens
 from tests.unit.tasks.own_module import write_module
 
@@ -276,3 +276,20 @@ def test_the_answer_of_a_class_of_the_users_own_is_compared_with_the_text_in_the
     )
     assert "does not give back 1 of 3 references" in changed
     assert changed.endswith("eval.tsv:3: 's2: w9' comes back as None")
+
+
+def test_a_first_token_that_is_forced_on_a_family_without_languages_is_missed_as_well() -> None:
+    class Tokenizer(WordTokenizer):
+        first_target_id = 0  # BART's `<s>`
+
+    tokens = build_tokens([None] * 4)
+    tokens.targets = [[0, *ids] for ids in tokens.targets]
+    given: dict[str, Any] = {"tokens": tokens, "tokenizer": Tokenizer(has_languages=False)}
+    hypotheses = answer(tokens)
+    rows = read_rows(hypotheses, task=TRANSLATION, **given)
+    assert find_wrong_start(rows, **given) is None
+    hypotheses[3] = replace(hypotheses[3], token_ids=hypotheses[3].token_ids[1:])
+    rows = read_rows(hypotheses, task=TRANSLATION, **given)
+    assert find_wrong_start(rows, **given) == (
+        "1 of 4 hypotheses do not begin with the first token of their labels, the first in row 3"
+    )

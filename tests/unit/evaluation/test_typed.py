@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from dstrain.data.tokens import TokenSet
-from dstrain.evaluation.evaluate import EvaluationResult
 from dstrain.evaluation.generate import Batch, BatchResult, Hypothesis
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.evaluation.typed import plan_typed_batches
 from tests.unit.evaluation.test_families import Case, build_case
 

@@ -124,3 +124,11 @@ def test_both_tables_have_a_column_for_each_differing_key() -> None:
     assert rows[0].endswith("long")
     assert "  40  " in rows[1]
     assert r"x\|y" in markdown_table(runs)
+
+
+def test_a_score_stands_with_half_its_interval() -> None:
+    row = translation_row(50, bleu=39.5, loss=1.0, intervals={"bleu": 0.9})
+    run = describe_run(build_record(translation_config(), info=run_info(), rows=[row]), run="runs/a", state="finished")
+    assert (run.best, run.interval) == (39.5, 0.9)
+    assert "39.5000 ± 0.9000" in text_table([run], width=1000)
+    assert as_json([run])[0]["interval"] == 0.9

@@ -100,3 +100,15 @@ def test_a_run_without_finite_numbers_has_no_plots(tmp_path: Path) -> None:
     rows: list[Row] = [train_row(50, loss=math.nan), translation_row(50, bleu=math.nan, loss=math.inf)]
     assert write_plots(build_record(translation_config(), info=run_info(), rows=rows), run_dir=tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_with_intervals_have_bars_of_that_size() -> None:
+    rows: list[Row] = [
+        translation_row(50, bleu=30.0, loss=2.0, intervals={"bleu": 1.5}),
+        translation_row(100, bleu=35.0, loss=1.0),
+    ]
+    record = build_record(translation_config(), info=run_info(), rows=rows)
+    (bars,) = [each for each in draw_scores(record).axes[0].containers if each.has_yerr]
+    (lines,) = bars[2]
+    assert np.asarray(lines.get_segments()[0]).tolist() == [[50.0, 28.5], [50.0, 31.5]]
+    assert not draw_scores(translation_record()).axes[0].containers

@@ -197,3 +197,29 @@ def test_the_metric_of_a_set_is_in_the_headline_where_it_chooses_and_in_the_tabl
 def results_header(card: str) -> list[str]:
     line = next(line for line in card.splitlines() if "Validation Loss" in line and line.startswith("|"))
     return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_scores_stand_with_half_their_interval_in_headline_and_table_and_the_card_says_what_it_is() -> None:
+    rows: list[Row] = [
+        translation_row(50, bleu=39.5, loss=1.0, intervals={"bleu": 0.9}),
+        translation_row(100, bleu=30.0, loss=1.0),
+    ]
+    card = build_card(build_record(translation_config(), info=run_info(), rows=rows))
+    assert "- Bleu: 39.5000 ± 0.9000\n- Gen Len: 10.9556\n" in card
+    assert "What follows ± is half the 95 % interval" in card
+    assert [row["Bleu"] for row in results_table(card)] == ["39.5000 ± 0.9000", "30.0000"]
+    assert "±" not in build_card(translation_record())
+
+
+def test_a_better_evaluation_that_is_tied_with_the_best_is_named() -> None:
+    rows: list[Row] = [
+        translation_row(50, bleu=39.5, loss=1.0),
+        translation_row(100, bleu=39.9, loss=1.0, is_tied=True),
+    ]
+    config = translation_config(evaluation={"best_by": "tied_keeps_older"})
+    record = build_record(config, info=run_info(), rows=rows)
+    assert record.best is rows[0]
+    assert (
+        "Bleu was better at another step, but not beyond chance: 39.9000 at step 100. The recipe keeps the older of two such "
+        "evaluations (`evaluation.best_by: tied_keeps_older`)." in build_card(record)
+    )

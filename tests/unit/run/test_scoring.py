@@ -13,7 +13,7 @@ from dstrain.attempt.lease import Lease, LeaseHeld, LeaseLost, acquire
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.processes import this_process
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.evaluation.result import EvaluationResult
 from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.scoring import (
     Target,

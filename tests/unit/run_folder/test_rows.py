@@ -20,6 +20,7 @@ from dstrain.run_folder.rows import (
     best_evaluation,
     drop_superseded,
     read_rows,
+    untied,
 )
 from tests.unit.reporting.reporting_cases import parsing_row, run_info, train_row, translation_config, translation_row
 
@@ -166,3 +167,10 @@ def test_among_evaluations_with_the_same_best_metric_the_next_ones_decide_and_th
     best = best_evaluation(rows, metrics=translation_config().ranking)
     assert best is not None
     assert best.step == 3
+
+
+def test_a_tied_evaluation_is_not_among_those_that_the_best_is_one_of() -> None:
+    rows = [EvalRow(step=step, epoch=1.0, scores={"bleu": 10.0 + step}, is_tied=step == 3) for step in (1, 2, 3)]
+    best = best_evaluation(untied(rows), metrics=["bleu"])
+    assert best is not None
+    assert best.step == 2

@@ -12,7 +12,9 @@ import pytest
 from dstrain.checkpoint.changes import Part
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
-from dstrain.evaluation.evaluate import EvaluationResult
+from dstrain.errors import UserError
+from dstrain.evaluation.result import EvaluationResult
+from dstrain.run_folder.rows import EvalRow, best_evaluation, untied
 from dstrain.run_folder.scores import ScoredTexts, Scores
 from dstrain.training.hooks.evaluate import REHEARSAL_BATCHES, EvaluateHook
 from dstrain.training.save_clock import SaveClock
@@ -31,6 +33,7 @@ class Scorer:
         self.values = iter(values)
         self.losses = iter(losses)
         self.metric = metric
+        self.has_rows = True
         self.asked: list[int | None] = []
         self.cut_short = False
 
@@ -39,6 +42,8 @@ class Scorer:
         if self.cut_short:
             return None
         value = next(self.values) if max_batches is None else -1.0
+        if self.metric == "exact_match":
+            return self.match_rows(value, is_rehearsal=max_batches is not None)
         scores = Scores(
             scores={"loss": next(self.losses), "bleu": 9.0, self.metric: value},
             signatures={"bleu": SIGNATURE},
@@ -47,6 +52,14 @@ class Scorer:
             warnings=("a warning",),
         )
         return EvaluationResult(scores, ScoredTexts(["h"], [["r"]], ["s"], ["f:1"]))
+
+    def match_rows(self, value: float, *, is_rehearsal: bool) -> EvaluationResult:
+        """The first rows of 100 match, as many as the score says."""
+        texts = ["x"] * 100
+        statistics = [{"exact_match": (float(row < 100 * value),)} for row in range(100)] if self.has_rows else []
+        intervals = {"exact_match": 0.1} if self.has_rows else {}
+        scores = Scores(scores={"loss": next(self.losses), "exact_match": value}, intervals=intervals, num_rows=100)
+        return EvaluationResult(scores, ScoredTexts(texts, [texts], texts, texts, statistics))
 
 
 class Case:
@@ -427,3 +440,98 @@ def test_before_an_evaluation_that_would_hold_up_a_save_the_run_is_saved(
         case.recorder.control.checkpoint_requested = False
     # at 0 s the first save is due within the 60 s of an evaluation; step 20 is the best so far; 40 is the last step
     assert requested == [19, 20, 39]
+
+
+TIES: dict[str, Any] = {
+    "metric": "exact_match",
+    "evaluation__metrics": ["exact_match"],
+    "evaluation__every_steps": 1,
+    "evaluation__best_by": "tied_keeps_older",
+}
+CURVE = [0.0, 0.0, 0.10, 0.13, 0.12, 0.16, 0.40, 0.41, 0.30]
+"""Of 100 rows: a gain of 3 may be chance, one of 6 or more of the same rows is not."""
+
+
+def test_a_tied_evaluation_is_recorded_as_such_and_the_older_stays_the_best(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    case = Case(tmp_path, values=CURVE, losses=[9, 9, 8] + [7] * 7, **TIES).start().run(1, len(CURVE))
+    assert case.exported == [1, 2, 3, 6, 7]  # while both are 0, the lower loss decides
+    assert [row["step"] for row in case.recorder.rows if row["is_tied"]] == [4, 5, 8]
+    assert "step 8 is better than step 7, but not beyond chance: the older stays the best" in caplog.text
+    rows = [EvalRow(**{name: value for name, value in row.items() if name != "kind"}) for row in case.recorder.rows]
+    best = best_evaluation(untied(rows), metrics=("exact_match", "loss"))
+    assert best is not None
+    assert case.hook.best == {"step": best.step, "scores": best.scores}
+    by_point = Case(
+        tmp_path / "point", values=CURVE, losses=[9, 9, 8] + [7] * 7, **TIES | {"evaluation__best_by": "point"}
+    )
+    assert by_point.start().run(1, len(CURVE)).exported == [1, 2, 3, 4, 6, 7, 8]
+    assert not any(row["is_tied"] for row in by_point.recorder.rows)
+
+
+@pytest.mark.parametrize("stopped_at", range(1, len(CURVE)))
+def test_a_run_that_was_killed_finds_the_ties_of_the_straight_run(stopped_at: int, tmp_path: Path) -> None:
+    changes = TIES | {"training__early_stopping": {"patience": 4, "significant": True}}
+    straight = Case(tmp_path / "straight", values=CURVE, losses=[7] * 99, **changes).start().run(1, len(CURVE))
+    first = Case(tmp_path / "cut", values=CURVE, losses=[7] * 99, **changes).start().run(1, stopped_at)
+    saved = first.saved()
+    first.run(stopped_at + 1, stopped_at + 1)  # evaluated and recorded, but killed before a checkpoint
+    second = Case(tmp_path / "cut", values=CURVE[stopped_at:], losses=[7] * 99, **changes)
+    second.hook.load_state(saved)
+    second.start(stopped_at).run(stopped_at + 1, len(CURVE))
+    tied = [(row["step"], row["is_tied"]) for row in first.recorder.rows[:stopped_at] + second.recorder.rows]
+    assert tied == [(row["step"], row["is_tied"]) for row in straight.recorder.rows]
+    assert second.saved() == straight.saved()
+
+
+@pytest.mark.parametrize(
+    ("values", "stopped_at"),
+    [
+        ([0.10, 0.12, 0.13, 0.99], 3),  # the second and the third may be chance
+        ([0.10, 0.13, 0.16, 0.19, 0.22], None),  # each is tied with the one before, every second beyond chance
+        ([0.10, 0.20, 0.30, 0.40], None),
+    ],
+)
+def test_early_stopping_counts_a_tie_with_the_last_improvement_as_none(
+    values: list[float], stopped_at: int | None, tmp_path: Path
+) -> None:
+    stopping = {"patience": 2, "significant": True}
+    changes = TIES | {"evaluation__best_by": "point", "training__early_stopping": stopping}
+    case = Case(tmp_path, values=values, losses=repeat(9.0), **changes).start().run(1, len(values))
+    assert (case.step if case.recorder.control.stop_reason else None) == stopped_at
+    assert case.exported == list(range(1, (stopped_at or len(values)) + 1))  # the best is still the better one
+    without = changes | {"training__early_stopping": {"patience": 2}}
+    case = Case(tmp_path / "point", values=values, losses=repeat(9.0), **without).start().run(1, len(values))
+    assert case.recorder.control.stop_reason is None
+
+
+def test_without_row_statistics_the_better_evaluation_is_the_best_and_a_warning_says_so_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    case = Case(tmp_path, values=[0.1, 0.11, 0.12], losses=repeat(9.0), **TIES, evaluation__rehearsal=False)
+    case.score.has_rows = False
+    assert case.start().run(1, 3).exported == [1, 2, 3]
+    assert caplog.text.count("tied or not (logged once): ") == 1
+    assert "has no row statistics of `exact_match`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({}, "evaluation.best_by"),
+        (
+            {"evaluation__best_by": "point", "training__early_stopping": {"patience": 1, "significant": True}},
+            "training.early_stopping.significant",
+        ),
+    ],
+)
+def test_a_metric_without_row_statistics_is_refused_at_the_rehearsal(
+    changes: dict[str, Any], key: str, tmp_path: Path
+) -> None:
+    case = Case(tmp_path, losses=repeat(9.0), **TIES | changes)
+    case.score.has_rows = False
+    with pytest.raises(UserError, match=f"{key}: `exact_match` has no numbers of each row"):
+        case.start()
+    Case(tmp_path, losses=repeat(9.0), **TIES | changes).start()

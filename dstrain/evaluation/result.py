@@ -1,0 +1,108 @@
+"""Rows with their hypotheses to the result of an evaluation: scores over all rows, by set and by group, how sure they are, and
+how the model fails. Knows no model and writes nothing."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dstrain.config.metrics import is_of_set, set_metric
+from dstrain.config.schema import RunConfig
+from dstrain.evaluation.metrics import Score, one_line
+from dstrain.evaluation.output_rates import OutputRates, Texts, find_rates
+from dstrain.evaluation.scoring import ScoredRow, group_rows, score_rows
+from dstrain.evaluation.significance import find_intervals
+from dstrain.evaluation.text_metrics import reference_columns
+from dstrain.run_folder.row_statistics import Statistics
+from dstrain.run_folder.scores import ScoredTexts, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """Scores, and the texts they were computed from."""
+
+    scores: Scores
+    texts: ScoredTexts
+    failures: tuple[str, ...] = ()
+    """Why metrics of the user's own have no score."""
+
+
+def build_result(
+    rows: Sequence[ScoredRow],
+    *,
+    loss: float | None,
+    loss_signature: str | None,
+    config: RunConfig,
+    generation: dict[str, Any],
+    warnings: Sequence[str],
+) -> EvaluationResult:
+    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
+    failures: dict[str, None] = {}
+
+    def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
+        found = score_rows(rows, task=config.task, evaluation=config.evaluation)
+        failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
+        return [each for each in found if not math.isnan(each.value)]
+
+    overall, grouped = score_these(rows), group_rows(rows)
+    scored = {name: score_these(members) for name, members in grouped.items()}
+    signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
+    signatures |= {each.name: each.signature for each in overall if each.signature}
+    for name, scores in scored.items():
+        for each in scores:
+            if each.signature and each.signature != signatures.get(each.name):
+                signatures[f"{each.name} ({name})"] = each.signature
+    sets = dict.fromkeys(row.example.eval_set for row in rows if row.example.eval_set is not None)
+    of_sets = {
+        set_metric(name, each.name): each for name in sets for each in scored[name] if each.name in config.choosing
+    }
+    found = {each.name: each for each in overall} | of_sets
+    statistics = {name: each.rows for name, each in found.items() if each.rows is not None}
+    outputs = _find_rates(rows, config=config)
+    return EvaluationResult(
+        Scores(
+            scores=({} if loss is None else {"loss": loss}) | {name: each.value for name, each in found.items()},
+            groups={
+                name: {each.name: each.value for each in scores} | {"num_rows": len(grouped[name])}
+                for name, scores in scored.items()
+            },
+            signatures=signatures | outputs.signatures,
+            generation=generation,
+            num_rows=len(rows),
+            warnings=(*warnings, *outputs.warnings, *failures),
+            intervals=find_intervals(statistics),
+            outputs=outputs.rates,
+        ),
+        ScoredTexts(
+            hypotheses=[row.text for row in rows],
+            references=reference_columns([row.references for row in rows]),
+            sources=[one_line(row.example.raw_source) for row in rows],
+            index=[one_line(row.example.where) for row in rows],
+            statistics=_by_row(statistics, rows=rows),
+        ),
+        tuple(failures),
+    )
+
+
+def _find_rates(rows: Sequence[ScoredRow], *, config: RunConfig) -> OutputRates:
+    examples = [row.example for row in rows]
+    texts = Texts(
+        hypotheses=[row.text for row in rows],
+        references=[row.reference for row in rows],
+        sources=[each.raw_source for each in examples],
+        languages=[each.target_language for each in examples],
+        other_languages=[*dict.fromkeys(each.source_language for each in examples if each.source_language)],
+        has_script=config.task.kind != "parsing",
+    )
+    return find_rates(texts)
+
+
+def _by_row(statistics: Statistics, *, rows: Sequence[ScoredRow]) -> list[Mapping[str, Sequence[float]]]:
+    """The numbers of each row by score; a row outside an evaluation set has none of the set's scores."""
+    found: list[dict[str, Sequence[float]]] = [{} for _ in rows]
+    for metric, numbers in statistics.items():
+        name = metric.rpartition("/")[0]
+        members = [place for place, row in enumerate(rows) if not is_of_set(metric) or row.example.eval_set == name]
+        for place, of_row in zip(members, numbers, strict=True):
+            found[place][metric] = of_row
+    return [*found]
