@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
-from dstrain.config.data import Source
+from dstrain.config.data import RULES_OF_ROWS, Source
 from dstrain.config.metrics import is_of_set
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
@@ -338,7 +338,7 @@ def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str], set_up
     settings = [
         scratch.model_dump(),
         task.model_dump(),
-        config.data.rules.model_dump(),
+        config.data.rules.model_dump(include=set(RULES_OF_ROWS)),
         added,
         SEAL,
         *code_fingerprint(task),
@@ -379,7 +379,7 @@ def _task_tokens(config: RunConfig, *, set_up: SetUp) -> list[str]:
     They are kept in the cache, because finding them takes nearly as long as tokenising the rows.
     """
     task = config.task
-    settings = [task.model_dump(), config.data.rules.model_dump(), FORMAT_VERSION]
+    settings = [task.model_dump(), config.data.rules.model_dump(include=set(RULES_OF_ROWS)), FORMAT_VERSION]
     file = cache_dir(config) / "task_tokens" / f"{_text_key(config, settings, set_up=set_up)}.json"
     if not file.is_file():
         targets = (example.target for example in _train_examples(config, set_up=set_up))
