@@ -59,6 +59,11 @@ def identify(examples: Sequence[Example]) -> Identities:
     return found
 
 
+def hash_sources(texts: Sequence[str]) -> Keys:
+    """The hashes of texts, normalised `[texts]`: those of IDENTITY's source."""
+    return _hash(normalise(texts))
+
+
 def line_of(where: str) -> int:
     """The number at the end of `file:line`; 0 if there is none."""
     line = where.rpartition(":")[2]

@@ -13,7 +13,6 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
 from dstrain.data.bad_rows import BadRowLog, Reason
 from dstrain.data.counts import Counts
@@ -23,7 +22,7 @@ from dstrain.data.repeats import Rows
 from dstrain.data.set_audit import SetAuditor
 from dstrain.data.shards import BAD_ROWS, EXAMPLES, IDENTITIES, SIDES, Beat, Shard, no_beat, read_shard
 from dstrain.data.source_counts import SourceCounts
-from dstrain.run_folder.audit import SetAudit
+from dstrain.run_folder.audit import set_as_json
 
 OCCURRING = "occurring.bin"
 """Which ids occur on a side; after the side's name."""
@@ -120,7 +119,7 @@ def merge_shards(
         **counts.report(),
         "by_source": of_sources.report(places, log=log, split=reading.split),
         "places": [[name, of_sources.used[number]] for number, name in auditor.names.items()],
-        "audit": TypeAdapter(SetAudit).dump_python(auditor.finish(beat=lambda: beat(0)), mode="json"),
+        "audit": set_as_json(auditor.finish(beat=lambda: beat(0))),
     }
 
 

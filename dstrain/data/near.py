@@ -1,10 +1,11 @@
 """Finds evaluation rows of which training has a near duplicate: texts that share four fifths of their runs of five characters.
 
 Exact, without sampling: the rarest runs of each evaluation text are indexed, as many as a near duplicate cannot all lack. The
-runs of training texts are sifted in numpy; only texts with a run in the index are compared. Texts are normalised as in
-`identity.py`. Memory is that of the evaluation set.
+runs of training texts are sifted in numpy; only texts with a run in the index are compared. Of normalised texts, as in
+`identity.py`, only letters and digits count. Memory is that of the evaluation set.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -27,6 +28,8 @@ MIN_SHARE = 0.8
 SIFT_BITS = 22
 BATCH_ROWS = 2000
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
+
+NO_LETTERS = re.compile(r"[\W_]+")
 
 Runs = npt.NDArray[np.uint64]
 
@@ -132,4 +135,4 @@ class NearFinder:
 
 
 def _normalised(texts: Sequence[str]) -> list[str]:
-    return [text.decode(errors="surrogatepass") for text in normalise(texts)]
+    return [NO_LETTERS.sub("", text.decode(errors="surrogatepass")) for text in normalise(texts)]

@@ -5,7 +5,7 @@ Does not know when to evaluate, and writes nothing.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -181,6 +181,7 @@ def score(
         config=config,
         plan=plan,
         warnings=plan.warnings + warnings,
+        held=tokens.held_in_training,
     )
 
 
@@ -337,8 +338,12 @@ def build_result(
     config: RunConfig,
     plan: EvaluationPlan,
     warnings: list[str],
+    held: Set[int] = frozenset(),
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
+    """Scores of these rows, over all of them, by set and group, and without those `held` in training.
+
+    A group has its own signature where it differs.
+    """
     failures: dict[str, None] = {}
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
@@ -350,7 +355,7 @@ def build_result(
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
     signatures |= {each.name: each.signature for each in overall if each.signature}
     groups: dict[str, dict[str, float]] = {}
-    for name, members in group_rows(rows).items():
+    for name, members in group_rows(rows, held=held).items():
         scores = score_these(members)
         groups[name] = {each.name: each.value for each in scores} | {"num_rows": len(members)}
         for each in scores:

@@ -7,12 +7,16 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
+
+NOT_IN_TRAINING = "not in training"
+"""Group of the evaluation rows whose source is not in training, scored where others are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,32 @@ class Audit:
 
 
 _AUDIT = TypeAdapter(Audit)
+_SET, _OVERLAP = TypeAdapter(SetAudit), TypeAdapter(Overlap)
+
+
+def set_as_json(audit: SetAudit) -> Any:
+    """The audit of a set as JSON values, which `read_set` reads."""
+    return _SET.dump_python(audit, mode="json")
+
+
+def read_set(values: Any) -> SetAudit:
+    """The audit of a set, of JSON values. Raises ValidationError where they are none."""
+    found: SetAudit = _SET.validate_python(values, strict=False)
+    return found
+
+
+def write_overlap(overlap: Overlap, *, path: Path) -> None:
+    """Write the overlap of two sets as JSON."""
+    write_file(path, _OVERLAP.dump_json(overlap))
+
+
+def read_overlap(path: Path) -> Overlap | None:
+    """The overlap of two sets; None if the file does not exist or is damaged."""
+    try:
+        found: Overlap = _OVERLAP.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found
 
 
 def as_text(audit: Audit) -> str:
