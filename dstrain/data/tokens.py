@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.config.data import Source
+from dstrain.config.data import RULES_OF_ROWS, Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import ReadingRules
@@ -130,8 +130,9 @@ def prepare_token_set(
     task, rules = reading.task, reading.rules
     settings = [
         task.model_dump(),
-        rules.model_dump(exclude={"overlap"}),  # which rows are held out says more
-        hashlib.sha256(reading.held_out).hexdigest(),
+        rules.model_dump(include=set(RULES_OF_ROWS)),
+        # evaluation rows are never left out because of others
+        [hashlib.sha256(reading.held_out).hexdigest(), reading.split == "train" and rules.duplicates],
         reading.split == "eval",
         reading.encoder.fingerprint,
         FORMAT_VERSION,

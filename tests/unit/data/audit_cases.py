@@ -28,12 +28,8 @@ def draw_pairs(number: int, *, seed: int = 1) -> list[Pair]:
     for _ in range(number):
         words = [min(int(draw.expovariate(0.01)), 899) for _ in range(draw.randrange(5, 20))]
         numeral = [draw.choice(NUMBERS)] if draw.random() < 0.1 else []
-        pairs.append(
-            (
-                " ".join([CYRILLIC[word] for word in words] + numeral),
-                " ".join([LATIN[word] for word in words] + numeral),
-            )
-        )
+        source, target = ([language[word] for word in words] + numeral for language in (CYRILLIC, LATIN))
+        pairs.append((" ".join(source), " ".join(target)))
     return pairs
 
 

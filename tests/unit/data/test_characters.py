@@ -54,6 +54,6 @@ def test_letters_that_unicode_names_after_a_script_are_of_it() -> None:
         assert not found or script is None or found == [script], letter
 
 
-@pytest.mark.parametrize("text", ["a\x00b", "a\ufffdb", "a\ud800b", "\ufeffa", "a\ue000", "a\x1fb"])
+@pytest.mark.parametrize("text", ["a\x00b", "a\ufffdb", "\ufeffa", "a\ue000", "a\x1fb"])
 def test_characters_that_no_text_should_have_are_counted(text: str) -> None:
     assert count_kinds([text, "a\tb\n"])[:, CONTROL].tolist() == [1, 0]

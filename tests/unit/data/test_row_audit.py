@@ -13,6 +13,9 @@ from dstrain.run_folder.audit import Found, SourceAudit
 from tests.unit.data.audit_cases import PLANTS, Pair, draw_pairs
 from tests.unit.data.word_encoder import make_example
 
+OF_ALL_ROWS = {"swapped", "source_like_targets", "target_like_sources"}
+"""Checks that are made when all rows are known."""
+
 
 def encode(pairs: list[Pair], *, first: int = 1, data_source: int = 0, lost: int = 0) -> list[Encoded]:
     return [
@@ -43,10 +46,8 @@ def test_clean_rows_have_no_finding() -> None:
     assert found.scripts == {"Cyrillic > Latin": found.rows}
 
 
-@pytest.mark.parametrize("name", [name for name in PLANTS if not name.endswith("s") or name == "numbers"])
+@pytest.mark.parametrize("name", sorted(PLANTS.keys() - OF_ALL_ROWS))
 def test_a_planted_fault_is_counted_and_named(name: str) -> None:
-    if name == "swapped":
-        pytest.skip("told from all rows of a set")
     pairs = draw_pairs(500)
     for place in (7, 300):
         pairs[place] = PLANTS[name](random.Random(place), pairs, place)
@@ -75,11 +76,8 @@ def test_short_texts_may_be_the_same_on_both_sides() -> None:
 
 
 def test_a_source_in_many_scripts_has_none_that_is_wrong() -> None:
-    pairs = [
-        (text, "the same in English")
-        for text in ("Где находится школа", "학교가 어디에 있습니까", "Πού είναι το σχολείο")
-        for _ in range(5)
-    ]
+    texts = ("Где находится школа", "학교가 어디에 있습니까", "Πού είναι το σχολείο") * 5
+    pairs = [(text, "the same in English") for text in texts]
     assert report(encode(pairs)).checks["source_script"] == Found()
 
 

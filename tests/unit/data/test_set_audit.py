@@ -15,7 +15,7 @@ def test_every_planted_fault_is_found_and_named_and_clean_rows_have_none(tmp_pat
     audit = audit_of(make_set([write(tmp_path / "clean.tsv", clean)], folder=tmp_path))
     assert {name: found.number for name, found in audit.sources[0].checks.items() if found.number} == {}
     pairs = list(clean)
-    for number, (name, plant) in enumerate(PLANTS.items()):
+    for number, plant in enumerate(PLANTS.values()):
         for place in range(10 + number, 4000, 400):
             pairs[place] = plant(random.Random(place), clean, place)
     audit = audit_of(make_set([write(tmp_path / "dirty.tsv", pairs)], folder=tmp_path))

@@ -15,7 +15,8 @@ def tally_of(numbers: list[int], *, first: int = 0) -> Tally:
 
 
 def test_a_tally_joined_of_parts_is_that_of_the_whole_and_survives_a_file() -> None:
-    numbers = [random.Random(0).randrange(9) for _ in range(300)]
+    draw = random.Random(0)
+    numbers = [draw.randrange(9) for _ in range(300)]
     joined = Tally()
     for start in (0, 100, 200):
         joined.join(Tally.from_json(tally_of(numbers[start : start + 100], first=start).as_json()))
@@ -31,6 +32,7 @@ def test_rows_among_several_numbers_are_listed_by_line() -> None:
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.9, 0.99, 1.0])
 def test_percentiles_are_those_of_numpy(share: float) -> None:
-    numbers = [random.Random(1).randrange(50) for _ in range(1001)]
+    draw = random.Random(1)
+    numbers = [draw.randrange(50) for _ in range(1001)]
     expected = np.percentile(numbers, 100 * share, method="inverted_cdf")
     assert tally_of(numbers).percentiles([share]) == [expected]
