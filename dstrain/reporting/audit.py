@@ -8,7 +8,17 @@ from collections.abc import Iterator, Mapping
 
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import Markdown, code, count, join, number, percent, phrase, table
-from dstrain.run_folder.audit import CHECKS, NOT_IN_TRAINING, Audit, Found, Lengths, SetAudit, Shared, SourceAudit
+from dstrain.run_folder.audit import (
+    CHECKS,
+    NOT_IN_TRAINING,
+    Audit,
+    Found,
+    Lengths,
+    Losses,
+    SetAudit,
+    Shared,
+    SourceAudit,
+)
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
@@ -93,8 +103,7 @@ def describe_audit(audit: Audit, *, kind: str) -> Iterator[str]:
         for each in rows.sources:
             yield from _describe_source(each, title=f"{SPLITS[split]} rows of {each.place}", kind=kind)
         yield from _describe_twins(rows, title=SPLITS[split])
-        for reason, skipped in audit.skipped.get(split, {}).items():
-            yield f"  {skipped:,} {SPLITS[split]} rows left out: {reason.replace('_', ' ')}"
+        yield from _describe_losses(audit.losses.get(split, Losses()), title=SPLITS[split])
     yield from _describe_overlap(audit)
     alarms = find_alarms(audit, kind=kind)
     yield "look at:" if alarms else "nothing alarming"
@@ -116,6 +125,22 @@ def _describe_source(audit: SourceAudit, *, title: str, kind: str) -> Iterator[s
         if found.number:
             mark = " (!)" if _is_alarm(name, found, rows=audit.rows, kind=kind) else ""
             yield f"  {CHECKS.get(name, name)}: {_share(found.number, audit.rows)}{mark}{_first(found)}"
+
+
+def _describe_losses(losses: Losses, *, title: str) -> Iterator[str]:
+    for reason, rows in losses.skipped.items():
+        yield f"  {rows:,} {title} rows left out: {reason.replace('_', ' ')}"
+    for side, rows in (("sources", losses.source_cut), ("targets", losses.target_cut)):
+        if rows:
+            yield f"  {rows:,} {title} {side} over the limit of the task, and cut"
+    if losses.kept_too_long:
+        yield f"  {losses.kept_too_long:,} references over the limit of the task, and kept"
+    for side, share in (("sources", losses.source_unknown), ("targets", losses.target_unknown)):
+        if share:
+            yield f"  {share:.2%} of the tokens of {title} {side} are not in the vocabulary"
+    if losses.not_given_back.number:
+        found = losses.not_given_back
+        yield f"  {found.number:,} references are not given back by the tokenizer{_first(found)}"
 
 
 def _describe_lengths(lengths: Lengths) -> str:

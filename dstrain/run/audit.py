@@ -5,9 +5,10 @@ training rows: `dstrain audit` reads them once more, and a start says what it ha
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from dstrain.data.tokens import TokenSet
 from dstrain.errors import UserError
 from dstrain.reporting.audit import describe_start, find_alarms
 from dstrain.run.cache import cache_dir
-from dstrain.run_folder.audit import Audit, Overlap, read_audit, read_overlap, read_set, write_overlap
+from dstrain.run_folder.audit import Audit, Found, Losses, Overlap, read_audit, read_overlap, read_set, write_overlap
 from dstrain.run_folder.layout import RunFolder
 
 log = logging.getLogger(__name__)
@@ -86,8 +87,22 @@ def build_audit(*, train: TokenSet, evaluation: TokenSet, overlap: Overlap) -> A
     """The audit of both sets and of what they share."""
     reports = {"train": train.report, "eval": evaluation.report}
     sets = {split: read_set(report["audit"]) for split, report in reports.items()}
-    skipped = {split: report["skipped"] for split, report in reports.items()}
-    return Audit(sets["train"], sets["eval"], overlap, skipped)
+    losses = {split: _losses(report) for split, report in reports.items()}
+    return Audit(sets["train"], sets["eval"], overlap, losses)
+
+
+def _losses(report: Mapping[str, Any]) -> Losses:
+    unknown = [report[f"{side}_unknown"] / max(1, report[f"{side}_tokens"]) for side in ("source", "target")]
+    first = report["first_not_given_back"]
+    return Losses(
+        skipped=report["skipped"],
+        source_cut=report["source_cut"],
+        target_cut=report["target_cut"],
+        kept_too_long=report["kept_too_long"],
+        source_unknown=unknown[0],
+        target_unknown=unknown[1],
+        not_given_back=Found(report["not_given_back"], (first["where"],) if first else ()),
+    )
 
 
 def say_audit(audit: Audit, *, config: RunConfig) -> None:

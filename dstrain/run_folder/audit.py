@@ -122,14 +122,32 @@ class Overlap:
 
 
 @dataclass(frozen=True, slots=True)
+class Losses:
+    """What the rules, the limits and the tokenizer do to the rows of a set."""
+
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Rows that were left out, by reason."""
+    source_cut: int = 0
+    """Rows whose source is over the limit, and is cut."""
+    target_cut: int = 0
+    kept_too_long: int = 0
+    """Evaluation rows whose reference is over the limit, and is kept."""
+    source_unknown: float = 0.0
+    """Share of the tokens of sources that are not in the vocabulary."""
+    target_unknown: float = 0.0
+    not_given_back: Found = Found()
+    """Evaluation rows of whose reference the tokenizer gives back another text."""
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """What is known of a run's data."""
 
     train: SetAudit
     eval: SetAudit
     overlap: Overlap
-    skipped: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Rows that the rules left out, by split and reason."""
+    losses: Mapping[str, Losses] = field(default_factory=dict)
+    """By split."""
 
 
 _AUDIT = TypeAdapter(Audit)

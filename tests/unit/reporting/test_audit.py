@@ -52,6 +52,8 @@ def test_the_whole_audit_names_rows_on_both_sides() -> None:
     assert "2 training rows repeat an earlier one, letter for letter: train.tsv:9 and train.tsv:2" in lines
     assert "normalised pair   7 (0.70%): eval.tsv:4 and train.tsv:5" in lines
     assert "2 training rows left out: too long" in lines
+    assert "4 training sources over the limit of the task, and cut" in lines
+    assert "25.00% of the tokens of training targets are not in the vocabulary" in lines
     assert "nothing alarming" in lines
 
 

@@ -77,7 +77,7 @@ def test_near_duplicates_are_looked_for_ahead_and_then_known_to_every_start(
     config = build(tmp_path)
     found = audit_ahead(config)
     assert found.overlap.ways["near source"].eval_rows == 3
-    assert found.skipped == {"train": {}, "eval": {}}
+    assert [losses.skipped for losses in found.losses.values()] == [{}, {}]
     monkeypatch.setattr(module, "NearFinder", None)
     assert audit_ahead(config) == found
     assert prepare(config, ranks=CPU).audit == found

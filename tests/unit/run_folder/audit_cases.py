@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dstrain.run_folder.audit import Audit, Found, Lengths, Overlap, SetAudit, Shared, SourceAudit, Twins
+from dstrain.run_folder.audit import Audit, Found, Lengths, Losses, Overlap, SetAudit, Shared, SourceAudit, Twins
 
 LENGTHS = Lengths(
     shortest=2,
@@ -41,4 +41,4 @@ def build_audit(
     }
     overlap = Overlap(1000, "of training", "of evaluation", ways, tuple(range(held)))
     sets = (set_audit("train.tsv", 10_000, checks=checks, equal=equal), set_audit("eval.tsv", 1000))
-    return Audit(*sets, overlap, {"train": {"too_long": 2}, "eval": {}})
+    return Audit(*sets, overlap, {"train": Losses({"too_long": 2}, source_cut=4, target_unknown=0.25)})
