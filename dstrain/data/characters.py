@@ -87,6 +87,9 @@ CONTROLS = (
 """Control characters but tab and line ends, halves of surrogate pairs, private use, the byte order mark, U+FFFD, which stands
 for a character that was lost, and no characters at all."""
 
+MOST_CHARACTERS = 1 << 20
+"""Characters that are counted together, in some tens of megabytes."""
+
 LAST_DIGIT = 0x1FBFF
 """Decimal digits lie below."""
 
@@ -111,6 +114,9 @@ def _kinds() -> npt.NDArray[np.uint8]:
 def count_kinds(texts: Sequence[str]) -> Counts:
     """How many characters of each kind the texts have `[texts, NUM_KINDS]`."""
     lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    if lengths.sum() > MOST_CHARACTERS and len(texts) > 1:
+        half = len(texts) // 2
+        return np.concatenate([count_kinds(texts[:half]), count_kinds(texts[half:])])
     codes = np.frombuffer("".join(texts).encode("utf-32-le", errors="surrogatepass"), dtype="<u4")
     cells = np.repeat(np.arange(len(texts)) * NUM_KINDS, lengths) + _kinds()[codes]
     return np.bincount(cells, minlength=len(texts) * NUM_KINDS).reshape(len(texts), NUM_KINDS)

@@ -65,9 +65,9 @@ def hash_sources(texts: Sequence[str]) -> Keys:
 
 
 def line_of(where: str) -> int:
-    """The number at the end of `file:line`; 0 if there is none."""
+    """The number at the end of `file:line`; 0 if there is none that has 32 bits."""
     line = where.rpartition(":")[2]
-    return int(line) if line.isdecimal() else 0
+    return int(line) if line.isdecimal() and len(line) < 10 else 0
 
 
 def normalise(texts: Sequence[str]) -> list[bytes]:

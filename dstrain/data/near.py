@@ -26,7 +26,7 @@ MIN_SHARE = 0.8
 """Runs in both texts, of the runs in either (Jaccard)."""
 
 SIFT_BITS = 22
-BATCH_ROWS = 2000
+BATCH_ROWS = 500
 FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 NO_LETTERS = re.compile(r"[\W_]+")

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from dstrain.data.identity import IDENTITY, Identities
 from dstrain.data.tally import NUM_SHOWN
 
-PART_ROWS = 8_000_000
-"""Rows that are sorted at a time, in about a gigabyte."""
+PART_ROWS = 4_000_000
+"""Rows that are sorted at a time, in about half a gigabyte."""
 
 Rows = npt.NDArray[np.int64]
 Pairs = list[tuple[int, int]]

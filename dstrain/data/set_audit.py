@@ -13,7 +13,7 @@ from dstrain.data.encoding import ReadingRules
 from dstrain.data.overlap import Places
 from dstrain.data.repeats import Pairs, Repeats, find_repeats
 from dstrain.data.row_audit import RowAudit
-from dstrain.data.shards import Shard, read_identities, read_shard
+from dstrain.data.shards import Shard, count_identities, read_identities, read_shard
 from dstrain.data.sides import MOST_SOURCES, Side, SideProfile, collect, judge
 from dstrain.run_folder.audit import Found, SetAudit, Twins
 
@@ -77,7 +77,7 @@ class SetAuditor:
 
 def repeats_of(paths: Sequence[Path], *, beat: Callable[[], None] = lambda: None) -> Repeats:
     """Which rows of these shards repeat an earlier one; rows are numbered through all shards."""
-    num_rows = sum(len(read_identities(path)) for path in paths)
+    num_rows = sum(map(count_identities, paths))
     return find_repeats(lambda: map(read_identities, paths), num_rows=num_rows, beat=beat)
 
 
@@ -86,7 +86,7 @@ class _Lines:
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = paths
-        self._ends = np.cumsum([len(read_identities(path)) for path in paths])
+        self._ends = np.cumsum([count_identities(path) for path in paths])
 
     def line(self, row: int) -> int:
         shard = int(np.searchsorted(self._ends, row, side="right"))

@@ -237,3 +237,8 @@ def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
 def read_identities(folder: Path) -> Identities:
     """The identities of the examples of a shard or a token set `[examples]`."""
     return np.fromfile(folder / IDENTITIES, dtype=IDENTITY)
+
+
+def count_identities(folder: Path) -> int:
+    """How many examples a shard has."""
+    return (folder / IDENTITIES).stat().st_size // IDENTITY.itemsize

@@ -4,6 +4,7 @@ import unicodedata
 
 import pytest
 
+from dstrain.data import characters
 from dstrain.data.characters import CONTROL, DIGIT, SCRIPTS, count_kinds, count_letters, main_scripts
 
 SENTENCES = {
@@ -34,6 +35,13 @@ def test_every_text_of_a_batch_has_its_own_counts() -> None:
     kinds = count_kinds(["ab1", "", "한글 2५"])
     assert count_letters(kinds).tolist() == [2, 0, 2]
     assert kinds[:, DIGIT].tolist() == [1, 0, 2]
+
+
+def test_long_texts_are_counted_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [*SENTENCES.values(), "", "a" * 500]
+    whole = count_kinds(texts)
+    monkeypatch.setattr(characters, "MOST_CHARACTERS", 20)
+    assert count_kinds(texts).tolist() == whole.tolist()
 
 
 def test_letters_that_unicode_names_after_a_script_are_of_it() -> None:

@@ -63,7 +63,9 @@ def test_the_hash_of_a_source_is_that_of_its_row() -> None:
     assert hash_sources(["one two"]).tolist() == identities["source"].tolist()
 
 
-@pytest.mark.parametrize(("where", "line"), [("a:b/c.tsv:12", 12), ("demo", 0), ("hub/train:0", 0)])
+@pytest.mark.parametrize(
+    ("where", "line"), [("a:b/c.tsv:12", 12), ("demo", 0), ("hub/train:0", 0), ("x:99999999999", 0)]
+)
 def test_the_line_stands_behind_the_last_colon(where: str, line: int) -> None:
     assert line_of(where) == line
 
