@@ -5,7 +5,6 @@ Unicode's NFKC, without case, and one space for any white space. Knows nothing o
 """
 
 import hashlib
-import re
 import unicodedata
 import zlib
 from collections.abc import Sequence
@@ -41,11 +40,8 @@ Keys = npt.NDArray[np.uint64]
 
 SEPARATOR = "\x1e"
 SPACES = bytes.maketrans(b"\t\n\r\x0b\x0c", b"     ")
-MANY_SPACES = re.compile(rb" {2,}")
-FURTHER_SPACES = re.compile("[\x85\u1680\u2028\u2029]")
-"""White space of which NFKC makes no space."""
-NO_WIDTH = re.compile("[\xad\u200b\u2060\ufeff]")
-"""Characters that are not drawn, and say nothing but where a line may break."""
+FURTHER_SPACES = dict.fromkeys("\x85\u1680\u2028\u2029", " ") | dict.fromkeys("\xad\u200b\u2060\ufeff", "")
+"""White space of which NFKC makes no space; and characters that are not drawn, and say only where a line may break."""
 
 
 def identify(examples: Sequence[Example]) -> Identities:
@@ -84,8 +80,12 @@ def normalise(texts: Sequence[str]) -> list[bytes]:
 def _fold(text: str) -> bytes:
     folded = unicodedata.normalize("NFKC", text).casefold()
     if not folded.isascii():
-        folded = NO_WIDTH.sub("", FURTHER_SPACES.sub(" ", folded))
-    return MANY_SPACES.sub(b" ", folded.encode(errors="surrogatepass").translate(SPACES))
+        for character, instead in FURTHER_SPACES.items():
+            folded = folded.replace(character, instead)
+    encoded = folded.encode(errors="surrogatepass").translate(SPACES)
+    while b"  " in encoded:  # several times as fast as a regular expression
+        encoded = encoded.replace(b"  ", b" ")
+    return encoded
 
 
 def _hash(texts: Sequence[bytes]) -> Keys:
