@@ -130,6 +130,15 @@ class Rules(Section):
     """A row whose target contains a token unknown to the tokenizer. Null is `error` for parsing, because brackets that
     the tokenizer drops from hypothesis and reference would count as a match. Null is `keep` for other tasks, because
     their scores use the reference text itself."""
+    overlap: Literal["error", "skip_train", "keep"] = "keep"
+    """A training row whose source is that of an evaluation row, but for case, white space and the forms of Unicode (NFKC).
+    `skip_train` leaves it out of training, `error` refuses the start; evaluation rows stay in any case."""
+    duplicates: Literal["skip", "keep"] = "keep"
+    """A training row whose source and target are, letter for letter, those of an earlier one."""
+
+
+RULES_OF_ROWS = frozenset(Rules.model_fields) - {"overlap", "duplicates"}
+"""The rules that look at one row at a time."""
 
 
 class Data(Section):

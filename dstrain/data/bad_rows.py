@@ -14,7 +14,7 @@ from typing import Literal
 
 from dstrain.errors import UserError
 
-Reason = Literal["empty", "undecodable", "unpointable", "too_long", "unknown_token"]
+Reason = Literal["empty", "undecodable", "unpointable", "too_long", "unknown_token", "overlap", "duplicate"]
 Action = Literal["skip", "truncate", "keep"]
 
 MAX_SHOWN = 200
@@ -26,6 +26,8 @@ WAYS_OUT: dict[Reason, str] = {
     "unpointable": "correct the row, or set data.rules.unpointable=skip or task.form=plain",
     "too_long": "raise task.max_source_tokens or max_target_tokens, or set data.rules.too_long to skip or truncate",
     "unknown_token": "use a tokenizer that covers the text, or set data.rules.unknown_token to skip or keep",
+    "overlap": "remove these rows from training or evaluation, or set data.rules.overlap to skip_train or keep",
+    "duplicate": "remove the row, or set data.rules.duplicates=keep",
 }
 """Reason to the ways out that the error message names."""
 

@@ -44,8 +44,8 @@ class Counts:
         """Count one row."""
         example, tokenizer = row.example, reading.encoder
         self.num_rows += 1
-        self.source_cut += row.is_source_cut
-        self.target_cut += row.is_target_cut
+        self.source_cut += row.source_lost > 0
+        self.target_cut += row.target_lost > 0
         unknown = tokenizer.unk_token_id
         if unknown is not None:
             self.source_unknown += row.source_ids.count(unknown)

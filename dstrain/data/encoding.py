@@ -65,6 +65,8 @@ class ReadingRules:
     encoder: Encoder
     split: Split
     """Evaluation keeps the texts, and never cuts a reference."""
+    held_out: bytes = b""
+    """Training rows with these sources are left out: hashes of normalised sources, as in `identity.py`."""
 
 
 @dataclass(slots=True)
@@ -74,8 +76,9 @@ class Encoded:
     example: Example
     source_ids: list[int]
     target_ids: list[int]
-    is_source_cut: bool = False
-    is_target_cut: bool = False
+    source_lost: int = 0
+    """Tokens that were cut off."""
+    target_lost: int = 0
 
 
 def encode_examples(examples: Iterable[Example], *, reading: ReadingRules, on_bad: OnBad) -> Iterator[list[Encoded]]:
@@ -133,11 +136,11 @@ def _fit(item: Encoded, *, reading: ReadingRules, on_bad: OnBad) -> Encoded | No
     if action == "skip":
         return None
     if source_over:
-        item.source_ids = _truncate(item.source_ids, key="max_source_tokens", reading=reading)
-        item.is_source_cut = True
+        whole, item.source_ids = item.source_ids, _truncate(item.source_ids, key="max_source_tokens", reading=reading)
+        item.source_lost = len(whole) - len(item.source_ids)
     if target_over and not keep_target:
-        item.target_ids = _truncate(item.target_ids, key="max_target_tokens", reading=reading)
-        item.is_target_cut = True
+        whole, item.target_ids = item.target_ids, _truncate(item.target_ids, key="max_target_tokens", reading=reading)
+        item.target_lost = len(whole) - len(item.target_ids)
     return item
 
 

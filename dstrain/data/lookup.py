@@ -22,16 +22,20 @@ class LocatedRow(NamedTuple):
     target: str
 
 
-def locate_rows(rows: Collection[int], *, sources: Sequence[Source], reading: ReadingRules) -> dict[int, LocatedRow]:
+def locate_rows(
+    rows: Collection[int], *, sources: Sequence[Source], reading: ReadingRules, dropped: Collection[int] = ()
+) -> dict[int, LocatedRow]:
     """The rows with these numbers in the training token set of the sources; a number beyond its end is left out.
 
-    `reading` must be what `prepare_token_set` was given. Stops reading after the last of the rows. Raises UserError if a
-    source cannot be read.
+    `dropped` are the numbers of the examples that the set was made without. `reading` must be what `prepare_token_set` was
+    given. Stops reading after the last of the rows. Raises UserError if a source cannot be read.
     """
     found: dict[int, LocatedRow] = {}
     wanted = sorted(set(rows), reverse=True)
-    end = 0
-    for example in _kept_examples(sources, reading=reading):
+    end, left_out = 0, set(dropped)
+    for number, example in enumerate(_kept_examples(sources, reading=reading)):
+        if number in left_out:
+            continue
         end += example.repeat
         while wanted and wanted[-1] < end:
             found[wanted.pop()] = LocatedRow(example.where, example.raw_source, example.raw_target)

@@ -6,7 +6,7 @@ shards. Knows nothing of where shards come from, nor how the files are found aga
 
 import hashlib
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
@@ -14,11 +14,15 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.bad_rows import BadRowLog, Reason
 from dstrain.data.counts import Counts
+from dstrain.data.drops import DROPPED, drops_rows, find_drops, without
 from dstrain.data.encoding import ReadingRules
-from dstrain.data.shards import BAD_ROWS, EXAMPLES, SIDES, Beat, no_beat, read_shard
+from dstrain.data.repeats import Rows
+from dstrain.data.set_audit import SetAuditor
+from dstrain.data.shards import BAD_ROWS, EXAMPLES, IDENTITIES, SIDES, Beat, Shard, no_beat, read_shard
 from dstrain.data.source_counts import SourceCounts
+from dstrain.run_folder.audit import set_as_json
 
 OCCURRING = "occurring.bin"
 """Which ids occur on a side; after the side's name."""
@@ -78,23 +82,23 @@ def merge_shards(
 
     `places` are the names of the data sources. Raises UserError if one has no usable row, or if a limit cuts every row.
     """
-    counts, of_sources, log = Counts(), SourceCounts(), BadRowLog()
+    counts, of_sources, log, auditor = Counts(), SourceCounts(), BadRowLog(), SetAuditor(reading)
     num_examples = num_rows = 0
     with ExitStack() as stack:
         num_ids = reading.encoder.vocabulary_size
         sides = [_Side(folder, side=side, starts_every=starts_every, num_ids=num_ids, stack=stack) for side in SIDES]
         texts = stack.enter_context((folder / EXAMPLES).open("wb")) if reading.split == "eval" else None
-        for path in shards:
-            shard = read_shard(path, reading=reading)
+        identities, dropped = (stack.enter_context((folder / name).open("wb")) for name in (IDENTITIES, DROPPED))
+        for shard in _read_shards(shards, reading=reading, auditor=auditor, log=log, dropped=dropped):
             for side, ids, lengths in zip(sides, shard.ids, shard.lengths, strict=True):
                 side.add(ids, lengths, repeats=shard.repeats)
+            identities.write(shard.identities.tobytes())
             num_examples += len(shard.repeats)
             num_rows += int(shard.repeats.sum(dtype=np.int64))
             counts.join(shard.counts)
             of_sources.join(shard.of_sources)
-            log.join(shard.bad_rows, path=path / BAD_ROWS)
             if texts is not None:
-                _append(texts, path / EXAMPLES)
+                _append(texts, shard.folder / EXAMPLES)
             beat(0)
     for name, side in zip(SIDES, sides, strict=True):
         side.occurring().tofile(folder / f"{name}_{OCCURRING}")
@@ -114,7 +118,27 @@ def merge_shards(
         "fingerprint": hashlib.sha256(sides[0].digest() + sides[1].digest()).hexdigest(),
         **counts.report(),
         "by_source": of_sources.report(places, log=log, split=reading.split),
+        "places": [[name, of_sources.used[number]] for number, name in auditor.names.items()],
+        "audit": set_as_json(auditor.finish(beat=lambda: beat(0))),
     }
+
+
+def _read_shards(
+    paths: Iterable[Path], *, reading: ReadingRules, auditor: SetAuditor, log: BadRowLog, dropped: IO[bytes]
+) -> Iterator[Shard]:
+    """The shards, without the rows that are left out because of others; all rows are audited, lost ones are logged."""
+    drops: dict[Reason, Rows] = {}
+    if drops_rows(reading):
+        paths = list(paths)  # which rows to leave out is known when all are there
+        drops = find_drops(paths, reading=reading)
+        dropped.write(np.sort(np.concatenate(list(drops.values()))).astype("<i8").tobytes())
+    start = 0
+    for path in paths:
+        shard = read_shard(path, reading=reading)
+        auditor.add(shard)
+        log.join(shard.bad_rows, path=path / BAD_ROWS)
+        yield without(shard, drops, start=start, reading=reading, log=log) if drops else shard
+        start += len(shard.repeats)
 
 
 def _append(file: IO[bytes], path: Path) -> None:

@@ -21,6 +21,8 @@ from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import Counts
 from dstrain.data.encoding import ReadingRules, encode_examples
 from dstrain.data.examples import Example, build_examples
+from dstrain.data.identity import IDENTITY, Identities, identify
+from dstrain.data.row_audit import RowAudit
 from dstrain.data.source_counts import SourceCounts
 from dstrain.data.sources import build_rows, read_records
 from dstrain.run_folder.atomic import write_file
@@ -35,6 +37,7 @@ SIDES = ("source", "target")
 DESCRIPTION = "shard.json"
 BAD_ROWS = "bad_rows.jsonl"
 EXAMPLES = "examples.jsonl"
+IDENTITIES = "identities.bin"
 END = "end.json"
 """Beside the shards: their number, once somebody has read to the end of the data."""
 
@@ -162,7 +165,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
 
     Raises UnusableRowError where a rule is `error`.
     """
-    counts, of_sources, dtype = Counts(), SourceCounts(), id_type(reading)
+    counts, of_sources, audit, dtype = Counts(), SourceCounts(), RowAudit(), id_type(reading)
     with ExitStack() as stack:
 
         def create(name: str) -> Any:
@@ -170,12 +173,15 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
 
         ids = [create(f"{side}_ids.bin") for side in SIDES]
         lengths = [create(f"{side}_lengths.bin") for side in SIDES]
-        repeats = create("repeats.bin")
+        repeats, identities = create("repeats.bin"), create(IDENTITIES)
         texts = create(EXAMPLES) if reading.split == "eval" else None
         for encoded in encode_examples(examples, reading=reading, on_bad=log):
             for item in encoded:
                 counts.add(item, reading=reading)
                 of_sources.add(item.example)
+            found = identify([item.example for item in encoded])
+            identities.write(found.tobytes())
+            audit.add(encoded, found)
             for side, rows in enumerate(([item.source_ids for item in encoded], [item.target_ids for item in encoded])):
                 ids[side].write(np.fromiter(chain.from_iterable(rows), dtype=dtype).tobytes())
                 lengths[side].write(np.asarray([len(row) for row in rows], dtype="<i4").tobytes())
@@ -185,7 +191,12 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
                 texts.writelines(line.encode() for line in lines)
     log.save(folder / BAD_ROWS)
     bad = [[*kind, number] for kind, number in log.counts.items()]
-    description = {"counts": asdict(counts), "sources": of_sources.as_json(), "bad_rows": bad}
+    description = {
+        "counts": asdict(counts),
+        "sources": of_sources.as_json(),
+        "bad_rows": bad,
+        "audit": audit.as_json(),
+    }
     write_file(folder / DESCRIPTION, json.dumps(description))
 
 
@@ -203,6 +214,8 @@ class Shard:
     of_sources: SourceCounts
     bad_rows: Sequence[tuple[Any, Any, int, int]]
     """Reason, action, number of the data source, and how many."""
+    audit: RowAudit
+    identities: Identities
 
 
 def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
@@ -216,4 +229,16 @@ def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
         Counts(**description["counts"]),
         SourceCounts.from_json(description["sources"]),
         [tuple(each) for each in description["bad_rows"]],
+        RowAudit.from_json(description["audit"]),
+        read_identities(folder),
     )
+
+
+def read_identities(folder: Path) -> Identities:
+    """The identities of the examples of a shard or a token set `[examples]`."""
+    return np.fromfile(folder / IDENTITIES, dtype=IDENTITY)
+
+
+def count_identities(folder: Path) -> int:
+    """How many examples a shard has."""
+    return (folder / IDENTITIES).stat().st_size // IDENTITY.itemsize

@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.config.data import Source
+from dstrain.config.data import RULES_OF_ROWS, Source
 from dstrain.data.arrays import Ids
 from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.examples import Example
 from dstrain.data.hashes import hash_file
+from dstrain.data.identity import IDENTITY, Identities
 from dstrain.data.merge import OCCURRING, STARTS_EVERY, merge_shards
-from dstrain.data.shards import EXAMPLES, SIDES, Beat, id_type, make_shards, no_beat, write_shard
+from dstrain.data.overlap import Places
+from dstrain.data.shards import EXAMPLES, IDENTITIES, SIDES, Beat, id_type, make_shards, no_beat, write_shard
 from dstrain.data.sources import HashFile, fingerprint_source
 from dstrain.errors import UserError
 from dstrain.run_folder.leftovers import last_change, remove_leftovers
@@ -34,7 +36,7 @@ from dstrain.run_folder.sealed import check_if_made, sealed_folder
 from dstrain.tasks.own_task import code_fingerprint
 from dstrain.tasks.parsing import as_typed
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"
@@ -50,13 +52,15 @@ class TokenSet:
 
     num_rows counts a repeated row as often as it appears; source_lengths and target_lengths are int32 `[rows]` and include
     special tokens; fingerprint is a hash of the ids; report holds the counts for the card. typed holds the same rows with
-    their sources as typed, where the references cut the sources of an evaluation set; else None.
+    their sources as typed, where the references cut the sources of an evaluation set; else None. held_in_training are the
+    rows of an evaluation set whose sources are in training, as far as that is known: whoever knows sets it.
     """
 
     def __init__(self, folder: Path, *, description: Mapping[str, Any], typed: "TokenSet | None" = None) -> None:
         self.folder = folder
         self.report: dict[str, Any] = description["report"]
         self.typed = typed
+        self.held_in_training: frozenset[int] = frozenset()
         self.fingerprint: str = self.report["fingerprint"]
         self._source, self._target = (_map_side(folder, side=side, description=description) for side in SIDES)
         self.source_lengths, self.target_lengths = self._source.lengths, self._target.lengths
@@ -73,6 +77,18 @@ class TokenSet:
     def occurring(self, side: str) -> Ids:
         """The ids that occur in the sources (`source`) or the targets (`target`), each once, ascending."""
         return np.fromfile(self.folder / f"{side}_{OCCURRING}", dtype="<i4")
+
+    @property
+    def places(self) -> Places:
+        """Where the distinct rows are in the data."""
+        names, num_rows = zip(*self.report["places"], strict=True)
+        return Places(names, num_rows)
+
+    def identities(self, *, chunk_rows: int = 1 << 20) -> Iterator[Identities]:
+        """The identities of the distinct rows, in parts."""
+        mapped = np.memmap(self.folder / IDENTITIES, IDENTITY, "r")
+        for start in range(0, len(mapped), chunk_rows):
+            yield np.array(mapped[start : start + chunk_rows])
 
     @cached_property
     def examples(self) -> list[Example]:
@@ -114,7 +130,9 @@ def prepare_token_set(
     task, rules = reading.task, reading.rules
     settings = [
         task.model_dump(),
-        rules.model_dump(),
+        rules.model_dump(include=set(RULES_OF_ROWS)),
+        # evaluation rows are never left out because of others
+        [hashlib.sha256(reading.held_out).hexdigest(), reading.split == "train" and rules.duplicates],
         reading.split == "eval",
         reading.encoder.fingerprint,
         FORMAT_VERSION,

@@ -178,6 +178,7 @@ def score(
         config=config,
         generation=plan.settings,
         warnings=plan.warnings + warnings,
+        held=tokens.held_in_training,
     )
     if is_rehearsal and result.failures:
         raise MetricFailed("\n".join(result.failures))

@@ -2,7 +2,7 @@
 how the model fails. Knows no model and writes nothing."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +35,12 @@ def build_result(
     config: RunConfig,
     generation: dict[str, Any],
     warnings: Sequence[str],
+    held: Set[int] = frozenset(),
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them and by set and group. A group has its own signature where it differs."""
+    """Scores of these rows, over all of them, by set and group, and without those `held` in training.
+
+    A group has its own signature where it differs.
+    """
     failures: dict[str, None] = {}
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
@@ -44,7 +48,7 @@ def build_result(
         failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
         return [each for each in found if not math.isnan(each.value)]
 
-    overall, grouped = score_these(rows), group_rows(rows)
+    overall, grouped = score_these(rows), group_rows(rows, held=held)
     scored = {name: score_these(members) for name, members in grouped.items()}
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
     signatures |= {each.name: each.signature for each in overall if each.signature}

@@ -2,7 +2,7 @@
 hypotheses are generated and where scores go."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
 from dstrain.config.evaluation import Evaluation
@@ -17,6 +17,7 @@ from dstrain.evaluation.own_metrics import MetricFailed, own_score
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.evaluation.typed import TYPED_SCORE, find_typed_warning, is_typed_match
 from dstrain.models.tokenizer import Seq2SeqTokenizer
+from dstrain.run_folder.audit import NOT_IN_TRAINING
 from dstrain.tasks.own_task import UnusableText, load_task
 from dstrain.tasks.parsing import respace, respace_plain, restore_strings
 
@@ -184,19 +185,24 @@ def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
     return [*scores, *([mean_score(TYPED_SCORE, matches)] if matches else [])]
 
 
-def group_rows(rows: Sequence[ScoredRow]) -> dict[str, list[ScoredRow]]:
-    """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several."""
+def group_rows(rows: Sequence[ScoredRow], *, held: Set[int] = frozenset()) -> dict[str, list[ScoredRow]]:
+    """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several.
+
+    Where some rows have numbers in `held`, those that are in training, the others are a group of their own, the last one.
+    """
     sets: dict[str, list[ScoredRow]] = {}
     groups: dict[str, list[ScoredRow]] = {}
     has_pairs = len({_pair(row) for row in rows}) > 1
-    named = {row.example.eval_set for row in rows}
+    named = {row.example.eval_set for row in rows} | {NOT_IN_TRAINING}
     for row in rows:
         if row.example.eval_set is not None:
             sets.setdefault(row.example.eval_set, []).append(row)
         for name in (row.example.group, _pair(row) if has_pairs else None):
             if name is not None:
                 groups.setdefault(f"{name} (group)" if name in named else name, []).append(row)
-    return sets | dict(sorted(groups.items()))
+    unseen = [row for row in rows if row.hypothesis.row not in held]
+    clean = {NOT_IN_TRAINING: unseen} if 0 < len(unseen) < len(rows) else {}
+    return sets | dict(sorted(groups.items())) | clean
 
 
 def _pair(row: ScoredRow) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dstrain.config.secrets import mask
+from dstrain.reporting.audit import build_overlap_table, describe_findings
 from dstrain.reporting.average import build_average_table, explain_average
 from dstrain.reporting.command import command_to_copy
 from dstrain.reporting.markdown import Markdown, count, phrase, program, render
@@ -100,6 +101,8 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "sources": build_sources_table(record),
         "data_counts": build_counts_table(record),
         "data_notes": describe_rules(record),
+        "overlap": build_overlap_table(record),
+        "findings": describe_findings(record),
         "procedure": describe_procedure(record),
         "hyperparameters": describe_hyperparameters(record),
         "machine": describe_machine(record),

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from dstrain.config.data import Source
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.audit import describe_languages, describe_overlap
 from dstrain.reporting.command import command_overrides
 from dstrain.reporting.markdown import (
     NOT_RECORDED,
@@ -31,7 +32,7 @@ from dstrain.run_folder.record import DataReport, RunRecord
 
 Line = tuple[str, object]
 
-NOT_CHECKED = "not checked by this version of dstrain"
+NOT_CHECKED = "not checked by the version of dstrain that made the run"
 NUM_SHOWN = 5
 """Quarantined rows and unsaved checkpoints that the card lists one by one."""
 SETS = {"train": "training", "eval": "evaluation"}
@@ -272,8 +273,9 @@ def build_checks_table(record: RunRecord) -> Markdown:
             "Checkpoints that could not be saved",
             "; ".join(filter(None, (_unsaved(record), _unwritten(record)))) or "none",
         ),
-        ("Train/evaluation overlap", NOT_CHECKED),
-        ("Language check of data and hypotheses", NOT_CHECKED),
+        ("Train/evaluation overlap", describe_overlap(record) or NOT_CHECKED),
+        ("Language check of the data", describe_languages(record) or NOT_CHECKED),
+        ("Language check of the hypotheses", NOT_CHECKED),
     ]
     return table(["Check", "Result"], checks)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Set
 
 from dstrain.config.metrics import is_of_set
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.audit import compare_unseen
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import label
 from dstrain.run_folder.layout import BEST, FINAL, NAMES
@@ -99,7 +100,13 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, has {values}."
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
-    return [*sentences, *_explain_intervals(row), *_as_typed(record, row), *_better_elsewhere(record, row)]
+    return [
+        *sentences,
+        *_explain_intervals(row),
+        *compare_unseen(record, row),
+        *_as_typed(record, row),
+        *_better_elsewhere(record, row),
+    ]
 
 
 def _explain_intervals(row: EvalRow) -> list[Markdown]:

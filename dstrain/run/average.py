@@ -21,6 +21,7 @@ from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run.assemble import Assembly
+from dstrain.run.audit import mark_held
 from dstrain.run.export import (
     checked_sources,
     generation_settings,
@@ -83,6 +84,7 @@ def average_run(folder: RunFolder, *, steps: Sequence[int], output: Path, ranks:
     directories = find_inputs(folder.path, steps=steps)
     config, tokenizer = read_run_config(folder), load_run_tokenizer(folder)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
+    mark_held(tokens, run=folder)
     vocabulary = load_vocabulary(config, tokenizer=tokenizer)
     model = load_checkpoint_model(*directories, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     result = evaluate(

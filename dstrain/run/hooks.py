@@ -115,7 +115,9 @@ def _build_quarantine(assembly: Assembly, *, exclude: Callable[[Iterable[int]], 
         config=config,
         ranks=ranks,
         find_rows=find_rows,
-        locate_rows=lambda rows: locate_training_rows(rows, config=config, tokenizer=tokenizer),
+        locate_rows=lambda rows: locate_training_rows(
+            rows, config=config, tokenizer=tokenizer, tokens=assembly.prepared.train
+        ),
         exclude=exclude,
     )
 

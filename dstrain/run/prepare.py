@@ -1,56 +1,49 @@
 """Makes the tokenizer and the token sets, once, on rank 0, while the other ranks wait; or before a run, by itself."""
 
-import hashlib
-import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import TypeAdapter
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.data import Source
 from dstrain.config.metrics import is_of_set
-from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
-from dstrain.data.bad_rows import BadRowLog
 from dstrain.data.counts import describe_set, warn_of_set
+from dstrain.data.drops import read_dropped
 from dstrain.data.encoding import ReadingRules, Split
-from dstrain.data.examples import Example, build_examples
 from dstrain.data.hashes import hash_once
 from dstrain.data.lookup import LocatedRow, locate_rows
 from dstrain.data.mixture import Mixture, find_mixture
-from dstrain.data.shards import BAD_ROWS, Beat, beating, no_beat
+from dstrain.data.shards import BAD_ROWS, Beat, no_beat
 from dstrain.data.source_counts import describe_sources, warn_of_columns
-from dstrain.data.sources import HashFile, build_rows, estimate_records, fingerprint_sources, read_records
-from dstrain.data.tokens import FORMAT_VERSION, SetUp, TokenSet, load_token_set, prepare_token_set
+from dstrain.data.sources import HashFile, estimate_records
+from dstrain.data.tokens import SetUp, TokenSet, load_token_set, prepare_token_set
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
-from dstrain.models.scratch import train_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
+from dstrain.run.audit import add_near, build_audit, held_out_by, overlap_of, say_audit
 from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
-from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
+from dstrain.run.languages import check_tokenizer
 from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
+from dstrain.run.run_tokenizer import keep_tokenizer, make_tokenizer
 from dstrain.run.vocabulary import keep_vocabulary, load_vocabulary
-from dstrain.run_folder.atomic import new_folder, open_new, write_file
+from dstrain.run_folder.atomic import open_new
+from dstrain.run_folder.audit import Audit, Overlap
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.leftovers import remove_leftovers
-from dstrain.run_folder.sealed import SEAL, copy_sealed, sealed_folder
 from dstrain.tasks.own_code import code_file, load_code
-from dstrain.tasks.own_task import code_fingerprint, load_task
-from dstrain.tasks.parsing import task_tokens
-from dstrain.tasks.words import place_tokens
+from dstrain.tasks.own_task import load_task
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +59,8 @@ class Prepared:
     """The ids for which the model has rows."""
     mixture: Mixture | None = None
     """How training sources are mixed, where not every row comes once."""
+    overlap: Overlap | None = None
+    """Which evaluation rows are in training."""
 
     @property
     def train_fingerprint(self) -> str:
@@ -78,6 +73,13 @@ class Prepared:
         """What the token sets report of their rows, by split, and how training sources are mixed."""
         passes = {} if self.mixture is None else {"passes": self.mixture.passes}
         return {"train": self.train.report | passes, "eval": self.eval.report}
+
+    @property
+    def audit(self) -> Audit | None:
+        """What was found in the rows, if it was looked for."""
+        if self.overlap is None:
+            return None
+        return build_audit(train=self.train, evaluation=self.eval, overlap=self.overlap)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -129,7 +131,10 @@ def prepare(
     if mixture is not None and ranks.rank == 0:
         for number, (count, passes) in enumerate(zip(mixture.counts, mixture.passes, strict=True)):
             log.info("data.train.%d: %s rows in an epoch, %.3g passes over its rows", number, f"{count:,}", passes)
-    return Prepared(tokenizer, train, evaluation, vocabulary, mixture)
+    # rank 0 has written it into the cache
+    overlap = overlap_of(config, train=train, evaluation=evaluation)
+    evaluation.held_in_training = frozenset(overlap.held_in_training)
+    return Prepared(tokenizer, train, evaluation, vocabulary, mixture, overlap)
 
 
 def estimate_rows(config: RunConfig) -> int | None:
@@ -146,6 +151,17 @@ def prepare_ahead(config: RunConfig, *, beat: Beat) -> list[Path]:
         return [
             Path(each) for each in _make(config, folder=RunFolder(Path(folder)), whole=config, kept=None, beat=beat)
         ]
+
+
+def audit_ahead(config: RunConfig, *, beat: Beat = no_beat) -> Audit:
+    """All that can be known of a recipe's data, near duplicates too. Makes what is not in the cache, and nothing else.
+
+    Raises UserError if data or tokenizer cannot be used.
+    """
+    train, evaluation = map(load_token_set, prepare_ahead(config, beat=beat))
+    overlap = overlap_of(config, train=train, evaluation=evaluation)
+    overlap = add_near(config, overlap, train=train, evaluation=evaluation, beat=beat)
+    return build_audit(train=train, evaluation=evaluation, overlap=overlap)
 
 
 def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Path:
@@ -177,11 +193,12 @@ def list_bad_rows(tokens: Path, *, path: Path) -> None:
 
 
 def locate_training_rows(
-    rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer
+    rows: Iterable[int], *, config: RunConfig, tokenizer: Seq2SeqTokenizer, tokens: TokenSet
 ) -> dict[int, LocatedRow]:
     """Place and text of rows of the training token set, found by reading the sources again."""
     reading = _reading_rules(config, tokenizer=tokenizer, split="train")
-    return locate_rows(set(rows), sources=config.data.train, reading=reading)
+    dropped = read_dropped(tokens.folder).tolist()
+    return locate_rows(set(rows), sources=config.data.train, reading=reading, dropped=dropped)
 
 
 def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Split) -> ReadingRules:
@@ -229,19 +246,32 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
     for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
         remove_leftovers(cache_dir(config) / name)
     set_up = SetUp(_hash_once(config, beat=beat), beat)
-    tokenizer = _keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
-    tokenizer = tokenizer or _make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept, set_up=set_up)
+    tokenizer = keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
+    tokenizer = tokenizer or make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept, set_up=set_up)
     encoders = Encoders(config, folder.tokenizer, tokenizer.fingerprint, beat) if num_processes(config) > 1 else None
     made = []
     splits: tuple[Split, ...] = ("train", "eval")
+    held_out = _held_out(config, tokenizer=tokenizer, set_up=set_up)
     for split in splits:
         reading = _reading_rules(config, tokenizer=tokenizer, split=split)
+        reading = replace(reading, held_out=held_out if split == "train" else b"")
         helped = replace(set_up, encode_elsewhere=encoders if split == "train" else None)
         tokens = _prepare_set(config, reading=reading, set_up=helped)
         _say(load_token_set(tokens), config=config, split=split)
         made.append(str(tokens))
-    _check_best_set(config, tokens=load_token_set(Path(made[-1])))
+    train, evaluation = (load_token_set(Path(each)) for each in made)
+    _check_best_set(config, tokens=evaluation)
+    overlap = overlap_of(config, train=train, evaluation=evaluation)
+    say_audit(build_audit(train=train, evaluation=evaluation, overlap=overlap), config=config)
     return made
+
+
+def _held_out(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, set_up: SetUp) -> bytes:
+    """The sources that training leaves out, if it does."""
+    if config.data.rules.overlap != "skip_train":
+        return b""
+    reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
+    return held_out_by(load_token_set(_prepare_set(config, reading=reading, set_up=set_up)))
 
 
 def _say(tokens: TokenSet, *, config: RunConfig, split: Split) -> None:
@@ -271,127 +301,3 @@ def _check_best_set(config: RunConfig, *, tokens: TokenSet) -> None:
             f"evaluation.best_metric `{config.best_metric}`: no row of data.eval `{name}` is scored ({len(scored):,} rows in "
             "all): correct its rows, raise evaluation.max_rows, or choose by another metric"
         )
-
-
-def _keep_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None) -> Seq2SeqTokenizer | None:
-    """The tokenizer in the run folder, if it is there and is the one with this fingerprint."""
-    if fingerprint is None or not folder.is_dir():
-        return None
-    try:
-        tokenizer = load_tokenizer(str(folder))
-    except (UserError, OSError, ValueError) as error:
-        log.warning("%s is damaged and made again (%s)", folder, error)
-        return None
-    if tokenizer.fingerprint != fingerprint:
-        return None
-    check_tokenizer(config, tokenizer=tokenizer)
-    return tokenizer
-
-
-def _make_tokenizer(config: RunConfig, *, folder: Path, fingerprint: str | None, set_up: SetUp) -> Seq2SeqTokenizer:
-    """The run's tokenizer, written to the run folder for the other ranks and for a resumed run.
-
-    Raises UserError, and leaves the folder as it is, if the tokenizer has not the fingerprint that is wanted.
-    """
-    check_scratch_languages(config)
-    added = [*(_task_tokens(config, set_up=set_up) if config.task.kind == "parsing" else []), *marian_codes(config)]
-    scratch = config.model.scratch
-    trained = None if scratch is None else _train_once(config, scratch, added=added, set_up=set_up)
-    with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp"), keep_same=True) as draft:
-        if trained is None:
-            _save_pretrained(config, added=added, folder=draft)
-        else:
-            copy_sealed(trained, to=draft)
-        _check_fingerprint(draft, wanted=fingerprint, folder=folder)
-    tokenizer = load_tokenizer(str(folder))
-    check_tokenizer(config, tokenizer=tokenizer)
-    return tokenizer
-
-
-def _check_fingerprint(draft: Path, *, wanted: str | None, folder: Path) -> None:
-    if wanted is not None and load_tokenizer(str(draft)).fingerprint != wanted:
-        raise UserError(
-            f"{folder}: the tokenizer that the weights of this run belong to is lost, and from the present recipe and data "
-            "another one is made: restore that folder, or the recipe and data that the run began with; or start a new run "
-            "with another output_dir"
-        )
-
-
-def _save_pretrained(config: RunConfig, *, added: list[str], folder: Path) -> None:
-    assert config.model.name is not None
-    tokenizer = load_tokenizer(
-        config.model.name,
-        revision=config.model.revision,
-        added_tokens=added,
-        added_languages=config.model.add_languages or (),
-    )
-    check_tokenizer(config, tokenizer=tokenizer)  # before its default languages are set
-    languages = _languages(config)
-    first, last = (languages[0], languages[-1]) if languages else (None, None)
-    tokenizer.save(folder, source_language=first, target_language=last)
-
-
-def _train_once(config: RunConfig, scratch: Scratch, *, added: list[str], set_up: SetUp) -> Path:
-    """The folder of the cached tokenizer for this text and these settings, trained if it is not in the cache."""
-    # earlier versions sealed nothing: what they made is not used
-    task = config.task
-    settings = [
-        scratch.model_dump(),
-        task.model_dump(),
-        config.data.rules.model_dump(),
-        added,
-        SEAL,
-        *code_fingerprint(task),
-    ]
-    cached = cache_dir(config) / "tokenizers" / _text_key(config, settings, set_up=set_up)
-    if not cached.exists():
-        _check_rows(config, set_up=set_up)
-        log.info("training a tokenizer of %d pieces on the training text", scratch.vocabulary_size)
-        examples = _train_examples(config, set_up=set_up)
-        texts = (text for example in examples for text in (example.source, example.target))
-        with sealed_folder(cached) as folder:
-            train_tokenizer(scratch, texts=texts, languages=_languages(config), task_tokens=added, folder=folder)
-    return cached
-
-
-def _text_key(config: RunConfig, settings: list[Any], *, set_up: SetUp) -> str:
-    """The name in the cache of what follows from the training text and these settings."""
-    content = fingerprint_sources(config.data.train, hash_file=set_up.hash_file)
-    return hashlib.sha256(json.dumps([content, settings]).encode()).hexdigest()[:32]
-
-
-def _check_rows(config: RunConfig, *, set_up: SetUp) -> None:
-    if next(_train_examples(config, set_up=set_up), None) is None:
-        places = ", ".join(source.place for source in config.data.train)
-        raise UserError(
-            f"data.train ({places}) has no usable row: correct the data or the columns, or change data.rules"
-        )
-
-
-def _languages(config: RunConfig) -> list[str]:
-    """Codes of the source and the target language, as far as the recipe names them."""
-    return [code for code in config.languages if code is not None]
-
-
-def _task_tokens(config: RunConfig, *, set_up: SetUp) -> list[str]:
-    """The labels and pointers of the training rows; of `words` every pointer that a source is long enough for.
-
-    They are kept in the cache, because finding them takes nearly as long as tokenising the rows.
-    """
-    task = config.task
-    settings = [task.model_dump(), config.data.rules.model_dump(), FORMAT_VERSION]
-    file = cache_dir(config) / "task_tokens" / f"{_text_key(config, settings, set_up=set_up)}.json"
-    if not file.is_file():
-        targets = (example.target for example in _train_examples(config, set_up=set_up))
-        is_cut_alone = task.has_pointers and not task.cuts_by_reference
-        found = task_tokens(chain(targets, place_tokens(task.max_source_tokens) if is_cut_alone else ()))
-        write_file(file, json.dumps(found))
-    return TypeAdapter(list[str]).validate_json(file.read_bytes())
-
-
-def _train_examples(config: RunConfig, *, set_up: SetUp) -> Iterator[Example]:
-    # not logged here: bad rows are counted and listed when the token set is made from the same rows
-    ignored = BadRowLog()
-    records = beating(read_records(config.data.train), lambda records: set_up.beat(0))
-    rows = build_rows(records, task=config.task, rules=config.data.rules, on_bad=ignored)
-    return build_examples(rows, task=config.task, rules=config.data.rules, on_bad=ignored)

@@ -29,6 +29,7 @@ from dstrain.run.launch import Launch
 from dstrain.run.prepare import Prepared, list_bad_rows, prepare
 from dstrain.run.restart import agree_on_finished, agree_on_spelling, compare_with_history, find_start
 from dstrain.run_folder.atomic import recover_folder, write_file
+from dstrain.run_folder.audit import write_audit
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import mark_unwritten
 from dstrain.run_folder.ownership import empty_run_folder
@@ -154,6 +155,8 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         command=launch.command,
     )
     write_run_info(folder.path, info)
+    if (audit := assembly.prepared.audit) is not None:
+        write_audit(audit, path=folder.audit)
     for tokens, split in ((assembly.prepared.train, "train"), (assembly.prepared.eval, "eval")):
         list_bad_rows(tokens.folder, path=folder.bad_rows(split))
     record(

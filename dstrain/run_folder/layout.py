@@ -52,6 +52,11 @@ class RunFolder:
         """Rows that training left out because no step with them could be applied."""
         return self.path / "quarantine.jsonl"
 
+    @property
+    def audit(self) -> Path:
+        """What was found in the data before the first step."""
+        return self.path / "audit.json"
+
     def bad_rows(self, split: str) -> Path:
         """Rows of a split (`train` or `eval`) that could not be used as they are."""
         return self.path / f"bad_rows.{split}.jsonl"
@@ -233,6 +238,7 @@ class RunFolder:
             self.info,
             self.outcome,
             self.card,
+            self.audit,
             self.vocabulary,
             self.base_record,
             *lists,

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.atomic import no_ordinary_file, write_file
+from dstrain.run_folder.audit import Audit, read_audit
 from dstrain.run_folder.average import Average, read_average
 from dstrain.run_folder.base import BaseRun
 from dstrain.run_folder.began import read_run_config
@@ -161,6 +162,8 @@ class RunRecord:
     """Scores of other test sets by name, in the order of their steps."""
     average: Average | None = None
     """The mean of several checkpoints, if it was scored."""
+    audit: Audit | None = None
+    """What was found in the data; None if an earlier version made the run."""
     ends: Mapping[int, RunOutcome] = field(default_factory=dict)
     """How attempts ended, by the number of their lease."""
     unwritten: Mapping[int, int] = field(default_factory=dict)
@@ -248,7 +251,9 @@ def load_record(run_dir: Path) -> RunRecord:
         unwritten=read_unwritten(run_dir),
     )
     return replace(
-        record, eval_rows=tuple(with_external(row, folder=folder, step=row.step) for row in record.eval_rows)
+        record,
+        eval_rows=tuple(with_external(row, folder=folder, step=row.step) for row in record.eval_rows),
+        audit=read_audit(folder),
     )
 
 

@@ -44,7 +44,9 @@ def test_a_few_rows_of_the_first_source_are_taken() -> None:
 
 
 def test_overfitting_learns_the_very_rows_it_scores_without_dropout() -> None:
-    config = shrink("demo_translation", "model.dropout=0.3", "training.batch_unit=target_tokens", overfit=8)
+    given = ("model.dropout=0.3", "training.batch_unit=target_tokens", "data.rules.overlap=error")
+    config = shrink("demo_translation", *given, overfit=8)
+    assert config.data.rules.overlap == "keep"
     assert config.data.eval == config.data.train
     assert config.data.train[0].max_rows == 8
     assert config.model.dropout == 0.0

@@ -69,6 +69,7 @@ class Tokens:
     source_lengths: npt.NDArray[np.int32] = field(init=False)
     target_lengths: npt.NDArray[np.int32] = field(init=False)
     typed: None = None
+    held_in_training: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         self.num_rows = len(self.sources)

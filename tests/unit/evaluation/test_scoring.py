@@ -12,6 +12,7 @@ from dstrain.config.evaluation import Evaluation
 from dstrain.config.recipe import Task
 from dstrain.evaluation.generate import Cap, Hypothesis
 from dstrain.evaluation.scoring import ScoredRow, find_warnings, find_wrong_start, group_rows, read_rows, score_rows
+from dstrain.run_folder.audit import NOT_IN_TRAINING
 from tests.unit.evaluation.evaluation_cases import END, LANGUAGES, UNKNOWN, Tokens, WordTokenizer, build_tokens
 from tests.unit.tasks.own_module import write_module
 
@@ -158,6 +159,15 @@ def test_rows_are_grouped_by_evaluation_set_before_all_other_groups() -> None:
         ("even (group)", [0, 2]),
         ("odd", [1, 3]),
     ]
+
+
+def test_rows_that_are_not_in_training_are_the_last_group_unless_all_or_none_are() -> None:
+    rows = read(tokens := build_tokens(["en"] * 4), answer(tokens))
+    groups = group_rows(rows, held={1, 2, 77})
+    assert list(groups)[-1] == NOT_IN_TRAINING
+    assert [row.hypothesis.row for row in groups[NOT_IN_TRAINING]] == [0, 3]
+    for held in (set(), {77}, {0, 1, 2, 3}):
+        assert NOT_IN_TRAINING not in group_rows(rows, held=held)
 
 
 @pytest.mark.parametrize("task", [TRANSLATION, PLAIN_PARSING])

@@ -13,7 +13,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.tokenizer import load_tokenizer
-from dstrain.run import prepare as module
+from dstrain.run import run_tokenizer as module
 from dstrain.run.prepare import Prepared, prepare
 from dstrain.run_folder.sealed import sealed_folder
 from tests.system.runs import build_run

@@ -1,0 +1,214 @@
+"""Looks at every row while it is in memory, as it is tokenised: lengths, scripts, copies, control characters, numbers.
+
+Counts only, batch by batch in numpy, because it must cost little beside tokenising. What is unusual follows from the counts of
+all rows, at the end. Knows nothing of files.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dstrain.data.characters import CONTROL, DIGIT, SCRIPTS, count_kinds, count_letters, main_scripts
+from dstrain.data.encoding import Encoded
+from dstrain.data.identity import Identities
+from dstrain.data.tally import NUM_SHOWN, Array, Tally
+from dstrain.run_folder.audit import Found, Lengths, SourceAudit
+
+MIN_COPIED_LETTERS = 20
+"""Shorter texts, such as names, are often the same on both sides."""
+
+SMOOTHING = 10
+"""Characters added to both sides, so that the ratio of short rows is no surprise."""
+
+STEPS_OF_RATIO = 4
+"""Steps in which ratios are counted, for a factor of two."""
+
+MOST_OCTAVES = 3
+"""The ratio of a row is extreme if it is 2 to this power times that of the middle row, or as small a part of it."""
+
+NUMBER = re.compile(r"\d[\d.,]{0,30}\d")
+"""Numbers of two digits or more: smaller ones are often words on the other side."""
+
+MARKS = ("copied", "source_control", "target_control", "numbers")
+"""What is true of a row whatever the others are."""
+
+SCRIPT_SHARE = 0.5
+"""A script is that of a side if at least so many of the rows with a clear one have it."""
+
+
+@dataclass(slots=True)
+class _Source:
+    """Counts of one data source."""
+
+    place: str = ""
+    lengths: tuple[Tally, Tally] = field(default_factory=lambda: (Tally(), Tally()))
+    scripts: Tally = field(default_factory=Tally)
+    """By len(SCRIPTS) × script of the source + script of the target."""
+    ratios: Tally = field(default_factory=Tally)
+    """By the logarithm of target characters to source characters, in steps."""
+    marks: Tally = field(default_factory=Tally)
+    """By the place in MARKS."""
+
+    @property
+    def tallies(self) -> tuple[Tally, ...]:
+        return (*self.lengths, self.scripts, self.ratios, self.marks)
+
+
+@dataclass(slots=True)
+class RowAudit:
+    """What is known of the rows of each data source."""
+
+    sources: dict[int, _Source] = field(default_factory=dict)
+
+    def add(self, rows: Sequence[Encoded], identities: Identities) -> None:
+        """Look at some rows."""
+        if not rows:
+            return
+        kinds = [count_kinds(texts) for texts in zip(*map(_texts, rows), strict=True)]
+        lengths = np.array(
+            [(len(row.source_ids) + row.source_lost, len(row.target_ids) + row.target_lost) for row in rows]
+        )
+        scripts = main_scripts(kinds[0]) * len(SCRIPTS) + main_scripts(kinds[1])
+        characters = [side.sum(axis=1) + SMOOTHING for side in kinds]
+        ratios = np.rint(np.log2(characters[1] / characters[0]) * STEPS_OF_RATIO).astype(np.int64)
+        marks = {
+            "copied": (identities["source"] == identities["target"]) & (count_letters(kinds[0]) >= MIN_COPIED_LETTERS),
+            "source_control": kinds[0][:, CONTROL] > 0,
+            "target_control": kinds[1][:, CONTROL] > 0,
+            "numbers": _have_other_numbers(rows, where=(kinds[0][:, DIGIT] > 1) & (kinds[1][:, DIGIT] > 1)),
+        }
+        lines = identities["line"]
+        of_sources = np.array([row.example.data_source for row in rows])
+        for number in dict.fromkeys(of_sources.tolist()):
+            mine = of_sources == number
+            first = rows[int(mine.argmax())].example
+            source = self.sources.setdefault(number, _Source(first.where.rpartition(":")[0]))
+            for tally, numbers in zip(source.tallies, (*lengths.T, scripts, ratios), strict=False):
+                tally.add(numbers[mine], lines[mine])
+            for place, name in enumerate(MARKS):
+                marked = lines[mine & marks[name]]
+                source.marks.add(np.full(len(marked), place), marked)
+
+    def join(self, later: "RowAudit") -> None:
+        """Add rows that come after these."""
+        for number, source in later.sources.items():
+            known = self.sources.setdefault(number, _Source(source.place))
+            for tally, other in zip(known.tallies, source.tallies, strict=True):
+                tally.join(other)
+
+    def as_json(self) -> list[Any]:
+        """The counts for a file, as `from_json` reads them."""
+        return [
+            [number, source.place, *(tally.as_json() for tally in source.tallies)]
+            for number, source in sorted(self.sources.items())
+        ]
+
+    @classmethod
+    def from_json(cls, values: Iterable[Any]) -> "RowAudit":
+        """The counts that `as_json` has given."""
+        found = {}
+        for number, place, *tallies in values:
+            source, target, scripts, ratios, marks = map(Tally.from_json, tallies)
+            found[number] = _Source(place, (source, target), scripts, ratios, marks)
+        return cls(found)
+
+    def place(self, number: int) -> str:
+        """What stands before the colon of the `file:line` of a data source."""
+        return self.sources[number].place
+
+    def report(self, more: Mapping[int, Mapping[str, Found]]) -> Iterator[SourceAudit]:
+        """The audit of each data source, in order; `more` has checks that were made elsewhere."""
+        for number, source in sorted(self.sources.items()):
+            place, scripts = source.place, _scripts(source.scripts)
+            checks = dict(more.get(number, {}))
+            checks |= _other_scripts(source.scripts, place=place)
+            for index, name in enumerate(MARKS):
+                checks[name] = _found(source.marks, [index], place=place)
+            checks["length_ratio"] = _extreme(source.ratios, place=place)
+            lengths = [_lengths(tally, place=place) for tally in source.lengths]
+            yield SourceAudit(place, sum(scripts.values()), lengths[0], lengths[1], scripts, checks)
+
+
+def _texts(row: Encoded) -> tuple[str, str]:
+    return row.example.raw_source, row.example.raw_target
+
+
+def _have_other_numbers(rows: Sequence[Encoded], *, where: Array) -> Array:
+    """Rows `[rows]` of which either side has a number that the other lacks, among those at `where` `[rows]`."""
+    found = np.zeros(len(rows), dtype=np.bool_)
+    for index in np.flatnonzero(where).tolist():
+        source, target = (_numbers(text) for text in _texts(rows[index]))
+        found[index] = bool(source - target) and bool(target - source)
+    return found
+
+
+def _numbers(text: str) -> set[str]:
+    """The digits of the numbers in a text, without the marks between them."""
+    digits = unicodedata.normalize("NFKC", text)
+    found = (match.translate({ord("."): None, ord(","): None}) for match in NUMBER.findall(digits))
+    return {str(int(number)) for number in found}
+
+
+def _found(tally: Tally, numbers: Iterable[int], *, place: str) -> Found:
+    count, lines = tally.among(numbers)
+    return Found(count, tuple(f"{place}:{line}" for line in lines))
+
+
+def _scripts(tally: Tally) -> dict[str, int]:
+    """Rows by the names of both scripts, the most frequent first."""
+    named: Counter[str] = Counter()
+    for number, count in tally.counts.items():
+        source, target = divmod(number, len(SCRIPTS))
+        named[f"{SCRIPTS[source] or 'mixed'} > {SCRIPTS[target] or 'mixed'}"] += count
+    return dict(named.most_common())
+
+
+def _other_scripts(tally: Tally, *, place: str) -> dict[str, Found]:
+    """Rows whose source or target is clearly of another script than most of its side."""
+    sides: tuple[Callable[[int], int], ...] = (lambda cell: cell // len(SCRIPTS), lambda cell: cell % len(SCRIPTS))
+    found = {}
+    for side, script_of in zip(("source", "target"), sides, strict=True):
+        clear: Counter[int] = Counter()
+        for cell, count in tally.counts.items():
+            if script_of(cell):
+                clear[script_of(cell)] += count
+        main, number = clear.most_common(1)[0] if clear else (0, 0)
+        # several scripts may be meant: a source may have many languages
+        others = [cell for cell in tally.counts if script_of(cell) not in (0, main)]
+        is_known = number >= SCRIPT_SHARE * clear.total() > 0
+        found[f"{side}_script"] = _found(tally, others if is_known else (), place=place)
+    return found
+
+
+def _extreme(tally: Tally, *, place: str) -> Found:
+    (middle,) = tally.percentiles([0.5])
+    most = MOST_OCTAVES * STEPS_OF_RATIO
+    return _found(tally, [number for number in tally.counts if abs(number - middle) > most], place=place)
+
+
+def _lengths(tally: Tally, *, place: str) -> Lengths:
+    median, most, nearly_all = tally.percentiles([0.5, 0.9, 0.99])
+    rows = sum(tally.counts.values())
+    histogram: Counter[int] = Counter()
+    for length, count in tally.counts.items():
+        histogram[1 << max(0, length - 1).bit_length()] += count
+    longest = [
+        (length, f"{place}:{line}")
+        for length in sorted(tally.counts, reverse=True)[:NUM_SHOWN]
+        for line in tally.lines[length]
+    ]
+    return Lengths(
+        shortest=min(tally.counts),
+        mean=sum(length * count for length, count in tally.counts.items()) / rows,
+        median=median,
+        percentile_90=most,
+        percentile_99=nearly_all,
+        longest=max(tally.counts),
+        histogram=tuple(sorted(histogram.items())),
+        longest_rows=tuple(longest[:NUM_SHOWN]),
+    )
