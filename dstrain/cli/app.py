@@ -1,6 +1,7 @@
 """The `dstrain` command: assembles the commands of this folder. Knows the name of each and nothing of what it does.
 
-A new command is one new file with a function of the same name, and one line in COMMANDS.
+A new command is one new file with a function of the same name, and one line in COMMANDS; or, if it has commands of its own, with
+a Typer application of the same name, and one line in GROUPS.
 """
 
 from importlib import import_module
@@ -28,6 +29,9 @@ COMMANDS = (
 )
 """In the order of `dstrain --help`."""
 
+GROUPS = ("recipe",)
+"""Those that have commands of their own."""
+
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
     no_args_is_help=True,
@@ -47,3 +51,5 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 for _name in COMMANDS:
     app.command()(getattr(import_module(f"dstrain.cli.{_name}"), _name))
+for _name in GROUPS:
+    app.add_typer(getattr(import_module(f"dstrain.cli.{_name}"), _name), name=_name)

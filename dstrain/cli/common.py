@@ -10,6 +10,7 @@ import typer
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import create_file
 
 RECIPE = "A recipe file, or the name of a shipped recipe."
 
@@ -28,3 +29,12 @@ def clean_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         say(describe(error), err=True)
         raise typer.Exit(EXIT_FAILED) from error
+
+
+def create_recipe(path: Path, text: str) -> Path:
+    """Write a recipe to a file that does not exist yet, and return its path; raises UserError where anything lies there."""
+    try:
+        create_file(path, text.encode())
+    except FileExistsError as error:
+        raise UserError(f"{path} exists already: name another file with --output, or remove it") from error
+    return path

@@ -1,5 +1,6 @@
 """What a recipe says for its model card alone. Nothing here changes what is learned or how it is computed."""
 
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -38,7 +39,7 @@ class Published(Section):
     @model_validator(mode="after")
     def _each_step_once(self) -> "Published":
         steps = [row.step for row in self.steps]
-        if any(later <= earlier for earlier, later in zip(steps, steps[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(steps)):
             raise ConflictError((("steps",), "each step must come once, in rising order"))
         return self
 

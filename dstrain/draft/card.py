@@ -1,7 +1,7 @@
 """Reads what a model card states: front matter, hyperparameters, results and versions. Guesses nothing.
 
-The card of Hugging Face's Trainer is the pattern, in the spellings of transformers 4 and 5, with those of its Keras callback and of
-dstrain. A card is a stranger's text: it is read as text of a bounded size, and what does not fit the pattern is left out.
+The card of Hugging Face's Trainer is the pattern, in the spellings of transformers 4 and 5, of its Keras callback and of dstrain.
+A card is a stranger's text: it is read as text of a bounded size, and what does not fit the pattern is left out.
 """
 
 import math

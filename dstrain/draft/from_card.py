@@ -4,10 +4,11 @@ Every line says where its value comes from. What is known to be harmful in the c
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dstrain.config.arguments import shell_command
 from dstrain.config.metrics import METRICS, choosing_metrics, wanted_metrics
 from dstrain.config.paths import MAX_RUN_NAME
 from dstrain.draft.card import ModelCard
@@ -47,8 +48,8 @@ class Draft:
     """What is known to be harmful in the card's own settings, and what the recipe does instead."""
 
 
-def draft_from_card(card: ModelCard) -> Draft:
-    """The recipe of a card."""
+def draft_from_card(card: ModelCard, *, file: str | None = None) -> Draft:
+    """The recipe of a card; `file` is where it will lie, by default NAME.yaml."""
     results = read_results(card)
     family = named_family(card.base_model or "")
     name = recipe_name(card)
@@ -80,7 +81,7 @@ def draft_from_card(card: ModelCard) -> Draft:
         *_card(card, results),
     )
     found = tuple(each for each in (overflow, *harm) if each is not None)
-    return Draft(name, lines, write_recipe(lines, head=_head(card, results, name=name)), found)
+    return Draft(name, lines, write_recipe(lines, head=_head(card, results, file=file or f"{name}.yaml")), found)
 
 
 def recipe_name(card: ModelCard) -> str:
@@ -89,14 +90,14 @@ def recipe_name(card: ModelCard) -> str:
     return name or "from-card"
 
 
-def _head(card: ModelCard, results: Results, *, name: str) -> list[str]:
+def _head(card: ModelCard, results: Results, *, file: str) -> list[str]:
     length = steps(card, results)
     table = f"; its table fits about {length.num_rows:,} training rows" if length.num_rows else ""
     return [
-        f"deepspeed --module dstrain.train --config {name}.yaml",
+        shell_command(["deepspeed", "--module", "dstrain.train", "--config", file]),
         "",
         f"The recipe of the model card `{card.title or card.file}`, drafted by `dstrain recipe from-card`{table}.",
-        f'"{STATED}" stands behind what the card states; where it is silent the recipe has the defaults of {framework(card)}, and',
+        f'"{STATED}" stands behind what the card states. Where it is silent the recipe has the defaults of {framework(card)} and '
         "says so. Answer what begins with `question:` before you rely on a comparison with the card's results.",
     ]
 
@@ -224,7 +225,7 @@ def _evaluation(
     extra = _further_metrics(results, kind=kind)
     metric = choosing_metrics(kind, wanted=extra)[0]
     by_loss, loss_harm = _best_by(results, metric=metric)
-    cap, cap_harm = _cap(results, family=family)
+    cap, cap_harm = _cap(results)
     beams = 1 if family is None else family.num_beams
     searched = (
         f"what published models of {family.title} generate with by default; 1 is greedy and faster"
@@ -264,16 +265,16 @@ def _best_by(results: Results, *, metric: str) -> tuple[Line, str | None]:
     lowest, best = best_step(results.steps, by="loss"), best_step(results.steps, by=metric)
     headline = results.scores.get("loss")
     is_by_loss = lowest is not None and headline is not None and abs(lowest.scores["loss"] - headline) < 1e-9
-    if is_by_loss and lowest is not None and best is not None and best.step != lowest.step:
-        lost = f"{metric} {lowest.scores.get(metric, 0):.4f} at step {lowest.step:,}, where {best.scores[metric]:.4f} was reached at {best.step:,}"
-        why = f"the card's `best_metric: loss` chose step {lowest.step:,}, while {metric} still rose: {lost}"
+    if is_by_loss and lowest is not None and best is not None and best.scores[metric] != lowest.scores.get(metric):
+        at_lowest, at_best = (f"{step.scores.get(metric, 0):.4f} at step {step.step:,}" for step in (lowest, best))
+        lost = f"{metric} was {at_lowest}, and {at_best}"
+        why = f"the card's `best_metric: loss` chose step {lowest.step:,}: {lost}"
         return Line("best_metric", metric, why), f"best by loss: {lost}; the recipe chooses by {metric}"
-    return Line(
-        "best_metric", metric, "chooses the model in best/; `best_metric: loss` may stop short of the best score"
-    ), None
+    why = "chooses the model in best/; `best_metric: loss` may stop short of the best score"
+    return Line("best_metric", metric, why), None
 
 
-def _cap(results: Results, *, family: NamedFamily | None) -> tuple[Line, str | None]:
+def _cap(results: Results) -> tuple[Line, str | None]:
     """`evaluation.max_new_tokens`, and whether the card's scores show that hypotheses were cut at the default of 20 tokens."""
     base = "from the longest reference, so that nothing is cut"
     shown = _cap_evidence(results)
@@ -337,13 +338,3 @@ def _card(card: ModelCard, results: Results) -> list[Line]:
 
 def _row(step: int, epoch: float | None, scores: Mapping[str, float]) -> dict[str, Any]:
     return {"step": step, **({} if epoch is None else {"epoch": epoch}), "scores": dict(scores)}
-
-
-def questions(text: str) -> Sequence[tuple[int, str]]:
-    """(line, question) of everything in a recipe's text that nothing answers."""
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        _, mark, question = line.partition("# question: ")
-        if mark:
-            found.append((number, question))
-    return found

@@ -1,4 +1,4 @@
-"""The hyperparameters of a card as lines of a recipe: what is stated, what its trainer does otherwise, what nobody knows. Pure."""
+"""The hyperparameters of a card as lines of a recipe: what is stated, else what its trainer does by default. Pure."""
 
 import math
 import re
@@ -170,9 +170,7 @@ def _optimizer(card: ModelCard, *, default: str) -> list[Line]:
     text = card.hyperparameters.get("optimizer", "")
     name = text.lower()
     betas = re.search(r"betas=\(\s*([\d.eE+-]{1,20})\s*,\s*([\d.eE+-]{1,20})\s*\)", text)
-    numbers = {
-        key: value for key, value in re.findall(r"'(\w{1,40})': ([\d.eE+-]{1,20})", text)
-    }  # of the Keras callback
+    numbers = dict(re.findall(r"'(\w{1,40})': ([\d.eE+-]{1,20})", text))  # of the Keras callback
     first, second = betas.groups() if betas else (numbers.get("beta_1", ""), numbers.get("beta_2", ""))
     epsilon = re.search(r"epsilon=([\d.eE+-]{1,20})", text)
     decay = re.search(r"weight_decay=([\d.eE+-]{1,20})", text)

@@ -4,11 +4,12 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 M2M100 = frozenset(
-    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr ht hu hy id ig ilo is "
-    "it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa pl ps pt ro ru sd si sk sl so sq sr ss su "
-    "sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu".split()
+    "af am ar ast az ba be bg bn br bs ca ceb cs cy da de el en es et fa ff fi fr fy ga gd gl gu ha he hi hr ht hu hy id "
+    "ig ilo is it ja jv ka kk km kn ko lb lg ln lo lt lv mg mk ml mn mr ms my ne nl no ns oc or pa pl ps pt ro ru sd si "
+    "sk sl so sq sr ss su sv sw ta th tl tn tr uk ur uz vi wo xh yi yo zh zu".split()
 )
 """The codes of M2M100, which are those of ISO 639 but for `ns`."""
 MBART = {
@@ -107,7 +108,7 @@ def language_pair(name: str) -> tuple[str, str] | None:
     known = [part if part in M2M100 and len(part) == 2 else None for part in parts]
     pairs = [
         (first, second)
-        for first, second in zip(known, known[1:], strict=False)
+        for first, second in pairwise(known)
         if first is not None and second is not None and first != second
     ]
     return pairs[0] if len(pairs) == 1 else None

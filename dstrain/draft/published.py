@@ -1,4 +1,4 @@
-"""The results on a card as this program's: scores by their names and in their units here, and how often they were measured. Pure."""
+"""The results on a card in terms of this program: scores by their names and units here, and how often they were taken. Pure."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
