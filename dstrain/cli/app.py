@@ -13,6 +13,7 @@ import dstrain
 from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
+    "init",
     "check",
     "prepare",
     "train",

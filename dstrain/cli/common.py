@@ -1,5 +1,6 @@
 """What several commands share: the types of common arguments, and errors without a traceback."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,10 +32,13 @@ def clean_errors() -> Iterator[None]:
         raise typer.Exit(EXIT_FAILED) from error
 
 
-def create_recipe(path: Path, text: str) -> Path:
-    """Write a recipe to a file that does not exist yet, and return its path; raises UserError where anything lies there."""
-    try:
-        create_file(path, text.encode())
-    except FileExistsError as error:
-        raise UserError(f"{path} exists already: name another file with --output, or remove it") from error
-    return path
+def check_new(path: Path) -> None:
+    """Raises UserError where anything lies at the path of a recipe that is to be written."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already: name another file with --output, or remove it")
+
+
+def create_recipe(path: Path, text: str) -> None:
+    """Write a recipe to a file that does not exist yet; raises UserError where anything lies there."""
+    check_new(path)
+    create_file(path, text.encode())

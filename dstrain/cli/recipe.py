@@ -37,6 +37,7 @@ def from_card(
         from dstrain.draft.report import report_on_card
 
         draft = draft_from_card(read_card(card), file=str(output) if output else None)
-        path = create_recipe(output or Path(f"{draft.name}.yaml"), draft.text)
+        path = output or Path(f"{draft.name}.yaml")
+        create_recipe(path, draft.text)
         say(report_on_card(draft, path=path))
         say(f"next: {shell_command(['dstrain', 'check', path])}")

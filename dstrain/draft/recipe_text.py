@@ -118,8 +118,8 @@ def _flow(value: Any) -> str:
 def _item(item: Section, *, indent: str) -> list[str]:
     lines = [text for child in item.lines for text in _written(child, indent=f"{indent}  ")]
     first = next(number for number, text in enumerate(lines) if not text.lstrip().startswith("#"))
-    lines[first] = f"{indent}- {lines[first][len(indent) + 2 :]}"
-    return lines
+    above = [f"{indent}{text.lstrip()}" for text in lines[:first]]
+    return [*above, f"{indent}- {lines[first].lstrip()}", *lines[first + 1 :]]
 
 
 def _commented(text: str, comment: str, *, indent: str) -> list[str]:
