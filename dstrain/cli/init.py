@@ -58,15 +58,12 @@ def init(
 ) -> None:
     """Write a first recipe for data files, with a comment behind every line, and say every guess in it."""
     with clean_errors():
-        from dstrain.draft.from_data import (  # reads data: not for all
-            Request,
-            check_request,
-            draft_from_data,
-            recipe_path,
-        )
+        # here, because other commands need none of it
+        from dstrain.draft.from_data import check_request, draft_from_data, recipe_path
         from dstrain.draft.look import Asked
         from dstrain.draft.machine import look_at_machine
         from dstrain.draft.report import next_commands, report_on_data
+        from dstrain.draft.sections import Request
         from dstrain.draft.split import split_rows
 
         columns = [

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dstrain.config.secrets import mask
 from dstrain.config.yaml_source import read_document
 from dstrain.errors import UserError
 
@@ -82,8 +83,8 @@ def read_card(path: Path) -> ModelCard:
 
 
 def parse_card(text: str, *, file: str) -> ModelCard:
-    """What the text of a card states; `file` is its name in messages."""
-    front, body = _split_front_matter(text)
+    """What the text of a card states, secrets masked; `file` is its name in messages."""
+    front, body = _split_front_matter(mask(text))
     values = read_document(front, file=file).value if front else {}
     sections = _sections(body)
     found = _BASE.search(body)

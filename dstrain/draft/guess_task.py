@@ -9,6 +9,10 @@ from dstrain.tasks.parsing import MalformedParse, parse_tokens
 
 Pairs = Sequence[tuple[str, str]]
 
+Language = tuple[str, str]
+"""The code of a language, and what it was taken from."""
+NAMED = "as it was named"
+
 LOOKED_AT = 2000
 """Pairs of the sample that are looked at."""
 MOSTLY = 0.9
@@ -30,22 +34,19 @@ class Guess:
     """Whether parses are in the pointer form already."""
 
 
-def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[str | None, str | None]) -> Guess:
-    """The task of a sample; what the user says of it, `kind` and the codes of the languages, holds."""
+def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | None, Language | None]) -> Guess:
+    """The task of a sample; what is known of it already, `kind` and the languages, holds."""
     pairs = sample[:LOOKED_AT]
     share = sum(map(_is_parse, (target for _, target in pairs))) / len(pairs)
     if kind == "parsing" or (kind is None and share >= MOSTLY):
         pointers = sum("<pt-" in target for _, target in pairs) > 0.5 * len(pairs)
         return Guess("parsing", f"{100 * share:.0f} % of the targets are bracketed parses", has_pointers=pointers)
-    found = [guess_language(texts) for texts in zip(*pairs, strict=True)]
-    source, target = (given or (each[0] if each else None) for given, each in zip(languages, found, strict=True))
-    first, second = (
-        "as it was named" if given else each[1] if each else "no letters"
-        for given, each in zip(languages, found, strict=True)
-    )
-    if kind == "translation" or (kind is None and (any(languages) or source != target)):
-        why = "sources and targets are in two languages" if source != target else "as it was named"
-        return Guess("translation", why, source, target, (first, second))
+    sides = zip(languages, zip(*pairs, strict=True), strict=True)
+    source, target = (known or guess_language(texts) or (None, "no letters") for known, texts in sides)
+    is_pair = source[0] != target[0]
+    if kind == "translation" or (kind is None and is_pair):
+        why = "sources and targets are in two languages" if is_pair else NAMED
+        return Guess("translation", why, source[0], target[0], (source[1], target[1]))
     return _text(pairs, is_named=kind is not None)
 
 
@@ -61,7 +62,7 @@ def _is_parse(target: str) -> bool:
 def _text(pairs: Pairs, *, is_named: bool) -> Guess:
     source, target = (sum(map(len, texts)) / len(pairs) for texts in zip(*pairs, strict=True))
     common = sum(map(_common_words, pairs)) / len(pairs)
-    why = "as it was named" if is_named else "both sides are in one language, and targets are no parses"
+    why = NAMED if is_named else "both sides are in one language, and targets are no parses"
     if source > 200 and target < 0.5 * source:
         return Guess("text", f"{why}; long sources with short targets look like summaries", name="summarisation")
     if common > 0.5 and 0.5 < target / source < 2:
