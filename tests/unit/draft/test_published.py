@@ -25,7 +25,8 @@ def test_the_shipped_cards_have_their_numbers() -> None:
 @pytest.mark.parametrize(
     ("text", "name"),
     [("Validation Loss", "loss"), ("Rougel", "rouge_l"), ("Rouge1", "rouge_1"), ("Rougelsum", "rougelsum"),
-     ("Gen Len", "gen_len"), ("eval_bleu", "bleu"), ("Sacrebleu", "bleu"), ("Exact Match", "exact_match"), ("Training Loss", None), ("Epoch", None),
+     ("Gen Len", "gen_len"), ("eval_bleu", "bleu"), ("Sacrebleu", "bleu"), ("Exact Match", "exact_match"),
+     ("Training Loss", None), ("Epoch", None),
      ("Train Rouge1", None), ("42", None), ("", None), ("Übung", "bung"), ("a" * 50, None)],
 )  # fmt: skip
 def test_scores_go_by_their_names_here(text: str, name: str | None) -> None:
