@@ -83,7 +83,7 @@ def init(
         check_new(path)  # before the data are read, which may take minutes
         draft = draft_from_data(request, machine=look_at_machine(device=device), path=path)
         say(report_on_data(draft, path=path))
-        if not yes and sys.stdin.isatty() and sys.stdout.isatty() and not typer.confirm(f"Write {path}?", default=True):
+        if not yes and in_terminal() and not typer.confirm(f"Write {path}?", default=True):
             raise typer.Exit
         if draft.apart is not None:
             sources, train, apart = draft.apart
@@ -91,3 +91,8 @@ def init(
             say(f"wrote {made.train} ({made.num_train:,} rows) and {made.evaluation} ({made.num_evaluation:,} rows)")
         create_recipe(path, draft.text)
         say(f"wrote {path}\n{next_commands(path)}")
+
+
+def in_terminal() -> bool:
+    """Whether there is someone to ask."""
+    return sys.stdin.isatty() and sys.stdout.isatty()

@@ -56,7 +56,7 @@ def test_two_files_of_plain_lines_are_the_sides_of_one_source(tmp_path: Path) ->
     with pytest.raises(UserError, match="name the file of the other side behind it"):
         find_sources(names[:1], asked=Asked())
     short = write(tmp_path / "b.en", "one\n")
-    with pytest.raises(UserError, match="has 2 lines and .* has 1"):
+    with pytest.raises(UserError, match=r"has 2 lines and .* has 1"):
         find_sources([names[0], short], asked=Asked())
     with pytest.raises(UserError, match="the other side of"):
         find_sources([names[0], write(tmp_path / "c.tsv", PAIRS)], asked=Asked())
