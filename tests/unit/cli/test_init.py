@@ -34,20 +34,7 @@ def test_a_file_becomes_a_recipe_and_the_rows_are_set_apart(folder: Path) -> Non
 
 
 def test_options_are_taken_for_guesses(folder: Path) -> None:
-    options = [
-        "--name",
-        "mine",
-        "--task",
-        "text",
-        "--size",
-        "base",
-        "--source-column",
-        "1",
-        "--target-column",
-        "0",
-        "--device",
-        "cuda",
-    ]
+    options = "--name mine --task text --size base --source-column 1 --target-column 0 --device cuda".split()
     result = CliRunner().invoke(app, ["init", "pairs.tsv", "--eval", "pairs.tsv", "--output", "r.yaml", *options])
     assert result.exit_code == 0, result.output
     written = (folder / "r.yaml").read_text()

@@ -19,7 +19,7 @@ from dstrain.draft.published import read_results
 from dstrain.draft.recipe_text import Line
 from tests.unit.draft.card_texts import card_text
 
-KERAS = "{'name': 'AdamWeightDecay', 'beta_1': 0.9, 'beta_2': 0.98, 'epsilon': 1e-06, 'amsgrad': False, 'weight_decay_rate': 0.01}"
+KERAS = "{'name': 'AdamWeightDecay', 'beta_1': 0.9, 'beta_2': 0.98, 'epsilon': 1e-06, 'weight_decay_rate': 0.01}"
 
 
 def card_of(**changes: Any) -> ModelCard:

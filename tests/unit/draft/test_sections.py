@@ -20,11 +20,10 @@ def rows_of(number: int = 5000, *, source: str = "a" * 40, target: str = "b" * 4
 
 
 def sections_of(
-    guess: Guess, *, rows: Rows | None = None, machine: Machine = CPU, is_split: bool = False, **request: Any
+    guess: Guess, *, rows: Rows | None = None, machine: Machine = CPU, is_split: bool = False, **named: Any
 ) -> Sections:
-    return Sections(
-        Request(files=("x.tsv",), **request), guess=guess, rows=rows or rows_of(), machine=machine, is_split=is_split
-    )
+    request = Request(files=("x.tsv",), **named)
+    return Sections(request, guess=guess, rows=rows or rows_of(), machine=machine, is_split=is_split)
 
 
 def by_key(lines: list[Line]) -> dict[str, Any]:
@@ -55,11 +54,8 @@ def test_codes_and_prefix_are_those_of_the_named_model() -> None:
     assert by_key(sections_of(PARSING, model="t5-small").task())["source_prefix"] == "parse: "
     assert by_key(sections_of(TEXT, model="t5-small").task())["source_prefix"] == "correction: "
     assert "source_prefix" not in by_key(sections_of(TEXT).task())
-    asked = [
-        line
-        for line in sections_of(Guess("translation", "x", "eo", "en"), model="a/nllb-x").task()
-        if line.origin == "question"
-    ]
+    task_lines = sections_of(Guess("translation", "x", "eo", "en"), model="a/nllb-x").task()
+    asked = [line for line in task_lines if line.origin == "question"]
     assert [(line.key, line.why) for line in asked] == [("source_language", "which code of NLLB is `eo`?")]
 
 
