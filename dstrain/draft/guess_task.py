@@ -16,6 +16,8 @@ NAMED = "as it was named"
 LOOKED_AT = 2000
 """Pairs of the sample that are looked at."""
 MOSTLY = 0.9
+SHARED_WORDS = 0.3
+"""Share of the words of targets in their sources from which on both are taken for one language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +45,13 @@ def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | N
         return Guess("parsing", f"{100 * share:.0f} % of the targets are bracketed parses", has_pointers=pointers)
     sides = zip(languages, zip(*pairs, strict=True), strict=True)
     source, target = (known or guess_language(texts) or (None, "no letters") for known, texts in sides)
-    is_pair = source[0] != target[0]
+    common = sum(map(_common_words, pairs)) / len(pairs)
+    is_known = all(language is not None for language in languages)
+    is_pair = source[0] != target[0] and (is_known or common < SHARED_WORDS)
     if kind == "translation" or (kind is None and is_pair):
         why = "sources and targets are in two languages" if is_pair else NAMED
         return Guess("translation", why, source[0], target[0], (source[1], target[1]))
-    return _text(pairs, is_named=kind is not None)
+    return _text(pairs, common=common, is_named=kind is not None)
 
 
 def _is_parse(target: str) -> bool:
@@ -59,9 +63,8 @@ def _is_parse(target: str) -> bool:
         return False
 
 
-def _text(pairs: Pairs, *, is_named: bool) -> Guess:
+def _text(pairs: Pairs, *, common: float, is_named: bool) -> Guess:
     source, target = (sum(map(len, texts)) / len(pairs) for texts in zip(*pairs, strict=True))
-    common = sum(map(_common_words, pairs)) / len(pairs)
     why = NAMED if is_named else "both sides are in one language, and targets are no parses"
     if source > 200 and target < 0.5 * source:
         return Guess("text", f"{why}; long sources with short targets look like summaries", name="summarisation")

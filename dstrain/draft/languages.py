@@ -60,6 +60,8 @@ WORDS = {
     "cs": "je se že na to v a ne si jsem co ale jako za tak",
 }
 """Frequent words of languages that share the Latin script."""
+FEW_WORDS = 3
+"""So many different ones must occur for a guess."""
 
 
 def spell(code: str, *, family: str) -> str | None:
@@ -117,8 +119,8 @@ def language_pair(name: str) -> tuple[str, str] | None:
 def _by_words(texts: Sequence[str], *, evidence: str) -> tuple[str, str]:
     words = Counter(word for text in texts for word in re.findall(r"[^\W\d_]+", text[:500].lower()))
     shares = {code: sum(words[word] for word in frequent.split()) for code, frequent in WORDS.items()}
-    code, number = max(shares.items(), key=lambda item: item[1])
-    if number == 0:
-        return "en", f"{evidence}, and no frequent word of a language in the table occurs"
-    examples = sorted(WORDS[code].split(), key=lambda word: -words[word])[:3]
-    return code, f"frequent words such as {', '.join(examples)}"
+    code = max(shares, key=lambda each: shares[each])
+    seen = sorted((word for word in WORDS[code].split() if words[word]), key=lambda word: -words[word])
+    if len(seen) < FEW_WORDS:  # one word, such as `a`, is frequent in several languages
+        return "en", f"{evidence}, and hardly a frequent word of a language in the table occurs"
+    return code, f"frequent words such as {', '.join(seen[:3])}"
