@@ -1,5 +1,6 @@
 """Data files as a recipe: a value that follows from rows or machine is a guess, and says from what. Writes nothing."""
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any
 from dstrain.config.arguments import shell_command
 from dstrain.config.data import Source
 from dstrain.config.paths import MAX_RUN_NAME
+from dstrain.draft.families import NamedFamily, named_family
 from dstrain.draft.guess_task import NAMED, Language, guess_task
 from dstrain.draft.languages import M2M100
 from dstrain.draft.look import Asked, Found, Rows, find_sources, look_at
@@ -17,6 +19,7 @@ from dstrain.draft.recipe_text import Items, Line, Section, section, write_recip
 from dstrain.draft.sections import Request, Sections
 from dstrain.draft.split import num_apart
 from dstrain.errors import UserError
+from dstrain.run_folder.reading import read_bytes
 
 EVALUATION_NAMES = re.compile(r"(?<![a-z])(dev|eval|evaluation|valid|validation|val)(?![a-z])", re.IGNORECASE)
 TEST_NAMES = re.compile(r"(?<![a-z])test(?![a-z])", re.IGNORECASE)
@@ -67,7 +70,8 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
     apart = None if evaluated else (tuple(each.source for each in found), *_files_apart(path))
     languages = _known_languages(request.asked, source=found[0].source)
     guess = guess_task(rows.sample, kind=request.kind, languages=languages)
-    draft = Sections(request, guess=guess, rows=rows, machine=machine, is_split=apart is not None)
+    family = None if request.model is None else find_family(request.model)
+    draft = Sections(request, guess, rows, machine, is_split=apart is not None, family=family)
     data = _split_data(apart, rows=rows) if apart else _data(found, evaluated, rows=(rows, evaluation_rows))
     lines = (
         Line("name", name, f"names the run folder, runs/{name}, and the model card"),
@@ -104,6 +108,20 @@ def divide(files: Sequence[str], evaluation: Sequence[str]) -> tuple[list[str], 
     if left:
         notes.append(f"{', '.join(left)}: left out, for `dstrain evaluate RUN --as test` when the model is chosen")
     return train, chosen, notes
+
+
+def find_family(model: str) -> NamedFamily | None:
+    """The family of a model: by its name, else by the configuration in its folder."""
+    config = Path(model) / "config.json"
+    family = named_family(Path(model).resolve().name if config.is_file() else model)
+    if family is not None or not config.is_file():
+        return family
+    try:
+        values = json.loads(read_bytes(config))
+    except (OSError, ValueError, RecursionError):
+        return None
+    kind = values.get("model_type") if isinstance(values, dict) else None
+    return named_family(kind) if isinstance(kind, str) else None
 
 
 def run_name(files: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from dstrain.draft.families import NamedFamily, named_family, named_size
+from dstrain.draft.families import NamedFamily, named_size
 from dstrain.draft.guess_task import NAMED, Guess
 from dstrain.draft.languages import spell
 from dstrain.draft.look import Asked, Rows
@@ -47,10 +47,8 @@ class Sections:
     rows: Rows
     machine: Machine
     is_split: bool
-
-    @property
-    def family(self) -> NamedFamily | None:
-        return named_family(self.request.model) if self.request.model else None
+    family: NamedFamily | None = None
+    """That of the model which the user names."""
 
     @property
     def num_rows(self) -> int:

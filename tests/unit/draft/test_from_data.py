@@ -8,7 +8,15 @@ import pytest
 
 from dstrain.config.load import load_config
 from dstrain.config.schema import RunConfig
-from dstrain.draft.from_data import DataDraft, check_request, divide, draft_from_data, recipe_path, run_name
+from dstrain.draft.from_data import (
+    DataDraft,
+    check_request,
+    divide,
+    draft_from_data,
+    find_family,
+    recipe_path,
+    run_name,
+)
 from dstrain.draft.look import Asked
 from dstrain.draft.machine import Machine
 from dstrain.draft.sections import Request
@@ -104,6 +112,29 @@ def test_languages_are_those_of_columns_or_suffixes(tmp_path: Path) -> None:
     assert (config.task.kind, config.task.target_language) == ("translation", "af")
     _, config = draft_of(tmp_path / "c.yaml", *files, asked=Asked(target_language="de"))
     assert (config.task.source_language, config.task.target_language) == ("nl", "de")
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "family"),
+    [
+        ("my-model", '{"model_type": "m2m_100"}', "m2m100"),
+        ("my-t5", '{"model_type": "m2m_100"}', "t5"),
+        ("my-model", '{"model_type": "mbart"}', "mbart"),
+        ("my-model", '{"model_type": 7}', None),
+        ("my-model", "[]", None),
+        ("my-model", "{", None),
+    ],
+)
+def test_the_family_of_a_folder_is_in_its_name_or_configuration(
+    name: str, config: str, family: str | None, tmp_path: Path
+) -> None:
+    name: str, config: str, family: str | None, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text(config)
+    found = find_family(str(folder))
+    assert (found.name if found else None) == family
 
 
 def test_rows_that_cannot_be_read_are_skipped_by_a_rule_that_says_so(tmp_path: Path) -> None:

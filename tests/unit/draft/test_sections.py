@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from dstrain.draft.families import named_family
 from dstrain.draft.guess_task import Guess
 from dstrain.draft.look import Rows
 from dstrain.draft.machine import Machine
@@ -23,7 +24,8 @@ def sections_of(
     guess: Guess, *, rows: Rows | None = None, machine: Machine = CPU, is_split: bool = False, **named: Any
 ) -> Sections:
     request = Request(files=("x.tsv",), **named)
-    return Sections(request, guess=guess, rows=rows or rows_of(), machine=machine, is_split=is_split)
+    family = named_family(request.model or "")
+    return Sections(request, guess, rows or rows_of(), machine, is_split=is_split, family=family)
 
 
 def by_key(lines: list[Line]) -> dict[str, Any]:
