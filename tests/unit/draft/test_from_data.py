@@ -128,8 +128,6 @@ def test_languages_are_those_of_columns_or_suffixes(tmp_path: Path) -> None:
 def test_the_family_of_a_folder_is_in_its_name_or_configuration(
     name: str, config: str, family: str | None, tmp_path: Path
 ) -> None:
-    name: str, config: str, family: str | None, tmp_path: Path
-) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "config.json").write_text(config)
