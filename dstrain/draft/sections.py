@@ -52,15 +52,18 @@ class Sections:
 
     @property
     def num_rows(self) -> int:
+        """Rows for training, without those that are set apart."""
         apart = num_apart(self.rows.num_rows) if self.is_split else 0
         return max(1, self.rows.num_rows - apart)
 
     @property
     def plan(self) -> Plan:
+        """How long the training is."""
         return plan_training(self.num_rows, machine=self.machine, from_scratch=self.request.model is None)
 
     @property
     def size(self) -> tuple[str, str]:
+        """The size of a model from scratch, and why."""
         if self.request.size is not None:
             return self.request.size, NAMED
         return choose_size(self.num_rows, machine=self.machine)
@@ -72,8 +75,9 @@ class Sections:
         if self.guess.kind != "translation":
             return None, None
         named = (self.guess.source_language, self.guess.target_language)
-        spelt = [code and (code if "_" in code else spell(code, family=family)) for code in named]
-        return (spelt[0], spelt[1])
+        is_spelt = family in ("nllb", "mbart")  # such as `kor_Hang`, which the user knows better
+        spelt = [code and (code if is_spelt and "_" in code else spell(code, family=family)) for code in named]
+        return spelt[0], spelt[1]
 
     @property
     def architecture(self) -> tuple[str, str]:
@@ -83,16 +87,14 @@ class Sections:
         return "m2m100", "its new tokenizer can write every character"
 
     def precision(self) -> Line:
+        """`precision`."""
         if self.machine.has_gpu:
             return Line("precision", "bf16", "a GPU; one from before 2020 has only fp16, which overflows T5", "guess")
-        return Line(
-            "precision",
-            "fp32",
-            "no GPU here, and a CPU has no fast 16-bit arithmetic; bf16 on a GPU",
-            "guess",
-        )
+        why = "no GPU here, and a CPU has no fast 16-bit arithmetic; bf16 on a GPU"
+        return Line("precision", "fp32", why, "guess")
 
     def model(self) -> list[Line]:
+        """`model`: the one that the user names, else one from scratch."""
         if self.request.model is not None:
             return [
                 Line("name", self.request.model, "as it was named; a name on the Hub, or a local folder"),
@@ -120,6 +122,7 @@ class Sections:
         return [section("scratch", *scratch, why=why), Line("dropout", 0.1, "few rows, seen several times")]
 
     def task(self) -> list[Line]:
+        """`task`."""
         guess = self.guess
         lines = [Line("kind", guess.kind, guess.why, "guess")]
         if guess.name is not None:
@@ -163,6 +166,7 @@ class Sections:
         return f"{PERCENTILE:g} % are shorter; the longest has {self.rows.longest[side]:,} characters; {cut}"
 
     def training(self) -> list[Line]:
+        """`training`."""
         plan, num_rows = self.plan, self.num_rows
         rate, why = (SHAPES[self.size[0]].learning_rate, "peak; a small model tolerates a large one")
         if self.request.model is not None:
@@ -177,6 +181,7 @@ class Sections:
         ]
 
     def evaluation(self) -> list[Line]:
+        """`evaluation`."""
         times = round(self.plan.max_steps / self.plan.evaluate_every)
         return [
             Line("every_steps", self.plan.evaluate_every, f"{times} evaluations", "guess"),
@@ -185,6 +190,7 @@ class Sections:
         ]
 
     def machine_lines(self) -> list[Line]:
+        """`machine`."""
         parts = 8 if self.machine.has_gpu else 2
         return [
             Line("zero_stage", 1, "shard optimizer state over the ranks"),
@@ -192,9 +198,11 @@ class Sections:
         ]
 
     def logging(self) -> Line:
+        """`logging`."""
         return Line("every_steps", self.plan.log_every, "optimizer steps between rows of metrics.jsonl")
 
     def notes(self) -> list[str]:
+        """Rows that cannot be used, and a model that may be too large."""
         found = []
         if self.rows.bad:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.rows.bad.items())
