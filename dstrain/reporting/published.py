@@ -76,7 +76,7 @@ def explain_published(record: RunRecord) -> list[Markdown]:
 
 
 def pair_steps(published: Published, *, rows: tuple[EvalRow, ...]) -> list[Pair]:
-    """Each published step with the run's nearest evaluation; left out where that is farther than half a published interval."""
+    """Each published step with the run's nearest evaluation; left out where that is over a quarter of an interval away."""
     pairs = []
     for row, reach in zip(published.steps, _reaches(published), strict=True):
         own = min(rows, key=lambda each: abs(each.step - row.step), default=None)
@@ -86,11 +86,11 @@ def pair_steps(published: Published, *, rows: tuple[EvalRow, ...]) -> list[Pair]
 
 
 def _reaches(published: Published) -> Iterator[float]:
-    """Half the shorter of the intervals before and after each step; the first one begins at 0."""
+    """A quarter of the shorter of the intervals before and after each step; the first one begins at 0."""
     steps = [row.step for row in published.steps]
     gaps = [later - earlier for earlier, later in pairwise([0, *steps])]
     for before, after in zip(gaps, [*gaps[1:], *gaps[-1:]], strict=True):
-        yield min(before, after) / 2
+        yield min(before, after) / 4
 
 
 def _published_names(published: Published) -> set[str]:
