@@ -23,6 +23,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "tasks": frozenset({"config"}),
     "data": frozenset({"config", "run_folder", "tasks"}),
     "models": frozenset({"config", "run_folder"}),
+    "draft": frozenset({"config", "run_folder", "tasks", "data"}),
     "attempt": frozenset({"config", "cluster", "run_folder"}),
     "reporting": frozenset({"config", "run_folder", "tasks"}),
     "engine": frozenset({"config", "cluster", "data", "models"}),
@@ -41,7 +42,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "predict": frozenset({"config", "cluster", "run"}),
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
-        "config cluster run_folder reporting sweep checkpoint drill slurm status run evaluate predict train".split()
+        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train".split()
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -79,6 +80,7 @@ TORCH_FREE = (
     "dstrain.evaluation.significance",
     "dstrain.engine.schedule",
     "dstrain.cli",
+    "dstrain.draft",
     "dstrain.drill",
     "dstrain.evaluate",
     "dstrain.predict",

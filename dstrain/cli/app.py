@@ -1,6 +1,7 @@
 """The `dstrain` command: assembles the commands of this folder. Knows the name of each and nothing of what it does.
 
-A new command is one new file with a function of the same name, and one line in COMMANDS.
+A new command is one new file with a function of the same name, and one line in COMMANDS; or, if it has commands of its own, with
+a Typer application of the same name, and one line in GROUPS.
 """
 
 from importlib import import_module
@@ -12,6 +13,7 @@ import dstrain
 from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
+    "init",
     "check",
     "audit",
     "prepare",
@@ -28,6 +30,9 @@ COMMANDS = (
     "drill",
 )
 """In the order of `dstrain --help`."""
+
+GROUPS = ("recipe",)
+"""Those that have commands of their own."""
 
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
@@ -48,3 +53,5 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 for _name in COMMANDS:
     app.command()(getattr(import_module(f"dstrain.cli.{_name}"), _name))
+for _name in GROUPS:
+    app.add_typer(getattr(import_module(f"dstrain.cli.{_name}"), _name), name=_name)

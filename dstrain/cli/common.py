@@ -1,5 +1,6 @@
 """What several commands share: the types of common arguments, and errors without a traceback."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import create_file
 
 RECIPE = "A recipe file, or the name of a shipped recipe."
 
@@ -28,3 +30,15 @@ def clean_errors() -> Iterator[None]:
     except (UserError, OSError) as error:
         say(describe(error), err=True)
         raise typer.Exit(EXIT_FAILED) from error
+
+
+def check_new(path: Path) -> None:
+    """Raises UserError where anything lies at the path of a recipe that is to be written."""
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists already: name another file with --output, or remove it")
+
+
+def create_recipe(path: Path, text: str) -> None:
+    """Write a recipe to a file that does not exist yet; raises UserError where anything lies there."""
+    check_new(path)
+    create_file(path, text.encode())

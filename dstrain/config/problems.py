@@ -42,6 +42,8 @@ HARMLESS: Mapping[KeyPath, Any] = {
     ("training", "max_steps"): 1,
     ("training", "learning_rate"): 1.0,
     ("training", "early_stopping", "patience"): 1,
+    ("card", "published", "steps", 0): {"step": 1},
+    ("card", "published", "steps", 0, "step"): 1,
     ("evaluation", "external", NAME): {"command": ["x", "{hypotheses}"]},
     ("evaluation", "external", NAME, "command"): ["x", "{hypotheses}"],
 }

@@ -23,8 +23,8 @@ items of a list are numbered from 0, such as `data.train.0.max_rows=100`. A file
 `extends: other.yaml`. `dstrain check RECIPE` reports everything that is wrong with a recipe. No count may be over a billion.
 
 The recipe half decides what is learned: {recipe}.
-The other sections decide how it is computed, saved and logged. They never change what is learned, beyond rounding and,
-if they cut steps into other micro-batches, the random numbers of dropout.
+The other sections decide how it is computed, saved and logged; `card` is said on the model card. They never change what is
+learned, beyond rounding and, if they cut steps into other micro-batches, the random numbers of dropout.
 """
 
 BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

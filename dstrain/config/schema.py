@@ -1,7 +1,7 @@
 """The vocabulary of a run: the recipe half and the machine half, together. Reads no files.
 
 The *recipe* (RECIPE_KEYS) decides what is learned; its sections are in recipe.py. The *machine* half decides how it is
-computed and never changes what is learned, beyond rounding; its sections are in machine.py.
+computed and never changes what is learned, beyond rounding; its sections are in machine.py. `card` is said on the model card.
 """
 
 from typing import Annotated, Literal
@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config import conflicts
+from dstrain.config.card import Card
 from dstrain.config.data import Data
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Checkpoint, Logging, Machine
@@ -18,7 +19,8 @@ from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
 RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evaluation")
-"""Top-level keys of the recipe half; the rest is the machine half, but for `name` and `output_dir`, which name the run."""
+"""Top-level keys of the recipe half; the rest is the machine half, but for `name` and `output_dir`, which name the run, and
+`card`."""
 
 
 class RunConfig(Section):
@@ -38,6 +40,7 @@ class RunConfig(Section):
     machine: Machine = Machine()
     checkpoint: Checkpoint = Checkpoint()
     logging: Logging = Logging()
+    card: Card = Card()
     output_dir: LocalPath | None = None
     """The run folder. Null is `runs/<name>`."""
 

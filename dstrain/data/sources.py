@@ -279,7 +279,8 @@ def _as_list(cell: Any) -> list[Any]:
     return cell if isinstance(cell, list) else [cell]
 
 
-def _load_hub(source: Source) -> Any:
+def load_hub(source: Source) -> Any:
+    """The split of a dataset of the Hub, by the library `datasets`. Raises UserError where it cannot be loaded."""
     import datasets  # takes seconds, and most recipes read files
 
     if os.path.exists(str(source.hub)):  # which `datasets` would read instead
@@ -304,7 +305,7 @@ def _load_hub(source: Source) -> Any:
 def _read_hub(source: Source) -> Records:
     place = f"{source.hub}/{source.split}"
     names = check_names(_columns(source), where=place)
-    dataset = _load_hub(source)
+    dataset = load_hub(source)
     wanted = dataset.select_columns(top_level_names(names, available=dataset.column_names, where=place))
     for index, record in enumerate(wanted):
         yield pick_cells(record, names, where=f"{place}:{index}")
@@ -319,7 +320,7 @@ def _read_demo(source: Source) -> Records:
 def _hash_content(source: Source, *, hash_file: HashFile) -> list[str]:
     if source.hub is not None:
         # `datasets` computes it from the commit, the subset and the split, but has no public name for it
-        return [_load_hub(source)._fingerprint]
+        return [load_hub(source)._fingerprint]
     if source.demo is not None:
         return [str(GENERATOR_VERSION)]
     return [hash_file(path) for path in _local_paths(source)]

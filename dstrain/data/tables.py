@@ -55,6 +55,11 @@ def read_csv(path: Path, columns: Sequence[Column]) -> Records:
     return _select(_read_quoted(path, delimiter=","), columns, path=path)
 
 
+def read_all_cells(path: Path, *, delimiter: str, quoted: bool) -> Records:
+    """Every record with all its cells, a header among them; quotes are text unless `quoted`."""
+    return _read_quoted(path, delimiter=delimiter) if quoted else _split_lines(path, refuse_quotes=False)
+
+
 def _split_lines(path: Path, *, refuse_quotes: bool) -> Records:
     for line in read_lines(path):
         if isinstance(line, Broken):

@@ -34,6 +34,7 @@ from dstrain.reporting.provenance import (
     describe_origin,
     describe_rules,
 )
+from dstrain.reporting.published import build_published_table, explain_published
 from dstrain.reporting.results import (
     build_groups_table,
     build_headline,
@@ -109,6 +110,8 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "results": build_results_table(record),
         "test_sets": build_test_sets_table(record),
         "test_set_notes": explain_test_sets(record),
+        "published": build_published_table(record),
+        "published_notes": explain_published(record),
         "average": build_average_table(record),
         "average_notes": explain_average(record),
         "plots": _plots(record),

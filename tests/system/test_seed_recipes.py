@@ -9,9 +9,12 @@ from transformers import PreTrainedModel
 from dstrain.config.load import load_config
 from dstrain.config.recipe import Scratch
 from dstrain.config.schema import RunConfig
+from dstrain.draft.card import read_card
+from dstrain.draft.from_card import draft_from_card
 from dstrain.models.scratch import build_scratch_model, train_tokenizer
 from dstrain.models.tokenizer import load_tokenizer
 from tests.system.runs import first_rows, train, write_pairs
+from tests.unit.draft.card_texts import KO_EN
 
 SECTIONS = [
     "## Model description",
@@ -113,3 +116,35 @@ def test_mt5_pointer_mtop(tmp_path: Path) -> None:
     assert "- total_train_batch_size: 512" in card
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows if row["kind"] == "eval"] == [1, 2]
+
+
+def test_a_run_of_a_card_ends_with_the_published_table_against_its_own(tmp_path: Path) -> None:
+    recipe = tmp_path / "drafted.yaml"
+    recipe.write_text(draft_from_card(read_card(KO_EN)).text)
+    train_path, eval_path = write_pairs(tmp_path)
+    texts = Path(train_path).read_text().splitlines()
+    model = build_folder(tmp_path / "model", architecture="m2m100", texts=texts, languages=["ko", "en"])
+    overrides = [
+        f"model.name={model}",
+        "precision=fp32",
+        f"data.train.0.path={train_path}",
+        f"data.eval.0.path={eval_path}",
+        "training.epochs=null",
+        "training.max_steps=4",
+        "evaluation.every_steps=2",
+        "evaluation.max_new_tokens=8",
+        # the steps of the card are far away from this short run
+        "card.published.steps.0.step=2",
+        "card.published.steps.1.step=4",
+    ]
+    card = run_recipe(str(recipe), overrides=overrides, folder=tmp_path)
+    section = card.split("### Published against ours\n")[1].split("\n###")[0]
+    assert "2 of its 19 steps have an evaluation here." in section
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert [row[0] for row in table] == ["Step", ":-------:", "2", "4", "opening"]
+    assert [row[1] for row in table[2:]] == ["0.7640", "0.7211", "0.4282"]
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    scores = {row["step"]: row["scores"] for row in rows if row["kind"] == "eval"}
+    for step, row in ((2, table[2]), (4, table[3])):
+        assert row[2] == f"{scores[step]['loss']:.4f}"
+        assert row[5] == f"{scores[step]['bleu']:.4f}"

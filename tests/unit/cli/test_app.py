@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import dstrain.cli
 from dstrain import __version__
-from dstrain.cli.app import COMMANDS, app
+from dstrain.cli.app import COMMANDS, GROUPS, app
 
 RUNNER = CliRunner()
 NO_COMMANDS = {"__init__", "__main__", "app", "common"}
@@ -24,14 +24,15 @@ def test_version_is_printed() -> None:
 
 def test_every_file_of_the_folder_is_a_command_and_every_command_has_its_file() -> None:
     files = {path.stem for path in Path(str(dstrain.cli.__path__[0])).glob("*.py")}
-    assert files - NO_COMMANDS == set(COMMANDS)
+    assert files - NO_COMMANDS == {*COMMANDS, *GROUPS}
     assert [command.callback.__name__ for command in app.registered_commands if command.callback] == list(COMMANDS)
+    assert [group.name for group in app.registered_groups] == list(GROUPS)
 
 
 def test_help_lists_the_commands_in_their_order_each_with_what_it_does() -> None:
     result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["--help"])
     assert result.exit_code == 0
-    places = [result.stdout.index(f" {name} ") for name in COMMANDS]
+    places = [result.stdout.index(f" {name} ") for name in (*COMMANDS, *GROUPS)]
     assert places == sorted(places)
     assert all(command.callback and command.callback.__doc__ for command in app.registered_commands)
 

@@ -1,0 +1,113 @@
+"""Which columns hold the source and the target of a row, by their names and by what is in them. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dstrain.data.peek import Peek
+from dstrain.data.records import Column
+from dstrain.draft.languages import M2M100
+from dstrain.errors import UserError
+
+SOURCES = (
+    "source", "src", "source_text", "input", "inputs", "input_text", "text", "document", "article", "dialogue", "question",
+    "utterance", "query", "prompt", "sentence", "original", "incorrect", "x",
+)  # fmt: skip
+TARGETS = (
+    "target", "tgt", "target_text", "output", "outputs", "output_text", "summary", "highlights", "answer", "parse",
+    "logical_form", "decoupled_logical_form", "response", "completion", "reference", "corrected", "correct", "translation",
+    "label", "y",
+)  # fmt: skip
+"""Names of columns in small letters, the surest first."""
+_NAME = re.compile(r"[^\W\d]\w*(?:[.\- ]\w+){0,2}")
+MOST_NAME = 40
+"""Characters of the longest name of a column."""
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns of the source and the target, as a data source names them, and why these."""
+
+    source: Column
+    target: Column
+    why: str
+
+
+def choose_columns(peek: Peek, *, place: str, pair: tuple[str | None, str | None] = (None, None)) -> Columns:
+    """The columns of a file or dataset; `pair` are the language codes that the user has named.
+
+    Raises UserError if fewer than two columns hold text.
+    """
+    header, rows = _split_header(peek)
+    names: list[Column] = list(header or peek.columns)
+    texts = [number for number in range(len(peek.columns)) if _holds_text(rows, number)]
+    if len(texts) < 2:
+        found = ", ".join(f"`{names[number]}`" for number in texts) or "none"
+        raise UserError(
+            f"{place}: a row needs a source and a target, and of {len(names)} columns these hold text: {found}; name both with "
+            "--source-column and --target-column, or the file of the other side as a further FILE"
+        )
+    source, target, why = _by_name(names, texts=texts, pair=pair)
+    kind = "the header names" if header else "the fields are" if isinstance(names[0], str) else "no header; columns are"
+    shown = ", ".join(f"`{name}`" for name in names[:8]) + (" …" if len(names) > 8 else "")
+    return Columns(names[source], names[target], f"{kind} {shown}: {why}")
+
+
+def _split_header(peek: Peek) -> tuple[tuple[str, ...] | None, Sequence[tuple[Any, ...]]]:
+    """The header of numbered columns, if the first row is one, and the other rows."""
+    if isinstance(peek.columns[0], str):
+        return None, peek.rows
+    first, rows = peek.rows[0], peek.rows[1:]
+    names = [str(cell).strip() for cell in first]
+    if len({*names}) < len(names) or any(len(name) > MOST_NAME or not _NAME.fullmatch(name) for name in names):
+        return None, peek.rows
+    known = sum(name.lower() in (*SOURCES, *TARGETS) or name in M2M100 for name in names)
+    if known >= 2 or (rows and _are_longer(rows)):
+        return tuple(str(cell) for cell in first), rows
+    return None, peek.rows
+
+
+def _are_longer(rows: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether most rows have a cell of several words, as texts and no names."""
+    return sum(any(len(str(cell).split()) > 3 for cell in row) for row in rows) > 0.5 * len(rows)
+
+
+def _holds_text(rows: Sequence[tuple[Any, ...]], number: int) -> bool:
+    """Whether the cells of a column are texts with letters, not numbers, lists of numbers or empty."""
+    cells = [row[number] for row in rows if row[number] is not None and row[number] != ""]
+    texts = [cell if isinstance(cell, str) else cell[0] if isinstance(cell, list) and cell else None for cell in cells]
+    with_letters = sum(isinstance(text, str) and any(map(str.isalpha, text)) for text in texts)
+    return bool(cells) and with_letters > 0.5 * len(cells)
+
+
+def _by_name(
+    names: Sequence[Column], *, texts: Sequence[int], pair: tuple[str | None, str | None]
+) -> tuple[int, int, str]:
+    """The numbers of both columns, and why these."""
+    last = {number: str(names[number]).rpartition(".")[2].lower() for number in texts}
+    languages = [
+        number for number in texts if last[number].partition("_")[0] in M2M100 and isinstance(names[number], str)
+    ]
+    wanted = [next((each for each in languages if code and _speaks(last[each], code)), None) for code in pair]
+    if wanted[0] is not None and wanted[1] is not None:
+        return wanted[0], wanted[1], "those of the languages that were named"
+    source = next((number for name in SOURCES for number in texts if last[number] == name), None)
+    target = next((number for name in TARGETS for number in texts if last[number] == name and number != source), None)
+    if source is not None and target is not None:
+        return source, target, f"`{names[source]}` and `{names[target]}` are usual names"
+    if len(languages) == 2:
+        first, second = languages
+        return first, second, "both are language codes, the first one taken for the source"
+    if source is None and target is None:
+        return texts[0], texts[1], "the first with text is the source, the next the target"
+    other = next(number for number in texts if number not in (source, target))
+    known = source if source is not None else target
+    why = (
+        f"`{names[known]}` is a usual name, and the other is the first with text beside it" if known is not None else ""
+    )
+    return (source, other, why) if source is not None else (other, target if target is not None else other, why)
+
+
+def _speaks(name: str, code: str) -> bool:
+    return name.partition("_")[0] == code.lower().partition("_")[0] or name == code.lower()

@@ -1,0 +1,81 @@
+"""What rows mean, by a sample of them: parses, a translation, or any text to any other. Pure."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dstrain.draft.languages import guess_language
+from dstrain.tasks.parsing import MalformedParse, parse_tokens
+
+Pairs = Sequence[tuple[str, str]]
+
+Language = tuple[str, str]
+"""The code of a language, and what it was taken from."""
+NAMED = "as it was named"
+
+LOOKED_AT = 2000
+"""Pairs of the sample that are looked at."""
+MOSTLY = 0.9
+SHARED_WORDS = 0.3
+"""Share of the words of targets in their sources from which on both are taken for one language."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """The kind of a task, its languages, and the evidence."""
+
+    kind: str
+    why: str
+    source_language: str | None = None
+    target_language: str | None = None
+    language_why: tuple[str, str] = ("", "")
+    """What each of both languages was taken from."""
+    name: str | None = None
+    """What a text task is called."""
+    has_pointers: bool = False
+    """Whether parses are in the pointer form already."""
+
+
+def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | None, Language | None]) -> Guess:
+    """The task of a sample; what is known of it already, `kind` and the languages, holds."""
+    pairs = sample[:LOOKED_AT]
+    share = sum(map(_is_parse, (target for _, target in pairs))) / len(pairs)
+    if kind == "parsing" or (kind is None and share >= MOSTLY):
+        pointers = sum("<pt-" in target for _, target in pairs) > 0.5 * len(pairs)
+        return Guess("parsing", f"{100 * share:.0f} % of the targets are bracketed parses", has_pointers=pointers)
+    sides = zip(languages, zip(*pairs, strict=True), strict=True)
+    source, target = (known or guess_language(texts) or (None, "no letters") for known, texts in sides)
+    common = sum(map(_common_words, pairs)) / len(pairs)
+    is_known = all(language is not None for language in languages)
+    is_pair = source[0] != target[0] and (is_known or common < SHARED_WORDS)
+    if kind == "translation" or (kind is None and is_pair):
+        why = "sources and targets are in two languages" if is_pair else NAMED
+        return Guess("translation", why, source[0], target[0], (source[1], target[1]))
+    return _text(pairs, common=common, is_named=kind is not None)
+
+
+def _is_parse(target: str) -> bool:
+    if not target.lstrip().startswith("["):
+        return False
+    try:
+        return len(parse_tokens(target)) > 1
+    except MalformedParse:
+        return False
+
+
+def _text(pairs: Pairs, *, common: float, is_named: bool) -> Guess:
+    source, target = (sum(map(len, texts)) / len(pairs) for texts in zip(*pairs, strict=True))
+    why = NAMED if is_named else "both sides are in one language, and targets are no parses"
+    if source > 200 and target < 0.5 * source:
+        return Guess("text", f"{why}; long sources with short targets look like summaries", name="summarisation")
+    if common > 0.5 and 0.5 < target / source < 2:
+        return Guess(
+            "text", f"{why}; {100 * common:.0f} % of the words of the targets are in their sources", name="correction"
+        )
+    return Guess("text", why)
+
+
+def _common_words(pair: tuple[str, str]) -> float:
+    """The share of the target's words that the source has."""
+    source, target = (re.findall(r"\w+", text.lower()) for text in pair)
+    return sum(word in {*source} for word in target) / len(target) if target else 0.0

@@ -1,0 +1,59 @@
+"""Which columns hold source and target: by names, by language codes, by what is in them."""
+
+import pytest
+
+from dstrain.data.peek import Peek
+from dstrain.data.records import Column
+from dstrain.draft.columns import choose_columns
+from dstrain.errors import UserError
+
+LONG = "this is a sentence of several words"
+
+
+def table(*rows: tuple[str, ...]) -> Peek:
+    return Peek(tuple(range(len(rows[0]))), rows)
+
+
+@pytest.mark.parametrize(
+    ("peek", "source", "target"),
+    [
+        (table(("가다", "to go"), ("오다", "to come")), 0, 1),
+        (table(("source", "target"), ("a", "b"), ("c", "d")), "source", "target"),
+        (table(("en", "ko"), ("a", "가"), ("c", "나")), "en", "ko"),
+        (table(("id", "wrong text", "right"), ("1", LONG, LONG), ("2", LONG, LONG)), "wrong text", "right"),
+        (table(("hello", "bonjour"), ("cat", "chat"), ("dog", "chien")), 0, 1),
+        (table(("1", "0.5", LONG, LONG), ("2", "0.6", LONG, LONG)), 2, 3),
+        (table(("a", "a"), (LONG, LONG)), 0, 1),
+        (Peek(("id", "translation.ko", "translation.en"), ((1, "가", "a"),)), "translation.ko", "translation.en"),
+        (Peek(("summary", "document", "id"), (("a", LONG, "x1"),)), "document", "summary"),
+        (Peek(("utterance", "semantic_parse"), (("a", "[IN:X b ]"),)), "utterance", "semantic_parse"),
+        (Peek(("answer", "context"), (("a", "b"),)), "context", "answer"),
+        (Peek(("question", "answers"), (("a", ["b", "c"]),)), "question", "answers"),
+        (Peek(("a", "b", "c"), ((None, "x", "y"), ("", "x", "y"))), "b", "c"),
+    ],
+)
+def test_the_columns_of_the_texts_are_found(peek: Peek, source: Column, target: Column) -> None:
+    found = choose_columns(peek, place="x")
+    assert (found.source, found.target) == (source, target)
+    assert found.why
+
+
+def test_languages_that_are_named_choose_the_direction() -> None:
+    peek = Peek(("translation.en", "translation.ko"), (("a", "가"),))
+    assert choose_columns(peek, place="x", pair=("ko", "en")).source == "translation.ko"
+    assert (
+        choose_columns(Peek(("en_XX", "ko_KR"), (("a", "가"),)), place="x", pair=("ko_KR", "en_XX")).source == "ko_KR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("peek", "names"),
+    [
+        (table(("only one column",), ("really",)), "`0`"),
+        (table(("1", "text"), ("2", "words here")), "`1`"),
+        (table(("1", "2"), ("3", "4")), "none"),
+    ],
+)
+def test_rows_without_two_texts_are_refused_with_the_way_out(peek: Peek, names: str) -> None:
+    with pytest.raises(UserError, match=f"hold text: {names}; name both with --source-column and --target-column"):
+        choose_columns(peek, place="x")
