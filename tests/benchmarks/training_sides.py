@@ -51,7 +51,7 @@ from dstrain.models.compilation import compile_layers
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
-from dstrain.run.autotune import OVERHEADS
+from dstrain.config.device_defaults import OVERHEADS
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train
