@@ -15,9 +15,9 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.metrics import set_metric
-from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.data.vocabulary import WHOLE, Vocabulary

@@ -97,7 +97,12 @@ def scratch_architecture(scratch: Scratch, *, vocabulary: int, dropout: float | 
     """The model that `build_scratch_model` makes, with as many token ids. Dropout None is the family's default."""
     kind = SCRATCH_KINDS.get(scratch.architecture, scratch.architecture)
     stack = Stack(scratch.num_layers, scratch.num_heads, scratch.hidden_size, scratch.feed_forward_size)
-    common: dict[str, Any] = {"hidden": scratch.hidden_size, "encoder": stack, "decoder": stack, "vocabulary": vocabulary}
+    common: dict[str, Any] = {
+        "hidden": scratch.hidden_size,
+        "encoder": stack,
+        "decoder": stack,
+        "vocabulary": vocabulary,
+    }
     drops = SCRATCH_DROPOUT[kind] if dropout is None else (dropout,) * 3
     common |= dict(zip(("dropout", "attention_dropout", "activation_dropout"), drops, strict=True))
     if kind in T5_LIKE:
@@ -146,7 +151,10 @@ def _read_bart(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:
     hidden = int(config["d_model"])
     stacks = {
         side: Stack(
-            int(config[f"{side}_layers"]), int(config[f"{side}_attention_heads"]), hidden, int(config[f"{side}_ffn_dim"])
+            int(config[f"{side}_layers"]),
+            int(config[f"{side}_attention_heads"]),
+            hidden,
+            int(config[f"{side}_ffn_dim"]),
         )
         for side in ("encoder", "decoder")
     }

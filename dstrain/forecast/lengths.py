@@ -75,7 +75,9 @@ def estimate_lengths(config: RunConfig) -> RowLengths:
     share = min(1.0, MOST_ROWS / max(1, sum(wanted)))
     sides = _join([_lengths_of(rows, config=config) for rows in train], sizes=[max(1, int(n * share)) for n in wanted])
     evaluated = [_sample(source, config=config, number=number) for number, source in enumerate(config.data.eval)]
-    eval_sizes = [_count_rows(source, num_sampled=len(rows)) for source, rows in zip(config.data.eval, evaluated, strict=True)]
+    eval_sizes = [
+        _count_rows(source, num_sampled=len(rows)) for source, rows in zip(config.data.eval, evaluated, strict=True)
+    ]
     eval_sides = _join([_lengths_of(rows, config=config) for rows in evaluated], sizes=eval_sizes)
     return RowLengths(
         *sides,
@@ -138,4 +140,3 @@ def _join(parts: Sequence[tuple[Lengths, Lengths]], *, sizes: Sequence[int]) -> 
     pairs = list(zip(parts, sizes, strict=True))
     source, target = (np.concatenate([np.resize(part[side], size) for part, size in pairs]) for side in (0, 1))
     return source, target
-

@@ -34,7 +34,9 @@ class Weight:
     @property
     def is_matrix(self) -> bool:
         """Whether it is the matrix of a layer of encoder or decoder, which an adapter can stand beside."""
-        return len(self.shape) == 2 and self.part in ("encoder", "decoder") and "relative_attention_bias" not in self.name
+        return (
+            len(self.shape) == 2 and self.part in ("encoder", "decoder") and "relative_attention_bias" not in self.name
+        )
 
 
 def list_weights(architecture: Architecture) -> tuple[Weight, ...]:
@@ -48,7 +50,9 @@ def count_buffers(architecture: Architecture) -> int:
     if architecture.is_like_t5:
         return 0
     layout = BART_LIKE[architecture.kind]
-    sines = 0 if layout.num_sine_rows is None else 2 * (architecture.positions + layout.num_sine_rows) * architecture.hidden
+    sines = (
+        0 if layout.num_sine_rows is None else 2 * (architecture.positions + layout.num_sine_rows) * architecture.hidden
+    )
     return sines + (architecture.vocabulary if layout.has_logits_bias else 0)
 
 
