@@ -13,6 +13,7 @@ from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
     "check",
+    "plan",
     "prepare",
     "train",
     "evaluate",

@@ -168,7 +168,7 @@ def estimate_evaluation(
 
 
 def evaluation_operations(
-    architecture: Architecture, workload: Workload, *, num_beams: int, length: int | None = None
+    architecture: Architecture, workload: Workload, *, num_beams: int, length: float | None = None
 ) -> float:
     """Operations of an evaluation over all ranks; `length` replaces that of the hypotheses."""
     total = 0.0

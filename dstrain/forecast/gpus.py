@@ -1,7 +1,7 @@
 """GPUs by name: memory and peak rates, from their makers' published specifications. Pure data.
 
-Rates are dense, without sparsity, in 1e12 operations a second; a makers' GB is 1e9 bytes for the memory of cards sold as such, and
-what a program sees is a few per cent less (`USABLE`).
+Rates are dense, without sparsity, in 1e12 operations a second. Memory is in GB as it is sold; a program can have a few per cent
+less (`USABLE`).
 """
 
 import re

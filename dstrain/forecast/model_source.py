@@ -1,4 +1,4 @@
-"""What is known of a recipe's model before it is built: from `model.scratch`, a local folder, or the Hub. Reads headers, no weights.
+"""What is known of a recipe's model before it is built: from `model.scratch`, a local folder, or the Hub. Reads no weights.
 
 The sizes of a known family follow from its config.json; of another one the headers of its safetensors files count.
 """
@@ -43,7 +43,7 @@ def find_model(
 ) -> ModelFacts:
     """The facts of a recipe's model.
 
-    `vocabulary_size` is what its tokenizer needs, None if that is not known yet; `num_kept` the rows that `model.vocabulary: seen`
+    `vocabulary_size` is what its tokenizer needs, None if that is not known yet; `num_kept` the rows that `model.vocabulary`
     leaves; `num_parameters` a number that the user gives for a model that cannot be looked at.
 
     Raises:
