@@ -17,7 +17,8 @@ from dstrain.errors import UserError
 from dstrain.forecast.durations import Machines
 from dstrain.forecast.gpus import USABLE, Gpu, find_gpu, parse_memory
 from dstrain.forecast.plan import Request, forecast
-from dstrain.forecast.text import as_json, as_text
+from dstrain.forecast.text import as_text
+from dstrain.forecast.values import as_json
 from dstrain.run.cache import cache_dir
 
 
@@ -81,9 +82,7 @@ def _request(
         capacity = parse_memory(gpu_memory)
     elif kind is not None:
         capacity = int(kind.memory_gb * 1e9 * USABLE)
-    is_cpu = gpu == "cpu" or (
-        kind is None and gpu_memory is None and (recipe.machine.device == "cpu" or not count_gpus(os.environ))
-    )
+    is_cpu = gpu == "cpu" or (kind is None and capacity is None and not _has_gpu(recipe))
     cores = max(1, (os.cpu_count() or 1) // gpus)
     machines = Machines("cpu" if is_cpu else "cuda", kind, gpus * nodes, nodes, cores)
     return Request(machines, None if is_cpu else capacity, hours, like, parameters)
@@ -95,3 +94,8 @@ def _find_gpu(recipe: RunConfig, *, gpu: str | None) -> Gpu | None:
     if recipe.machine.device == "cpu":
         raise UserError(f"--gpu {gpu}: the recipe trains on the CPU (machine.device): leave one of both out")
     return find_gpu(gpu)
+
+
+def _has_gpu(recipe: RunConfig) -> bool:
+    """Whether the recipe or this machine says that a GPU is meant."""
+    return recipe.machine.device == "cuda" or (recipe.machine.device is None and count_gpus(os.environ) > 0)

@@ -1,6 +1,6 @@
-"""A few steps of a recipe on this machine, undisturbed, to see how long they take. Runs the run's own code; leaves nothing behind.
+"""A few steps of a recipe on this machine, undisturbed, to see how long they take. Runs the run's own code.
 
-Only the cache of token ids stays, which the run itself would make.
+It leaves nothing behind but the token ids in the cache, which the run itself would make.
 """
 
 import tempfile

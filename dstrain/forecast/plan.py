@@ -109,8 +109,7 @@ def forecast(config: RunConfig, request: Request, *, cache: Path, trial: Trial |
         workload = find_workload(config, lengths=lengths, device=device)
     except (UserError, OSError) as error:
         no_workload = str(error)
-    kernels = Kernels(device, WIDTHS[config.precision])
-    largest = _find_largest(config, facts=facts, workload=workload, kernels=kernels)
+    largest = find_largest(config, facts=facts, workload=workload, device=device)
     memories = find_memories(
         config, facts=facts, trained=trained, workload=workload, largest=largest, machines=request.machines
     )
@@ -242,11 +241,12 @@ def find_memories(
     )
 
 
-def _find_largest(config: RunConfig, *, facts: ModelFacts, workload: Workload | None, kernels: Kernels) -> Batch | None:
+def find_largest(config: RunConfig, *, facts: ModelFacts, workload: Workload | None, device: str) -> Batch | None:
+    """The micro-batch that needs most memory; None if that is not known."""
     architecture = facts.architecture
     if workload is None or architecture is None:
         return None
-    recomputes = config.machine.activation_checkpointing
+    kernels, recomputes = Kernels(device, WIDTHS[config.precision]), config.machine.activation_checkpointing
 
     def cost(batch: Batch) -> int:
         saved = saved_bytes(architecture, batch, kernels=kernels, recomputes=recomputes)

@@ -41,6 +41,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_scratch_languages, check_tokenizer, marian_codes
+from dstrain.run.note import note_token_sets
 from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
 from dstrain.run.vocabulary import keep_vocabulary, load_vocabulary
 from dstrain.run_folder.atomic import new_folder, open_new, write_file
@@ -241,6 +242,7 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
         _say(load_token_set(tokens), config=config, split=split)
         made.append(str(tokens))
     _check_best_set(config, tokens=load_token_set(Path(made[-1])))
+    note_token_sets(config, train=Path(made[0]), evaluation=Path(made[1]), tokenizer=tokenizer)
     return made
 
 
