@@ -47,22 +47,25 @@ class _Attention:
     """Whether a mask of its own is made for every head and layer (T5)."""
 
 
-def saved_bytes(
-    architecture: Architecture, batch: Batch, *, kernels: Kernels, recomputes: bool = False, is_frozen: bool = False
-) -> int:
+def saved_bytes(architecture: Architecture, batch: Batch, *, kernels: Kernels, recomputes: bool = False) -> int:
     """What autograd keeps of a micro-batch when its forward pass through encoder and decoder has ended.
 
     With `recomputes` (`machine.activation_checkpointing`) it is the input of each layer, and one layer's own tensors while it is
-    computed again. A frozen half keeps less; what is returned is then an upper bound.
+    computed again. Where parts are frozen autograd keeps less; what is returned is then an upper bound.
     """
     layers = _t5_layers if architecture.is_like_t5 else _bart_layers
     encoder, decoder = layers(architecture, batch, kernels=kernels)
-    source, target = batch.num_rows * batch.source, batch.num_rows * batch.target
-    around = _around(architecture, batch, kernels=kernels)
     if recomputes:
-        inputs = architecture.encoder.num_layers * source + architecture.decoder.num_layers * target
-        return around + kernels.width * architecture.hidden * inputs + max(encoder, decoder)
+        return input_bytes(architecture, batch, kernels=kernels) + max(encoder, decoder)
+    around = _around(architecture, batch, kernels=kernels)
     return around + architecture.encoder.num_layers * encoder + architecture.decoder.num_layers * decoder
+
+
+def input_bytes(architecture: Architecture, batch: Batch, *, kernels: Kernels) -> int:
+    """What is kept of a micro-batch whose layers are computed again: the input of each, and what lies outside of them."""
+    source, target = batch.num_rows * batch.source, batch.num_rows * batch.target
+    inputs = architecture.encoder.num_layers * source + architecture.decoder.num_layers * target
+    return _around(architecture, batch, kernels=kernels) + kernels.width * architecture.hidden * inputs
 
 
 def _around(architecture: Architecture, batch: Batch, *, kernels: Kernels) -> int:
