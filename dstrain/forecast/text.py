@@ -121,7 +121,8 @@ def _allocations(found: Forecast, *, hours: float) -> Iterator[str]:
     most = "more" if long is None else f"{long.num_allocations}"
     least = f"{likely.num_allocations if short is None else short.num_allocations}"
     if likely.num_restarts:
-        words = f"{likely.num_allocations} allocations of {hours:g} h: {_count(likely.num_restarts, 'restart')}, each with a set-up"
+        restarts = _count(likely.num_restarts, "restart")
+        words = f"{likely.num_allocations} allocations of {hours:g} h: {restarts}, each with a set-up"
     else:
         words = f"it ends within one allocation of {hours:g} h"
     yield words if least == most else f"{words} ({least} to {most} allocations)"
