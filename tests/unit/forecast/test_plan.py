@@ -23,7 +23,8 @@ def test_it_is_exact_once_the_data_are_prepared(tmp_path: Path) -> None:
     config = build_recipe(tmp_path)
     before = tell(config)
     assert before.workload is not None
-    assert not (before.workload.is_exact or before.facts.is_exact)
+    assert not before.workload.is_exact
+    assert not before.facts.is_exact
     prepare_ahead(config, beat=lambda _: None)
     after = tell(config)
     assert after.workload is not None

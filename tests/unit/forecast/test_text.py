@@ -28,7 +28,8 @@ def test_every_topic_has_its_block(tmp_path: Path) -> None:
 def test_columns_stand_under_their_heads(tmp_path: Path) -> None:
     lines = as_text(tell(build_recipe(tmp_path))).splitlines()
     head = next(line for line in lines if "gradients" in line)
-    rows = [line for line in lines[lines.index(head) + 1 :]][:4]
+    first = lines.index(head) + 1
+    rows = lines[first : first + 4]
     for name in ("weights", "optimizer", "peak"):
         end = head.index(name) + len(name)
         assert all(row[end - 1].isdigit() and (len(row) == end or row[end] == " ") for row in rows)
