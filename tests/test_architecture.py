@@ -30,19 +30,20 @@ ROOMS: dict[str, frozenset[str]] = {
     "evaluation": frozenset({"config", "cluster", "run_folder", "data", "models", "tasks"}),
     "checkpoint": frozenset({"config", "cluster", "run_folder", "engine"}),
     "training": frozenset({"config", "cluster", "run_folder", "data", "engine", "evaluation", "checkpoint"}),
-    "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint"}),
+    "forecast": frozenset({"config", "cluster", "run_folder", "data", "models", "engine", "checkpoint"}),
+    "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "forecast"}),
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
-        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving".split()
+        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving forecast".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
     "predict": frozenset({"config", "cluster", "run"}),
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
-        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train".split()
+        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train forecast".split()
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -75,13 +76,16 @@ TORCH_FREE = (
     "dstrain.data.epoch_steps",
     "dstrain.data.permutation",
     "dstrain.data.plan",
+    "dstrain.data.tokens",
     "dstrain.engine.ds_config",
     "dstrain.evaluation.language",
     "dstrain.evaluation.significance",
     "dstrain.engine.schedule",
+    "dstrain.models.layer_names",
     "dstrain.cli",
     "dstrain.draft",
     "dstrain.drill",
+    "dstrain.forecast",
     "dstrain.evaluate",
     "dstrain.predict",
     "dstrain.slurm",

@@ -16,6 +16,7 @@ COMMANDS = (
     "init",
     "check",
     "audit",
+    "plan",
     "prepare",
     "train",
     "evaluate",

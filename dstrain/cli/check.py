@@ -7,6 +7,7 @@ import typer
 
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.config.arguments import shell_command
 from dstrain.config.load import load_config
 from dstrain.config.summary import summary
 from dstrain.errors import UserError
@@ -34,6 +35,7 @@ def check(
             failed = True
         else:
             say(f"{name}: ok\n{summary(config)}")
+            say(f"what it takes of memory, disk and time: {shell_command(['dstrain', 'plan', name, *overrides])}")
     raise typer.Exit(EXIT_FAILED if failed else 0)
 
 

@@ -30,9 +30,11 @@ class Machine(Section):
     device: Literal["cpu", "cuda"] | None = None
     """`cpu` or `cuda` (any GPU that torch calls so). Null takes a GPU where there is one; where a GPU is present that
     torch cannot use, the run is refused instead of training on the CPU."""
-    zero_stage: Annotated[int, Field(ge=0, le=3)] = 1
+    zero_stage: Annotated[int, Field(ge=0, le=3)] | None = 1
     """DeepSpeed ZeRO stage. 0 keeps everything on every rank; 1 shards optimizer state, 2 also gradients, 3 also
-    weights. 0 with 16-bit precision runs as 1, because stage 0 hides skipped steps."""
+    weights. 0 with 16-bit precision runs as 1, because stage 0 hides skipped steps. Null takes the fastest stage that fits
+    into the GPU's memory, as `dstrain plan` shows it; every start decides anew, and config.yaml in the run folder says which
+    it was."""
     micro_batch_tokens: PositiveInt | None = 8192
     """Largest micro-batch in tokens, padding included: rows × (longest source + longest target). In steps of
     `target_tokens`, a micro-batch never spans two buckets, so it also has at most 4,096 target tokens. Null uses the
@@ -103,9 +105,12 @@ class Machine(Section):
         found: list[Conflict] = []
         if self.offload_optimizer and self.zero_stage == 0:
             found.append((("offload_optimizer", "zero_stage"), "offload_optimizer needs zero_stage 1, 2 or 3; found 0"))
-        if self.offload_parameters and self.zero_stage != 3:
+        if self.offload_parameters and self.zero_stage not in (3, None):
             message = f"offload_parameters needs zero_stage 3; found {self.zero_stage}"
             found.append((("offload_parameters", "zero_stage"), message))
+        if self.compile and self.offload_parameters and self.zero_stage is None:
+            message = "compile needs zero_stage 0, 1 or 2, and offload_parameters needs 3: set one of both to false"
+            found.append((("compile", "offload_parameters"), message))
         if self.compile and self.zero_stage == 3:
             message = (
                 "compile needs zero_stage 0, 1 or 2, because ZeRO 3 gathers weights by hooks, which compiled layers skip; "

@@ -21,7 +21,7 @@ def summary(config: RunConfig) -> str:
         "best by": config.best_metric,
         **({"own code": ", ".join(item for _, item in config.own_code)} if config.own_code else {}),
         **({"programs": _programs(config)} if config.evaluation.external else {}),
-        "machine": f"ZeRO {config.machine.zero_stage}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
+        "machine": f"{_zero_stage(config)}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
         "run folder": config.run_dir,
         "recipe": recipe_hash(config)[:16],
     }
@@ -32,6 +32,11 @@ def summary(config: RunConfig) -> str:
 def _programs(config: RunConfig) -> str:
     programs = (config.evaluation.external or {}).items()
     return "; ".join(f"{name}: {shell_command(external.command)}" for name, external in programs)
+
+
+def _zero_stage(config: RunConfig) -> str:
+    stage = config.machine.zero_stage
+    return "the ZeRO stage that fits" if stage is None else f"ZeRO {stage}"
 
 
 def _micro_batch(config: RunConfig) -> str:

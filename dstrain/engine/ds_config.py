@@ -26,6 +26,7 @@ def build_ds_config(config: RunConfig, *, world_size: int, num_trained: int) -> 
 def effective_zero_stage(config: RunConfig) -> int:
     """The ZeRO stage in use: at least 1 in 16-bit precision, because stage 0 hides skipped steps and its losses differ."""
     stage = config.machine.zero_stage
+    assert stage is not None, "resolve_machine comes first"
     return max(1, stage) if config.precision != "fp32" else stage
 
 

@@ -15,6 +15,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
@@ -45,11 +46,6 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer
 
 class IncompleteEvaluationError(RuntimeError):
     """The ranks did not return every row exactly once, so a score would be wrong."""
-
-
-BATCH_TOKENS = {"cpu": 4096, "cuda": 65_536}
-"""`machine.evaluation_tokens` where it is null, by the type of the device. On a GPU a generated token keeps the host busy for
-some milliseconds whatever the number of rows, so that the number of batches decides; estimated from counted kernels."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,7 +194,7 @@ def _zero_stage(config: RunConfig) -> str:
     stage = config.machine.zero_stage
     if stage == 0 and config.precision != "fp32":
         return f"1 (0 in the recipe; stage 0 with {config.precision} would hide skipped steps)"
-    return str(stage)
+    return NOT_RECORDED if stage is None else str(stage)
 
 
 def _describe_steps(record: RunRecord) -> list[Line]:

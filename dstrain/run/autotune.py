@@ -21,10 +21,10 @@ import torch
 
 from dstrain.cluster.environment import without_launcher
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.device_defaults import BATCH_TOKENS, CPU_TOKENS, OVERHEADS
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import BATCH_TOKENS
 from dstrain.run.cache import cache_dir
 from dstrain.run.prepare import Prepared
 from dstrain.run_folder.atomic import write_file
@@ -32,11 +32,6 @@ from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_bytes
 
-CPU_TOKENS = 8192
-"""Used where there is no GPU memory to fill: larger micro-batches are not faster there."""
-OVERHEADS = {"cpu": 128, "cuda": 4096}
-"""Padded tokens that cost as much as one more micro-batch. A CPU is as fast with 64 or 256. On a GPU it is an estimate: launching
-the kernels of a micro-batch takes the host about 17 ms (counted: 2,400 to 2,800 kernels), a padded token 4 to 5 µs."""
 MEASURED = ("micro_batch_tokens", "compile")
 LEFT_OUT = ("name", "seed", "data", "output_dir", "checkpoint", "logging")
 """Sections without effect on the memory of a step; of the data only the longest rows matter."""

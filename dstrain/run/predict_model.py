@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from transformers import GenerationConfig, PreTrainedModel
 
+from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.recipe import Model, Task
 from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
-from dstrain.evaluation.evaluate import BATCH_TOKENS
 from dstrain.evaluation.generate import plan_cap
 from dstrain.evaluation.predict import Search
 from dstrain.models.families import check_limits, max_positions

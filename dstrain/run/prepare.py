@@ -35,6 +35,7 @@ from dstrain.run.audit import add_near, build_audit, held_out_by, overlap_of, sa
 from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_tokenizer
+from dstrain.run.note import note_token_sets
 from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
 from dstrain.run.run_tokenizer import keep_tokenizer, make_tokenizer
 from dstrain.run.vocabulary import keep_vocabulary, load_vocabulary
@@ -263,6 +264,7 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
     _check_best_set(config, tokens=evaluation)
     overlap = overlap_of(config, train=train, evaluation=evaluation)
     say_audit(build_audit(train=train, evaluation=evaluation, overlap=overlap), config=config)
+    note_token_sets(config, train=Path(made[0]), evaluation=Path(made[1]), tokenizer=tokenizer)
     return made
 
 

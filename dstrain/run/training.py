@@ -28,6 +28,7 @@ from dstrain.run.info import build_run_info
 from dstrain.run.launch import Launch
 from dstrain.run.prepare import Prepared, list_bad_rows, prepare
 from dstrain.run.restart import agree_on_finished, agree_on_spelling, compare_with_history, find_start
+from dstrain.run.stage import settle_stage
 from dstrain.run_folder.atomic import recover_folder, write_file
 from dstrain.run_folder.audit import write_audit
 from dstrain.run_folder.layout import MODELS, RunFolder
@@ -100,6 +101,7 @@ def _run_attempt(
         kept_vocabulary=kept.get("vocabulary"),
         phases=attempt.phases,
     )
+    config = settle_stage(config, prepared=prepared, ranks=attempt.ranks)
     # the configuration is final from here on
     config = resolve_machine(config, prepared=prepared, ranks=attempt.ranks)
     assembly = assemble(config, prepared=prepared, attempt=attempt, found=found, allow_changed=launch.allow_changed)

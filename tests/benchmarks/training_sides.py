@@ -38,6 +38,7 @@ from transformers import (
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import join_ranks
+from dstrain.config.device_defaults import OVERHEADS
 from dstrain.data.arrays import Lengths
 from dstrain.data.collate import collate
 from dstrain.data.cuts import Cut
@@ -52,7 +53,6 @@ from dstrain.models.kernels import draw_masks_by_bits, fuse_gelu
 from dstrain.models.load import quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.restrict import keep_rows
-from dstrain.run.autotune import OVERHEADS
 from dstrain.training.hooks.log import LogHook
 from dstrain.training.hooks.quarantine import Quarantine
 from dstrain.training.loop import train

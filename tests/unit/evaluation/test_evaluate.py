@@ -12,9 +12,9 @@ import torch
 from pydantic import ValidationError
 
 from dstrain.cluster.messages import decode, encode
+from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import (
-    BATCH_TOKENS,
     IncompleteEvaluationError,
     collect_results,
 )

@@ -12,10 +12,11 @@ import torch
 
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.device_defaults import CPU_TOKENS, OVERHEADS
 from dstrain.config.load import dump_config, load_config
 from dstrain.config.machine import Machine
 from dstrain.config.schema import RunConfig
-from dstrain.run.autotune import CPU_TOKENS, OVERHEADS, TunedMachine, measure_apart, resolve_machine
+from dstrain.run.autotune import TunedMachine, measure_apart, resolve_machine
 from dstrain.run.prepare import Prepared, prepare
 from tests.system.runs import build_run
 
