@@ -37,13 +37,15 @@ ROOMS: dict[str, frozenset[str]] = {
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
-        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving forecast".split()
+        "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
+        "forecast".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
     "predict": frozenset({"config", "cluster", "run"}),
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
-        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train forecast".split()
+        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train "
+        "forecast".split()
     ),
     "__main__": frozenset({"cli"}),
 }
