@@ -215,8 +215,8 @@ class EvaluateHook(EvaluationHook):
         found = self._save(result, step=step, seconds=seconds) if result is not None else None
         verdict = self._judge(scores, step)  # by the row statistics that were just written
         if found is not None:
-            fields = {"step": step, "epoch": epoch, "train_loss": train_loss, "is_tied": verdict.is_tied}
-            control.record(EvalRow(**found.as_fields(), **fields))
+            told: dict[str, Any] = {"train_loss": train_loss, "is_tied": verdict.is_tied}
+            control.record(EvalRow(**found.as_fields(), step=step, epoch=epoch, **told))
             self._show(found, step=step, verdict=verdict)
         self._latest = (step, scores)
         self._warn_of_constants(scores)
@@ -307,7 +307,8 @@ class EvaluateHook(EvaluationHook):
                         "step %d counts as better than step %d, tied or not (logged once): %s", step, other, error
                     )
                 self._warned.add("ties")
-        return self._ranks.broadcast(tied, bool)  # type: ignore[no-any-return]
+        agreed: bool = self._ranks.broadcast(tied, bool)
+        return agreed
 
     def _accept(self, verdict: Verdict, scores: dict[str, float], step: int) -> None:
         """Note what an evaluation is; the weights of a new best are exported."""
