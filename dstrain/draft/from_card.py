@@ -313,7 +313,7 @@ def _machine(card: ModelCard, results: Results) -> list[Line]:
             8192,
             "padded tokens computed at once; lower it if memory runs out, or null to fill a GPU",
         ),
-        Line("min_micro_batches", parts, f"every step can be shared by {parts} ranks; raise it for more"),
+        Line("min_micro_batches", parts, "so many ranks can share every step; raise it for more"),
     ]
 
 
@@ -324,15 +324,9 @@ def _card(card: ModelCard, results: Results) -> list[Line]:
     name = re.sub(r"[^A-Za-z0-9 ./_-]+", " ", card.title).strip(" ./_-")[:MAX_RUN_NAME] or "published"
     opening = [Line("scores", dict(results.scores), "what the card opens with", "stated")] if results.scores else []
     rows = Rows(tuple(_row(step.step, step.epoch, step.scores) for step in results.steps))
-    notes = "; ".join(["its table", *results.notes])
-    table = [Line("steps", rows, notes, "stated")] if results.steps else []
-    published = section(
-        "published",
-        Line("name", name, "the card's title", "stated"),
-        *opening,
-        *table,
-        why="the card of the run compares them with its own",
-    )
+    table = [Line("steps", rows, "its table", "stated")] if results.steps else []
+    why = "; ".join(["the card of the run compares them with its own", *results.notes])
+    published = section("published", Line("name", name, "the card's title", "stated"), *opening, *table, why=why)
     return [section("card", published, why="what the run's card says besides: nothing here changes what is learned")]
 
 

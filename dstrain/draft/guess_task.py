@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dstrain.draft.languages import guess_language
+from dstrain.draft.languages import WORDS, guess_language
 from dstrain.tasks.parsing import MalformedParse, parse_tokens
 
 Pairs = Sequence[tuple[str, str]]
@@ -17,7 +17,7 @@ LOOKED_AT = 2000
 """Pairs of the sample that are looked at."""
 MOSTLY = 0.9
 SHARED_WORDS = 0.3
-"""Share of the words of targets in their sources from which on both are taken for one language."""
+"""Share of the words of targets in their sources from which on both are taken for one language of the Latin script."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,9 @@ def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | N
     sides = zip(languages, zip(*pairs, strict=True), strict=True)
     source, target = (known or guess_language(texts) or (None, "no letters") for known, texts in sides)
     common = sum(map(_common_words, pairs)) / len(pairs)
-    is_known = all(language is not None for language in languages)
-    is_pair = source[0] != target[0] and (is_known or common < SHARED_WORDS)
+    # by frequent words alone, short texts of one language may seem to be of two
+    is_sure = all(languages) or not {source[0], target[0]} <= WORDS.keys() or common < SHARED_WORDS
+    is_pair = source[0] != target[0] and is_sure
     if kind == "translation" or (kind is None and is_pair):
         why = "sources and targets are in two languages" if is_pair else NAMED
         return Guess("translation", why, source[0], target[0], (source[1], target[1]))
@@ -77,5 +78,5 @@ def _text(pairs: Pairs, *, common: float, is_named: bool) -> Guess:
 
 def _common_words(pair: tuple[str, str]) -> float:
     """The share of the target's words that the source has."""
-    source, target = (re.findall(r"\w+", text.lower()) for text in pair)
+    source, target = (re.findall(r"[^\W\d_]+", text.lower()) for text in pair)
     return sum(word in {*source} for word in target) / len(target) if target else 0.0

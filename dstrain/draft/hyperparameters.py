@@ -42,7 +42,7 @@ class Steps:
 
 def framework(card: ModelCard) -> str:
     """The trainer whose defaults hold where the card is silent, with its version."""
-    version, name = card.versions.get("transformers"), "Keras" if "tensorflow" in card.versions else "transformers"
+    version, name = card.versions.get("transformers"), "Keras" if _is_keras(card) else "transformers"
     return (
         f"{name} (transformers {version})"
         if version and name == "Keras"
@@ -58,7 +58,7 @@ def batch_size(card: ModelCard) -> Line:
     product = math.prod(part or 1 for part in parts) if parts[0] is not None else None
     value = stated or product
     if value is None or value > MOST:
-        return Line("batch_size", 8, f"the card names none; default of {framework(card)}", "default")
+        return _silent("batch_size", 8, card)
     why = f"{STATED}: sequences in an optimizer step, over all ranks"
     if product not in (None, value):
         why = f"the card's total_train_batch_size; its parts, {factors}, make {product:,}"
@@ -82,7 +82,7 @@ def training_lines(card: ModelCard, results: Results) -> list[Line]:
     default = f"default of {framework(card)}"
     return [
         batch_size(card),
-        *_length(card, default=default),
+        *_length(card),
         _number(card, "learning_rate", "learning_rate", 5e-5, default=default, most=1000.0, is_positive=True),
         *_schedule(card, default=default, length=steps(card, results)),
         *_optimizer(card, default=default),
@@ -95,7 +95,7 @@ def seed(card: ModelCard) -> Line:
     """`seed`."""
     value = _count(card, "seed", least=0)
     if value is None or value >= 2**32:
-        return Line("seed", 42, f"the card names none; default of {framework(card)}", "default")
+        return Line("seed", 42, "the card names none; the default of transformers and of dstrain", "default")
     return Line("seed", value, f"{STATED}; decides data order and dropout", "stated")
 
 
@@ -126,13 +126,24 @@ def evaluation_batch_size(card: ModelCard) -> Line:
     return Line("batch_size", value, f"{STATED}; `batch_size: null` is faster, and scores are the same", "stated")
 
 
-def _length(card: ModelCard, *, default: str) -> list[Line]:
+def _silent(key: str, value: int, card: ModelCard) -> Line:
+    """A value that the card does not state: the default of its trainer, which Keras does not have."""
+    if _is_keras(card):
+        return Line(key, value, "the card does not say, and Keras has no default: how many?", "question")
+    return Line(key, value, f"the card does not say; default of {framework(card)}", "default")
+
+
+def _is_keras(card: ModelCard) -> bool:
+    return "tensorflow" in card.versions
+
+
+def _length(card: ModelCard) -> list[Line]:
     total, epochs = _count(card, "training_steps"), card.number("num_epochs")
     if total is not None:
         return [Line("max_steps", total, STATED, "stated")]
     if epochs is not None and 0 < epochs <= 1e6:
         return [Line("epochs", _short(epochs), STATED, "stated")]
-    return [Line("epochs", 3, f"the card names no length; {default}", "default")]
+    return [_silent("epochs", 3, card)]
 
 
 def _schedule(card: ModelCard, *, default: str, length: Steps) -> list[Line]:
@@ -203,7 +214,7 @@ def _kind(text: str, *, name: str, default: str) -> Line:
 
 
 def _clipping(card: ModelCard) -> Line:
-    if "tensorflow" in card.versions:
+    if _is_keras(card):
         return _number(card, "max_grad_norm", "max_grad_norm", 0.0, default="Keras does not clip by default")
     return _number(card, "max_grad_norm", "max_grad_norm", 1.0, default=f"what {framework(card)} clips to by default")
 

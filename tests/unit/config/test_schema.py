@@ -8,7 +8,7 @@ from dstrain.config.schema import RECIPE_KEYS, RunConfig
 
 def test_every_top_level_key_belongs_to_one_half_or_names_the_run() -> None:
     machine = {"machine", "checkpoint", "logging"}
-    assert RunConfig.model_fields.keys() == {*RECIPE_KEYS, *machine, "name", "output_dir"}
+    assert RunConfig.model_fields.keys() == {*RECIPE_KEYS, *machine, "name", "output_dir", "card"}
 
 
 @pytest.mark.parametrize(

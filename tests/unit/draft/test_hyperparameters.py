@@ -181,3 +181,5 @@ def test_a_card_of_keras_has_its_own_rate_and_no_clipping() -> None:
     lines = {line.key: line for line in training_lines(card, read_results(card))}
     assert (lines["learning_rate"].value, lines["max_grad_norm"].value) == (0.00056, 0.0)
     assert framework(card) == "Keras (transformers 4.44.2)"
+    silent = parse_card(text.replace("- train_batch_size: 8\n", ""), file="x")
+    assert batch_size(silent).origin == "question"
