@@ -31,14 +31,14 @@ COLOURS = {
 }
 NAMES = {
     "dstrain": "dstrain by target tokens",
-    "dstrain_seen": "dstrain by target tokens, `vocabulary: seen`",
+    "dstrain_seen": "dstrain by target tokens, vocabulary seen",
     "dstrain_sequences": "dstrain by sequences",
     "random": "Trainer",
     "group_by_length": "Trainer, group_by_length",
 }
 RECIPE_SIDES = {
     "dstrain": "dstrain",
-    "dstrain_seen": "dstrain, `vocabulary: seen`",
+    "dstrain_seen": "dstrain, vocabulary seen",
     "trainer": "Seq2SeqTrainer",
 }
 MODELS = {
@@ -220,10 +220,10 @@ def evaluation_section(found: Sequence[Mapping[str, Any]], *, machine: str) -> s
         "beams",
         "rows",
         "dstrain",
-        "`seen`",
+        "vocabulary seen",
         "the usual way",
         "speed",
-        "speed of `seen`",
+        "its speed",
         "hypotheses that differ",
     ]
     kept, num_all = found[0]["num_ids"]
@@ -264,7 +264,7 @@ def quality_section(found: Mapping[str, Any]) -> str:
     sides = found["sides"]
     rows = [
         [
-            f"`vocabulary: {vocabulary}`",
+            f"vocabulary {vocabulary}",
             *(f"{result['exact_match']:.4f}" for result in results),
             f"{mean(result['exact_match'] for result in results):.4f}",
         ]
