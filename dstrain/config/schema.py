@@ -85,7 +85,7 @@ class RunConfig(Section):
     @property
     def ranking(self) -> tuple[str, ...]:
         """The metrics that rank evaluations: `best_metric`, then those that break ties."""
-        return rank_metrics(self.task.kind, best=self.best_metric, wanted=self.evaluation.metrics)
+        return rank_metrics(self.task.base_kind, best=self.best_metric, wanted=self.evaluation.metrics)
 
     @property
     def languages(self) -> tuple[str | None, str | None]:
