@@ -16,7 +16,6 @@ from dstrain.data.identity import Identities, keys_of
 from dstrain.data.repeats import Rows
 from dstrain.data.set_audit import repeats_of
 from dstrain.data.shards import Shard, read_identities
-from dstrain.data.tally import Array
 
 DROPPED = "dropped.bin"
 """In a token set: numbers of the examples that were left out, among all that were read."""
@@ -67,15 +66,11 @@ def without(shard: Shard, drops: dict[Reason, Rows], *, start: int, reading: Rea
         shard.of_sources.used[number] -= 1
     return replace(
         shard,
-        ids=[_keep_ids(ids, lengths, keep) for ids, lengths in zip(shard.ids, shard.lengths, strict=True)],
+        ids=[ids[np.repeat(keep, lengths)] for ids, lengths in zip(shard.ids, shard.lengths, strict=True)],
         lengths=[lengths[keep] for lengths in shard.lengths],
         repeats=shard.repeats[keep],
         identities=shard.identities[keep],
     )
-
-
-def _keep_ids(ids: Array, lengths: Array, keep: Array) -> Array:
-    return ids[np.repeat(keep, lengths)]
 
 
 def read_dropped(folder: Path) -> npt.NDArray[np.int64]:

@@ -45,7 +45,7 @@ class SideProfile:
     def weights(self) -> npt.NDArray[np.float32]:
         """The weight of each token `[ids]`: above 0 if it is more frequent in sources; 0 if it says nothing of a text."""
         shares = (self._counts + 1) / (self._counts.sum(axis=1, keepdims=True) + 1)
-        weights = np.clip(np.log(shares[0] / shares[1]), -MOST_WEIGHT, MOST_WEIGHT)
+        weights: npt.NDArray[np.float64] = np.clip(np.log(shares[0] / shares[1]), -MOST_WEIGHT, MOST_WEIGHT)
         # special tokens, languages and prefixes stand in every row, whatever its text
         weights[(self._counts > self._num_rows / 2).any(axis=0)] = 0
         return weights.astype(np.float32)

@@ -31,7 +31,7 @@ from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.run.audit import add_near, build_audit, held_out_by, overlap_of, say_audit
+from dstrain.run.audit import add_near, build_audit, held_out_by, mark_held, overlap_of, say_audit
 from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_tokenizer
@@ -177,14 +177,18 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     return _prepare_set(config, reading=reading, set_up=SetUp(hash_file=_hash_once(config, beat=no_beat)))
 
 
-def share_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path) -> TokenSet:
-    """The token set of the evaluation rows, on every rank; all ranks must see `folder`."""
+def share_evaluation(
+    config: RunConfig, *, tokenizer: Seq2SeqTokenizer, ranks: Ranks, folder: Path, run: RunFolder | None
+) -> TokenSet:
+    """The token set of the evaluation rows, on every rank, with what is known of them from `run`; all ranks must see `folder`."""
 
     def make() -> list[str]:
         return [str(prepare_evaluation(config, tokenizer=tokenizer))]
 
     (made,) = made_by_rank_0(make, run_dir=folder, ranks=ranks)
-    return load_token_set(Path(made))
+    tokens = load_token_set(Path(made))
+    mark_held(tokens, run=run)
+    return tokens
 
 
 def list_bad_rows(tokens: Path, *, path: Path) -> None:

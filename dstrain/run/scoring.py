@@ -34,7 +34,6 @@ from dstrain.evaluation.evaluate import evaluate
 from dstrain.evaluation.result import EvaluationResult
 from dstrain.models.load import DTYPES, quiet_transformers
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.run.audit import mark_held
 from dstrain.run.evaluation_request import EvaluationRequest
 from dstrain.run.export import load_checkpoint_model, load_exported_model, load_run_tokenizer
 from dstrain.run.external_scores import external_scores
@@ -128,8 +127,7 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         sole_scorer(folder, ranks=ranks, stale_seconds=config.machine.lease_seconds) as lease,
     ):
         tokenizer = _load_tokenizer(request)
-        tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
-        mark_held(tokens, run=request.run)
+        tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path, run=request.run)
         data = _describe_rows(tokens, request=request)
         if request.card_of is not None and (other := find_other_data(folder, data=data)) is not None:
             raise UserError(
@@ -242,8 +240,7 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
         while (pending := _next_pending(folder, tried=tried, ranks=ranks)) is not None:
             if not tried:
                 tokenizer = load_run_tokenizer(folder)
-                tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path)
-                mark_held(tokens, run=folder)
+                tokens = share_evaluation(config, tokenizer=tokenizer, ranks=ranks, folder=folder.path, run=folder)
                 vocabulary = load_vocabulary(config, tokenizer=tokenizer)
             tried.add(pending)
             started = time.perf_counter()
