@@ -63,6 +63,8 @@ class EvaluationPlan:
     settings: dict[str, Any]
     """Generation settings that are recorded with the scores, as JSON values."""
     warnings: list[str]
+    is_rehearsal: bool
+    """Whether a fault ends it that later becomes a warning."""
 
     def is_typed(self, index: int) -> bool:
         """Whether the batch of that index is one of `typed_batches`."""
@@ -89,8 +91,7 @@ def evaluate(
     Raises:
         IncompleteEvaluationError: a row is missing, or came twice.
         MetricFailed: in a rehearsal; a metric of the user's own failed. Later it has no score, and a warning says why.
-        UserError: in a rehearsal; hypotheses do not begin with the token with which the model learns to begin. Later they have
-            a warning.
+        UserError: in a rehearsal; hypotheses do not begin with the token that is forced. Later a warning says so.
     """
     # a loss module of its own: under ZeRO-3 the engine's is collective, and ranks have different numbers of batches
     loss = Seq2SeqLoss(model)
@@ -127,15 +128,7 @@ def evaluate(
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
-    return score(
-        found,
-        plan=plan,
-        tokens=tokens,
-        tokenizer=tokenizer,
-        config=config,
-        vocabulary=vocabulary,
-        is_rehearsal=max_batches is not None,
-    )
+    return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
 
 
 def score(
@@ -146,13 +139,12 @@ def score(
     tokenizer: Seq2SeqTokenizer,
     config: RunConfig,
     vocabulary: Vocabulary,
-    is_rehearsal: bool = False,
 ) -> EvaluationResult:
     """The scores of what all ranks have found for the batches of a plan; raises what `evaluate` does."""
     collected = collect_results(plan.batches, results=(result for result in found if not plan.is_typed(result.index)))
     typed = collect_results(plan.typed_batches, results=(result for result in found if plan.is_typed(result.index)))
     rows = read_rows(_by_row(collected), typed=_by_row(typed), tokens=tokens, tokenizer=tokenizer, task=config.task)
-    if is_rehearsal and (problem := find_wrong_start(rows, tokens=tokens, tokenizer=tokenizer)):
+    if plan.is_rehearsal and (problem := find_wrong_start(rows, tokens=tokens, tokenizer=tokenizer)):
         raise UserError(
             f"evaluation.rehearsal: {problem}. The model is not made to begin with it: take the tokenizer that belongs to the "
             "model, or its published files. `evaluation.rehearsal: false` trains all the same"
@@ -176,7 +168,7 @@ def score(
         warnings=plan.warnings + warnings,
         held=tokens.held_in_training,
     )
-    if is_rehearsal and result.failures:
+    if plan.is_rehearsal and result.failures:
         raise MetricFailed("\n".join(result.failures))
     return result
 
@@ -252,7 +244,9 @@ def plan_evaluation(
     if tokens.typed is not None:
         more = deal_batches(typed_batches, source_lengths=tokens.typed.source_lengths, world_size=world_size)
         shares = [share + others for share, others in zip(shares, more, strict=True)]
-    return EvaluationPlan(batches, typed_batches, shares, cap, generation, settings, warnings)
+    return EvaluationPlan(
+        batches, typed_batches, shares, cap, generation, settings, warnings, is_rehearsal=max_batches is not None
+    )
 
 
 def describe_generation(

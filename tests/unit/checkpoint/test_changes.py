@@ -65,7 +65,7 @@ def test_only_sections_that_act_as_one_are_in_the_table_as_one() -> None:
     whole = {name for name in RULES if name not in recipe_keys() and not name.startswith("machine.")}
     assert whole == {
         "model.scratch", "model.adapter", "data.train", "data.eval", "data.rules", "training.early_stopping", "tokenizer",
-        "vocabulary",
+        "vocabulary", "evaluation.external",
     }  # fmt: skip
 
 

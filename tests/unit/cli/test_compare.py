@@ -194,8 +194,8 @@ def test_runs_on_the_same_references_have_differences_from_the_first_given(tmp_p
     table, below = result.stdout.split("\n\n")
     assert [line.split()[0] for line in table.splitlines()[1:]] == [second, first]  # the best first
     assert below.startswith(f"second: {second}, first: {first}; the same 20 rows\n")
-    assert "exact_match  0.0000   0.3000   +0.3000" in below
-    assert "0.0312 (McNemar, exact)" in below
+    assert "exact_match  0.0000  0.3000   +0.3000" in below
+    assert "0.0313 (McNemar, exact)" in below
     assert "| exact_match " in compare(first, second, "--markdown").stdout
     best, baseline = json.loads(compare(first, second, "--json").stdout)
     assert baseline["against"] is None
