@@ -7,9 +7,9 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.yaml_source import write_value
 from dstrain.draft.from_card import Draft
 from dstrain.draft.from_data import DataDraft
-from dstrain.draft.recipe_text import QUESTION, all_lines
+from dstrain.draft.recipe_text import QUESTION, Origin, all_lines
 
-ORIGINS = {
+ORIGINS: dict[Origin, str] = {
     "stated": "as in the card",
     "default": "defaults of its trainer",
     "guess": "guesses from names and scores",

@@ -98,5 +98,5 @@ def _round(number: float) -> int:
     """A whole number near it of which one or two digits are not 0: 1, 1.5, 2, 2.5, 3, 4, 5, 6 or 8 times a power of ten."""
     if number < 10:
         return max(1, round(number))
-    power = 10 ** math.floor(math.log10(number))
+    power = 10.0 ** math.floor(math.log10(number))
     return round(min((1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10), key=lambda each: abs(each * power - number)) * power)

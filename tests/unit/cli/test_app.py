@@ -1,5 +1,6 @@
 """The `dstrain` command: its commands, the ways to start it, and what a start leaves unimported."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,9 @@ def test_every_file_of_the_folder_is_a_command_and_every_command_has_its_file() 
 def test_help_lists_the_commands_in_their_order_each_with_what_it_does() -> None:
     result = CliRunner(env={"COLUMNS": "200", "TERM": "dumb"}).invoke(app, ["--help"])
     assert result.exit_code == 0
-    places = [result.stdout.index(f" {name} ") for name in (*COMMANDS, *GROUPS)]
+    listed = [re.search(rf"^\W*{name} ", result.stdout, re.MULTILINE) for name in (*COMMANDS, *GROUPS)]
+    places = [match.start() for match in listed if match is not None]
+    assert len(places) == len(listed)
     assert places == sorted(places)
     assert all(command.callback and command.callback.__doc__ for command in app.registered_commands)
 
