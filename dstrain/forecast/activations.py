@@ -75,7 +75,8 @@ def _around(architecture: Architecture, batch: Batch, *, kernels: Kernels) -> in
     if architecture.is_like_t5:
         # dropout of embeddings and of both outputs; a normalisation behind the layers of each side
         norm = _t5_norm(kernels.width)
-        return positions * (ID_BYTES + architecture.hidden * (2 * drops + norm))
+        encoded = batch.num_rows * batch.source * architecture.hidden * kernels.width
+        return positions * (ID_BYTES + architecture.hidden * (2 * drops + norm)) + encoded
     layout = BART_LIKE[architecture.kind]
     norms = int(layout.has_first_norm) + int(layout.has_last_norm)
     source = batch.num_rows * batch.source
@@ -159,14 +160,15 @@ def _t5_inside(architecture: Architecture, *, kernels: Kernels) -> int:
 def _attention_bytes(attention: _Attention, *, architecture: Architecture, kernels: Kernels) -> int:
     """Queries, keys, values and output; a fused kernel keeps a sum for each query, others the weights of all keys."""
     rows, stack, width = attention.rows, attention.stack, kernels.width
-    vectors = rows * stack.inner * (2 * attention.queries + 2 * attention.keys) * width
+    read, output = rows * stack.inner * (attention.queries + 2 * attention.keys), rows * stack.inner * attention.queries
     scores = rows * stack.num_heads * attention.queries * attention.keys
     if kernels.device == "cuda" or not (attention.has_bias or architecture.attention_dropout):
         sums = rows * stack.num_heads * attention.queries * FP32_BYTES
         mask = scores * width if attention.has_mask else scores // rows * width if attention.has_bias else 0
-        return vectors + sums + mask
+        return (read + output) * width + sums + mask
+    # on a CPU in fp32 whatever the precision: the weights, and with dropout its factors and their product
     dropped = 2 if architecture.attention_dropout else 0
-    return vectors + scores * width * (1 + dropped)
+    return FP32_BYTES * (read + scores * (1 + dropped)) + output * width
 
 
 def logits_bytes(architecture: Architecture, *, labels: int, kernels: Kernels, trains_head: bool = True) -> int:

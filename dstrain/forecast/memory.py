@@ -73,7 +73,7 @@ def _whole(trained: Trained, layout: Layout) -> ModelMemory:
     return ModelMemory(
         weights=layout.width * (trained.num_all + trained.num_buffers),
         optimizer=FP32_BYTES * layout.num_moments * num,
-        gradients=FP32_BYTES * num,
+        gradients=FP32_BYTES * num + _in_flight(trained, layout),
         # gradients are flattened to be summed over the ranks
         buckets=FP32_BYTES * min(layout.bucket_elements, num) if layout.world_size > 1 else 0,
         gather=0,
@@ -82,21 +82,25 @@ def _whole(trained: Trained, layout: Layout) -> ModelMemory:
     )
 
 
+def _in_flight(trained: Trained, layout: Layout) -> int:
+    """The largest gradient when it has just been made, beside those that are summed up already."""
+    is_added = layout.accumulates or layout.width < FP32_BYTES or layout.stage > 1
+    return layout.width * trained.largest if is_added else 0
+
+
 def _sharded_optimizer(trained: Trained, layout: Layout) -> ModelMemory:
     """Stages 1 and 2: every rank has the weights, and a part of the fp32 master weights and of the optimizer's state."""
     num, width = trained.num_trained, layout.width
     share = math.ceil(num / layout.world_size)
-    is_16_bit = width < FP32_BYTES
     optimizer = FP32_BYTES * (1 + layout.num_moments) * share
+    in_flight = _in_flight(trained, layout)
     if layout.stage == 1:
         # every rank sums up all gradients, in 16 bits in a copy of their own; they are reduced at the end of a step
         gradients, bucket_width = FP32_BYTES * num, FP32_BYTES
-        in_flight = width * trained.largest if is_16_bit else 0
     else:
-        # a rank keeps its own part; in fp32 what a micro-batch adds lies beside the sum so far
-        copies = 2 if not is_16_bit and layout.accumulates else 1
-        gradients, bucket_width = FP32_BYTES * share * copies, width
-        in_flight = width * trained.largest
+        # a rank keeps its own part; in fp32 what a micro-batch adds lies beside the sum, once a bucket has been reduced
+        is_copied = width == FP32_BYTES and layout.accumulates and num > layout.bucket_elements
+        gradients, bucket_width = FP32_BYTES * share * (2 if is_copied else 1), width
     host = 0
     if layout.offloads_optimizer:
         # the parts in the host's memory: master weights, state and gradients in fp32, and the new weights before they are copied
@@ -124,6 +128,8 @@ def _sharded_weights(trained: Trained, layout: Layout) -> ModelMemory:
     trained_share = sum(math.ceil(weight.numel / world_size) for weight in trained.weights if weight.is_trained)
     small = sum(weight.numel for weight in trained.weights if weight.numel <= layout.persistent_elements)
     large = trained.num_all - small
+    if world_size == 1:  # there is nothing to gather: a part is the whole
+        small = large = 0
     # in fp32 the parts of the weights are the master weights
     masters = 1 if width < FP32_BYTES else 0
     optimizer = FP32_BYTES * (masters + layout.num_moments) * trained_share
@@ -140,7 +146,7 @@ def _sharded_weights(trained: Trained, layout: Layout) -> ModelMemory:
     return ModelMemory(
         weights=weights,
         optimizer=optimizer,
-        gradients=gradients + width * trained.largest,
+        gradients=gradients + _in_flight(trained, layout),
         buckets=width * layout.bucket_elements,
         gather=width * gathered,
         evaluation_gather=width * large,

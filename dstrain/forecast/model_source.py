@@ -22,6 +22,8 @@ MAX_HEADER_BYTES = 100 << 20
 CODES = {"m2m100": 100, "nllb": 202, "mbart": 26}
 """A scratch architecture to the number of its language codes, for a vocabulary whose tokenizer has not been trained yet."""
 HEAD = "lm_head.weight"
+LOGITS_BIAS = "final_logits_bias"
+"""Stored, but no parameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +79,10 @@ def _find_named(model: Model, *, vocabulary_size: int | None, num_kept: int | No
             f"model.name: the sizes of `{model.name}` (`{kind}`) are not known, and there is no {WEIGHTS} to count them in: give "
             "--parameters N"
         )
-    weights = tuple(Weight(name, _part_of(name), shape) for name, shape in headers.items())
-    return ModelFacts(weights, 0, None, kind, f"the headers of the weights in {place}", is_exact=True)
+    stored = tuple(Weight(name, _part_of(name), shape) for name, shape in headers.items())
+    weights = tuple(weight for weight in stored if weight.name != LOGITS_BIAS)
+    num_buffers = sum(weight.numel for weight in stored) - sum(weight.numel for weight in weights)
+    return ModelFacts(weights, num_buffers, None, kind, f"the headers of the weights in {place}", is_exact=True)
 
 
 def _facts(architecture: Architecture, *, origin: str, is_exact: bool) -> ModelFacts:

@@ -117,25 +117,44 @@ class Meter:
     def __init__(self, wrapped: Any) -> None:
         self.most: dict[str, int] = dict.fromkeys(("weights", "optimizer", "gradients", "buckets", "gather"), 0)
         self._wrapped = wrapped
+        self._inside = set[int]()
         self._handles = [
-            each.register_post_accumulate_grad_hook(lambda _: self.look())
-            for each in wrapped.module.parameters()
-            if each.requires_grad
+            each.register_hook(self._look_with) for each in wrapped.module.parameters() if each.requires_grad
         ]
         self._handles += [module.register_forward_hook(lambda *_: self.look()) for module in wrapped.module.modules()]
         self._backward, self._step = wrapped.backward, wrapped.step
         wrapped.backward = self._after(self._backward)
         wrapped.step = self._before(self._step)
+        self._flatten = wrapped.flatten
+        wrapped.flatten = self._counted(self._flatten)
 
     def close(self) -> None:
         for handle in self._handles:
             handle.remove()
-        self._wrapped.backward, self._wrapped.step = self._backward, self._step
+        self._wrapped.backward, self._wrapped.step, self._wrapped.flatten = self._backward, self._step, self._flatten
 
-    def look(self) -> None:
-        """Count now."""
-        for part, tensors in find_parts(self._wrapped).items():
+    def look(self, incoming: Tensor | None = None) -> None:
+        """Count now, `incoming` as a gradient that has just been made."""
+        parts = find_parts(self._wrapped)
+        buckets = {each.untyped_storage().data_ptr() for each in parts["buckets"]}
+        # what was a bucket lives on as the gradients that lie in it, and is no more memory for that
+        self._inside = buckets or self._inside
+        parts["gradients"] += [] if incoming is None else [incoming]
+        parts["gradients"] = _without(parts["gradients"], self._inside)
+        parts["gather"] = _without(parts["gather"], {each.untyped_storage().data_ptr() for each in parts["weights"]})
+        for part, tensors in parts.items():
             self.most[part] = max(self.most[part], _bytes(tensors))
+
+    def _look_with(self, gradient: Tensor) -> None:
+        self.look(gradient)
+
+    def _counted(self, flatten: Any) -> Any:
+        def run(tensors: Any) -> Tensor:
+            flat: Tensor = flatten(tensors)
+            self.most["buckets"] = max(self.most["buckets"], _bytes([flat]))
+            return flat
+
+        return run
 
     def _after(self, call: Any) -> Any:
         def run(*arguments: Any, **options: Any) -> Any:
@@ -182,8 +201,6 @@ def find_parts(wrapped: Any) -> dict[str, list[Tensor]]:
     else:
         weights, masters, gather, buckets = [*(each.data for each in parameters), *buffers], [], [], []
         gradients = _gradients(parameters)
-    inside = {each.untyped_storage().data_ptr() for each in buckets}
-    gradients = [each for each in gradients if each.untyped_storage().data_ptr() not in inside]
     return {
         "weights": weights,
         "optimizer": [*masters, *state],
@@ -197,7 +214,13 @@ def _whole_weights(wrapped: Any) -> list[Tensor]:
     """The gathered weights under ZeRO-3, without those that are always whole."""
     if wrapped.zero_optimization_stage() != 3:
         return []
-    return [parameter.data for parameter in wrapped.module.parameters() if not parameter.ds_persist]
+    large = [parameter for parameter in wrapped.module.parameters() if not parameter.ds_persist]
+    shards = {parameter.ds_tensor.untyped_storage().data_ptr() for parameter in large}
+    return _without([parameter.data for parameter in large], shards)
+
+
+def _without(tensors: Iterable[Tensor], storages: set[int]) -> list[Tensor]:
+    return [each for each in tensors if each.untyped_storage().data_ptr() not in storages]
 
 
 def _gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:

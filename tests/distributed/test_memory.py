@@ -34,9 +34,8 @@ def test_every_part_is_within_a_tenth_of_the_live_tensors(precision: str, world_
         told = foretell(build_config(**case), world_size=world_size)
         for part in PARTS:
             expected, seen = getattr(told, part), found[part]
-            lines.append(
-                f"{case['family']:7} {precision} ZeRO {case['machine__zero_stage']} {part:17} {expected:>10,} {seen:>10,}"
-            )
+            where = f"{case['family']:7} {precision} {world_size} ranks ZeRO {case['machine__zero_stage']}"
+            lines.append(f"{where} {part:17} {expected:>10,} {seen:>10,}")
             if abs(expected - seen) > TOLERANCE * seen:
                 faults.append(lines[-1])
     print("\n".join(lines))

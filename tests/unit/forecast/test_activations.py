@@ -91,9 +91,10 @@ class Live(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:
         result = function(*arguments, **(options or {}))
-        for each in torch.utils._pytree.tree_leaves(result):
-            if isinstance(each, torch.Tensor):
-                self._watch(each.untyped_storage())
+        given = {each._cdata for each in _storages((arguments, options))}
+        for storage in _storages(result):
+            if storage._cdata not in given:  # else a view, or written in place
+                self._watch(storage)
         return result
 
     def _watch(self, storage: torch.UntypedStorage) -> None:
@@ -109,6 +110,11 @@ class Live(TorchDispatchMode):
     def _forget(self, number: int, size: int) -> None:
         self._known.discard(number)
         self.now -= size
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    leaves = torch.utils._pytree.tree_leaves(values)
+    return [each.untyped_storage() for each in leaves if isinstance(each, torch.Tensor)]
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
