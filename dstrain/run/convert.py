@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from dstrain.cluster.devices import choose_device
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
+from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.recipe import Model
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet, load_token_set
 from dstrain.data.vocabulary import WHOLE
 from dstrain.evaluation.decode import read_rules
-from dstrain.evaluation.evaluate import BATCH_TOKENS, EvaluationPlan, plan_evaluation, score
+from dstrain.evaluation.evaluate import EvaluationPlan, plan_evaluation, score
 from dstrain.evaluation.generate import Batch, BatchResult, read_sequence
 from dstrain.evaluation.predict import Found, Search, Source
 from dstrain.models.load import load_config, quiet_transformers
