@@ -75,7 +75,7 @@ def _whole(trained: Trained, layout: Layout) -> ModelMemory:
         optimizer=FP32_BYTES * layout.num_moments * num,
         gradients=FP32_BYTES * num + _in_flight(trained, layout),
         # gradients are flattened to be summed over the ranks
-        buckets=FP32_BYTES * min(layout.bucket_elements, num) if layout.world_size > 1 else 0,
+        buckets=FP32_BYTES * min(layout.bucket_elements, num),
         gather=0,
         evaluation_gather=0,
         keeps_gradients=False,
@@ -128,8 +128,8 @@ def _sharded_weights(trained: Trained, layout: Layout) -> ModelMemory:
     trained_share = sum(math.ceil(weight.numel / world_size) for weight in trained.weights if weight.is_trained)
     small = sum(weight.numel for weight in trained.weights if weight.numel <= layout.persistent_elements)
     large = trained.num_all - small
-    if world_size == 1:  # there is nothing to gather: a part is the whole
-        small = large = 0
+    if world_size == 1:  # training has nothing to gather, because a part is the whole
+        small = 0
     # in fp32 the parts of the weights are the master weights
     masters = 1 if width < FP32_BYTES else 0
     optimizer = FP32_BYTES * (masters + layout.num_moments) * trained_share
@@ -142,7 +142,7 @@ def _sharded_weights(trained: Trained, layout: Layout) -> ModelMemory:
     if layout.offloads_parameters:
         host += width * share
         weights -= width * share
-    gathered = min(large, layout.prefetched_elements + trained.largest)
+    gathered = min(large, layout.prefetched_elements + trained.largest) if world_size > 1 else 0
     return ModelMemory(
         weights=weights,
         optimizer=optimizer,

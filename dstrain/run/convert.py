@@ -207,7 +207,7 @@ def compare(plain: Scores, quantized: Scores, *, config: RunConfig, computed_in:
     """What quantisation costs in the recipe's metric, or where that is the loss, in the first other; None if there is none."""
     wanted = dict.fromkeys((config.best_metric, *config.choosing))
     metric = next((name for name in wanted if name in plain.scores and name in quantized.scores), None)
-    if metric is None:
+    if metric is None or plain.num_rows is None:
         return None
     values = plain.scores[metric], quantized.scores[metric]
     return Cost(metric, *values, plain.num_rows, config.evaluation.num_beams, computed_in)

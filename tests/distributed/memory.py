@@ -98,8 +98,9 @@ def measure(ranks: Ranks, config: RunConfig) -> dict[str, int]:
     for step in (1, 2):
         engine.step(batch, step=step)
     meter.close()
+    before = {each.untyped_storage().data_ptr() for each in find_parts(engine.wrapped)["weights"]}
     with engine.gathered():
-        gathered = _bytes(_whole_weights(engine.wrapped))
+        gathered = _bytes(_without([each.data for each in engine.module.parameters()], before))
     return meter.most | {"evaluation_gather": gathered}
 
 
@@ -208,15 +209,6 @@ def find_parts(wrapped: Any) -> dict[str, list[Tensor]]:
         "buckets": buckets,
         "gather": gather,
     }
-
-
-def _whole_weights(wrapped: Any) -> list[Tensor]:
-    """The gathered weights under ZeRO-3, without those that are always whole."""
-    if wrapped.zero_optimization_stage() != 3:
-        return []
-    large = [parameter for parameter in wrapped.module.parameters() if not parameter.ds_persist]
-    shards = {parameter.ds_tensor.untyped_storage().data_ptr() for parameter in large}
-    return _without([parameter.data for parameter in large], shards)
 
 
 def _without(tensors: Iterable[Tensor], storages: set[int]) -> list[Tensor]:

@@ -108,9 +108,9 @@ def test_the_working_directory_is_not_written_over(run: Path, monkeypatch: pytes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--to", "onnx"], "--to must be ctranslate2; found onnx"),
+        (["--to", "onnx"], '--to must be ctranslate2; found "onnx"'),
         (["--to", "ctranslate2", "--quantization", "int4"], "--quantization must be one of int8, int8_float32, "),
-        (["--quantization", "int8"], "--quantization int8 needs an engine that has it: give --to ctranslate2"),
+        (["--quantization", "int8"], '--quantization "int8" needs an engine that has it: give --to ctranslate2'),
         (["--to", "ctranslate2", "--trim"], "--trim and --to ctranslate2 do not go together"),
     ],
 )

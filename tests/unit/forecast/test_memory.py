@@ -17,9 +17,10 @@ def test_stage_0_has_everything_on_every_rank() -> None:
     found = find_model_memory(MODEL, layout=LAYOUT)
     assert found.weights == 4 * (LARGE + SMALL + 10)
     assert found.optimizer == 8 * (LARGE + SMALL)
-    assert found.gradients == found.buckets == 4 * (LARGE + SMALL)
-    alone = find_model_memory(MODEL, layout=replace(LAYOUT, world_size=1))
-    assert alone.buckets == 0
+    assert found.buckets == 4 * (LARGE + SMALL)
+    assert found.gradients == 4 * (LARGE + SMALL + LARGE)
+    once = find_model_memory(MODEL, layout=replace(LAYOUT, accumulates=False))
+    assert once.gradients == 4 * (LARGE + SMALL)
 
 
 @pytest.mark.parametrize(("stage", "gradients"), [(1, 4.0), (2, 4.0 / 4)])

@@ -24,7 +24,7 @@ from tests.unit.models.tiny_models import FAMILIES, LANGUAGES, TASK_TOKENS, TEXT
 
 CPU = torch.device("cpu")
 CAP = 12
-CONVERTED = (*FAMILIES, "marian-published", "bart", "pegasus", "umt5", "byt5", "plbart", "mvp", "blenderbot")
+CONVERTIBLE = (*FAMILIES, "marian-published", "bart", "pegasus", "umt5", "byt5", "plbart", "mvp", "blenderbot")
 
 
 class Exported(NamedTuple):
@@ -92,6 +92,11 @@ def _tokenizer(family: str, folder: Path) -> Seq2SeqTokenizer:
         tokens = sorted(json.loads(file.read_text()).items(), key=lambda item: item[1])
         names = [*(token for token, _ in tokens if token != "<pad>"), "<pad>"]
         file.write_text(json.dumps({token: index for index, token in enumerate(names)}))
+        settings = folder / "tokenizer_config.json"
+        made = json.loads(settings.read_text())
+        made.pop("added_tokens_decoder", None)
+        settings.write_text(json.dumps(made))
+        (folder / "tokenizer.json").unlink(missing_ok=True)
     return load_tokenizer(str(folder))
 
 
@@ -106,19 +111,19 @@ def _model(family: str, tokenizer: Seq2SeqTokenizer) -> PreTrainedModel:
 
 def _make_uneven(model: PreTrainedModel) -> None:
     """Draw weights under which hypotheses differ, and end early, late or not at all; biases and scales are no default ones."""
-    ends = model.config.eos_token_id
+    head = model.get_output_embeddings().weight
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(1)
+        torch.manual_seed(2)
         for name, parameter in model.named_parameters():
-            if "embed_positions" not in name or parameter.requires_grad:
-                center = 1.0 if "norm" in name and name.endswith("weight") else 0.0
-                parameter.copy_(center + torch.randn_like(parameter) * (0.5 if parameter.ndim > 1 else 0.2))
-        head = model.get_output_embeddings().weight
+            if parameter.ndim > 1 and parameter.requires_grad:
+                parameter.normal_(std=0.2 if len(parameter) == len(head) else 1.0)
+            elif parameter.ndim == 1:
+                parameter.add_(0.2 * torch.randn_like(parameter))
         if hasattr(model, "final_logits_bias"):
-            model.final_logits_bias.normal_()
-            model.final_logits_bias[:, ends] = 2.5
+            model.final_logits_bias.normal_(std=0.2)
+            model.final_logits_bias[:, model.config.eos_token_id] = 1.5
         else:
-            head[ends] *= 1.5
+            head[model.config.eos_token_id] *= 1.5
 
 
 def draw_sources(exported: Exported, *, number: int = 40) -> list[Source]:

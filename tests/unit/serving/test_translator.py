@@ -17,7 +17,7 @@ from tests.unit.serving.serving_cases import CAP, CPU, Exported, draw_sources, w
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    return write_exported("m2m100", tmp_path_factory.mktemp("m2m100"))
+    return write_exported("nllb", tmp_path_factory.mktemp("nllb"))
 
 
 @pytest.fixture
