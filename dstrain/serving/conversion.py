@@ -185,6 +185,6 @@ def _name_tokens(config: Any, *, model: PreTrainedModel, tokenizer: Seq2SeqToken
     config.unk_token = padding if tokenizer.unk_token_id is None else tokens[tokenizer.unk_token_id]
     config.bos_token = padding if inner.bos_token_id is None else tokens[inner.bos_token_id]
     config.eos_token = tokens[inner.eos_token_id]
-    is_given = start is None or start in tokenizer.languages.values()
-    config.decoder_start_token = None if is_given else tokens[start]
+    languages = tokenizer.languages.values()
+    config.decoder_start_token = None if start is None or start in languages else tokens[start]
     config.layer_norm_epsilon = getattr(model.config, "layer_norm_epsilon", None)

@@ -114,7 +114,7 @@ def _make_uneven(model: PreTrainedModel) -> None:
     head = model.get_output_embeddings().weight
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(2)
-        for name, parameter in model.named_parameters():
+        for parameter in model.parameters():
             if parameter.ndim > 1 and parameter.requires_grad:
                 parameter.normal_(std=0.2 if len(parameter) == len(head) else 1.0)
             elif parameter.ndim == 1:
