@@ -180,12 +180,11 @@ def _name_tokens(config: Any, *, model: PreTrainedModel, tokenizer: Seq2SeqToken
     """Say which tokens begin and end, and stand for the unknown; a start that is a language is given with each search."""
     inner = tokenizer.tokenizer
     arguments = generation_arguments(model, tokenizer, target_language=tokenizer.default_language)
-    start: int | None = arguments.get("decoder_start_token_id", configured_start_id(model.config))
+    start = arguments.get("decoder_start_token_id", configured_start_id(model.config))
     padding = tokens[tokenizer.pad_token_id]  # CTranslate2 would add a token for a role that no token has
     config.unk_token = padding if tokenizer.unk_token_id is None else tokens[tokenizer.unk_token_id]
     config.bos_token = padding if inner.bos_token_id is None else tokens[inner.bos_token_id]
     config.eos_token = tokens[inner.eos_token_id]
-    config.decoder_start_token = None
-    if start is not None and start not in tokenizer.languages.values():
-        config.decoder_start_token = tokens[start]
+    languages = tokenizer.languages.values()
+    config.decoder_start_token = None if start is None or start in languages else tokens[start]
     config.layer_norm_epsilon = getattr(model.config, "layer_norm_epsilon", None)

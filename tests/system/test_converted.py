@@ -36,12 +36,7 @@ RUNS: dict[str, dict[str, Any]] = {
 """What is trained: a model from scratch of each family whose export differs, and part of the vocabulary of a base."""
 
 
-def named(name: str) -> Any:
-    """The parameter of a run, whose tests all go to one worker."""
-    return pytest.param(name, marks=pytest.mark.xdist_group(f"converted-{name}"))
-
-
-@pytest.fixture(scope="module", params=map(named, RUNS))
+@pytest.fixture(scope="module", params=RUNS)
 def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A trained run whose evaluations search with 3 beams."""
     folder = tmp_path_factory.mktemp(request.param)
@@ -118,7 +113,7 @@ def test_the_best_of_a_beam_come_with_scores(run: RunFolder, tmp_path: Path) -> 
     assert all(best >= second for best, second in zip(scores[::2], scores[1::2], strict=True))
 
 
-@pytest.mark.parametrize("run", [named("m2m100")], indirect=True)
+@pytest.mark.parametrize("run", ["m2m100"], indirect=True)
 def test_a_conversion_that_is_not_the_model_leaves_no_folder(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +136,7 @@ def test_a_conversion_that_is_not_the_model_leaves_no_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("run", [named("m2m100")], indirect=True)
+@pytest.mark.parametrize("run", ["m2m100"], indirect=True)
 @pytest.mark.parametrize("part", ["exported", "plain"])
 def test_a_kill_leaves_no_folder_of_that_name(run: RunFolder, tmp_path: Path, part: str) -> None:
     made, draft = tmp_path / "fast", tmp_path / "fast.tmp"
