@@ -144,7 +144,8 @@ def read_architecture(
     drops = found["drops"] if dropout is None else (dropout,) * 3
     names = ("dropout", "attention_dropout", "activation_dropout")
     values = {key: value for key, value in found.items() if key != "drops"}
-    return Architecture(str(kind), has_own_head=is_own, **values, **dict(zip(names, map(float, drops), strict=True)))
+    values |= dict(zip(names, map(float, drops), strict=True))
+    return Architecture(str(kind), has_own_head=is_own, **values)
 
 
 def _read_bart(kind: str, config: Mapping[str, Any]) -> dict[str, Any]:

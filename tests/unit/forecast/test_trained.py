@@ -68,7 +68,9 @@ def test_an_adapter_counts_as_in_the_model(family: str, targets: str, num_new: i
 def test_a_compact_embedding_leaves_the_rows_that_training_reads() -> None:
     model = BUILDERS["byt5"](480)
     head = model.get_output_embeddings()
-    head.weight = nn.Parameter(head.weight.detach().clone())  # as the published ones have it; transformers ties new ones
+    head.weight = nn.Parameter(
+        head.weight.detach().clone()
+    )  # as the published ones have it; transformers ties new ones
     architecture = read_architecture(model.config.to_dict(), has_own_head=True)
     assert architecture is not None
     config, weights = build_config("t5"), list_weights(architecture)
