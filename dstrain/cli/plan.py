@@ -12,6 +12,7 @@ from dstrain.cluster.console import say
 from dstrain.config.load import load_config
 from dstrain.drill.launch import count_gpus
 from dstrain.errors import UserError
+from dstrain.forecast.request import Request, describe_machines
 from dstrain.run.cache import cache_dir
 
 
@@ -28,7 +29,7 @@ def plan(
     like: Annotated[Path | None, typer.Option("--like", help="A run folder: trains as fast as that run did.")] = None,
     measure: Annotated[
         int | None,
-        typer.Option("--measure", min=1, help="Train so many steps on this machine to see how fast it is."),
+        typer.Option("--measure", min=4, help="Train so many steps on this machine to see how fast it is."),
     ] = None,
     parameters: Annotated[
         int | None,
@@ -37,31 +38,28 @@ def plan(
     as_json_text: AsJson = False,
 ) -> None:
     """Say what a run will take: parameters, memory by ZeRO stage, disk, time, and whether it ends in its allocation."""
-    # here, so that the other commands start without numpy
-    from dstrain.drill.trial import run_trial
-    from dstrain.forecast.plan import forecast
-    from dstrain.forecast.request import build_request
-    from dstrain.forecast.text import as_text
-    from dstrain.forecast.values import as_json
-
     with clean_errors():
         recipe = load_config(config, overrides=overrides or [], check_files=True)
-        request = build_request(
-            recipe,
-            gpus=gpus,
-            nodes=nodes,
+        machines, capacity = describe_machines(
             gpu=gpu,
             gpu_memory=gpu_memory,
-            hours=hours,
-            like=like,
-            parameters=parameters,
-            gpus_here=count_gpus(os.environ),
+            per_node=gpus,
+            num_nodes=nodes,
+            device=recipe.machine.device,
+            has_gpu=count_gpus(os.environ) > 0,
+            num_cores=os.cpu_count() or 1,
         )
+        if measure is not None and nodes > 1:
+            raise UserError("--measure runs on this machine only: leave --nodes out, or name a run with --like")
+        from dstrain.drill.trial import run_trial  # imports numpy, as the others
+        from dstrain.forecast.plan import forecast
+        from dstrain.forecast.text import as_text
+        from dstrain.forecast.values import as_json
+
         trial = None
         if measure is not None:
-            if nodes > 1:
-                raise UserError("--measure runs on this machine only: leave --nodes out, or name a run with --like")
             say(f"training {measure} steps to see how fast this machine is …", err=True)
             trial = run_trial(recipe, steps=measure, num_ranks=gpus, environment=os.environ)
+        request = Request(machines, capacity, hours, like, parameters)
         found = forecast(recipe, request, cache=cache_dir(recipe), trial=trial)
         say(json.dumps(as_json(found), indent=1) if as_json_text else as_text(found))

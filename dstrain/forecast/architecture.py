@@ -144,7 +144,7 @@ def read_architecture(
     drops = found["drops"] if dropout is None else (dropout,) * 3
     names = ("dropout", "attention_dropout", "activation_dropout")
     values = {key: value for key, value in found.items() if key != "drops"}
-    values |= {name: float(drop) for name, drop in zip(names, drops, strict=True)}
+    values |= dict(zip(names, map(float, drops), strict=True))
     return Architecture(str(kind), has_own_head=is_own, **values)
 
 

@@ -4,11 +4,10 @@ The rate comes from earlier runs, from a measurement, or from a GPU's published 
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from dstrain.forecast.architecture import Architecture, Stack
-from dstrain.forecast.gpus import Gpu
+from dstrain.forecast.request import Machines
 from dstrain.forecast.workload import Batch, Workload
 
 
@@ -64,18 +63,6 @@ COPY_RATE = Range(1e9, 5e9, 12e9)
 """Bytes a second from the device to the host's memory, while training stands still; an estimate."""
 SET_UP_SECONDS = Range(20.0, 60.0, 300.0)
 """From the start of the processes to the first step, with the token ids in the cache; an estimate."""
-
-
-@dataclass(frozen=True, slots=True)
-class Machines:
-    """What computes."""
-
-    device: str
-    gpu: Gpu | None
-    world_size: int
-    num_nodes: int
-    cores: int
-    """CPU cores of a rank, where there is no GPU."""
 
 
 def forward_operations(architecture: Architecture, *, source: float, target: float, labels: float) -> float:

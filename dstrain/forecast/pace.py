@@ -7,7 +7,6 @@ from statistics import median
 from dstrain.forecast.architecture import Architecture
 from dstrain.forecast.durations import (
     SET_UP_SECONDS,
-    Machines,
     Range,
     estimate_evaluation,
     estimate_step,
@@ -15,6 +14,7 @@ from dstrain.forecast.durations import (
     exactly,
     step_operations,
 )
+from dstrain.forecast.request import Machines
 from dstrain.forecast.workload import Batch, Workload
 
 WARM_UP_STEPS = 2

@@ -14,7 +14,7 @@ from dstrain.errors import UserError
 from dstrain.forecast.activations import Kernels, logits_bytes, saved_bytes, search_bytes
 from dstrain.forecast.allocation import Allocation, plan_allocations
 from dstrain.forecast.disk import Disk, find_disk
-from dstrain.forecast.durations import Machines, Range, estimate_save, exactly
+from dstrain.forecast.durations import Range, estimate_save, exactly
 from dstrain.forecast.earlier import Wanted, find_rates, rates_of
 from dstrain.forecast.fits import Memory, allowed_stages, recommend_stage
 from dstrain.forecast.lengths import estimate_lengths, exact_lengths
@@ -22,26 +22,13 @@ from dstrain.forecast.memory import PERSISTENT_ELEMENTS, PREFETCHED_ELEMENTS, ST
 from dstrain.forecast.model_source import ModelFacts, find_model
 from dstrain.forecast.pace import Pace, Trial, pace_of_peak, pace_of_rates, pace_of_trial
 from dstrain.forecast.prepared import Found, find_prepared
+from dstrain.forecast.request import Machines, Request
 from dstrain.forecast.trained import Rows, Trained, find_trained
 from dstrain.forecast.workload import Batch, Workload, find_workload
 
 WIDTHS = {"fp32": 4, "bf16": 2, "fp16": 2}
 MOMENTS = {"adam": 2, "adamw": 2, "sgd": 1}
 """Optimizer to its tensors of state for each parameter, as `engine/shards.py` lists them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """What is asked about."""
-
-    machines: Machines
-    capacity: int | None = None
-    """Bytes of a GPU that a program can have; None if that is not known."""
-    hours: float | None = None
-    """Length of an allocation."""
-    like: Path | None = None
-    """An earlier run that trains as fast."""
-    num_parameters: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

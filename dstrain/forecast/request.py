@@ -1,47 +1,70 @@
-"""What `dstrain plan` is asked, from its options."""
+"""What a forecast is asked about: machines, an allocation, and where rates may come from. Pure; imports no numpy."""
 
-import os
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
-from dstrain.forecast.durations import Machines
 from dstrain.forecast.gpus import USABLE, Gpu, find_gpu, parse_memory
-from dstrain.forecast.plan import Request
+
+CPU = "cpu"
+"""In place of a kind of GPU."""
 
 
-def build_request(
-    recipe: RunConfig,
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """What computes."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    gpu: Gpu | None
+    world_size: int
+    num_nodes: int
+    cores: int
+    """CPU cores of a rank, where there is no GPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked about."""
+
+    machines: Machines
+    capacity: int | None = None
+    """Bytes of a GPU that a program can have; None if that is not known."""
+    hours: float | None = None
+    """Length of an allocation."""
+    like: Path | None = None
+    """An earlier run that trains as fast."""
+    num_parameters: int | None = None
+    """Those of a model that cannot be looked at."""
+
+
+def describe_machines(
     *,
-    gpus: int,
-    nodes: int,
     gpu: str | None,
     gpu_memory: str | None,
-    hours: float | None,
-    like: Path | None,
-    parameters: int | None,
-    gpus_here: int,
-) -> Request:
-    """The request of these options, on a machine with `gpus_here` GPUs.
+    per_node: int,
+    num_nodes: int,
+    device: Literal["cpu", "cuda"] | None,
+    has_gpu: bool,
+    num_cores: int,
+) -> tuple[Machines, int | None]:
+    """The machines that a user names, and the bytes of a GPU; None on CPUs and if that is not known.
+
+    `device` is that of the recipe, `has_gpu` whether this machine has one: they decide where the user names no GPU.
 
     Raises:
-        UserError: the kind of GPU or its memory is not known, or the recipe trains on the CPU.
+        UserError: the GPU is not known, its memory is no size, or the recipe trains on the CPU.
     """
-    kind, capacity = _find_gpu(recipe, gpu=gpu), None
+    kind, capacity = None, None
+    if gpu is not None and gpu != CPU:
+        if device == CPU:
+            raise UserError(f"--gpu {gpu}: the recipe trains on the CPU (machine.device): leave one of both out")
+        kind = find_gpu(gpu)
+        capacity = int(kind.memory_gb * 1e9 * USABLE)
     if gpu_memory is not None:
         capacity = parse_memory(gpu_memory)
-    elif kind is not None:
-        capacity = int(kind.memory_gb * 1e9 * USABLE)
-    is_meant = recipe.machine.device == "cuda" or (recipe.machine.device is None and gpus_here > 0)
-    is_cpu = gpu == "cpu" or (kind is None and capacity is None and not is_meant)
-    cores = max(1, (os.cpu_count() or 1) // gpus)
-    machines = Machines("cpu" if is_cpu else "cuda", kind, gpus * nodes, nodes, cores)
-    return Request(machines, None if is_cpu else capacity, hours, like, parameters)
-
-
-def _find_gpu(recipe: RunConfig, *, gpu: str | None) -> Gpu | None:
-    if gpu is None or gpu == "cpu":
-        return None
-    if recipe.machine.device == "cpu":
-        raise UserError(f"--gpu {gpu}: the recipe trains on the CPU (machine.device): leave one of both out")
-    return find_gpu(gpu)
+    named = gpu is not None or gpu_memory is not None
+    is_cpu = gpu == CPU or (not named and (device == CPU or (device is None and not has_gpu)))
+    machines = Machines(CPU if is_cpu else "cuda", kind, per_node * num_nodes, num_nodes, max(1, num_cores // per_node))
+    return machines, None if is_cpu else capacity

@@ -8,7 +8,6 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.engine.ds_config import effective_zero_stage
 from dstrain.errors import UserError
-from dstrain.forecast.durations import Machines
 from dstrain.forecast.fits import Memory, allowed_stages, recommend_stage, refusal
 from dstrain.forecast.lengths import exact_lengths
 from dstrain.forecast.plan import (
@@ -20,6 +19,7 @@ from dstrain.forecast.plan import (
     with_stage,
 )
 from dstrain.forecast.prepared import Found
+from dstrain.forecast.request import Machines
 from dstrain.forecast.trained import Trained
 from dstrain.forecast.workload import find_workload
 from dstrain.run.note import make_note

@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.config.schema import RunConfig
-from dstrain.forecast.durations import Machines
 from dstrain.forecast.gpus import find_gpu
-from dstrain.forecast.plan import Request
+from dstrain.forecast.request import Machines, Request
 from tests.distributed.steps import change
 
 ONE_CPU = Machines("cpu", None, world_size=1, num_nodes=1, cores=1)

@@ -8,7 +8,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dstrain.forecast.durations import (
     CPU_RATE,
-    Machines,
     Range,
     batch_operations,
     estimate_evaluation,
@@ -17,6 +16,7 @@ from dstrain.forecast.durations import (
     evaluation_operations,
     exactly,
 )
+from dstrain.forecast.request import Machines
 from dstrain.forecast.workload import Batch, Searches, Workload
 from dstrain.models.loss import Seq2SeqLoss
 from tests.distributed.memory import VOCABULARY, architecture_of, build_config, build_model

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dstrain.config.schema import RunConfig
-from dstrain.forecast.plan import MOMENTS, Forecast, Request, find_layout, forecast, smallest, with_stage
+from dstrain.forecast.plan import MOMENTS, Forecast, find_layout, forecast, smallest, with_stage
+from dstrain.forecast.request import Machines, Request
 from dstrain.forecast.weights import list_weights
 from dstrain.run.prepare import prepare_ahead
 from tests.unit.forecast.forecast_cases import ask, build_recipe, on_gpus
@@ -58,8 +59,6 @@ def test_the_time_is_that_of_a_trial_of_earlier_runs_or_of_a_peak(tmp_path: Path
 
 
 def test_no_time_is_told_for_an_unknown_gpu_or_model(tmp_path: Path) -> None:
-    from dstrain.forecast.durations import Machines
-
     config = build_recipe(tmp_path)
     assert tell(config, ask(Machines("cuda", None, 1, 1, 1), capacity=10**10)).times is None
     counted = tell(config, ask(num_parameters=10**6))
