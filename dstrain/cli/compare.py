@@ -17,6 +17,7 @@ from dstrain.errors import UserError
 from dstrain.reporting import comparison, differences
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import load_record
+from dstrain.run_folder.rows import EvalRow
 from dstrain.status.inspect import inspect_status
 
 
@@ -30,10 +31,8 @@ def compare(
     The best comes first, if the runs have the same metric and evaluation rows; otherwise they stay in the order given. Below the
     table stands by how much each run differs from the first one given, if their best evaluations have the same references.
     """
-    from dstrain.run.differences import Evaluated, compare_with_first  # here, so that the other commands start faster
-
     found: list[comparison.Compared] = []
-    evaluated: list[Evaluated] = []
+    evaluated: list[tuple[str, RunFolder, EvalRow | None]] = []
     for run in runs:
         try:
             record = load_record(run)
@@ -42,8 +41,8 @@ def compare(
         else:
             state = inspect_status(run, now=time.time(), observer=this_process()).state
             found.append(comparison.describe_run(record, run=str(run), state=state))
-            evaluated.append(Evaluated(str(run), RunFolder(run), record.best))
-    against = compare_with_first(evaluated) if len(evaluated) > 1 else []
+            evaluated.append((str(run), RunFolder(run), record.best))
+    against = _compare(evaluated) if len(evaluated) > 1 else []
     if as_json:
         by_run = differences.as_json(against)
         rows = [row | {"against": by_run.get(row["run"])} for row in comparison.as_json(found)]
@@ -63,3 +62,9 @@ def compare(
     for reason in differences.reasons(against):
         say(reason, err=True)
     raise typer.Exit(0 if len(found) == len(runs) else EXIT_FAILED)
+
+
+def _compare(evaluated: list[tuple[str, RunFolder, EvalRow | None]]) -> list[differences.Against]:
+    from dstrain.run.differences import Evaluated, compare_with_first  # here, so that one run is shown without numpy
+
+    return compare_with_first([Evaluated(*each) for each in evaluated])
