@@ -47,8 +47,8 @@ FURTHER_SPACES = dict.fromkeys("\x85\u1680\u2028\u2029", " ") | dict.fromkeys("\
 def identify(examples: Sequence[Example]) -> Identities:
     """The identities of examples, of their texts as they are in the data; of several references the first counts."""
     found = np.empty(len(examples), dtype=IDENTITY)
-    for side in ("source", "target"):
-        texts = [getattr(example, f"raw_{side}") for example in examples]
+    sides = [example.raw_source for example in examples], [example.raw_target for example in examples]
+    for side, texts in zip(("source", "target"), sides, strict=True):
         found[side] = _hash(normalise(texts))
         found[f"{side}_text"] = [zlib.crc32(text.encode(errors="surrogatepass")) for text in texts]
     found["line"] = [line_of(example.where) for example in examples]

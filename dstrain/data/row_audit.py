@@ -142,8 +142,10 @@ def _have_other_numbers(rows: Sequence[Encoded], *, where: Array) -> Array:
     """Rows `[rows]` of which either side has a number that the other lacks, among those at `where` `[rows]`."""
     found = np.zeros(len(rows), dtype=np.bool_)
     for index in np.flatnonzero(where).tolist():
-        source, target = (_numbers(text) for text in _texts(rows[index]))
-        found[index] = bool(source - target) and bool(target - source)
+        written = [NUMBER.findall(text) for text in _texts(rows[index])]
+        if written[0] != written[1]:  # mostly they are the same, and nothing more is to be done
+            source, target = map(_numbers, _texts(rows[index]))
+            found[index] = bool(source - target) and bool(target - source)
     return found
 
 
