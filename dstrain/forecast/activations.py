@@ -115,10 +115,10 @@ def _bart_layers(architecture: Architecture, batch: Batch, *, kernels: Kernels) 
 
 def _bart_inside(architecture: Architecture, *, kernels: Kernels) -> int:
     """Bytes for each element between the feed-forward matrices: what activation, dropout and the second matrix save."""
-    # relu saves its result, which the second matrix reads; others save their input besides
-    activation = 1 if architecture.activation == "relu" else 2
-    dropped = kernels.width + kernels.mask if architecture.activation_dropout else 0
-    return kernels.width * activation + dropped
+    # relu saves its result, which the second matrix reads; others save their input, and the second matrix theirs
+    read = 0 if architecture.activation == "relu" else kernels.width
+    dropped = kernels.width + kernels.mask if architecture.activation_dropout else read
+    return kernels.width + dropped
 
 
 def _t5_layers(architecture: Architecture, batch: Batch, *, kernels: Kernels) -> tuple[int, int]:
@@ -153,8 +153,9 @@ def _t5_inside(architecture: Architecture, *, kernels: Kernels) -> int:
     dropped = kernels.width + kernels.mask if architecture.dropout else 0
     if not architecture.is_gated:
         return kernels.width + dropped
-    # the approximated gelu keeps its input, half of it, the tanh and 1 + tanh; the gate both factors and their product
-    return kernels.width * (4 if architecture.activation == "gelu_new" else 1) + kernels.width * 3 + dropped
+    # the approximated gelu keeps its input, half of it, the tanh and 1 + tanh; the gate both factors; the last matrix its input
+    activation = 4 if architecture.activation == "gelu_new" else 1
+    return kernels.width * (activation + 2) + (dropped or kernels.width)
 
 
 def _attention_bytes(attention: _Attention, *, architecture: Architecture, kernels: Kernels) -> int:
