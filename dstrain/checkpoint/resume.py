@@ -18,6 +18,7 @@ from dstrain.checkpoint.store import current_dirs, newest_valid
 from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.differences import differences
 from dstrain.config.earlier import fill_earlier
+from dstrain.config.vocabulary import default_at
 from dstrain.config.yaml_source import write_value
 from dstrain.errors import UserError
 from dstrain.run_folder.claims import Claim
@@ -148,9 +149,19 @@ def find_changes(manifest: Manifest, *, state: RunState, inputs: TrainingInputs)
 
 
 def _recipe_changes(manifest: Manifest, *, recipe: Mapping[str, Any]) -> Iterator[Change]:
-    for key, old, new in differences(fill_earlier(manifest.recipe), recipe):
-        if not DATA_PATHS.fullmatch(key):
+    earlier = fill_earlier(manifest.recipe)
+    for key, old, new in differences(earlier, recipe):
+        if not DATA_PATHS.fullmatch(key) and not _is_new_default(key, new=new, earlier=earlier):
             yield Change(key, old, new)
+
+
+def _is_new_default(key: str, *, new: Any, earlier: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint of an earlier version lacks the key, and the key has its default."""
+    *sections, last = path = [int(part) if part.isdecimal() else part for part in key.split(".")]
+    section: Any = earlier
+    for part in sections:
+        section = section[part]
+    return last not in section and default_at(tuple(path)) == new
 
 
 def _refuse(found: Found, changes: Sequence[Change], *, recipe: Mapping[str, Any], allowed: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from dstrain.config.schema import RunConfig
 from dstrain.config.yaml_source import KeyPath
@@ -53,6 +54,14 @@ def choices_at(path: KeyPath) -> Iterator[Any]:
     for member in (annotation, *typing.get_args(annotation)):
         if typing.get_origin(member) is typing.Literal:
             yield from typing.get_args(member)
+
+
+def default_at(path: KeyPath) -> Any:
+    """The default of the key at `path` as a JSON value; `...` if it has none."""
+    field = fields_at(path[:-1]).get(str(path[-1])) if path else None
+    if field is None or field.is_required():
+        return ...
+    return to_jsonable_python(field.get_default(call_default_factory=True))
 
 
 def about(path: KeyPath) -> str | None:

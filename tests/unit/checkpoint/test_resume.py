@@ -37,6 +37,17 @@ PLACES = {"data.train.0": "one.tsv", "data.train.1": "two.tsv", "data.eval.0": "
 CUT = {"micro_batch_tokens": 512, "micro_batch_size": None}
 
 
+def without(recipe: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """A recipe as a version wrote it that did not have these keys."""
+    for key in keys:
+        *sections, last = key.split(".")
+        section = recipe
+        for name in sections:
+            section = section[name]
+        del section[last]
+    return recipe
+
+
 def start(*overrides: str, data: dict[str, str] | None = None, cut: dict[str, Any] | None = None) -> TrainingInputs:
     config = load_config("debug", overrides=overrides)
     return TrainingInputs(
@@ -334,3 +345,14 @@ def test_other_token_ids_are_not_put_down_to_a_change_that_leaves_them(tmp_path:
     save_run(tmp_path)
     message = refusal(tmp_path, by=start("seed=7", data={"train": "123"}), allowed=("seed",))
     assert "data.train (fingerprint of the token ids): 'f00' in the checkpoint, '123' now" in message
+
+
+def test_a_key_that_the_version_of_the_checkpoint_lacked_is_no_change_at_its_default(tmp_path: Path) -> None:
+    keys = ("evaluation.best_by", "data.rules.overlap", "training.early_stopping.significant")
+    stopping = "training.early_stopping={patience: 2}"
+    save_run(tmp_path, recipe=without(dict(start(stopping).recipe), *keys))
+    assert find(tmp_path, by=start(stopping)).allowed == ()
+    other = "data.rules.overlap=skip_train"
+    assert "data.rules.overlap: null in the checkpoint, 'skip_train' now" in refusal(
+        tmp_path, by=start(stopping, other)
+    )

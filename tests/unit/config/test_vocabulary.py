@@ -1,7 +1,9 @@
 """The keys that the schema knows."""
 
+import pytest
+
 from dstrain.config.schema import RunConfig
-from dstrain.config.vocabulary import about, all_keys, choices_at, fields_at
+from dstrain.config.vocabulary import about, all_keys, choices_at, default_at, fields_at
 
 
 def test_every_key_of_every_section_is_found_below_lists_and_optional_sections() -> None:
@@ -38,3 +40,19 @@ def test_what_is_said_about_a_key_is_its_first_sentence_on_one_line() -> None:
     assert about(("model",)) is None
     assert about(("nowhere",)) is None
     assert about(()) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "default"),
+    [
+        (("evaluation", "best_by"), "point"),
+        (("data", "rules", "overlap"), "keep"),
+        (("training", "betas"), [0.9, 0.999]),
+        (("evaluation", "external", "comet", "timeout_minutes"), 60.0),
+        (("evaluation", "external"), None),
+        (("training", "batch_size"), ...),
+        (("nowhere",), ...),
+    ],
+)
+def test_the_default_of_a_key_is_that_of_a_dumped_recipe(path: tuple[str, ...], default: object) -> None:
+    assert default_at(path) == default
