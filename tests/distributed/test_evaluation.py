@@ -40,6 +40,7 @@ class Tokens:
 
     num_rows = NUM_ROWS
     typed = None
+    held_in_training: frozenset[int] = frozenset()
 
     def __init__(self) -> None:
         from dstrain.data.examples import Example
