@@ -39,7 +39,7 @@ class SetAuditor:
             self._num_rows[number] = self._num_rows.get(number, 0) + count
         for number, _, source, target in _chunks(shard):
             if number < MOST_SOURCES:
-                profile = self._profiles.setdefault(number, SideProfile(self._reading.encoder.vocabulary_size))
+                profile = self._profiles.setdefault(number, SideProfile())
                 profile.add(source, target)
 
     @property

@@ -30,16 +30,20 @@ Side = tuple[Array, Array]
 
 
 class SideProfile:
-    """How often each token occurs on either side of a data source."""
+    """How often each token occurs on either side of a data source, as far as the ids reach that occur."""
 
-    def __init__(self, num_ids: int) -> None:
-        self._counts = np.zeros((2, num_ids), dtype=np.int64)
+    def __init__(self) -> None:
+        self._counts = np.zeros((2, 0), dtype=np.int64)
         self._num_rows = 0
 
     def add(self, source: Side, target: Side) -> None:
         """Count the tokens of some rows."""
-        for number, (ids, _) in enumerate((source, target)):
-            self._counts[number] += np.bincount(ids, minlength=self._counts.shape[1])
+        counts = [np.bincount(ids) for ids, _ in (source, target)]
+        missing = max(map(len, counts)) - self._counts.shape[1]
+        if missing > 0:
+            self._counts = np.pad(self._counts, ((0, 0), (0, missing)))
+        for number, found in enumerate(counts):
+            self._counts[number, : len(found)] += found
         self._num_rows += len(source[1])
 
     def weights(self) -> npt.NDArray[np.float32]:

@@ -3,7 +3,6 @@
 The audit counts and lists; what of it is worth an alarm, `reporting/audit.py` decides.
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,14 +189,9 @@ def write_audit(audit: Audit, *, path: Path) -> None:
 
 
 def read_audit(folder: RunFolder) -> Audit | None:
-    """The audit of a run; None if an earlier version made the run. Raises RunFolderError where the file is damaged."""
-    if not os.path.lexists(folder.audit):
-        return None
+    """The audit of a run; None if an earlier version made the run, or if the file is damaged: a report can do without."""
     try:
         found: Audit = _AUDIT.validate_json(read_bytes(folder.audit))
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise RunFolderError(
-            f"{folder.audit}: {'.'.join(map(str, fault['loc']))}: {fault['msg']}; start the run again, which writes it"
-        ) from error
+    except (OSError, RunFolderError, ValidationError):
+        return None
     return found

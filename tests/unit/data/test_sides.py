@@ -8,7 +8,6 @@ import pytest
 from dstrain.data.sides import MIN_TOKENS, Side, SideProfile, collect, judge
 from dstrain.run_folder.audit import Found
 
-NUM_IDS = 400
 PREFIX, END = 398, 399
 
 
@@ -24,7 +23,7 @@ def draw_row(draw: random.Random, first: int, length: int = 12) -> list[int]:
 def judged(pairs: list[tuple[list[int], list[int]]]) -> dict[str, list[int]]:
     source = side([[PREFIX, *one, END] for one, _ in pairs])
     target = side([[*other, END] for _, other in pairs])
-    profile = SideProfile(NUM_IDS)
+    profile = SideProfile()
     profile.add(source, target)
     found = judge(source, target, weights=profile.weights())
     return {name: np.flatnonzero(mask).tolist() for name, mask in found.items()}
@@ -60,3 +59,12 @@ def test_findings_of_parts_are_collected_in_order(parts: int) -> None:
     for part in np.array_split(np.arange(12), parts):
         found = collect(found, {"swapped": mask[part]}, place="a.tsv", lines=part)
     assert found == {"swapped": Found(6, tuple(f"a.tsv:{line}" for line in (0, 2, 4, 6, 8)))}
+
+
+def test_ids_that_occur_later_are_counted_too() -> None:
+    profile = SideProfile()
+    for ids in ([5, 6], [5, 900]):
+        profile.add(side([ids]), side([[7]]))
+    weights = profile.weights()
+    assert len(weights) == 901
+    assert weights[900] > 0 > weights[7] or weights[7] == 0

@@ -15,7 +15,6 @@ from dstrain.run_folder.audit import (
     write_overlap,
 )
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
 from tests.unit.run_folder.audit_cases import build_audit
 
 
@@ -45,9 +44,18 @@ def test_a_damaged_overlap_counts_as_none(tmp_path: Path, content: str) -> None:
     assert read_overlap(tmp_path / "nowhere.json") is None
 
 
-def test_a_damaged_audit_is_refused_by_the_name_of_its_file(tmp_path: Path, audit: Audit) -> None:
+@pytest.mark.parametrize("kind", ["damaged", "link", "folder"])
+def test_an_audit_that_cannot_be_read_is_none_so_that_reports_do_without(
+    kind: str, tmp_path: Path, audit: Audit
+) -> None:
     folder = RunFolder(tmp_path)
-    write_audit(audit, path=folder.audit)
-    folder.audit.write_text(folder.audit.read_text().replace('"eval_rows": 1000', '"eval_rows": "many"'))
-    with pytest.raises(RunFolderError, match=r"audit\.json: overlap\.eval_rows: .* start the run again"):
-        read_audit(folder)
+    if kind == "folder":
+        folder.audit.mkdir()
+    else:
+        write_audit(audit, path=folder.audit)
+    if kind == "damaged":
+        folder.audit.write_text(folder.audit.read_text().replace('"eval_rows": 1000', '"eval_rows": "many"'))
+    elif kind == "link":
+        folder.audit.rename(tmp_path / "other.json")
+        folder.audit.symlink_to(tmp_path / "other.json")
+    assert read_audit(folder) is None
