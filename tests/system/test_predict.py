@@ -98,7 +98,7 @@ def test_the_rows_of_an_evaluation_get_its_hypotheses_byte_for_byte(
     assert predict(str(translation), *chosen, *files, world_size=world_size) == [0] * world_size
     best = json.loads((translation / "best" / "training_step.json").read_text())["step"]
     assert output.read_bytes() == hypotheses(translation, step or best)
-    assert len(set(output.read_text().splitlines())) > 2, "the model says the same of every row: nothing is shown"
+    assert len(set(output.read_text().splitlines())) > 1, "the model says the same of every row: nothing is shown"
 
 
 def test_another_number_of_beams_gives_the_hypotheses_of_an_evaluation_with_them(
