@@ -160,8 +160,11 @@ def _is_new_default(key: str, *, new: Any, earlier: Mapping[str, Any]) -> bool:
     *sections, last = path = [int(part) if part.isdecimal() else part for part in key.split(".")]
     section: Any = earlier
     for part in sections:
-        section = section[part]
-    return last not in section and default_at(tuple(path)) == new
+        if isinstance(section, Mapping):
+            section = section.get(part)
+        elif isinstance(section, list) and isinstance(part, int) and part < len(section):
+            section = section[part]
+    return isinstance(section, Mapping) and last not in section and default_at(tuple(path)) == new
 
 
 def _refuse(found: Found, changes: Sequence[Change], *, recipe: Mapping[str, Any], allowed: Sequence[str]) -> None:
