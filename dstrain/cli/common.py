@@ -33,12 +33,12 @@ def clean_errors() -> Iterator[None]:
 
 
 def check_new(path: Path) -> None:
-    """Raises UserError where anything lies at the path of a recipe that is to be written."""
+    """Raises UserError if something exists at the path of a recipe that is to be written."""
     if os.path.lexists(path):
         raise UserError(f"{path} exists already: name another file with --output, or remove it")
 
 
 def create_recipe(path: Path, text: str) -> None:
-    """Write a recipe to a file that does not exist yet; raises UserError where anything lies there."""
+    """Write a recipe to a file that does not exist yet; raises UserError if something exists there."""
     check_new(path)
     create_file(path, text.encode())

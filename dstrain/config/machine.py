@@ -33,7 +33,7 @@ class Machine(Section):
     zero_stage: Annotated[int, Field(ge=0, le=3)] | None = 1
     """DeepSpeed ZeRO stage. 0 keeps everything on every rank; 1 shards optimizer state, 2 also gradients, 3 also
     weights. 0 with 16-bit precision runs as 1, because stage 0 hides skipped steps. Null takes the fastest stage that fits
-    into the GPU's memory, as `dstrain plan` shows it; every start decides anew, and config.yaml in the run folder says which
+    into the GPU's memory, as `dstrain plan` shows it; every start chooses again, and config.yaml in the run folder says which
     it was."""
     micro_batch_tokens: PositiveInt | None = 8192
     """Largest micro-batch in tokens, padding included: rows × (longest source + longest target). In steps of

@@ -1,6 +1,6 @@
 """What kinds of characters texts consist of: scripts, digits, and characters that no text should have.
 
-Scripts are told apart by Unicode's blocks, which needs no table of languages. Knows nothing of rows.
+Scripts are recognised by Unicode's blocks, which needs no table of languages. Knows nothing of rows.
 """
 
 from collections.abc import Sequence
@@ -47,7 +47,7 @@ BLOCKS: dict[str, tuple[tuple[int, int], ...]] = {
     "Ethiopic": ((0x1200, 0x139F), (0x2D80, 0x2DDF), (0xAB00, 0xAB2F)),
     "Khmer": ((0x1780, 0x17FF),),
     "Mongolian": ((0x1800, 0x18AF),),
-    # a Japanese row may have only one of the two, so they are not told apart
+    # a Japanese row may have only one of the two, so they count as one
     "Han or Kana": (
         (0x2E80, 0x2FDF),
         (0x3005, 0x3007),

@@ -1,6 +1,6 @@
 """Leaves training rows out because of other rows: those that are in the evaluation set, and those that repeat an earlier one.
 
-Rows are told apart by their identities alone. Knows nothing of where shards come from.
+Rows are compared by their identities alone. Knows nothing of where shards come from.
 """
 
 from collections.abc import Sequence

@@ -74,7 +74,7 @@ def _script(letter: str) -> str:
 def find_wrong_languages(
     hypotheses: Sequence[str], references: Sequence[str], *, languages: Sequence[str | None], among: Sequence[str]
 ) -> tuple[list[bool], list[bool]]:
-    """Which texts of either side are in another language than they should be, where only the languages `among` are told apart.
+    """Which texts of either side are in another language than they should be, where only the languages `among` are distinguished.
 
     A text without letters is in no language, and so in no wrong one.
     """
@@ -107,7 +107,7 @@ def find_candidates(languages: Sequence[str | None], *, others: Sequence[str]) -
 
 
 def detector_signature(among: Sequence[str]) -> str:
-    """Name and version of the detector, and the languages that it told apart."""
+    """Name and version of the detector, and the languages that it distinguished."""
     return f"{DETECTOR}:{metadata.version(DETECTOR)}|among:{','.join(among)}"
 
 

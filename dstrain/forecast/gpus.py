@@ -1,4 +1,4 @@
-"""GPUs by name: memory and peak rates, from their makers' published specifications. Pure data.
+"""GPUs by name: memory and peak rates as their makers publish them, from memory and not checked with data sheets. Pure data.
 
 Rates are dense, without sparsity, in 1e12 operations a second. Memory is in GB as it is sold; a program can have a few per cent
 less (`USABLE`).
@@ -36,7 +36,7 @@ class Gpu:
         return (rate or self.fp32) * 1e12
 
 
-# NVIDIA's data sheets of each product: "Tensor Core" rates without sparsity for 16 bits, "FP32" for fp32.
+# as in NVIDIA's data sheets: "Tensor Core" rates without sparsity for 16 bits, "FP32" for fp32.
 GPUS: Mapping[str, Gpu] = {
     gpu.name: gpu
     for gpu in (

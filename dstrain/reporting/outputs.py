@@ -38,11 +38,11 @@ def explain_outputs(record: RunRecord) -> list[Markdown]:
     ]
     if "wrong_language" in row.outputs:
         signature = row.signatures.get("wrong_language", "unknown")
-        sentences.append(phrase("Languages were told apart by {}.", code(signature)))
+        sentences.append(phrase("Languages were distinguished by {}.", code(signature)))
     elif "wrong_script" in row.outputs:
         sentences.append(
             phrase(
-                "Languages of one script were not told apart: this needs {} and languages that it knows.",
+                "Languages of one script were not distinguished: this needs {} and languages that it knows.",
                 code("pip install 'dstrain[langid]'"),
             )
         )

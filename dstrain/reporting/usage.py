@@ -143,7 +143,7 @@ def _explain_languages(record: RunRecord) -> list[Markdown]:
         return [
             phrase(
                 "Each training row names its languages. For a pair set {} and pass {} to {} (mBART-cc25: {}); a model without "
-                "language tokens is told by the text before the source.",
+                "language tokens reads it in the text before the source.",
                 *map(code, ("tokenizer.src_lang", "forced_bos_token_id", "generate", "decoder_start_token_id")),
             )
         ]

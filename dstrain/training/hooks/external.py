@@ -1,4 +1,4 @@
-"""Has evaluations scored by other programs while training goes on."""
+"""Has evaluations scored by other programs while training continues."""
 
 from collections.abc import Callable, Iterable
 

@@ -48,7 +48,7 @@ def test_dropout_keeps_its_share_and_follows_the_seed() -> None:
     assert done.stdout.startswith("ok"), done.stderr
 
 
-@pytest.mark.parametrize("p", [0.0, 1e-6, 0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("p", [0.0, 1e-6, 0.1, 0.5, 0.9, 1 - 1e-6, 1.0])
 @pytest.mark.parametrize("shape", [(0,), (1,), (3, 5), (7, 10_000)])
 def test_every_probability_and_shape_is_drawn(p: float, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

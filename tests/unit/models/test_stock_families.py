@@ -65,10 +65,10 @@ def test_value_and_every_gradient_equal_the_stock_loss_times_its_tokens(
     expected = gradients_of(stock_tiny, stock)
     loss = summed(stock_tiny, batch)
     torch.testing.assert_close(loss, stock, rtol=1e-5, atol=0.0)
-    assert_same(gradients_of(stock_tiny, loss), expected)
+    assert_same(gradients_of(stock_tiny, loss), expected, has_large_terms=has_large_logits)
     chunked = summed(stock_tiny, batch, max_logits=3 * stock_tiny.tokenizer.vocabulary_size)
     torch.testing.assert_close(chunked, stock, rtol=1e-5, atol=0.0)
-    assert_same(gradients_of(stock_tiny, chunked), expected)
+    assert_same(gradients_of(stock_tiny, chunked), expected, has_large_terms=has_large_logits)
 
 
 def test_led_attends_from_and_to_the_first_token(stock_tiny: Any, batch_of: BatchOf) -> None:

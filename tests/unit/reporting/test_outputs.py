@@ -35,7 +35,7 @@ def test_the_detector_of_languages_is_named() -> None:
     row = translation_row(50, bleu=3.0, loss=1.0)
     outputs = {"wrong_language": OutputRate(0.5, 0.1)}
     card = card_of(replace(row, outputs=outputs, signatures=row.signatures | {"wrong_language": "py3langid:0.4.0|x"}))
-    assert "Languages were told apart by `py3langid:0.4.0|x`." in card
+    assert "Languages were distinguished by `py3langid:0.4.0|x`." in card
     assert "pip install 'dstrain[langid]'" not in card
 
 
