@@ -1,7 +1,9 @@
 """Fixtures of more than one room."""
 
+import logging
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,12 +23,23 @@ settings.register_profile("dstrain", deadline=None, derandomize=True)
 settings.load_profile("dstrain")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a system module on one worker: they share the runs that its fixtures make, which take minutes."""
     system = Path(__file__).parent / "system"
     for item in items:
         if system in item.path.parents:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+@pytest.fixture(autouse=True)
+def process_as_before() -> Iterator[None]:
+    """Undo what a program called in this process leaves for the tests that follow: its handler of SIGTERM, its log level."""
+    log = logging.getLogger("dstrain")
+    handler, level = signal.getsignal(signal.SIGTERM), log.level
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    log.setLevel(level)
 
 
 @pytest.fixture(scope="session")
