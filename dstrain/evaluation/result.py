@@ -16,6 +16,9 @@ from dstrain.evaluation.text_metrics import reference_columns
 from dstrain.run_folder.row_statistics import Statistics
 from dstrain.run_folder.scores import ScoredTexts, Scores
 
+MOST_GROUPS = 20
+"""Groups whose scores get intervals: each takes as long as 1,000 scores of its rows."""
+
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
@@ -49,25 +52,28 @@ def build_result(
         return [each for each in found if not math.isnan(each.value)]
 
     overall, grouped = score_these(rows), group_rows(rows, held=held)
-    scored = {name: score_these(members) for name, members in grouped.items()}
+    scored = {name: {each.name: each for each in score_these(members)} for name, members in grouped.items()}
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
     signatures |= {each.name: each.signature for each in overall if each.signature}
     for name, scores in scored.items():
-        for each in scores:
+        for each in scores.values():
             if each.signature and each.signature != signatures.get(each.name):
                 signatures[f"{each.name} ({name})"] = each.signature
     sets = dict.fromkeys(row.example.eval_set for row in rows if row.example.eval_set is not None)
     of_sets = {
-        set_metric(name, each.name): each for name in sets for each in scored[name] if each.name in config.choosing
+        set_metric(name, each.name): each
+        for name in sets
+        for each in scored[name].values()
+        if each.name in config.choosing
     }
     found = {each.name: each for each in overall} | of_sets
-    statistics = {name: each.rows for name, each in found.items() if each.rows is not None}
+    statistics = _statistics(found)
     outputs = _find_rates(rows, config=config)
     return EvaluationResult(
         Scores(
             scores=({} if loss is None else {"loss": loss}) | {name: each.value for name, each in found.items()},
             groups={
-                name: {each.name: each.value for each in scores} | {"num_rows": len(grouped[name])}
+                name: {each.name: each.value for each in scores.values()} | {"num_rows": len(grouped[name])}
                 for name, scores in scored.items()
             },
             signatures=signatures | outputs.signatures,
@@ -75,6 +81,7 @@ def build_result(
             num_rows=len(rows),
             warnings=(*warnings, *outputs.warnings, *failures),
             intervals=find_intervals(statistics),
+            group_intervals={name: find_intervals(_statistics(scored[name])) for name in list(scored)[:MOST_GROUPS]},
             outputs=outputs.rates,
         ),
         ScoredTexts(
@@ -86,6 +93,11 @@ def build_result(
         ),
         tuple(failures),
     )
+
+
+def _statistics(scores: Mapping[str, Score]) -> Statistics:
+    """What each row adds to each score, for the scores that are computed from rows."""
+    return {name: each.rows for name, each in scores.items() if each.rows is not None}
 
 
 def _find_rates(rows: Sequence[ScoredRow], *, config: RunConfig) -> OutputRates:

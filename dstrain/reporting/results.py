@@ -76,8 +76,16 @@ def build_headline(record: RunRecord) -> list[Line]:
 
 def number_with_interval(scores: Scores, name: str) -> str:
     """A score with half its 95 % interval, where it has one: `39.5000 ± 0.9000`."""
-    value, interval = number(scores.scores.get(name)), scores.intervals.get(name)
-    return value if interval is None else f"{value} ± {number(interval)}"
+    return _with_interval(scores.scores.get(name), scores.intervals.get(name))
+
+
+def number_of_group(scores: Scores, group: str, name: str) -> str:
+    """The same of a group of rows."""
+    return _with_interval(scores.groups[group].get(name), scores.group_intervals.get(group, {}).get(name))
+
+
+def _with_interval(value: float | None, interval: float | None) -> str:
+    return number(value) if interval is None else f"{number(value)} ± {number(interval)}"
 
 
 def explain_headline(record: RunRecord) -> list[Markdown]:
@@ -227,7 +235,7 @@ def build_groups_table(record: RunRecord) -> Markdown | None:
     lines: list[list[object]] = []
     for name, scores in list(row.groups.items())[:MAX_GROUPS]:
         rows = [count(int(scores["num_rows"])) if "num_rows" in scores else ""] if "num_rows" in present else []
-        lines.append([name or "(no name)", *rows, *(number(scores.get(metric)) for metric in metrics)])
+        lines.append([name or "(no name)", *rows, *(number_of_group(row, name, metric) for metric in metrics)])
     rest = len(row.groups) - len(lines)
     note = phrase("\n\nAnd {} more groups in {}.", count(rest), code(str(NAMES.score_file(row.step)))) if rest else ""
     return join([table(header, lines), Markdown(note)], separator="")

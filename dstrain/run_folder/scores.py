@@ -52,6 +52,10 @@ class Scores:
     warnings: tuple[str, ...] = ()
     intervals: dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]] = field(default_factory=dict)
     """Half the 95 % interval of each score whose rows have numbers of their own."""
+    group_intervals: dict[str, dict[str, Annotated[float, Field(ge=0.0, allow_inf_nan=False)]]] = field(
+        default_factory=dict
+    )
+    """The same by group, for the first groups."""
     outputs: dict[str, OutputRate] = field(default_factory=dict)
     """Shares of empty hypotheses, loops, copies of the source, and other scripts or languages than those of the references."""
 

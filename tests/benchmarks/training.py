@@ -178,7 +178,7 @@ def compare(found: Measured) -> list[dict[str, Any]]:
 def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int) -> list[dict[str, Any]]:
     """The share of positions that are real tokens in an epoch of a plan, for each of our sides; nothing is trained."""
     found = []
-    for side in (side for side in our_sides() if side != SEEN):  # whose padding is that of OURS
+    for side in (side for side in our_sides() if side.name != SEEN.name):  # with the padding of OURS
         plan = Plan(
             tokens.source_lengths,
             tokens.target_lengths,
@@ -196,7 +196,7 @@ def padding_of_plan(tokens: TokenSet, *, batch_tokens: int, rows_per_update: int
 
 def our_sides() -> list[Side]:
     """Our sides in all sizes."""
-    return [*(Side("dstrain", budget) for budget in BUDGETS), SEEN, SAME_ROWS]
+    return [*(Side(name, budget) for name in ("dstrain", "dstrain_seen") for budget in BUDGETS), SAME_ROWS]
 
 
 def padding_of_trainer(tokens: TokenSet, *, rows_per_update: int) -> list[dict[str, Any]]:

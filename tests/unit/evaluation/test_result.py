@@ -8,7 +8,7 @@ import pytest
 from dstrain.config.metrics import has_rows
 from dstrain.config.schema import RunConfig
 from dstrain.evaluation.generate import Hypothesis
-from dstrain.evaluation.result import EvaluationResult, build_result
+from dstrain.evaluation.result import MOST_GROUPS, EvaluationResult, build_result
 from dstrain.evaluation.scoring import read_rows
 from dstrain.evaluation.significance import find_intervals
 from dstrain.run_folder.scores import OutputRate
@@ -54,6 +54,17 @@ def test_a_set_has_numbers_of_its_rows_and_an_interval_of_its_own() -> None:
     assert {"news/bleu", "bleu"} <= set(result.scores.intervals)
     odd = [row["bleu"] for row in result.texts.statistics[1::2]]
     assert result.scores.intervals["news/bleu"] == find_intervals({"bleu": odd})["bleu"]
+
+
+def test_the_first_groups_have_the_intervals_of_their_rows_alone() -> None:
+    tokens = build_tokens(["en"] * 88)
+    tokens.examples = [replace(each, group=f"group {row % 22:02}") for row, each in enumerate(tokens.examples)]
+    result = build(tokens)
+    assert len(result.scores.groups) == 22
+    found = result.scores.group_intervals
+    assert list(found) == [f"group {number:02}" for number in range(MOST_GROUPS)]
+    of_third = [row["bleu"] for row in result.texts.statistics[3::22]]
+    assert found["group 03"]["bleu"] == find_intervals({"bleu": of_third})["bleu"] > 0
 
 
 def test_failing_hypotheses_are_counted_beside_the_references_and_warned_about() -> None:

@@ -113,10 +113,12 @@ def test_an_evaluation_before_the_first_training_loss_says_no_log() -> None:
 
 def test_every_group_has_its_scores_and_a_long_list_is_cut_with_a_note() -> None:
     groups = {f"kind {number}": {"exact_match": 0.5, "num_rows": 10.0} for number in range(70)}
-    rows: list[Row] = [parsing_row(10, exact_match=0.5, loss=1.0, groups=groups)]
+    intervals = {"kind 1": {"exact_match": 0.31}}
+    rows: list[Row] = [parsing_row(10, exact_match=0.5, loss=1.0, groups=groups, group_intervals=intervals)]
     card = build_card(build_record(parsing_config(), info=run_info(), rows=rows))
     table = next(table for table in tables(card) if table[0][0] == "Group")
     assert table[:2] == [["Group", "Rows", "Exact Match"], ["kind 0", "10", "0.5000"]]
+    assert table[2] == ["kind 1", "10", "0.5000 ± 0.3100"]
     assert len(table) == 61
     assert "And 10 more groups in `scores/step-00000010.json`." in card
 
