@@ -4,7 +4,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -83,16 +83,12 @@ def look_at_folder(
     )
     try:
         with tempfile.TemporaryDirectory(dir=at, prefix=".dstrain-doctor-") as trial:
-            before = clock()
-            written = _write(Path(trial) / "file")
+            file, before = Path(trial) / "file", clock()
+            written = _write(file)
             skew = written - min(max(written, before), clock())
-            try:
-                os.link(Path(trial) / "file", Path(trial) / "second")
-            except OSError:
-                return Folder(at, found.kind, found.free_bytes, found.free_files, has_links=False, skew=skew)
-            return Folder(at, found.kind, found.free_bytes, found.free_files, skew=skew)
+            return replace(found, skew=skew, has_links=_can_link(file))
     except OSError as error:
-        return Folder(at, found.kind, found.free_bytes, found.free_files, error=error.strerror or str(error))
+        return replace(found, error=error.strerror or str(error))
 
 
 def kind_of_mount(mounts: str, *, path: Path) -> str:
@@ -111,35 +107,54 @@ def kind_of_mount(mounts: str, *, path: Path) -> str:
 
 def judge_folder(place: Place, folder: Folder) -> Iterator[Finding]:
     """What the folder is good for."""
-    topic, where = place.topic, f"{place.path}"
-    files = "" if folder.free_files is None else f" and {folder.free_files:,} files"
-    room = f"{where}: {folder.free_bytes / GB:.1f} GB{files} free, {folder.kind}"
     elsewhere = f"choose another folder with {place.setting}"
-    if folder.error is not None or not folder.has_links and place.use == "output":
-        reason = folder.error or f"a file cannot have a second name there ({folder.kind}), which the lease of a run needs"
-        wrong = f"{folder.path} cannot be written: {reason}" if folder.error else f"{folder.path}: {reason}"
-        if place.use == "built":
-            yield note(topic, wrong, way_out=elsewhere)
-        else:
-            yield problem(topic, wrong, way_out=elsewhere)
+    failed = _what_fails(place, folder)
+    if failed is not None:
+        wrong = f"{folder.path}: {failed}"
+        built = place.use == "built"  # a run needs none of those
+        yield note(place.topic, wrong, way_out=elsewhere) if built else problem(place.topic, wrong, way_out=elsewhere)
         return
-    if folder.free_bytes < NO_ROOM or (folder.free_files is not None and folder.free_files < NO_FILES):
-        yield problem(topic, room, way_out=f"make room, or {elsewhere}")
-    elif folder.free_bytes < LITTLE_ROOM or (folder.free_files is not None and folder.free_files < FEW_FILES):
-        yield note(topic, room, way_out=f"`dstrain plan RECIPE` says what a run needs: make room, or {elsewhere}")
+    files = "" if folder.free_files is None else f" and {folder.free_files:,} files"
+    room = f"{place.path}: {folder.free_bytes / GB:.1f} GB{files} free, {folder.kind}"
+    if _has_less(folder, num_bytes=NO_ROOM, num_files=NO_FILES):
+        yield problem(place.topic, room, way_out=f"make room, or {elsewhere}")
+    elif _has_less(folder, num_bytes=LITTLE_ROOM, num_files=FEW_FILES):
+        yield note(place.topic, room, way_out=f"`dstrain plan RECIPE` says what a run needs: make room, or {elsewhere}")
     elif place.use == "output" and folder.kind in PASSING:
-        yield note(topic, room, way_out=f"it is gone with the container or the host: mount a volume, or {elsewhere}")
+        yield note(place.topic, room, way_out=f"it is gone with the container or the host: mount a volume, or {elsewhere}")
     elif place.use == "built" and folder.kind in NETWORK:
-        yield note(topic, room, way_out=f"libraries that build there on several hosts at once may wait for each other: {elsewhere}")
+        way_out = f"libraries that build there on several hosts at once may wait for each other: {elsewhere}"
+        yield note(place.topic, room, way_out=way_out)
     else:
-        yield ok(topic, room)
+        yield ok(place.topic, room)
     if place.use == "output" and abs(folder.skew) > SKEW_SECONDS:
-        order = "ahead of" if folder.skew > 0 else "behind"
-        yield note(
-            "clock",
-            f"the file system's is {abs(folder.skew):.1f} s {order} this host's",
-            way_out="let both keep time (NTP): leases compare times of the file system alone, `dstrain status` shows ages",
-        )
+        yield _describe_skew(folder.skew)
+
+
+def _what_fails(place: Place, folder: Folder) -> str | None:
+    if folder.error is not None:
+        return f"nothing can be written ({folder.error})"
+    if place.use == "output" and not folder.has_links:
+        return f"a file cannot have a second name on this file system ({folder.kind}), which the lease of a run needs"
+    return None
+
+
+def _has_less(folder: Folder, *, num_bytes: float, num_files: int) -> bool:
+    return folder.free_bytes < num_bytes or (folder.free_files is not None and folder.free_files < num_files)
+
+
+def _describe_skew(skew: float) -> Finding:
+    order = "ahead of" if skew > 0 else "behind"
+    way_out = "let both keep time (NTP): leases compare times of the file system alone, `dstrain status` shows ages"
+    return note("clock", f"the file system's is {abs(skew):.1f} s {order} this host's", way_out=way_out)
+
+
+def _can_link(file: Path) -> bool:
+    try:
+        os.link(file, file.with_name("second"))
+    except OSError:
+        return False
+    return True
 
 
 def _write(path: Path) -> float:
