@@ -19,9 +19,7 @@ RECIPE = "A recipe file, or the name of a shipped recipe."
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE, autocompletion=complete_recipe)]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(
-        metavar="[KEY=VALUE]...", help="Keys of the recipe to override.", autocompletion=complete_override
-    ),
+    typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to override.", autocompletion=complete_override),
 ]
 RunArgument = Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)]
 ModelArgument = Annotated[

@@ -30,16 +30,18 @@ def doctor(
     """
     from dstrain.doctor import text  # here, so that the other commands start faster
     from dstrain.doctor.examine import Plan, examine
-    from dstrain.doctor.finding import ok, prevents_training, problem
+    from dstrain.doctor.finding import Finding, ok, prevents_training, problem
     from dstrain.doctor.libraries import Wish
 
-    findings = []
+    findings: list[Finding] = []
     plan = Plan(Path("runs"), default_cache_dir(os.environ))
     if config is not None:
         try:
             recipe = _load(config)
         except (UserError, OSError) as error:
-            findings.append(problem("recipe", describe(error), way_out=f"correct it until `dstrain check {config}` says ok"))
+            findings.append(
+                problem("recipe", describe(error), way_out=f"correct it until `dstrain check {config}` says ok")
+            )
         else:
             findings.append(ok("recipe", config))
             wish = Wish(recipe.machine.device, recipe.precision)

@@ -2,9 +2,6 @@
 
 import logging
 import sys
-from typing import Annotated
-
-import typer
 
 from dstrain.cli.common import Overrides, RecipeArgument, clean_errors
 from dstrain.cluster.console import quiet_deepspeed, say

@@ -13,15 +13,17 @@ from dstrain.config.load import find_config
 from dstrain.config.shipped import as_own, recipes_folder, shipped_recipes
 from dstrain.reporting.terminal import aligned
 
-recipe = typer.Typer(
-    help="The shipped recipes, and the recipe of a published model card.", no_args_is_help=True
-)
+recipe = typer.Typer(help="The shipped recipes, and the recipe of a published model card.", no_args_is_help=True)
 
 
 @recipe.command("list")
 def list_recipes() -> None:
     """List the shipped recipes, each with what it is for."""
-    say(aligned([(name, _purpose((recipes_folder() / f"{name}.yaml").read_text("utf-8"))) for name in shipped_recipes()]))
+    say(
+        aligned(
+            [(name, _purpose((recipes_folder() / f"{name}.yaml").read_text("utf-8"))) for name in shipped_recipes()]
+        )
+    )
 
 
 @recipe.command("copy")

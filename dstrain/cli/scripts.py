@@ -14,12 +14,16 @@ from dstrain.run_folder.atomic import create_file
 
 
 def scripts(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to; the current folder is the default.")] = Path(),
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Where to; the current folder is the default.")
+    ] = Path(),
 ) -> None:
     """Copy launch/ and slurm/ to a folder, in which the commands of the documentation then work as in a clone."""
     with clean_errors():
         copies = {folder / source.parent.name / source.name: source for source in _sources()}
-        changed = [path for path, source in copies.items() if os.path.lexists(path) and not _is_copy(path, source=source)]
+        changed = [
+            path for path, source in copies.items() if os.path.lexists(path) and not _is_copy(path, source=source)
+        ]
         if changed:
             raise UserError(f"{changed[0]} exists already and is another file: name another folder, or remove it")
         for path, source in copies.items():

@@ -1,4 +1,4 @@
-"""What compiles: ninja, C and C++ compilers, nvcc. A run compiles nothing unless `machine.compile` or an optional operator asks."""
+"""What compiles: ninja, C and C++ compilers, nvcc. A run needs them for `machine.compile` and optional operators only."""
 
 import os
 import re
@@ -48,7 +48,8 @@ def judge_tools(tools: Tools, *, build: str | None) -> Iterator[Finding]:
     missing = [name for name, version in named.items() if not version]
     missing += [] if tools.has_headers else ["the headers of Python (python3-dev)"]
     if missing:
-        yield note("compilers", f"missing: {', '.join(missing)}; {NEEDED_BY}", way_out="install them, or load the module of your site")
+        text = f"missing: {', '.join(missing)}; {NEEDED_BY}"
+        yield note("compilers", text, way_out="install them, or load the module of your site")
     if found:
         yield ok("compilers", ", ".join(found))
     kind, _, cuda = (build or "").partition(" ")

@@ -28,7 +28,9 @@ EFFECTS = {
     "NVIDIA_TF32_OVERRIDE": "decides over TF32, which dstrain does not use",
 }
 """What a variable does, for the report."""
-OTHERS = re.compile(r"(NCCL|TORCH_NCCL|GLOO|CUDA|CUBLAS|CUDNN|OMP|MKL|KMP|UCX)_\w+|DS_\w+|HF_ENDPOINT|HIP_VISIBLE_DEVICES|ROCR_VISIBLE_DEVICES")
+OTHERS = re.compile(
+    r"(?:NCCL|TORCH_NCCL|GLOO|CUDA|CUBLAS|CUDNN|OMP|MKL|KMP|UCX|DS)_\w+|HF_ENDPOINT|(?:HIP|ROCR)_VISIBLE_DEVICES"
+)
 """Names of variables that change something besides; libraries say what."""
 NO_EFFECT = frozenset({"CUDA_HOME", "CUDA_PATH", "CUDA_VERSION"})
 MAX_VALUE = 80
@@ -49,7 +51,9 @@ def _judge_launcher(environment: Mapping[str, str]) -> Iterator[Finding]:
         return
     if "RANK" in environment:
         text = f"this shell is rank {process.rank} of {process.world_size} (RANK and WORLD_SIZE are set)"
-        yield note("environment", text, way_out="unset them, unless a launcher has set them for the run that you start here")
+        yield note(
+            "environment", text, way_out="unset them, unless a launcher has set them for the run that you start here"
+        )
 
 
 def _judge_offline(environment: Mapping[str, str]) -> Iterator[Finding]:

@@ -2,8 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dstrain.doctor.compilers import ask_tools, judge_tools
@@ -12,7 +11,7 @@ from dstrain.doctor.finding import Finding, problem
 from dstrain.doctor.folders import judge_folder, look_at_folder, standard_places
 from dstrain.doctor.gpus import ask_gpus, judge_use
 from dstrain.doctor.host import judge_host, look_at_host
-from dstrain.doctor.libraries import SECONDS, Wish, ask_libraries, judge_libraries
+from dstrain.doctor.libraries import Wish, ask_libraries, judge_libraries
 from dstrain.doctor.network import judge_network, look_at_network
 from dstrain.doctor.packages import examine_packages
 from dstrain.doctor.programs import Run, run
@@ -27,14 +26,14 @@ class Plan:
     output: Path
     """The run folder, or the folder of run folders."""
     cache: Path
-    wish: Wish = Wish()
+    wish: Wish = field(default_factory=Wish)
 
 
 def examine(plan: Plan, *, run: Run = run) -> Iterator[Finding]:
     """All findings."""
     yield Finding("versions", "ok", "; ".join(list_versions()))
     yield from examine_packages()
-    answers, done = ask_libraries(partial(run, seconds=SECONDS))
+    answers, done = ask_libraries(run)
     yield from judge_libraries(answers, done=done, wish=plan.wish)
     gpus, smi = ask_gpus(run)
     yield from judge_use(gpus, done=smi)

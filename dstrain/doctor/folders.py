@@ -121,7 +121,9 @@ def judge_folder(place: Place, folder: Folder) -> Iterator[Finding]:
     elif _has_less(folder, num_bytes=LITTLE_ROOM, num_files=FEW_FILES):
         yield note(place.topic, room, way_out=f"`dstrain plan RECIPE` says what a run needs: make room, or {elsewhere}")
     elif place.use == "output" and folder.kind in PASSING:
-        yield note(place.topic, room, way_out=f"it is gone with the container or the host: mount a volume, or {elsewhere}")
+        yield note(
+            place.topic, room, way_out=f"it is gone with the container or the host: mount a volume, or {elsewhere}"
+        )
     elif place.use == "built" and folder.kind in NETWORK:
         way_out = f"libraries that build there on several hosts at once may wait for each other: {elsewhere}"
         yield note(place.topic, room, way_out=way_out)

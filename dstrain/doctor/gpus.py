@@ -7,7 +7,11 @@ from dstrain.doctor.finding import Finding, note, ok, problem
 from dstrain.doctor.libraries import DRIVER
 from dstrain.doctor.programs import Done, Run
 
-GPUS = ("nvidia-smi", "--query-gpu=index,uuid,name,driver_version,memory.total,memory.used", "--format=csv,noheader,nounits")
+GPUS = (
+    "nvidia-smi",
+    "--query-gpu=index,uuid,name,driver_version,memory.total,memory.used",
+    "--format=csv,noheader,nounits",
+)
 PROCESSES = ("nvidia-smi", "--query-compute-apps=gpu_uuid,pid,used_memory", "--format=csv,noheader,nounits")
 IDLE_SHARE = 0.05
 """Share of the memory that the driver itself may use."""

@@ -94,13 +94,17 @@ def judge_host(host: Host) -> Iterator[Finding]:
         limit = f", of which the control group allows {host.memory_limit / GB:.1f} GB" if host.memory_limit else ""
         text = f"{host.available / GB:.1f} of {host.memory / GB:.1f} GB are available{limit}"
         if min(host.available, host.memory_limit or host.available) < LOW_MEMORY:
-            yield note("memory", text, way_out="each rank takes over 1 GB before any data: end other programs, or ask for more")
+            yield note(
+                "memory", text, way_out="each rank takes over 1 GB before any data: end other programs, or ask for more"
+            )
         else:
             yield ok("memory", text)
     if host.shm is not None and host.shm_free is not None:
         text = f"{host.shm_free / GB:.2f} of {host.shm / GB:.2f} GB are free"
         if host.shm_free < LOW_SHM:
-            way_out = "NCCL needs it between GPUs of one machine: docker run --shm-size=8g, or an emptyDir of medium Memory"
+            way_out = (
+                "NCCL needs it between GPUs of one machine: docker run --shm-size=8g, or an emptyDir of medium Memory"
+            )
             yield note("/dev/shm", text, way_out=way_out)
         else:
             yield ok("/dev/shm", text)

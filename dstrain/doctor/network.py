@@ -49,7 +49,9 @@ def judge_network(network: Network) -> Iterator[Finding]:
         way_out = "allow TCP on 127.0.0.1: even the ranks of one host meet there"
         yield problem("ports", "no program can listen on 127.0.0.1", way_out=way_out)
     elif not network.port_is_free:
-        way_out = "start with `deepspeed --master_port 29501` or another free one; other launchers choose one themselves"
+        way_out = (
+            "start with `deepspeed --master_port 29501` or another free one; other launchers choose one themselves"
+        )
         yield note("ports", f"port {PORT}, which deepspeed takes by default, is in use", way_out=way_out)
     else:
         yield ok("ports", f"programs can listen, and port {PORT} is free")

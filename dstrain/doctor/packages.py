@@ -3,8 +3,12 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution, distributions
+from typing import TYPE_CHECKING
 
 from dstrain.doctor.finding import Finding, note, ok, problem
+
+if TYPE_CHECKING:  # it may be missing
+    from packaging.requirements import Requirement
 
 OURS = "dstrain"
 
@@ -61,7 +65,7 @@ def find_misfits(packages: Mapping[str, Package], *, root: str = OURS) -> list[M
                 continue
             needed = canonicalize_name(requirement.name)
             package = packages.get(needed)
-            if package is None or not requirement.specifier.contains(package.version, prereleases=True):
+            if package is None or not _fits(package, requirement=requirement):
                 plain = f"{requirement.name}{requirement.specifier}"
                 misfits[Misfit(name, plain, package.version if package else None)] = None
             following = (needed, frozenset(requirement.extras))
@@ -71,12 +75,23 @@ def find_misfits(packages: Mapping[str, Package], *, root: str = OURS) -> list[M
     return list(misfits)
 
 
+def _fits(package: Package, *, requirement: "Requirement") -> bool:
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return requirement.specifier.contains(Version(package.version), prereleases=True)
+    except InvalidVersion:  # a version of a form that is no longer allowed cannot be compared
+        return True
+
+
 def examine_packages() -> Iterator[Finding]:
     """What is missing or does not fit."""
     try:
         packages = read_packages()
     except ImportError:
-        yield problem("packages", "packaging is not installed, so that nothing can be compared", way_out="pip install packaging")
+        yield problem(
+            "packages", "packaging is not installed, so that nothing can be compared", way_out="pip install packaging"
+        )
         return
     yield from judge_packages(packages)
 
@@ -84,8 +99,9 @@ def examine_packages() -> Iterator[Finding]:
 def judge_packages(packages: Mapping[str, Package]) -> Iterator[Finding]:
     """What is missing or does not fit: a problem where dstrain itself needs it, else a note."""
     if OURS not in packages:
+        text = "dstrain is imported from a folder and not installed, so that it has no version"
         way_out = "install it in this environment, with pip install --no-deps --no-build-isolation -e . in a clone"
-        yield problem("packages", "dstrain is imported from a folder and not installed, so that it has no version", way_out=way_out)
+        yield problem("packages", text, way_out=way_out)
         return
     misfits = find_misfits(packages)
     for misfit in misfits:

@@ -4,10 +4,13 @@ import os
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol
 
+SECONDS = 20.0
+"""How long a program may take that only says something of itself."""
 KILL_SECONDS = 2.0
 """How long a killed process may take to go before it is left alone."""
 
@@ -30,12 +33,14 @@ class Done:
         return lines[-1] if lines else f"exit code {self.code}"
 
 
-Run = Callable[[Sequence[str]], Done | None]
-"""Runs a program; None if there is none of this name."""
+class Run(Protocol):
+    """Runs a program; None if there is none of this name."""
+
+    def __call__(self, command: Sequence[str], *, seconds: float = SECONDS) -> Done | None: ...
 
 
 def run(
-    command: Sequence[str], *, seconds: float = 20.0, environment: Mapping[str, str] | None = None
+    command: Sequence[str], *, seconds: float = SECONDS, environment: Mapping[str, str] | None = None
 ) -> Done | None:
     """Run a program for at most so many seconds; None if there is none of this name."""
     # into files, because reading the end of a pipe would wait for the process

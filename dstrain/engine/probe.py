@@ -16,7 +16,7 @@ def ask_torch() -> Answer:
     """The version of torch, and what it was built for."""
     import torch
 
-    nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None
+    nccl = torch.cuda.nccl.version() if torch.distributed.is_nccl_available() else None  # type: ignore[no-untyped-call]
     return {
         "version": torch.__version__,
         "cuda": torch.version.cuda,

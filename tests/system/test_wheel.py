@@ -70,7 +70,18 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     place = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
     python = place / "bin" / "python"
-    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     subprocess.run(install, check=True, capture_output=True)
     (packages,) = place.glob("lib/python*/site-packages")
     # a path in a .pth file is searched last, and the .pth files in it, such as that of a clone, are not read
@@ -95,7 +106,11 @@ def test_the_wheel_holds_every_file_of_the_package_and_what_is_shipped_beside_it
     found = {name: content for name, content in contents(wheel).items() if ".dist-info/" not in name}
     assert found.keys() == shipped.keys()
     assert found == shipped
-    assert {"dstrain/reporting/card.md.j2", "dstrain/recipes/debug.yaml", "dstrain/scripts/slurm/train.sbatch"} <= found.keys()
+    assert {
+        "dstrain/reporting/card.md.j2",
+        "dstrain/recipes/debug.yaml",
+        "dstrain/scripts/slurm/train.sbatch",
+    } <= found.keys()
 
 
 def test_the_source_distribution_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
@@ -138,7 +153,11 @@ def test_the_scripts_of_the_wheel_can_be_executed(installed: Installed) -> None:
     helped = installed.run(["python", "launch/train.py", "--help"])
     assert (helped.returncode, "--config" in helped.stdout) == (0, True)
     lost = subprocess.run(
-        ["bash", str(installed.folder / "slurm" / "train.sbatch")], cwd=installed.bin, capture_output=True, text=True, check=False
+        ["bash", str(installed.folder / "slurm" / "train.sbatch")],
+        cwd=installed.bin,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert lost.returncode == 2
     assert "has no slurm/python.sh: cd to a clone or to where `dstrain scripts` was run" in lost.stderr

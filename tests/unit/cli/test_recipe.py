@@ -71,7 +71,9 @@ def test_a_copy_of_a_shipped_recipe_means_the_same(name: str, tmp_path: Path, mo
     assert (again.exit_code, "exists already" in again.stderr) == (1, True)
 
 
-def test_a_copy_has_the_name_of_the_recipe_and_is_found_before_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_has_the_name_of_the_recipe_and_is_found_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     assert CliRunner().invoke(app, ["recipe", "copy", "demo_text"]).exit_code == 0
     Path("demo_text.yaml").write_text(Path("demo_text.yaml").read_text().replace("name: demo-text", "name: mine"))

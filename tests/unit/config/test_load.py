@@ -113,12 +113,16 @@ def test_a_file_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: 
     assert load_config("debug").name == "trial"
 
 
-@pytest.mark.parametrize(("name", "meant"), [("demo_translaton", True), ("configs/demo_translation.yaml", True), (".", False)])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("demo_translaton", True), ("configs/demo_translation.yaml", True), (".", False)]
+)
 def test_an_unknown_name_lists_what_exists_and_the_nearest(
     name: str, meant: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="neither a file nor a shipped recipe; shipped recipes: debug, demo_parsing") as error:
+    with pytest.raises(
+        ConfigError, match="neither a file nor a shipped recipe; shipped recipes: debug, demo_parsing"
+    ) as error:
         find_config(name)
     assert ("did you mean `demo_translation`?" in str(error.value)) == meant
 
@@ -130,7 +134,7 @@ def test_a_recipe_may_build_on_a_shipped_one_by_its_name(tmp_path: Path) -> None
         config = load_config(str(path))
         assert config == load_config("demo_translation", overrides=["name=mine"])
     path.write_text("extends: demo_translaton\nname: mine\n")
-    with pytest.raises(ConfigError, match="extends: no such file;.*did you mean `demo_translation`"):
+    with pytest.raises(ConfigError, match=r"extends: no such file;.*did you mean `demo_translation`"):
         load_config(str(path))
 
 

@@ -21,7 +21,9 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_a_clone_has_recipes_and_scripts_beside_the_package() -> None:
     assert recipes_folder(package=ROOT / "dstrain") == ROOT / "configs"
     assert script_folders(package=ROOT / "dstrain") == [ROOT / "launch", ROOT / "slurm"]
-    assert all((folder / file).is_file() for folder, file in zip(script_folders(), ("train.py", "train.sbatch"), strict=True))
+    assert all(
+        (folder / file).is_file() for folder, file in zip(script_folders(), ("train.py", "train.sbatch"), strict=True)
+    )
 
 
 def test_a_wheel_has_them_inside_the_package(tmp_path: Path) -> None:
@@ -54,7 +56,10 @@ def test_the_current_folder_comes_before_what_is_shipped_and_a_file_before_a_nam
 
 
 def test_the_names_are_listed_with_the_nearest() -> None:
-    assert suggest_recipes("elsewhere/Debug.yml") == f"shipped recipes: {', '.join(shipped_recipes())}; did you mean `debug`?"
+    assert (
+        suggest_recipes("elsewhere/Debug.yml")
+        == f"shipped recipes: {', '.join(shipped_recipes())}; did you mean `debug`?"
+    )
     assert "did you mean" not in suggest_recipes("zzz")
 
 

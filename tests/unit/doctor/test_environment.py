@@ -23,7 +23,9 @@ def test_a_known_variable_is_listed_with_its_effect(name: str) -> None:
     assert texts(**{name: "1"}) == [f"{name}=1: {EFFECTS[name]}"]
 
 
-@pytest.mark.parametrize("name", ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_BLOCKING_WAIT", "CUBLAS_WORKSPACE_CONFIG"])
+@pytest.mark.parametrize(
+    "name", ["NCCL_SOCKET_IFNAME", "GLOO_SOCKET_IFNAME", "TORCH_NCCL_BLOCKING_WAIT", "CUBLAS_WORKSPACE_CONFIG"]
+)
 def test_others_of_such_names_are_listed_with_their_value(name: str) -> None:
     assert texts(**{name: "eth0"}) == [f"{name}=eth0"]
 
@@ -54,7 +56,9 @@ def test_a_rank_that_is_left_over_from_a_launcher_is_noted() -> None:
         ({"PET_NNODES": "2"}, "PET_NNODES=2"),
     ],
 )
-def test_variables_of_a_launcher_that_a_start_would_refuse_are_a_problem(environment: dict[str, str], said: str) -> None:
+def test_variables_of_a_launcher_that_a_start_would_refuse_are_a_problem(
+    environment: dict[str, str], said: str
+) -> None:
     (finding,) = judge_environment(PLAIN | environment)
     assert finding.level == "problem"
     assert said in finding.text

@@ -17,7 +17,10 @@ ANSWERS = [
     {"about": "gpus", "gpus": []},
     {"about": "deepspeed", "version": "0.19.8", "device": "cpu"},
 ]
-TOPICS = {"versions", "packages", "torch", "cpus", "memory", "open files", "output", "cache", "hub cache", "host name", "ports", "environment"}
+TOPICS = {
+    *("versions", "packages", "torch", "cpus", "memory", "open files"),
+    *("output", "cache", "hub cache", "host name", "ports", "environment"),
+}
 
 
 def findings(folder: Path, *, probe: Done | None) -> list[Finding]:

@@ -70,7 +70,8 @@ def test_a_file_system_without_second_names_is_found(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("path", "kind"), [("/home/me", "ext4"), ("/shared/runs", "ext4"), ("/shared/with space/runs", "lustre"), ("/sharedother", "ext4")]
+    ("path", "kind"),
+    [("/home/me", "ext4"), ("/shared/runs", "ext4"), ("/shared/with space/runs", "lustre"), ("/sharedother", "ext4")],
 )
 def test_the_innermost_and_newest_mount_counts(path: str, kind: str) -> None:
     assert kind_of_mount(MOUNTS, path=Path(path)) == kind

@@ -49,7 +49,10 @@ def test_a_driver_that_fails_or_hangs_is_told_from_none() -> None:
     assert list(judge_use([], done=None)) == []
     assert list(judge_use([], done=Done(0, "No devices were found\n"))) == []
     (failed,) = judge_use([], done=Done(9, "Failed to initialize NVML: Driver/library version mismatch\n"))
-    assert (failed.level, failed.text) == ("note", "nvidia-smi failed: Failed to initialize NVML: Driver/library version mismatch")
+    assert (failed.level, failed.text) == (
+        "note",
+        "nvidia-smi failed: Failed to initialize NVML: Driver/library version mismatch",
+    )
     (hung,) = judge_use([], done=Done(None))
     assert hung.level == "problem"
 

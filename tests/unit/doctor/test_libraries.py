@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dstrain.doctor.finding import Finding, note, ok, problem
+from dstrain.doctor.finding import Finding, note, ok
 from dstrain.doctor.libraries import DRIVER, PROBE, SECONDS, Wish, ask_libraries, judge_libraries, read_answers
 from dstrain.doctor.programs import Done, run
 
@@ -13,8 +13,13 @@ TORCH = {"version": "2.13.0", "cuda": "12.9", "hip": None, "nccl": "2.27.5", "gl
 CPU_TORCH = TORCH | {"version": "2.13.0+cpu", "cuda": None, "nccl": None}
 GPU = {"name": "NVIDIA A100-SXM4-80GB", "memory_bytes": 85_000_000_000, "capability": "8.0", "bf16": True}
 OLD_GPU = {"name": "Tesla V100-SXM2-16GB", "memory_bytes": 16_900_000_000, "capability": "7.0", "bf16": False}
+WELL, ANY = Done(0), Wish()
 DEEPSPEED = {"version": "0.19.8", "device": "cuda"}
-HIDDEN = {"gpus": [], "sign": "its driver is loaded (/dev/nvidia0)", "reason": "this torch is a CPU build: install another"}
+HIDDEN = {
+    "gpus": [],
+    "sign": "its driver is loaded (/dev/nvidia0)",
+    "reason": "this torch is a CPU build: install another",
+}
 
 
 def judge(
@@ -22,8 +27,8 @@ def judge(
     gpus: dict[str, Any] | None = None,
     deepspeed: dict[str, Any] | None = None,
     *,
-    done: Done = Done(0),
-    wish: Wish = Wish(),
+    done: Done = WELL,
+    wish: Wish = ANY,
 ) -> list[Finding]:
     answers = {"torch": torch, "gpus": gpus, "deepspeed": deepspeed}
     return list(judge_libraries({name: each for name, each in answers.items() if each}, done=done, wish=wish))
@@ -62,7 +67,9 @@ def test_a_gpu_that_torch_cannot_use_is_a_problem_unless_the_cpu_is_wanted(devic
 
 def test_a_gpu_without_bf16_is_noted_if_the_recipe_wants_it() -> None:
     for precision, level in (("bf16", "note"), ("fp32", "ok"), ("fp16", "ok")):
-        (finding,) = [each for each in judge(TORCH, {"gpus": [OLD_GPU]}, wish=Wish(None, precision)) if each.topic == "gpu 0"]
+        (finding,) = [
+            each for each in judge(TORCH, {"gpus": [OLD_GPU]}, wish=Wish(None, precision)) if each.topic == "gpu 0"
+        ]
         assert finding.level == level
         assert "no bf16" in finding.text
 
@@ -70,13 +77,18 @@ def test_a_gpu_without_bf16_is_noted_if_the_recipe_wants_it() -> None:
 def test_a_gpu_that_cannot_compute_is_a_problem() -> None:
     broken = {key: value for key, value in OLD_GPU.items() if key != "bf16"} | {"error": "no kernel image is available"}
     found = judge(TORCH, {"gpus": [GPU, broken]}, DEEPSPEED)
-    assert [(each.topic, each.level) for each in found if each.topic.startswith("gpu")] == [("gpu 0", "ok"), ("gpu 1", "problem")]
+    assert [(each.topic, each.level) for each in found if each.topic.startswith("gpu")] == [
+        ("gpu 0", "ok"),
+        ("gpu 1", "problem"),
+    ]
     assert "a small computation failed: no kernel image is available" in found[3].text
 
 
 def test_a_torch_for_gpus_without_nccl_and_one_for_cpus_without_gloo_are_problems() -> None:
     assert ("NCCL", "problem") in [(each.topic, each.level) for each in judge(TORCH | {"nccl": None}, {"gpus": []})]
-    assert ("gloo", "problem") in [(each.topic, each.level) for each in judge(CPU_TORCH | {"gloo": False}, {"gpus": []})]
+    assert ("gloo", "problem") in [
+        (each.topic, each.level) for each in judge(CPU_TORCH | {"gloo": False}, {"gpus": []})
+    ]
 
 
 def test_an_import_that_fails_is_named_and_the_others_are_still_judged() -> None:
@@ -89,7 +101,8 @@ def test_an_import_that_fails_is_named_and_the_others_are_still_judged() -> None
 
 
 @pytest.mark.parametrize(
-    ("known", "topic", "said"), [({}, "torch", "importing torch"), ({"torch": TORCH}, "gpus", "asking the driver for GPUs")]
+    ("known", "topic", "said"),
+    [({}, "torch", "importing torch"), ({"torch": TORCH}, "gpus", "asking the driver for GPUs")],
 )
 def test_what_hangs_or_crashes_is_named_once(known: dict[str, Any], topic: str, said: str) -> None:
     (*_, hung) = judge(**known, done=Done(None))
@@ -105,14 +118,15 @@ def test_lines_of_libraries_among_the_answers_are_left_out() -> None:
 
 
 def test_a_program_that_is_not_there_is_a_problem() -> None:
-    answers, done = ask_libraries(lambda command: None)
+    answers, done = ask_libraries(lambda command, *, seconds: None)
     (finding,) = judge_libraries(answers, done=done, wish=Wish())
-    assert finding == problem("torch", f"importing torch ended the process: {PROBE[0]} cannot be started", way_out=finding.way_out or "")
+    assert finding.level == "problem"
+    assert finding.text == f"importing torch ended the process: {PROBE[0]} cannot be started"
 
 
 @pytest.mark.slow
 def test_the_real_probe_answers_everything() -> None:
-    answers, done = ask_libraries(lambda command: run(command, seconds=SECONDS))
+    answers, done = ask_libraries(run)
     assert list(answers) == ["torch", "gpus", "deepspeed"]
     assert all("error" not in answer for answer in answers.values())
     assert done.code == 0

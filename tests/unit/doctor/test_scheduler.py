@@ -15,7 +15,9 @@ def test_without_slurm_nothing_is_said() -> None:
     assert judge(None) == []
 
 
-@pytest.mark.parametrize(("version", "level"), [("slurm 22.05.8", "ok"), ("slurm 21.08.0", "ok"), ("slurm-wlm 20.11.4", "note")])
+@pytest.mark.parametrize(
+    ("version", "level"), [("slurm 22.05.8", "ok"), ("slurm 21.08.0", "ok"), ("slurm-wlm 20.11.4", "note")]
+)
 def test_an_old_slurm_is_noted(version: str, level: str) -> None:
     (finding,) = judge(Done(0, f"{version}\n"))
     assert (finding.level, finding.text) == (level, version)
@@ -35,4 +37,6 @@ def test_a_job_says_what_it_was_given() -> None:
 
 def test_sbatch_is_asked_for_its_version() -> None:
     answers = {COMMAND: Done(0, "slurm 23.11.1\n")}
-    assert list(examine_slurm(lambda command: answers[tuple(command)], environment={})) == [ok("slurm", "slurm 23.11.1")]
+    assert list(examine_slurm(lambda command: answers[tuple(command)], environment={})) == [
+        ok("slurm", "slurm 23.11.1")
+    ]
