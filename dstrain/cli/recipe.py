@@ -1,5 +1,6 @@
 """`dstrain recipe`: the shipped recipes, and drafts of new ones."""
 
+import re
 from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
@@ -68,6 +69,7 @@ def from_card(
 
 
 def _purpose(text: str) -> str:
-    """The first sentence of the comment at the head of a shipped recipe, below the command."""
+    """The beginning of the comment at the head of a shipped recipe, below the command: up to its first full stop or colon."""
     comments = takewhile(lambda line: line.startswith("#"), text.splitlines()[1:])
-    return " ".join(" ".join(line.lstrip("# ") for line in comments).split()).partition(". ")[0].rstrip(".:")
+    text = " ".join(" ".join(line.lstrip("# ") for line in comments).split())
+    return re.split(r"[.:] ", text)[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dstrain.doctor.compilers import ask_tools, judge_tools
 from dstrain.doctor.environment import judge_environment
-from dstrain.doctor.finding import Finding, problem
+from dstrain.doctor.finding import Finding, ok, problem
 from dstrain.doctor.folders import judge_folder, look_at_folder, standard_places
 from dstrain.doctor.gpus import ask_gpus, judge_use
 from dstrain.doctor.host import judge_host, look_at_host
@@ -31,7 +31,7 @@ class Plan:
 
 def examine(plan: Plan, *, run: Run = run) -> Iterator[Finding]:
     """All findings."""
-    yield Finding("versions", "ok", "; ".join(list_versions()))
+    yield from (ok("versions", line) for line in list_versions())
     yield from examine_packages()
     answers, done = ask_libraries(run)
     yield from judge_libraries(answers, done=done, wish=plan.wish)

@@ -56,6 +56,8 @@ def judge_libraries(answers: Answers, *, done: Done, wish: Wish) -> Iterator[Fin
             return  # the answers after it are missing for the same reason
         if "error" in answer:
             yield problem(topic, answer["error"], way_out=_repair(topic))
+            if topic == "torch":
+                return  # nothing works without it
         else:
             yield from judge(answer, wish)
 

@@ -22,9 +22,10 @@ def list_versions() -> list[str]:
     """Lines with the versions of dstrain, of Python, and of the packages that a result depends on."""
     revision = find_revision(Path(dstrain.__file__).parent.parent)
     place = f"git {revision}" if revision else "no clone"
+    build = torch_build()
     packages = ", ".join(f"{name} {find_version(name) or NONE}" for name in PACKAGES)
     return [
-        f"dstrain {dstrain.__version__} ({place}), Python {platform.python_version()}, torch for {torch_build() or NONE}",
+        f"dstrain {dstrain.__version__} ({place}), Python {platform.python_version()}, {f'torch for {build}' if build else 'no torch'}",
         packages,
     ]
 

@@ -54,8 +54,10 @@ def test_the_shipped_recipes_are_listed_with_what_they_are_for() -> None:
     assert result.exit_code == 0
     lines = dict(line.split("  ", 1) for line in result.stdout.splitlines())
     assert [name.strip() for name in lines] == shipped_recipes()
-    assert lines["debug"].strip().startswith("The smallest complete run, in one process and in seconds: training")
-    assert all(len(purpose.split()) > 5 for purpose in lines.values())
+    purposes = {name.strip(): purpose.strip() for name, purpose in lines.items()}
+    assert purposes["debug"] == "The smallest complete run, in one process and in seconds"
+    assert purposes["mt5_pointer_mtop"] == "The recipe of the model card `t5-small-pointer-mtop`"
+    assert all(30 < len(purpose) < 130 for purpose in purposes.values())
 
 
 @pytest.mark.parametrize("name", shipped_recipes())

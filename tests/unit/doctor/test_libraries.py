@@ -91,11 +91,18 @@ def test_a_torch_for_gpus_without_nccl_and_one_for_cpus_without_gloo_are_problem
     ]
 
 
-def test_an_import_that_fails_is_named_and_the_others_are_still_judged() -> None:
+def test_a_torch_that_cannot_be_imported_is_the_only_problem() -> None:
     broken = {"error": "ImportError: libcudnn.so.9: cannot open shared object file"}
-    found = judge(broken, broken, broken)
+    (finding,) = judge(broken, broken, broken)
+    assert (finding.topic, finding.level, finding.text) == ("torch", "problem", broken["error"])
+    assert finding.way_out
+
+
+def test_what_fails_beside_it_is_named_for_itself() -> None:
+    broken = {"error": "RuntimeError: no"}
+    found = judge(CPU_TORCH, broken, broken)[1:]
     assert [(each.topic, each.level, each.text) for each in found] == [
-        (topic, "problem", broken["error"]) for topic in ("torch", "gpus", "deepspeed")
+        (topic, "problem", broken["error"]) for topic in ("gpus", "deepspeed")
     ]
     assert all(each.way_out for each in found)
 
