@@ -23,9 +23,10 @@ def list_versions() -> list[str]:
     revision = find_revision(Path(dstrain.__file__).parent.parent)
     place = f"git {revision}" if revision else "no clone"
     build = torch_build()
+    torch = f"torch for {build}" if build else "no torch"
     packages = ", ".join(f"{name} {find_version(name) or NONE}" for name in PACKAGES)
     return [
-        f"dstrain {dstrain.__version__} ({place}), Python {platform.python_version()}, {f'torch for {build}' if build else 'no torch'}",
+        f"dstrain {dstrain.__version__} ({place}), Python {platform.python_version()}, {torch}",
         packages,
     ]
 
