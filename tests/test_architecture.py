@@ -35,6 +35,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
+    "doctor": frozenset({"config", "cluster"}),
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
@@ -45,7 +46,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
         "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train "
-        "forecast".split()
+        "forecast doctor".split()
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -85,6 +86,7 @@ TORCH_FREE = (
     "dstrain.engine.schedule",
     "dstrain.models.layer_names",
     "dstrain.cli",
+    "dstrain.doctor",
     "dstrain.draft",
     "dstrain.drill",
     "dstrain.forecast",
@@ -143,6 +145,7 @@ WRITERS: dict[str, str] = {
     "dstrain.run.base_model": "into a folder that is renamed when it is complete",
     "dstrain.run.convert": "into a folder that is renamed when it is complete",
     "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",
+    "dstrain.doctor.folders": "a trial in a temporary folder, which is removed",
     "dstrain.drill.drill": "the drill's own folder",
     "dstrain.drill.launch": "the drill's own log",
     "dstrain.run.autotune": "a temporary folder",
@@ -153,6 +156,7 @@ WRITERS: dict[str, str] = {
 
 SPEAKERS: dict[str, str] = {
     "dstrain.cluster.console": "the way out to the terminal, which cleans names of strangers",
+    "dstrain.engine.probe": "answers its parent process, in JSON",
     "dstrain.run.autotune_probe": "answers its parent process, in JSON",
     "dstrain.run.encode_shards": "answers its parent process, in JSON",
     "dstrain.config.reference": "prints our own reference of the recipe",

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.load import dump_config, load_config, recipes_folder
+from dstrain.config.load import dump_config, load_config
 from dstrain.config.schema import RunConfig
+from dstrain.config.shipped import recipes_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "configs").glob("*.yaml"))

@@ -9,7 +9,6 @@ from typing import Annotated
 
 import typer
 
-import dstrain
 from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
@@ -29,6 +28,8 @@ COMMANDS = (
     "export",
     "average",
     "drill",
+    "scripts",
+    "doctor",
 )
 """In the order of `dstrain --help`."""
 
@@ -38,17 +39,18 @@ GROUPS = ("recipe",)
 app = typer.Typer(
     help="Distributed training of sequence-to-sequence models: one recipe, any machine.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 @app.callback(invoke_without_command=True)
-def main(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+def main(version: Annotated[bool, typer.Option("--version", help="Print the versions that matter.")] = False) -> None:
     """Distributed training of sequence-to-sequence models: one recipe, any machine."""
     clean_tracebacks()
     if version:
-        say(f"dstrain {dstrain.__version__}")
+        from dstrain.doctor.versions import list_versions  # here, because no other start needs it
+
+        say("\n".join(list_versions()))
         raise typer.Exit
 
 

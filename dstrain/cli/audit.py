@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import RECIPE, AsJson, Overrides, clean_errors
+from dstrain.cli.common import AsJson, Overrides, RecipeArgument, clean_errors
 from dstrain.cluster.console import quiet_deepspeed, say
 from dstrain.config.load import load_config
 from dstrain.run.cache import make_cache_dir
 
 
 def audit(
-    config: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
+    config: RecipeArgument,
     overrides: Overrides = None,
     output: Annotated[Path | None, typer.Option(help="File to write the audit to, as JSON.")] = None,
     as_json: AsJson = False,

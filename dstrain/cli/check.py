@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cli.completion import complete_recipe_or_override
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.config.arguments import shell_command
@@ -15,7 +16,14 @@ from dstrain.run.base_check import check_base
 
 
 def check(
-    arguments: Annotated[list[str], typer.Argument(metavar="RECIPE... [KEY=VALUE]...", help="Recipe files or names.")],
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RECIPE... [KEY=VALUE]...",
+            help="Recipe files or names.",
+            autocompletion=complete_recipe_or_override,
+        ),
+    ],
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
     ] = None,

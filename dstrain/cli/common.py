@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cli.completion import complete_override, complete_recipe, complete_run
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
@@ -15,10 +16,18 @@ from dstrain.run_folder.atomic import create_file
 
 RECIPE = "A recipe file, or the name of a shipped recipe."
 
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE, autocompletion=complete_recipe)]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to override.")
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Keys of the recipe to override.", autocompletion=complete_override),
 ]
-RunArgument = Annotated[Path, typer.Argument(help="A run folder.")]
+RunArgument = Annotated[Path, typer.Argument(help="A run folder.", autocompletion=complete_run)]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A run folder (its best model is taken), a model folder or a hub name.", autocompletion=complete_run
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import AsJson
+from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.cluster.processes import this_process
@@ -22,7 +23,7 @@ from dstrain.status.inspect import inspect_status
 
 
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.", autocompletion=complete_run)],
     as_json: AsJson = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table, for a page.")] = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import RECIPE, Overrides
+from dstrain.cli.common import Overrides, RecipeArgument
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from dstrain.config.load import load_config
@@ -17,7 +17,7 @@ from dstrain.errors import UserError
 
 
 def drill(
-    config: Annotated[str, typer.Argument(help=RECIPE)],
+    config: RecipeArgument,
     overrides: Overrides = None,
     ranks: Annotated[
         int | None, typer.Option("--ranks", min=1, help="Processes on this machine; default is one per GPU, else one.")

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import Overrides
+from dstrain.cli.common import ModelArgument, Overrides
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run folder (its best model is taken), a model folder or a hub name.")],
+    model: ModelArgument,
     overrides: Overrides = None,
     config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
     step: Annotated[int | None, typer.Option("--step", help="Score the checkpoint of this step of a run.")] = None,

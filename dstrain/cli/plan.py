@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import RECIPE, AsJson, Overrides, clean_errors
+from dstrain.cli.common import AsJson, Overrides, RecipeArgument, clean_errors
+from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.config.load import load_config
 from dstrain.drill.launch import count_gpus
@@ -17,7 +18,7 @@ from dstrain.run.cache import cache_dir
 
 
 def plan(
-    config: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
+    config: RecipeArgument,
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, or ranks without a GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
@@ -26,7 +27,10 @@ def plan(
         str | None, typer.Option("--gpu-memory", help="Memory of a GPU, such as 80GB, instead of its kind's.")
     ] = None,
     hours: Annotated[float | None, typer.Option("--hours", min=0.01, help="Length of an allocation.")] = None,
-    like: Annotated[Path | None, typer.Option("--like", help="A run folder: trains as fast as that run did.")] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", help="A run folder: trains as fast as that run did.", autocompletion=complete_run),
+    ] = None,
     measure: Annotated[
         int | None,
         typer.Option("--measure", min=4, help="Train so many steps on this machine to see how fast it is."),

@@ -4,9 +4,11 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cli.common import ModelArgument
+
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A run folder (its best model is taken), a model folder or a hub name.")],
+    model: ModelArgument,
     input: Annotated[str, typer.Option("--input", metavar="FILE", help="The rows; `-` is standard input.")] = "-",
     output: Annotated[
         str | None, typer.Option("--output", metavar="FILE", help="Standard output is the default.")

@@ -2,18 +2,15 @@
 
 import logging
 import sys
-from typing import Annotated
 
-import typer
-
-from dstrain.cli.common import RECIPE, Overrides, clean_errors
+from dstrain.cli.common import Overrides, RecipeArgument, clean_errors
 from dstrain.cluster.console import quiet_deepspeed, say
 from dstrain.config.load import load_config
 from dstrain.run.cache import make_cache_dir
 
 
 def prepare(
-    config: Annotated[str, typer.Argument(metavar="RECIPE", help=RECIPE)],
+    config: RecipeArgument,
     overrides: Overrides = None,
 ) -> None:
     """Make the tokenizer and the token ids of a recipe in the cache, so that its run begins at once.

@@ -1,20 +1,45 @@
-"""`dstrain recipe`: drafts of recipes."""
+"""`dstrain recipe`: the shipped recipes, and drafts of new ones."""
 
+import re
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import clean_errors, create_recipe
+from dstrain.cli.common import RecipeArgument, clean_errors, create_recipe
 from dstrain.cluster.console import say
 from dstrain.config.arguments import shell_command
+from dstrain.config.load import find_config
+from dstrain.config.shipped import as_own, recipes_folder, shipped_recipes
+from dstrain.reporting.terminal import aligned
 
-recipe = typer.Typer(help="Draft a recipe from a published model card.", no_args_is_help=True)
+recipe = typer.Typer(help="The shipped recipes, and the recipe of a published model card.", no_args_is_help=True)
 
 
-@recipe.callback()
-def _commands() -> None:
-    """Draft a recipe from a published model card."""
+@recipe.command("list")
+def list_recipes() -> None:
+    """List the shipped recipes, each with what it is for."""
+    say(
+        aligned(
+            [(name, _purpose((recipes_folder() / f"{name}.yaml").read_text("utf-8"))) for name in shipped_recipes()]
+        )
+    )
+
+
+@recipe.command("copy")
+def copy_recipe(
+    name: RecipeArgument,
+    output: Annotated[
+        Path | None, typer.Option("--output", metavar="FILE", help="The recipe to write; default is RECIPE.yaml.")
+    ] = None,
+) -> None:
+    """Write a copy of a shipped recipe, to be changed, with a comment behind every line."""
+    with clean_errors():
+        source = find_config(name)
+        path = output or Path(source.name)
+        create_recipe(path, as_own(source.read_text("utf-8"), file=path))
+        say(f"wrote {path}\nnext: {shell_command(['dstrain', 'check', path])}")
 
 
 @recipe.command("from-card")
@@ -41,3 +66,10 @@ def from_card(
         create_recipe(path, draft.text)
         say(report_on_card(draft, path=path))
         say(f"next: {shell_command(['dstrain', 'check', path])}")
+
+
+def _purpose(text: str) -> str:
+    """The beginning of the comment at the head of a shipped recipe, below the command: up to its first full stop or colon."""
+    comments = takewhile(lambda line: line.startswith("#"), text.splitlines()[1:])
+    text = " ".join(" ".join(line.lstrip("# ") for line in comments).split())
+    return re.split(r"[.:] ", text)[0]

@@ -5,10 +5,11 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides
+from dstrain.cli.completion import complete_recipe
 
 
 def train(
-    config: Annotated[str, typer.Option("--config", help=RECIPE)],
+    config: Annotated[str, typer.Option("--config", help=RECIPE, autocompletion=complete_recipe)],
     overrides: Overrides = None,
     debug: Annotated[bool, typer.Option("--debug", help="One process, a few rows, deterministic.")] = False,
     overfit: Annotated[

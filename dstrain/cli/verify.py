@@ -7,6 +7,7 @@ import typer
 
 from dstrain.checkpoint.verify import inspect_checkpoint, inspect_run, is_checkpoint, is_sound
 from dstrain.cli.common import clean_errors
+from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.errors import UserError
@@ -17,7 +18,7 @@ from dstrain.status.checkpoints import checkpoints_table
 def verify(
     run: Annotated[
         Path,
-        typer.Argument(help="A run folder, its checkpoints folder, or one checkpoint."),
+        typer.Argument(help="A run folder, its checkpoints folder, or one checkpoint.", autocompletion=complete_run),
     ],
 ) -> None:
     """Read checkpoints in full and say which are valid; exit code 0 if the run can resume and none is broken, else 1."""

@@ -102,11 +102,12 @@ def _refuse_silent_cpu(*, wanted: Wanted, environment: Mapping[str, str], launch
         return
     asked = "machine.device is cuda" if wanted == "cuda" else sign
     raise UserError(
-        f"no GPU can be used, although {asked}; {explain_no_gpu(environment, problem=_problem_of_torch())}; {ON_PURPOSE}"
+        f"no GPU can be used, although {asked}; {explain_no_gpu(environment, problem=problem_of_torch())}; {ON_PURPOSE}"
     )
 
 
-def _problem_of_torch() -> str | None:
+def problem_of_torch() -> str | None:
+    """The first line of the error with which torch refuses its GPUs; None if it does not."""
     try:
         torch.cuda.init()  # type: ignore[no-untyped-call]
     except (RuntimeError, AssertionError) as error:

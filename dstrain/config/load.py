@@ -17,6 +17,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.earlier import fill_earlier, lacks_keys
 from dstrain.config.problems import find_problems
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.shipped import find_recipe, suggest_recipes
 from dstrain.config.yaml_source import (
     Document,
     Dumper,
@@ -56,8 +57,8 @@ def load_config(
 ) -> RunConfig:
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
-    A file may build on one other file with `extends: other.yaml`: mappings are merged, lists and plain values replaced,
-    and `key: null` unsets a key of the base.
+    A file may build on one other file with `extends: other.yaml`, or on a shipped recipe by its name: mappings are merged,
+    lists and plain values replaced, and `key: null` unsets a key of the base.
 
     Args:
         check_files: whether missing data files and model folders are problems too.
@@ -98,24 +99,16 @@ def kind_of(document: Document) -> str | None:
 
 
 def find_config(path_or_name: str) -> Path:
-    """The file that `path_or_name` means: an existing file, else a shipped recipe. Raises ConfigError if neither."""
-    path = Path(path_or_name)
-    if os.path.isfile(path):  # False as well for a name that no file can have
-        return path
-    recipes = recipes_folder()
-    shipped = recipes / f"{path_or_name}.yaml"
-    if path.name == path_or_name and os.path.isfile(shipped):
-        return shipped
-    names = ", ".join(sorted(recipe.stem for recipe in recipes.glob("*.yaml"))) or "none"
-    rule = "neither a file nor a shipped recipe"
-    raise ConfigError([Problem(Where(path_or_name, 0), (), rule, way_out=f"shipped recipes: {names}")])
+    """The file that `path_or_name` means: a path, or the name of a recipe of the current folder or a shipped one.
 
-
-def recipes_folder() -> Path:
-    """The folder of the shipped recipes: in the installed package, else beside it in a clone."""
-    package = Path(__file__).parent.parent
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent / "configs"
+    Raises:
+        ConfigError: there is none.
+    """
+    path = find_recipe(path_or_name)
+    if path is None:
+        rule = "neither a file nor a shipped recipe"
+        raise ConfigError([Problem(Where(path_or_name, 0), (), rule, way_out=suggest_recipes(path_or_name))])
+    return path
 
 
 def dump_config(config: RunConfig) -> str:
@@ -148,10 +141,10 @@ def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, 
     nothing = Document({}, {(): where})
     if not isinstance(base_name, str):
         return nothing, Problem(where, key, "must be the name of another file", shown(base_name))
-    path = child.parent / base_name
-    if not os.path.isfile(path):
-        way_out = "the path is relative to the file with `extends`"
-        return nothing, Problem(where, key, "no such file", shown(str(path)), way_out)
+    path = find_recipe(base_name, folder=child.parent)
+    if path is None:
+        way_out = f"the path is relative to the file with `extends`; {suggest_recipes(base_name)}"
+        return nothing, Problem(where, key, "no such file", shown(str(child.parent / base_name)), way_out)
     base = _read(path)
     if "extends" in base.value:
         rule = f"{path} extends another file itself; only one level is allowed"

@@ -20,7 +20,8 @@ HEAD = """\
 
 A recipe is one YAML file. Any key can be overridden on the command line by its dotted name, such as `training.batch_size=32`;
 items of a list are numbered from 0, such as `data.train.0.max_rows=100`. A file may build on one other file with
-`extends: other.yaml`. `dstrain check RECIPE` reports everything that is wrong with a recipe. No count may be over a billion.
+`extends: other.yaml`, or on a shipped recipe by its name (`dstrain recipe list`). `dstrain check RECIPE` reports everything
+that is wrong with a recipe. No count may be over a billion.
 
 The recipe half decides what is learned: {recipe}.
 The other sections decide how it is computed, saved and logged; `card` is said on the model card. They never change what is

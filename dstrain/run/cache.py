@@ -13,6 +13,11 @@ def cache_dir(config: RunConfig, *, environment: Mapping[str, str] = os.environ)
     """The cache of a run: `machine.cache_dir`, else a folder in the user's own cache."""
     if config.machine.cache_dir is not None:
         return Path(config.machine.cache_dir)
+    return default_cache_dir(environment)
+
+
+def default_cache_dir(environment: Mapping[str, str]) -> Path:
+    """The folder in the user's own cache."""
     return Path(environment.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "dstrain"
 
 

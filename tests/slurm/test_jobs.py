@@ -162,14 +162,14 @@ def test_a_wrong_option_of_the_evaluation_job_fails_at_once_with_the_error_as_th
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "sweep"])
-def test_outside_a_clone_the_last_line_says_what_to_do(script: str, tmp_path: Path) -> None:
+def test_where_the_scripts_are_not_the_last_line_says_what_to_do(script: str, tmp_path: Path) -> None:
     config = build_recipe(tmp_path)
     options = [f"--chdir={tmp_path}", *(["--array=0"] if script == "sweep" else [])]
     output = tmp_path / "outside.log"
     job = submit(config, options=options, script=f"slurm/{script}.sbatch", output=output, wait=True)
     assert job.wait_code == 2
-    expected = f"dstrain: {tmp_path} is not a clone of dstrain: cd to one before sbatch, or sbatch --chdir=CLONE"
-    assert last_line(job) == expected
+    way_out = "cd to a clone or to where `dstrain scripts` was run, or sbatch --chdir=FOLDER"
+    assert last_line(job) == f"dstrain: {tmp_path} has no slurm/python.sh: {way_out}"
 
 
 @pytest.mark.parametrize("script", ["train", "evaluate", "sweep"])

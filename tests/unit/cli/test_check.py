@@ -8,7 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
-from dstrain.config.load import load_config, recipe_hash, recipes_folder
+from dstrain.config.load import load_config, recipe_hash
+from dstrain.config.shipped import recipes_folder
 
 RUNNER = CliRunner()
 

@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dstrain.config import load, yaml_source
-from dstrain.config.load import ConfigError, load_config, recipes_folder
+from dstrain.config.load import ConfigError, load_config
 from dstrain.config.schema import RunConfig
+from dstrain.config.shipped import recipes_folder
 
 SHARED_FOLDER = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 MAX_LINE = 2000

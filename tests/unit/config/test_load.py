@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config import load
 from dstrain.config.load import ConfigError, find_config, load_config
 from tests.unit.config.config_cases import GOOD, faults, write
 
@@ -108,22 +107,42 @@ def test_a_shipped_recipe_is_found_by_name_from_anywhere(tmp_path: Path, monkeyp
     assert load_config("debug").name == "debug"
 
 
-def test_an_installed_package_brings_its_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "dstrain" / "recipes").mkdir(parents=True)
-    monkeypatch.setattr(load, "__file__", str(tmp_path / "dstrain" / "config" / "load.py"))
-    assert load.recipes_folder() == tmp_path / "dstrain" / "recipes"
-
-
 def test_a_file_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("debug").write_text(GOOD)
     assert load_config("debug").name == "trial"
 
 
-@pytest.mark.parametrize("name", ["demo_translaton", "no/such.yaml", "../configs/debug", "."])
-def test_an_unknown_name_lists_what_exists(name: str) -> None:
-    with pytest.raises(ConfigError, match="neither a file nor a shipped recipe; shipped recipes: debug, demo_parsing"):
+@pytest.mark.parametrize(
+    ("name", "meant"), [("demo_translaton", True), ("configs/demo_translation.yaml", True), (".", False)]
+)
+def test_an_unknown_name_lists_what_exists_and_the_nearest(
+    name: str, meant: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        ConfigError, match="neither a file nor a shipped recipe; shipped recipes: debug, demo_parsing"
+    ) as error:
         find_config(name)
+    assert ("did you mean `demo_translation`?" in str(error.value)) == meant
+
+
+def test_a_recipe_may_build_on_a_shipped_one_by_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    for base in ("demo_translation", "demo_translation.yaml"):
+        path.write_text(f"extends: {base}\nname: mine\n")
+        config = load_config(str(path))
+        assert config == load_config("demo_translation", overrides=["name=mine"])
+    path.write_text("extends: demo_translaton\nname: mine\n")
+    with pytest.raises(ConfigError, match=r"extends: no such file;.*did you mean `demo_translation`"):
+        load_config(str(path))
+
+
+def test_a_base_beside_the_recipe_comes_before_a_shipped_one(tmp_path: Path) -> None:
+    (tmp_path / "debug.yaml").write_text(GOOD)
+    (tmp_path / "mine.yaml").write_text("extends: debug\nseed: 7\n")
+    config = load_config(str(tmp_path / "mine.yaml"))
+    assert (config.name, config.seed) == ("trial", 7)
 
 
 def test_loading_imports_nothing_heavy(good: Path) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from dstrain.attempt.rank_records import DRILL_VARIABLE, TRACKS, Drill, read_drill
-from dstrain.config.load import load_config, recipes_folder
+from dstrain.config.load import load_config
+from dstrain.config.shipped import recipes_folder
 from dstrain.drill.scenarios import (
     MIN_STEPS,
     announce,
