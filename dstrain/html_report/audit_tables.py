@@ -40,13 +40,10 @@ def _describe_source(source: SourceAudit, *, kind: str) -> Iterator[Line]:
 
 def _describe_twins(rows: SetAudit, *, is_training: bool) -> Iterator[Line]:
     alarm = is_training and rows.equal.number > EQUAL_SHARE * rows.rows
-    for what, twins in (
-        ("repeat an earlier row, letter for letter", rows.equal),
-        ("repeat an earlier row, but for case and spaces", rows.normalised),
-        ("sources with several targets", rows.many_targets),
-    ):
-        grade = _grade(twins.number, alarm=alarm and twins is rows.equal)
-        yield what, _share(twins.number, rows.rows), grade
+    equal, normalised, sources = (each.number for each in (rows.equal, rows.normalised, rows.many_targets))
+    yield "repeat an earlier row, letter for letter", _share(equal, rows.rows), _grade(equal, alarm=alarm)
+    yield "repeat an earlier row, but for case and spaces", _share(normalised, rows.rows), _grade(normalised)
+    yield "sources with several targets", f"{sources:,}", _grade(sources)
 
 
 def _describe_losses(losses: Losses) -> Iterator[Line]:

@@ -22,7 +22,7 @@ def shown_text(text: str) -> str:
 
 def shown_path(text: str) -> str:
     """A value that may be a path, spaces and all, such as one of a recipe or `file:line`."""
-    if not text.startswith(("/", "~")):
+    if not re.match(r"(~[\w.-]*)?/", text):
         return shown_text(text)
     folder, _, name = text.rstrip("/").rpartition("/")
     return mask("…" if folder in ("/home", "/Users") else f"…/{name}")

@@ -23,7 +23,7 @@ from dstrain.html_report.files import RunFiles
 from dstrain.html_report.page import build_page
 from dstrain.html_report.privacy import shown_text
 from dstrain.html_report.settings import list_settings, summarize_run
-from dstrain.html_report.text_sets import build_set, list_sets, note_thinned
+from dstrain.html_report.text_sets import build_set, list_sets, note_missing
 from dstrain.html_report.timeline import list_attempts, list_marks, list_warnings
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.reading import read_bytes
@@ -93,7 +93,7 @@ def _build_run(files: RunFiles, *, state: str, max_bytes: int) -> tuple[Run, lis
 def _build_sets(files: RunFiles, *, max_bytes: int) -> tuple[list[TextSet], list[str]]:
     """The texts of all sets, which share the room by their size; and notes."""
     found = list_sets(files)
-    notes, total = note_thinned(files, found), sum(each.num_bytes for each in found)
+    notes, total = note_missing(files, found), sum(each.num_bytes for each in found)
     counts = files.word_counts
     built = []
     for each in found:
@@ -123,6 +123,4 @@ def _note_undrawn(files: RunFiles) -> list[str]:
         _, left_out = largest_groups(record, set_name=name)
         if left_out:
             notes.append(f"{left_out:,} of the smaller groups of `{name}` are not drawn; the score files have them")
-    if record.audit is None:
-        notes.append("there is no audit of the data: an earlier version made the run, or the file is damaged")
     return notes

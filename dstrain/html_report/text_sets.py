@@ -80,17 +80,16 @@ def _thin(
     return EvaluatedSet(name, folder, tuple(present[place] for place in places), best_step)
 
 
-def note_thinned(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
-    """A sentence for each set whose evaluations are not all in `sets`."""
-    total = {OWN_SET: len(files.record.eval_rows)} | {
-        name: len(each) for name, each in files.record.test_sets.items()
-    }
-    return [
-        f"of {total[each.name]:,} evaluations of `{each.name}` the texts of {len(each.scored)} are shown: the first, the last, "
-        "the best and some between"
-        for each in sets
-        if len(each.scored) == MAX_EVALUATIONS < total[each.name]
-    ]
+def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
+    """A sentence for each set whose evaluations are not all in `sets`, because there are too many or they have no texts."""
+    shown = {each.name: len(each.scored) for each in sets}
+    notes = []
+    for name, scored in {OWN_SET: files.record.eval_rows, **files.record.test_sets}.items():
+        number, total = shown.get(name, 0), len(scored)
+        if number < total:
+            why = "the first, the last, the best and some between" if number == MAX_EVALUATIONS else "the others have none"
+            notes.append(f"of {total:,} evaluations of `{name}` the texts of {number} are shown: {why}")
+    return notes
 
 
 def build_set(

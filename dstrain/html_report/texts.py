@@ -1,7 +1,7 @@
 """Reads the texts of evaluations: rows with references, and what every evaluation made of them. Decides nothing.
 
-Evaluations of a set mostly have the same rows. Where the data or the recipe have changed in between, rows are matched by where they
-come from and by their source.
+Evaluations of a set mostly have the same rows. Where the data or the recipe have changed in between, rows are matched by where
+they come from and by their source.
 """
 
 from collections import Counter

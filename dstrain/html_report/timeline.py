@@ -22,11 +22,17 @@ NO_WORD = "killed, lost or failed: it recorded no reason"
 def list_attempts(files: RunFiles, *, state: str) -> list[Attempt]:
     """The attempts in order. `state` is that of the run, which is that of its newest attempt if nothing else is known."""
     numbers = [claim.number for claim in files.claims] or _leases(files.record.events)
-    claims = {claim.number: claim for claim in files.claims}
+    claims, ends = {claim.number: claim for claim in files.claims}, files.record.ends
     newest = numbers[-1] if numbers else None
+    begun = [number for number in numbers if number not in ends or ends[number].outcome != "refused"]
     return [
         _describe_attempt(
-            number, claim=claims.get(number), files=files, unknown=state if number == newest else NO_WORD
+            number,
+            claim=claims.get(number),
+            files=files,
+            unknown=state if number == newest else NO_WORD,
+            # run.json is that of the newest attempt
+            ranks=files.record.info.world_size if begun[-1:] == [number] else None,
         )
         for number in numbers
     ]
@@ -36,14 +42,15 @@ def _leases(events: Iterable[EventRow]) -> list[int]:
     return list(dict.fromkeys(event.lease for event in events))
 
 
-def _describe_attempt(number: int, *, claim: Claim | None, files: RunFiles, unknown: str) -> Attempt:
+def _describe_attempt(
+    number: int, *, claim: Claim | None, files: RunFiles, unknown: str, ranks: int | None
+) -> Attempt:
     rows = [row for row in files.rows if row.lease == number]
     events = [row for row in rows if isinstance(row, EventRow)]
     begun = next((event for event in events if event.event in ("start", "resume")), None)
     last = next((event for event in reversed(events) if event.event in ENDS), None)
     end, holder = files.record.ends.get(number), claim.holder if claim else None
     first_step = claim.base_step if claim and claim.base_step is not None else begun.step if begun else None
-    is_newest = not files.claims or number == files.claims[-1].number
     return Attempt(
         begin=holder.since if holder else begun.time if begun and begun.time else None,
         end=(end.time if end else last.time if last else None) or None,
@@ -51,7 +58,7 @@ def _describe_attempt(number: int, *, claim: Claim | None, files: RunFiles, unkn
         last_step=_last_step(rows, end=end, default=first_step),
         cause=_describe_end(end, last=last, unknown=unknown),
         host=holder.host if holder else None,
-        ranks=files.record.info.world_size if is_newest else None,
+        ranks=ranks,
     )
 
 

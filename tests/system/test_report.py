@@ -1,12 +1,8 @@
 """The report that a run leaves: its document holds what the run recorded, also after a kill."""
 
-import base64
-import gzip
 import json
-import re
 import signal
 from pathlib import Path
-from typing import Any
 
 from typer.testing import CliRunner
 
@@ -15,20 +11,14 @@ from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import load_record
 from tests.system.runs import NUM_EVAL, build_run, train
 from tests.system.torture import Kill, launch
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """The document in a page, as a browser decodes it."""
-    (data,) = re.findall(r'<script[^>]*id="dstrain-data"[^>]*>([^<]*)</script>', path.read_text())
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(data)))
-    return found
+from tests.unit.html_report.html_report_cases import decode
 
 
 def test_a_finished_run_has_a_report_with_its_scores_texts_and_words(tmp_path: Path) -> None:
     config = build_run(tmp_path)
     assert train(config, world_size=2) == [0, 0]
     folder, record = RunFolder(tmp_path / "run"), load_record(tmp_path / "run")
-    (run,) = read_document(folder.report)["runs"]
+    (run,) = decode(folder.report)["runs"]
     bleu = next(metric for metric in run["metrics"] if metric["name"] == "bleu")
     curves = {(curve["set"], curve["group"]): curve for curve in bleu["curves"]}
     assert curves["evaluation", None]["value"] == [row.scores["bleu"] for row in record.eval_rows]
@@ -40,21 +30,21 @@ def test_a_finished_run_has_a_report_with_its_scores_texts_and_words(tmp_path: P
     assert texts["rows"]["group"] == ["dev"] * NUM_EVAL
     assert all(isinstance(number, int) for number in texts["rows"]["rarity"])
     assert str(tmp_path) not in json.dumps(run)
-    assert read_document(folder.report)["notes"] == []
+    assert decode(folder.report)["notes"] == []
 
 
 def test_a_killed_and_resumed_run_shows_each_step_once_and_where_it_started_again(tmp_path: Path) -> None:
-    config = build_run(tmp_path)
+    config = build_run(tmp_path, checkpoint__background=False)  # that of step 4 is complete when step 8 begins
     folder = RunFolder(tmp_path / "run")
     assert launch(config, world_size=1, kill=Kill(drill="step:8")) == [-signal.SIGKILL]
     assert not folder.report.exists()
     result = CliRunner().invoke(app, ["report", str(folder.path)], catch_exceptions=False)
     assert result.exit_code == 0, result.output
-    (killed,) = read_document(folder.report)["runs"]
+    (killed,) = decode(folder.report)["runs"]
     assert killed["state"] == "killed"
     assert killed["train"]["step"][-1] < 12
     assert launch(config, world_size=1) == [0]
-    (run,) = read_document(folder.report)["runs"]
+    (run,) = decode(folder.report)["runs"]
     resumed = next(event.step for event in load_record(folder.path).events if event.event == "resume")
     assert run["train"]["step"] == list(range(1, 13))
     assert [mark["step"] for mark in run["marks"] if mark["kind"] == "restart"] == [resumed]

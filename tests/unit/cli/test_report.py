@@ -9,8 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
-from tests.unit.html_report.html_report_cases import make_killed_run, make_run
-from tests.unit.html_report.test_report import decode
+from tests.unit.html_report.html_report_cases import decode, make_killed_run, make_run
 
 ROOT = Path(__file__).resolve().parents[3]
 

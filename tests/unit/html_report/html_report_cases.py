@@ -1,5 +1,9 @@
 """Run folders with real scores and texts, as runs leave them: finished, killed and resumed, still training."""
 
+import base64
+import gzip
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -126,3 +130,10 @@ def write_claim(folder: RunFolder, *, number: int, base_step: int) -> None:
     holder = f'{{"host":"node-{number}","pid":1,"process_start":1,"pid_namespace":"x","since":"{since}"}}'
     text = f'{{"number":{number},"holder":{holder},"base_step":{base_step},"released":true}}'
     (folder.claims / f"{number:08d}.json").write_text(text)
+
+
+def decode(path: Path) -> dict[str, Any]:
+    """The document in a page, as the page itself reads it."""
+    (data,) = re.findall(r'<script[^>]*id="dstrain-data"[^>]*>([^<]*)</script>', path.read_text())
+    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(data)))
+    return found

@@ -59,7 +59,7 @@ def test_long_training_is_thinned_to_its_first_and_last_rows_and_others_between(
 
 def test_every_metric_has_its_curve_and_the_one_that_chooses_comes_first() -> None:
     found = draw_metrics(translation_record())
-    assert [each.name for each in found] == ["bleu", "chrf", "gen_len", "hit_cap_rate", "loss"]
+    assert [each.name for each in found] == ["bleu", "gen_len", "chrf", "hit_cap_rate", "loss"]
     assert [each.is_primary for each in found] == [True, False, False, False, False]
     assert [each.higher_is_better for each in found][::4] == [True, False]
     assert (found[0].label, found[0].signature) == ("BLEU", BLEU_SIGNATURE)

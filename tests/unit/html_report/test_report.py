@@ -1,9 +1,6 @@
 """A report holds what its run folders say, in one page; what is missing costs a note, and other files are never replaced."""
 
-import base64
-import gzip
 import json
-import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +16,7 @@ from dstrain.html_report.report import build_document, check_output, write_repor
 from dstrain.run_folder.audit import write_audit
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.word_counts import WordCounts, write_word_counts
-from tests.unit.html_report.html_report_cases import BETTER, POOR, make_killed_run, make_run
+from tests.unit.html_report.html_report_cases import BETTER, POOR, decode, make_killed_run, make_run
 from tests.unit.run_folder.audit_cases import build_audit
 
 NOW = "2026-11-29T20:00:00+00:00"
@@ -27,13 +24,6 @@ NOW = "2026-11-29T20:00:00+00:00"
 
 def build(*folders: RunFolder) -> Document:
     return build_document([read_run(folder.path) for folder in folders], created=NOW)
-
-
-def decode(path: Path) -> dict[str, Any]:
-    """The document in a page, as the page itself reads it."""
-    (data,) = re.findall(r'<script[^>]*id="dstrain-data"[^>]*>([^<]*)</script>', path.read_text())
-    found: dict[str, Any] = json.loads(gzip.decompress(base64.b64decode(data)))
-    return found
 
 
 def test_the_page_holds_the_document_of_the_run(tmp_path: Path) -> None:

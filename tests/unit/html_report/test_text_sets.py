@@ -7,7 +7,7 @@ import pytest
 from dstrain.html_report import text_sets
 from dstrain.html_report.document import TextSet
 from dstrain.html_report.files import read_run
-from dstrain.html_report.text_sets import build_set, list_sets, note_thinned
+from dstrain.html_report.text_sets import build_set, list_sets, note_missing
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.row_statistics import STATISTICS
 from dstrain.run_folder.scores import GROUPS, HYPOTHESES
@@ -48,7 +48,7 @@ def test_a_set_has_every_row_with_what_each_evaluation_made_of_it(tmp_path: Path
     assert found.rows.length == [6, 6, 4, 4]
     assert [each.step for each in found.evaluations] == [100, 200]
     assert found.hypotheses == [list(texts) for texts in zip(POOR, BETTER, strict=True)]
-    assert [score.name for score in found.evaluations[1].scores] == ["bleu", "chrf", "exact_match", "gen_len", "loss"]
+    assert [score.name for score in found.evaluations[1].scores] == ["bleu", "gen_len", "chrf", "exact_match", "loss"]
 
 
 def test_the_score_of_each_row_is_that_of_its_own_numbers(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_where_there_is_no_room_rows_are_drawn_and_a_note_says_so(tmp_path: Path
     folder = make_run(tmp_path / "run")
     files = read_run(folder.path)
     (rows,) = list_sets(files)
-    found, notes = build(folder, max_bytes=rows.num_bytes // 2)
+    found, notes = build(folder, max_bytes=3 * rows.num_bytes // 5)
     assert found is not None
     assert (len(found.hypotheses), len(found.row_scores), len(found.rows.id)) == (2, 2, 2)
     assert (found.num_rows, found.is_sampled) == (4, True)
@@ -130,7 +130,7 @@ def test_of_many_evaluations_the_first_the_last_and_the_best_stay(
     files = read_run(folder.path)
     sets = list_sets(files)
     assert [each.step for each in sets[0].scored] == [100, 400, 600]
-    (note,) = note_thinned(files, sets)
+    (note,) = note_missing(files, sets)
     assert note.startswith("of 6 evaluations of `evaluation` the texts of 3 are shown")
 
 

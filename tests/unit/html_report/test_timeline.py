@@ -45,7 +45,8 @@ def test_a_refused_start_is_an_attempt_that_did_nothing(tmp_path: Path) -> None:
     write_claim(folder, number=3, base_step=200)
     refused = RunOutcome("refused", 1, "seed: 1 in the checkpoint, 2 now", attempt=3, time="2026-11-29T13:00:00Z")
     write_end(folder.path, refused)
-    last = list_attempts(read_run(folder.path), state="finished")[-1]
+    *_, trained, last = list_attempts(read_run(folder.path), state="finished")
+    assert (trained.ranks, last.ranks) == (2, None)
     assert last.cause == "refused: seed: 1 in the checkpoint, 2 now"
     assert last.last_step == 200
 

@@ -17,8 +17,7 @@ from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import append_row, as_json
 from dstrain.run_folder.word_counts import read_word_counts
-from tests.unit.html_report.html_report_cases import BETTER, REFERENCES, add_evaluation, make_run
-from tests.unit.html_report.test_report import decode
+from tests.unit.html_report.html_report_cases import BETTER, REFERENCES, add_evaluation, decode, make_run
 from tests.unit.reporting.reporting_cases import parsing_config, translation_config
 
 PAIRS = (("하나", "The cat sat"), ("둘", "a dog and a cat"), ("셋", "it rains in spring ."))
