@@ -21,6 +21,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "card",
+    "report",
     "status",
     "compare",
     "sweep",

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dstrain.config.metrics import KINDS, choosing_metrics
-from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.run_folder.rows import EventRow, Row
@@ -66,11 +64,6 @@ def test_a_metric_of_one_evaluation_set_has_a_curve_and_the_star(metric: str) ->
     assert (np.asarray(mark.get_xdata()).tolist(), np.asarray(mark.get_ydata()).tolist()) == ([50], [7.0])
     assert mark.get_label() == f"best by {title}: {title} 7.0000 at step 50"
     assert axes.get_ylabel() == f"BLEU, chrF, {title} (0 to 100)"
-
-
-def test_every_metric_of_the_table_has_a_title_and_another_its_own_name() -> None:
-    assert all(plots._title(metric) for kind in KINDS for metric in choosing_metrics(kind, sets=["dev"]))
-    assert plots._title("dev/novelty") == "novelty (dev)"
 
 
 def test_the_scores_in_the_unit_of_the_first_are_drawn_together() -> None:
