@@ -34,6 +34,9 @@ from dstrain.errors import UserError
 
 MAX_CONFIG_BYTES = 1 << 20
 """Largest file that is read. The largest shipped recipe has a few thousand bytes."""
+MOST_BASES = 8
+"""Files that a recipe may build on, one after the other."""
+
 MARKS = {"recipe": ("extends", "model", "task", "data", "training"), "sweep": ("config", "grid", "list")}
 """Top-level keys that only this kind of file has."""
 
@@ -57,8 +60,8 @@ def load_config(
 ) -> RunConfig:
     """The run described by a YAML file, or by a shipped recipe given by name, with `dotted.key=value` overrides.
 
-    A file may build on one other file with `extends: other.yaml`, or on a shipped recipe by its name: mappings are merged,
-    lists and plain values replaced, and `key: null` unsets a key of the base.
+    A file may build on another one with `extends: other.yaml`, or on a shipped recipe by its name, and that on a third:
+    mappings are merged, lists and plain values replaced, and `key: null` unsets a key of the base.
 
     Args:
         check_files: whether missing data files and model folders are problems too.
@@ -124,20 +127,21 @@ def recipe_hash(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _read_with_base(path: Path) -> Document:
+def _read_with_base(path: Path, *, children: tuple[Path, ...] = ()) -> Document:
     document = _read(path)
     if "extends" not in document.value:
         return document
     where = document.place(("extends",))
     base_name = document.value.pop("extends")
-    base, problem = _read_base(base_name, child=path, where=where)
+    base, problem = _read_base(base_name, children=(*children, path), where=where)
     if problem:
         base.problems.append(problem)
     return merge_documents(base, child=document) if base.value else base
 
 
-def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, Problem | None]:
+def _read_base(base_name: Any, *, children: tuple[Path, ...], where: Where) -> tuple[Document, Problem | None]:
     key: KeyPath = ("extends",)
+    child = children[-1]
     nothing = Document({}, {(): where})
     if not isinstance(base_name, str):
         return nothing, Problem(where, key, "must be the name of another file", shown(base_name))
@@ -145,12 +149,13 @@ def _read_base(base_name: Any, *, child: Path, where: Where) -> tuple[Document, 
     if path is None:
         way_out = f"the path is relative to the file with `extends`; {suggest_recipes(base_name)}"
         return nothing, Problem(where, key, "no such file", shown(str(child.parent / base_name)), way_out)
-    base = _read(path)
-    if "extends" in base.value:
-        rule = f"{path} extends another file itself; only one level is allowed"
-        del base.value["extends"]
-        return base, Problem(where, key, rule, way_out="extend that other file, or copy its keys")
-    return base, None
+    if any(path.samefile(each) for each in children):
+        chain = " > ".join(map(str, (*children, path)))
+        return nothing, Problem(where, key, "files that extend each other in a ring", shown(chain))
+    if len(children) > MOST_BASES:
+        rule = f"builds on more than {MOST_BASES} files, one after the other"
+        return nothing, Problem(where, key, rule, way_out="copy the keys of some of them")
+    return _read_with_base(path, children=children), None
 
 
 def _read(path: Path) -> Document:

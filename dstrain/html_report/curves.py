@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dstrain.config.metrics import is_lower_better, is_of_set, set_metric
+from dstrain.config.metrics import is_lower_better, is_of_set
 from dstrain.config.schema import RunConfig
 from dstrain.html_report.document import Column, Curve, Metric, Numbers, Score, Training
 from dstrain.html_report.thinning import spread
@@ -101,9 +101,9 @@ def draw_metrics(record: RunRecord) -> list[Metric]:
     groups = {name: largest_groups(record, set_name=name)[0] for name in (OWN_SET, *record.test_sets)}
     for set_name, step, scores in _evaluations(record):
         for name, group, value in _values(scores, groups=groups[set_name]):
-            half = scores.intervals.get(name if group is None else set_metric(group, name))
+            halves = scores.intervals if group is None else scores.group_intervals.get(group, {})
             curves = points.setdefault(name, {})
-            curves.setdefault((set_name, group), _Points()).add(step, value, half)
+            curves.setdefault((set_name, group), _Points()).add(step, value, halves.get(name))
         signatures = scores.signatures | signatures
     return [
         Metric(

@@ -54,15 +54,30 @@ def test_faults_of_base_and_child_keep_their_own_file_and_line(tmp_path: Path) -
     [
         ("extends: nowhere.yaml\n", "run.yaml:1: extends: no such file"),
         ("extends: [good.yaml]\n", "must be the name of another file"),
-        ("extends: middle.yaml\n", "extends another file itself; only one level is allowed"),
+        ("extends: run.yaml\n", "run.yaml:1: extends: files that extend each other in a ring"),
+        ("extends: ring.yaml\n", "ring.yaml:1: extends: files that extend each other in a ring"),
+        ("extends: base-9.yaml\n", "base-2.yaml:1: extends: builds on more than 8 files, one after the other"),
         ("extends: broken.yaml\n", "broken.yaml:3: not valid YAML"),
     ],
 )
 def test_a_base_that_cannot_be_used_is_one_fault(tmp_path: Path, good: Path, text: str, message: str) -> None:
-    write(tmp_path, f"extends: {good.name}\n" + GOOD, name="middle.yaml")
+    write(tmp_path, "extends: run.yaml\n", name="ring.yaml")
+    for number in range(2, 10):
+        write(tmp_path, f"extends: base-{number - 1}.yaml\n", name=f"base-{number}.yaml")
+    write(tmp_path, f"extends: {good.name}\n", name="base-1.yaml")
     write(tmp_path, "name: x\nseed: [\n", name="broken.yaml")
     (line,) = faults(write(tmp_path, text))
     assert message in line
+
+
+def test_a_base_may_have_a_base_and_the_nearest_file_wins(tmp_path: Path, good: Path) -> None:
+    write(tmp_path, f"extends: {good.name}\nname: middle\ntraining:\n  batch_size: 32\n", name="middle.yaml")
+    child = write(tmp_path, "extends: middle.yaml\nname: child\n")
+    config, base = load_config(str(child)), load_config(str(good))
+    assert (config.name, config.training.batch_size, config.seed) == ("child", 32, base.seed)
+    write(tmp_path, f"extends: {good.name}\ntraining:\n  batch_size: many\n", name="middle.yaml")
+    (line,) = faults(child)
+    assert line.startswith(f"{tmp_path}/middle.yaml:3: training.batch_size")
 
 
 def test_a_file_that_is_not_utf8_is_named_with_its_line(tmp_path: Path) -> None:

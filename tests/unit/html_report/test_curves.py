@@ -86,7 +86,7 @@ def test_sets_groups_and_test_sets_have_curves_of_their_own() -> None:
         bleu=20.0,
         loss=1.0,
         groups={"news": {"bleu": 30.0, "num_rows": 7}, "talks": {"bleu": 10.0, "num_rows": 3}},
-        intervals={"news/bleu": 2.0},
+        group_intervals={"news": {"bleu": 2.0}},
     )
     row = replace(row, scores=row.scores | {"news/bleu": 30.0})
     test = ScoreFile(step=100, scores={"bleu": 5.0}, intervals={"bleu": 0.5})
