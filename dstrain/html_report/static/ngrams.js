@@ -2,7 +2,7 @@
 
 const MOST_WORDS = 1000; // of a text; longer ones are counted up to here
 const LONGEST_NGRAM = 4;
-const SEPARATOR = "\u0001"; // in no word, since it is not shown in any
+const SEPARATOR = "\n"; // in no word
 
 /** How often each n-gram occurs in a list of words, of 1 up to 4 words. */
 function countNgrams(words) {
