@@ -42,9 +42,9 @@ SCRIPTS = (
 
 def build_page(document: bytes, *, title: str) -> str:
     """The page for a document of JSON in UTF-8, as HTML; the same input gives the same page."""
-    style = "\n".join(_static(name) for name in STYLES)
+    style = "\n".join(_lean(name) for name in STYLES)
     library = f"/*\n{_static(LIBRARY_LICENCE).strip()}\n*/\n{_static(LIBRARY)}"
-    script = '"use strict";\n' + "\n".join(_static(name) for name in SCRIPTS)
+    script = '"use strict";\n' + "\n".join(_lean(name) for name in SCRIPTS)
     parts = {
         "policy": _policy(style=style, scripts=(library, script)),
         "title": html.escape(title),
@@ -59,6 +59,11 @@ def build_page(document: bytes, *, title: str) -> str:
 
 def _static(name: str) -> str:
     return files("dstrain.html_report").joinpath("static", name).read_text(encoding="utf-8")
+
+
+def _lean(name: str) -> str:
+    """A style sheet or script without indentation and without comments on lines of their own."""
+    return re.sub(r"(?m)^[ \t]+", "", re.sub(r"(?ms)^[ \t]*(?://[^\n]*|/\*(?!!).*?\*/)\n", "", _static(name)))
 
 
 def _policy(*, style: str, scripts: tuple[str, ...]) -> str:

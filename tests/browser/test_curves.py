@@ -1,0 +1,188 @@
+"""Curves in a real browser: drawn, read, zoomed, smoothed, compared; by mouse and by keys."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.browser import Page
+from tests.browser.documents import make_document, make_run
+
+Show = Callable[[dict[str, Any]], Page]
+
+CHART = "[...document.querySelectorAll('.chart')].find(each => each.querySelector('h4').textContent.startsWith('{}'))"
+
+
+def chart(title: str) -> str:
+    return f"({CHART.format(title)})"
+
+
+def colours_drawn(page: Page, title: str) -> int:
+    """How many pixels of a chart are in the colour of the first curve, or close to it."""
+    read: int = page.evaluate(
+        f"""(() => {{
+            const canvas = {chart(title)}.querySelector('canvas');
+            const {{data}} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            const wanted = [1, 3, 5].map(at => parseInt(colour('series-0').slice(at, at + 2), 16));
+            let found = 0;
+            for (let at = 0; at < data.length; at += 4)
+                if (data[at + 3] > 200 && wanted.every((each, place) => Math.abs(each - data[at + place]) < 40)) found += 1;
+            return found;
+        }})()"""
+    )
+    return read
+
+
+def plot_box(page: Page, title: str) -> tuple[float, float, float, float]:
+    """Left, top, width and height of the plotting area, scrolled into view."""
+    page.evaluate(f"{chart(title)}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+    page.frame()
+    box = page.evaluate(
+        f"(() => {{ const b = {chart(title)}.querySelector('.u-over').getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; }})()"
+    )
+    left, top, width, height = box
+    return left, top, width, height
+
+
+def legend(page: Page, title: str) -> str:
+    text: str = page.evaluate(f"{chart(title)}.querySelector('.legend').innerText.replace(/\\s+/g, ' ')")
+    return text
+
+
+def steps_shown(page: Page) -> list[int]:
+    inputs = page.evaluate("[...document.querySelectorAll('#curves input[type=number]')].map(each => Number(each.value))")
+    return [int(each) for each in inputs]
+
+
+def choose(page: Page, label: str, text: str) -> None:
+    """Choose an option of a field by its text."""
+    page.evaluate(
+        f"""(() => {{
+            const label = [...document.querySelectorAll('label')].find(each => each.textContent === {label!r});
+            const select = document.getElementById(label.htmlFor);
+            select.value = [...select.options].find(each => each.textContent.startsWith({text!r})).value;
+            select.dispatchEvent(new Event('change', {{bubbles: true}}));
+        }})()"""
+    )
+    page.frame()
+
+
+def test_every_curve_is_drawn_and_a_column_without_values_has_no_chart(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1)))
+    titles = page.evaluate("[...document.querySelectorAll('.chart h4')].map(each => each.firstChild.textContent)")
+    assert titles[:2] == ["Word accuracy", "Evaluation loss"]  # the metric that chooses the best model comes first
+    assert set(titles[2:]) == {"Loss", "Learning rate", "Gradient norm", "Target tokens per second", "Padding", "Peak memory"}
+    for title in titles:
+        assert colours_drawn(page, title) > 100, title
+
+
+def test_an_interval_is_shaded(show: Show) -> None:
+    run = make_run("one", seed=1)
+    page = show(make_document(run))
+    (with_interval, without) = (tinted(page, title) for title in ("Word accuracy", "Evaluation loss"))
+    assert with_interval > 10 * (without + 10)
+
+
+def tinted(page: Page, title: str) -> int:
+    """How many pixels have a light tint of the first curve's colour."""
+    read: int = page.evaluate(
+        f"""(() => {{
+            const canvas = {chart(title)}.querySelector('canvas');
+            const {{data}} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            let found = 0;
+            for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 20 && data[at + 3] < 45 && data[at + 2] > data[at] + 80) found += 1;
+            return found;
+        }})()"""
+    )
+    return read
+
+
+def test_hovering_reads_the_values_of_every_chart_and_the_mark_beside(show: Show) -> None:
+    run = make_run("one", seed=1)
+    page = show(make_document(run))
+    left, top, width, height = plot_box(page, "Learning rate")
+    page.mouse("mouseMoved", left + width / 2, top + height / 2)
+    page.frame()
+    assert "step 300" in legend(page, "Learning rate")
+    loss = dict(zip(run["train"]["step"], run["train"]["columns"][0]["values"], strict=True))[300]
+    assert float(legend(page, "Loss").split("Loss ")[1].split()[0]) == pytest.approx(loss, rel=1e-3)
+    tip = page.evaluate(f"{chart('Learning rate')}.querySelector('.tip').innerText")
+    assert "evaluation of step 300" in tip
+    assert "checkpoint of step 300" in tip
+
+
+def test_a_drag_zooms_all_charts_and_show_all_undoes_it(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1)))
+    assert steps_shown(page) == [0, 600]
+    left, top, width, height = plot_box(page, "Loss")
+    page.drag((left + width / 3, top + height / 2), (left + width * 2 / 3, top + height / 2))
+    assert steps_shown(page) == pytest.approx([200, 400], abs=5)
+    shown = page.evaluate("[...document.querySelectorAll('.chart .legend .at')].map(each => each.innerText)")
+    assert {text.replace("last, step ", "") for text in shown} <= {"390", "400"}
+    page.evaluate("[...document.querySelectorAll('button')].find(each => each.textContent === 'Show all steps').click()")
+    assert steps_shown(page) == [0, 600]
+
+
+def test_keys_read_values_and_zoom(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1)))
+    page.evaluate(f"{chart('Loss')}.querySelector('.plot').focus()")
+    page.press("ArrowRight", times=3)
+    page.frame()
+    assert "step 30" in legend(page, "Loss")
+    page.press("+")
+    assert steps_shown(page)[1] < 400
+    page.press("0")
+    assert steps_shown(page) == [0, 600]
+
+
+def test_a_log_scale_can_be_turned_off_and_on(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1)))
+    button = f"{chart('Loss')}.querySelector('figcaption button')"
+    assert page.evaluate(f"{button}.getAttribute('aria-pressed')") == "true"
+    before = page.evaluate(f"{chart('Loss')}.querySelector('canvas').toDataURL()")
+    page.evaluate(f"{button}.click()")
+    page.frame()
+    assert page.evaluate(f"{chart('Loss')}.querySelector('canvas').toDataURL()") != before
+    assert colours_drawn(page, "Loss") > 100
+
+
+def test_smoothing_says_so_and_is_the_mean_of_the_points_around(show: Show) -> None:
+    run = make_run("one", seed=1)
+    page = show(make_document(run))
+    assert "smoothed" not in legend(page, "Loss")
+    choose(page, "Smoothing", "over 5 points")
+    assert "smoothed over 5 points" in legend(page, "Loss")
+    assert "smoothed" not in legend(page, "Word accuracy")
+    page.evaluate(f"{chart('Loss')}.querySelector('.plot').focus()")
+    page.press("ArrowRight", times=10)
+    page.frame()
+    values = run["train"]["columns"][0]["values"][7:12]
+    assert float(legend(page, "Loss").split("Loss ")[1].split()[0]) == pytest.approx(math.fsum(values) / 5, rel=1e-3)
+
+
+def test_two_runs_are_overlaid_with_names_and_dashes(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1), make_run("two", seed=2)))
+    for title in ("Word accuracy", "Loss"):
+        assert "one" in legend(page, title)
+        assert "two" in legend(page, title)
+    dashes = page.evaluate(f"[...{chart('Loss')}.querySelectorAll('.legend line')].map(each => each.getAttribute('stroke-dasharray'))")
+    assert len(set(dashes)) == 2
+
+
+def test_groups_have_curves_of_their_own(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1)))
+    choose(page, "Scores of", "evaluation, every group")
+    for group in ("weather", "alarm", "music"):
+        assert group in legend(page, "Word accuracy")
+    assert page.evaluate("document.querySelectorAll('.chart').length") == 7  # the loss has no groups
+
+
+def test_values_can_be_read_as_a_table(show: Show) -> None:
+    run = make_run("one", seed=1)
+    page = show(make_document(run))
+    page.evaluate(f"{chart('Word accuracy')}.querySelector('details').open = true")
+    page.until(f"{chart('Word accuracy')}.querySelectorAll('tbody tr').length === 6")
+    last = page.evaluate(f"{chart('Word accuracy')}.querySelector('tbody tr:last-child').innerText")
+    value = run["metrics"][1]["curves"][0]["value"][-1]
+    assert f"{value:.4f} ({value - 0.03:.4f} to {value + 0.03:.4f}), best" in last
