@@ -147,7 +147,7 @@ def test_two_runs_are_matched_by_id_and_source_in_any_order(show: Show) -> None:
         rows[name] = [rows[name][row] for row in order]
     page = show(make_document(one, two))
     assert "of 100" in status(page)
-    assert "20 rows of A are not in B" in page.evaluate("document.querySelector('#hypotheses').innerText")
+    assert "20 rows are not in both A and B" in page.evaluate("document.querySelector('#hypotheses').innerText")
     shown = page.evaluate(
         """[...document.querySelectorAll('.rows tbody')].map(row => [row.querySelector('.facts th').innerText,
             [...row.querySelectorAll('dd')].at(-1).innerText, [...row.querySelectorAll('dd')].at(-1).querySelectorAll('del').length])"""

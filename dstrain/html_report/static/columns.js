@@ -35,21 +35,22 @@ function matchRows(one, other) {
   return one.rows.id.map((id, place) => places.get(JSON.stringify([id, one.rows.source[place]]))?.shift() ?? null);
 }
 
-/** Rows of column `a`, with those of `b` beside them unless it is null; then only rows that both have. */
+/** Rows of column `a`, with those of `b` beside them unless it is null; only rows that each has a hypothesis for. */
 function makeRows(a, b) {
   const { rows } = a.set;
   const matches = b ? matchRows(a.set, b.set) : null;
   const sign = a.set.score_higher_is_better ? 1 : -1;
   return rows.id.flatMap((id, place) => {
     const match = matches?.[place];
-    if (matches && match === null) return [];
+    const [textA, textB] = [a.set.hypotheses[place]?.[a.place] ?? null, b && match !== null ? (b.set.hypotheses[match]?.[b.place] ?? null) : null];
+    if (textA === null || (b && textB === null)) return [];
     const scoreA = a.set.row_scores[place]?.[a.place] ?? null;
     const scoreB = b ? (b.set.row_scores[match]?.[b.place] ?? null) : null;
     const difference = scoreA === null || scoreB === null ? null : scoreB - scoreA;
     return [{
       place, id: String(id), source: rows.source[place] ?? "", references: rows.reference[place] ?? [], group: rows.group[place],
       length: rows.length[place], rarity: rows.rarity[place], scoreA, scoreB, difference,
-      a: a.set.hypotheses[place]?.[a.place] ?? "", b: b ? (b.set.hypotheses[match]?.[b.place] ?? "") : null,
+      a: textA, b: textB,
       gain: difference === null ? null : difference * sign, // above 0: B is better
     }];
   });

@@ -82,11 +82,11 @@ function listTrainCharts(runs) {
     const known = columns.filter(([, column]) => column.values.some((value) => value !== null));
     if (!known.length) continue;
     const curves = known.map(([index, column]) => ({
-      label: runs.length > 1 ? runs[index].name : column.label, look: makeLook(index),
+      label: runs.length > 1 ? runs[index].name : capitalise(column.label), look: makeLook(index),
       step: runs[index].train.step, value: column.values, low: null, high: null, isBest: null,
     }));
     const [, { label, unit, log }] = known[0];
-    charts.push({ name, title: label, unit, isLog: Boolean(log), hasMarkers: false, curves });
+    charts.push({ name, title: capitalise(label), unit, isLog: Boolean(log), hasMarkers: false, curves });
   }
   return charts;
 }
@@ -117,7 +117,7 @@ function listMetricCharts(runs, { set, group }) {
     }));
     const [, { label, higher_is_better: isHigherBetter, signature }] = metrics[0];
     charts.push({
-      name, title: label, unit: isHigherBetter ? "higher is better" : "lower is better", signature,
+      name, title: capitalise(label), unit: isHigherBetter ? "higher is better" : "lower is better", signature,
       isLog: false, hasMarkers: true, isPrimary: metrics.some(([, metric]) => metric.is_primary), curves,
     });
   }

@@ -1,6 +1,6 @@
 // The section of curves: scores of the evaluation sets, training, speed and memory, with the controls that all charts share.
 
-const OF_THE_MACHINE = new Set(["tokens_per_second", "padding", "memory", "loss_scale", "seconds"]);
+const OF_THE_MACHINE = new Set(["tokens_per_second", "padding", "memory", "loss_scale", "data_seconds", "seconds"]);
 const SMOOTHINGS = [1, 3, 5, 11, 25, 51, 101];
 const SMOOTHED_FROM = 200; // points; shorter curves are drawn as they are
 

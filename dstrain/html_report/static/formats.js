@@ -52,6 +52,11 @@ function formatSome(number, noun) {
   return `${formatCount(number)} ${noun}${number === 1 ? "" : "s"}`;
 }
 
+/** A label at the head of something: with a capital, unless its first word is a name such as chrF. */
+function capitalise(text) {
+  return /^[a-z]+(?![\w])/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+}
+
 /** A moment in the time zone of the document, which is UTC. */
 function formatMoment(iso) {
   const date = new Date(iso ?? NaN);

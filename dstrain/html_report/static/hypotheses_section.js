@@ -56,10 +56,11 @@ function makeSetView(runs, name) {
 function describeChoice({ a, b }, rows) {
   const { set } = a;
   const sampled = set.is_sampled && `${formatCount(set.rows.id.length)} of ${formatCount(set.num_rows)} rows are in this report.`;
-  if (!b) return [sampled && make("p", { class: "key" }, sampled)];
   const left = set.rows.id.length - rows.length;
-  const unmatched = left > 0 && `${formatSome(left, "row")} of A ${left === 1 ? "is" : "are"} not in B, by id and source, and left out.`;
-  if (!rows.length) return [calm("A and B have no row in common.")];
+  if (!rows.length) return [calm(b ? "A and B have no row in common." : "This evaluation has no row of these.")];
+  const whose = b ? "not in both A and B, by id and source," : "not in this evaluation";
+  const unmatched = left > 0 && `${formatSome(left, "row")} ${left === 1 ? "is" : "are"} ${whose} and left out.`;
+  if (!b) return [make("p", { class: "key" }, [sampled, unmatched].filter(Boolean).join(" "))];
   return [makeVerdict(rows, set), make("p", { class: "key" }, [sampled, unmatched].filter(Boolean).join(" "))];
 }
 

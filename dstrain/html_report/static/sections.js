@@ -20,7 +20,7 @@ function makeHeadline(run, hasName) {
   const interval = formatInterval(curve.low?.[place], curve.high?.[place]);
   return make("div", { class: "headline" }, name,
     make("p", { class: "headline-value" }, formatNumber(curve.value[place])),
-    make("p", { class: "headline-label" }, make("b", {}, metric.label), ` of ${run.best.set}, best at step ${formatCount(run.best.step)}`),
+    make("p", { class: "headline-label" }, make("b", {}, capitalise(metric.label)), ` of ${run.best.set}, best at step ${formatCount(run.best.step)}`),
     interval && make("p", { class: "headline-label" }, `95 % interval ${interval}`));
 }
 
@@ -35,7 +35,7 @@ function makeScores(runs) {
       `${runs.length > 1 ? `${run.name}, ` : ""}step ${formatCount(evaluation.step)} (${kind})`,
       ...labels.map(([key]) => makeScore(evaluation.scores.find((score) => score.name === key))),
     ]);
-    const head = ["Evaluation", ...labels.map(([, label]) => label)];
+    const head = ["Evaluation", ...labels.map(([, label]) => capitalise(label))];
     const table = makeTable({ head, rows, label: `Scores of ${name}`, numeric: labels.map((_, place) => place + 1) });
     return [make("h3", {}, `Scores of ${name}`), table];
   });
@@ -106,7 +106,7 @@ function makeSettingsSection(runs) {
 
 function makeNotesSection(report) {
   const notes = report.notes.length
-    ? make("ul", { class: "sentences" }, report.notes.map((note) => make("li", {}, note)))
+    ? make("ul", { class: "sentences" }, report.notes.map((note) => make("li", {}, capitalise(note))))
     : calm("Nothing was left out.");
   return makeSection("notes", "Notes", notes);
 }
