@@ -53,13 +53,17 @@ const NGRAM_NAMES = {
 };
 const MOST_NGRAMS = 20;
 
-/** N-grams that lean to one side; `onSearch` is called with the text of one that the reader chooses. */
-function makeNgramView({ rows, names, onSearch }) {
+/**
+ * N-grams that lean to one side; `onSearch` is called with the text of one that the reader chooses. What is counted is kept in
+ * `context`, because it takes a moment.
+ */
+function makeNgramView(context, onSearch) {
+  const { rows, names } = context;
   const box = make("div", {}, calm("Counting …"));
   const state = { kind: names.length > 1 ? "right" : "many", size: 0 };
   setTimeout(() => {
     const byCharacter = isByCharacter(rows);
-    const tally = tallyNgrams(rows, byCharacter);
+    const tally = (context.tally ??= tallyNgrams(rows, byCharacter));
     const show = () => replace(results, makeNgramTables({ tally, state, names, byCharacter, onSearch }));
     const change = (name, value) => {
       state[name] = value;
@@ -74,7 +78,7 @@ function makeNgramView({ rows, names, onSearch }) {
       makeSelect(`${what} each`, sizes, state.size, (value) => change("size", Number(value))));
     replace(box, controls, results);
     show();
-  });
+  }, 20); // so that the sentence is seen before the counting begins
   return box;
 }
 

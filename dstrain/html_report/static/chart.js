@@ -45,11 +45,13 @@ function makeChart(spec, view, marks) {
     plot?.destroy();
     const drawn = prepareCurves(spec, view, isLog);
     const values = fillLegend(legend, readout, drawn);
+    const read = (u) => writeReadout(u, drawn, readout, values);
     const hooks = {
       drawAxes: [(u) => drawBands(u, drawn.shown), (u) => drawMarks(u, marks, view)],
       draw: [(u) => spec.hasMarkers && drawPoints(u, drawn.shown)],
-      setLegend: [(u) => writeReadout(u, drawn, readout, values)],
-      setCursor: [(u) => showTip(u, tip, marks, view)],
+      ready: [read],
+      setScale: [(u, key) => key === "x" && read(u)],
+      setCursor: [read, (u) => showTip(u, tip, marks, view)],
       setSelect: [(u) => u.select.width > 4 && view.show(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"))],
     };
     plot = new uPlot(makeOptions({ width: box.clientWidth, drawn, view, isLog, hooks, marks }), joinCurves(drawn.lines), box);

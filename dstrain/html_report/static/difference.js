@@ -55,11 +55,15 @@ function findDifferences(text, wanted) {
   const common = findCommon(own.map(([, part]) => part), others.map(([, part]) => part));
   if (!common) return null;
   const pieces = [];
-  const put = (kind, [space, part]) => {
+  const add = (kind, piece) => {
     const last = pieces[pieces.length - 1];
-    if (last?.kind === kind) last.text += space + part;
-    else if (byCharacter || !space) pieces.push({ kind, text: space + part });
-    else pieces.push({ kind: "same", text: space }, { kind, text: part });
+    if (last?.kind === kind) last.text += piece;
+    else if (piece) pieces.push({ kind, text: piece });
+  };
+  const put = (kind, [space, part]) => {
+    const isWithin = pieces[pieces.length - 1]?.kind === kind; // the space before marked words is not marked itself
+    add(isWithin ? kind : "same", space);
+    add(kind, part);
   };
   let place = 0;
   own.forEach((piece, index) => {

@@ -25,7 +25,7 @@ function makeSetView(runs, name) {
   const tabs = makeTabs("Views of the hypotheses", [
     ["Rows", () => makeRowList({ ...context, search: takeSearch() })],
     ["Scores by kind of row", () => makeBucketView(context)],
-    ["N-grams", () => makeNgramView({ ...context, onSearch: searchFor })],
+    ["N-grams", () => makeNgramView(context, searchFor)],
   ]);
   function takeSearch() {
     const { search } = state;
@@ -40,7 +40,7 @@ function makeSetView(runs, name) {
   function update(change, show) {
     Object.assign(state, change);
     const { a, b } = state;
-    Object.assign(context, { rows: makeRows(a, b), names: b ? [a.label, b.label] : [a.label], set: a.set });
+    Object.assign(context, { rows: makeRows(a, b), names: b ? [a.label, b.label] : [a.label], set: a.set, tally: null });
     replace(about, describeChoice(state, context.rows));
     show();
   }
