@@ -33,12 +33,13 @@ ROOMS: dict[str, frozenset[str]] = {
     "forecast": frozenset({"config", "cluster", "run_folder", "data", "models", "engine", "checkpoint"}),
     "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "forecast"}),
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
+    "html_report": frozenset({"config", "run_folder", "tasks", "reporting", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
-        "forecast".split()
+        "forecast html_report".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
     "predict": frozenset({"config", "cluster", "run"}),
@@ -62,6 +63,7 @@ TORCH_FREE = (
     "dstrain.run.evaluation_request",
     "dstrain.run.launch",
     "dstrain.run.predict_request",
+    "dstrain.run.report",
     "dstrain.run_folder",
     "dstrain.attempt",
     "dstrain.tasks",
@@ -88,6 +90,7 @@ TORCH_FREE = (
     "dstrain.draft",
     "dstrain.drill",
     "dstrain.forecast",
+    "dstrain.html_report",
     "dstrain.evaluate",
     "dstrain.predict",
     "dstrain.slurm",

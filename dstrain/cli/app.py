@@ -22,6 +22,7 @@ COMMANDS = (
     "evaluate",
     "predict",
     "card",
+    "report",
     "status",
     "compare",
     "sweep",

@@ -15,6 +15,7 @@ import regex
 from sacrebleu.metrics import BLEU
 
 from dstrain.errors import UserError
+from dstrain.tasks.scripts import CHINESE, KANA, UNSPACED, WITHOUT_SPACES
 
 Writing = Literal["Chinese", "Japanese", "Korean", "unspaced", "spaced"]
 """How a text marks its words. `unspaced` is neither Chinese nor Japanese and has no spaces between words: Thai, Khmer, …"""
@@ -53,20 +54,12 @@ SPLIT: Mapping[str, frozenset[Writing]] = {
 MIN_SHARE = 0.1
 """Share of the references in a writing from which on it takes part in the choice. Fewer are warned about."""
 
-_CHINESE = r"\p{Han}\p{Bopomofo}"
-_KANA = r"\p{Hiragana}\p{Katakana}"
-_UNSPACED = "".join(
-    rf"\p{{Script={script}}}"
-    for script in "Thai Lao Khmer Myanmar Tibetan Yi Tai_Le New_Tai_Lue Tai_Tham Tai_Viet Javanese Balinese".split()
-)
-WITHOUT_SPACES = f"{_CHINESE}{_KANA}{_UNSPACED}"
-"""Characters, for a class of `regex`, of scripts that put no spaces between words."""
 _UNITS = {
-    "Chinese": regex.compile(f"[{_CHINESE}]"),
-    "kana": regex.compile(f"[{_KANA}]"),
-    "unspaced": regex.compile(f"[{_UNSPACED}]"),
+    "Chinese": regex.compile(f"[{CHINESE}]"),
+    "kana": regex.compile(f"[{KANA}]"),
+    "unspaced": regex.compile(f"[{UNSPACED}]"),
     "Korean": regex.compile(r"\p{Hangul}+"),
-    "spaced": regex.compile(rf"[\p{{L}}--[\p{{Hangul}}{_CHINESE}{_KANA}{_UNSPACED}]]+", regex.V1),
+    "spaced": regex.compile(rf"[\p{{L}}--[\p{{Hangul}}{WITHOUT_SPACES}]]+", regex.V1),
 }
 """What is counted to find the writing of a text: characters where there are no spaces, else words."""
 

@@ -83,6 +83,7 @@ def build_result(
             sources=[one_line(row.example.raw_source) for row in rows],
             index=[one_line(row.example.where) for row in rows],
             statistics=_by_row(statistics, rows=rows),
+            groups=_groups_of(rows, grouped=grouped),
         ),
         tuple(failures),
     )
@@ -99,6 +100,17 @@ def _find_rates(rows: Sequence[ScoredRow], *, config: RunConfig) -> OutputRates:
         has_script=config.task.kind != "parsing",
     )
     return find_rates(texts)
+
+
+def _groups_of(rows: Sequence[ScoredRow], *, grouped: Mapping[str, Sequence[ScoredRow]]) -> list[list[str]]:
+    """The names of the groups of each row; empty if there are no groups."""
+    if not grouped:
+        return []
+    found: dict[int, list[str]] = {id(row): [] for row in rows}
+    for name, members in grouped.items():
+        for row in members:
+            found[id(row)].append(name)
+    return list(found.values())
 
 
 def _by_row(statistics: Statistics, *, rows: Sequence[ScoredRow]) -> list[Mapping[str, Sequence[float]]]:

@@ -2,7 +2,7 @@
 
 import regex
 
-from dstrain.evaluation.bleu_tokenizer import WITHOUT_SPACES
+from dstrain.tasks.scripts import WITHOUT_SPACES
 
 _WORD = regex.compile(rf"[{WITHOUT_SPACES}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}]--[{WITHOUT_SPACES}]]+", regex.V1)
 _PUNCTUATION = regex.compile(r"[\p{P}$+<=>^`|~]")

@@ -55,7 +55,7 @@ def find_alarms(audit: Audit, *, kind: str) -> list[str]:
         for split, rows in _sets(audit)
         for source in rows.sources
         for name, each in source.checks.items()
-        if _is_alarm(name, each, rows=source.rows, kind=kind)
+        if is_alarm(name, each, rows=source.rows, kind=kind)
     ]
     equal, overlap = audit.train.equal, audit.overlap
     if equal.number > EQUAL_SHARE * audit.train.rows:
@@ -72,7 +72,8 @@ def find_alarms(audit: Audit, *, kind: str) -> list[str]:
     return found
 
 
-def _is_alarm(name: str, found: Found, *, rows: int, kind: str) -> bool:
+def is_alarm(name: str, found: Found, *, rows: int, kind: str) -> bool:
+    """Whether what a check has found among the rows of a source is worth an alarm; `kind` is that of the task."""
     if name in FOR_TRANSLATION and kind != "translation":
         return False
     return found.number >= MIN_ALARM_ROWS and found.number > ALARM_SHARES.get(name, 1.0) * rows
@@ -117,13 +118,13 @@ def _sets(audit: Audit) -> list[tuple[str, SetAudit]]:
 def _describe_source(audit: SourceAudit, *, title: str, kind: str) -> Iterator[str]:
     yield f"{title}: {audit.rows:,}"
     for side, lengths in (("source", audit.source), ("target", audit.target)):
-        yield f"  {side} tokens: {_describe_lengths(lengths)}"
+        yield f"  {side} tokens: {describe_lengths(lengths)}"
         yield f"  {side}s by tokens: {', '.join(f'up to {most:,}: {rows:,}' for most, rows in lengths.histogram)}"
         yield f"  longest {side}s: {', '.join(f'{tokens:,} ({where})' for tokens, where in lengths.longest_rows[:3])}"
     yield f"  scripts: {', '.join(f'{name} {_share(rows, audit.rows)}' for name, rows in audit.scripts.items())}"
     for name, found in audit.checks.items():
         if found.number:
-            mark = " (!)" if _is_alarm(name, found, rows=audit.rows, kind=kind) else ""
+            mark = " (!)" if is_alarm(name, found, rows=audit.rows, kind=kind) else ""
             yield f"  {CHECKS.get(name, name)}: {_share(found.number, audit.rows)}{mark}{_first(found)}"
 
 
@@ -143,7 +144,8 @@ def _describe_losses(losses: Losses, *, title: str) -> Iterator[str]:
         yield f"  {found.number:,} references are not given back by the tokenizer{_first(found)}"
 
 
-def _describe_lengths(lengths: Lengths) -> str:
+def describe_lengths(lengths: Lengths) -> str:
+    """The lengths of one side in a phrase."""
     return (
         f"{lengths.shortest:,} to {lengths.longest:,}, mean {lengths.mean:.1f}, half up to {lengths.median:,}, 90 % up to "
         f"{lengths.percentile_90:,}, 99 % up to {lengths.percentile_99:,}"

@@ -29,6 +29,11 @@ LABELS = {
     "loss": "Loss", "bleu": "Bleu", "chrf": "chrF", "ter": "TER", "rouge_l": "Rouge L", "token_f1": "Token F1",
 }  # fmt: skip
 """Names of scores on the card, where the name is not the key in title case."""
+TITLES = {
+    "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
+    "token_f1": "token F1", "exact_match": "exact match", "loss": "validation loss",
+}  # fmt: skip
+"""Names of scores in plots and reports, where the name is not the key."""
 
 
 def label(metric: str) -> str:
@@ -37,6 +42,13 @@ def label(metric: str) -> str:
         name, _, of_set = metric.partition("/")
         return f"{label(of_set)} ({name})"
     return LABELS.get(metric, metric.replace("_", " ").title())
+
+
+def title(metric: str) -> str:
+    """The name of a score in a plot: `BLEU`, or `BLEU (flores)` for that of one evaluation set."""
+    name, _, of_set = metric.rpartition("/")
+    found = TITLES.get(of_set, of_set)
+    return f"{found} ({name})" if name else found
 
 
 def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardData:

@@ -13,16 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from dstrain.config.metrics import METRICS, is_of_set
+from dstrain.reporting.metadata import title
 from dstrain.run_folder.atomic import open_new
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
-
-TITLES = {
-    "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
-    "token_f1": "token F1", "exact_match": "exact match", "loss": "validation loss",
-}  # fmt: skip
-"""Names of scores, where the name is not the key."""
 
 LOG_SCALE_FROM = 10
 """Ratio of the highest to the lowest loss above which the axis is logarithmic: a linear one would hide the end of training."""
@@ -95,24 +90,17 @@ def draw_scores(record: RunRecord) -> Figure:
     chosen_by = record.config.best_metric
     of_all = _drawn(record)
     metrics = [*of_all, *([chosen_by] if is_of_set(chosen_by) else [])]
-    figure, axes = _canvas(f"{record.config.name}: {_title(of_all[0])} on the evaluation set")
+    figure, axes = _canvas(f"{record.config.name}: {title(of_all[0])} on the evaluation set")
     for metric, color in zip(metrics, itertools.cycle((BLUE, GREY, GREEN)), strict=False):
         if any(metric in row.scores for row in record.eval_rows):
-            _line(axes, record.eval_rows, metric=metric, color=color, label=_title(metric))
+            _line(axes, record.eval_rows, metric=metric, color=color, label=title(metric))
     _mark_resumes(axes, record)
     marked, best = chosen_by if is_of_set(chosen_by) else of_all[0], record.best
     if best is not None and math.isfinite(best.scores.get(marked, math.nan)):
         _mark_best(axes, best, metric=marked, chosen_by=chosen_by)
-    axes.set_ylabel(f"{', '.join(map(_title, metrics))} ({_unit(of_all[0])})")
+    axes.set_ylabel(f"{', '.join(map(title, metrics))} ({_unit(of_all[0])})")
     axes.legend(frameon=False, loc="best")
     return figure
-
-
-def _title(metric: str) -> str:
-    """The name of a score: `BLEU`, or `BLEU (flores)` for that of one evaluation set."""
-    name, _, of_set = metric.rpartition("/")
-    title = TITLES.get(of_set, of_set)
-    return f"{title} ({name})" if name else title
 
 
 def _drawn(record: RunRecord) -> tuple[str, ...]:
@@ -155,5 +143,5 @@ def _mark_resumes(axes: Axes, record: RunRecord) -> None:
 
 def _mark_best(axes: Axes, best: EvalRow, *, metric: str, chosen_by: str) -> None:
     value = best.scores[metric]
-    label = f"best by {_title(chosen_by)}: {_title(metric)} {value:.4f} at step {best.step:,}"
+    label = f"best by {title(chosen_by)}: {title(metric)} {value:.4f} at step {best.step:,}"
     axes.plot([best.step], [value], ls="", marker="*", ms=14, color=ORANGE, zorder=5, label=label)

@@ -1,4 +1,4 @@
-"""The end of an attempt: exports the models, writes the card and the outcome."""
+"""The end of an attempt: exports the models, writes the card, the report and the outcome."""
 
 import logging
 import time
@@ -17,6 +17,7 @@ from dstrain.run.average import average_at_end
 from dstrain.run.export import export_checkpoint, export_live
 from dstrain.run.external_scores import external_scores, score_at_end, score_rest
 from dstrain.run.hooks import Hooks
+from dstrain.run.report import report_at_end
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import BEST, FINAL, MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
@@ -40,7 +41,7 @@ def find_best_step(folder: RunFolder, *, known: Mapping[str, Any] | None) -> int
 
 
 def finish(assembly: Assembly, *, progress: Progress, control: Control, hooks: Hooks) -> int:
-    """Export the last model, complete the best one, write the card and the outcome; returns the exit code."""
+    """Export the last model, complete the best one, write card, report and outcome; returns the exit code."""
     preempt, step = hooks.preempt, None
     if control.stop_reason is not None and not control.preempted:
         log.info("training ends at step %d of %d: %s", progress.step, assembly.total_steps, control.stop_reason)
@@ -59,6 +60,8 @@ def finish(assembly: Assembly, *, progress: Progress, control: Control, hooks: H
         score_at_end(assembly, scores=hooks.external.scores, best=step, should_stop=_stop_on_signal(assembly, preempt))
     if assembly.ranks.rank == 0:
         _write_card(assembly.folder)
+        if not control.preempted:  # whoever was asked to stop has seconds; the report can be written at any time
+            report_at_end(assembly.folder, beat=assembly.attempt.phases.mark_progress)
         _report_pending(assembly)
     if control.preempted:
         # over all ranks, since a signal may reach any of them
@@ -96,7 +99,7 @@ def _stop_on_signal(assembly: Assembly, preempt: PreemptHook) -> Callable[[], bo
 
 
 def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
-    """Update the best model and the card of a finished run after scores were added; one process calls it.
+    """Update the best model, the card and the report of a finished run after scores were added; one process calls it.
 
     Returns False and does nothing if the run is not finished: it updates them itself, and its lease must be free for that.
     """
@@ -113,6 +116,7 @@ def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
         if (scores := external_scores(read_run_config(folder), folder=folder)) is not None:
             score_rest(scores, folder=folder, best=step)
         _write_card(folder)
+        report_at_end(folder)
     finally:
         lease.release()
     return True

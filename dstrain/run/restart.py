@@ -14,6 +14,7 @@ from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
 from dstrain.run.assemble import Assembly
 from dstrain.run.finish import complete_export, find_best_step
+from dstrain.run.report import report_at_end
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import BEST, FINAL, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
@@ -82,7 +83,7 @@ def compare_with_history(assembly: Assembly) -> None:
 def agree_on_finished(assembly: Assembly) -> bool:
     """Whether the run is finished; a collective call.
 
-    Missing models and the card of a finished run are made, since a kill may have come before them.
+    Missing models, the card and the report of a finished run are made, since a kill may have come before them.
 
     Raises:
         UserError: the run did not finish, but is past the length that the user has allowed.
@@ -96,6 +97,7 @@ def agree_on_finished(assembly: Assembly) -> bool:
         from dstrain.reporting.card import write_card  # brings matplotlib, for which no start should wait
 
         write_card(assembly.folder.path)
+        report_at_end(assembly.folder, beat=assembly.attempt.phases.mark_progress)
         log.info(
             "%s is finished; use another output_dir to start a new run",
             assembly.folder.path,

@@ -94,6 +94,16 @@ class RunFolder:
         return self.path / "README.md"
 
     @property
+    def report(self) -> Path:
+        """The page of the run, for a browser."""
+        return self.path / "report.html"
+
+    @property
+    def word_counts(self) -> Path:
+        """How often the words of the references occur in the training targets."""
+        return self.path / "word_counts.json"
+
+    @property
     def plots(self) -> Path:
         return self.path / "plots"
 
@@ -238,6 +248,8 @@ class RunFolder:
             self.info,
             self.outcome,
             self.card,
+            self.report,
+            self.word_counts,
             self.audit,
             self.vocabulary,
             self.base_record,

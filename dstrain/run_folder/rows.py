@@ -5,6 +5,7 @@ Knows no live objects: no torch, no model, no process group.
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from dstrain.run_folder.scores import Scores
 
 DURABLE_KINDS = ("eval", "due", "event")
 """Kinds of rows that are synced to disk at once. A lost training row only costs a point in a plot."""
+
+MAX_STEP = 2**63 - 1
+"""A larger step can only come from a damaged file."""
 
 Event = Literal["start", "resume", "stop", "finish", "unsaved"]
 
@@ -113,6 +117,27 @@ def read_rows(path: Path) -> list[Row]:
     if is_json(torn):  # empty if the last line is complete
         lines.append(torn)
     return [_read_row(line, where=f"{path}:{number}") for number, line in enumerate(lines, start=1)]
+
+
+def read_sound_rows(path: Path) -> tuple[list[Row], list[str]]:
+    """Rows of metrics.jsonl in order, and notes on what could not be read, which is skipped; a torn last line needs no note."""
+    try:
+        *lines, torn = read_lines(path, max_bytes=MAX_ROWS_BYTES) if os.path.lexists(path) else [b""]
+    except OSError as error:
+        return [], [f"{path.name} cannot be read: {error.strerror}"]
+    read = [_read_sound_row(line) for line in lines]
+    broken = [number for number, row in enumerate(read, start=1) if row is None]
+    notes = [f"{path.name}: {len(broken)} broken line(s) skipped, the first is line {broken[0]}"] if broken else []
+    return [row for row in [*read, _read_sound_row(torn)] if row is not None], notes
+
+
+def _read_sound_row(line: bytes) -> Row | None:
+    try:
+        content: Any = json.loads(line)
+        row: Row = ROWS[content["kind"]].validate_python(content)
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return None
+    return row if 0 <= row.step <= MAX_STEP else None
 
 
 def _read_row(line: bytes, *, where: str) -> Row:

@@ -6,6 +6,7 @@ job reach the run's records through these files.
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -18,8 +19,14 @@ from pydantic import Field, TypeAdapter, ValidationError
 from dstrain.config.arguments import shell_command
 from dstrain.run_folder.atomic import new_folder, write_file
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError, read_bytes
+from dstrain.run_folder.reading import MAX_ROWS_BYTES, RunFolderError, parse_json, read_bytes, read_lines, validate
 from dstrain.run_folder.row_statistics import STATISTICS, statistics_lines
+
+
+HYPOTHESES, SOURCES, INDEX = "hypotheses.txt", "sources.txt", "index.txt"
+"""Files in the folder of an evaluation's hypotheses, a row per line; those of the references are `reference_files`."""
+GROUPS = "groups.jsonl"
+"""File in the folder of an evaluation's hypotheses, if its rows have groups: the names of those that each row counts in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +111,12 @@ class ScoredTexts:
     """`file:line` of every row, because rows that cannot be used are left out."""
     statistics: Sequence[Mapping[str, Sequence[float]]] = ()
     """What each row adds to each score that it counts in; empty if that is not known."""
+    groups: Sequence[Sequence[str]] = ()
+    """The names of the groups that each row counts in; empty if there are no groups."""
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
+_GROUPS = TypeAdapter(list[str])
 
 
 def describe_scores(scores: Scores) -> str:
@@ -147,14 +157,33 @@ def write_scores(
 
 def write_texts(texts: ScoredTexts, *, folder: Path) -> None:
     """Write the texts to a folder, a file for each kind."""
-    columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
-    columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
-    files = {f"{name}.txt": lines for name, lines in columns.items()}
+    files = {HYPOTHESES: texts.hypotheses, SOURCES: texts.sources, INDEX: texts.index}
+    files |= {f"{_reference_name(number)}.txt": lines for number, lines in enumerate(texts.references)}
     if texts.statistics:
         files[STATISTICS] = statistics_lines(texts.statistics)
+    if texts.groups:
+        files[GROUPS] = [json.dumps(list(names), ensure_ascii=False) for names in texts.groups]
     for name, lines in files.items():
         content = "".join(f"{line}\n" for line in lines)
         (folder / name).write_text(content, encoding="utf-8", newline="\n")
+
+
+def read_groups(folder: Path) -> list[list[str]]:
+    """The names of the groups that each row counts in; empty if the folder of texts has none.
+
+    Raises:
+        RunFolderError: the file is damaged; the message names the line.
+        OSError: it cannot be read, is not an ordinary file or is too large.
+    """
+    path = folder / GROUPS
+    if not os.path.lexists(path):
+        return []
+    lines = enumerate(read_lines(path, max_bytes=MAX_ROWS_BYTES), start=1)
+    return [
+        validate(_GROUPS, value=parse_json(line, where=f"{path}:{number}"), where=f"{path}:{number}")
+        for number, line in lines
+        if line
+    ]
 
 
 def reference_files(folder: Path) -> list[Path]:

@@ -4,14 +4,12 @@ Writes nothing, computes no checksums and contacts no other host. A file or line
 a note says so if anything is missing because of it.
 """
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -24,13 +22,22 @@ from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_outcome, read_unwritten
-from dstrain.run_folder.reading import MAX_ROWS_BYTES, read_bytes, read_lines
+from dstrain.run_folder.reading import read_bytes
 from dstrain.run_folder.record import merge_evaluations, read_deferred_scores, read_run_info
-from dstrain.run_folder.rows import ROWS, DeferredRow, EvalRow, EventRow, Row, TrainRow, drop_superseded
+from dstrain.run_folder.rows import (
+    MAX_STEP,
+    DeferredRow,
+    EvalRow,
+    EventRow,
+    Row,
+    TrainRow,
+    drop_superseded,
+    read_sound_rows,
+)
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
 from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
-MAX_COUNT = 2**63 - 1
+MAX_COUNT = MAX_STEP
 """Most steps and seconds: a larger number can only come from a damaged file."""
 UNREADABLE = (ValueError, OSError, RecursionError)
 """What reading a broken file may raise; a RecursionError comes from deeply nested JSON."""
@@ -142,26 +149,9 @@ def _read_total_steps(run_dir: Path, *, notes: list[str]) -> int | None:
 
 def _read_rows(run_dir: Path, *, notes: list[str]) -> list[Row]:
     """The rows of metrics.jsonl that are not superseded. Broken lines are skipped and noted, except a torn last one."""
-    path = RunFolder(run_dir).metrics
-    try:
-        *lines, torn = read_lines(path, max_bytes=MAX_ROWS_BYTES) if os.path.lexists(path) else [b""]
-    except OSError as error:
-        notes.append(f"{path.name} cannot be read: {error.strerror}")
-        return []
-    read = [_read_row(line) for line in lines]
-    broken = [number for number, row in enumerate(read, start=1) if row is None]
-    if broken:
-        notes.append(f"{path.name}: {len(broken)} broken line(s) skipped, the first is line {broken[0]}")
-    return drop_superseded([row for row in [*read, _read_row(torn)] if row is not None])
-
-
-def _read_row(line: bytes) -> Row | None:
-    try:
-        content: Any = json.loads(line)
-        row: Row = ROWS[content["kind"]].validate_python(content)
-    except (*UNREADABLE, KeyError, TypeError):
-        return None
-    return row if 0 <= row.step <= MAX_COUNT else None
+    rows, unread = read_sound_rows(RunFolder(run_dir).metrics)
+    notes += unread
+    return drop_superseded(rows)
 
 
 def _read_claims_and_outcome(run_dir: Path) -> tuple[list[Claim], RunOutcome | None]:

@@ -52,6 +52,7 @@ def test_a_set_has_numbers_of_its_rows_and_an_interval_of_its_own() -> None:
     result = build(tokens)
     assert [("news/bleu" in row) for row in result.texts.statistics] == [bool(row % 2) for row in range(12)]
     assert {"news/bleu", "bleu"} <= set(result.scores.intervals)
+    assert result.texts.groups == [["news"] if row % 2 else [] for row in range(12)]
     odd = [row["bleu"] for row in result.texts.statistics[1::2]]
     assert result.scores.intervals["news/bleu"] == find_intervals({"bleu": odd})["bleu"]
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from dstrain.config.data import Source
+from dstrain.config.metrics import KINDS, choosing_metrics
 from dstrain.reporting.card import build_card
-from dstrain.reporting.metadata import label, source_name
+from dstrain.reporting.metadata import label, source_name, title
 from dstrain.run_folder.record import RunRecord, build_record
 from tests.unit.reporting.card_cases import load, rebuild
 from tests.unit.reporting.reporting_cases import (
@@ -88,3 +89,8 @@ def test_a_source_is_named_by_its_hub_name_the_end_of_its_path_or_its_demo(sourc
 @pytest.mark.parametrize(("metric", "shown"), [("bleu", "Bleu"), ("chrf", "chrF"), ("gen_len", "Gen Len")])
 def test_scores_have_readable_names(metric: str, shown: str) -> None:
     assert label(metric) == shown
+
+
+def test_every_metric_of_the_table_has_a_title_and_another_its_own_name() -> None:
+    assert all(title(metric) for kind in KINDS for metric in choosing_metrics(kind, sets=["dev"]))
+    assert title("dev/novelty") == "novelty (dev)"

@@ -68,11 +68,6 @@ def test_a_metric_of_one_evaluation_set_has_a_curve_and_the_star(metric: str) ->
     assert axes.get_ylabel() == f"BLEU, chrF, {title} (0 to 100)"
 
 
-def test_every_metric_of_the_table_has_a_title_and_another_its_own_name() -> None:
-    assert all(plots._title(metric) for kind in KINDS for metric in choosing_metrics(kind, sets=["dev"]))
-    assert plots._title("dev/novelty") == "novelty (dev)"
-
-
 def test_the_scores_in_the_unit_of_the_first_are_drawn_together() -> None:
     metrics = ["ter", "bleu", "chrf", "rouge", "a:mine"]
     rows: list[Row] = [translation_row(step, bleu=1.0, loss=2.0) for step in (50, 100)]

@@ -87,10 +87,11 @@ def test_a_run_that_is_not_finished_is_left_alone(tmp_path: Path, last_event: st
     assert not folder.claims.exists()
 
 
-def test_the_card_of_a_finished_run_is_written_again_and_its_lease_released(tmp_path: Path) -> None:
+def test_card_and_report_of_a_finished_run_are_written_again_and_its_lease_released(tmp_path: Path) -> None:
     folder = write_run(tmp_path / "run", last_event="finish")
     assert refresh_finished_run(folder, machine=MACHINE) is True
     assert folder.card.is_file()
+    assert folder.report.is_file()
     acquire(folder.path, holder=this_process(), stale_seconds=60.0).release()
 
 

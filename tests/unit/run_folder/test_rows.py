@@ -20,6 +20,7 @@ from dstrain.run_folder.rows import (
     best_evaluation,
     drop_superseded,
     read_rows,
+    read_sound_rows,
     untied,
 )
 from tests.unit.reporting.reporting_cases import parsing_row, run_info, train_row, translation_config, translation_row
@@ -174,3 +175,16 @@ def test_a_tied_evaluation_is_not_among_those_that_the_best_is_one_of() -> None:
     best = best_evaluation(untied(rows), metrics=["bleu"])
     assert best is not None
     assert best.step == 2
+
+
+def test_rows_that_can_be_read_are_kept_with_a_note_on_the_others(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert read_sound_rows(path) == ([], [])
+    lines = [json.dumps(TRAIN | {"step": step}) for step in (1, 2, 2**63)]
+    path.write_text("\n".join([lines[0], '{"kind": "train"}', "[", lines[2], lines[1], '{"kind": "tr']))
+    rows, notes = read_sound_rows(path)
+    assert [row.step for row in rows] == [1, 2]
+    assert notes == ["metrics.jsonl: 3 broken line(s) skipped, the first is line 2"]
+    path.unlink()
+    path.mkdir()
+    assert read_sound_rows(path)[1][0].startswith("metrics.jsonl cannot be read: ")

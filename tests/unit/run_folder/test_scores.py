@@ -15,9 +15,11 @@ from dstrain.run_folder.reading import RunFolderError
 from dstrain.run_folder.record import RunRecord, build_record, read_deferred_scores
 from dstrain.run_folder.rows import DeferredRow, EvalRow, EventRow, Row
 from dstrain.run_folder.scores import (
+    GROUPS,
     ScoredTexts,
     ScoreFile,
     Scores,
+    read_groups,
     read_test_sets,
     sacrebleu_command,
     write_scores,
@@ -232,3 +234,14 @@ def test_the_signature_of_a_set_is_its_own_or_that_of_all_rows() -> None:
     assert scores.signature_of("talks/bleu") == "tok:char"
     assert scores.signature_of("news/chrf") == "nc:6"
     assert scores.signature_of("loss") is None
+
+
+def test_the_groups_of_each_row_come_back_as_they_were_written(tmp_path: Path) -> None:
+    scores, texts = score(["a b", "c d"], ["a b", "c d"])
+    assert read_groups(tmp_path / write_scores(scores, texts, folder=RunFolder(tmp_path), step=1)) == []
+    groups = [["flores", "a\tb"], []]
+    folder = tmp_path / write_scores(scores, replace(texts, groups=groups), folder=RunFolder(tmp_path), step=2)
+    assert read_groups(folder) == groups
+    (folder / GROUPS).write_text('["a"]\n{"b": 1}\n')
+    with pytest.raises(RunFolderError, match=r"groups\.jsonl:2"):
+        read_groups(folder)

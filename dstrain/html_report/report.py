@@ -1,0 +1,126 @@
+"""A report of one or several runs: builds its document from their folders, and writes the page.
+
+Reads run folders alone: no training data, no model, no network.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dstrain import __version__
+from dstrain.errors import UserError
+from dstrain.html_report.audit_tables import build_audit_tables
+from dstrain.html_report.curves import (
+    MAX_EVALUATIONS,
+    MAX_POINTS,
+    OWN_SET,
+    draw_metrics,
+    draw_training,
+    largest_groups,
+)
+from dstrain.html_report.document import Best, Document, Run, TextSet, encode
+from dstrain.html_report.files import RunFiles
+from dstrain.html_report.page import build_page
+from dstrain.html_report.privacy import shown_text
+from dstrain.html_report.settings import list_settings, summarize_run
+from dstrain.html_report.text_sets import build_set, list_sets, note_missing
+from dstrain.html_report.timeline import list_attempts, list_marks, list_warnings
+from dstrain.run_folder.atomic import write_file
+from dstrain.run_folder.reading import read_bytes
+
+MAX_TEXT_BYTES = 20 << 20
+"""Most bytes of texts in a report, before they are compressed."""
+MARK = b'id="dstrain-data"'
+"""In every report, and in no other page."""
+
+
+def write_report(document: Document, *, path: Path) -> int:
+    """Write the page of a document; returns its size in bytes."""
+    names = ", ".join(run.name for run in document.runs)
+    page = build_page(encode(document), title=names).encode("utf-8", errors="replace")
+    write_file(path, page)
+    return len(page)
+
+
+def check_output(path: Path) -> None:
+    """Raise UserError where a report would replace something else, or has no folder to lie in."""
+    if not path.parent.is_dir():
+        raise UserError(f"{path.parent}: no such folder; make it, or name another file with --output")
+    if not os.path.lexists(path):
+        return
+    is_report = path.is_file() and not path.is_symlink() and MARK in read_bytes(path)
+    if not is_report:
+        raise UserError(f"{path} exists and is no report: name another file with --output, or remove it")
+
+
+def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str] | None = None) -> Document:
+    """The document of the runs, in the order given.
+
+    Args:
+        created: the present time in ISO format.
+        states: what each run is doing, by its folder, where that is known better than from its rows.
+    """
+    built, notes = [], []
+    for files in runs:
+        state = (states or {}).get(files.folder.path, files.record.status)
+        run, said = _build_run(files, state=state, max_bytes=MAX_TEXT_BYTES // len(runs))
+        built.append(run)
+        notes += said if len(runs) == 1 else [f"{files.name}: {note}" for note in said]
+    return Document(created=created, dstrain=__version__, notes=notes, runs=built)
+
+
+def _build_run(files: RunFiles, *, state: str, max_bytes: int) -> tuple[Run, list[str]]:
+    record = files.record
+    sets, notes = _build_sets(files, max_bytes=max_bytes)
+    run = Run(
+        name=record.config.name,
+        folder=files.name,
+        state=state,
+        summary=summarize_run(files, state=state),
+        best=Best(record.config.best_metric, record.best.step, OWN_SET) if record.best is not None else None,
+        train=draw_training(record.train_rows),
+        metrics=draw_metrics(record),
+        marks=list_marks(files),
+        attempts=list_attempts(files, state=state),
+        warnings=list_warnings(files),
+        settings=list_settings(files),
+        audit=None if record.audit is None else build_audit_tables(record.audit, kind=record.config.task.base_kind),
+        sets=sets,
+    )
+    return run, [*map(shown_text, files.notes), *_note_undrawn(files), *notes]
+
+
+def _build_sets(files: RunFiles, *, max_bytes: int) -> tuple[list[TextSet], list[str]]:
+    """The texts of all sets, which share the room by their size; and notes."""
+    found = list_sets(files)
+    notes, total = note_missing(files, found), sum(each.num_bytes for each in found)
+    counts = files.word_counts
+    built = []
+    for each in found:
+        text_set, said = build_set(
+            each,
+            config=files.record.config,
+            counts={} if counts is None else counts.counts,
+            max_bytes=max_bytes * each.num_bytes // max(1, total),
+        )
+        built += [] if text_set is None else [text_set]
+        notes += said
+    if found and counts is not None and not counts.is_all:
+        notes.append(f"how rare a word is in training was counted in the first {counts.num_rows:,} rows")
+    return built, notes
+
+
+def _note_undrawn(files: RunFiles) -> list[str]:
+    """A sentence for each kind of point or curve of which some are not drawn."""
+    record, notes = files.record, []
+    for what, number, most in (
+        ("training rows", len(record.train_rows), MAX_POINTS),
+        ("evaluations", len(record.eval_rows), MAX_EVALUATIONS),
+    ):
+        if number > most:
+            notes.append(f"of {number:,} {what} {most:,} are drawn, evenly spread")
+    for name in (OWN_SET, *record.test_sets):
+        _, left_out = largest_groups(record, set_name=name)
+        if left_out:
+            notes.append(f"{left_out:,} of the smaller groups of `{name}` are not drawn; the score files have them")
+    return notes
