@@ -72,7 +72,7 @@ def read_run(run_dir: Path) -> RunFiles:
     config = read_run_config(folder)
     rows, unread = read_sound_rows(folder.metrics)
     notes += unread
-    claims = _read(lambda: [each for each in read_claims(run_dir) if each.is_start], [], notes=notes)
+    claims = _read(lambda: [each for each in read_claims(run_dir) if each.is_start], notes=notes) or []
     info = _read_info(folder, notes=notes)
     counts = read_word_counts(folder)
     record = build_record(
@@ -80,12 +80,12 @@ def read_run(run_dir: Path) -> RunFiles:
         info=info,
         rows=rows,
         exports={name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()},
-        quarantine=_read(lambda: read_quarantine(run_dir), [], notes=notes),
+        quarantine=_read(lambda: read_quarantine(run_dir), notes=notes) or (),
         find_scores=lambda row: read_deferred_scores(folder, row=row),
-        test_sets=_read(lambda: _read_test_sets(folder), {}, notes=notes),
+        test_sets=_read(lambda: _read_test_sets(folder), notes=notes),
         average=read_average(folder),
-        ends=_read(lambda: read_ends(run_dir), {}, notes=notes),
-        unwritten=_read(lambda: read_unwritten(run_dir), {}, notes=notes),
+        ends=_read(lambda: read_ends(run_dir), notes=notes),
+        unwritten=_read(lambda: read_unwritten(run_dir), notes=notes),
     )
     if not record.train_rows:
         notes.append("no training step has been recorded")
@@ -98,7 +98,7 @@ def read_run(run_dir: Path) -> RunFiles:
         ),
         rows=tuple(rows),
         claims=tuple(claims),
-        saved=tuple(_read(lambda: _saved_steps(folder, claims=claims), [], notes=notes)),
+        saved=tuple(_read(lambda: _saved_steps(folder, claims=claims), notes=notes) or ()),
         word_counts=counts if counts is not None and counts.fingerprint == train_fingerprint(info) else None,
         notes=tuple(notes),
     )
@@ -109,19 +109,19 @@ def train_fingerprint(info: RunInfo) -> str | None:
     return info.data["train"].fingerprint if "train" in info.data else None
 
 
-def _read(read: Callable[[], T], default: T, *, notes: list[str]) -> T:
+def _read(read: Callable[[], T], *, notes: list[str]) -> T | None:
     try:
         return read()
     except UNREADABLE as error:
         notes.append(f"left out: {error}")
-        return default
+        return None
 
 
 def _read_info(folder: RunFolder, *, notes: list[str]) -> RunInfo:
     if not folder.info.is_file():
         notes.append(f"{folder.info.name} is missing: machine, versions and data of the run are unknown")
         return RunInfo()
-    return _read(lambda: read_run_info(folder.path), RunInfo(), notes=notes)
+    return _read(lambda: read_run_info(folder.path), notes=notes) or RunInfo()
 
 
 def _read_test_sets(folder: RunFolder) -> Mapping[str, tuple[ScoreFile, ...]]:

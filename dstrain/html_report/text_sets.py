@@ -87,7 +87,11 @@ def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
     for name, scored in {OWN_SET: files.record.eval_rows, **files.record.test_sets}.items():
         number, total = shown.get(name, 0), len(scored)
         if number < total:
-            why = "the first, the last, the best and some between" if number == MAX_EVALUATIONS else "the others have none"
+            why = (
+                "the first, the last, the best and some between"
+                if number == MAX_EVALUATIONS
+                else "the others have none"
+            )
             notes.append(f"of {total:,} evaluations of `{name}` the texts of {number} are shown: {why}")
     return notes
 
@@ -155,7 +159,9 @@ def _score_rows(columns: Sequence[_Columns], *, metric: str | None, num_rows: in
         scores: list[float | None] = []
         for each in columns:
             place, numbers = each.places[row], each.statistics.get(metric or "")
-            scores.append(None if metric is None or place is None or numbers is None else row_score(metric, numbers[place]))
+            scores.append(
+                None if metric is None or place is None or numbers is None else row_score(metric, numbers[place])
+            )
         found.append(scores)
     return [*found]
 

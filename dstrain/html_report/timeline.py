@@ -42,9 +42,7 @@ def _leases(events: Iterable[EventRow]) -> list[int]:
     return list(dict.fromkeys(event.lease for event in events))
 
 
-def _describe_attempt(
-    number: int, *, claim: Claim | None, files: RunFiles, unknown: str, ranks: int | None
-) -> Attempt:
+def _describe_attempt(number: int, *, claim: Claim | None, files: RunFiles, unknown: str, ranks: int | None) -> Attempt:
     rows = [row for row in files.rows if row.lease == number]
     events = [row for row in rows if isinstance(row, EventRow)]
     begun = next((event for event in events if event.event in ("start", "resume")), None)

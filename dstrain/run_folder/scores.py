@@ -22,7 +22,6 @@ from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import MAX_ROWS_BYTES, RunFolderError, parse_json, read_bytes, read_lines, validate
 from dstrain.run_folder.row_statistics import STATISTICS, statistics_lines
 
-
 HYPOTHESES, SOURCES, INDEX = "hypotheses.txt", "sources.txt", "index.txt"
 """Files in the folder of an evaluation's hypotheses, a row per line; those of the references are `reference_files`."""
 GROUPS = "groups.jsonl"

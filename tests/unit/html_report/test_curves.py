@@ -50,7 +50,9 @@ def test_training_has_a_value_of_each_quantity_for_each_row() -> None:
     assert "data_seconds" not in columns  # no row has it
 
 
-def test_long_training_is_thinned_to_its_first_and_last_rows_and_others_between(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_training_is_thinned_to_its_first_and_last_rows_and_others_between(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(curves, "MAX_POINTS", 10)
     found = draw_training([train_row(step) for step in range(1, 1001)])
     assert len(found.step) == 10
@@ -118,7 +120,9 @@ def test_many_evaluations_are_thinned_and_the_best_stays(monkeypatch: pytest.Mon
 
 
 def test_the_scores_of_an_evaluation_are_listed_in_the_order_of_the_metrics() -> None:
-    row = EvalRow(step=1, epoch=1.0, scores={"loss": 2.0, "chrf": math.nan, "bleu": 3.0, "a/bleu": 4.0}, intervals={"bleu": 1.0})
+    row = EvalRow(
+        step=1, epoch=1.0, scores={"loss": 2.0, "chrf": math.nan, "bleu": 3.0, "a/bleu": 4.0}, intervals={"bleu": 1.0}
+    )
     found = list_scores(row, config=translation_config())
     assert [(each.name, each.value, each.low, each.high) for each in found] == [
         ("bleu", 3.0, 2.0, 4.0),

@@ -10,7 +10,12 @@ from dstrain.html_report.row_scores import choose_metric, row_score
 from tests.unit.html_report.html_report_cases import BETTER, POOR, REFERENCES, evaluate
 from tests.unit.reporting.reporting_cases import parsing_config, translation_config
 
-PAIRS = [*zip(POOR, REFERENCES, strict=True), *zip(BETTER, REFERENCES, strict=True), ("x", "y z"), ("a b", "a b c d e f")]
+PAIRS = [
+    *zip(POOR, REFERENCES, strict=True),
+    *zip(BETTER, REFERENCES, strict=True),
+    ("x", "y z"),
+    ("a b", "a b c d e f"),
+]
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,11 @@ def make_mtop_run(path: Path, *, pairs: Sequence[tuple[str, str]], config: RunCo
         )
         step = 100 * (number + 1)
         write_scores(scores, texts, folder=folder, step=step)
-        rows += [*(train_row(each) for each in range(step - 90, step + 1, 10)), as_row(scores, step=step, lease=0)]
-    write_rows(folder, [*rows, EventRow("finish", 100 * NUM_EVALUATIONS)])
+        rows += [
+            *(train_row(each, lease=1) for each in range(step - 90, step + 1, 10)),
+            as_row(scores, step=step, lease=1),
+        ]
+    write_rows(folder, [*rows, EventRow("finish", 100 * NUM_EVALUATIONS, lease=1)])
     return folder
 
 

@@ -60,7 +60,9 @@ def test_the_score_of_each_row_is_that_of_its_own_numbers(tmp_path: Path) -> Non
 
 
 def test_by_exact_match_the_rows_count_as_the_score_of_the_evaluation_does(tmp_path: Path) -> None:
-    config = translation_config(evaluation={"every_steps": 100, "best_metric": "exact_match", "metrics": ["exact_match"]})
+    config = translation_config(
+        evaluation={"every_steps": 100, "best_metric": "exact_match", "metrics": ["exact_match"]}
+    )
     found = whole(make_run(tmp_path / "run", config=config))
     scores, _ = evaluate(BETTER)
     assert sum(each[1] or 0.0 for each in found.row_scores) / 4 == scores.scores["exact_match"] == 0.5
@@ -115,9 +117,7 @@ def test_where_there_is_no_room_rows_are_drawn_and_a_note_says_so(tmp_path: Path
     assert found is not None
     assert (len(found.hypotheses), len(found.row_scores), len(found.rows.id)) == (2, 2, 2)
     assert (found.num_rows, found.is_sampled) == (4, True)
-    assert notes == [
-        "of the 4 rows of `evaluation` 2 are shown, drawn by a hash; scores and intervals are of all rows"
-    ]
+    assert notes == ["of the 4 rows of `evaluation` 2 are shown, drawn by a hash; scores and intervals are of all rows"]
     by_source = dict(zip(SOURCES, BETTER, strict=True))
     assert [texts[1] for texts in found.hypotheses] == [by_source[source] for source in found.rows.source]
 

@@ -8,8 +8,8 @@ from dstrain.html_report.texts import count_bytes, has_texts, read_hypotheses, r
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.row_statistics import STATISTICS
 from dstrain.run_folder.scores import GROUPS, HYPOTHESES, ScoredTexts, Scores, write_scores
-from tests.unit.html_report.html_report_cases import GROUPS as NAMES
 from tests.unit.html_report.html_report_cases import BETTER, POOR, REFERENCES, SOURCES, add_evaluation, make_run
+from tests.unit.html_report.html_report_cases import GROUPS as NAMES
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:

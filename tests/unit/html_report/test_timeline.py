@@ -35,9 +35,7 @@ def test_an_attempt_without_a_last_word_ended_unknown_and_the_newest_one_is_what
 
 def test_a_run_without_claims_has_the_attempts_of_its_events(tmp_path: Path) -> None:
     (found,) = list_attempts(read_run(make_run(tmp_path / "run").path), state="finished")
-    assert found == Attempt(
-        "2026-11-29T10:00:00+00:00", "2026-11-29T11:00:00Z", 0, 200, "finished", host=None, ranks=2
-    )
+    assert found == Attempt("2026-11-29T10:00:00+00:00", "2026-11-29T11:00:00Z", 0, 200, "finished", host=None, ranks=2)
 
 
 def test_a_refused_start_is_an_attempt_that_did_nothing(tmp_path: Path) -> None:
@@ -69,8 +67,10 @@ def test_marks_stand_at_their_steps(tmp_path: Path) -> None:
 
 def test_warnings_of_the_run_come_first_then_those_of_steps_each_once(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", hypotheses=[], last_event=None)
-    evaluation = {"kind": "eval", "epoch": 1.0, "scores": {"bleu": 1.0}}
-    append_row(folder.metrics, evaluation | {"step": 10, "warnings": ["loops", "the data in /home/anna/data are small"]})
+    evaluation = {"kind": "eval", "epoch": 1.0, "scores": {"bleu": 1.0}, "lease": 1}
+    append_row(
+        folder.metrics, evaluation | {"step": 10, "warnings": ["loops", "the data in /home/anna/data are small"]}
+    )
     append_row(folder.metrics, evaluation | {"step": 20, "warnings": ["loops"]})
     write_rows(folder, [EventRow("unsaved", 15, message="no room on /scratch/anna/x")])
     found = list_warnings(read_run(folder.path))

@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dstrain.config.metrics import KINDS, choosing_metrics
-from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.run_folder.rows import EventRow, Row

@@ -15,9 +15,8 @@ from dstrain.run import report
 from dstrain.run.report import find_runs, report_at_end, report_runs
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import write_run_info
-from dstrain.run_folder.rows import append_row, as_json
 from dstrain.run_folder.word_counts import read_word_counts
-from tests.unit.html_report.html_report_cases import BETTER, REFERENCES, add_evaluation, decode, make_run
+from tests.unit.html_report.html_report_cases import BETTER, REFERENCES, add_evaluation, decode, make_run, write_rows
 from tests.unit.reporting.reporting_cases import parsing_config, translation_config
 
 PAIRS = (("하나", "The cat sat"), ("둘", "a dog and a cat"), ("셋", "it rains in spring ."))
@@ -84,7 +83,9 @@ def remove(folder: Path) -> None:
     (folder / "train.tsv").unlink()
 
 
-@pytest.mark.parametrize(("spoil", "said"), [(change, "have changed since the run read them"), (remove, "is not a file")])
+@pytest.mark.parametrize(
+    ("spoil", "said"), [(change, "have changed since the run read them"), (remove, "is not a file")]
+)
 def test_data_that_are_gone_or_not_those_of_the_run_are_not_counted(spoil: Any, said: str, tmp_path: Path) -> None:
     folder = make_trained(tmp_path)
     spoil(tmp_path)
@@ -116,7 +117,7 @@ def test_targets_of_the_pointer_form_are_counted_as_the_model_learns_them(tmp_pa
     folder = make_run(tmp_path / "run", config=config, hypotheses=[])
     target = "[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]"
     row = add_evaluation(folder, [target], step=10, sources=["call Anna"], references=[target], groups=["calls"])
-    append_row(folder.metrics, as_json(row))
+    write_rows(folder, [row])
     report_at_end(folder)
     assert rarity(folder) == [4]
 
