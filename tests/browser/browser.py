@@ -25,7 +25,9 @@ KEYS = {
 TEXTS = {"Enter": "\r", " ": " "}
 
 # The protocol is spoken on descriptors 3 and 4.
-LAUNCHER = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
+LAUNCHER = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execvp(sys.argv[3], sys.argv[3:])"
+)
 
 
 def find_browser() -> str | None:
@@ -94,11 +96,13 @@ class Page:
         """Open a file as a reader does, from disk, and wait until the report is shown."""
         self.events.clear()
         self.call("Page.navigate", url=path.as_uri())
-        self.until("document.documentElement.dataset.ready === 'true'")
+        self.until("document.documentElement?.dataset.ready === 'true'")
         self.frame()
 
     def size(self, width: int, height: int, *, is_phone: bool = False) -> None:
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone)
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=is_phone
+        )
 
     def prefer(self, scheme: str) -> None:
         """Let the system prefer "light" or "dark"."""

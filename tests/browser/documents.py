@@ -10,7 +10,9 @@ from dstrain.html_report.page import build_page
 
 Document = dict[str, Any]
 
-WORDS = "the a red blue green old new house river bird tree sings falls stands quickly slowly and but near under".split()
+WORDS = (
+    "the a red blue green old new house river bird tree sings falls stands quickly slowly and but near under".split()
+)
 GROUPS = ("weather", "alarm", "music")
 STEPS = [100, 200, 300, 400, 500, 600]
 
@@ -32,8 +34,12 @@ def make_run(name: str, *, seed: int, rows: int = 120, steps: list[int] = STEPS,
     rng = random.Random(seed)
     rows_rng = random.Random(1)  # the rows are the same in every run
     references = [" ".join(rows_rng.choices(WORDS, k=rows_rng.randint(2, 24))) for _ in range(rows)]
-    hypotheses = [[_spoil(text, share=0.6 / (place + 1), rng=rng) for place in range(len(steps))] for text in references]
-    scores = [[_share_right(made, wanted) for made in line] for line, wanted in zip(hypotheses, references, strict=True)]
+    hypotheses = [
+        [_spoil(text, share=0.5 / (place + 1), rng=rng) for place in range(len(steps))] for text in references
+    ]
+    scores = [
+        [_share_right(made, wanted) for made in line] for line, wanted in zip(hypotheses, references, strict=True)
+    ]
     means = [sum(line[place] for line in scores) / rows for place in range(len(steps))]
     logged = [steps[-1] * (point + 1) // points for point in range(points)]
     return {
@@ -46,8 +52,15 @@ def make_run(name: str, *, seed: int, rows: int = 120, steps: list[int] = STEPS,
         "metrics": _make_metrics(steps, means),
         "marks": _make_marks(steps),
         "attempts": _make_attempts(steps[-1]),
-        "warnings": [{"step": None, "text": "bf16 is emulated on this device"}, {"step": 300, "text": "4 % of the hypotheses are cut"}],
-        "settings": [["training.learning_rate", f"0.000{seed}"], ["training.max_steps", f"{steps[-1]}"], ["seed", str(seed)]],
+        "warnings": [
+            {"step": None, "text": "bf16 is emulated on this device"},
+            {"step": 300, "text": "4 % of the hypotheses are cut"},
+        ],
+        "settings": [
+            ["training.learning_rate", f"0.000{seed}"],
+            ["training.max_steps", f"{steps[-1]}"],
+            ["seed", str(seed)],
+        ],
         "audit": [{"title": "Training", "rows": [["rows", "15,667", "ok"], ["rows that repeat", "12 %", "alarm"]]}],
         "sets": [
             {
@@ -63,7 +76,8 @@ def make_run(name: str, *, seed: int, rows: int = 120, steps: list[int] = STEPS,
                     "rarity": [None if row % 10 == 9 else row % 40 * 7 for row in range(rows)],
                 },
                 "evaluations": [
-                    {"step": step, "label": f"step {step}", "scores": [_make_score(mean)]} for step, mean in zip(steps, means, strict=True)
+                    {"step": step, "label": f"step {step}", "scores": [_make_score(mean)]}
+                    for step, mean in zip(steps, means, strict=True)
                 ],
                 "hypotheses": hypotheses,
                 "row_scores": scores,
@@ -97,7 +111,10 @@ def _make_columns(logged: list[int], rng: random.Random) -> list[Document]:
         "memory": ("Peak memory", "GiB", False, [0.64 for _ in logged]),
         "loss_scale": ("Loss scale", "", True, [None for _ in logged]),
     }
-    return [{"name": name, "label": label, "unit": unit, "log": log, "values": each} for name, (label, unit, log, each) in values.items()]
+    return [
+        {"name": name, "label": label, "unit": unit, "log": log, "values": each}
+        for name, (label, unit, log, each) in values.items()
+    ]
 
 
 def _make_metrics(steps: list[int], means: list[float]) -> list[Document]:
@@ -112,7 +129,14 @@ def _make_metrics(steps: list[int], means: list[float]) -> list[Document]:
         "curves": [curve(None, 0.0, 0.03), *groups],
     }  # fmt: skip
     losses = {**curve(None, 0.0, None), "value": [4 * math.exp(-step / 200) + 0.5 for step in steps]}
-    loss = {"name": "loss", "label": "Evaluation loss", "higher_is_better": False, "signature": None, "is_primary": False, "curves": [losses]}
+    loss = {
+        "name": "loss",
+        "label": "Evaluation loss",
+        "higher_is_better": False,
+        "signature": None,
+        "is_primary": False,
+        "curves": [losses],
+    }
     return [loss, accuracy]
 
 

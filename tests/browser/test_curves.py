@@ -51,7 +51,9 @@ def legend(page: Page, title: str) -> str:
 
 
 def steps_shown(page: Page) -> list[int]:
-    inputs = page.evaluate("[...document.querySelectorAll('#curves input[type=number]')].map(each => Number(each.value))")
+    inputs = page.evaluate(
+        "[...document.querySelectorAll('#curves input[type=number]')].map(each => Number(each.value))"
+    )
     return [int(each) for each in inputs]
 
 
@@ -72,7 +74,14 @@ def test_every_curve_is_drawn_and_a_column_without_values_has_no_chart(show: Sho
     page = show(make_document(make_run("one", seed=1)))
     titles = page.evaluate("[...document.querySelectorAll('.chart h4')].map(each => each.firstChild.textContent)")
     assert titles[:2] == ["Word accuracy", "Evaluation loss"]  # the metric that chooses the best model comes first
-    assert set(titles[2:]) == {"Loss", "Learning rate", "Gradient norm", "Target tokens per second", "Padding", "Peak memory"}
+    assert set(titles[2:]) == {
+        "Loss",
+        "Learning rate",
+        "Gradient norm",
+        "Target tokens per second",
+        "Padding",
+        "Peak memory",
+    }
     for title in titles:
         assert colours_drawn(page, title) > 100, title
 
@@ -118,9 +127,13 @@ def test_a_drag_zooms_all_charts_and_show_all_undoes_it(show: Show) -> None:
     left, top, width, height = plot_box(page, "Loss")
     page.drag((left + width / 3, top + height / 2), (left + width * 2 / 3, top + height / 2))
     assert steps_shown(page) == pytest.approx([200, 400], abs=5)
+    page.mouse("mouseMoved", 1, 1)
+    page.frame()
     shown = page.evaluate("[...document.querySelectorAll('.chart .legend .at')].map(each => each.innerText)")
     assert {text.replace("last, step ", "") for text in shown} <= {"300", "390", "400"}
-    page.evaluate("[...document.querySelectorAll('button')].find(each => each.textContent === 'Show all steps').click()")
+    page.evaluate(
+        "[...document.querySelectorAll('button')].find(each => each.textContent === 'Show all steps').click()"
+    )
     assert steps_shown(page) == [0, 600]
 
 
@@ -166,7 +179,9 @@ def test_two_runs_are_overlaid_with_names_and_dashes(show: Show) -> None:
     for title in ("Word accuracy", "Loss"):
         assert "one" in legend(page, title)
         assert "two" in legend(page, title)
-    dashes = page.evaluate(f"[...{chart('Loss')}.querySelectorAll('.legend line')].map(each => each.getAttribute('stroke-dasharray'))")
+    dashes = page.evaluate(
+        f"[...{chart('Loss')}.querySelectorAll('.legend line')].map(each => each.getAttribute('stroke-dasharray'))"
+    )
     assert len(set(dashes)) == 2
 
 

@@ -30,14 +30,18 @@ def status(page: Page) -> str:
 
 def click(page: Page, text: str) -> None:
     """Click the button that says this."""
-    page.evaluate(f"[...document.querySelectorAll('#hypotheses button')].find(each => each.textContent.trim() === {text!r}).click()")
+    page.evaluate(
+        f"[...document.querySelectorAll('#hypotheses button')].find(each => each.textContent.trim() === {text!r}).click()"
+    )
     page.frame()
 
 
 def search(page: Page, text: str) -> None:
     page.evaluate("document.querySelector('#hypotheses input[type=search]').focus()")
     page.evaluate("document.activeElement.select()")
-    page.type(text) if text else page.evaluate("(document.activeElement.value = '', document.activeElement.dispatchEvent(new Event('input')))")
+    page.type(text) if text else page.evaluate(
+        "(document.activeElement.value = '', document.activeElement.dispatchEvent(new Event('input')))"
+    )
     page.evaluate("new Promise(done => setTimeout(() => done(0), 200))")
 
 
@@ -64,15 +68,21 @@ def test_a_head_sorts_and_a_second_click_turns_around(show: Show) -> None:
     page = show(make_document(run))
     lengths = run["sets"][0]["rows"]["length"]
     click(page, "Length")
-    assert rows_of(page) == [f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (lengths[row], row))[:25]]
+    assert rows_of(page) == [
+        f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (lengths[row], row))[:25]
+    ]
     click(page, "Length")
-    assert rows_of(page) == [f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (-lengths[row], row))[:25]]
+    assert rows_of(page) == [
+        f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (-lengths[row], row))[:25]
+    ]
     assert page.evaluate("document.querySelector('.rows th[aria-sort=descending]').innerText").startswith("Length")
     rarity = run["sets"][0]["rows"]["rarity"]
     click(page, "Rarest word")
     click(page, "Rarest word")
     click(page, "Last")
-    assert [row for row in rows_of(page) if rarity[int(row.split(":")[1]) - 1] is None] == rows_of(page)[-12:]  # no value: last
+    assert [row for row in rows_of(page) if rarity[int(row.split(":")[1]) - 1] is None] == rows_of(page)[
+        -12:
+    ]  # no value: last
 
 
 def test_a_search_finds_rows_in_source_reference_and_hypotheses(show: Show) -> None:
@@ -84,7 +94,10 @@ def test_a_search_finds_rows_in_source_reference_and_hypotheses(show: Show) -> N
     rows_with = [
         row
         for row in range(120)
-        if any("river bird" in text.lower() for text in (rows["rows"]["source"][row], *rows["rows"]["reference"][row], rows["hypotheses"][row][-1]))
+        if any(
+            "river bird" in text.lower()
+            for text in (rows["rows"]["source"][row], *rows["rows"]["reference"][row], rows["hypotheses"][row][-1])
+        )
     ]
     search(page, "river bird")
     assert sorted(rows_of(page)) == sorted(f"eval.tsv:{row + 1}" for row in rows_with)
@@ -114,7 +127,7 @@ def test_thousands_of_rows_are_turned_a_page_at_a_time(show: Show) -> None:
 
 def compare(page: Page, one: str, other: str) -> None:
     choose(page, "Evaluation A", one)
-    choose(page, "beside B", other)
+    choose(page, "Evaluation B", other)
 
 
 def test_two_evaluations_side_by_side_show_what_got_better_and_worse(show: Show) -> None:
@@ -122,7 +135,9 @@ def test_two_evaluations_side_by_side_show_what_got_better_and_worse(show: Show)
     page = show(make_document(run))
     compare(page, "step 100", "step 600")
     gains = [line[-1] - line[0] for line in run["sets"][0]["row_scores"]]
-    better, equal, worse = (sum(test) for test in zip(*[(gain > 0, gain == 0, gain < 0) for gain in gains], strict=True))
+    better, equal, worse = (
+        sum(test) for test in zip(*[(gain > 0, gain == 0, gain < 0) for gain in gains], strict=True)
+    )
     assert worse > 0
     verdict = page.evaluate("document.querySelector('.verdict ul').innerText.replace(/\\s+/g, ' ')")
     assert verdict.startswith(f"{better} B better {equal} as good {worse} B worse")
@@ -168,20 +183,27 @@ def test_two_runs_are_matched_by_id_and_source_in_any_order(show: Show) -> None:
         ("a b", "", [], []),
     ],
 )
-def test_differences_from_the_reference_are_marked(show: Show, wanted: str, made: str, extra: list[str], missing: list[str]) -> None:
+def test_differences_from_the_reference_are_marked(
+    show: Show, wanted: str, made: str, extra: list[str], missing: list[str]
+) -> None:
     run = make_run("one", seed=1, rows=1)
     run["sets"][0]["rows"]["reference"] = [[wanted]]
     run["sets"][0]["hypotheses"] = [[made] * 6]
     page = show(make_document(run))
     for tag, words in (("ins", extra), ("del", missing)):
-        assert page.evaluate(f"[...document.querySelectorAll('.rows {tag}')].map(each => each.textContent.trim())") == words
+        assert (
+            page.evaluate(f"[...document.querySelectorAll('.rows {tag}')].map(each => each.textContent.trim())")
+            == words
+        )
 
 
 def test_differences_give_the_text_and_the_reference_back(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1)))
     rng = random.Random(5)
     pairs = [["".join(rng.choices("ab c　\n東京", k=rng.randint(0, 14))) for _ in range(2)] for _ in range(300)]
-    for pair, pieces in zip(pairs, page.evaluate(f"{pairs!r}.map(([one, other]) => findDifferences(one, other))"), strict=True):
+    for pair, pieces in zip(
+        pairs, page.evaluate(f"{pairs!r}.map(([one, other]) => findDifferences(one, other))"), strict=True
+    ):
         sides = [[each["text"] for each in pieces if each["kind"] != other] for other in ("missing", "extra")]
         assert ["".join("".join(side).split()) for side in sides] == ["".join(text.split()) for text in pair]
 
@@ -192,14 +214,20 @@ def test_means_by_length_rarity_and_group_are_those_counted_in_python(show: Show
     compare(page, "step 200", "step 600")
     click(page, "Scores by kind of row")
     rows = run["sets"][0]
-    for title, key, edges in (("By length of the reference", "length", LENGTHS), ("By the rarest word of the reference", "rarity", RARITIES)):
+    for title, key, edges in (
+        ("By length of the reference", "length", LENGTHS),
+        ("By the rarest word of the reference", "rarity", RARITIES),
+    ):
         inside: dict[int, list[list[float]]] = {}
         for value, scores in zip(rows["rows"][key], rows["row_scores"], strict=True):
             if value is not None:
                 inside.setdefault(max(edge for edge in edges if edge <= value), []).append(scores)
         check_buckets(table(page, title), [inside[edge] for edge in sorted(inside)])
         assert [line[0].split()[0] for line in table(page, title)] == [f"{edge:,}" for edge in sorted(inside)]
-    groups = {group: [scores for each, scores in zip(rows["rows"]["group"], rows["row_scores"], strict=True) if each == group] for group in ("weather", "alarm", "music")}
+    groups = {
+        group: [scores for each, scores in zip(rows["rows"]["group"], rows["row_scores"], strict=True) if each == group]
+        for group in ("weather", "alarm", "music")
+    }
     found = {line[0]: line for line in table(page, "By group")}
     check_buckets([found[group] for group in groups], list(groups.values()))
 
@@ -214,7 +242,10 @@ def check_buckets(found: list[list[str]], wanted: list[list[list[float]]]) -> No
 
 
 def count_ngrams(texts: list[str]) -> list[Counter[str]]:
-    return [Counter(" ".join(words[at : at + size]) for size in range(1, 5) for at in range(len(words) - size + 1)) for words in map(str.split, texts)]
+    return [
+        Counter(" ".join(words[at : at + size]) for size in range(1, 5) for at in range(len(words) - size + 1))
+        for words in map(str.split, texts)
+    ]
 
 
 @pytest.mark.parametrize("kind", ["right", "too many", "missing"])
@@ -237,7 +268,9 @@ def test_ngrams_are_those_counted_in_python(show: Show, kind: str) -> None:
         leaning = [text for text in {*a, *b} if sign * (a[text] - b[text]) > 0]
         leaning.sort(key=lambda text: (-sign * (a[text] + 1) / (a[text] + b[text] + 2), -a[text] - b[text], text))
         found = table(page, title) if leaning else []
-        assert [(line[0], int(line[1]), int(line[2])) for line in found] == [(text, a[text], b[text]) for text in leaning[:20]]
+        assert [(line[0], int(line[1]), int(line[2])) for line in found] == [
+            (text, a[text], b[text]) for text in leaning[:20]
+        ]
 
 
 def test_an_ngram_leads_to_its_rows(show: Show) -> None:

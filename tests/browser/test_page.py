@@ -13,7 +13,7 @@ from tests.browser.documents import make_document, make_run, write_page
 Show = Callable[[dict[str, Any]], Page]
 
 SECTIONS = ["summary", "curves", "hypotheses", "audit", "settings", "timeline", "notes"]
-MARKUP = "<img src=x onerror=\"window.ran=1\"><script>window.ran=1</script></script><script>window.ran=1</script>"
+MARKUP = '<img src=x onerror="window.ran=1"><script>window.ran=1</script></script><script>window.ran=1</script>'
 HOSTILE = [
     MARKUP,
     '" onmouseover="window.ran=1',
@@ -48,7 +48,9 @@ def test_every_section_is_there_with_what_the_document_says(show: Show) -> None:
 
 def test_settings_that_differ_come_first(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1), make_run("two", seed=2)))
-    keys = page.evaluate("[...document.querySelector('#settings table').querySelectorAll('tbody th')].map(each => each.innerText)")
+    keys = page.evaluate(
+        "[...document.querySelector('#settings table').querySelectorAll('tbody th')].map(each => each.innerText)"
+    )
     assert keys == ["training.learning_rate", "seed"]
     page = show(make_document(make_run("one", seed=1), make_run("two", seed=1)))
     assert "The runs have the same settings." in text_of(page, "#settings")
@@ -96,7 +98,9 @@ def test_without_scripts_or_unpacking_a_sentence_says_what_is_needed(browser: Pa
         browser.until("document.querySelector('noscript')?.innerText.includes('needs JavaScript') ?? false")
     finally:
         browser.call("Emulation.setScriptExecutionDisabled", value=False)
-    hidden = browser.call("Page.addScriptToEvaluateOnNewDocument", source="delete globalThis.DecompressionStream")["identifier"]
+    hidden = browser.call("Page.addScriptToEvaluateOnNewDocument", source="delete globalThis.DecompressionStream")[
+        "identifier"
+    ]
     try:
         browser.call("Page.navigate", url=path.as_uri())
         browser.until("document.getElementById('loading')?.textContent.includes('DecompressionStream') ?? false")
@@ -106,8 +110,16 @@ def test_without_scripts_or_unpacking_a_sentence_says_what_is_needed(browser: Pa
 
 def make_hostile() -> dict[str, Any]:
     run = make_run(MARKUP, seed=1, rows=len(HOSTILE))
-    text = json.dumps(run).replace("preempted", json.dumps(MARKUP)[1:-1]).replace("google/mt5-small", json.dumps(MARKUP)[1:-1])
-    run = json.loads(text.replace("evaluation of step", json.dumps(MARKUP)[1:-1]).replace("rows that repeat", json.dumps(MARKUP)[1:-1]))
+    text = (
+        json.dumps(run)
+        .replace("preempted", json.dumps(MARKUP)[1:-1])
+        .replace("google/mt5-small", json.dumps(MARKUP)[1:-1])
+    )
+    run = json.loads(
+        text.replace("evaluation of step", json.dumps(MARKUP)[1:-1]).replace(
+            "rows that repeat", json.dumps(MARKUP)[1:-1]
+        )
+    )
     rows = run["sets"][0]
     rows["rows"].update(source=HOSTILE, reference=[[text] for text in HOSTILE], group=HOSTILE, id=HOSTILE)
     rows["hypotheses"] = [[text] * 5 + [text + " more"] for text in HOSTILE]
@@ -118,12 +130,24 @@ def make_hostile() -> dict[str, Any]:
 def test_hostile_texts_are_shown_and_never_run(show: Show) -> None:
     page = show(make_document(make_hostile(), notes=HOSTILE[:8]))
     for name in ("Scores by kind of row", "N-grams", "Rows"):
-        page.evaluate(f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()")
+        page.evaluate(
+            f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()"
+        )
         page.evaluate("new Promise(done => setTimeout(() => done(0), 100))")
     assert page.evaluate("window.ran === undefined")
-    assert page.evaluate("document.querySelectorAll('img, iframe, object, main script, main style, a[href^=javascript]').length") == 0
+    assert (
+        page.evaluate(
+            "document.querySelectorAll('img, iframe, object, main script, main style, a[href^=javascript]').length"
+        )
+        == 0
+    )
     assert page.evaluate("document.querySelectorAll('script').length") == 2
-    assert page.evaluate("[...document.querySelectorAll('*')].flatMap(each => [...each.attributes]).filter(each => each.name.startsWith('on')).length") == 0
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('*')].flatMap(each => [...each.attributes]).filter(each => each.name.startsWith('on')).length"
+        )
+        == 0
+    )
     assert MARKUP in page.evaluate("document.querySelector('#hypotheses').textContent")
     text = page.evaluate("document.body.textContent")
     assert [code for code in "\u202e\u202c\u2066\u2028\u2029\0\x07\x1b" if code in text] == []
@@ -182,7 +206,14 @@ def brightness(colour: str) -> float:
 def test_texts_stand_out_from_their_background(show: Show, browser: Page, theme: str) -> None:
     browser.prefer(theme)
     page = show(make_document(make_run("one", seed=1, rows=3)))
-    for name, least in {"ink": 7.0, "soft": 4.5, "accent": 4.5, "better": 4.5, "worse": 4.5, **{f"series-{place}": 3.0 for place in range(6)}}.items():
+    for name, least in {
+        "ink": 7.0,
+        "soft": 4.5,
+        "accent": 4.5,
+        "better": 4.5,
+        "worse": 4.5,
+        **{f"series-{place}": 3.0 for place in range(6)},
+    }.items():
         one, other = (luminance(page.evaluate(f"colour('{each}')")) for each in (name, "paper"))
         assert (max(one, other) + 0.05) / (min(one, other) + 0.05) >= least, name
 
@@ -199,7 +230,9 @@ def test_a_phone_scrolls_in_one_direction_only(show: Show, browser: Page, runs: 
     browser.size(390, 844, is_phone=True)
     page = show(make_document(*[make_run(f"a run with a long name {place}", seed=place + 1) for place in range(runs)]))
     for name in ("Rows", "Scores by kind of row", "N-grams"):
-        page.evaluate(f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()")
+        page.evaluate(
+            f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()"
+        )
         page.evaluate("new Promise(done => setTimeout(() => done(0), 50))")
         page.frame()
         assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
@@ -243,8 +276,12 @@ def test_tabs_turn_with_arrows_and_every_field_has_a_name(show: Show) -> None:
     assert "By length of the reference" in text_of(page, "[role=tabpanel]")
     nameless = "[...document.querySelectorAll('select, input, button')].filter(each => !(each.labels?.length || each.textContent.trim())).length"
     assert page.evaluate(nameless) == 0
-    assert page.evaluate("[...document.querySelectorAll('table')].filter(each => !each.caption?.textContent).length") == 0
-    assert page.evaluate("new Set([...document.querySelectorAll('[id]')].map(each => each.id)).size === document.querySelectorAll('[id]').length")
+    assert (
+        page.evaluate("[...document.querySelectorAll('table')].filter(each => !each.caption?.textContent).length") == 0
+    )
+    assert page.evaluate(
+        "new Set([...document.querySelectorAll('[id]')].map(each => each.id)).size === document.querySelectorAll('[id]').length"
+    )
 
 
 def test_paper_is_light_and_has_no_controls(show: Show, browser: Page) -> None:
@@ -253,7 +290,13 @@ def test_paper_is_light_and_has_no_controls(show: Show, browser: Page) -> None:
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
     assert brightness(page.evaluate("getComputedStyle(document.body).backgroundColor")) > 230
     page.call("Emulation.setEmulatedMedia", media="print")
-    assert page.evaluate("[...document.querySelectorAll('.controls, #contents')].filter(each => each.checkVisibility()).length") == 0
+    assert (
+        page.evaluate(
+            "[...document.querySelectorAll('.controls, #contents')].filter(each => each.checkVisibility()).length"
+        )
+        == 0
+    )
     page.call("Emulation.setEmulatedMedia", media="")
+    page.prefer("dark")
     page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert brightness(page.evaluate("getComputedStyle(document.body).backgroundColor")) < 40

@@ -35,16 +35,17 @@ function makeBucketTable([title, buckets, head], names, set) {
 function makeMean({ mean, half }, most, kind) {
   const bar = make("span", { class: `bar ${kind}` });
   bar.style.width = `${Math.max(0, ((mean ?? 0) / most) * 100)}%`;
-  const text = make("span", { class: "mean" }, formatNumber(mean), half !== null && make("small", {}, ` ± ${formatNumber(half)}`));
+  const text = make("span", { class: "mean" }, formatNumber(mean), half > 0 && make("small", {}, ` ± ${formatNumber(half)}`));
   return make("td", {}, text, make("span", { class: "track", "aria-hidden": "true" }, bar));
 }
 
-/** A difference, and in words whether its interval leaves out 0. */
-function makeDifference({ mean, half }, set) {
-  const isClear = mean !== null && half !== null && Math.abs(mean) > half;
+/** A difference, and in words whether its interval leaves out 0, unless there are too few rows or too little spread to say. */
+function makeDifference({ number, mean, half }, set) {
+  const isClear = Math.abs(mean) > half;
   const isBetter = mean > 0 === set.score_higher_is_better;
   const word = isClear ? make("span", { class: isBetter ? "better" : "worse" }, isBetter ? "B better" : "B worse") : make("span", { class: "soft" }, "within chance");
-  return make("td", { class: "number" }, formatChange(mean), half !== null && make("small", {}, ` ± ${formatNumber(half)}`), " ", mean !== null && word);
+  const says = number >= FEW_ROWS && half > 0;
+  return make("td", { class: "number" }, formatChange(mean), half > 0 && make("small", {}, ` ± ${formatNumber(half)}`), " ", says && word);
 }
 
 const NGRAM_NAMES = {
@@ -72,11 +73,13 @@ function makeNgramView(context, onSearch) {
     const kinds = Object.entries(NGRAM_NAMES).filter(([kind]) => names.length > 1 || kind !== "made");
     const sizes = [[0, "1 to 4"], [1, "1"], [2, "2"], [3, "3"], [4, "4"]];
     const results = make("div", {});
+    const isCut = rows.some((row) => [...row.references, row.a, row.b ?? ""].some((text) => text.length > MOST_COUNTED));
+    const cut = isCut && make("p", { class: "key" }, `Of texts longer than ${formatCount(MOST_COUNTED)} characters the start is counted.`);
     const what = byCharacter ? "Characters" : "Words";
     const controls = make("div", { class: "controls" },
       makeSelect("N-grams that are", kinds, state.kind, (value) => change("kind", value)),
       makeSelect(`${what} each`, sizes, state.size, (value) => change("size", Number(value))));
-    replace(box, controls, results);
+    replace(box, controls, cut, results);
     show();
   }, 20); // so that the sentence is seen before the counting begins
   return box;

@@ -32,7 +32,9 @@ function makeChart(spec, view, marks) {
     class: "plot", tabindex: "0", role: "group", onkeydown: onKey, onblur: () => plot?.setCursor({ left: -10, top: -10 }),
     "aria-label": `Chart of ${spec.title}. Arrow keys read the values, plus and minus zoom, 0 shows all steps.`,
   });
-  const figure = make("figure", { class: "chart" }, make("figcaption", {}, title, logButton), legend, box, makeValues(spec));
+  const values = spec.curves.flatMap((curve) => curve.value).filter((value) => value !== null);
+  const canBeLog = isLog || values.every((value) => value > 0);
+  const figure = make("figure", { class: "chart" }, make("figcaption", {}, title, canBeLog && logButton), legend, box, makeValues(spec));
 
   function toggleLog() {
     isLog = !isLog;
@@ -44,8 +46,8 @@ function makeChart(spec, view, marks) {
     if (!box.clientWidth) return;
     plot?.destroy();
     const drawn = prepareCurves(spec, view, isLog);
-    const values = fillLegend(legend, readout, drawn);
-    const read = (u) => writeReadout(u, drawn, readout, values);
+    const places = fillLegend(legend, readout, drawn);
+    const read = (u) => writeReadout(u, drawn, readout, places);
     const hooks = {
       drawAxes: [(u) => drawBands(u, drawn.shown), (u) => drawMarks(u, marks, view)],
       draw: [(u) => spec.hasMarkers && drawPoints(u, drawn.shown)],
@@ -114,17 +116,19 @@ function makeOptions({ width, drawn, view, isLog, hooks, marks }) {
     dash: curve.look.dash, points: { show: false }, spanGaps: false,
   }));
   const axis = { stroke: () => colour("soft"), font: FONT, grid: { stroke: () => colour("grid"), width: 1 }, ticks: { show: false } };
+  const keep = (_, ticks) => ticks;
+  const logAxis = { splits: (u, place, low, high) => listLogTicks(low, high), filter: keep, grid: { ...axis.grid, filter: keep } };
   const isShown = (_, index) => index > drawn.numFaint;
   return {
     width, height: CHART_HEIGHT, legend: { show: false }, hooks, series: [{}, ...series],
-    padding: [marks.length ? 8 + 12 * countRugs(marks) : 10, 14, 0, 0],
+    padding: [countRugs(marks) ? 8 + RUG_HEIGHT * countRugs(marks) : 10, 14, 0, 0],
     scales: {
       x: { time: false, range: () => view.range },
       y: { distr: isLog ? 3 : 1, range: () => findRange(drawn.lines, view.range, isLog) },
     },
     axes: [
       { ...axis, size: 30, space: 64, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? formatTick(tick) : "")) },
-      { ...axis, size: measureAxis, space: 34, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatTick(tick))) },
+      { ...axis, ...(isLog ? logAxis : {}), size: measureAxis, space: 34, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatTick(tick))) },
     ],
     cursor: {
       drag: { x: true, y: false, setScale: false }, y: false, hover: { skip: [undefined, null] },

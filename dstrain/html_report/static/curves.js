@@ -46,6 +46,18 @@ function findRange(curves, [from, to], isLog) {
   return [least >= 0 && least - air < 0 ? 0 : least - air, most + air];
 }
 
+/** Ticks of a logarithmic axis: powers of ten over several of them, more between where the range is narrow. */
+function listLogTicks(low, high) {
+  const powers = Math.log10(high / low);
+  if (powers < 0.35) return [0.1, 0.5, 0.9].map((part) => Number((low * (high / low) ** part).toPrecision(2)));
+  const factors = powers > 2.6 ? [1] : powers > 0.9 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 5, 6, 8];
+  const ticks = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1) {
+    for (const factor of factors) ticks.push(Number(`${factor}e${power}`));
+  }
+  return ticks.filter((tick) => tick >= low && tick <= high);
+}
+
 /** The same curves without what a logarithm has no place for, and how many points that are. */
 function keepPositive(curves) {
   let left = 0;

@@ -47,7 +47,7 @@ function makeSetView(runs, name) {
   update({}, () => tabs.choose(0));
   const chooseA = makeSelect("Evaluation A", options, state.a.id, (id) => update({ a: find(id) }, tabs.refresh));
   const others = [["", "no other"], ...options];
-  const chooseB = makeSelect("beside B", others, state.b?.id ?? "", (id) => update({ b: find(id) }, tabs.refresh));
+  const chooseB = makeSelect("Evaluation B", others, state.b?.id ?? "", (id) => update({ b: find(id) }, tabs.refresh));
   if (columns.length < 2) chooseB.hidden = true;
   return make("div", {}, make("div", { class: "controls" }, chooseA, chooseB), about, tabs.element);
 }

@@ -4,31 +4,37 @@ const MARK_KINDS = {
   evaluation: "evaluations", save: "saves", restart: "restarts", skipped: "skipped steps", end: "ends",
 };
 const MARK_SHAPES = { evaluation: "circle", save: "square", restart: "triangle", skipped: "cross", end: "bar" };
-const CROSSES_PLOT = new Set(["restart", "end"]);
+const MARK_SIZES = { evaluation: 4.4, save: 2.4, restart: 4, skipped: 3.4, end: 4 };
+const ABOVE_PLOT = new Set(["evaluation", "save"]);
+const RUG_HEIGHT = 13;
 
-/** The marks of all runs: [{step, kind, text, rug, look}]; `rug` is the line above the plot, one for each run. */
+/** The marks of all runs: [{step, kind, text, rug, look}]; `rug` is the line of marks, one for each run. */
 function listMarks(runs) {
   return runs.flatMap((run, index) => run.marks.filter((mark) => mark.kind in MARK_KINDS && mark.step !== null).map((mark) => ({
     ...mark, rug: index, look: runs.length > 1 ? makeLook(index) : null, text: runs.length > 1 ? `${run.name}: ${mark.text}` : mark.text,
   })));
 }
 
+/** Lines of marks above the plot. */
 function countRugs(marks) {
-  return marks.reduce((most, mark) => Math.max(most, mark.rug + 1), 0);
+  return marks.filter((mark) => ABOVE_PLOT.has(mark.kind)).reduce((most, mark) => Math.max(most, mark.rug + 1), 0);
 }
 
 function isMarkShown(mark, view) {
   return !view.hiddenMarks.has(mark.kind) && mark.step >= view.range[0] && mark.step <= view.range[1];
 }
 
-/** Calls `act` with a drawing context that keeps within the plot and is as before afterwards. */
-function inPlot(u, act) {
+/** Calls `act` with a drawing context that keeps within the plot, or `margin` around it, and is as before afterwards. */
+function inPlot(u, margin, act) {
   const { ctx: context, bbox } = u;
+  const ratio = devicePixelRatio || 1;
+  const reach = margin * ratio;
   context.save();
   context.beginPath();
-  context.rect(bbox.left, bbox.top, bbox.width, bbox.height);
+  context.rect(bbox.left - reach, bbox.top - reach, bbox.width + 2 * reach, bbox.height + 2 * reach);
   context.clip();
-  act(context, devicePixelRatio || 1);
+  context.setLineDash([]);
+  act(context, ratio);
   context.restore();
 }
 
@@ -46,7 +52,7 @@ function placePoints(u, curve) {
 
 /** Intervals: a band between two points or more, and a whisker at each. */
 function drawBands(u, curves) {
-  inPlot(u, (context, ratio) => {
+  inPlot(u, 0, (context, ratio) => {
     for (const curve of curves) {
       const points = placePoints(u, curve).filter(([, , low, high]) => low !== null && high !== null);
       if (!points.length) continue;
@@ -76,10 +82,11 @@ function drawWhisker(context, x, low, high, reach) {
 
 /** A marker at each point, so that a single one is seen too, and a ring around the best. */
 function drawPoints(u, curves) {
-  inPlot(u, (context, ratio) => {
+  const isInside = ([x]) => x >= u.bbox.left - 1 && x <= u.bbox.left + u.bbox.width + 1;
+  inPlot(u, 10, (context, ratio) => {
     for (const curve of curves) {
       const tone = lookColour(curve.look);
-      for (const [x, y, , , place] of placePoints(u, curve)) {
+      for (const [x, y, , , place] of placePoints(u, curve).filter(isInside)) {
         context.fillStyle = tone;
         context.strokeStyle = colour("paper");
         context.lineWidth = 1.5 * ratio;
@@ -95,18 +102,21 @@ function drawPoints(u, curves) {
   });
 }
 
-/** Marks: a sign above the plot, and a line through it for what ends one piece of the curve and begins another. */
+/** Marks: evaluations and the saves within them above the plot, the others at its foot, with a line through it for a restart. */
 function drawMarks(u, marks, view) {
   const { ctx: context, bbox } = u;
   const ratio = devicePixelRatio || 1;
   context.save();
+  context.setLineDash([]);
   for (const mark of marks.filter((each) => isMarkShown(each, view))) {
     const x = Math.round(u.valToPos(mark.step, "x", true));
-    const tone = mark.look ? lookColour(mark.look) : colour("soft");
-    context.fillStyle = context.strokeStyle = tone;
-    context.lineWidth = ratio;
-    if (CROSSES_PLOT.has(mark.kind)) drawThrough(context, x, bbox, mark.kind === "end" ? [] : [3 * ratio, 3 * ratio]);
-    traceMarker(context, MARK_SHAPES[mark.kind], x, bbox.top - (7 + 12 * mark.rug) * ratio, 3.2 * ratio);
+    const isAbove = ABOVE_PLOT.has(mark.kind);
+    const rug = (7 + RUG_HEIGHT * mark.rug) * ratio;
+    const y = isAbove ? bbox.top - rug : bbox.top + bbox.height - rug;
+    context.fillStyle = context.strokeStyle = mark.look ? lookColour(mark.look) : colour("soft");
+    context.lineWidth = 1.2 * ratio;
+    if (mark.kind === "restart") drawThrough(context, x, bbox, [3 * ratio, 3 * ratio]);
+    traceMarker(context, MARK_SHAPES[mark.kind], x, y, MARK_SIZES[mark.kind] * ratio);
     if (mark.kind === "evaluation") context.stroke();
     else context.fill();
   }

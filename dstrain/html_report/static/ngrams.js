@@ -1,6 +1,6 @@
 // N-grams that one system makes more often than the other, against the references, as compare-mt counts them.
 
-const MOST_WORDS = 1000; // of a text; longer ones are counted up to here
+const MOST_COUNTED = 20_000; // characters of a text
 const LONGEST_NGRAM = 4;
 const SEPARATOR = "\n"; // in no word
 
@@ -35,7 +35,7 @@ function countReferences(references, split) {
  * as the references have, too many those above, missing those below.
  */
 function tallyNgrams(rows, byCharacter) {
-  const split = (text) => (byCharacter ? splitCharacters(text) : splitWords(text)).slice(0, MOST_WORDS);
+  const split = (text) => (byCharacter ? splitCharacters : splitWords)(shorten(text, MOST_COUNTED)[0]);
   const tally = new Map();
   for (const row of rows) {
     const wanted = countReferences(row.references, split);

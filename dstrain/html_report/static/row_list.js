@@ -2,6 +2,7 @@
 
 const PAGE_SIZE = 25;
 const MOST_CHARACTERS = 1500; // of a text, until the reader asks for all of it
+const MOST_OF_NAMES = 120;
 
 /** The table with its search, filters and pages. `rows` from `makeRows`; `names` say what A and B are; `set` is that of A. */
 function makeRowList({ rows, names, set, search = "" }) {
@@ -51,7 +52,7 @@ function makeRowControls({ rows, state, isPair, update, show }) {
   field.classList.add("wide");
   field.querySelector("input").value = state.search;
   const groups = [...new Set(rows.map((row) => row.group).filter((group) => group !== null && group !== undefined))].sort();
-  const groupField = groups.length > 1 && makeSelect("Group", [["", "all"], ...groups.map((group, place) => [place, group])], "", (place) => update({ group: place === "" ? null : groups[place] }));
+  const groupField = groups.length > 1 && makeSelect("Group", [["", "all"], ...groups.map((group, place) => [place, shortenName(group)])], "", (place) => update({ group: place === "" ? null : groups[place] }));
   const counts = isPair && countChanges(rows);
   const changes = isPair && [
     ["all", `all ${formatCount(rows.length)}`], ["better", `B better: ${formatCount(counts.better)}`],
@@ -74,22 +75,29 @@ function listHeads(rows, names, set) {
   const pair = names.length > 1;
   return [
     ["row", "Row"], has("group") && ["group", "Group"], has("length") && ["length", "Length"], has("rarity") && ["rarity", "Rarest word"],
-    has("scoreA") && ["scoreA", pair ? "A" : score], pair && has("scoreB") && ["scoreB", "B"], pair && has("gain") && ["change", "B − A"],
+    has("scoreA") && ["scoreA", pair ? "A" : capitalise(score)], pair && has("scoreB") && ["scoreB", "B"], pair && has("gain") && ["change", "B − A"],
   ].filter(Boolean);
 }
 
 const CELLS = {
-  row: (row) => row.id,
-  group: (row) => row.group ?? ABSENT,
+  row: (row) => shortenName(row.id),
+  group: (row) => (row.group === null ? ABSENT : shortenName(row.group)),
   length: (row) => formatCount(row.length),
   rarity: (row) => (row.rarity === null || row.rarity === undefined ? ABSENT : `${formatCount(row.rarity)}×`),
   scoreA: (row) => formatNumber(row.scoreA),
   scoreB: (row) => formatNumber(row.scoreB),
   change: (row) => make("span", { class: row.gain > 0 ? "better" : row.gain < 0 ? "worse" : null }, formatChange(row.difference)),
 };
+
+function shortenName(name) {
+  const [start, isCut] = shorten(name, MOST_OF_NAMES);
+  return isCut ? `${start} …` : start;
+}
+
 const ARE_TEXTS = new Set(["row", "group"]);
 
 function makeRowTable({ shown, heads, names, state, sort }) {
+  const spare = () => make("td", { class: "spare" }); // takes the room that the columns leave
   const headCells = heads.map(([key, text]) => {
     const isSorted = state.key === key;
     const order = isSorted ? (state.isDescending ? "descending" : "ascending") : "none";
@@ -100,10 +108,10 @@ function makeRowTable({ shown, heads, names, state, sort }) {
     const facts = heads.map(([key, text]) => (key === "row"
       ? make("th", { scope: "rowgroup", "data-label": text }, CELLS[key](row))
       : make("td", { class: ARE_TEXTS.has(key) ? null : "number", "data-label": text }, CELLS[key](row))));
-    const texts = make("td", { colspan: heads.length, class: "texts" }, makeTexts(row, names, state.versus));
-    return make("tbody", {}, make("tr", { class: "facts" }, facts), make("tr", {}, texts));
+    const texts = make("td", { colspan: heads.length + 1, class: "texts" }, makeTexts(row, names, state.versus));
+    return make("tbody", {}, make("tr", { class: "facts" }, facts, spare()), make("tr", {}, texts));
   });
-  return make("table", { class: "rows" }, make("caption", { class: "unseen" }, "Rows with source, reference and hypotheses"), make("thead", {}, make("tr", {}, headCells)), bodies);
+  return make("table", { class: "rows" }, make("caption", { class: "unseen" }, "Rows with source, reference and hypotheses"), make("thead", {}, make("tr", {}, headCells, spare())), bodies);
 }
 
 function makeTexts(row, names, versus) {

@@ -1,13 +1,20 @@
 // The sections that are tables and sentences: summary, data audit, settings, notes.
 
 function makeSummarySection(runs) {
+  const headlines = make("div", { class: "headlines" }, runs.map((run) => makeHeadline(run, runs.length > 1)));
+  return makeSection("summary", "Summary", headlines, makeFacts(runs), makeScores(runs));
+}
+
+/** What each run says of itself: facts of one run, a table of several. */
+function makeFacts(runs) {
+  if (!runs.some((run) => run.summary.length)) return calm("The run has recorded nothing yet.");
+  if (runs.length === 1) return make("dl", { class: "facts" }, runs[0].summary.map(([label, value]) => make("div", {}, make("dt", {}, label), make("dd", {}, value))));
   const labels = [...new Set(runs.flatMap((run) => run.summary.map(([label]) => label)))];
   const values = runs.map((run) => new Map(run.summary));
   const rows = labels.map((label) => [label, ...values.map((each) => each.get(label) ?? ABSENT)]);
-  const head = ["", ...runs.map((run) => run.name)];
-  const table = rows.length ? makeTable({ head, rows, label: "Summary of the runs" }) : calm("The run has recorded nothing yet.");
+  const table = makeTable({ head: ["", ...runs.map((run) => run.name)], rows, label: "Summary of the runs" });
   table.classList.add("summary");
-  return makeSection("summary", "Summary", make("div", { class: "headlines" }, runs.map((run) => makeHeadline(run, runs.length > 1))), table, makeScores(runs));
+  return table;
 }
 
 /** The best score of a run in large figures, with its interval and step. */
@@ -37,6 +44,7 @@ function makeScores(runs) {
     ]);
     const head = ["Evaluation", ...labels.map(([, label]) => capitalise(label))];
     const table = makeTable({ head, rows, label: `Scores of ${name}`, numeric: labels.map((_, place) => place + 1) });
+    table.classList.add("scores");
     return [make("h3", {}, `Scores of ${name}`), table];
   });
 }

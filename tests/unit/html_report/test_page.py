@@ -43,7 +43,9 @@ class Elements(HTMLParser):
 
     @property
     def texts(self) -> list[tuple[str, str]]:
-        held = [(tag, "".join(parts).partition(END)[0]) for (tag, _), parts in zip(self.found, self._texts, strict=True)]
+        held = [
+            (tag, "".join(parts).partition(END)[0]) for (tag, _), parts in zip(self.found, self._texts, strict=True)
+        ]
         return [(tag, text) for tag, text in held if tag in ("script", "style", "title")]
 
     def of(self, tag: str) -> list[dict[str, str | None]]:
@@ -70,7 +72,9 @@ def test_the_policy_admits_the_scripts_and_the_style_of_the_page_and_nothing_els
     elements = Elements(build_page(b"{}", title="run"))
     (policy,) = (each["content"] or "" for each in elements.of("meta") if "http-equiv" in each)
     rules = {rule.split()[0]: rule.split()[1:] for rule in policy.split(";")}
-    _, *scripts = [text for tag, text in elements.texts if tag == "script"]  # the first is the document, which does not run
+    _, *scripts = [
+        text for tag, text in elements.texts if tag == "script"
+    ]  # the first is the document, which does not run
     styles = [text for tag, text in elements.texts if tag == "style"]
     assert rules["script-src"] == [sha256(text) for text in scripts]
     assert rules["style-src"] == [sha256(text) for text in styles]
@@ -86,7 +90,9 @@ def sha256(text: str) -> str:
 
 def test_nothing_is_asked_for_from_elsewhere() -> None:
     elements = Elements(build_page(b"{}", title="run"))
-    addresses = [value for _, each in elements.found for name, value in each.items() if name in ("src", "href", "action")]
+    addresses = [
+        value for _, each in elements.found for name, value in each.items() if name in ("src", "href", "action")
+    ]
     assert addresses == ["#main"]
     assert elements.of("link") == []
 
@@ -114,7 +120,9 @@ def test_own_files_stay_small_open_with_what_they_own_and_never_make_markup_of_t
     lines = text.splitlines()
     assert len(lines) <= 400
     assert lines[0].startswith(("// ", "/* "))
-    assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script", text) == []
+    assert (
+        re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script", text) == []
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
