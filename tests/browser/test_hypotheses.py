@@ -133,8 +133,8 @@ def compare(page: Page, one: str, other: str) -> None:
 def test_two_evaluations_side_by_side_show_what_got_better_and_worse(show: Show) -> None:
     run = make_run("one", seed=1)
     page = show(make_document(run))
-    compare(page, "step 100", "step 600")
-    gains = [line[-1] - line[0] for line in run["sets"][0]["row_scores"]]
+    compare(page, "step 400", "step 600")
+    gains = [line[-1] - line[3] for line in run["sets"][0]["row_scores"]]
     better, equal, worse = (
         sum(test) for test in zip(*[(gain > 0, gain == 0, gain < 0) for gain in gains], strict=True)
     )

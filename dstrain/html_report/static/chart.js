@@ -107,7 +107,7 @@ function prepareCurves(spec, view, isLog) {
   const smoothed = kept.map((curve) => ({ ...curve, value: smooth(curve.value, width) }));
   const note = [width > 1 && `smoothed over ${width} points`, left && `${formatSome(left, "point")} at or below zero left out`];
   const faint = width > 1 ? kept.map((curve) => ({ ...curve, isFaint: true })) : [];
-  return { shown: smoothed, lines: [...faint, ...smoothed], numFaint: faint.length, note: note.filter(Boolean).join(", "), hasMarkers: spec.hasMarkers };
+  return { shown: smoothed, lines: [...faint, ...smoothed], numFaint: faint.length, note: note.filter(Boolean).join(", "), hasMarkers: spec.hasMarkers, title: spec.title };
 }
 
 function makeOptions({ width, drawn, view, isLog, hooks, marks }) {
@@ -152,7 +152,7 @@ function measureAxis(u, values) {
 /** The legend: a line for each curve with its value under the cursor. Returns the elements of the values. */
 function fillLegend(legend, readout, drawn) {
   const values = drawn.shown.map(() => make("b", { class: "number" }));
-  const items = drawn.shown.map((curve, index) => make("li", {}, makeSwatch(curve.look, drawn.hasMarkers), make("span", { class: "label" }, curve.label), values[index]));
+  const items = drawn.shown.map((curve, index) => make("li", {}, makeSwatch(curve.look, drawn.hasMarkers), curve.label !== drawn.title && make("span", { class: "label" }, curve.label), values[index]));
   replace(legend, items, drawn.note && make("li", { class: "note" }, drawn.note), make("li", { class: "at" }, readout));
   return values;
 }

@@ -61,8 +61,10 @@ function findDifferences(text, wanted) {
     else if (piece) pieces.push({ kind, text: piece });
   };
   const put = (kind, [space, part]) => {
-    const isWithin = pieces[pieces.length - 1]?.kind === kind; // the space before marked words is not marked itself
-    add(isWithin ? kind : "same", space);
+    const before = pieces[pieces.length - 1]?.kind ?? "same";
+    const isWithin = before === kind; // the space before marked words is not marked itself
+    const between = !byCharacter && !isWithin && before !== "same" ? " " : ""; // a text that begins has no space before it
+    add(isWithin ? kind : "same", space || between);
     add(kind, part);
   };
   let place = 0;
