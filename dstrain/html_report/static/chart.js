@@ -121,7 +121,7 @@ function makeOptions({ width, drawn, view, isLog, hooks, marks }) {
   const isShown = (_, index) => index > drawn.numFaint;
   return {
     width, height: CHART_HEIGHT, legend: { show: false }, hooks, series: [{}, ...series],
-    padding: [countRugs(marks) ? 8 + RUG_HEIGHT * countRugs(marks) : 10, 14, 0, 0],
+    padding: [countRugs(marks) ? 8 + RUG_HEIGHT * countRugs(marks) : 10, 20, 0, 0],
     scales: {
       x: { time: false, range: () => view.range },
       y: { distr: isLog ? 3 : 1, range: () => findRange(drawn.lines, view.range, isLog) },

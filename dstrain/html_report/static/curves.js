@@ -2,6 +2,7 @@
 // A curve: {label, look, step, value, low, high, isBest}; `low`, `high` and `isBest` are null where there is no interval.
 
 const EVERY_GROUP = "*";
+const DIRECTIONS = new Map([[true, "higher is better"], [false, "lower is better"]]);
 
 /** The mean over `width` points around each point, fewer at both ends; points without a value count on neither side. */
 function smooth(values, width) {
@@ -129,11 +130,16 @@ function listMetricCharts(runs, { set, group }) {
     }));
     const [, { label, higher_is_better: isHigherBetter, signature }] = metrics[0];
     charts.push({
-      name, title: capitalise(label), unit: isHigherBetter ? "higher is better" : "lower is better", signature,
+      name, title: capitalise(label), unit: DIRECTIONS.get(isHigherBetter) ?? "", signature,
       isLog: false, hasMarkers: true, isPrimary: metrics.some(([, metric]) => metric.is_primary), curves,
     });
   }
   return charts.sort((one, other) => Number(other.isPrimary) - Number(one.isPrimary));
+}
+
+/** Whether a chart says something: one that is 0 throughout, as rates of rare failures are, is named in a sentence instead. */
+function isZero(chart) {
+  return chart.curves.every((curve) => curve.value.every((value) => value === 0 || value === null));
 }
 
 /** Label and look: a colour for each group, or for each run where there is one group; the run has the dash in any case. */

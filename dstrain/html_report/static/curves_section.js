@@ -17,6 +17,7 @@ function makeCurvesSection(runs) {
   theme.listeners.push(() => view.charts.forEach((chart) => chart.redraw()));
 
   const metricBox = make("div", { class: "charts" });
+  const zeroBox = make("div", {});
   const drawGrid = (specs, shownMarks) => specs.map((spec) => {
     const chart = makeChart(spec, view, shownMarks);
     view.charts.push(chart);
@@ -27,14 +28,17 @@ function makeCurvesSection(runs) {
     const [gone, kept] = [view.charts.filter((chart) => chart.spec.hasMarkers), view.charts.filter((chart) => !chart.spec.hasMarkers)];
     gone.forEach((chart) => chart.destroy());
     view.charts = kept;
-    replace(metricBox, drawGrid(listMetricCharts(runs, choices[place]), restarts));
+    const charts = listMetricCharts(runs, choices[place]);
+    const zero = charts.filter(isZero).map((chart) => chart.title);
+    replace(metricBox, drawGrid(charts.filter((chart) => !isZero(chart)), restarts));
+    replace(zeroBox, zero.length > 0 && calm(`0 at every evaluation: ${zero.join(", ")}.`));
   };
 
   const learning = trainCharts.filter((spec) => !OF_THE_MACHINE.has(spec.name));
   const machine = trainCharts.filter((spec) => OF_THE_MACHINE.has(spec.name));
   const grids = [[learning, "Training"], [machine, "Speed and memory"]].filter(([specs]) => specs.length);
   const parts = grids.map(([specs, title]) => [make("h3", {}, title), make("div", { class: "charts" }, drawGrid(specs, marks))]);
-  const scores = choices.length ? [make("h3", {}, "Scores"), metricBox] : calm("Nothing has been evaluated yet.");
+  const scores = choices.length ? [make("h3", {}, "Scores"), metricBox, zeroBox] : calm("Nothing has been evaluated yet.");
   if (choices.length) showMetrics(0);
   const onlyOnePoint = longest === 1 && calm("One step has been logged so far; lines appear with the second.");
   return makeSection("curves", "Curves", makeRunKey(runs), makeCurveControls({ view, marks, choices, showMetrics, hasTraining: longest > 2 }), scores, onlyOnePoint, parts);

@@ -8,10 +8,10 @@ function makeSummarySection(runs) {
 /** What each run says of itself: facts of one run, a table of several. */
 function makeFacts(runs) {
   if (!runs.some((run) => run.summary.length)) return calm("The run has recorded nothing yet.");
-  if (runs.length === 1) return make("dl", { class: "facts" }, runs[0].summary.map(([label, value]) => make("div", {}, make("dt", {}, label), make("dd", {}, value))));
+  if (runs.length === 1) return make("dl", { class: "facts" }, runs[0].summary.map(([label, value]) => make("div", {}, make("dt", {}, capitalise(label)), make("dd", {}, value))));
   const labels = [...new Set(runs.flatMap((run) => run.summary.map(([label]) => label)))];
   const values = runs.map((run) => new Map(run.summary));
-  const rows = labels.map((label) => [label, ...values.map((each) => each.get(label) ?? ABSENT)]);
+  const rows = labels.map((label) => [capitalise(label), ...values.map((each) => each.get(label) ?? ABSENT)]);
   const table = makeTable({ head: ["", ...runs.map((run) => run.name)], rows, label: "Summary of the runs" });
   table.classList.add("summary");
   return table;
@@ -62,8 +62,6 @@ function makeScore(score) {
   return [formatNumber(score?.value), interval && make("small", {}, interval)];
 }
 
-const AUDIT_WORDS = { alarm: "look at this", note: "note", ok: "" };
-
 function makeAuditSection(runs) {
   const title = "Data audit";
   const known = runs.filter((run) => run.audit?.length);
@@ -83,10 +81,10 @@ function makeAuditSection(runs) {
 
 function makeAuditPart({ title, rows }) {
   const cells = rows.map(([check, value, kind]) => {
-    const word = AUDIT_WORDS[kind] ?? "";
-    return [check, make("td", { class: kind === "alarm" ? "alarm" : null }, value, word && make("span", { class: `word word-${kind}` }, word))];
+    const isAlarm = kind === "alarm";
+    return [capitalise(check), make("td", { class: isAlarm ? "alarm" : null }, value, isAlarm && make("span", { class: "word" }, "look at this"))];
   });
-  return make("section", { class: "part" }, make("h4", {}, title), makeTable({ head: ["Check", "Found"], rows: cells, label: title }));
+  return make("section", { class: "part" }, make("h4", {}, capitalise(title)), makeTable({ head: ["Check", "Found"], rows: cells, label: title }));
 }
 
 function makeSettingsSection(runs) {
