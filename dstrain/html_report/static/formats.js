@@ -57,10 +57,10 @@ function capitalise(text) {
   return /^[a-z]+(?![\w])/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }
 
-/** A moment in the time zone of the document, which is UTC. */
+/** A moment to the minute, in UTC. */
 function formatMoment(iso) {
   const date = new Date(iso ?? NaN);
-  return Number.isNaN(date.getTime()) ? ABSENT : `${date.toISOString().slice(0, 16).replace("T", " ")} UTC`;
+  return Number.isNaN(date.getTime()) ? ABSENT : date.toISOString().slice(0, 16).replace("T", " ");
 }
 
 function formatDuration(seconds) {

@@ -14,7 +14,7 @@ function makeHead(report) {
   const names = report.runs.map((run) => run.name);
   const states = report.runs.map((run) => (names.length > 1 ? `${run.name}: ${run.state}` : run.state)).filter(Boolean);
   const title = make("h1", {}, names.map((name, place) => [place > 0 && make("span", { class: "soft" }, place === names.length - 1 ? " and " : ", "), name]));
-  const made = report.created && `report of ${formatMoment(report.created)}`;
+  const made = report.created && `report of ${formatMoment(report.created)} UTC`;
   const about = [...states, made, report.dstrain && `dstrain ${report.dstrain}`].filter(Boolean).join(" · ");
   return [make("div", { class: "titles" }, title, make("p", { class: "about" }, about)), makeThemeSwitch()];
 }

@@ -44,8 +44,10 @@ function makeAttemptTable(runs, hasNames) {
     const cells = [String(place + 1), formatMoment(attempt.begin), end === null ? "not known" : formatMoment(attempt.end), duration, steps, formatCount(attempt.ranks), attempt.host ?? ABSENT, attempt.cause ?? ABSENT];
     return hasNames ? [run.name, ...cells] : cells;
   }));
-  const head = [...(hasNames ? ["Run"] : []), "Attempt", "Began", "Ended", "Took", "Steps", "Ranks", "Host", "Why it ended"];
-  return makeTable({ head, rows, label: "Attempts" });
+  const head = [...(hasNames ? ["Run"] : []), "Attempt", "Began (UTC)", "Ended (UTC)", "Took", "Steps", "Ranks", "Host", "Why it ended"];
+  const table = makeTable({ head, rows, label: "Attempts" });
+  table.classList.add("attempts");
+  return table;
 }
 
 function makeWarnings(runs) {
