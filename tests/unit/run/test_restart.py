@@ -68,7 +68,9 @@ def agree(run_dir: Path, *overrides: str, total_steps: int) -> bool:
         config=load_config("debug", overrides=overrides),
         total_steps=total_steps,
         ranks=CPU,
-        attempt=SimpleNamespace(report=lambda outcome: None, number=2),
+        attempt=SimpleNamespace(
+            report=lambda outcome: None, number=2, phases=SimpleNamespace(mark_progress=lambda: None)
+        ),
     )
     return agree_on_finished(assembly)
 
@@ -96,6 +98,8 @@ def test_a_run_that_is_past_the_length_asked_for_says_that_there_is_nothing_to_t
         assert agree(folder.path, *overrides, total_steps=20)
     assert f"{said}; what has changed is not used" in caplog.text
     assert folder.config.read_text() == before
+    assert folder.card.is_file()
+    assert folder.report.is_file()
     unfinished = write_run(tmp_path / "stopped", last_event="stop")
     with pytest.raises(UserError, match=rf"{said}: allow a greater length, or take the model as it is: dstrain export"):
         agree(unfinished.path, *overrides, total_steps=20)
