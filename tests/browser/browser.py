@@ -19,9 +19,15 @@ LIMIT = 30.0
 """Seconds that an answer may take on a busy machine."""
 
 KEYS = {
-    "Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39,
-    "ArrowDown": 40,
-}  # fmt: skip
+    "Backspace": 8,
+    "Tab": 9,
+    "Enter": 13,
+    "Escape": 27,
+    " ": 32,
+    "ArrowLeft": 37,
+    "ArrowRight": 39,
+}
+"""The codes of keys that write nothing or not what they are called."""
 TEXTS = {"Enter": "\r", " ": " "}
 
 # The protocol is spoken on descriptors 3 and 4.
@@ -133,7 +139,7 @@ class Page:
         self.frame()
 
     def complaints(self) -> list[str]:
-        """Errors and warnings of the console, uncaught errors, broken rules of the policy, dialogs, and requests but for the file."""
+        """Errors and warnings of the console, uncaught errors, broken rules of the policy, dialogs, requests."""
         self.frame()
         found = []
         for event in self.events:

@@ -148,8 +148,20 @@ def _make_marks(steps: list[int]) -> list[Document]:
 
 
 def _make_attempts(last: int) -> list[Document]:
+    known = [
+        ("10:00", "10:40", 0, 230, "preempted: SIGTERM"),
+        ("11:00", None, 200, 430, "killed: no word of its end"),
+        ("12:00", "12:42", 400, last, "finished"),
+    ]
     return [
-        {"begin": "2026-11-29T10:00:00Z", "end": "2026-11-29T10:40:00Z", "first_step": 0, "last_step": 230, "cause": "preempted: SIGTERM", "host": "node-1", "ranks": 2},
-        {"begin": "2026-11-29T11:00:00Z", "end": None, "first_step": 200, "last_step": 430, "cause": "killed: no word of its end", "host": "node-2", "ranks": 2},
-        {"begin": "2026-11-29T12:00:00Z", "end": "2026-11-29T12:42:12Z", "first_step": 400, "last_step": last, "cause": "finished", "host": "node-3", "ranks": 2},
-    ]  # fmt: skip
+        {
+            "begin": f"2026-11-29T{begin}:00Z",
+            "end": end and f"2026-11-29T{end}:12Z",
+            "first_step": first,
+            "last_step": last_step,
+            "cause": cause,
+            "host": f"node-{place}",
+            "ranks": 2,
+        }
+        for place, (begin, end, first, last_step, cause) in enumerate(known, 1)
+    ]

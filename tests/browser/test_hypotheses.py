@@ -8,50 +8,13 @@ from typing import Any
 
 import pytest
 
+from tests.browser.actions import choose, click, read_table, rows_shown, search, show_view, status
 from tests.browser.browser import Page
 from tests.browser.documents import make_document, make_run
-from tests.browser.test_curves import choose
 
 Show = Callable[[dict[str, Any]], Page]
 
 LENGTHS, RARITIES = [1, 5, 10, 15, 20, 30, 40, 60], [0, 1, 2, 5, 10, 100, 1000]
-
-
-def rows_of(page: Page) -> list[str]:
-    """The ids of the rows shown."""
-    ids: list[str] = page.evaluate("[...document.querySelectorAll('.rows .facts th')].map(each => each.innerText)")
-    return ids
-
-
-def status(page: Page) -> str:
-    text: str = page.evaluate("document.querySelector('.pager [role=status]').innerText")
-    return text
-
-
-def click(page: Page, text: str) -> None:
-    """Click the button that says this."""
-    page.evaluate(
-        f"[...document.querySelectorAll('#hypotheses button')].find(each => each.textContent.trim() === {text!r}).click()"
-    )
-    page.frame()
-
-
-def search(page: Page, text: str) -> None:
-    page.evaluate("document.querySelector('#hypotheses input[type=search]').focus()")
-    page.evaluate("document.activeElement.select()")
-    page.type(text) if text else page.evaluate(
-        "(document.activeElement.value = '', document.activeElement.dispatchEvent(new Event('input')))"
-    )
-    page.evaluate("new Promise(done => setTimeout(() => done(0), 200))")
-
-
-def table(page: Page, title: str) -> list[list[str]]:
-    """The cells of the table under a heading."""
-    cells: list[list[str]] = page.evaluate(
-        f"""[...[...document.querySelectorAll('#hypotheses h4')].find(each => each.textContent === {title!r}).parentElement
-            .querySelectorAll('tbody tr')].map(row => [...row.children].map(cell => cell.innerText.replace(/\\s+/g, ' ').trim()))"""
-    )
-    return cells
 
 
 def test_the_worst_rows_of_the_best_evaluation_come_first(show: Show) -> None:
@@ -59,7 +22,7 @@ def test_the_worst_rows_of_the_best_evaluation_come_first(show: Show) -> None:
     page = show(make_document(run))
     scores = [line[-1] for line in run["sets"][0]["row_scores"]]
     worst = sorted(range(len(scores)), key=lambda row: (scores[row], row))[:25]
-    assert rows_of(page) == [f"eval.tsv:{row + 1}" for row in worst]
+    assert rows_shown(page) == [f"eval.tsv:{row + 1}" for row in worst]
     assert status(page) == "Rows 1 to 25 of 120"
 
 
@@ -68,11 +31,11 @@ def test_a_head_sorts_and_a_second_click_turns_around(show: Show) -> None:
     page = show(make_document(run))
     lengths = run["sets"][0]["rows"]["length"]
     click(page, "Length")
-    assert rows_of(page) == [
+    assert rows_shown(page) == [
         f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (lengths[row], row))[:25]
     ]
     click(page, "Length")
-    assert rows_of(page) == [
+    assert rows_shown(page) == [
         f"eval.tsv:{row + 1}" for row in sorted(range(120), key=lambda row: (-lengths[row], row))[:25]
     ]
     assert page.evaluate("document.querySelector('.rows th[aria-sort=descending]').innerText").startswith("Length")
@@ -80,7 +43,7 @@ def test_a_head_sorts_and_a_second_click_turns_around(show: Show) -> None:
     click(page, "Rarest word")
     click(page, "Rarest word")
     click(page, "Last")
-    assert [row for row in rows_of(page) if rarity[int(row.split(":")[1]) - 1] is None] == rows_of(page)[
+    assert [row for row in rows_shown(page) if rarity[int(row.split(":")[1]) - 1] is None] == rows_shown(page)[
         -12:
     ]  # no value: last
 
@@ -90,7 +53,7 @@ def test_a_search_finds_rows_in_source_reference_and_hypotheses(show: Show) -> N
     rows = run["sets"][0]
     page = show(make_document(run))
     search(page, "SATZ 117:")
-    assert rows_of(page) == ["eval.tsv:117"]
+    assert rows_shown(page) == ["eval.tsv:117"]
     rows_with = [
         row
         for row in range(120)
@@ -100,19 +63,19 @@ def test_a_search_finds_rows_in_source_reference_and_hypotheses(show: Show) -> N
         )
     ]
     search(page, "river bird")
-    assert sorted(rows_of(page)) == sorted(f"eval.tsv:{row + 1}" for row in rows_with)
+    assert sorted(rows_shown(page)) == sorted(f"eval.tsv:{row + 1}" for row in rows_with)
     search(page, "nothing has this")
-    assert rows_of(page) == []
+    assert rows_shown(page) == []
     assert status(page) == "0 rows, found among 120"
     search(page, "")
-    assert len(rows_of(page)) == 25
+    assert len(rows_shown(page)) == 25
 
 
 def test_a_group_is_shown_alone(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1)))
     choose(page, "Group", "music")
     assert status(page) == "Rows 1 to 25 of 40, found among 120"
-    assert {int(row.split(":")[1]) % 3 for row in rows_of(page)} == {0}
+    assert {int(row.split(":")[1]) % 3 for row in rows_shown(page)} == {0}
 
 
 def test_thousands_of_rows_are_turned_a_page_at_a_time(show: Show) -> None:
@@ -143,10 +106,10 @@ def test_two_evaluations_side_by_side_show_what_got_better_and_worse(show: Show)
     assert verdict.startswith(f"{better} B better {equal} as good {worse} B worse")
     click(page, "B − A")
     worst = sorted(range(120), key=lambda row: (gains[row], row))[:25]
-    assert rows_of(page) == [f"eval.tsv:{row + 1}" for row in worst]
+    assert rows_shown(page) == [f"eval.tsv:{row + 1}" for row in worst]
     choose(page, "Rows", "B worse")
     assert status(page).startswith(f"Rows 1 to {min(25, worse)} of {worse}")
-    assert all(gains[int(row.split(":")[1]) - 1] < 0 for row in rows_of(page))
+    assert all(gains[int(row.split(":")[1]) - 1] < 0 for row in rows_shown(page))
 
 
 def test_two_runs_are_matched_by_id_and_source_in_any_order(show: Show) -> None:
@@ -164,8 +127,10 @@ def test_two_runs_are_matched_by_id_and_source_in_any_order(show: Show) -> None:
     assert "of 100" in status(page)
     assert "20 rows are not in both A and B" in page.evaluate("document.querySelector('#hypotheses').innerText")
     shown = page.evaluate(
-        """[...document.querySelectorAll('.rows tbody')].map(row => [row.querySelector('.facts th').innerText,
-            [...row.querySelectorAll('dd')].at(-1).innerText, [...row.querySelectorAll('dd')].at(-1).querySelectorAll('del').length])"""
+        """[...document.querySelectorAll('.rows tbody')].map(row => {
+            const text = [...row.querySelectorAll('dd')].at(-1);
+            return [row.querySelector('.facts th').innerText, text.innerText, text.querySelectorAll('del').length];
+        })"""
     )
     unmarked = [(row, text) for row, text, missing in shown if not missing]
     choose(page, "Mark differences", "of B from A")
@@ -222,13 +187,13 @@ def test_means_by_length_rarity_and_group_are_those_counted_in_python(show: Show
         for value, scores in zip(rows["rows"][key], rows["row_scores"], strict=True):
             if value is not None:
                 inside.setdefault(max(edge for edge in edges if edge <= value), []).append(scores)
-        check_buckets(table(page, title), [inside[edge] for edge in sorted(inside)])
-        assert [line[0].split()[0] for line in table(page, title)] == [f"{edge:,}" for edge in sorted(inside)]
+        check_buckets(read_table(page, title), [inside[edge] for edge in sorted(inside)])
+        assert [line[0].split()[0] for line in read_table(page, title)] == [f"{edge:,}" for edge in sorted(inside)]
     groups = {
         group: [scores for each, scores in zip(rows["rows"]["group"], rows["row_scores"], strict=True) if each == group]
         for group in ("weather", "alarm", "music")
     }
-    found = {line[0]: line for line in table(page, "By group")}
+    found = {line[0]: line for line in read_table(page, "By group")}
     check_buckets([found[group] for group in groups], list(groups.values()))
 
 
@@ -253,8 +218,7 @@ def test_ngrams_are_those_counted_in_python(show: Show, kind: str) -> None:
     run = make_run("one", seed=1)
     page = show(make_document(run))
     compare(page, "step 100", "step 600")
-    click(page, "N-grams")
-    page.until("document.querySelector('#hypotheses .halves') !== null")
+    show_view(page, "N-grams")
     choose(page, "N-grams that are", kind)
     rows = run["sets"][0]
     wanted = count_ngrams([reference for (reference,) in rows["rows"]["reference"]])
@@ -267,7 +231,7 @@ def test_ngrams_are_those_counted_in_python(show: Show, kind: str) -> None:
     for title, sign in (("More often in A", 1), ("More often in B", -1)):
         leaning = [text for text in {*a, *b} if sign * (a[text] - b[text]) > 0]
         leaning.sort(key=lambda text: (-sign * (a[text] + 1) / (a[text] + b[text] + 2), -a[text] - b[text], text))
-        found = table(page, title) if leaning else []
+        found = read_table(page, title) if leaning else []
         assert [(line[0], int(line[1]), int(line[2])) for line in found] == [
             (text, a[text], b[text]) for text in leaning[:20]
         ]
@@ -275,8 +239,7 @@ def test_ngrams_are_those_counted_in_python(show: Show, kind: str) -> None:
 
 def test_an_ngram_leads_to_its_rows(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1), make_run("two", seed=2)))
-    click(page, "N-grams")
-    page.until("document.querySelector('#hypotheses .ngrams') !== null")
+    show_view(page, "N-grams")
     text = page.evaluate("document.querySelector('.ngrams button.link').innerText")
     click(page, text)
     assert page.evaluate("document.querySelector('#hypotheses input[type=search]').value") == text
@@ -287,7 +250,7 @@ def test_rows_without_scores_of_their_own_are_shown_in_order(show: Show) -> None
     run = make_run("one", seed=1)
     run["sets"][0].update(row_scores=[[None] * 6 for _ in range(120)], score_name=None)
     page = show(make_document(run))
-    assert rows_of(page)[:3] == ["eval.tsv:1", "eval.tsv:2", "eval.tsv:3"]
+    assert rows_shown(page)[:3] == ["eval.tsv:1", "eval.tsv:2", "eval.tsv:3"]
     compare(page, "step 100", "step 600")
     assert "the rows have no score of their own" in page.evaluate("document.querySelector('#hypotheses').innerText")
     click(page, "Scores by kind of row")

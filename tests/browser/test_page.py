@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.browser.actions import choose, show_view, text_of
 from tests.browser.browser import Page
 from tests.browser.documents import make_document, make_run, write_page
 
@@ -26,11 +27,6 @@ HOSTILE = [
     "word " * 200_000,
     "x" * 1_000_000,
 ]
-
-
-def text_of(page: Page, selector: str) -> str:
-    text: str = page.evaluate(f"document.querySelector('{selector}').innerText")
-    return text
 
 
 def test_every_section_is_there_with_what_the_document_says(show: Show) -> None:
@@ -130,10 +126,7 @@ def make_hostile() -> dict[str, Any]:
 def test_hostile_texts_are_shown_and_never_run(show: Show) -> None:
     page = show(make_document(make_hostile(), notes=HOSTILE[:8]))
     for name in ("Scores by kind of row", "N-grams", "Rows"):
-        page.evaluate(
-            f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()"
-        )
-        page.evaluate("new Promise(done => setTimeout(() => done(0), 100))")
+        show_view(page, name)
     assert page.evaluate("window.ran === undefined")
     assert (
         page.evaluate(
@@ -142,12 +135,8 @@ def test_hostile_texts_are_shown_and_never_run(show: Show) -> None:
         == 0
     )
     assert page.evaluate("document.querySelectorAll('script').length") == 2
-    assert (
-        page.evaluate(
-            "[...document.querySelectorAll('*')].flatMap(each => [...each.attributes]).filter(each => each.name.startsWith('on')).length"
-        )
-        == 0
-    )
+    attributes = "[...document.querySelectorAll('*')].flatMap(each => [...each.attributes])"
+    assert page.evaluate(f"{attributes}.filter(each => each.name.startsWith('on')).length") == 0
     assert MARKUP in page.evaluate("document.querySelector('#hypotheses').textContent")
     text = page.evaluate("document.body.textContent")
     assert [code for code in "\u202e\u202c\u2066\u2028\u2029\0\x07\x1b" if code in text] == []
@@ -185,12 +174,11 @@ def test_dark_follows_the_system_and_the_switch_overrules_it(show: Show, browser
     page = show(make_document(make_run("one", seed=1)))
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
-    choose = "(value => {{ const select = document.querySelector('#head select'); select.value = value; select.dispatchEvent(new Event('change')); }})('{}')"
-    page.evaluate(choose.format("light"))
+    choose(page, "Colours", "Light")
     light = page.evaluate(background)
     assert brightness(light) > 230
     assert brightness(dark) < 40
-    page.evaluate(choose.format("system"))
+    choose(page, "Colours", "As the system")
     assert page.evaluate(background) == dark
     page.prefer("light")
     page.frame()
@@ -230,11 +218,7 @@ def test_a_phone_scrolls_in_one_direction_only(show: Show, browser: Page, runs: 
     browser.size(390, 844, is_phone=True)
     page = show(make_document(*[make_run(f"a run with a long name {place}", seed=place + 1) for place in range(runs)]))
     for name in ("Rows", "Scores by kind of row", "N-grams"):
-        page.evaluate(
-            f"[...document.querySelectorAll('[role=tab]')].find(each => each.textContent === '{name}').click()"
-        )
-        page.evaluate("new Promise(done => setTimeout(() => done(0), 50))")
-        page.frame()
+        show_view(page, name)
         assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
 
 
@@ -263,8 +247,9 @@ def test_keys_alone_reach_and_use_everything(show: Show) -> None:
 FOCUSED = """(() => {
     const element = document.activeElement;
     const style = getComputedStyle(element);
+    const isSeen = style.outlineStyle !== 'none' && style.outlineWidth !== '0px';
     const isControl = element.matches('main button, main select, main input, main summary, main .plot');
-    return [element.tagName, element.textContent.trim().slice(0, 40), style.outlineStyle !== 'none' && style.outlineWidth !== '0px', isControl];
+    return [element.tagName, element.textContent.trim().slice(0, 40), isSeen, isControl];
 })()"""
 
 
@@ -274,7 +259,8 @@ def test_tabs_turn_with_arrows_and_every_field_has_a_name(show: Show) -> None:
     page.press("ArrowRight")
     assert page.evaluate("document.activeElement.textContent") == "Scores by kind of row"
     assert "By length of the reference" in text_of(page, "[role=tabpanel]")
-    nameless = "[...document.querySelectorAll('select, input, button')].filter(each => !(each.labels?.length || each.textContent.trim())).length"
+    fields = "[...document.querySelectorAll('select, input, button')]"
+    nameless = f"{fields}.filter(each => !(each.labels?.length || each.textContent.trim())).length"
     assert page.evaluate(nameless) == 0
     assert (
         page.evaluate("[...document.querySelectorAll('table')].filter(each => !each.caption?.textContent).length") == 0

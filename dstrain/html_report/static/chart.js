@@ -103,7 +103,7 @@ function makeChart(spec, view, marks) {
 /** Lines to draw: smoothed ones before the raw ones that stay faint behind them; and what they are said to be. */
 function prepareCurves(spec, view, isLog) {
   const [kept, left] = isLog ? keepPositive(spec.curves) : [spec.curves, 0];
-  const width = spec.hasMarkers ? 1 : view.smoothing;
+  const width = spec.isNoisy ? view.smoothing : 1;
   const smoothed = kept.map((curve) => ({ ...curve, value: smooth(curve.value, width) }));
   const note = [width > 1 && `smoothed over ${width} points`, left && `${formatSome(left, "point")} at or below zero left out`];
   const faint = width > 1 ? kept.map((curve) => ({ ...curve, isFaint: true })) : [];

@@ -2,6 +2,7 @@
 // A curve: {label, look, step, value, low, high, isBest}; `low`, `high` and `isBest` are null where there is no interval.
 
 const EVERY_GROUP = "*";
+const NOISY = new Set(["loss", "gradient_norm", "tokens_per_second", "padding", "data_seconds"]);
 const DIRECTIONS = new Map([[true, "higher is better"], [false, "lower is better"]]);
 
 /** The mean over `width` points around each point, fewer at both ends; points without a value count on neither side. */
@@ -99,7 +100,7 @@ function listTrainCharts(runs) {
       step: runs[index].train.step, value: column.values, low: null, high: null, isBest: null,
     }));
     const [, { label, unit, log }] = known[0];
-    charts.push({ name, title: capitalise(label), unit, isLog: Boolean(log), hasMarkers: false, curves });
+    charts.push({ name, title: capitalise(label), unit, isLog: Boolean(log), isNoisy: NOISY.has(name), hasMarkers: false, curves });
   }
   return charts;
 }
@@ -131,7 +132,7 @@ function listMetricCharts(runs, { set, group }) {
     const [, { label, higher_is_better: isHigherBetter, signature }] = metrics[0];
     charts.push({
       name, title: capitalise(label), unit: DIRECTIONS.get(isHigherBetter) ?? "", signature,
-      isLog: false, hasMarkers: true, isPrimary: metrics.some(([, metric]) => metric.is_primary), curves,
+      isLog: false, isNoisy: false, hasMarkers: true, isPrimary: metrics.some(([, metric]) => metric.is_primary), curves,
     });
   }
   return charts.sort((one, other) => Number(other.isPrimary) - Number(one.isPrimary));

@@ -31,7 +31,7 @@ function makeCurvesSection(runs) {
     const charts = listMetricCharts(runs, choices[place]);
     const zero = charts.filter(isZero).map((chart) => chart.title);
     replace(metricBox, drawGrid(charts.filter((chart) => !isZero(chart)), restarts));
-    replace(zeroBox, zero.length > 0 && calm(`0 at every evaluation: ${zero.join(", ")}.`));
+    replace(zeroBox, zero.length > 0 && calm(`0 at every evaluation: ${zero.join("; ")}.`));
   };
 
   const learning = trainCharts.filter((spec) => !OF_THE_MACHINE.has(spec.name));

@@ -136,13 +136,18 @@ function drawThrough(context, x, bbox, dash) {
 
 const NEAR = 7;
 
-/** What the marks near the cursor say, beside it. */
+/** What the marks near the cursor say, beside it, in the chart that is pointed at or has the focus. */
 function showTip(u, tip, marks, view) {
   const left = u.cursor.left;
-  const near = left < 0 ? [] : marks.filter((mark) => isMarkShown(mark, view) && Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
+  const isMeant = left >= 0 && u.root.parentElement.matches(":hover, :focus");
+  const near = !isMeant ? [] : marks.filter((mark) => isMarkShown(mark, view) && Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
   tip.hidden = !near.length;
   if (!near.length) return;
-  replace(tip, near.map((mark) => make("div", {}, make("b", {}, `step ${formatCount(mark.step)} `), mark.text)));
+  const steps = [...new Set(near.map((mark) => mark.step))];
+  replace(tip, steps.map((step) => [
+    make("b", {}, `step ${formatCount(step)}`),
+    near.filter((mark) => mark.step === step).map((mark) => make("div", {}, mark.text)),
+  ]));
   tip.style.left = left < u.over.clientWidth / 2 ? `${left + 10}px` : "auto";
   tip.style.right = left < u.over.clientWidth / 2 ? "auto" : `${u.over.clientWidth - left + 10}px`;
 }
