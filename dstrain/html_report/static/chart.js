@@ -1,4 +1,4 @@
-// One chart on uPlot: lines, intervals, markers, a readout in the legend, zoom by drag, wheel-free, and by keys.
+// One chart on uPlot: lines, a readout in the legend, zoom by drag and by keys.
 // All charts share `view`: the steps shown, the smoothing, which marks are shown.
 
 const CHART_HEIGHT = 232;
@@ -24,12 +24,12 @@ function makeChart(spec, view, marks) {
   let isLog = spec.isLog;
   let plot = null;
   const legend = make("ul", { class: "legend" });
-  const readout = make("span", { class: "readout", "aria-live": "polite" });
+  const readout = make("span", {});
   const tip = make("div", { class: "tip", hidden: true });
   const title = make("h4", {}, spec.title, spec.unit && make("span", { class: "unit" }, spec.unit));
   const logButton = make("button", { type: "button", class: "small", "aria-pressed": String(isLog), onclick: toggleLog }, "Log scale");
   const box = make("div", {
-    class: "plot", tabindex: "0", role: "group", onkeydown: onKey, onblur: () => plot?.setCursor({ left: -10, top: -10 }),
+    class: "plot", tabindex: "0", role: "group", onkeydown: onKey, onfocus: () => legend.setAttribute("aria-live", "polite"), onblur: leave,
     "aria-label": `Chart of ${spec.title}. Arrow keys read the values, plus and minus zoom, 0 shows all steps.`,
   });
   const values = spec.curves.flatMap((curve) => curve.value).filter((value) => value !== null);
@@ -59,6 +59,11 @@ function makeChart(spec, view, marks) {
     plot = new uPlot(makeOptions({ width: box.clientWidth, drawn, view, isLog, hooks, marks }), joinCurves(drawn.lines), box);
     plot.over.append(tip);
     plot.over.addEventListener("dblclick", view.showAll);
+  }
+
+  function leave() {
+    legend.removeAttribute("aria-live"); // what the mouse reads in all charts at once is not spoken
+    plot?.setCursor({ left: -10, top: -10 });
   }
 
   function onKey(event) {

@@ -2,6 +2,7 @@
 // A curve: {label, look, step, value, low, high, isBest}; `low`, `high` and `isBest` are null where there is no interval.
 
 const EVERY_GROUP = "*";
+const MOST_GROUPS = 12; // in one chart
 const NOISY = new Set(["loss", "gradient_norm", "tokens_per_second", "padding", "data_seconds"]);
 const DIRECTIONS = new Map([[true, "higher is better"], [false, "lower is better"]]);
 
@@ -112,7 +113,7 @@ function listChoices(runs) {
   return sets.flatMap((set) => {
     const groups = [...new Set(curves.filter((curve) => curve.set === set && curve.group !== null).map((curve) => curve.group))];
     const whole = [{ set, group: null, text: `${set}, all rows` }];
-    const every = groups.length > 1 ? [{ set, group: EVERY_GROUP, text: `${set}, every group` }] : [];
+    const every = groups.length > 1 && groups.length <= MOST_GROUPS ? [{ set, group: EVERY_GROUP, text: `${set}, every group` }] : [];
     return [...whole, ...every, ...groups.map((group) => ({ set, group, text: `${set}, group ${group}` }))];
   });
 }

@@ -3,7 +3,7 @@
 /** What the page lacks to be read, in a sentence; null if nothing. */
 function findObstacle() {
   if (typeof DecompressionStream === "undefined") {
-    return "This report needs a browser that can unpack data (DecompressionStream): Chrome or Edge 80, Firefox 113, Safari 16.4, or newer.";
+    return "This report needs a newer browser, which can unpack data (DecompressionStream): Chrome or Edge 111, Firefox 113, Safari 16.4, or later.";
   }
   return null;
 }

@@ -9,7 +9,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from hatchling.builders.wheel import WheelBuilder
 
 from dstrain.html_report import page
 from dstrain.html_report.page import LIBRARY, LIBRARY_LICENCE, SCRIPTS, STYLES, build_page
@@ -104,13 +103,16 @@ def test_the_library_comes_with_its_licence() -> None:
 
 
 def test_a_page_without_data_is_small() -> None:
-    assert len(build_page(b"{}", title="run").encode()) < 152_000
+    assert len(build_page(b"{}", title="run").encode()) < 160_000
 
 
 def test_every_file_of_the_page_is_used_and_in_the_wheel() -> None:
+    wheel = pytest.importorskip(
+        "hatchling.builders.wheel", reason="hatchling, which builds the wheel, is not installed"
+    )
     files = {path.relative_to(STATIC).as_posix() for path in STATIC.rglob("*") if path.is_file()}
     assert files == {*STYLES, *SCRIPTS, LIBRARY, LIBRARY_LICENCE, "page.html"}
-    in_wheel = {Path(each.path) for each in WheelBuilder(str(ROOT)).recurse_included_files()}
+    in_wheel = {Path(each.path) for each in wheel.WheelBuilder(str(ROOT)).recurse_included_files()}
     assert {STATIC / name for name in files} <= in_wheel
 
 
