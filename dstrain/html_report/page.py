@@ -11,7 +11,7 @@ import html
 import re
 from importlib.resources import files
 
-STYLES = ("uplot/uPlot.min.css", "base.css", "parts.css", "rows.css")
+STYLES = ("uplot/uPlot.min.css", "base.css", "controls.css", "parts.css", "rows.css", "print.css")
 
 LIBRARY = "uplot/uPlot.iife.min.js"
 LIBRARY_LICENCE = "uplot/LICENSE"

@@ -45,8 +45,10 @@ function summarise(values) {
 /** A line for each bucket: {label, number, a, b, difference}, each of the latter as `summarise` returns it. */
 function summariseBuckets(buckets) {
   return buckets.map(([label, rows]) => ({
-    label, number: rows.length,
-    a: summarise(rows.map((row) => row.scoreA)), b: summarise(rows.map((row) => row.scoreB)),
+    label,
+    number: rows.length,
+    a: summarise(rows.map((row) => row.scoreA)),
+    b: summarise(rows.map((row) => row.scoreB)),
     difference: summarise(rows.map((row) => row.difference)),
   }));
 }

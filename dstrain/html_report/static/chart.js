@@ -27,14 +27,30 @@ function makeChart(spec, view, marks) {
   const readout = make("span", {});
   const tip = make("div", { class: "tip", hidden: true });
   const title = make("h4", {}, spec.title, spec.unit && make("span", { class: "unit" }, spec.unit));
-  const logButton = make("button", { type: "button", class: "small", "aria-pressed": String(isLog), onclick: toggleLog }, "Log scale");
+  const logButton = make(
+    "button",
+    { type: "button", class: "small", "aria-pressed": String(isLog), onclick: toggleLog },
+    "Log scale",
+  );
   const box = make("div", {
-    class: "plot", tabindex: "0", role: "group", onkeydown: onKey, onfocus: () => legend.setAttribute("aria-live", "polite"), onblur: leave,
+    class: "plot",
+    tabindex: "0",
+    role: "group",
+    onkeydown: onKey,
+    onfocus: () => legend.setAttribute("aria-live", "polite"),
+    onblur: leave,
     "aria-label": `Chart of ${spec.title}. Arrow keys read the values, plus and minus zoom, 0 shows all steps.`,
   });
   const values = spec.curves.flatMap((curve) => curve.value).filter((value) => value !== null);
   const canBeLog = isLog || values.every((value) => value > 0);
-  const figure = make("figure", { class: "chart" }, make("figcaption", {}, title, canBeLog && logButton), legend, box, makeValues(spec));
+  const figure = make(
+    "figure",
+    { class: "chart" },
+    make("figcaption", {}, title, canBeLog && logButton),
+    legend,
+    box,
+    makeValues(spec),
+  );
 
   function toggleLog() {
     isLog = !isLog;
@@ -54,9 +70,17 @@ function makeChart(spec, view, marks) {
       ready: [read],
       setScale: [(u, key) => key === "x" && read(u)],
       setCursor: [read, (u) => showTip(u, tip, marks, view)],
-      setSelect: [(u) => u.select.width > 4 && view.show(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x"))],
+      setSelect: [
+        (u) =>
+          u.select.width > 4 &&
+          view.show(u.posToVal(u.select.left, "x"), u.posToVal(u.select.left + u.select.width, "x")),
+      ],
     };
-    plot = new uPlot(makeOptions({ width: box.clientWidth, drawn, view, isLog, hooks, marks }), joinCurves(drawn.lines), box);
+    plot = new uPlot(
+      makeOptions({ width: box.clientWidth, drawn, view, isLog, hooks, marks }),
+      joinCurves(drawn.lines),
+      box,
+    );
     plot.over.append(tip);
     plot.over.addEventListener("dblclick", view.showAll);
   }
@@ -68,7 +92,15 @@ function makeChart(spec, view, marks) {
 
   function onKey(event) {
     if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
-    const act = { ArrowRight: () => step(1), ArrowLeft: () => step(-1), "+": () => scale(0.5), "=": () => scale(0.5), "-": () => scale(2), 0: view.showAll, Escape: view.showAll }[event.key];
+    const act = {
+      ArrowRight: () => step(1),
+      ArrowLeft: () => step(-1),
+      "+": () => scale(0.5),
+      "=": () => scale(0.5),
+      "-": () => scale(2),
+      0: view.showAll,
+      Escape: view.showAll,
+    }[event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -92,11 +124,14 @@ function makeChart(spec, view, marks) {
   }
 
   const chart = {
-    figure, spec, build,
-    zoom: () => plot?.batch(() => {
-      plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
-      plot.setScale("x", { min: view.range[0], max: view.range[1] });
-    }),
+    figure,
+    spec,
+    build,
+    zoom: () =>
+      plot?.batch(() => {
+        plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
+        plot.setScale("x", { min: view.range[0], max: view.range[1] });
+      }),
     resize: () => (plot ? plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT }) : build()),
     redraw: () => plot?.redraw(false, false),
     destroy: () => plot?.destroy(),
@@ -110,34 +145,79 @@ function prepareCurves(spec, view, isLog) {
   const [kept, left] = isLog ? keepPositive(spec.curves) : [spec.curves, 0];
   const width = spec.isNoisy ? view.smoothing : 1;
   const smoothed = kept.map((curve) => ({ ...curve, value: smooth(curve.value, width) }));
-  const note = [width > 1 && `smoothed over ${width} points`, left && `${formatSome(left, "point")} at or below zero left out`];
+  const note = [
+    width > 1 && `smoothed over ${width} points`,
+    left && `${formatSome(left, "point")} at or below zero left out`,
+  ];
   const faint = width > 1 ? kept.map((curve) => ({ ...curve, isFaint: true })) : [];
-  return { shown: smoothed, lines: [...faint, ...smoothed], numFaint: faint.length, note: note.filter(Boolean).join(", "), hasMarkers: spec.hasMarkers, title: spec.title };
+  return {
+    shown: smoothed,
+    lines: [...faint, ...smoothed],
+    numFaint: faint.length,
+    note: note.filter(Boolean).join(", "),
+    hasMarkers: spec.hasMarkers,
+    title: spec.title,
+  };
 }
 
 function makeOptions({ width, drawn, view, isLog, hooks, marks }) {
   const series = drawn.lines.map((curve) => ({
-    stroke: () => lookColour(curve.look), width: curve.isFaint ? 1 : 1.75, alpha: curve.isFaint ? 0.35 : 1,
-    dash: curve.look.dash, points: { show: false }, spanGaps: false,
+    stroke: () => lookColour(curve.look),
+    width: curve.isFaint ? 1 : 1.75,
+    alpha: curve.isFaint ? 0.35 : 1,
+    dash: curve.look.dash,
+    points: { show: false },
+    spanGaps: false,
   }));
-  const axis = { stroke: () => colour("soft"), font: FONT, grid: { stroke: () => colour("grid"), width: 1 }, ticks: { show: false } };
+  const axis = {
+    stroke: () => colour("soft"),
+    font: FONT,
+    grid: { stroke: () => colour("grid"), width: 1 },
+    ticks: { show: false },
+  };
   const keep = (_, ticks) => ticks;
-  const logAxis = { splits: (u, place, low, high) => listLogTicks(low, high), filter: keep, grid: { ...axis.grid, filter: keep } };
+  const logAxis = {
+    splits: (u, place, low, high) => listLogTicks(low, high),
+    filter: keep,
+    grid: { ...axis.grid, filter: keep },
+  };
   const isShown = (_, index) => index > drawn.numFaint;
   return {
-    width, height: CHART_HEIGHT, legend: { show: false }, hooks, series: [{}, ...series],
+    width,
+    height: CHART_HEIGHT,
+    legend: { show: false },
+    hooks,
+    series: [{}, ...series],
     padding: [countRugs(marks) ? 8 + RUG_HEIGHT * countRugs(marks) : 10, 20, 0, 0],
     scales: {
       x: { time: false, range: () => view.range },
       y: { distr: isLog ? 3 : 1, range: () => findRange(drawn.lines, view.range, isLog) },
     },
     axes: [
-      { ...axis, size: 30, space: 64, values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? formatTick(tick) : "")) },
-      { ...axis, ...(isLog ? logAxis : {}), size: measureAxis, space: 34, values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatTick(tick))) },
+      {
+        ...axis,
+        size: 30,
+        space: 64,
+        values: (_, ticks) => ticks.map((tick) => (Number.isInteger(tick) ? formatTick(tick) : "")),
+      },
+      {
+        ...axis,
+        ...(isLog ? logAxis : {}),
+        size: measureAxis,
+        space: 34,
+        values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : formatTick(tick))),
+      },
     ],
     cursor: {
-      drag: { x: true, y: false, setScale: false }, y: false, hover: { skip: [undefined, null] },
-      sync: { key: "steps", scales: ["x", null], setSeries: false, filters: { pub: (type) => type === "mousemove" || type === "mouseleave" } },
+      drag: { x: true, y: false, setScale: false },
+      y: false,
+      hover: { skip: [undefined, null] },
+      sync: {
+        key: "steps",
+        scales: ["x", null],
+        setSeries: false,
+        filters: { pub: (type) => type === "mousemove" || type === "mouseleave" },
+      },
       points: { show: (u, index) => isShown(u, index) && cursorPoint(drawn.lines[index - 1]) },
     },
   };
@@ -157,14 +237,23 @@ function measureAxis(u, values) {
 /** The legend: a line for each curve with its value under the cursor. Returns the elements of the values. */
 function fillLegend(legend, readout, drawn) {
   const values = drawn.shown.map(() => make("b", { class: "number" }));
-  const items = drawn.shown.map((curve, index) => make("li", {}, makeSwatch(curve.look, drawn.hasMarkers), curve.label !== drawn.title && make("span", { class: "label" }, curve.label), values[index]));
+  const items = drawn.shown.map((curve, index) =>
+    make(
+      "li",
+      {},
+      makeSwatch(curve.look, drawn.hasMarkers),
+      curve.label !== drawn.title && make("span", { class: "label" }, curve.label),
+      values[index],
+    ),
+  );
   replace(legend, items, drawn.note && make("li", { class: "note" }, drawn.note), make("li", { class: "at" }, readout));
   return values;
 }
 
 /** The values under the cursor; without a cursor the last ones of the steps shown. */
 function writeReadout(u, drawn, readout, values) {
-  const isAway = u.cursor.left === undefined || u.cursor.left < 0 || u.cursor.idx === null || u.cursor.idx === undefined;
+  const isAway =
+    u.cursor.left === undefined || u.cursor.left < 0 || u.cursor.idx === null || u.cursor.idx === undefined;
   let at = null;
   drawn.shown.forEach((curve, index) => {
     const column = u.data[1 + drawn.numFaint + index];
@@ -175,7 +264,8 @@ function writeReadout(u, drawn, readout, values) {
     const interval = own < 0 ? "" : formatInterval(curve.low?.[own], curve.high?.[own]);
     values[index].replaceChildren(visibleText(formatNumber(value) + (interval && ` (${interval})`)));
   });
-  readout.textContent = at === null ? "" : isAway ? `last, step ${formatCount(at)}` : `step ${formatCount(u.data[0][u.cursor.idx])}`;
+  readout.textContent =
+    at === null ? "" : isAway ? `last, step ${formatCount(at)}` : `step ${formatCount(u.data[0][u.cursor.idx])}`;
 }
 
 function findLast(u, column) {
@@ -196,7 +286,16 @@ function makeValues(spec) {
     if (!details.open || details.children.length > 1) return;
     const [steps, ...columns] = joinCurves(spec.curves);
     const every = Math.ceil(steps.length / MOST_VALUES);
-    const rows = steps.flatMap((step, place) => (place % every ? [] : [[formatCount(step), ...spec.curves.map((curve, index) => describeValue(curve, step, columns[index][place]))]]));
+    const rows = steps.flatMap((step, place) =>
+      place % every
+        ? []
+        : [
+            [
+              formatCount(step),
+              ...spec.curves.map((curve, index) => describeValue(curve, step, columns[index][place])),
+            ],
+          ],
+    );
     const head = ["Step", ...spec.curves.map((curve) => curve.label)];
     const label = `Values of ${spec.title}`;
     details.append(makeTable({ head, rows, label, numeric: head.map((_, index) => index) }));

@@ -1,5 +1,6 @@
 // The hypotheses of one evaluation, or of two beside each other, as rows that can be searched, filtered and sorted.
-// A column: {id, run, set, place, label, isBest}. A row: {id, source, references, group, length, rarity, a, b, scoreA, scoreB, change}.
+// A column: {id, run, set, place, label, isBest}. A row: {place, id, source, references, group, length, rarity, a, b, scoreA,
+// scoreB, difference, gain}; `b` and what follows of it is null where one evaluation stands alone.
 
 /** Names of the sets that have hypotheses in any run. */
 function listSetNames(runs) {
@@ -9,12 +10,18 @@ function listSetNames(runs) {
 
 /** Every evaluation of a set, of all runs. */
 function listColumns(runs, setName) {
-  return runs.flatMap((run, runPlace) => run.sets.filter((set) => set.name === setName).flatMap((set) => set.evaluations.map((evaluation, place) => {
-    const isBest = run.best?.set === set.name && run.best.step === evaluation.step;
-    const name = evaluation.label ?? `step ${evaluation.step}`;
-    const label = (runs.length > 1 ? `${run.name}, ${name}` : name) + (isBest ? " (best)" : "");
-    return { id: `${runPlace}.${place}`, run: runPlace, set, place, label, isBest };
-  })));
+  return runs.flatMap((run, runPlace) =>
+    run.sets
+      .filter((set) => set.name === setName)
+      .flatMap((set) =>
+        set.evaluations.map((evaluation, place) => {
+          const isBest = run.best?.set === set.name && run.best.step === evaluation.step;
+          const name = evaluation.label ?? `step ${evaluation.step}`;
+          const label = (runs.length > 1 ? `${run.name}, ${name}` : name) + (isBest ? " (best)" : "");
+          return { id: `${runPlace}.${place}`, run: runPlace, set, place, label, isBest };
+        }),
+      ),
+  );
 }
 
 /** The best column of a run; without one the last. */
@@ -23,7 +30,7 @@ function findBestColumn(columns, run) {
   return own.find((column) => column.isBest) ?? own[own.length - 1] ?? null;
 }
 
-/** Place in the second set of every row of the first, by id and source; null where it has none. Equal rows are matched in order. */
+/** Place in the second set of every row of the first, by id and source, or null. Equal rows are matched in order. */
 function matchRows(one, other) {
   if (one === other) return one.rows.id.map((_, place) => place);
   const places = new Map();
@@ -42,17 +49,31 @@ function makeRows(a, b) {
   const sign = a.set.score_higher_is_better ? 1 : -1;
   return rows.id.flatMap((id, place) => {
     const match = matches?.[place];
-    const [textA, textB] = [a.set.hypotheses[place]?.[a.place] ?? null, b && match !== null ? (b.set.hypotheses[match]?.[b.place] ?? null) : null];
+    const [textA, textB] = [
+      a.set.hypotheses[place]?.[a.place] ?? null,
+      b && match !== null ? (b.set.hypotheses[match]?.[b.place] ?? null) : null,
+    ];
     if (textA === null || (b && textB === null)) return [];
     const scoreA = a.set.row_scores[place]?.[a.place] ?? null;
     const scoreB = b ? (b.set.row_scores[match]?.[b.place] ?? null) : null;
     const difference = scoreA === null || scoreB === null ? null : scoreB - scoreA;
-    return [{
-      place, id: String(id), source: rows.source[place] ?? "", references: rows.reference[place] ?? [], group: rows.group[place],
-      length: rows.length[place], rarity: rows.rarity[place], scoreA, scoreB, difference,
-      a: textA, b: textB,
-      gain: difference === null ? null : difference * sign, // above 0: B is better
-    }];
+    return [
+      {
+        place,
+        id: String(id),
+        source: rows.source[place] ?? "",
+        references: rows.reference[place] ?? [],
+        group: rows.group[place],
+        length: rows.length[place],
+        rarity: rows.rarity[place],
+        scoreA,
+        scoreB,
+        difference,
+        a: textA,
+        b: textB,
+        gain: difference === null ? null : difference * sign, // above 0: B is better
+      },
+    ];
   });
 }
 
@@ -60,8 +81,10 @@ function makeRows(a, b) {
 function countChanges(rows) {
   const count = (test) => rows.filter(test).length;
   return {
-    better: count((row) => row.gain > 0), worse: count((row) => row.gain !== null && row.gain < 0),
-    equal: count((row) => row.gain === 0), differing: count((row) => row.a !== row.b),
+    better: count((row) => row.gain > 0),
+    worse: count((row) => row.gain !== null && row.gain < 0),
+    equal: count((row) => row.gain === 0),
+    differing: count((row) => row.a !== row.b),
   };
 }
 
@@ -75,8 +98,11 @@ const CHANGES = {
 /** Rows that hold the text anywhere, upper and lower case alike, and are of the group and change. */
 function filterRows(rows, { search, group, change }) {
   const wanted = search.toLowerCase();
-  const holds = (row) => [row.id, row.source, ...row.references, row.a, row.b ?? ""].some((text) => text.toLowerCase().includes(wanted));
-  return rows.filter((row) => (group === null || row.group === group) && CHANGES[change](row) && (!wanted || holds(row)));
+  const holds = (row) =>
+    [row.id, row.source, ...row.references, row.a, row.b ?? ""].some((text) => text.toLowerCase().includes(wanted));
+  return rows.filter(
+    (row) => (group === null || row.group === group) && CHANGES[change](row) && (!wanted || holds(row)),
+  );
 }
 
 const SORT_KEYS = {

@@ -4,7 +4,10 @@
 const EVERY_GROUP = "*";
 const MOST_GROUPS = 12; // in one chart
 const NOISY = new Set(["loss", "gradient_norm", "tokens_per_second", "padding", "data_seconds"]);
-const DIRECTIONS = new Map([[true, "higher is better"], [false, "lower is better"]]);
+const DIRECTIONS = new Map([
+  [true, "higher is better"],
+  [false, "lower is better"],
+]);
 
 /** The mean over `width` points around each point, fewer at both ends; points without a value count on neither side. */
 function smooth(values, width) {
@@ -74,7 +77,11 @@ function keepPositive(curves) {
 /** First and last step of anything that a run has; from 0, so that all runs begin at the same place. */
 function findExtent(runs) {
   const metricSteps = (run) => run.metrics.flatMap((metric) => metric.curves.flatMap((curve) => curve.step));
-  const steps = runs.flatMap((run) => [...run.train.step, ...metricSteps(run), ...run.marks.map((mark) => mark.step ?? 0)]);
+  const steps = runs.flatMap((run) => [
+    ...run.train.step,
+    ...metricSteps(run),
+    ...run.marks.map((mark) => mark.step ?? 0),
+  ]);
   return [0, steps.reduce((most, step) => Math.max(most, step), 1)];
 }
 
@@ -97,11 +104,24 @@ function listTrainCharts(runs) {
     const known = columns.filter(([, column]) => column.values.some((value) => value !== null));
     if (!known.length) continue;
     const curves = known.map(([index, column]) => ({
-      label: runs.length > 1 ? runs[index].name : capitalise(column.label), look: makeLook(index),
-      step: runs[index].train.step, value: column.values, low: null, high: null, isBest: null,
+      label: runs.length > 1 ? runs[index].name : capitalise(column.label),
+      look: makeLook(index),
+      step: runs[index].train.step,
+      value: column.values,
+      low: null,
+      high: null,
+      isBest: null,
     }));
     const [, { label, unit, log }] = known[0];
-    charts.push({ name, title: capitalise(label), unit, isLog: Boolean(log), isNoisy: NOISY.has(name), hasMarkers: false, curves });
+    charts.push({
+      name,
+      title: capitalise(label),
+      unit,
+      isLog: Boolean(log),
+      isNoisy: NOISY.has(name),
+      hasMarkers: false,
+      curves,
+    });
   }
   return charts;
 }
@@ -111,9 +131,14 @@ function listChoices(runs) {
   const curves = runs.flatMap((run) => run.metrics.flatMap((metric) => metric.curves));
   const sets = [...new Set(curves.map((curve) => curve.set))];
   return sets.flatMap((set) => {
-    const groups = [...new Set(curves.filter((curve) => curve.set === set && curve.group !== null).map((curve) => curve.group))];
+    const groups = [
+      ...new Set(curves.filter((curve) => curve.set === set && curve.group !== null).map((curve) => curve.group)),
+    ];
     const whole = [{ set, group: null, text: `${set}, all rows` }];
-    const every = groups.length > 1 && groups.length <= MOST_GROUPS ? [{ set, group: EVERY_GROUP, text: `${set}, every group` }] : [];
+    const every =
+      groups.length > 1 && groups.length <= MOST_GROUPS
+        ? [{ set, group: EVERY_GROUP, text: `${set}, every group` }]
+        : [];
     return [...whole, ...every, ...groups.map((group) => ({ set, group, text: `${set}, group ${group}` }))];
   });
 }
@@ -122,18 +147,30 @@ function listChoices(runs) {
 function listMetricCharts(runs, { set, group }) {
   const charts = [];
   for (const [name, metrics] of gatherByName(runs, (run) => run.metrics)) {
-    const isWanted = (curve) => curve.set === set && (group === EVERY_GROUP ? curve.group !== null : curve.group === group);
+    const isWanted = (curve) =>
+      curve.set === set && (group === EVERY_GROUP ? curve.group !== null : curve.group === group);
     const found = metrics.flatMap(([index, metric]) => metric.curves.filter(isWanted).map((curve) => [index, curve]));
     if (!found.length) continue;
     const groups = [...new Set(found.map(([, curve]) => curve.group))];
     const curves = found.map(([index, curve]) => ({
-      ...nameCurve(runs, index, curve, groups), step: curve.step, value: curve.value,
-      low: curve.low ?? null, high: curve.high ?? null, isBest: markBest(runs[index].best, name, curve),
+      ...nameCurve(runs, index, curve, groups),
+      step: curve.step,
+      value: curve.value,
+      low: curve.low ?? null,
+      high: curve.high ?? null,
+      isBest: markBest(runs[index].best, name, curve),
     }));
     const [, { label, higher_is_better: isHigherBetter, signature }] = metrics[0];
     charts.push({
-      name, title: capitalise(label), unit: DIRECTIONS.get(isHigherBetter) ?? "", signature,
-      isLog: false, isNoisy: false, hasMarkers: true, isPrimary: metrics.some(([, metric]) => metric.is_primary), curves,
+      name,
+      title: capitalise(label),
+      unit: DIRECTIONS.get(isHigherBetter) ?? "",
+      signature,
+      isLog: false,
+      isNoisy: false,
+      hasMarkers: true,
+      isPrimary: metrics.some(([, metric]) => metric.is_primary),
+      curves,
     });
   }
   return charts.sort((one, other) => Number(other.isPrimary) - Number(one.isPrimary));
@@ -147,7 +184,8 @@ function isZero(chart) {
 /** Label and look: a colour for each group, or for each run where there is one group; the run has the dash in any case. */
 function nameCurve(runs, index, curve, groups) {
   const place = groups.indexOf(curve.group);
-  if (groups.length === 1) return { label: runs.length > 1 ? runs[index].name : (curve.group ?? curve.set), look: makeLook(index) };
+  if (groups.length === 1)
+    return { label: runs.length > 1 ? runs[index].name : (curve.group ?? curve.set), look: makeLook(index) };
   if (runs.length === 1) return { label: curve.group, look: makeLook(place) };
   return { label: `${runs[index].name}, ${curve.group}`, look: makeLook(place, index) };
 }

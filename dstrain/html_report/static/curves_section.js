@@ -18,47 +18,88 @@ function makeCurvesSection(runs) {
 
   const metricBox = make("div", { class: "charts" });
   const zeroBox = make("div", {});
-  const drawGrid = (specs, shownMarks) => specs.map((spec) => {
-    const chart = makeChart(spec, view, shownMarks);
-    view.charts.push(chart);
-    return chart.figure;
-  });
+  const drawGrid = (specs, shownMarks) =>
+    specs.map((spec) => {
+      const chart = makeChart(spec, view, shownMarks);
+      view.charts.push(chart);
+      return chart.figure;
+    });
   const restarts = marks.filter((mark) => mark.kind === "restart");
   const showMetrics = (place) => {
-    const [gone, kept] = [view.charts.filter((chart) => chart.spec.hasMarkers), view.charts.filter((chart) => !chart.spec.hasMarkers)];
+    const [gone, kept] = [
+      view.charts.filter((chart) => chart.spec.hasMarkers),
+      view.charts.filter((chart) => !chart.spec.hasMarkers),
+    ];
     gone.forEach((chart) => chart.destroy());
     view.charts = kept;
     const charts = listMetricCharts(runs, choices[place]);
     const zero = charts.filter(isZero).map((chart) => chart.title);
-    replace(metricBox, drawGrid(charts.filter((chart) => !isZero(chart)), restarts));
+    replace(
+      metricBox,
+      drawGrid(
+        charts.filter((chart) => !isZero(chart)),
+        restarts,
+      ),
+    );
     replace(zeroBox, zero.length > 0 && calm(`0 at every evaluation: ${zero.join("; ")}.`));
   };
 
   const learning = trainCharts.filter((spec) => !OF_THE_MACHINE.has(spec.name));
   const machine = trainCharts.filter((spec) => OF_THE_MACHINE.has(spec.name));
-  const grids = [[learning, "Training"], [machine, "Speed and memory"]].filter(([specs]) => specs.length);
-  const parts = grids.map(([specs, title]) => [make("h3", {}, title), make("div", { class: "charts" }, drawGrid(specs, marks))]);
-  const scores = choices.length ? [make("h3", {}, "Scores"), metricBox, zeroBox] : calm("Nothing has been evaluated yet.");
+  const grids = [
+    [learning, "Training"],
+    [machine, "Speed and memory"],
+  ].filter(([specs]) => specs.length);
+  const parts = grids.map(([specs, title]) => [
+    make("h3", {}, title),
+    make("div", { class: "charts" }, drawGrid(specs, marks)),
+  ]);
+  const scores = choices.length
+    ? [make("h3", {}, "Scores"), metricBox, zeroBox]
+    : calm("Nothing has been evaluated yet.");
   if (choices.length) showMetrics(0);
   const onlyOnePoint = longest === 1 && calm("One step has been logged so far; lines appear with the second.");
-  return makeSection("curves", "Curves", makeRunKey(runs), makeCurveControls({ view, marks, choices, showMetrics, hasTraining: longest > 2 }), scores, onlyOnePoint, parts);
+  return makeSection(
+    "curves",
+    "Curves",
+    makeRunKey(runs),
+    makeCurveControls({ view, marks, choices, showMetrics, hasTraining: longest > 2 }),
+    scores,
+    onlyOnePoint,
+    parts,
+  );
 }
 
 /** Which look belongs to which run, where there are several. */
 function makeRunKey(runs) {
   if (runs.length < 2) return null;
-  return make("ul", { class: "legend runs" }, runs.map((run, index) => make("li", {}, makeSwatch(makeLook(index), true), run.name)));
+  return make(
+    "ul",
+    { class: "legend runs" },
+    runs.map((run, index) => make("li", {}, makeSwatch(makeLook(index), true), run.name)),
+  );
 }
 
 function makeCurveControls({ view, marks, choices, showMetrics, hasTraining }) {
-  const setChoice = choices.length > 1 && makeSelect("Scores of", choices.map(({ text }, place) => [place, text]), 0, (place) => showMetrics(Number(place)));
-  const smoothing = hasTraining && makeSelect(
-    "Smoothing", SMOOTHINGS.map((width) => [width, width === 1 ? "none" : `over ${width} points`]), view.smoothing,
-    (width) => {
-      view.smoothing = Number(width);
-      view.rebuild();
-    },
-  );
+  const setChoice =
+    choices.length > 1 &&
+    makeSelect(
+      "Scores of",
+      choices.map(({ text }, place) => [place, text]),
+      0,
+      (place) => showMetrics(Number(place)),
+    );
+  const smoothing =
+    hasTraining &&
+    makeSelect(
+      "Smoothing",
+      SMOOTHINGS.map((width) => [width, width === 1 ? "none" : `over ${width} points`]),
+      view.smoothing,
+      (width) => {
+        view.smoothing = Number(width);
+        view.rebuild();
+      },
+    );
   const bounds = { type: "number", min: view.extent[0], max: view.extent[1], inputmode: "numeric" };
   const limit = () => view.show(Number(from.value), Number(to.value));
   const fromField = makeInput("From step", { ...bounds, onchange: limit }, () => {});

@@ -2,7 +2,7 @@
 
 const MOST_CELLS = 4_000_000; // of the table of common parts; above it nothing is marked
 
-/** Which parts of two lists are common to both, in order: [[isCommon of each of one], [… of other]]; null if they are too long. */
+/** Which parts of two lists are common to both, in order: [[isCommon of each of one], [… of other]]; null if too long. */
 function findCommon(one, other) {
   const start = countEqual(one, other, (list, index) => list[index]);
   const rest = [one.slice(start), other.slice(start)];
@@ -14,7 +14,7 @@ function findCommon(one, other) {
   common[0].fill(false, start, start + rows);
   common[1].fill(false, start, start + columns);
   const lengths = tabulateCommon(...middle);
-  for (let row = 0, column = 0; row < rows && column < columns; ) {
+  for (let row = 0, column = 0; row < rows && column < columns;) {
     if (middle[0][row] === middle[1][column]) {
       common[0][start + row] = common[1][start + column] = true;
       row += 1;
@@ -37,22 +37,26 @@ function tabulateCommon(one, other) {
   const lengths = Array.from({ length: one.length + 1 }, () => new Uint16Array(other.length + 1));
   for (let row = one.length - 1; row >= 0; row -= 1) {
     for (let column = other.length - 1; column >= 0; column -= 1) {
-      lengths[row][column] = one[row] === other[column]
-        ? lengths[row + 1][column + 1] + 1
-        : Math.max(lengths[row + 1][column], lengths[row][column + 1]);
+      lengths[row][column] =
+        one[row] === other[column]
+          ? lengths[row + 1][column + 1] + 1
+          : Math.max(lengths[row + 1][column], lengths[row][column + 1]);
     }
   }
   return lengths;
 }
 
 /**
- * A text against another that it should equal: [{kind, text}, …] with the kinds "same", "extra" (only in the text) and "missing"
- * (only in the other), in the order of reading; null if the texts are too long to be compared.
+ * A text against another that it should equal: [{kind, text}, …] with the kinds "same", "extra" (only in the text) and
+ * "missing" (only in the other), in the order of reading; null if the texts are too long to be compared.
  */
 function findDifferences(text, wanted) {
   const byCharacter = !hasSpaces(text) && !hasSpaces(wanted);
   const [own, others] = [splitWithSpaces(text, byCharacter), splitWithSpaces(wanted, byCharacter)];
-  const common = findCommon(own.map(([, part]) => part), others.map(([, part]) => part));
+  const common = findCommon(
+    own.map(([, part]) => part),
+    others.map(([, part]) => part),
+  );
   if (!common) return null;
   const pieces = [];
   const add = (kind, piece) => {
@@ -83,7 +87,9 @@ function findClosest(text, references) {
   if (references.length < 2) return references[0] ?? "";
   const differing = references.map((each) => {
     const pieces = findDifferences(text, each);
-    return pieces ? pieces.filter((piece) => piece.kind !== "same").reduce((sum, piece) => sum + piece.text.length, 0) : Infinity;
+    return pieces
+      ? pieces.filter((piece) => piece.kind !== "same").reduce((sum, piece) => sum + piece.text.length, 0)
+      : Infinity;
   });
   return references[differing.indexOf(Math.min(...differing))] ?? references[0];
 }

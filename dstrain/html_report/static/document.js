@@ -3,7 +3,8 @@
 /** What the page lacks to be read, in a sentence; null if nothing. */
 function findObstacle() {
   if (typeof DecompressionStream === "undefined") {
-    return "This report needs a newer browser, which can unpack data (DecompressionStream): Chrome or Edge 111, Firefox 113, Safari 16.4, or later.";
+    const browsers = "Chrome or Edge 111, Firefox 113, Safari 16.4, or later";
+    return `This report needs a newer browser, which can unpack data (DecompressionStream): ${browsers}.`;
   }
   return null;
 }
@@ -24,10 +25,16 @@ function completeDocument(found) {
 
 function completeRun(found) {
   const run = {
-    name: found.folder ?? "run", folder: "", state: "", best: null, audit: null, ...found,
+    name: found.folder ?? "run",
+    folder: "",
+    state: "",
+    best: null,
+    audit: null,
+    ...found,
     train: { step: [], columns: [], ...found.train },
   };
-  for (const part of ["summary", "metrics", "marks", "attempts", "warnings", "settings", "sets"]) run[part] = found[part] ?? [];
+  for (const part of ["summary", "metrics", "marks", "attempts", "warnings", "settings", "sets"])
+    run[part] = found[part] ?? [];
   run.sets = run.sets.map(completeSet);
   return run;
 }
@@ -39,8 +46,13 @@ function completeSet(found) {
   for (const name of ["source", "reference", "group", "length", "rarity"]) rows[name] = column(name);
   const evaluations = found.evaluations ?? [];
   return {
-    score_name: null, score_higher_is_better: true, is_sampled: false, num_rows: ids.length, ...found,
-    rows, evaluations: evaluations.map((each) => ({ ...each, scores: each.scores ?? [] })),
+    score_name: null,
+    score_higher_is_better: true,
+    is_sampled: false,
+    num_rows: ids.length,
+    ...found,
+    rows,
+    evaluations: evaluations.map((each) => ({ ...each, scores: each.scores ?? [] })),
     hypotheses: found.hypotheses ?? [],
     row_scores: found.row_scores ?? ids.map(() => evaluations.map(() => null)),
   };

@@ -37,7 +37,12 @@ function calm(text) {
 
 /** A section with its heading, to which the contents lead. */
 function makeSection(id, title, ...children) {
-  return make("section", { id, "aria-labelledby": `${id}-title` }, make("h2", { id: `${id}-title` }, title), ...children);
+  return make(
+    "section",
+    { id, "aria-labelledby": `${id}-title` },
+    make("h2", { id: `${id}-title` }, title),
+    ...children,
+  );
 }
 
 /** A table that scrolls within itself where the window is narrow; `rows` hold texts, elements, or cells made by `cell`. */
@@ -53,7 +58,13 @@ function makeTable({ head, rows, label, numeric = [], rowHeads = true }) {
     });
     return make("tr", {}, cells);
   });
-  const table = make("table", {}, make("caption", { class: "unseen" }, label), make("thead", {}, make("tr", {}, headCells)), make("tbody", {}, body));
+  const table = make(
+    "table",
+    {},
+    make("caption", { class: "unseen" }, label),
+    make("thead", {}, make("tr", {}, headCells)),
+    make("tbody", {}, body),
+  );
   return make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table);
 }
 

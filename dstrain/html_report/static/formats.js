@@ -7,7 +7,11 @@ function formatNumber(value) {
   if (value === null || value === undefined || !Number.isFinite(value)) return ABSENT;
   const size = Math.abs(value);
   if (size < 1000 && Number.isInteger(value)) return String(value).replace("-", "−");
-  if (size >= 1e7 || size < 1e-3) return value.toExponential(2).replace("e+", "e").replace("-", value < 0 ? "−" : "-");
+  if (size >= 1e7 || size < 1e-3)
+    return value
+      .toExponential(2)
+      .replace("e+", "e")
+      .replace("-", value < 0 ? "−" : "-");
   if (size >= 1000) return groupDigits(value.toFixed(0));
   const text = value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : size >= 1 ? 3 : 4);
   return text.replace("-", "−");

@@ -6,7 +6,18 @@ function makeHypothesesSection(runs) {
   const box = make("div", {});
   const showSet = (name) => replace(box, makeSetView(runs, name));
   showSet(names[0]);
-  const chooser = names.length > 1 && make("div", { class: "controls" }, makeSelect("Set", names.map((name) => [name, name]), names[0], showSet));
+  const chooser =
+    names.length > 1 &&
+    make(
+      "div",
+      { class: "controls" },
+      makeSelect(
+        "Set",
+        names.map((name) => [name, name]),
+        names[0],
+        showSet,
+      ),
+    );
   return makeSection("hypotheses", "Hypotheses", chooser, box);
 }
 
@@ -40,7 +51,12 @@ function makeSetView(runs, name) {
   function update(change, show) {
     Object.assign(state, change);
     const { a, b } = state;
-    Object.assign(context, { rows: makeRows(a, b), names: b ? [a.label, b.label] : [a.label], set: a.set, tally: null });
+    Object.assign(context, {
+      rows: makeRows(a, b),
+      names: b ? [a.label, b.label] : [a.label],
+      set: a.set,
+      tally: null,
+    });
     replace(about, describeChoice(state, context.rows));
     show();
   }
@@ -55,7 +71,8 @@ function makeSetView(runs, name) {
 /** What is compared with what, and how it went, in sentences. */
 function describeChoice({ a, b }, rows) {
   const { set } = a;
-  const sampled = set.is_sampled && `${formatCount(set.rows.id.length)} of ${formatCount(set.num_rows)} rows are in this report.`;
+  const sampled =
+    set.is_sampled && `${formatCount(set.rows.id.length)} of ${formatCount(set.num_rows)} rows are in this report.`;
   const left = set.rows.id.length - rows.length;
   if (!rows.length) return [calm(b ? "A and B have no row in common." : "This evaluation has no row of these.")];
   const whose = b ? "not in both A and B, by id and source," : "not in this evaluation";
@@ -68,16 +85,28 @@ function describeChoice({ a, b }, rows) {
 function makeVerdict(rows, set) {
   const { better, worse, equal, differing } = countChanges(rows);
   const unknown = rows.length - better - worse - equal;
-  if (unknown === rows.length) return make("p", {}, `${formatSome(differing, "text")} of ${formatCount(rows.length)} differ; the rows have no score of their own.`);
-  const parts = [["better", better, "B better"], ["same", equal, "as good"], ["worse", worse, "B worse"]];
+  if (unknown === rows.length)
+    return make(
+      "p",
+      {},
+      `${formatSome(differing, "text")} of ${formatCount(rows.length)} differ; the rows have no score of their own.`,
+    );
+  const parts = [
+    ["better", better, "B better"],
+    ["same", equal, "as good"],
+    ["worse", worse, "B worse"],
+  ];
   const bar = make("div", { class: "verdict-bar", "aria-hidden": "true" });
   for (const [kind, number] of parts) {
     const part = make("span", { class: `part-${kind}` });
     part.style.flexGrow = String(number);
     bar.append(part);
   }
-  const items = parts.map(([kind, number, text]) => make("li", {}, make("b", { class: `word-${kind}` }, formatCount(number)), ` ${text}`));
+  const items = parts.map(([kind, number, text]) =>
+    make("li", {}, make("b", { class: `word-${kind}` }, formatCount(number)), ` ${text}`),
+  );
   const { mean, half } = summarise(rows.map((row) => row.difference));
-  const change = `Mean change of ${set.score_name ?? "the score"} from A to B: ${formatChange(mean)}${half === null ? "" : ` ± ${formatNumber(half)}`}`;
+  const interval = half > 0 ? ` ± ${formatNumber(half)}` : "";
+  const change = `Mean change of ${set.score_name ?? "the score"} from A to B: ${formatChange(mean)}${interval}`;
   return make("div", { class: "verdict" }, make("ul", {}, items, make("li", { class: "soft" }, change)), bar);
 }

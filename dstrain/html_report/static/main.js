@@ -13,7 +13,14 @@ const SECTIONS = [
 function makeHead(report) {
   const names = report.runs.map((run) => run.name);
   const states = report.runs.map((run) => (names.length > 1 ? `${run.name}: ${run.state}` : run.state)).filter(Boolean);
-  const title = make("h1", {}, names.map((name, place) => [place > 0 && make("span", { class: "soft" }, place === names.length - 1 ? " and " : ", "), name]));
+  const title = make(
+    "h1",
+    {},
+    names.map((name, place) => [
+      place > 0 && make("span", { class: "soft" }, place === names.length - 1 ? " and " : ", "),
+      name,
+    ]),
+  );
   const made = report.created && `report of ${formatMoment(report.created)} UTC`;
   const about = [...states, made, report.dstrain && `dstrain ${report.dstrain}`].filter(Boolean).join(" · ");
   return [make("div", { class: "titles" }, title, make("p", { class: "about" }, about)), makeThemeSwitch()];
@@ -23,11 +30,16 @@ function makeHead(report) {
 function makeContents(sections) {
   const links = sections.map(([name, section]) => make("a", { href: `#${section.id}` }, name));
   const inView = new Set();
-  const watch = new IntersectionObserver((entries) => {
-    for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
-    const current = sections.findIndex(([, section]) => inView.has(section));
-    links.forEach((link, place) => (place === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current")));
-  }, { rootMargin: "-25% 0px -60% 0px" });
+  const watch = new IntersectionObserver(
+    (entries) => {
+      for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
+      const current = sections.findIndex(([, section]) => inView.has(section));
+      links.forEach((link, place) =>
+        place === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"),
+      );
+    },
+    { rootMargin: "-25% 0px -60% 0px" },
+  );
   sections.forEach(([, section]) => watch.observe(section));
   return links;
 }
@@ -49,8 +61,15 @@ async function showReport() {
   const sections = SECTIONS.map(([name, build]) => [name, build(report)]);
   replace(document.getElementById("head"), makeHead(report));
   replace(document.getElementById("contents"), makeContents(sections));
-  replace(document.getElementById("main"), sections.map(([, section]) => section));
-  replace(document.getElementById("foot"), `Made by dstrain ${report.dstrain}. Charts are drawn by uPlot, under the MIT licence. All of this page is in this file; it asks for nothing from anywhere.`);
+  replace(
+    document.getElementById("main"),
+    sections.map(([, section]) => section),
+  );
+  replace(
+    document.getElementById("foot"),
+    `Made by dstrain ${report.dstrain}. Charts are drawn by uPlot, under the MIT licence. `,
+    "All of this page is in this file; it asks for nothing from anywhere.",
+  );
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,7 +1,11 @@
 // What is drawn on a chart besides its lines: intervals, points, and the marks of evaluations, saves and restarts.
 
 const MARK_KINDS = {
-  evaluation: "evaluations", save: "saves", restart: "restarts", skipped: "skipped steps", end: "ends",
+  evaluation: "evaluations",
+  save: "saves",
+  restart: "restarts",
+  skipped: "skipped steps",
+  end: "ends",
 };
 const MARK_SHAPES = { evaluation: "circle", save: "square", restart: "triangle", skipped: "cross", end: "bar" };
 const MARK_SIZES = { evaluation: 4.4, save: 2.4, restart: 4, skipped: 3.4, end: 4 };
@@ -10,9 +14,16 @@ const RUG_HEIGHT = 13;
 
 /** The marks of all runs: [{step, kind, text, rug, look}]; `rug` is the line of marks, one for each run. */
 function listMarks(runs) {
-  return runs.flatMap((run, index) => run.marks.filter((mark) => mark.kind in MARK_KINDS && mark.step !== null).map((mark) => ({
-    ...mark, rug: index, look: runs.length > 1 ? makeLook(index) : null, text: runs.length > 1 ? `${run.name}: ${mark.text}` : mark.text,
-  })));
+  return runs.flatMap((run, index) =>
+    run.marks
+      .filter((mark) => mark.kind in MARK_KINDS && mark.step !== null)
+      .map((mark) => ({
+        ...mark,
+        rug: index,
+        look: runs.length > 1 ? makeLook(index) : null,
+        text: runs.length > 1 ? `${run.name}: ${mark.text}` : mark.text,
+      })),
+  );
 }
 
 /** Lines of marks above the plot. */
@@ -42,7 +53,8 @@ function inPlot(u, margin, act) {
 function placePoints(u, curve) {
   const isLog = u.scales.y.distr === 3;
   const at = (value, scale) => u.valToPos(value, scale, true);
-  const bound = (value) => (value === null || value === undefined ? null : at(isLog ? Math.max(value, u.scales.y.min) : value, "y"));
+  const bound = (value) =>
+    value === null || value === undefined ? null : at(isLog ? Math.max(value, u.scales.y.min) : value, "y");
   return curve.step.flatMap((step, place) => {
     const value = curve.value[place];
     if (value === null || value === undefined) return [];
@@ -140,14 +152,19 @@ const NEAR = 7;
 function showTip(u, tip, marks, view) {
   const left = u.cursor.left;
   const isMeant = left >= 0 && u.root.parentElement.matches(":hover, :focus");
-  const near = !isMeant ? [] : marks.filter((mark) => isMarkShown(mark, view) && Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
+  const near = !isMeant
+    ? []
+    : marks.filter((mark) => isMarkShown(mark, view) && Math.abs(u.valToPos(mark.step, "x") - left) <= NEAR);
   tip.hidden = !near.length;
   if (!near.length) return;
   const steps = [...new Set(near.map((mark) => mark.step))];
-  replace(tip, steps.map((step) => [
-    make("b", {}, `step ${formatCount(step)}`),
-    near.filter((mark) => mark.step === step).map((mark) => make("div", {}, mark.text)),
-  ]));
+  replace(
+    tip,
+    steps.map((step) => [
+      make("b", {}, `step ${formatCount(step)}`),
+      near.filter((mark) => mark.step === step).map((mark) => make("div", {}, mark.text)),
+    ]),
+  );
   tip.style.left = left < u.over.clientWidth / 2 ? `${left + 10}px` : "auto";
   tip.style.right = left < u.over.clientWidth / 2 ? "auto" : `${u.over.clientWidth - left + 10}px`;
 }

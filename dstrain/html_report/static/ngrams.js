@@ -25,14 +25,15 @@ function isByCharacter(rows) {
 function countReferences(references, split) {
   const most = new Map();
   for (const reference of references) {
-    for (const [ngram, number] of countNgrams(split(reference))) most.set(ngram, Math.max(number, most.get(ngram) ?? 0));
+    for (const [ngram, number] of countNgrams(split(reference)))
+      most.set(ngram, Math.max(number, most.get(ngram) ?? 0));
   }
   return most;
 }
 
 /**
- * N-gram to [right in A, right in B, too many in A, too many in B, missing in A, missing in B], summed over the rows. Right are as many
- * as the references have, too many those above, missing those below.
+ * N-gram to [right in A, right in B, too many in A, too many in B, missing in A, missing in B], summed over the rows. Right
+ * are as many as the references have, too many those above, missing those below.
  */
 function tallyNgrams(rows, byCharacter) {
   const split = (text) => (byCharacter ? splitCharacters : splitWords)(shorten(text, MOST_COUNTED)[0]);
@@ -40,7 +41,10 @@ function tallyNgrams(rows, byCharacter) {
   for (const row of rows) {
     const wanted = countReferences(row.references, split);
     const systems = [row.a, row.b].map((text) => (text === null ? null : countNgrams(split(text))));
-    for (const ngram of new Set([...wanted.keys(), ...systems.flatMap((system) => (system ? [...system.keys()] : []))])) {
+    for (const ngram of new Set([
+      ...wanted.keys(),
+      ...systems.flatMap((system) => (system ? [...system.keys()] : [])),
+    ])) {
       if (!tally.has(ngram)) tally.set(ngram, [0, 0, 0, 0, 0, 0]);
       const counts = tally.get(ngram);
       const needed = wanted.get(ngram) ?? 0;
@@ -59,8 +63,8 @@ function tallyNgrams(rows, byCharacter) {
 const NGRAM_KINDS = { right: [0], many: [2], missing: [4], made: [0, 2] };
 
 /**
- * N-grams that lean to A and to B, strongest first: [[{words, a, b, share}, …] of A, [… of B]]. The share is A's part of both counts,
- * each with one added, as in compare-mt, so that a rare n-gram does not come before a frequent one.
+ * N-grams that lean to A and to B, strongest first: [[{text, a, b, share}, …] of A, [… of B]]. The share is A's part of both
+ * counts, each with one added, as in compare-mt, so that a rare n-gram does not come before a frequent one.
  */
 function rankNgrams(tally, { kind, size, byCharacter, most }) {
   const found = [];
@@ -70,9 +74,16 @@ function rankNgrams(tally, { kind, size, byCharacter, most }) {
     const [a, b] = [0, 1].map((side) => NGRAM_KINDS[kind].reduce((sum, at) => sum + counts[at + side], 0));
     if (a !== b) found.push({ text: joinWords(words, byCharacter), a, b, share: (a + 1) / (a + b + 2) });
   }
-  const order = (sign) => (one, other) => sign * (other.share - one.share) || other.a + other.b - one.a - one.b || (one.text < other.text ? -1 : 1);
+  const order = (sign) => (one, other) =>
+    sign * (other.share - one.share) || other.a + other.b - one.a - one.b || (one.text < other.text ? -1 : 1);
   return [
-    found.filter((each) => each.a > each.b).sort(order(1)).slice(0, most),
-    found.filter((each) => each.b > each.a).sort(order(-1)).slice(0, most),
+    found
+      .filter((each) => each.a > each.b)
+      .sort(order(1))
+      .slice(0, most),
+    found
+      .filter((each) => each.b > each.a)
+      .sort(order(-1))
+      .slice(0, most),
   ];
 }

@@ -7,7 +7,15 @@ const MOST_OF_NAMES = 120;
 /** The table with its search, filters and pages. `rows` from `makeRows`; `names` say what A and B are; `set` is that of A. */
 function makeRowList({ rows, names, set, search = "" }) {
   const isPair = names.length > 1;
-  const state = { search, group: null, change: "all", key: "scoreA", isDescending: !set.score_higher_is_better, page: 0, versus: "reference" };
+  const state = {
+    search,
+    group: null,
+    change: "all",
+    key: "scoreA",
+    isDescending: !set.score_higher_is_better,
+    page: 0,
+    versus: "reference",
+  };
   if (!rows.some((row) => row.scoreA !== null)) Object.assign(state, { key: "row", isDescending: false });
   const body = make("div", {});
   const update = (change) => {
@@ -32,9 +40,12 @@ function makeRowList({ rows, names, set, search = "" }) {
       show();
       body.querySelector("table")?.scrollIntoView({ block: "start" });
     };
-    replace(body, makePager({ found, all: rows, state, pages, turn }),
+    replace(
+      body,
+      makePager({ found, all: rows, state, pages, turn }),
       found.length ? makeRowTable({ shown, heads, names, state, sort }) : calm("No row is like this."),
-      pages > 1 && makePager({ found, all: rows, state, pages, turn }));
+      pages > 1 && makePager({ found, all: rows, state, pages, turn }),
+    );
     if (focusKey) body.querySelector(`button[data-key="${focusKey}"]`)?.focus();
   }
 
@@ -48,23 +59,48 @@ function makeRowControls({ rows, state, isPair, update, show }) {
     clearTimeout(waiting);
     waiting = setTimeout(() => update({ search }), 120);
   };
-  const field = makeInput("Search source, reference and hypotheses", { type: "search", autocomplete: "off", spellcheck: "false" }, onSearch);
+  const field = makeInput(
+    "Search source, reference and hypotheses",
+    { type: "search", autocomplete: "off", spellcheck: "false" },
+    onSearch,
+  );
   field.classList.add("wide");
   field.querySelector("input").value = state.search;
-  const groups = [...new Set(rows.map((row) => row.group).filter((group) => group !== null && group !== undefined))].sort();
-  const groupField = groups.length > 1 && makeSelect("Group", [["", "all"], ...groups.map((group, place) => [place, shortenName(group)])], "", (place) => update({ group: place === "" ? null : groups[place] }));
+  const groups = [
+    ...new Set(rows.map((row) => row.group).filter((group) => group !== null && group !== undefined)),
+  ].sort();
+  const groupField =
+    groups.length > 1 &&
+    makeSelect("Group", [["", "all"], ...groups.map((group, place) => [place, shortenName(group)])], "", (place) =>
+      update({ group: place === "" ? null : groups[place] }),
+    );
   const counts = isPair && countChanges(rows);
   const changes = isPair && [
-    ["all", `all ${formatCount(rows.length)}`], ["better", `B better: ${formatCount(counts.better)}`],
-    ["worse", `B worse: ${formatCount(counts.worse)}`], ["differing", `texts differ: ${formatCount(counts.differing)}`],
+    ["all", `all ${formatCount(rows.length)}`],
+    ["better", `B better: ${formatCount(counts.better)}`],
+    ["worse", `B worse: ${formatCount(counts.worse)}`],
+    ["differing", `texts differ: ${formatCount(counts.differing)}`],
   ];
   const changeField = isPair && makeSelect("Rows", changes, "all", (change) => update({ change }));
-  const versus = [["reference", "from the reference"], ["other", "of B from A"]];
-  const versusField = isPair && makeSelect("Mark differences", versus, state.versus, (value) => {
-    state.versus = value;
-    show();
-  });
-  const key = make("p", { class: "key" }, "In a hypothesis, ", make("ins", {}, "marked"), " is not in the reference, and ", make("del", {}, "struck out"), " is in the reference only.");
+  const versus = [
+    ["reference", "from the reference"],
+    ["other", "of B from A"],
+  ];
+  const versusField =
+    isPair &&
+    makeSelect("Mark differences", versus, state.versus, (value) => {
+      state.versus = value;
+      show();
+    });
+  const key = make(
+    "p",
+    { class: "key" },
+    "In a hypothesis, ",
+    make("ins", {}, "marked"),
+    " is not in the reference, and ",
+    make("del", {}, "struck out"),
+    " is in the reference only.",
+  );
   return make("div", {}, make("div", { class: "controls" }, field, groupField, changeField, versusField), key);
 }
 
@@ -74,8 +110,13 @@ function listHeads(rows, names, set) {
   const score = set.score_name ?? "score";
   const pair = names.length > 1;
   return [
-    ["row", "Row"], has("group") && ["group", "Group"], has("length") && ["length", "Length"], has("rarity") && ["rarity", "Rarest word"],
-    has("scoreA") && ["scoreA", pair ? "A" : capitalise(score)], pair && has("scoreB") && ["scoreB", "B"], pair && has("gain") && ["change", "B − A"],
+    ["row", "Row"],
+    has("group") && ["group", "Group"],
+    has("length") && ["length", "Length"],
+    has("rarity") && ["rarity", "Rarest word"],
+    has("scoreA") && ["scoreA", pair ? "A" : capitalise(score)],
+    pair && has("scoreB") && ["scoreB", "B"],
+    pair && has("gain") && ["change", "B − A"],
   ].filter(Boolean);
 }
 
@@ -86,7 +127,8 @@ const CELLS = {
   rarity: (row) => (row.rarity === null || row.rarity === undefined ? ABSENT : `${formatCount(row.rarity)}×`),
   scoreA: (row) => formatNumber(row.scoreA),
   scoreB: (row) => formatNumber(row.scoreB),
-  change: (row) => make("span", { class: row.gain > 0 ? "better" : row.gain < 0 ? "worse" : null }, formatChange(row.difference)),
+  change: (row) =>
+    make("span", { class: row.gain > 0 ? "better" : row.gain < 0 ? "worse" : null }, formatChange(row.difference)),
 };
 
 function shortenName(name) {
@@ -105,18 +147,28 @@ function makeRowTable({ shown, heads, names, state, sort }) {
     return make("th", { scope: "col", "aria-sort": order, class: ARE_TEXTS.has(key) ? null : "number" }, button);
   });
   const bodies = shown.map((row) => {
-    const facts = heads.map(([key, text]) => (key === "row"
-      ? make("th", { scope: "rowgroup", "data-label": text }, CELLS[key](row))
-      : make("td", { class: ARE_TEXTS.has(key) ? null : "number", "data-label": text }, CELLS[key](row))));
+    const facts = heads.map(([key, text]) =>
+      key === "row"
+        ? make("th", { scope: "rowgroup", "data-label": text }, CELLS[key](row))
+        : make("td", { class: ARE_TEXTS.has(key) ? null : "number", "data-label": text }, CELLS[key](row)),
+    );
     const texts = make("td", { colspan: heads.length + 1, class: "texts" }, makeTexts(row, names, state.versus));
     return make("tbody", {}, make("tr", { class: "facts" }, facts, spare()), make("tr", {}, texts));
   });
-  return make("table", { class: "rows" }, make("caption", { class: "unseen" }, "Rows with source, reference and hypotheses"), make("thead", {}, make("tr", {}, headCells, spare())), bodies);
+  return make(
+    "table",
+    { class: "rows" },
+    make("caption", { class: "unseen" }, "Rows with source, reference and hypotheses"),
+    make("thead", {}, make("tr", {}, headCells, spare())),
+    bodies,
+  );
 }
 
 function makeTexts(row, names, versus) {
   const line = (name, text, wanted = null) => [make("dt", {}, name), make("dd", {}, makeText(text, wanted))];
-  const references = row.references.map((text, place) => line(row.references.length > 1 ? `Reference ${place + 1}` : "Reference", text));
+  const references = row.references.map((text, place) =>
+    line(row.references.length > 1 ? `Reference ${place + 1}` : "Reference", text),
+  );
   const isPair = names.length > 1;
   const ofA = isPair && versus === "other" ? null : findClosest(row.a, row.references.filter(isComparable));
   const ofB = isPair && (versus === "other" ? row.a : findClosest(row.b, row.references.filter(isComparable)));
@@ -136,7 +188,11 @@ function makeText(text, wanted) {
     const isMarked = wanted !== null && wanted !== "" && wanted !== text && isComparable(wanted);
     return make("bdi", {}, isMarked ? markDifferences(text, wanted) : text);
   }
-  const all = make("button", { type: "button", class: "small", onclick: () => replace(box, make("bdi", {}, text)) }, `Show all ${formatCount(text.length)} characters`);
+  const all = make(
+    "button",
+    { type: "button", class: "small", onclick: () => replace(box, make("bdi", {}, text)) },
+    `Show all ${formatCount(text.length)} characters`,
+  );
   const box = make("span", {}, make("bdi", {}, start), " … ", all);
   return box;
 }
@@ -145,10 +201,21 @@ function makePager({ found, all, state, pages, turn }) {
   const from = state.page * PAGE_SIZE;
   const to = Math.min(found.length, from + PAGE_SIZE);
   const part = found.length === all.length ? "" : `, found among ${formatCount(all.length)}`;
-  const range = found.length ? `Rows ${formatCount(from + 1)} to ${formatCount(to)} of ${formatCount(found.length)}${part}` : `0 rows${part}`;
-  const button = (text, page, isOff) => make("button", { type: "button", disabled: isOff, onclick: () => turn(page) }, text);
+  const range = found.length
+    ? `Rows ${formatCount(from + 1)} to ${formatCount(to)} of ${formatCount(found.length)}${part}`
+    : `0 rows${part}`;
+  const button = (text, page, isOff) =>
+    make("button", { type: "button", disabled: isOff, onclick: () => turn(page) }, text);
   const [isFirst, isLast] = [state.page === 0, state.page === pages - 1];
-  const buttons = pages > 1 && make("span", { class: "buttons" },
-    button("First", 0, isFirst), button("Previous", state.page - 1, isFirst), button("Next", state.page + 1, isLast), button("Last", pages - 1, isLast));
+  const buttons =
+    pages > 1 &&
+    make(
+      "span",
+      { class: "buttons" },
+      button("First", 0, isFirst),
+      button("Previous", state.page - 1, isFirst),
+      button("Next", state.page + 1, isLast),
+      button("Last", pages - 1, isLast),
+    );
   return make("div", { class: "pager" }, make("span", { role: "status" }, range), buttons);
 }

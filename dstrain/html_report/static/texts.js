@@ -19,7 +19,9 @@ function visibleText(text) {
   return nodes;
 }
 
-const UNSPACED = ["Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"].map((name) => `\\p{Script=${name}}`).join("");
+const UNSPACED = ["Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar"]
+  .map((name) => `\\p{Script=${name}}`)
+  .join("");
 const WORD = new RegExp(`[${UNSPACED}]\\p{M}*|[^\\s${UNSPACED}]+`, "gu");
 const CHARACTER = /\S\p{M}*/gu;
 const STARTS_UNSPACED = new RegExp(`^[${UNSPACED}]`, "u");

@@ -121,6 +121,7 @@ def test_own_files_stay_small_open_with_what_they_own_and_never_make_markup_of_t
     text = path.read_text()
     lines = text.splitlines()
     assert len(lines) <= 400
+    assert [line for line in lines if len(line) > 130] == []
     assert lines[0].startswith(("// ", "/* "))
     assert (
         re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|</script", text) == []
