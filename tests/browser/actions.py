@@ -45,7 +45,9 @@ def count_pixels(page: Page, title: str, condition: str) -> int:
     number: int = page.evaluate(
         f"""(() => {{
             const canvas = {chart(title)}.querySelector('canvas');
-            const {{data}} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+            const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext('2d', {{willReadFrequently: true}});
+            copy.drawImage(canvas, 0, 0);
+            const {{data}} = copy.getImageData(0, 0, canvas.width, canvas.height);
             const wanted = [1, 3, 5].map(at => parseInt(colour('series-0').slice(at, at + 2), 16));
             let found = 0;
             for (let at = 0; at < data.length; at += 4) {{

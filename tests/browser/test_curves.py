@@ -126,7 +126,7 @@ def test_two_runs_are_overlaid_with_names_and_dashes(show: Show) -> None:
 
 def test_groups_have_curves_of_their_own(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1)))
-    choose(page, "Scores of", "evaluation, every group")
+    choose(page, "Scores on", "evaluation, every group")
     for group in ("weather", "alarm", "music"):
         assert group in legend(page, "Word accuracy")
     assert page.evaluate("document.querySelectorAll('.chart').length") == 7  # the loss has no groups

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.actions import choose, click, read_table, rows_shown, search, show_view, status
+from tests.browser.actions import choose, click, read_table, rows_shown, search, show_view, status, text_of
 from tests.browser.browser import Page
 from tests.browser.documents import make_document, make_run
 
@@ -103,7 +103,7 @@ def test_two_evaluations_side_by_side_show_what_got_better_and_worse(show: Show)
     )
     assert worse > 0
     verdict = page.evaluate("document.querySelector('.verdict ul').innerText.replace(/\\s+/g, ' ')")
-    assert verdict.startswith(f"{better} B better {equal} as good {worse} B worse")
+    assert verdict.startswith(f"B against A: {better} better {equal} as good {worse} worse")
     click(page, "B − A")
     worst = sorted(range(120), key=lambda row: (gains[row], row))[:25]
     assert rows_shown(page) == [f"eval.tsv:{row + 1}" for row in worst]
@@ -136,6 +136,29 @@ def test_two_runs_are_matched_by_id_and_source_in_any_order(show: Show) -> None:
     choose(page, "Mark differences", "of B from A")
     assert unmarked
     assert all(text == wanted[row] for row, text in unmarked)
+
+
+def test_scores_of_different_kinds_are_not_compared(show: Show) -> None:
+    one, two = make_run("one", seed=1), make_run("two", seed=2)
+    two["sets"][0]["score_name"] = "chrF"
+    page = show(make_document(one, two))
+    assert "another score (chrF)" in text_of(page, "#hypotheses")
+    heads = page.evaluate("[...document.querySelectorAll('.rows thead th')].map(each => each.innerText.trim()[0])")
+    assert heads == ["R", "G", "L", "R", "A"]
+
+
+def test_differences_between_two_hypotheses_can_be_marked_instead(show: Show) -> None:
+    run = make_run("one", seed=1, rows=1)
+    run["sets"][0]["rows"]["reference"] = [["set an alarm"]]
+    run["sets"][0]["hypotheses"] = [["set an alarm", "set no alarm", *["x"] * 4]]
+    page = show(make_document(run))
+    compare(page, "step 100", "step 200")
+    choose(page, "Mark differences", "of B from A")
+    assert page.evaluate("[...document.querySelectorAll('.rows ins, .rows del')].map(each => each.textContent)") == [
+        "no",
+        "an",
+    ]
+    assert text_of(page, "#hypotheses .panel .key") == "In B, marked is not in A, and struck out is in A only."
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser.actions import choose, show_view, text_of
+from tests.browser.actions import choose, count_drawn, show_view, text_of
 from tests.browser.browser import Page
 from tests.browser.documents import make_document, make_run, write_page
 
@@ -174,8 +174,10 @@ def test_dark_follows_the_system_and_the_switch_overrules_it(show: Show, browser
     page = show(make_document(make_run("one", seed=1)))
     background = "getComputedStyle(document.body).backgroundColor"
     dark = page.evaluate(background)
+    assert count_drawn(page, "Loss") > 100
     choose(page, "Colours", "Light")
     light = page.evaluate(background)
+    assert count_drawn(page, "Loss") > 100  # `wanted` is the colour of the theme, so that the chart has changed too
     assert brightness(light) > 230
     assert brightness(dark) < 40
     choose(page, "Colours", "As the system")

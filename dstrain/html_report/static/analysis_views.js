@@ -6,7 +6,7 @@ const FEW_ROWS = 10;
 function makeBucketView({ rows, names, set }) {
   if (!rows.some((row) => row.scoreA !== null)) return calm("The rows of this set have no score of their own.");
   const parts = [
-    ["By length of the reference", divideByNumber(rows, "length", LENGTHS), "Words or tokens"],
+    ["By length of the reference", divideByNumber(rows, "length", LENGTHS), "Words"],
     ["By the rarest word of the reference", divideByNumber(rows, "rarity", RARITIES), "Times in training"],
     ["By group", divideByGroup(rows), "Group"],
   ].filter(([, buckets]) => buckets.length > 0);

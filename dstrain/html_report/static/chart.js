@@ -132,7 +132,10 @@ function makeChart(spec, view, marks) {
         plot.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false);
         plot.setScale("x", { min: view.range[0], max: view.range[1] });
       }),
-    resize: () => (plot ? plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT }) : build()),
+    resize: () => {
+      if (!plot) build();
+      else if (box.clientWidth) plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT });
+    },
     redraw: () => plot?.redraw(false, false),
     destroy: () => plot?.destroy(),
   };
@@ -260,7 +263,7 @@ function writeReadout(u, drawn, readout, values) {
     const place = isAway ? findLast(u, column) : u.cursor.idxs[1 + drawn.numFaint + index];
     const value = place === null || place === undefined ? null : column[place];
     if (value !== null && value !== undefined) at = Math.max(at ?? 0, u.data[0][place]);
-    const own = curve.step.indexOf(u.data[0][place]);
+    const own = curve.low ? curve.step.indexOf(u.data[0][place]) : -1;
     const interval = own < 0 ? "" : formatInterval(curve.low?.[own], curve.high?.[own]);
     values[index].replaceChildren(visibleText(formatNumber(value) + (interval && ` (${interval})`)));
   });

@@ -46,6 +46,7 @@ function matchRows(one, other) {
 function makeRows(a, b) {
   const { rows } = a.set;
   const matches = b ? matchRows(a.set, b.set) : null;
+  const isComparable = b?.set.score_name === a.set.score_name;
   const sign = a.set.score_higher_is_better ? 1 : -1;
   return rows.id.flatMap((id, place) => {
     const match = matches?.[place];
@@ -55,7 +56,7 @@ function makeRows(a, b) {
     ];
     if (textA === null || (b && textB === null)) return [];
     const scoreA = a.set.row_scores[place]?.[a.place] ?? null;
-    const scoreB = b ? (b.set.row_scores[match]?.[b.place] ?? null) : null;
+    const scoreB = isComparable ? (b.set.row_scores[match]?.[b.place] ?? null) : null;
     const difference = scoreA === null || scoreB === null ? null : scoreB - scoreA;
     return [
       {

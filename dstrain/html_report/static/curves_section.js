@@ -84,7 +84,7 @@ function makeCurveControls({ view, marks, choices, showMetrics, hasTraining }) {
   const setChoice =
     choices.length > 1 &&
     makeSelect(
-      "Scores of",
+      "Scores on",
       choices.map(({ text }, place) => [place, text]),
       0,
       (place) => showMetrics(Number(place)),

@@ -76,9 +76,12 @@ function describeChoice({ a, b }, rows) {
   const left = set.rows.id.length - rows.length;
   if (!rows.length) return [calm(b ? "A and B have no row in common." : "This evaluation has no row of these.")];
   const whose = b ? "not in both A and B, by id and source," : "not in this evaluation";
+  const other = b && b.set.score_name !== set.score_name;
+  const scores =
+    other && `The rows of B have another score (${b.set.score_name}) than those of A, which is not compared.`;
   const unmatched = left > 0 && `${formatSome(left, "row")} ${left === 1 ? "is" : "are"} ${whose} and left out.`;
-  if (!b) return [make("p", { class: "key" }, [sampled, unmatched].filter(Boolean).join(" "))];
-  return [makeVerdict(rows, set), make("p", { class: "key" }, [sampled, unmatched].filter(Boolean).join(" "))];
+  const sentences = [sampled, unmatched, scores].filter(Boolean).join(" ");
+  return [b && !other && makeVerdict(rows, set), sentences && make("p", { class: "key" }, sentences)];
 }
 
 /** How many rows B has better and worse than A, as words and as a bar. */
@@ -92,9 +95,9 @@ function makeVerdict(rows, set) {
       `${formatSome(differing, "text")} of ${formatCount(rows.length)} differ; the rows have no score of their own.`,
     );
   const parts = [
-    ["better", better, "B better"],
+    ["better", better, "better"],
     ["same", equal, "as good"],
-    ["worse", worse, "B worse"],
+    ["worse", worse, "worse"],
   ];
   const bar = make("div", { class: "verdict-bar", "aria-hidden": "true" });
   for (const [kind, number] of parts) {
@@ -108,5 +111,10 @@ function makeVerdict(rows, set) {
   const { mean, half } = summarise(rows.map((row) => row.difference));
   const interval = half > 0 ? ` ± ${formatNumber(half)}` : "";
   const change = `Mean change of ${set.score_name ?? "the score"} from A to B: ${formatChange(mean)}${interval}`;
-  return make("div", { class: "verdict" }, make("ul", {}, items, make("li", { class: "soft" }, change)), bar);
+  return make(
+    "div",
+    { class: "verdict" },
+    make("ul", {}, make("li", {}, "B against A:"), items, make("li", { class: "soft" }, change)),
+    bar,
+  );
 }

@@ -42,6 +42,7 @@ function makeRowList({ rows, names, set, search = "" }) {
     };
     replace(
       body,
+      makeKey(state),
       makePager({ found, all: rows, state, pages, turn }),
       found.length ? makeRowTable({ shown, heads, names, state, sort }) : calm("No row is like this."),
       pages > 1 && makePager({ found, all: rows, state, pages, turn }),
@@ -92,16 +93,21 @@ function makeRowControls({ rows, state, isPair, update, show }) {
       state.versus = value;
       show();
     });
-  const key = make(
+  return make("div", {}, make("div", { class: "controls" }, field, groupField, changeField, versusField));
+}
+
+/** What the marks in hypotheses say. */
+function makeKey({ versus }) {
+  const [text, wanted] = versus === "other" ? ["B", "A"] : ["a hypothesis", "the reference"];
+  return make(
     "p",
     { class: "key" },
-    "In a hypothesis, ",
+    `In ${text}, `,
     make("ins", {}, "marked"),
-    " is not in the reference, and ",
+    ` is not in ${wanted}, and `,
     make("del", {}, "struck out"),
-    " is in the reference only.",
+    ` is in ${wanted} only.`,
   );
-  return make("div", {}, make("div", { class: "controls" }, field, groupField, changeField, versusField), key);
 }
 
 /** Heads of the columns that have values: [key, text]. */

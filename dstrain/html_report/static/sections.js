@@ -45,7 +45,7 @@ function makeHeadline(run, hasName) {
       "p",
       { class: "headline-label" },
       make("b", {}, capitalise(metric.label)),
-      ` of ${run.best.set}, best at step ${formatCount(run.best.step)}`,
+      ` on ${run.best.set}, best at step ${formatCount(run.best.step)}`,
     ),
     interval && make("p", { class: "headline-label" }, `95 % interval ${interval}`),
   );
@@ -69,9 +69,9 @@ function makeScores(runs) {
       ...labels.map(([key]) => makeScore(evaluation.scores.find((score) => score.name === key))),
     ]);
     const head = ["Evaluation", ...labels.map(([, label]) => capitalise(label))];
-    const table = makeTable({ head, rows, label: `Scores of ${name}`, numeric: labels.map((_, place) => place + 1) });
+    const table = makeTable({ head, rows, label: `Scores on ${name}`, numeric: labels.map((_, place) => place + 1) });
     table.classList.add("scores");
-    return [make("h3", {}, `Scores of ${name}`), table];
+    return [make("h3", {}, `Scores on ${name}`), table];
   });
 }
 
