@@ -24,7 +24,7 @@ MAX_EVALUATIONS = 500
 MAX_GROUPS = 60
 """Most groups of a set that are drawn."""
 _NUM_ROWS = "num_rows"
-_RATE = "rate_of_"
+_RATE, _CUT = "rate_of_", "hit_cap_rate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def draw_metrics(record: RunRecord) -> list[Metric]:
         Metric(
             name=name,
             label=_label(name),
-            higher_is_better=not (is_lower_better(name) or name.startswith(_RATE)),
+            higher_is_better=not (is_lower_better(name) or name == _CUT or name.startswith(_RATE)),
             signature=signatures.get(name),
             is_primary=name == primary,
             curves=[found.as_curve(*place) for place, found in points[name].items()],

@@ -44,7 +44,6 @@ class EvaluatedSet:
     name: str
     folder: RunFolder
     scored: tuple[EvalRow | ScoreFile, ...]
-    best_step: int | None
 
     @property
     def num_bytes(self) -> int:
@@ -77,7 +76,7 @@ def _thin(
     present = [each for each in scored if has_texts(folder, step=each.step)]
     best = [place for place, each in enumerate(present) if each.step == best_step]
     places = spread(len(present), most=MAX_EVALUATIONS, keep=best)
-    return EvaluatedSet(name, folder, tuple(present[place] for place in places), best_step)
+    return EvaluatedSet(name, folder, tuple(present[place] for place in places))
 
 
 def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
@@ -85,14 +84,11 @@ def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
     shown = {each.name: len(each.scored) for each in sets}
     notes = []
     for name, scored in {OWN_SET: files.record.eval_rows, **files.record.test_sets}.items():
-        number, total = shown.get(name, 0), len(scored)
-        if number < total:
-            why = (
-                "the first, the last, the best and some between"
-                if number == MAX_EVALUATIONS
-                else "the others have none"
-            )
-            notes.append(f"of {total:,} evaluations of `{name}` the texts of {number} are shown: {why}")
+        number = shown.get(name, 0)
+        if number < len(scored):
+            is_thinned = number == MAX_EVALUATIONS
+            which = "the first, the last, the best and some between" if is_thinned else "the others have none"
+            notes.append(f"of {len(scored):,} evaluations of `{name}` the texts of {number} are shown: {which}")
     return notes
 
 
@@ -111,7 +107,9 @@ def build_set(
     except UNREADABLE as error:
         return None, [shown_text(f"the texts of `{found.name}` are left out: {error}")]
     room = max(1, int(max_bytes * len(rows.keys) / max(1, found.num_bytes)))
-    chosen = draw([f"{where}\0{source}\0{number}" for where, source, number in rows.keys], most=min(MAX_ROWS, room))
+    # by what a report shows of a place: the same data may lie elsewhere for another run
+    names = [f"{shown_path(where)}\0{source}\0{number}" for where, source, number in rows.keys]
+    chosen = draw(names, most=min(MAX_ROWS, room))
     notes = []
     if len(chosen) < len(rows.keys):
         notes.append(

@@ -31,7 +31,8 @@ LABELS = {
 """Names of scores on the card, where the name is not the key in title case."""
 TITLES = {
     "bleu": "BLEU", "chrf": "chrF", "ter": "TER", "rouge_l": "ROUGE-L", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2",
-    "token_f1": "token F1", "exact_match": "exact match", "loss": "validation loss",
+    "token_f1": "token F1", "exact_match": "exact match", "loss": "validation loss", "gen_len": "length of hypotheses",
+    "hit_cap_rate": "hypotheses that were cut", "valid_brackets": "valid brackets",
 }  # fmt: skip
 """Names of scores in plots and reports, where the name is not the key."""
 

@@ -61,7 +61,7 @@ def finish(assembly: Assembly, *, progress: Progress, control: Control, hooks: H
     if assembly.ranks.rank == 0:
         _write_card(assembly.folder)
         if not control.preempted:  # whoever was asked to stop has seconds; the report can be written at any time
-            report_at_end(assembly.folder, beat=assembly.attempt.phases.mark_progress)
+            report_at_end(assembly.folder, is_own=True, beat=assembly.attempt.phases.mark_progress)
         _report_pending(assembly)
     if control.preempted:
         # over all ranks, since a signal may reach any of them
@@ -116,7 +116,7 @@ def refresh_finished_run(folder: RunFolder, *, machine: Machine) -> bool:
         if (scores := external_scores(read_run_config(folder), folder=folder)) is not None:
             score_rest(scores, folder=folder, best=step)
         _write_card(folder)
-        report_at_end(folder)
+        report_at_end(folder, is_own=False)
     finally:
         lease.release()
     return True

@@ -64,15 +64,16 @@ def report_runs(run_dirs: Sequence[Path], *, output: Path, states: Mapping[Path,
     return _write([_with_word_counts(read_run(run_dir), is_own=False) for run_dir in run_dirs], output, states=states)
 
 
-def report_at_end(folder: RunFolder, *, beat: Callable[[], None] = lambda: None) -> None:
+def report_at_end(folder: RunFolder, *, is_own: bool, beat: Callable[[], None] = lambda: None) -> None:
     """Write the report of a run into its folder; whatever goes wrong is a warning, because the run is done.
 
     Args:
+        is_own: whether this process has trained the run, so that its data are here and unchanged.
         beat: called again and again while the training data are read.
     """
     try:
         check_output(folder.report)
-        size = _write([_with_word_counts(read_run(folder.path), is_own=True, beat=beat)], folder.report)
+        size = _write([_with_word_counts(read_run(folder.path), is_own=is_own, beat=beat)], folder.report)
     except Exception as error:  # a mistake in a report must not change how the run ends
         log.warning(
             "the report could not be written (%s): write it with: %s",
@@ -92,7 +93,7 @@ def _with_word_counts(files: RunFiles, *, is_own: bool, beat: Callable[[], None]
     """The files with counts of the words of all references, counted and kept if they were not, or a note why there are none.
 
     Args:
-        is_own: whether this process has trained on the data; else they may have changed, and nothing is downloaded.
+        is_own: as in `report_at_end`; otherwise it is looked whether the data are unchanged, and nothing is downloaded.
     """
     words = _reference_words(files)
     if not words or (files.word_counts is not None and words <= files.word_counts.counts.keys()):

@@ -97,7 +97,7 @@ def agree_on_finished(assembly: Assembly) -> bool:
         from dstrain.reporting.card import write_card  # brings matplotlib, for which no start should wait
 
         write_card(assembly.folder.path)
-        report_at_end(assembly.folder, beat=assembly.attempt.phases.mark_progress)
+        report_at_end(assembly.folder, is_own=False, beat=assembly.attempt.phases.mark_progress)
         log.info(
             "%s is finished; use another output_dir to start a new run",
             assembly.folder.path,

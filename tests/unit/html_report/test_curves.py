@@ -63,7 +63,7 @@ def test_every_metric_has_its_curve_and_the_one_that_chooses_comes_first() -> No
     found = draw_metrics(translation_record())
     assert [each.name for each in found] == ["bleu", "gen_len", "chrf", "hit_cap_rate", "loss"]
     assert [each.is_primary for each in found] == [True, False, False, False, False]
-    assert [each.higher_is_better for each in found][::4] == [True, False]
+    assert [each.higher_is_better for each in found] == [True, True, True, False, False]
     assert (found[0].label, found[0].signature) == ("BLEU", BLEU_SIGNATURE)
     assert curve(found, "bleu").step == [5000, 50000, 95000]
     assert curve(found, "bleu").value == [12.7212, 16.9704, 25.8137]

@@ -42,7 +42,7 @@ def rarity(folder: RunFolder) -> list[int | None]:
 def test_a_run_counts_its_words_once_and_later_reports_need_no_data(tmp_path: Path) -> None:
     folder = make_trained(tmp_path)
     beats: list[int] = []
-    report_at_end(folder, beat=lambda: beats.append(1))
+    report_at_end(folder, is_own=True, beat=lambda: beats.append(1))
     counts = read_word_counts(folder)
     assert counts is not None
     assert (counts.num_rows, counts.is_all, counts.fingerprint) == (3, True, "of training")
@@ -60,7 +60,7 @@ def test_only_so_many_rows_are_counted_and_the_report_says_so(tmp_path: Path, mo
     monkeypatch.setattr(report, "_ROWS_PER_BEAT", 1)
     folder = make_trained(tmp_path)
     beats: list[int] = []
-    report_at_end(folder, beat=lambda: beats.append(1))
+    report_at_end(folder, is_own=True, beat=lambda: beats.append(1))
     assert len(beats) == 2
     assert rarity(folder) == [0, 0, 0, 0]
     assert "how rare a word is in training was counted in the first 2 rows" in decode(folder.report)["notes"]
@@ -68,10 +68,10 @@ def test_only_so_many_rows_are_counted_and_the_report_says_so(tmp_path: Path, mo
 
 def test_words_of_a_later_test_set_are_counted_when_they_come(tmp_path: Path) -> None:
     folder = make_trained(tmp_path)
-    report_at_end(folder)
+    report_at_end(folder, is_own=True)
     references = ("a cat and a dog .", *REFERENCES[1:])
     add_evaluation(folder.test_set("news"), BETTER, step=200, references=references)
-    report_at_end(folder)
+    report_at_end(folder, is_own=True)
     assert decode(folder.report)["runs"][0]["sets"][1]["rows"]["rarity"][0] == 1
 
 
@@ -118,7 +118,7 @@ def test_targets_of_the_pointer_form_are_counted_as_the_model_learns_them(tmp_pa
     target = "[IN:CREATE_CALL [SL:CONTACT <pt-1> ] ]"
     row = add_evaluation(folder, [target], step=10, sources=["call Anna"], references=[target], groups=["calls"])
     write_rows(folder, [row])
-    report_at_end(folder)
+    report_at_end(folder, is_own=True)
     assert rarity(folder) == [4]
 
 
@@ -131,7 +131,7 @@ def test_no_failure_of_a_report_changes_how_a_run_ends(
     folder = make_trained(tmp_path)
     monkeypatch.setattr(report, "build_document", fail)
     with caplog.at_level(logging.WARNING):
-        report_at_end(folder)
+        report_at_end(folder, is_own=True)
     assert f"the report could not be written (a slip): write it with: dstrain report {folder.path}" in caplog.text
     assert not folder.report.exists()
 
@@ -139,7 +139,7 @@ def test_no_failure_of_a_report_changes_how_a_run_ends(
 def test_a_page_that_is_no_report_is_left_alone_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = make_trained(tmp_path)
     folder.report.write_text("mine")
-    report_at_end(folder)
+    report_at_end(folder, is_own=True)
     assert "exists and is no report" in caplog.text
     assert folder.report.read_text() == "mine"
 
