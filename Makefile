@@ -26,7 +26,7 @@ WHOLE_MT5 := --model mt5-small --updates 3 --update-tokens 1024 --trainer-batche
 WORKERS ?= auto
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup
 
-.PHONY: demo demo-parsing demo-text test-unit test test-slurm test-slurm-all test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment lock clean
+.PHONY: demo demo-parsing demo-text test-unit test test-slurm test-slurm-all test-browser test-lowest test-exports torture soak check check-gpu bench bench-gpu environment test-environment lock clean
 
 demo: environment
 	$(LAUNCH) launch/train.py --config configs/demo_translation.yaml $(SET)
@@ -59,6 +59,11 @@ test-slurm: test-environment
 # the same with every fault of nodes, network and Slurm itself
 test-slurm-all: test-environment
 	$(BIN)/python -m pytest tests/slurm $(ARGS)
+
+# the page of `dstrain report` in a real browser; installs Debian's Chromium where there is none
+test-browser: test-environment
+	tests/browser/install
+	$(BIN)/python -m pytest tests/browser $(ARGS)
 
 # a two-rank run killed over and over; minutes
 torture: test-environment
