@@ -24,7 +24,7 @@ MAX_EVALUATIONS = 500
 MAX_GROUPS = 60
 """Most groups of a set that are drawn."""
 _NUM_ROWS = "num_rows"
-_RATE, _CUT = "rate_of_", "hit_cap_rate"
+_RATE, _CUT, _LENGTH = "rate_of_", "hit_cap_rate", "gen_len"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def draw_metrics(record: RunRecord) -> list[Metric]:
         Metric(
             name=name,
             label=_label(name),
-            higher_is_better=not (is_lower_better(name) or name == _CUT or name.startswith(_RATE)),
+            higher_is_better=_is_higher_better(name),
             signature=signatures.get(name),
             is_primary=name == primary,
             curves=[found.as_curve(*place) for place, found in points[name].items()],
@@ -163,6 +163,12 @@ def _values(scores: Scores, *, groups: Sequence[str]) -> Iterable[tuple[str, str
         of_group = scores.groups.get(group, {})
         yield from ((name, group, value) for name, value in of_group.items() if name != _NUM_ROWS)
     yield from ((_RATE + name, None, rate.hypotheses) for name, rate in scores.outputs.items())
+
+
+def _is_higher_better(name: str) -> bool | None:
+    if name == _LENGTH:
+        return None
+    return not (is_lower_better(name) or name == _CUT or name.startswith(_RATE))
 
 
 def _label(name: str) -> str:

@@ -53,7 +53,8 @@ class Metric:
 
     name: str
     label: str
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None for what is neither, such as a length."""
     signature: str | None
     is_primary: bool
     """Whether it chooses the best model."""

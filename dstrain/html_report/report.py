@@ -3,6 +3,7 @@
 Reads run folders alone: no training data, no model, no network.
 """
 
+import gzip
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,10 @@ from dstrain.run_folder.reading import read_bytes
 
 MAX_TEXT_BYTES = 20 << 20
 """Most bytes of texts in a report, before they are compressed."""
+MIN_TEXT_BYTES = 64 << 10
+"""Texts are not made fewer than that: something else is large."""
+MAX_PACKED_BYTES = 2_100_000
+"""Most bytes of a document once it is compressed: a page of less than 3 MB, in which three of them take the room of four."""
 MARK = b'id="dstrain-data"'
 """In every report, and in no other page."""
 
@@ -60,13 +65,32 @@ def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Pa
         created: the present time in ISO format.
         states: what each run is doing, by its folder, where that is known better than from its rows.
     """
+    states = states or {}
+    room = MAX_TEXT_BYTES // len(runs)
+    while True:
+        document = _build_document(runs, created=created, states=states, max_bytes=room)
+        size = len(gzip.compress(encode(document)))
+        used = max((_text_bytes(files) for files in runs), default=0)
+        if size <= MAX_PACKED_BYTES or room <= MIN_TEXT_BYTES:
+            return document
+        room = int(0.9 * min(room, used) * MAX_PACKED_BYTES / size)
+
+
+def _build_document(
+    runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str], max_bytes: int
+) -> Document:
+    """The same with at most about `max_bytes` of texts for each run."""
     built, notes = [], []
     for files in runs:
-        state = (states or {}).get(files.folder.path, files.record.status)
-        run, said = _build_run(files, state=state, max_bytes=MAX_TEXT_BYTES // len(runs))
+        state = states.get(files.folder.path, files.record.status)
+        run, said = _build_run(files, state=state, max_bytes=max_bytes)
         built.append(run)
         notes += said if len(runs) == 1 else [f"{files.name}: {note}" for note in said]
     return Document(created=created, dstrain=__version__, notes=notes, runs=built)
+
+
+def _text_bytes(files: RunFiles) -> int:
+    return sum(each.num_bytes for each in list_sets(files))
 
 
 def _build_run(files: RunFiles, *, state: str, max_bytes: int) -> tuple[Run, list[str]]:

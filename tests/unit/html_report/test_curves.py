@@ -63,7 +63,7 @@ def test_every_metric_has_its_curve_and_the_one_that_chooses_comes_first() -> No
     found = draw_metrics(translation_record())
     assert [each.name for each in found] == ["bleu", "gen_len", "chrf", "hit_cap_rate", "loss"]
     assert [each.is_primary for each in found] == [True, False, False, False, False]
-    assert [each.higher_is_better for each in found] == [True, True, True, False, False]
+    assert [each.higher_is_better for each in found] == [True, None, True, False, False]
     assert (found[0].label, found[0].signature) == ("BLEU", BLEU_SIGNATURE)
     assert curve(found, "bleu").step == [5000, 50000, 95000]
     assert curve(found, "bleu").value == [12.7212, 16.9704, 25.8137]
@@ -102,6 +102,14 @@ def test_shares_of_failing_hypotheses_are_metrics_of_which_less_is_better() -> N
     metric = draw_metrics(build(row))[-1]
     assert (metric.label, metric.higher_is_better) == ("hypotheses: end in one piece over and over", False)
     assert metric.curves[0].value == [0.25]
+
+
+def test_a_length_is_neither_better_nor_worse() -> None:
+    row = translation_row(100, bleu=20.0, loss=1.0)
+    row = replace(row, scores=row.scores | {"gen_len": 12.0, "hit_cap_rate": 0.1, "ter": 60.0})
+    directions = {each.name: each.higher_is_better for each in draw_metrics(build(row))}
+    wanted = {"bleu": True, "chrf": True, "gen_len": None, "hit_cap_rate": False, "ter": False, "loss": False}
+    assert directions == wanted
 
 
 def test_only_the_largest_groups_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """How large a report is: of the evaluation rows of MTOP in twenty evaluations, each better than the one before."""
 
+import gzip
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from dstrain.config.schema import RunConfig
+from dstrain.html_report import report
+from dstrain.html_report.document import encode
 from dstrain.html_report.files import read_run
 from dstrain.html_report.report import build_document, write_report
 from dstrain.run_folder.layout import RunFolder
@@ -58,6 +61,20 @@ def make_mtop_run(path: Path, *, pairs: Sequence[tuple[str, str]], config: RunCo
         ]
     write_rows(folder, [*rows, EventRow("finish", 100 * NUM_EVALUATIONS, lease=1)])
     return folder
+
+
+def test_rows_are_drawn_where_the_page_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = random.Random(2)
+    pairs = [(source.randbytes(20).hex(), " ".join(source.randbytes(4).hex() for _ in range(9))) for _ in range(300)]
+    config = parsing_config(task={"kind": "parsing", "form": "plain"})
+    folder = make_mtop_run(tmp_path / "run", pairs=pairs, config=config)
+    monkeypatch.setattr(report, "MAX_PACKED_BYTES", 60_000)
+    document = build_document([read_run(folder.path)], created="now")
+    (texts,) = document.runs[0].sets
+    assert texts.is_sampled
+    assert 50 < len(texts.hypotheses) < texts.num_rows == 300
+    assert len(gzip.compress(encode(document))) <= 60_000
+    assert any("of the 300 rows of `evaluation`" in note for note in document.notes)
 
 
 @pytest.mark.real_data
