@@ -22,7 +22,7 @@ _TOKEN = re.compile(
 """Tokens of the Hugging Face Hub, GitHub, GitLab, OpenAI and the like, AWS, Slack, JSON web tokens, private keys, and the
 user and password of an address."""
 _SET = re.compile(
-    r"((?:api|access|auth|private|secret|experiment)[_-]?key|password|passwd|passphrase|hf_token)"
+    r"((?:api|access|auth|private|secret|experiment)[_-]?key|password|passwd|passphrase|(?:hf|access|auth|api|tracking)_token)"
     r"([\"'`]?\s*[:=]\s*[\"'`]?)([^\s\"'`,;|}\])]+)",
     re.IGNORECASE,
 )
@@ -36,6 +36,11 @@ def names_secret(key: object) -> bool:
 def holds_secret(text: str) -> bool:
     """Whether a text has a token of a well-known form, or an address with a password."""
     return _TOKEN.search(text) is not None
+
+
+def sets_secret(text: str) -> bool:
+    """Whether a text gives a key or password a value, other than MASK and what stands for none."""
+    return any(match[3].lower() not in (MASK, "null", "none", "true", "false") for match in _SET.finditer(text))
 
 
 def mask(text: str) -> str:

@@ -19,7 +19,7 @@ from dstrain.errors import UserError
 from dstrain.models.families import KEPT_GENERATION_FIELDS, hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
-from dstrain.run_folder.layout import EXPORTED_STEP
+from dstrain.run_folder.layout import EXPORTED_STEP, NAMES
 
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -90,7 +90,9 @@ def export_again(
         OSError: the folder cannot be written.
     """
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
-        shutil.copytree(like, draft, copy_function=_link_weights, dirs_exist_ok=True)
+        # without the card, which is that of the other folder
+        own = shutil.ignore_patterns(NAMES.card.name, NAMES.plots.name)
+        shutil.copytree(like, draft, copy_function=_link_weights, dirs_exist_ok=True, ignore=own)
         _generation_config(model, generation=generation).save_pretrained(draft)
         check_export(draft, model=model, sources=sources, pad_token_id=pad_token_id)
 
