@@ -28,6 +28,7 @@ COMMANDS = (
     "verify",
     "export",
     "average",
+    "push",
     "drill",
 )
 """In the order of `dstrain --help`."""
