@@ -39,6 +39,10 @@ def push(
         from dstrain.sharing.push import check_names  # imports matplotlib, which the other commands do not need
 
         check_names(repo, branch=revision)
+        if not dry_run:
+            from dstrain.sharing.hub import check_access
+
+            check_access()
         options = {"repo": repo, "branch": revision, "private": private}
         if step is None:
             _push(run, model=chosen[0] if chosen else None, exported=None, dry_run=dry_run, **options)
@@ -61,7 +65,7 @@ def _push(
 ) -> None:
     from huggingface_hub import constants
 
-    from dstrain.sharing.hub import check_access, send
+    from dstrain.sharing.hub import send
     from dstrain.sharing.push import describe_push, plan_push
 
     planned = plan_push(run, repo=repo, branch=branch, private=private, model=model, exported=exported)
@@ -70,7 +74,6 @@ def _push(
     if dry_run:
         say("nothing was sent: --dry-run")
         return
-    check_access()
     say(send(planned, report=say))
 
 

@@ -6,6 +6,7 @@ and a second call asks which are there. Tokens come from HF_TOKEN or `hf auth lo
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from json import JSONDecodeError
 
 from huggingface_hub import CommitOperationAdd, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -93,12 +94,12 @@ def _explained(repo: str) -> Iterator[None]:
 
 def explain(error: BaseException, *, repo: str) -> str:
     """What an error of huggingface_hub means and what to do, in a line; the status may be that of an error behind it."""
+    if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):  # such as metadata that the Hub refuses
+        return f"the Hub refuses {repo} ({_line(error)}): correct it and push again"
     found: BaseException | None = error
     while found is not None and not isinstance(found, HfHubHTTPError):
         found = found.__cause__ or found.__context__
     if found is None:
-        if isinstance(error, ValueError):  # such as metadata that the Hub refuses
-            return f"the Hub refuses {repo} ({_line(error)}): correct it and push again"
         return f"the Hub cannot be reached, or the way to it broke off ({_line(error)}): {AGAIN}"
     status = found.response.status_code
     said = f" ({cleaned(found.server_message.strip().splitlines()[0])})" if (found.server_message or "").strip() else ""

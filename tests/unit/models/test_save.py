@@ -211,9 +211,12 @@ def again(model: Tiny, folder: Path, *, like: Path, **generation: Any) -> None:
 def test_a_second_folder_of_a_model_shares_its_weights_and_has_files_of_its_own(model: Tiny, tmp_path: Path) -> None:
     best, final = tmp_path / "best", tmp_path / "final"
     export(model, best)
+    files = {path.name for path in best.iterdir()}
+    (best / "README.md").write_text("the card of the best model")
+    (best / "plots").mkdir()
     again(model, final, like=best, num_beams=3)
-    assert {path.name for path in best.iterdir()} == {path.name for path in final.iterdir()}
-    shared = {path.name for path in best.iterdir() if path.samefile(final / path.name)}
+    assert {path.name for path in final.iterdir()} == files
+    shared = {name for name in files if (best / name).samefile(final / name)}
     assert shared == {"model.safetensors"}
     check(model, final)
     assert read_exported_step(final) == 7

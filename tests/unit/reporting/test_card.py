@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from dstrain.config.load import dump_config
+from dstrain.config.local_paths import find_local_path
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.card import build_card, build_notice, write_card
 from dstrain.run_folder.outcome import RunOutcome
@@ -250,3 +251,63 @@ def test_the_notice_says_how_the_last_attempt_ended(attempt: int, notice: str) -
     ends[9] = RunOutcome("refused", 1, "changed", attempt=9)  # the run is as before it
     card = build_card(build_record(translation_config(), info=run_info(), rows=rows, ends=ends))
     assert notice in card.replace(",", "")
+
+
+def make_run(run_dir: Path, *, last: str) -> Path:
+    """A run folder with an evaluation at the steps 5 and 10, a best and a final model, and paths of this machine."""
+    run_dir.mkdir()
+    data = {"train": [{"path": "/home/ann/secret/train.tsv"}], "eval": [{"path": "/srv/share/data/eval.tsv"}]}
+    config = translation_config(data=data, output_dir=str(run_dir), card={"license": "mit"})
+    (run_dir / "config.yaml").write_text(dump_config(config), encoding="utf-8")
+    command = ["python", "launch/train.py", "--config", "/home/ann/x.yaml", f"output_dir={run_dir}"]
+    warnings = [f"{run_dir}/metrics.jsonl has no rows"]
+    write_run_info(run_dir, {"world_size": 1, "command": command, "warnings": warnings})
+    rows: list[dict[str, Any]] = [{"kind": "event", "event": "start", "step": 0}]
+    for step, bleu in ((5, 3.0), (10, 2.0)):
+        scores = {"loss": 2.1, "bleu": bleu}
+        rows.append({"kind": "eval", "step": step, "epoch": 0.1 * step, "train_loss": 2.0, "scores": scores})
+    for row in [*rows, {"kind": "event", "event": last, "step": 10}]:
+        append_row(run_dir / "metrics.jsonl", row)
+    for name, step in (("best", 5), ("final", 10)):
+        (run_dir / name).mkdir()
+        (run_dir / name / "training_step.json").write_text(f'{{"step": {step}}}')
+    return run_dir
+
+
+def test_each_model_folder_has_a_card_of_its_own_that_nothing_leads_out_of(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", last="finish")
+    write_card(run_dir)
+    for name, bleu in (("best", 3.0), ("final", 2.0)):
+        folder = run_dir / name
+        card = ModelCard.load(folder / "README.md")
+        assert find_local_path((folder / "README.md").read_text()) is None
+        images = re.findall(r"!\[.+?\]\((.+?)\)", card.text)
+        assert images == ["plots/loss.png", "plots/score.png"]
+        assert all((folder / image).read_bytes() == (run_dir / image).read_bytes() for image in images)
+        assert card.data.license == "mit"
+        results = {each.metric_type: each.metric_value for each in card.data.eval_results}
+        assert results == {"loss": 2.1, "bleu": bleu}
+        assert "from_pretrained('.')" in card.text
+        assert "lie in the folder of the run" in card.text
+        assert f"`{name}/` holds these weights" not in card.text
+    assert "the best of 2 evaluations by `bleu`" in (run_dir / "best" / "README.md").read_text()
+    final = (run_dir / "final" / "README.md").read_text()
+    assert "at step 10 (epoch 1.00), the evaluation of these weights, and the last evaluation." in final
+    assert "The best evaluation by `bleu`, at step 5, has Loss 2.1000, Bleu 3.0000." in final
+    assert "/home/ann/secret/train.tsv" in (run_dir / "README.md").read_text()
+
+
+def test_while_a_run_may_replace_its_models_nothing_is_written_into_their_folders(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", last="resume")
+    write_card(run_dir)
+    assert [path.name for path in (run_dir / "best").iterdir()] == ["training_step.json"]
+    assert (run_dir / "README.md").is_file()
+
+
+def test_weights_that_were_not_evaluated_have_no_scores_on_their_card(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "run", last="finish")
+    (run_dir / "final" / "training_step.json").write_text('{"step": 12}')
+    write_card(run_dir)
+    card = ModelCard.load(run_dir / "final" / "README.md")
+    assert "It has not been evaluated yet." in card.text
+    assert card.data.eval_results is None
