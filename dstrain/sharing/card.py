@@ -28,6 +28,9 @@ def check_card(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
     for license in licenses if isinstance(licenses, list) else [licenses]:
         if problem := license_problem(str(license)):
             yield 1, f"license {problem}; found `{license}`"
+    text = str(data.get("license_link") or "")
+    if text and not _ELSEWHERE.match(text) and text not in names:
+        yield 1, f"license_link `{text}` is no file that goes up: put it into the folder"
     for number, link in _relative_links(card):
         if posixpath.normpath(link) not in names:
             yield number, f"the link `{link}` leads to nothing that goes up: remove it, or put the file into the folder"

@@ -17,7 +17,9 @@ from dstrain.run_folder.reading import open_ordinary
 
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 """Suffixes of files that may run code when they are loaded, and that no model folder of dstrain has."""
-PICKLE_BEGINNINGS = tuple(b"\x80" + bytes([protocol]) for protocol in range(2, 6))
+PICKLE_BEGINNINGS = (*(b"\x80" + bytes([protocol]) for protocol in range(2, 6)), b"PK\x03\x04")
+"""Of pickles by themselves, and in an archive as torch writes them. Files of safetensors, which begin with a size, are not asked."""
+SAFE = ".safetensors"
 ROWS = frozenset({NAMES.scores.name, NAMES.all_hypotheses.name, NAMES.external.name})
 """Sub-folders with rows of the evaluation data, which may belong to others. That of an average has them."""
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})
@@ -117,7 +119,7 @@ def _problem_of_file(path: Path) -> str | None:
         return "is a link, and none is followed: put the file itself in its place"
     if not stat.S_ISREG(path.lstat().st_mode):
         return "is no ordinary file: remove it"
-    if path.suffix.lower() in PICKLES or _beginning(path).startswith(PICKLE_BEGINNINGS):
+    if path.suffix.lower() in PICKLES or (path.suffix != SAFE and _beginning(path).startswith(PICKLE_BEGINNINGS)):
         return "may be a pickle, which runs code when it is loaded: remove it; the weights are in .safetensors"
     return None
 

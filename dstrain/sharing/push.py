@@ -70,7 +70,7 @@ def plan_push(
     check_names(repo, branch=branch)
     record = load_record(run)
     folder, record = _choose(record, run=run, model=model, exported=exported)
-    made, notes = _make_card(record, folder=folder)
+    made, notes = _make_card(record, run=run, folder=folder)
     text = load_from_hub(made[str(NAMES.card)].decode(), repo=repo, revision=branch)
     contents = collect(folder, made={**made, str(NAMES.card): text.encode()})
     card = folder / NAMES.card
@@ -124,7 +124,7 @@ def _choose(
     return run / name, replace(record, subject=name)
 
 
-def _make_card(record: RunRecord, *, folder: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
+def _make_card(record: RunRecord, *, run: Path, folder: Path) -> tuple[dict[str, bytes], tuple[str, ...]]:
     """The card, and plots that the folder lacks; what has to be said about them.
 
     The card in the folder is taken, which a user may have completed. A run that trains on has not written its own yet.
@@ -144,12 +144,11 @@ def _make_card(record: RunRecord, *, folder: Path) -> tuple[dict[str, bytes], tu
         raise UserError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}): correct it") from error
     if written == built[str(NAMES.card)]:
         return {str(NAMES.card): written}, ()
-    note = f"{path} was edited, or is older than the scores of the run; it goes up as it is. {_write_again(record)}"
+    note = (
+        f"{path} was edited, or is older than the scores of the run. It goes up as it is; for a new one remove it, and run: "
+        f"{shell_command(['dstrain', 'card', run])}"
+    )
     return {str(NAMES.card): written}, (note,)
-
-
-def _write_again(record: RunRecord) -> str:
-    return f"To write it again: {shell_command(['dstrain', 'card', record.config.run_dir])}"
 
 
 def _say_unfinished(record: RunRecord, *, run: Path) -> Iterator[str]:

@@ -55,6 +55,15 @@ def test_metadata_that_the_hub_would_refuse_are_refused_here(card: str, problem:
     assert found.startswith(problem)
 
 
+def test_the_text_of_a_licence_lies_in_the_folder_or_has_an_address() -> None:
+    card = written("", matter="license: other\nlicense_name: ours\nlicense_link: LICENSE")
+    assert list(check_card(card, names=PLOTS)) == [
+        (1, "license_link `LICENSE` is no file that goes up: put it into the folder")
+    ]
+    assert list(check_card(card, names={*PLOTS, "LICENSE"})) == []
+    assert list(check_card(card.replace("LICENSE", "https://example.org/x"), names=PLOTS)) == []
+
+
 @pytest.mark.parametrize(("card", "states"), [({}, False), ({"license": "mit"}, True)])
 def test_a_card_states_a_licence_if_the_recipe_does(card: dict[str, str], states: bool) -> None:
     assert states_license(build_card(translation_record(translation_config(card=card)))) == states

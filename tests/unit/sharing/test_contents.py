@@ -100,8 +100,17 @@ def test_what_may_be_a_pickle_is_refused_by_its_name(name: str, tmp_path: Path) 
 def test_a_pickle_of_another_name_is_refused(tmp_path: Path) -> None:
     folder = make_model(tmp_path / "best")
     (folder / "data.json").write_bytes(b"\x80\x04\x95\x05\x00\x00\x00\x00\x00\x00\x00\x8c\x01x\x94.")
-    with pytest.raises(UserError, match="data.json: may be a pickle"):
+    (folder / "data.ot").write_bytes(b"PK\x03\x04data.pkl")
+    with pytest.raises(UserError) as found:
         collect(folder, made=MADE)
+    for name in ("data.json", "data.ot"):
+        assert f"{name}: may be a pickle" in str(found.value)
+
+
+def test_weights_may_begin_with_any_size(tmp_path: Path) -> None:
+    folder = make_model(tmp_path / "best")
+    (folder / "model.safetensors").write_bytes(b"\x80\x02" + bytes(6) + b"{}".ljust(0x280))
+    assert "model.safetensors" in collect(folder, made=MADE).files
 
 
 def test_no_link_is_followed(tmp_path: Path) -> None:

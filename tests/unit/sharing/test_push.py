@@ -51,7 +51,7 @@ def test_the_card_goes_up_as_it_is_but_for_the_name_in_its_code(run: Path) -> No
     assert b"# My own words" in content
     assert b"from_pretrained('me/model', revision='v2')" in content
     (note,) = push.notes
-    assert note.startswith(f"{card} was edited, or is older than the scores of the run; it goes up as it is.")
+    assert note.startswith(f"{card} was edited, or is older than the scores of the run. It goes up as it is; for a new one")
 
 
 def test_a_folder_without_a_card_gets_one_for_the_hub(run: Path) -> None:
