@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
@@ -20,6 +21,8 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("dstrain.sharing.hub.send", refuse)
     monkeypatch.setattr("dstrain.sharing.hub.get_token", lambda: None)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "https://hub.example")
 
 
 @pytest.mark.usefixtures("no_network")
@@ -29,7 +32,7 @@ def test_a_dry_run_says_what_would_go_up_without_token_network_or_change(tmp_pat
     result = invoke(run, "me/model", "--dry-run")
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
-    assert lines[0] == f"{run}/best, step 10, to https://huggingface.co/me/model, branch main"
+    assert lines[0] == f"{run}/best, step 10, to https://hub.example/me/model, branch main"
     assert any(line.endswith("  model.safetensors") for line in lines)
     assert any(line.startswith("note: no licence is stated") for line in lines)
     assert lines[-1] == "nothing was sent: --dry-run"
