@@ -80,7 +80,9 @@ def _push(
 def _export(run: Path, *, step: int, to: Path) -> None:
     """Write the model of a checkpoint of a finished run to a new folder."""
     if load_record(run).status != "finished":
-        raise UserError(f"{run} has not finished, and of such a run only the best model so far is sent: leave out --step")
+        raise UserError(
+            f"{run} has not finished, and of such a run only the best model so far is sent: leave out --step"
+        )
     check_tokenizer(RunFolder(run))
     directory = find_checkpoint(run, step=step)
     quiet_deepspeed()

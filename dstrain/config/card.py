@@ -15,7 +15,9 @@ MAX_STEPS = 1000
 MAX_TAGS, MAX_TEXT = 50, 10_000
 """Most tags, and most characters of a text, on a card."""
 
-HubName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=MAX_RUN_NAME)]
+HubName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=MAX_RUN_NAME)
+]
 """`owner/name`, or the one name of an old model; no path can be one that begins with `/`, `.` or `~`, or has two folders."""
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=60)]
 ScoreName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
@@ -57,9 +59,13 @@ class Card(Section):
     license: License | None = None
     """Licence of the model, by its identifier on the Hub, such as `apache-2.0`. `other` needs `license_name`. Null: the card says that
     none is stated."""
-    license_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)] | None = None
+    license_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)] | None = (
+        None
+    )
     """Name of the licence, with `license: other` only."""
-    license_link: Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)] | None = None
+    license_link: (
+        Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)] | None
+    ) = None
     """Its text, with `license: other` only: an address, or `LICENSE` for a file in the model folder."""
     base_model: HubName | None = None
     """The model that this one was made from, by its name on the Hub. Null is `model.name` where that is one; a local folder is never
@@ -78,7 +84,9 @@ class Card(Section):
             raise ConflictError((("license_name", "license"), f"is required with license `{OTHER}`: name the licence"))
         for key in ("license_name", "license_link"):
             if self.license != OTHER and getattr(self, key) is not None:
-                raise ConflictError(((key, "license"), f"goes with license `{OTHER}` only: remove it, or set license to `{OTHER}`"))
+                raise ConflictError(
+                    ((key, "license"), f"goes with license `{OTHER}` only: remove it, or set license to `{OTHER}`")
+                )
         if len({*self.tags}) < len(self.tags):
             raise ConflictError((("tags",), "each tag must come once"))
         return self

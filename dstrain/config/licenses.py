@@ -28,7 +28,9 @@ def license_problem(name: str) -> str | None:
     if name in LICENSES:
         return None
     close = get_close_matches(name.lower().replace(" ", "-"), sorted(LICENSES), n=1)
-    meant = f"did you mean `{close[0]}`?" if close else f"take `{OTHER}` with license_name for any that it does not know"
+    meant = (
+        f"did you mean `{close[0]}`?" if close else f"take `{OTHER}` with license_name for any that it does not know"
+    )
     return f"must be a licence identifier of the Hub: {meant}"
 
 

@@ -10,8 +10,8 @@ _PART = r"[^\s/\\:*?\"'<>|`,;()\[\]{}…]+"
 _POSIX = re.compile(rf"(?:(?<![\w./~…-])|(?<=file://))/(?:{_PART}/)+{_PART}/?")
 _WINDOWS = re.compile(rf"(?<!\w)[A-Za-z]:(?:\\{{1,2}}{_PART}){{2,}}")
 _HOME = re.compile(r"^(?:/(?:home|Users)/[^/]+|/root)(?=/|$)|^[A-Za-z]:\\{1,2}Users\\{1,2}[^\\]+")
-MIN_PARTS = 4
-"""Parts of a path outside of a home from which on its last two are shown: of a shorter one the first may be a user's name."""
+MIN_PARTS = 3
+"""Parts of a path outside of a home from which on its last two are shown."""
 
 
 def find_local_path(text: str) -> str | None:

@@ -124,7 +124,11 @@ def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Ite
             yield from _refused_texts(child, document=document, path=(*path, key))
     elif isinstance(value, str) and holds_secret(value):
         yield Problem(document.place(path), path, "holds a token or password", shown(mask(value)), WAY_OUT)
-    elif isinstance(value, str) and path[-1:] not in FREE_TEXT and (hidden := _HIDDEN.search(_without_breaks(value, path=path))):
+    elif (
+        isinstance(value, str)
+        and path[-1:] not in FREE_TEXT
+        and (hidden := _HIDDEN.search(_without_breaks(value, path=path)))
+    ):
         rule = f"has the control character U+{ord(hidden[0]):04X}"
         yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
 

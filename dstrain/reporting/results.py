@@ -112,7 +112,9 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         sentences = [phrase("These are the scores of the mean of several checkpoints' weights.{}", _rows(record, row))]
     if record.subject is not None and record.best is not None and row is not record.best:
         best = ", ".join(f"{label(name)} {number(record.best.scores.get(name))}" for name in _compared(record))
-        sentences.append(phrase("The best evaluation by {}, at step {}, has {}.", code(metric), count(record.best.step), best))
+        sentences.append(
+            phrase("The best evaluation by {}, at step {}, has {}.", code(metric), count(record.best.step), best)
+        )
     if row is not final:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, has {values}."

@@ -76,7 +76,9 @@ def _make_repository(api: HfApi, push: Push) -> str:
 
 def _refuse_changed(push: Push) -> None:
     if not push.is_unchanged():
-        raise UserError(f"{push.folder} was replaced while it was sent, and nothing is visible on the Hub yet: push again")
+        raise UserError(
+            f"{push.folder} was replaced while it was sent, and nothing is visible on the Hub yet: push again"
+        )
 
 
 @contextmanager
@@ -94,7 +96,9 @@ def _explained(repo: str) -> Iterator[None]:
 
 def explain(error: BaseException, *, repo: str) -> str:
     """What an error of huggingface_hub means and what to do, in a line; the status may be that of an error behind it."""
-    if isinstance(error, ValueError) and not isinstance(error, JSONDecodeError):  # such as metadata that the Hub refuses
+    if isinstance(error, ValueError) and not isinstance(
+        error, JSONDecodeError
+    ):  # such as metadata that the Hub refuses
         return f"the Hub refuses {repo} ({_line(error)}): correct it and push again"
     found: BaseException | None = error
     while found is not None and not isinstance(found, HfHubHTTPError):
@@ -111,5 +115,3 @@ def explain(error: BaseException, *, repo: str) -> str:
 def _line(error: BaseException) -> str:
     """The message of an error on one line, or the name of its class."""
     return cleaned(" ".join(str(error).split())[:300].rstrip(" .:")) or type(error).__name__
-
-

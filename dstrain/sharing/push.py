@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -105,9 +105,7 @@ def describe_push(push: Push, *, endpoint: str) -> Iterator[str]:
     yield from (f"note: {note}" for note in push.notes)
 
 
-def _choose(
-    record: RunRecord, *, run: Path, model: str | None, exported: Path | None
-) -> tuple[Path, RunRecord]:
+def _choose(record: RunRecord, *, run: Path, model: str | None, exported: Path | None) -> tuple[Path, RunRecord]:
     """The folder that is sent, and the record with that model as its subject."""
     models = find_models(record)
     if exported is not None:
@@ -120,7 +118,9 @@ def _choose(
     if name not in models:
         raise UserError(f"{run} holds no {name}/: it has {', '.join(f'{each}/' for each in models)}")
     if record.status != "finished" and name != BEST:
-        raise UserError(f"{run} has not finished, and of such a run only the best model so far is sent: leave out --{name}")
+        raise UserError(
+            f"{run} has not finished, and of such a run only the best model so far is sent: leave out --{name}"
+        )
     return run / name, replace(record, subject=name)
 
 
@@ -135,7 +135,9 @@ def _make_card(record: RunRecord, *, run: Path, folder: Path) -> tuple[dict[str,
     }
     path = folder / NAMES.card
     if record.status == "interrupted" or not os.path.lexists(path):
-        there = (f"{path} is of an earlier end of the run: it stays here, and a new one is made",) * os.path.lexists(path)
+        there = (f"{path} is of an earlier end of the run: it stays here, and a new one is made",) * os.path.lexists(
+            path
+        )
         return built, there
     written = read_bytes(path)
     try:

@@ -63,8 +63,15 @@ def push(run: Path, *options: str, hub: Hub, home: Path) -> "subprocess.Complete
 
 def expected(folder: Path, *, name: str = "me/tiny") -> dict[str, bytes]:
     """What a model folder is on the Hub."""
-    files = {file: content for file, content in snapshot(folder).items() if file.split("/")[0] not in ("scores", "hypotheses")}
-    return {**files, "README.md": files["README.md"].replace(b"from_pretrained('.')", f"from_pretrained('{name}')".encode())}
+    files = {
+        file: content
+        for file, content in snapshot(folder).items()
+        if file.split("/")[0] not in ("scores", "hypotheses")
+    }
+    return {
+        **files,
+        "README.md": files["README.md"].replace(b"from_pretrained('.')", f"from_pretrained('{name}')".encode()),
+    }
 
 
 def test_the_best_model_of_a_run_arrives_in_one_commit(run: Path, hub: Hub, tmp_path: Path) -> None:
@@ -90,7 +97,11 @@ def test_a_model_folder_is_ready_to_be_shared(model: str, run: Path, monkeypatch
     card = ModelCard.load(folder / "README.md")
     assert card.data.license == "cc-by-4.0"
     assert {"dstrain", "korean"} <= {*card.data.tags}
-    assert (card.data.language, card.data.pipeline_tag, card.data.library_name) == (["ko", "en"], "translation", "transformers")
+    assert (card.data.language, card.data.pipeline_tag, card.data.library_name) == (
+        ["ko", "en"],
+        "translation",
+        "transformers",
+    )
     assert card.data.eval_results
     assert "To test.\n\nFor nothing else.\n" in card.text
     images = re.findall(r"!\[.+?\]\((.+?)\)", card.text)

@@ -1,5 +1,6 @@
 """`dstrain push`: what it says, what it sends, and what it refuses before anything is done."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
+from dstrain.sharing.push import Push
 from tests.unit.sharing.sharing_cases import make_shared_run, snapshot
 
 
@@ -42,7 +44,7 @@ def test_a_dry_run_says_what_would_go_up_without_token_network_or_change(tmp_pat
 def test_what_goes_up_is_said_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dstrain.sharing.hub.check_access", lambda: None)
 
-    def send(push, *, report):  # type: ignore[no-untyped-def]
+    def send(push: Push, *, report: Callable[[str], None]) -> str:
         report("sending")
         return f"https://huggingface.co/{push.repo}/commit/1"
 

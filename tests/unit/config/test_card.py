@@ -41,7 +41,9 @@ def test_a_wrong_value_is_named_with_its_key(value: str, message: str) -> None:
         load_config("debug", overrides=[f"card.published={value}"])
 
 
-STATED = "{license: mit, base_model: google/mt5-small, tags: [parsing, low resource], intended_use: 'Research.\n\nNo more.'}"
+STATED = (
+    "{license: mit, base_model: google/mt5-small, tags: [parsing, low resource], intended_use: 'Research.\n\nNo more.'}"
+)
 
 
 def test_what_is_stated_travels_with_the_configuration_and_changes_nothing_that_is_learned() -> None:
@@ -70,7 +72,7 @@ def test_what_is_stated_travels_with_the_configuration_and_changes_nothing_that_
         ("{tags: [a, a]}", "card.tags: each tag must come once"),
         ("{tags: a}", "card.tags: must be a list"),
         ("{intended_use: ''}", "card.intended_use"),
-        ("{intended_use: \"a\\x1b[31m\"}", "has the control character"),
+        ('{intended_use: "a\\x1b[31m"}', "has the control character"),
         ("{intended_use: hf_aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa}", "holds a token or password"),
         ("{licence: mit}", "did you mean `license`"),
     ],

@@ -12,7 +12,13 @@ def test_a_licence_of_the_hub_is_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "meant"),
-    [("Apache 2.0", "apache-2.0"), ("MIT", "mit"), ("cc-by-4", "cc-by-4.0"), ("GPL-3", "gpl-3.0"), ("apache2", "apache-2.0")],
+    [
+        ("Apache 2.0", "apache-2.0"),
+        ("MIT", "mit"),
+        ("cc-by-4", "cc-by-4.0"),
+        ("GPL-3", "gpl-3.0"),
+        ("apache2", "apache-2.0"),
+    ],
 )
 def test_what_is_nearly_one_is_suggested(name: str, meant: str) -> None:
     problem = license_problem(name)

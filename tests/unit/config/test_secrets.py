@@ -90,13 +90,17 @@ def test_what_is_set_as_a_key_or_password_is_masked_in_text() -> None:
     assert mask_value({"a": [{"api_key": {"x": 1}}], "b": 2}) == {"a": [{"api_key": "***"}], "b": 2}
 
 
-@pytest.mark.parametrize("text", ["api_key: abc", '"password": "abc"', "WANDB_API_KEY=abc", "mlflow_tracking_token=abc"])
+@pytest.mark.parametrize(
+    "text", ["api_key: abc", '"password": "abc"', "WANDB_API_KEY=abc", "mlflow_tracking_token=abc"]
+)
 def test_what_gives_a_secret_a_value_is_told_from_what_masks_it(text: str) -> None:
     assert sets_secret(text)
     assert not sets_secret(mask(text))
 
 
-@pytest.mark.parametrize("text", ["use_auth_token: null", '"pad_token": "<pad>"', "api_key=none", "the password is long", *ORDINARY])
+@pytest.mark.parametrize(
+    "text", ["use_auth_token: null", '"pad_token": "<pad>"', "api_key=none", "the password is long", *ORDINARY]
+)
 def test_what_gives_none_a_value_is_no_secret(text: str) -> None:
     assert not sets_secret(text)
 

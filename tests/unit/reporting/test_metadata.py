@@ -34,7 +34,13 @@ def test_metadata_round_trips_and_the_model_index_holds_the_headline(record: Run
 
 
 def test_the_front_matter_states_what_the_recipe_states(tmp_path: Path) -> None:
-    card = {"license": "other", "license_name": "ours-1.0", "license_link": "LICENSE", "base_model": "me/base", "tags": ["news"]}
+    card = {
+        "license": "other",
+        "license_name": "ours-1.0",
+        "license_link": "LICENSE",
+        "base_model": "me/base",
+        "tags": ["news"],
+    }
     record = translation_record(translation_config(card=card))
     text = build_card(record)
     data = load(text, folder=tmp_path).data.to_dict()

@@ -15,7 +15,10 @@ def record(**card: object):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("card", "said"),
     [
-        ({}, "not stated in the recipe, so the front matter has none; check the licences of the base model and the data"),
+        (
+            {},
+            "not stated in the recipe, so the front matter has none; check the licences of the base model and the data",
+        ),
         ({"license": "mit"}, "`mit`"),
         (
             {"license": "other", "license_name": "ours-1.0", "license_link": "https://example.org/licence"},

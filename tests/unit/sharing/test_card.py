@@ -45,7 +45,10 @@ def test_addresses_headings_and_code_are_no_such_links(text: str) -> None:
     [
         ("# x\n", "has no metadata"),
         (written("", matter="license: [mit"), "its metadata cannot be read"),
-        (written("", matter="license: MIT"), "license must be a licence identifier of the Hub: did you mean `mit`?; found `MIT`"),
+        (
+            written("", matter="license: MIT"),
+            "license must be a licence identifier of the Hub: did you mean `mit`?; found `MIT`",
+        ),
         (written("", matter="model-index: 3"), "its metadata cannot be read"),
     ],
 )

@@ -74,7 +74,9 @@ def test_a_path_of_this_machine_is_named_with_its_line(path: str, tmp_path: Path
     (folder / "config.json").write_text(f'{{\n "_name_or_path": "{path}"\n}}\n')
     with pytest.raises(UserError) as found:
         collect(folder, made=MADE)
-    assert f"{folder}/config.json:2: names `{path}`, a path of this machine: remove it or shorten it" in str(found.value)
+    assert f"{folder}/config.json:2: names `{path}`, a path of this machine: remove it or shorten it" in str(
+        found.value
+    )
 
 
 def test_a_vocabulary_may_have_pieces_that_look_like_paths_and_settings_but_no_token() -> None:

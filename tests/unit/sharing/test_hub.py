@@ -189,8 +189,14 @@ def test_without_network_or_token_nothing_begins(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (ValueError("Invalid metadata in README.md.\n- license is wrong"), "refuses me/x (Invalid metadata in README.md. - lic"),
-        (JSONDecodeError("Expecting value", "<html>", 0), "the Hub cannot be reached, or the way to it broke off (Expecting"),
+        (
+            ValueError("Invalid metadata in README.md.\n- license is wrong"),
+            "refuses me/x (Invalid metadata in README.md. - lic",
+        ),
+        (
+            JSONDecodeError("Expecting value", "<html>", 0),
+            "the Hub cannot be reached, or the way to it broke off (Expecting",
+        ),
         (ConnectionResetError(), "broke off (ConnectionResetError): push again later"),
     ],
 )

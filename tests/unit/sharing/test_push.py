@@ -51,7 +51,9 @@ def test_the_card_goes_up_as_it_is_but_for_the_name_in_its_code(run: Path) -> No
     assert b"# My own words" in content
     assert b"from_pretrained('me/model', revision='v2')" in content
     (note,) = push.notes
-    assert note.startswith(f"{card} was edited, or is older than the scores of the run. It goes up as it is; for a new one")
+    assert note.startswith(
+        f"{card} was edited, or is older than the scores of the run. It goes up as it is; for a new one"
+    )
 
 
 def test_a_folder_without_a_card_gets_one_for_the_hub(run: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_card_whose_plots_are_gone_is_refused(run: Path) -> None:
 def test_a_card_without_a_licence_goes_up_with_a_note(tmp_path: Path) -> None:
     run = make_shared_run(tmp_path / "run")
     said = described(run)
-    assert f"note: no licence is stated, so nobody may know how to use the model." in said
+    assert "note: no licence is stated, so nobody may know how to use the model." in said
     assert f"write `card: {{license: …}}` in {run}/config.yaml, and the card again: dstrain card {run}" in said
 
 
@@ -79,7 +81,9 @@ def test_a_card_without_a_licence_goes_up_with_a_note(tmp_path: Path) -> None:
 def test_of_an_unfinished_run_the_best_model_goes_up_and_no_other(last: str, state: str, tmp_path: Path) -> None:
     run = make_shared_run(tmp_path / "run", "card.license=mit", status=last)
     make_model(run / "final", step=40)
-    assert f"note: {run} has not finished: it {state}, at step 40 of 40. This is its best model so far" in described(run)
+    assert f"note: {run} has not finished: it {state}, at step 40 of 40. This is its best model so far" in described(
+        run
+    )
     content = plan_push(run, repo="me/model").contents.files["README.md"]
     assert isinstance(content, bytes)
     assert b"This run is not finished" in content
@@ -90,8 +94,9 @@ def test_of_an_unfinished_run_the_best_model_goes_up_and_no_other(last: str, sta
 def test_the_card_of_an_earlier_end_is_not_taken_for_a_run_that_trains_on(tmp_path: Path) -> None:
     run = make_shared_run(tmp_path / "run", "card.license=mit", status="resume")
     (run / "best" / "README.md").write_text("an older card")
-    assert f"note: {run}/best/README.md is of an earlier end of the run: it stays here, and a new one is made" in described(
-        run
+    assert (
+        f"note: {run}/best/README.md is of an earlier end of the run: it stays here, and a new one is made"
+        in described(run)
     )
 
 
@@ -127,7 +132,8 @@ def test_a_folder_that_is_no_model_is_refused(name: str, missing: str, run: Path
 
 
 @pytest.mark.parametrize(
-    "repo", ["model", "a/b/c", "/home/me/model", "me/", "me/-x", "me/a--b", "me/a..b", "me/x.git", "me/ü", "me/" + "x" * 99]
+    "repo",
+    ["model", "a/b/c", "/home/me/model", "me/", "me/-x", "me/a--b", "me/a..b", "me/x.git", "me/ü", "me/" + "x" * 99],
 )
 def test_a_name_that_the_hub_cannot_have_is_refused(repo: str) -> None:
     with pytest.raises(UserError, match="must be owner/name"):
@@ -140,7 +146,9 @@ def test_a_branch_that_cannot_be_is_refused(branch: str) -> None:
         check_names("me/model", branch=branch)
 
 
-@pytest.mark.parametrize(("repo", "branch"), [("me/model", None), ("My-Org/t5_small.v1-x", "v1.0"), ("a/b", "feature/x")])
+@pytest.mark.parametrize(
+    ("repo", "branch"), [("me/model", None), ("My-Org/t5_small.v1-x", "v1.0"), ("a/b", "feature/x")]
+)
 def test_other_names_are_taken(repo: str, branch: str | None) -> None:
     check_names(repo, branch=branch)
 
