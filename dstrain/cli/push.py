@@ -1,5 +1,6 @@
 """`dstrain push`: a model of a run to the Hugging Face Hub."""
 
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -43,14 +44,14 @@ def push(
             from dstrain.sharing.hub import check_access
 
             check_access()
-        options = {"repo": repo, "branch": revision, "private": private}
+        send = partial(_push, run, repo=repo, branch=revision, private=private, dry_run=dry_run)
         if step is None:
-            _push(run, model=chosen[0] if chosen else None, exported=None, dry_run=dry_run, **options)
+            send(model=chosen[0] if chosen else None)
             return
         with TemporaryDirectory() as folder:
             exported = Path(folder) / f"step-{step}"
             _export(run, step=step, to=exported)
-            _push(run, model=None, exported=exported, dry_run=dry_run, **options)
+            send(exported=exported)
 
 
 def _push(
@@ -59,9 +60,9 @@ def _push(
     repo: str,
     branch: str | None,
     private: bool,
-    model: str | None,
-    exported: Path | None,
     dry_run: bool,
+    model: str | None = None,
+    exported: Path | None = None,
 ) -> None:
     from huggingface_hub import constants
 
@@ -71,10 +72,7 @@ def _push(
     planned = plan_push(run, repo=repo, branch=branch, private=private, model=model, exported=exported)
     for line in describe_push(planned, endpoint=constants.ENDPOINT):
         say(line)
-    if dry_run:
-        say("nothing was sent: --dry-run")
-        return
-    say(send(planned, report=say))
+    say("nothing was sent: --dry-run" if dry_run else send(planned, report=say))
 
 
 def _export(run: Path, *, step: int, to: Path) -> None:

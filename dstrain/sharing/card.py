@@ -3,6 +3,7 @@
 import posixpath
 import re
 from collections.abc import Iterator, Set
+from typing import Any
 
 from huggingface_hub import ModelCard
 
@@ -17,7 +18,7 @@ _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|#|//", re.IGNORECASE)
 def check_card(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
     """(line, problem) for what the Hub would refuse or could not show; `names` are the files that go up."""
     try:
-        data = ModelCard(card).data.to_dict()
+        data = _read_metadata(card)
     except Exception as error:  # of the YAML library, or a ValueError about the scores
         reason = str(error).strip().split("\n")[0]
         yield 1, f"its metadata cannot be read ({reason}): correct it, or write the card again with dstrain card"
@@ -38,7 +39,13 @@ def check_card(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
 
 def states_license(card: str) -> bool:
     """Whether the metadata of a card that can be read have a licence."""
-    return bool(ModelCard(card).data.to_dict().get("license"))
+    return bool(_read_metadata(card).get("license"))
+
+
+def _read_metadata(card: str) -> dict[str, Any]:
+    read: Any = ModelCard(card)
+    metadata: dict[str, Any] = read.data.to_dict()
+    return metadata
 
 
 def _relative_links(card: str) -> Iterator[tuple[int, str]]:

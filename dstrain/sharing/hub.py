@@ -106,7 +106,8 @@ def explain(error: BaseException, *, repo: str) -> str:
     if found is None:
         return f"the Hub cannot be reached, or the way to it broke off ({_line(error)}): {AGAIN}"
     status = found.response.status_code
-    said = f" ({cleaned(found.server_message.strip().splitlines()[0])})" if (found.server_message or "").strip() else ""
+    message = (found.server_message or "").strip()
+    said = f" ({cleaned(message.splitlines()[0])})" if message else ""
     if status >= 500:
         return f"the Hub failed with {status}{said}: {AGAIN}"
     return f"the Hub refuses {repo} with {status}{said}: {WAYS_OUT.get(status, AGAIN)}"

@@ -22,8 +22,8 @@ _REPO = re.compile(rf"{_PART}/{_PART}")
 _BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,199}")
 MAX_REPO = 96
 MAIN = "main"
-NEEDED = ("config.json", ".safetensors")
-"""How the names of files end without which a folder holds no model."""
+CONFIG, WEIGHTS = "config.json", ".safetensors"
+"""The file, and the suffix of files, without which a folder holds no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +75,12 @@ def plan_push(
     contents = collect(folder, made={**made, str(NAMES.card): text.encode()})
     card = folder / NAMES.card
     refuse(f"{card}:{line}: {problem}" for line, problem in check_card(text, names=contents.files.keys()))
-    for ending in NEEDED:
-        if not any(name.endswith(ending) for name in contents.files):
-            raise UserError(f"{folder} holds no model: there is no {ending} in it; write it again with dstrain export")
+    for name, is_there in (
+        (CONFIG, CONFIG in contents.files),
+        (f"file *{WEIGHTS}", any(name.endswith(WEIGHTS) for name in contents.files)),
+    ):
+        if not is_there:
+            raise UserError(f"{folder} holds no model: there is no {name} in it; dstrain export writes it again")
     notes = (*_say_unfinished(record, run=run), *notes, *_say_license(text, run=run))
     return Push(repo, branch, private, run, folder, read_exported_step(folder), contents, notes)
 
@@ -159,7 +162,10 @@ def _say_unfinished(record: RunRecord, *, run: Path) -> Iterator[str]:
     total = record.info.total_steps
     of = f" of {total:,}" if total is not None else ""
     state = "was stopped" if record.status == "stopped" else "is still running or was killed"
-    yield f"{run} has not finished: it {state}, at step {record.last_step:,}{of}. This is its best model so far, and the card says so"
+    yield (
+        f"{run} has not finished: it {state}, at step {record.last_step:,}{of}. This is its best model so far, and the card "
+        "says so"
+    )
 
 
 def _say_license(card: str, *, run: Path) -> Iterator[str]:

@@ -41,9 +41,8 @@ def test_a_wrong_value_is_named_with_its_key(value: str, message: str) -> None:
         load_config("debug", overrides=[f"card.published={value}"])
 
 
-STATED = (
-    "{license: mit, base_model: google/mt5-small, tags: [parsing, low resource], intended_use: 'Research.\n\nNo more.'}"
-)
+STATED = """{license: mit, base_model: google/mt5-small, tags: [parsing, low resource],
+intended_use: "Research.\\n\\nNo more."}"""
 
 
 def test_what_is_stated_travels_with_the_configuration_and_changes_nothing_that_is_learned() -> None:

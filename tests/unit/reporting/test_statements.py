@@ -4,11 +4,12 @@ import pytest
 
 from dstrain.reporting.card import build_card
 from dstrain.reporting.statements import describe_license, describe_use
+from dstrain.run_folder.record import RunRecord
 from tests.unit.reporting.card_cases import listed
 from tests.unit.reporting.reporting_cases import translation_config, translation_record
 
 
-def record(**card: object):  # type: ignore[no-untyped-def]
+def record(**card: object) -> RunRecord:
     return translation_record(config=translation_config(card=card))
 
 

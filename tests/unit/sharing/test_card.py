@@ -3,6 +3,7 @@
 import pytest
 
 from dstrain.reporting.card import build_card
+from dstrain.run_folder.record import RunRecord
 from dstrain.sharing.card import check_card, states_license
 from tests.unit.reporting.reporting_cases import parsing_record, translation_config, translation_record
 
@@ -14,7 +15,7 @@ def written(text: str, *, matter: str = "license: mit") -> str:
 
 
 @pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])
-def test_the_cards_that_dstrain_writes_can(record) -> None:  # type: ignore[no-untyped-def]
+def test_the_cards_that_dstrain_writes_can(record: RunRecord) -> None:
     assert list(check_card(build_card(record), names=PLOTS)) == []
 
 

@@ -124,7 +124,9 @@ def test_a_run_without_a_model_is_refused(run: Path) -> None:
         plan_push(run, repo="me/model")
 
 
-@pytest.mark.parametrize(("name", "missing"), [("model.safetensors", ".safetensors"), ("config.json", "config.json")])
+@pytest.mark.parametrize(
+    ("name", "missing"), [("model.safetensors", r"file \*\.safetensors"), ("config.json", "config.json")]
+)
 def test_a_folder_that_is_no_model_is_refused(name: str, missing: str, run: Path) -> None:
     (run / "best" / name).unlink()
     with pytest.raises(UserError, match=f"best holds no model: there is no {missing} in it"):
