@@ -19,6 +19,8 @@ HubName = Annotated[
     str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=MAX_RUN_NAME)
 ]
 """`owner/name`, or the one name of an old model; no path can be one that begins with `/`, `.` or `~`, or has two folders."""
+LicenseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)]
+LicenseText = Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)]
 Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=60)]
 ScoreName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]
@@ -57,19 +59,15 @@ class Card(Section):
     """What the model card says besides what the run records. All of it may change when a run is resumed."""
 
     license: License | None = None
-    """Licence of the model, by its identifier on the Hub, such as `apache-2.0`. `other` needs `license_name`. Null: the card says that
-    none is stated."""
-    license_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)] | None = (
-        None
-    )
+    """Licence of the model, by its identifier on the Hub, such as `apache-2.0`. `other` needs `license_name`. Null: the card says
+    that none is stated."""
+    license_name: LicenseName | None = None
     """Name of the licence, with `license: other` only."""
-    license_link: (
-        Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)] | None
-    ) = None
+    license_link: LicenseText | None = None
     """Its text, with `license: other` only: an address, or `LICENSE` for a file in the model folder."""
     base_model: HubName | None = None
-    """The model that this one was made from, by its name on the Hub. Null is `model.name` where that is one; a local folder is never
-    named."""
+    """The model that this one was made from, by its name on the Hub. Null is `model.name` where that is one; a local folder is
+    never named."""
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS, strict=False)] = ()
     """Words by which the Hub finds the model, beside those that dstrain gives."""
     intended_use: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = None

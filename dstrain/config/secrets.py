@@ -19,7 +19,8 @@ _TOKEN = re.compile(
     r"\bAKIA[0-9A-Z]{16}\b|\bxox[abeprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+|\bwandb_v\d+_\w{20,}|"
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-"""Tokens of the Hugging Face Hub, GitHub, GitLab, OpenAI and the like, AWS, Slack, Weights & Biases, JSON web tokens, private keys."""
+"""Tokens of the Hugging Face Hub, GitHub, GitLab, OpenAI and the like, AWS, Slack, Weights & Biases, JSON web tokens, and private
+keys."""
 _LOGIN = re.compile(r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)")
 """The user and password of an address."""
 _SET = re.compile(

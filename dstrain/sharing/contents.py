@@ -18,8 +18,9 @@ from dstrain.run_folder.reading import open_ordinary
 PICKLES = frozenset({".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz"})
 """Suffixes of files that may run code when they are loaded, and that no model folder of dstrain has."""
 PICKLE_BEGINNINGS = (*(b"\x80" + bytes([protocol]) for protocol in range(2, 6)), b"PK\x03\x04")
-"""Of pickles by themselves, and in an archive as torch writes them. Files of safetensors, which begin with a size, are not asked."""
+"""Of pickles by themselves, and in an archive as torch writes them."""
 SAFE = ".safetensors"
+"""Suffix of files that begin with a size, which may look like those, and that hold no code."""
 ROWS = frozenset({NAMES.scores.name, NAMES.all_hypotheses.name, NAMES.external.name})
 """Sub-folders with rows of the evaluation data, which may belong to others. That of an average has them."""
 VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", "added_tokens.json"})

@@ -89,8 +89,8 @@ def check_names(repo: str, *, branch: str | None) -> None:
     """Raise UserError where the Hub could have no repository or branch of this name."""
     if len(repo) > MAX_REPO or not _REPO.fullmatch(repo) or "--" in repo or ".." in repo or repo.endswith(".git"):
         raise UserError(
-            f"the name on the Hub must be owner/name, of letters, digits, `-`, `_` and `.`, at most {MAX_REPO} characters, without "
-            f"`--` and `..`; found {shown(repo)}"
+            "the name on the Hub must be owner/name, of letters, digits, `-`, `_` and `.`, without `--` and `..`, at most "
+            f"{MAX_REPO} characters; found {shown(repo)}"
         )
     if branch is not None and (not _BRANCH.fullmatch(branch) or ".." in branch or branch.startswith("refs/")):
         raise UserError(f"--revision must be the name of a branch, such as v2; found {shown(branch)}")
