@@ -172,6 +172,6 @@ def _say_license(card: str, *, run: Path) -> Iterator[str]:
     if not states_license(card):
         command = shell_command(["dstrain", "card", run])
         yield (
-            "no licence is stated, so nobody may know how to use the model. Check those of the base model and the data, write "
-            f"`card: {{license: …}}` in {RunFolder(run).config}, and the card again: {command}"
+            "no licence is stated, and others cannot know whether they may use the model. Check those of the base model and the "
+            f"data, write `card: {{license: …}}` in {RunFolder(run).config}, and the card again: {command}"
         )

@@ -73,7 +73,7 @@ def test_a_card_whose_plots_are_gone_is_refused(run: Path) -> None:
 def test_a_card_without_a_licence_goes_up_with_a_note(tmp_path: Path) -> None:
     run = make_shared_run(tmp_path / "run")
     said = described(run)
-    assert "note: no licence is stated, so nobody may know how to use the model." in said
+    assert "note: no licence is stated, and others cannot know whether they may use the model." in said
     assert f"write `card: {{license: …}}` in {run}/config.yaml, and the card again: dstrain card {run}" in said
 
 
