@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from dstrain.config.local_paths import find_local_path
 from dstrain.errors import UserError
 from dstrain.models.families import KEPT_GENERATION_FIELDS, hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -64,6 +65,8 @@ def export_model(
             model.generation_config = before
         tokenizer.tokenizer.save_pretrained(draft)
         _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
+        for name in ("tokenizer_config.json", "config.json"):
+            _edit_json(draft / name, _leave_out_paths)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
         for file in draft.rglob("*"):  # safetensors writes files that only their owner may read
             if file.is_file():
@@ -143,6 +146,15 @@ def _name_special_tokens(config: dict[str, Any]) -> dict[str, Any]:
     """Additional special tokens under the name that transformers 4 knows and 5 still reads."""
     key = "extra_special_tokens"
     return {"additional_special_tokens" if name == key else name: value for name, value in config.items()}
+
+
+def _leave_out_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Without paths of a machine, which nothing reads: published tokenizers still name the cache of whoever made them."""
+    return {
+        name: value
+        for name, value in config.items()
+        if not (isinstance(value, str) and find_local_path(value) == value)
+    }
 
 
 def _edit_json(file: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from dstrain.config.local_paths import find_local_path
 from dstrain.config.recipe import Model
 from dstrain.models import save
 from dstrain.models.families import is_head_tied
@@ -198,6 +199,18 @@ def test_special_tokens_have_the_name_that_every_version_reads(tiny: Tiny, tmp_p
     assert "extra_special_tokens" not in config  # a list under this name ends transformers 4 with an AttributeError
     again = AutoTokenizer.from_pretrained(tmp_path / "best")
     assert again.all_special_tokens == tiny.tokenizer.tokenizer.all_special_tokens
+    assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
+
+
+def test_paths_that_a_published_tokenizer_brings_along_are_left_out(tiny: Tiny, tmp_path: Path) -> None:
+    given = tiny.tokenizer.tokenizer.init_kwargs
+    given["special_tokens_map_file"] = "/home/ann/.cache/torch/transformers/685ac0ca.f76030"
+    try:
+        export(tiny, tmp_path / "best")
+    finally:
+        del given["special_tokens_map_file"]
+    for path in (tmp_path / "best").glob("*config.json"):
+        assert find_local_path(path.read_text()) is None, path
     assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
 
 
