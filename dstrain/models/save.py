@@ -149,7 +149,7 @@ def _name_special_tokens(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _leave_out_paths(config: dict[str, Any]) -> dict[str, Any]:
-    """Without paths of a machine, which lead nowhere elsewhere: transformers keeps those in keys of publishers that it does not know."""
+    """Without paths of a machine: transformers keeps those of a publisher in keys that it does not know."""
     return {
         name: value
         for name, value in config.items()
