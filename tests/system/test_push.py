@@ -176,6 +176,7 @@ def test_a_push_that_was_killed_is_resumed_by_the_same_command(run: Path, hub: H
         ("config.json", '{"_name_or_path": "/home/ann/models/base"}', "config.json:1: names `/home/ann/models/base`"),
         ("link.txt", None, "link.txt: is a link, and none is followed"),
     ],
+    ids=["secret", "path", "link"],
 )
 def test_what_must_stay_here_is_refused_before_any_request(
     name: str, content: str | None, said: str, run: Path, hub: Hub, tmp_path: Path
