@@ -37,6 +37,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "doctor": frozenset({"config", "cluster"}),
+    "sharing": frozenset({"config", "cluster", "run_folder", "reporting"}),
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
@@ -46,7 +47,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "predict": frozenset({"config", "cluster", "run"}),
     "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
     "cli": frozenset(
-        "config cluster run_folder draft reporting sweep checkpoint drill slurm status run evaluate predict train "
+        "config cluster run_folder draft reporting sharing sweep checkpoint drill slurm status run evaluate predict train "
         "forecast doctor".split()
     ),
     "__main__": frozenset({"cli"}),
@@ -95,6 +96,7 @@ TORCH_FREE = (
     "dstrain.html_report",
     "dstrain.evaluate",
     "dstrain.predict",
+    "dstrain.sharing",
     "dstrain.slurm",
     "dstrain.status",
     "dstrain.sweep",

@@ -28,6 +28,7 @@ COMMANDS = (
     "verify",
     "export",
     "average",
+    "push",
     "drill",
     "scripts",
     "doctor",

@@ -5,12 +5,23 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
+from dstrain.config.licenses import OTHER, License
 from dstrain.config.paths import MAX_RUN_NAME
 from dstrain.config.section import MOST, ConflictError, PositiveInt, Section
 
 MAX_STEPS = 1000
 """Most rows of a published table: a card of another trainer has some dozens."""
 
+MAX_TAGS, MAX_TEXT = 50, 10_000
+"""Most tags, and most characters of a text, on a card."""
+
+HubName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=MAX_RUN_NAME)
+]
+"""`owner/name`, or the one name of an old model; no path can be one that begins with `/`, `.` or `~`, or has two folders."""
+LicenseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)]
+LicenseText = Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)]
+Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=60)]
 ScoreName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]
 
@@ -45,7 +56,35 @@ class Published(Section):
 
 
 class Card(Section):
-    """What the model card says besides what the run records."""
+    """What the model card says besides what the run records. All of it may change when a run is resumed."""
 
+    license: License | None = None
+    """Licence of the model, by its identifier on the Hub, such as `apache-2.0`. `other` needs `license_name`. Null: the card says
+    that none is stated."""
+    license_name: LicenseName | None = None
+    """Name of the licence, with `license: other` only."""
+    license_link: LicenseText | None = None
+    """Its text, with `license: other` only: an address, or `LICENSE` for a file in the model folder."""
+    base_model: HubName | None = None
+    """The model that this one was made from, by its name on the Hub. Null is `model.name` where that is one; a local folder is
+    never named."""
+    tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS, strict=False)] = ()
+    """Words by which the Hub finds the model, beside those that dstrain gives."""
+    intended_use: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = None
+    """What the model is meant for and what not, in paragraphs with an empty line between them. Null: the card says that it is not
+    stated."""
     published: Published | None = None
     """Results of another run to compare with."""
+
+    @model_validator(mode="after")
+    def _keys_fit(self) -> "Card":
+        if self.license == OTHER and self.license_name is None:
+            raise ConflictError((("license_name", "license"), f"is required with license `{OTHER}`: name the licence"))
+        for key in ("license_name", "license_link"):
+            if self.license != OTHER and getattr(self, key) is not None:
+                raise ConflictError(
+                    ((key, "license"), f"goes with license `{OTHER}` only: remove it, or set license to `{OTHER}`")
+                )
+        if len({*self.tags}) < len(self.tags):
+            raise ConflictError((("tags",), "each tag must come once"))
+        return self

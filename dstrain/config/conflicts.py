@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from dstrain.config.card import Card
 from dstrain.config.data import Data
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Machine
@@ -223,3 +224,10 @@ def _named_architecture(name: str) -> str | None:
     """The T5 architecture that a model's name contains: `t5` for `google/flan-t5-small`, `mt5` for `mt5-small`."""
     parts = re.split(r"[^a-z0-9]+", name.lower())
     return next((architecture for architecture in T5_ARCHITECTURES if architecture in parts), None)
+
+
+def card_conflicts(card: Card, *, model: Model) -> Iterator[Conflict]:
+    """A base model on the card of a model that has none."""
+    if card.base_model is not None and model.scratch is not None:
+        keys = ("card.base_model", "model.scratch")
+        yield keys, "a model with random weights was made from no other: remove it"

@@ -52,6 +52,8 @@ name of the user's that of `NAME`. A new required key needs an entry here, which
 
 FREE_TEXT = (("source_prefix",),)
 """Keys whose text is part of the rows, and may have any character."""
+PARAGRAPHS = (("intended_use",),)
+"""Keys whose text may have line breaks."""
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """Control characters, line separators, and those that change the direction of writing."""
 
@@ -122,9 +124,17 @@ def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Ite
             yield from _refused_texts(child, document=document, path=(*path, key))
     elif isinstance(value, str) and holds_secret(value):
         yield Problem(document.place(path), path, "holds a token or password", shown(mask(value)), WAY_OUT)
-    elif isinstance(value, str) and path[-1:] not in FREE_TEXT and (hidden := _HIDDEN.search(value)):
+    elif (
+        isinstance(value, str)
+        and path[-1:] not in FREE_TEXT
+        and (hidden := _HIDDEN.search(_without_breaks(value, path=path)))
+    ):
         rule = f"has the control character U+{ord(hidden[0]):04X}"
         yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
+
+
+def _without_breaks(text: str, *, path: KeyPath) -> str:
+    return text.replace("\n", " ") if path[-1:] in PARAGRAPHS else text
 
 
 def _from_pydantic(

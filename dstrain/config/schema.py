@@ -59,6 +59,7 @@ class RunConfig(Section):
             *conflicts.prefix_conflicts(task, data=self.data),
             *conflicts.precision_conflicts(self.precision, model=model),
             *conflicts.embedding_conflicts(self.machine, model=model, training=self.training),
+            *conflicts.card_conflicts(self.card, model=model),
             *conflicts.path_conflicts({"output_dir": self.output_dir, "machine.cache_dir": self.machine.cache_dir}),
         ]
         if found:

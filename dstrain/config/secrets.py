@@ -16,13 +16,15 @@ _NAME = re.compile(
 )
 _TOKEN = re.compile(
     r"\bhf_[A-Za-z0-9]{30,}|\bgh[oprsu]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bsk-(?:\w+-)?[A-Za-z0-9]{32,}|"
-    r"\bAKIA[0-9A-Z]{16}\b|\bxox[abeprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+|-----BEGIN [A-Z ]*PRIVATE KEY-----|"
-    r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"
+    r"\bAKIA[0-9A-Z]{16}\b|\bxox[abeprs]-[\w-]{10,}|\beyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+|\bwandb_v\d+_\w{20,}|"
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
-"""Tokens of the Hugging Face Hub, GitHub, GitLab, OpenAI and the like, AWS, Slack, JSON web tokens, private keys, and the
-user and password of an address."""
+"""Tokens of the Hugging Face Hub, GitHub, GitLab, OpenAI and the like, AWS, Slack, Weights & Biases, JSON web tokens, and private
+keys."""
+_LOGIN = re.compile(r"(?<=://)[^\s/:@]*:[^\s/@]+(?=@)")
+"""The user and password of an address."""
 _SET = re.compile(
-    r"((?:api|access|auth|private|secret|experiment)[_-]?key|password|passwd|passphrase|hf_token)"
+    r"((?:api|access|auth|private|secret|experiment)[_-]?key|password|passwd|passphrase|(?:hf|access|auth|api|tracking)_token)"
     r"([\"'`]?\s*[:=]\s*[\"'`]?)([^\s\"'`,;|}\])]+)",
     re.IGNORECASE,
 )
@@ -35,12 +37,22 @@ def names_secret(key: object) -> bool:
 
 def holds_secret(text: str) -> bool:
     """Whether a text has a token of a well-known form, or an address with a password."""
+    return holds_token(text) or _LOGIN.search(text) is not None
+
+
+def holds_token(text: str) -> bool:
+    """Whether a text has a token or private key of a well-known form, whatever stands around it."""
     return _TOKEN.search(text) is not None
+
+
+def sets_secret(text: str) -> bool:
+    """Whether a text gives a key or password a value, other than MASK and what stands for none."""
+    return any(match[3].lower() not in (MASK, "null", "none", "true", "false") for match in _SET.finditer(text))
 
 
 def mask(text: str) -> str:
     """The text with MASK in the place of tokens, and of what is set as a key or password."""
-    return _SET.sub(rf"\1\2{MASK}", _TOKEN.sub(MASK, text))
+    return _SET.sub(rf"\1\2{MASK}", _LOGIN.sub(MASK, _TOKEN.sub(MASK, text)))
 
 
 def mask_override(override: str) -> str:

@@ -76,9 +76,7 @@ def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Pa
         room = int(0.9 * min(room, used) * MAX_PACKED_BYTES / size)
 
 
-def _build_document(
-    runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str], max_bytes: int
-) -> Document:
+def _build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str], max_bytes: int) -> Document:
     """The same with at most about `max_bytes` of texts for each run."""
     built, notes = [], []
     for files in runs:

@@ -3,6 +3,7 @@
 The layers are put into the model as it is, which keeps its class and its names. peft's own wrapper would hide them.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
@@ -114,7 +115,9 @@ def save_adapter(
     save_file(contiguous, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     targets = sorted({name.rpartition(".")[2] for name in merged})
     config = _peft_config(section.adapter, targets=targets)
-    config.base_model_name_or_path, config.revision, config.inference_mode = section.name, section.revision, True
+    config.inference_mode = True
+    if not os.path.isdir(section.name or ""):  # the path of a folder would lead nowhere elsewhere
+        config.base_model_name_or_path, config.revision = section.name, section.revision
     config.save_pretrained(str(folder))
 
 

@@ -15,11 +15,12 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
+from dstrain.config.local_paths import find_local_path
 from dstrain.errors import UserError
 from dstrain.models.families import KEPT_GENERATION_FIELDS, hidden_scale, is_head_tied, output_head
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run_folder.atomic import new_folder
-from dstrain.run_folder.layout import EXPORTED_STEP
+from dstrain.run_folder.layout import EXPORTED_STEP, NAMES
 
 WEIGHTS_SUFFIX = ".safetensors"
 
@@ -64,6 +65,8 @@ def export_model(
             model.generation_config = before
         tokenizer.tokenizer.save_pretrained(draft)
         _edit_json(draft / "tokenizer_config.json", _name_special_tokens)
+        for name in ("tokenizer_config.json", "config.json"):
+            _edit_json(draft / name, _leave_out_paths)
         (draft / EXPORTED_STEP).write_text(json.dumps({"step": step}) + "\n")
         for file in draft.rglob("*"):  # safetensors writes files that only their owner may read
             if file.is_file():
@@ -90,7 +93,9 @@ def export_again(
         OSError: the folder cannot be written.
     """
     with new_folder(folder, draft=folder.with_name(f"{folder.name}.tmp")) as draft:
-        shutil.copytree(like, draft, copy_function=_link_weights, dirs_exist_ok=True)
+        # without the card, which is that of the other folder
+        own = shutil.ignore_patterns(NAMES.card.name, NAMES.plots.name)
+        shutil.copytree(like, draft, copy_function=_link_weights, dirs_exist_ok=True, ignore=own)
         _generation_config(model, generation=generation).save_pretrained(draft)
         check_export(draft, model=model, sources=sources, pad_token_id=pad_token_id)
 
@@ -141,6 +146,15 @@ def _name_special_tokens(config: dict[str, Any]) -> dict[str, Any]:
     """Additional special tokens under the name that transformers 4 knows and 5 still reads."""
     key = "extra_special_tokens"
     return {"additional_special_tokens" if name == key else name: value for name, value in config.items()}
+
+
+def _leave_out_paths(config: dict[str, Any]) -> dict[str, Any]:
+    """Without paths of a machine: transformers keeps those of a publisher in keys that it does not know."""
+    return {
+        name: value
+        for name, value in config.items()
+        if not (isinstance(value, str) and find_local_path(value) == value)
+    }
 
 
 def _edit_json(file: Path, edit: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

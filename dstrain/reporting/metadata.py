@@ -11,6 +11,7 @@ from pathlib import PurePath
 from huggingface_hub import EvalResult, ModelCardData
 
 from dstrain.config.data import Source
+from dstrain.config.local_paths import HIDDEN, shorten_paths
 from dstrain.config.metrics import METRICS, choosing_metrics, is_of_set
 from dstrain.config.recipe import Task
 from dstrain.config.schema import RunConfig
@@ -53,12 +54,15 @@ def title(metric: str) -> str:
 
 
 def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardData:
-    """The front matter, limited to the keys that the Hub defines. No licence, because recipes do not state one."""
-    config = record.config
+    """The front matter, limited to the keys that the Hub defines; what the recipe does not state is left out."""
+    config, card = record.config, record.config.card
     return ModelCardData(
+        license=card.license,
+        license_name=card.license_name,
+        license_link=card.license_link,
         language=language_codes(config) or None,
         library_name="transformers",
-        tags=["generated_from_trainer", "dstrain"],
+        tags=_distinct(["generated_from_trainer", "dstrain", *card.tags]),
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
         metrics=_distinct(HUB_METRICS[metric] for metric in config.choosing if metric in HUB_METRICS),
         base_model=hub_model(record),
@@ -111,7 +115,12 @@ def hub_datasets(config: RunConfig) -> list[str]:
 
 
 def hub_model(record: RunRecord) -> str | None:
-    """The name of the base model on the Hub; None for a local folder, a run or a model trained from scratch."""
+    """The name of the base model on the Hub: that which the recipe states, else the one that was loaded.
+
+    None for a local folder, a run or a model trained from scratch of which the recipe states nothing.
+    """
+    if record.config.card.base_model is not None:
+        return record.config.card.base_model
     name = record.config.model.name
     # whatever the run says: the name of a link on the card must be one
     can_be_on_hub = name is not None and re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", name, flags=re.ASCII) is not None
@@ -126,12 +135,13 @@ def dataset_name(sources: Sequence[Source]) -> str:
 
 
 def source_name(source: Source) -> str:
-    """The name of a source: its Hub name, the last two parts of its path, or its built-in demo."""
+    """The name of a source: its Hub name, the end of its path without a user's home, or its built-in demo."""
     if source.hub is not None:
         return f"{source.hub} ({source.subset})" if source.subset else source.hub
     if source.demo is not None:
         return f"built-in {source.demo} demo"
-    parts = [part for part in PurePath(source.path or "").parts if part not in ("/", "..", ".")]
+    path = shorten_paths(source.path or "").removeprefix(f"{HIDDEN}/")
+    parts = [part for part in PurePath(path).parts if part not in ("/", "..", ".")]
     return "/".join(parts[-2:])
 
 

@@ -6,7 +6,7 @@ Independent of the card's text. Uses matplotlib's object interface, which needs 
 import itertools
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,8 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from dstrain.config.metrics import METRICS, is_of_set
 from dstrain.reporting.metadata import title
-from dstrain.run_folder.atomic import open_new
-from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
 
@@ -41,19 +40,18 @@ def has_scores(record: RunRecord) -> bool:
     return any(math.isfinite(row.scores.get(metric, math.nan)) for row in record.eval_rows)
 
 
-def write_plots(record: RunRecord, *, run_dir: Path) -> list[Path]:
-    """Write the plots for which the record has values to `run_dir`/plots; returns their paths, the losses first."""
-    folder = RunFolder(run_dir)
-    drawn = []
+def draw_plots(record: RunRecord) -> dict[str, bytes]:
+    """The plots for which the record has values, as PNG files by their names in a run folder, the losses first."""
+    drawn = {}
     for path, present, draw in (
-        (folder.loss_plot, has_losses, draw_losses),
-        (folder.score_plot, has_scores, draw_scores),
+        (NAMES.loss_plot, has_losses, draw_losses),
+        (NAMES.score_plot, has_scores, draw_scores),
     ):
         if present(record):
-            with open_new(path) as file:
-                # no software version in the file, so that the same record always produces the same bytes
-                draw(record).savefig(file, format="png", dpi=144, metadata={"Software": None})
-            drawn.append(path)
+            file = BytesIO()
+            # no software version in the file, so that the same record always produces the same bytes
+            draw(record).savefig(file, format="png", dpi=144, metadata={"Software": None})
+            drawn[str(path)] = file.getvalue()
     return drawn
 
 

@@ -294,7 +294,11 @@ def describe_reproduction(record: RunRecord) -> Markdown:
             "The command in {} is left out here: it is not one that dstrain records.", code(str(NAMES.info))
         )
     return phrase(
-        "{} The resolved recipe, overrides included, is {} in this folder.{}", command, code(str(NAMES.config)), given
+        "{} The resolved recipe, overrides included, is {} in {} folder.{}",
+        command,
+        code(str(NAMES.config)),
+        "this" if record.subject is None else "the run's",
+        given,
     )
 
 

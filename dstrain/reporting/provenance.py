@@ -26,7 +26,8 @@ from dstrain.reporting.markdown import (
 from dstrain.reporting.metadata import hub_model, language_codes
 from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
-from dstrain.run_folder.layout import ADAPTER, BEST, NAMES
+from dstrain.reporting.statements import describe_license
+from dstrain.run_folder.layout import ADAPTER, AVERAGE, BEST, NAMES
 from dstrain.run_folder.ranking import describe_constants
 from dstrain.run_folder.record import DataReport, RunRecord
 
@@ -61,9 +62,10 @@ def _run_model(record: RunRecord) -> Markdown:
 
 
 def _model_link(record: RunRecord, *, name: str) -> Markdown:
-    if hub_model(record) is None:
+    on_hub = hub_model(record)
+    if on_hub is None:
         return phrase("{} (a local folder)", code(name))
-    return Markdown(f"[{name}](https://huggingface.co/{quote(name, safe='/')})")
+    return Markdown(f"[{on_hub}](https://huggingface.co/{quote(on_hub, safe='/')})")
 
 
 def describe_model(record: RunRecord) -> list[Line]:
@@ -79,9 +81,7 @@ def describe_model(record: RunRecord) -> list[Line]:
         lines.append(("Trained part", _trained_part(record)))
     dropout = "the model's default" if config.model.dropout is None else f"{config.model.dropout:g}"
     lines.append(("Dropout", f"{dropout}; layerdrop {config.model.layerdrop:g}"))
-    licence = "not stated in the recipe, so the front matter has none"
-    origin = "the base model and the data" if config.model.name else "the data"
-    lines.append(("License", f"{licence}; check the licences of {origin} before sharing the model"))
+    lines.append(("License", describe_license(record)))
     if (
         info.base is not None
         and config.model.from_run is None
@@ -101,7 +101,7 @@ def _base_model(record: RunRecord) -> Markdown:
         return _run_model(record)
     assert model.name is not None
     link = _model_link(record, name=model.name)
-    if hub_model(record) is None:
+    if hub_model(record) != model.name:
         return link
     revision = (
         phrase("revision {}", code(model.revision)) if model.revision else Markdown("revision not pinned in the recipe")
@@ -136,7 +136,8 @@ def _trained_part(record: RunRecord) -> Markdown:
     targets = adapter.targets if isinstance(adapter.targets, str) else ", ".join(adapter.targets)
     template = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
     settings = (f"{adapter.rank}", f"{adapter.alpha:g}", f"{adapter.dropout:g}", code(targets))
-    return phrase(template, number_of, *settings, rows, code(f"{BEST}/{ADAPTER}/"))
+    folder = f"{BEST}/{ADAPTER}/" if record.subject in (None, AVERAGE) else f"{ADAPTER}/"
+    return phrase(template, number_of, *settings, rows, code(folder))
 
 
 def describe_task(config: RunConfig) -> Markdown:
@@ -167,7 +168,6 @@ def describe_limits(record: RunRecord) -> list[Line]:
         " special tokens included"
     )
     return [
-        ("Intended use", "not stated in the recipe; the model was trained for the task above only"),
         ("Evaluated on", "the evaluation data below only; other domains, languages and lengths are untested"),
         ("Trained on", f"{lengths}; rule for longer rows: {record.config.data.rules.too_long}"),
         ("Length of hypotheses", describe_cut_hypotheses(record)),

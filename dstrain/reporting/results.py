@@ -4,6 +4,7 @@ The headline is the evaluation that the card opens with. Pure functions of a Run
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Set
 
 from dstrain.config.metrics import is_of_set
@@ -11,7 +12,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.reporting.audit import compare_unseen
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
 from dstrain.reporting.metadata import label
-from dstrain.run_folder.layout import BEST, FINAL, NAMES
+from dstrain.run_folder.layout import AVERAGE, BEST, FINAL, NAMES
 from dstrain.run_folder.ranking import rank
 from dstrain.run_folder.record import DataReport, RunRecord
 from dstrain.run_folder.rows import EvalRow, best_evaluation
@@ -44,8 +45,25 @@ MAX_GROUPS = 60
 
 
 def headline_row(record: RunRecord) -> EvalRow | None:
-    """The evaluation that the card opens with: the best, or the last if none has a finite value of the metric."""
-    return record.best or record.final
+    """The evaluation that the card opens with: the best, or the last if none has a finite value of the metric.
+
+    On the card of a model it is that of the model's weights; None if they were not evaluated.
+    """
+    if record.subject is None:
+        return record.best or record.final
+    if record.subject == AVERAGE:
+        return _average_row(record)
+    step = record.exports.get(record.subject)
+    return next((row for row in record.eval_rows if row.step == step), None)
+
+
+def _average_row(record: RunRecord) -> EvalRow | None:
+    """The scores of the average, at the step of its last checkpoint."""
+    if record.average is None:
+        return None
+    last = max(record.average.steps)
+    epoch = next((row.epoch for row in record.eval_rows if row.step == last), math.nan)
+    return EvalRow(**record.average.scores.as_fields(), step=last, epoch=epoch)
 
 
 def ordered_scores(record: RunRecord, *, rows: Iterable[EvalRow]) -> list[str]:
@@ -94,16 +112,17 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
     if row is None or final is None:
         return []
     where = f"step {count(row.step)} (epoch {number(row.epoch, decimals=2)})"
-    if not record.competing:
-        reason = Markdown("the last evaluation; since then the metric, the search or the evaluation rows have changed")
-    elif record.best is None:
-        reason = phrase("the last evaluation, because no evaluation has a finite {}", code(metric))
-    else:
-        also = Markdown(", and also the last evaluation" if row is final else "")
-        template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
-        reason = phrase(template, count(len(record.competing)), code(metric), _ties(record, row), also)
     export = _export(record, BEST if record.best else FINAL, row)
-    sentences = [phrase("These are the scores at {}, {}.{}{}", where, reason, _rows(record, row), export)]
+    sentences = [
+        phrase("These are the scores at {}, {}.{}{}", where, _why(record, row, final=final), _rows(record, row), export)
+    ]
+    if record.subject == AVERAGE:
+        sentences = [phrase("These are the scores of the mean of several checkpoints' weights.{}", _rows(record, row))]
+    if record.subject is not None and record.best is not None and row is not record.best:
+        best = ", ".join(f"{label(name)} {number(record.best.scores.get(name))}" for name in _compared(record))
+        sentences.append(
+            phrase("The best evaluation by {}, at step {}, has {}.", code(metric), count(record.best.step), best)
+        )
     if row is not final:
         values = ", ".join(f"{label(name)} {number(final.scores.get(name))}" for name in _compared(record))
         last = f"The last evaluation, at step {count(final.step)}, has {values}."
@@ -115,6 +134,19 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         *_as_typed(record, row),
         *_better_elsewhere(record, row),
     ]
+
+
+def _why(record: RunRecord, row: EvalRow, *, final: EvalRow) -> Markdown:
+    """Why the card opens with this evaluation."""
+    if record.subject is not None and row is not record.best:
+        return Markdown(f"the evaluation of these weights{', and the last evaluation' if row is final else ''}")
+    if not record.competing:
+        return Markdown("the last evaluation; since then the metric, the search or the evaluation rows have changed")
+    if record.best is None:
+        return phrase("the last evaluation, because no evaluation has a finite {}", code(record.config.best_metric))
+    also = Markdown(", and also the last evaluation" if row is final else "")
+    template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
+    return phrase(template, count(len(record.competing)), code(record.config.best_metric), _ties(record, row), also)
 
 
 def _explain_intervals(row: EvalRow) -> list[Markdown]:
@@ -176,7 +208,7 @@ def by_reason(skipped: Mapping[str, int]) -> str:
 
 def _export(record: RunRecord, name: str, row: EvalRow) -> Markdown:
     # until the run has finished, the folder may hold weights from before the run resumed at an earlier step
-    if record.status != "finished" or name not in record.exports:
+    if record.subject is not None or record.status != "finished" or name not in record.exports:
         return Markdown()
     step = record.exports[name]
     if step == row.step:

@@ -6,6 +6,8 @@ from dstrain.run_folder.layout import BEST, FINAL
 from dstrain.run_folder.record import RunRecord
 from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
 
+HERE = "."
+"""What the code on the card of a model loads: the folder that the card lies in."""
 LOADING = """\
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})
@@ -94,11 +96,21 @@ def explain_usage(record: RunRecord) -> list[Markdown]:
         needs = Markdown(", and dstrain, which restores the parse")
     elif task.own:
         needs = phrase(", and the class {} of the user's own", code(task.own))
-    template = "The folder {} is read by transformers {}. The code needs sentencepiece too{}. Beside this card:"
-    return [*_explain_languages(record), phrase(template, code(f"{folder}/"), needed, needs)]
+    read_by = phrase("is read by transformers {}. The code needs sentencepiece too{}.", needed, needs)
+    if folder == HERE:
+        return [*_explain_languages(record), phrase("The model {}", read_by)]
+    return [*_explain_languages(record), phrase("The folder {} {} Beside this card:", code(f"{folder}/"), read_by)]
+
+
+def load_from_hub(card: str, *, repo: str, revision: str | None) -> str:
+    """The card of a model with the model's name on the Hub in its code, in place of the folder that it lay in."""
+    given = repr(repo) if revision is None else f"{repo!r}, revision={revision!r}"
+    return card.replace(f"from_pretrained({HERE!r})", f"from_pretrained({given})")
 
 
 def _folder(record: RunRecord) -> str | None:
+    if record.subject is not None:
+        return HERE
     return next((name for name in (BEST, FINAL) if name in record.exports), None)
 
 

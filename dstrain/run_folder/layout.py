@@ -15,6 +15,9 @@ ADAPTER = "adapter"
 EXPORTED_STEP = "training_step.json"
 """File in every exported model folder: the step whose weights it holds."""
 
+AVERAGE = "average"
+"""Sub-folder with the mean of several checkpoints' weights."""
+
 CONVERTED = "ctranslate2"
 """Folder in an exported model that was converted for CTranslate2, instead of its weights: what that engine loads."""
 
@@ -168,7 +171,7 @@ class RunFolder:
     @property
     def average(self) -> "RunFolder":
         """The model with the mean of several checkpoints' weights, and its scores, with the same names."""
-        return RunFolder(self.path / "average")
+        return RunFolder(self.path / AVERAGE)
 
     @property
     def evaluation(self) -> Path:

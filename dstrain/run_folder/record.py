@@ -168,6 +168,8 @@ class RunRecord:
     """How attempts ended, by the number of their lease."""
     unwritten: Mapping[int, int] = field(default_factory=dict)
     """Attempts whose rows are missing from a step on, because they could not be written."""
+    subject: str | None = None
+    """The model folder that a report is about, a name in `exports` or that of the average; None: it is about the run."""
 
     @property
     def best(self) -> EvalRow | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.secrets import holds_secret, mask, mask_value, names_secret
+from dstrain.config.secrets import holds_secret, holds_token, mask, mask_value, names_secret, sets_secret
 from dstrain.config.vocabulary import all_keys
 from tests.unit.config.config_cases import faults
 
@@ -18,6 +18,7 @@ TOKENS = [
     "xoxb-1234567890-abcdef",
     "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.abc-_123",
     "-----BEGIN OPENSSH PRIVATE KEY-----",
+    "wandb_v1_" + "a1B2" * 8,
 ]
 ORDINARY = [
     "facebook/m2m100_418M", "Helsinki-NLP/opus-mt-ko-en", "runs/sk-experiment-with-a-long-name-and-more-of-it", "sk-SK",
@@ -87,3 +88,23 @@ def test_what_is_set_as_a_key_or_password_is_masked_in_text() -> None:
         '`{"comet": {"api_key": "***", "project": "p"}}` api_key=***, password: *** HF_TOKEN=*** experiment_key: `***`'
     )
     assert mask_value({"a": [{"api_key": {"x": 1}}], "b": 2}) == {"a": [{"api_key": "***"}], "b": 2}
+
+
+@pytest.mark.parametrize(
+    "text", ["api_key: abc", '"password": "abc"', "WANDB_API_KEY=abc", "mlflow_tracking_token=abc"]
+)
+def test_what_gives_a_secret_a_value_is_told_from_what_masks_it(text: str) -> None:
+    assert sets_secret(text)
+    assert not sets_secret(mask(text))
+
+
+@pytest.mark.parametrize(
+    "text", ["use_auth_token: null", '"pad_token": "<pad>"', "api_key=none", "the password is long", *ORDINARY]
+)
+def test_what_gives_none_a_value_is_no_secret(text: str) -> None:
+    assert not sets_secret(text)
+
+
+def test_an_address_with_a_password_holds_no_token_of_a_known_form() -> None:
+    address = "https://me:geheim@host/x"
+    assert (holds_secret(address), holds_token(address)) == (True, False)

@@ -2,6 +2,7 @@
 
 import builtins
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,16 @@ def test_peft_loads_the_adapter_onto_the_base_and_computes_the_same(tiny: Tiny, 
         found, expected = (each(**inputs, decoder_input_ids=decoder_ids).logits for each in (loaded, whole))
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert loaded.peft_config["default"].base_model_name_or_path == "x"
+
+
+def test_an_adapter_of_a_local_model_names_no_path(tiny: Tiny, tmp_path: Path) -> None:
+    model = with_adapter(tiny, targets="all")
+    make_plain(model)
+    local = section(targets="all").model_copy(update={"name": str(tmp_path)})
+    save_adapter(tmp_path / "adapter", model=model, whole=model, section=local, has_rows=False)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] is None
+    assert config["r"] == RANK
 
 
 @pytest.mark.parametrize("tiny", ["m2m100", "mt5"], indirect=True)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
+from dstrain.config.local_paths import find_local_path
 from dstrain.config.recipe import Model
 from dstrain.models import save
 from dstrain.models.families import is_head_tied
@@ -201,6 +202,18 @@ def test_special_tokens_have_the_name_that_every_version_reads(tiny: Tiny, tmp_p
     assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
 
 
+def test_paths_that_a_published_tokenizer_brings_along_are_left_out(tiny: Tiny, tmp_path: Path) -> None:
+    given = tiny.tokenizer.tokenizer.init_kwargs
+    given["sentencepiece_source"] = "/home/ann/.cache/torch/transformers/685ac0ca.f76030"
+    try:
+        export(tiny, tmp_path / "best")
+    finally:
+        del given["sentencepiece_source"]
+    for path in (tmp_path / "best").glob("*config.json"):
+        assert find_local_path(path.read_text()) is None, path
+    assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
+
+
 def again(model: Tiny, folder: Path, *, like: Path, **generation: Any) -> None:
     pad = model.tokenizer.pad_token_id
     export_again(
@@ -211,9 +224,12 @@ def again(model: Tiny, folder: Path, *, like: Path, **generation: Any) -> None:
 def test_a_second_folder_of_a_model_shares_its_weights_and_has_files_of_its_own(model: Tiny, tmp_path: Path) -> None:
     best, final = tmp_path / "best", tmp_path / "final"
     export(model, best)
+    files = {path.name for path in best.iterdir()}
+    (best / "README.md").write_text("the card of the best model")
+    (best / "plots").mkdir()
     again(model, final, like=best, num_beams=3)
-    assert {path.name for path in best.iterdir()} == {path.name for path in final.iterdir()}
-    shared = {path.name for path in best.iterdir() if path.samefile(final / path.name)}
+    assert {path.name for path in final.iterdir()} == files
+    shared = {name for name in files if (best / name).samefile(final / name)}
     assert shared == {"model.safetensors"}
     check(model, final)
     assert read_exported_step(final) == 7

@@ -31,6 +31,17 @@ def test_the_card_says_whether_the_average_is_better_than_the_best(change: float
     assert words in card
 
 
+def test_the_card_of_the_average_opens_with_its_scores() -> None:
+    record = translation_record()
+    assert record.best is not None
+    scores = {**record.best.scores, "bleu": 27.5}
+    averaged = Average((50000, 95000), ScoreFile(scores=scores, step=95000, num_rows=1000))
+    card = build_card(replace(record, average=averaged, subject="average"))
+    assert "- Bleu: 27.5000\n" in card.split("These are the scores")[0]
+    assert "These are the scores of the mean of several checkpoints' weights. All 1,000 rows" in card
+    assert "The best evaluation by `bleu`, at step 95,000, has" in card
+
+
 def test_without_an_average_the_card_has_no_such_section() -> None:
     record = translation_record()
     assert (build_average_table(record), explain_average(record), is_average_better(record)) == (None, [], None)

@@ -34,6 +34,32 @@ def test_metadata_round_trips_and_the_model_index_holds_the_headline(record: Run
     assert values == {name: round(value, 4) for name, value in record.best.scores.items()}
 
 
+def test_the_front_matter_states_what_the_recipe_states(tmp_path: Path) -> None:
+    card = {
+        "license": "other",
+        "license_name": "ours-1.0",
+        "license_link": "LICENSE",
+        "base_model": "me/base",
+        "tags": ["news"],
+    }
+    record = translation_record(translation_config(card=card))
+    text = build_card(record)
+    data = load(text, folder=tmp_path).data.to_dict()
+    assert {key: data[key] for key in ("license", "license_name", "license_link", "base_model")} == {
+        key: card[key] for key in ("license", "license_name", "license_link", "base_model")
+    }
+    assert data["tags"] == ["generated_from_trainer", "dstrain", "news"]
+    assert rebuild(data) == data
+    assert "is a fine-tuned version of [me/base](https://huggingface.co/me/base) on" in text
+
+
+def test_a_local_folder_is_no_base_model_unless_the_recipe_states_one(tmp_path: Path) -> None:
+    info = run_info(model={"base": "/srv/models/base", "origin": "folder"})
+    for card, base in (({}, None), ({"base_model": "me/base"}, "me/base")):
+        config = translation_config(model={"name": "models/base"}, card=card)
+        assert load(build_card(translation_record(config, info=info)), folder=tmp_path).data.base_model == base
+
+
 def test_the_model_index_holds_only_scores_that_an_evaluation_gives(tmp_path: Path) -> None:
     scores = {
         "bleu": 1.0,

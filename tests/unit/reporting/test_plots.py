@@ -1,12 +1,12 @@
 """The plots: every finite point of the record, the best evaluation, and units on the axes."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from dstrain.reporting.plots import draw_losses, draw_scores, write_plots
+from dstrain.reporting import plots
+from dstrain.reporting.plots import draw_losses, draw_plots, draw_scores
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.run_folder.rows import EventRow, Row
 from tests.unit.reporting.reporting_cases import (
@@ -21,12 +21,11 @@ from tests.unit.reporting.reporting_cases import (
 
 
 @pytest.mark.parametrize("record", [translation_record(), parsing_record()], ids=["translation", "parsing"])
-def test_both_plots_are_png_files_and_the_same_each_time(record: RunRecord, tmp_path: Path) -> None:
-    paths = write_plots(record, run_dir=tmp_path)
-    assert paths == [tmp_path / "plots" / "loss.png", tmp_path / "plots" / "score.png"]
-    first = [path.read_bytes() for path in paths]
-    assert all(content.startswith(b"\x89PNG") for content in first)
-    assert [path.read_bytes() for path in write_plots(record, run_dir=tmp_path)] == first
+def test_both_plots_are_png_files_and_the_same_each_time(record: RunRecord) -> None:
+    drawn = draw_plots(record)
+    assert list(drawn) == ["plots/loss.png", "plots/score.png"]
+    assert all(content.startswith(b"\x89PNG") for content in drawn.values())
+    assert draw_plots(record) == drawn
 
 
 def test_the_loss_plot_holds_training_and_validation_loss_with_units() -> None:
@@ -89,10 +88,9 @@ def test_label_smoothing_and_resumes_are_in_the_legend() -> None:
     assert axes.get_legend_handles_labels()[1] == ["training (label smoothing 0.1)", "validation", "resumed"]
 
 
-def test_a_run_without_finite_numbers_has_no_plots(tmp_path: Path) -> None:
+def test_a_run_without_finite_numbers_has_no_plots() -> None:
     rows: list[Row] = [train_row(50, loss=math.nan), translation_row(50, bleu=math.nan, loss=math.inf)]
-    assert write_plots(build_record(translation_config(), info=run_info(), rows=rows), run_dir=tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert draw_plots(build_record(translation_config(), info=run_info(), rows=rows)) == {}
 
 
 def test_scores_with_intervals_have_bars_of_that_size() -> None:

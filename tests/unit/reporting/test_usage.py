@@ -4,6 +4,7 @@ import ast
 import contextlib
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.reporting.card import build_card
-from dstrain.reporting.usage import build_usage, explain_usage
+from dstrain.reporting.usage import build_usage, explain_usage, load_from_hub
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.tasks.parsing import as_typed, from_pointer, respace_plain
 from dstrain.tasks.words import cut_words
@@ -180,3 +181,20 @@ def test_several_pairs_say_how_another_is_chosen() -> None:
     prefixed = [source | {"source_prefix": ">>eng<< "}, source | {"target_language": "de", "source_prefix": ">>deu<< "}]
     (first, _) = explain_usage(build(translation_config(data={"train": prefixed, "eval": [source]})))
     assert "`'>>eng<< '` for `ko` to `en`, `'>>deu<< '` for `ko` to `de`" in first
+
+
+@pytest.mark.parametrize("revision", [None, "v2"])
+def test_the_card_of_a_model_loads_its_own_folder_and_on_the_hub_its_name(
+    revision: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = export("t5", tmp_path)
+    config = translation_config(task={"kind": "translation"}, precision="fp32", model={"name": "base"})
+    record = replace(build(config, model={"architecture": type(model).__name__}), subject="best")
+    card = build_card(record)
+    (found,) = run_code(card, folder=tmp_path / "best", monkeypatch=monkeypatch)
+    expected = generate(model, tokenizer, "the text to translate")
+    assert found.replace("<unk>", "").split() == expected.replace("<unk>", "").split()
+    there = load_from_hub(card, repo="me/model", revision=revision)
+    given = "'me/model'" if revision is None else "'me/model', revision='v2'"
+    assert there.count(f"from_pretrained({given})") == 2
+    assert there == card.replace("from_pretrained('.')", f"from_pretrained({given})")
