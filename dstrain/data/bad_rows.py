@@ -6,12 +6,13 @@ Does not decide what is wrong with a row, and knows nothing of where rows come f
 import json
 import shutil
 import tempfile
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from dstrain.data.tally import NUM_LISTED
 from dstrain.errors import UserError
 
 Reason = Literal["empty", "undecodable", "unpointable", "too_long", "unknown_token", "overlap", "duplicate"]
@@ -48,6 +49,9 @@ class BadRow:
     """Number of its data source."""
 
 
+Kind = tuple[Reason, Action, int]
+"""Reason, action and number of the data source."""
+
 OnBad = Callable[[BadRow], None]
 
 
@@ -63,29 +67,41 @@ def apply_rule(
     if rule == "error":
         shown = text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
         raise UnusableRowError(
-            f"{where}: {problem}; found {shown!r}. data.rules.{reason} is `error`: {WAYS_OUT[reason]}"
+            f"{where}: {problem}; found {_quote(shown)}. data.rules.{reason} is `error`: {WAYS_OUT[reason]}"
         )
     on_bad(BadRow(where=where, reason=reason, text=text, action=rule))
+
+
+def _quote(text: str) -> str:
+    # bytes that are no text are escapes by now, which are not escaped again
+    return repr(text).replace("\\\\", "\\")
 
 
 class BadRowLog:
     """Counts bad rows and lists them on disk, because the list may be as long as the data."""
 
     def __init__(self) -> None:
-        self.counts: Counter[tuple[Reason, Action, int]] = Counter()
+        self.counts: Counter[Kind] = Counter()
+        self.places: defaultdict[Kind, list[str]] = defaultdict(list)
+        """The first rows of each kind, as `file:line`."""
         # a lone surrogate cannot be encoded as UTF-8; written with a backslash it is still valid JSON
         self._file = tempfile.TemporaryFile("w+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
 
     def __call__(self, row: BadRow) -> None:
         """Count and list one row."""
-        self.counts[row.reason, row.action, row.data_source] += 1
+        kind = (row.reason, row.action, row.data_source)
+        self.counts[kind] += 1
+        if self.counts[kind] <= NUM_LISTED:
+            self.places[kind].append(row.where)
         listed = {name: value for name, value in asdict(row).items() if name != "data_source"}
         self._file.write(json.dumps(listed, ensure_ascii=False) + "\n")
 
-    def join(self, counts: Iterable[tuple[Reason, Action, int, int]], *, path: Path) -> None:
-        """Add rows that another log has counted, by reason, action and data source, and saved to path."""
-        for reason, action, data_source, number in counts:
-            self.counts[reason, action, data_source] += number
+    def join(self, counts: Iterable[tuple[Reason, Action, int, int, list[str]]], *, path: Path) -> None:
+        """Add rows that another log has counted and placed, by reason, action and data source, and saved to path."""
+        for reason, action, data_source, number, places in counts:
+            kind = (reason, action, data_source)
+            self.counts[kind] += number
+            self.places[kind] = [*self.places[kind], *places][:NUM_LISTED]
         with path.open(encoding="utf-8", newline="\n") as file:
             shutil.copyfileobj(file, self._file)
 
@@ -96,6 +112,14 @@ class BadRowLog:
             if done == action and data_source in (None, source):
                 found[reason] += number
         return dict(found)
+
+    def listed(self) -> dict[str, list[str]]:
+        """The first rows by action and reason, such as `skip empty`."""
+        found: dict[str, list[str]] = {}
+        for (reason, action, _), places in sorted(self.places.items(), key=lambda each: each[0][2]):
+            name = f"{action} {reason}"
+            found[name] = [*found.get(name, []), *places][:NUM_LISTED]
+        return found
 
     def save(self, path: Path) -> None:
         """Write the list to path, one JSON object per line."""

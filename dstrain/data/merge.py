@@ -110,6 +110,7 @@ def merge_shards(
         "distinct_rows": num_examples,
         "rows": num_rows,
         "skipped": skipped,
+        "bad_places": log.listed(),
         "truncated": log.count("truncate").get("too_long", 0),
         "kept_with_unknown": kept.get("unknown_token", 0),
         "kept_too_long": kept.get("too_long", 0),

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dstrain.data.identity import normalise
 from dstrain.data.sources import Row
-from dstrain.data.tally import NUM_SHOWN
+from dstrain.data.tally import NUM_LISTED
 from dstrain.run_folder.audit import Shared
 
 RUN = 5
@@ -128,7 +128,7 @@ class NearFinder:
         """What was found, by way, such as `near source`. Training rows are not counted."""
         return {
             f"near {view}": Shared(
-                len(found), None, tuple((self._where[row], found[row]) for row in sorted(found)[:NUM_SHOWN])
+                len(found), None, tuple((self._where[row], found[row]) for row in sorted(found)[:NUM_LISTED])
             )
             for view, found in self._found.items()
         }

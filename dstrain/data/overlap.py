@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dstrain.data.identity import WAYS, Identities, Keys, keys_of
-from dstrain.data.tally import NUM_SHOWN, Array
+from dstrain.data.tally import NUM_LISTED, Array
 from dstrain.run_folder.audit import Shared
 
 SIFT_BITS = 20
@@ -67,7 +67,7 @@ class _Finder:
                 evaluation.where(row, line=int(rows["line"][row])),
                 train.where(int(self._first[self._of_row[row]]), line=int(self._lines[self._of_row[row]])),
             )
-            for row in found[:NUM_SHOWN].tolist()
+            for row in found[:NUM_LISTED].tolist()
         ]
         return Shared(len(found), self._train_rows, tuple(first))
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dstrain.data.identity import IDENTITY, Identities
-from dstrain.data.tally import NUM_SHOWN
+from dstrain.data.tally import NUM_LISTED
 
 PART_ROWS = 4_000_000
 """Rows that are sorted at a time, in about half a gigabyte."""
@@ -46,7 +46,7 @@ def find_repeats(
     found = [_find_in_part(*_select(read(), part, num_parts=num_parts, beat=beat)) for part in range(num_parts)]
 
     def first(pairs: Iterable[Pairs]) -> Pairs:
-        return sorted(pair for each in pairs for pair in each)[:NUM_SHOWN]
+        return sorted(pair for each in pairs for pair in each)[:NUM_LISTED]
 
     return Repeats(
         np.sort(np.concatenate([each.equal for each in found])),
@@ -101,5 +101,5 @@ def _like_before(rows: Identities, field: str) -> npt.NDArray[np.bool_]:
 
 def _first_pairs(later: Rows, earlier: Rows) -> Pairs:
     pairs: npt.NDArray[Any] = np.sort(np.stack([later, earlier], axis=1), axis=1)[:, ::-1]
-    order = np.argsort(pairs[:, 0], kind="stable")[:NUM_SHOWN]
+    order = np.argsort(pairs[:, 0], kind="stable")[:NUM_LISTED]
     return [(int(one), int(other)) for one, other in pairs[order]]

@@ -16,8 +16,9 @@ import numpy as np
 from dstrain.data.characters import CONTROL, DIGIT, SCRIPTS, count_kinds, count_letters, main_scripts
 from dstrain.data.encoding import Encoded
 from dstrain.data.identity import Identities
-from dstrain.data.tally import NUM_SHOWN, Array, Tally
-from dstrain.run_folder.audit import Found, Lengths, SourceAudit
+from dstrain.data.tally import NUM_LISTED, NUM_SHOWN, Array, Tally
+from dstrain.run_folder.audit import Direction, Found, Lengths, SourceAudit
+from dstrain.tasks.language_scripts import scripts_of
 
 MIN_COPIED_LETTERS = 20
 """Shorter texts, such as names, are often the same on both sides."""
@@ -41,22 +42,30 @@ SCRIPT_SHARE = 0.5
 """A script is that of a side if at least so many of the rows with a clear one have it."""
 
 
+Meant = tuple[str | None, str | None, str]
+"""The languages of source and target, and the prefix: rows in which they are the same mean the same direction."""
+
+
+def _listing() -> Tally:
+    return Tally(most=NUM_LISTED)
+
+
 @dataclass(slots=True)
 class _Source:
     """Counts of one data source."""
 
     place: str = ""
     lengths: tuple[Tally, Tally] = field(default_factory=lambda: (Tally(), Tally()))
-    scripts: Tally = field(default_factory=Tally)
-    """By len(SCRIPTS) × script of the source + script of the target."""
-    ratios: Tally = field(default_factory=Tally)
+    ratios: Tally = field(default_factory=_listing)
     """By the logarithm of target characters to source characters, in steps."""
-    marks: Tally = field(default_factory=Tally)
+    marks: Tally = field(default_factory=_listing)
     """By the place in MARKS."""
+    scripts: dict[Meant, Tally] = field(default_factory=dict)
+    """For each direction: by len(SCRIPTS) × script of the source + script of the target."""
 
     @property
     def tallies(self) -> tuple[Tally, ...]:
-        return (*self.lengths, self.scripts, self.ratios, self.marks)
+        return (*self.lengths, self.ratios, self.marks)
 
 
 @dataclass(slots=True)
@@ -88,8 +97,10 @@ class RowAudit:
             mine = of_sources == number
             first = rows[int(mine.argmax())].example
             source = self.sources.setdefault(number, _Source(first.where.rpartition(":")[0]))
-            for tally, numbers in zip(source.tallies, (*lengths.T, scripts, ratios), strict=False):
+            for tally, numbers in zip(source.tallies, (*lengths.T, ratios), strict=False):
                 tally.add(numbers[mine], lines[mine])
+            for meant, same in _by_direction(rows, np.flatnonzero(mine)).items():
+                source.scripts.setdefault(meant, _listing()).add(scripts[same], lines[same])
             for place, name in enumerate(MARKS):
                 marked = lines[mine & marks[name]]
                 source.marks.add(np.full(len(marked), place), marked)
@@ -100,11 +111,18 @@ class RowAudit:
             known = self.sources.setdefault(number, _Source(source.place))
             for tally, other in zip(known.tallies, source.tallies, strict=True):
                 tally.join(other)
+            for meant, scripts in source.scripts.items():
+                known.scripts.setdefault(meant, _listing()).join(scripts)
 
     def as_json(self) -> list[Any]:
         """The counts for a file, as `from_json` reads them."""
         return [
-            [number, source.place, *(tally.as_json() for tally in source.tallies)]
+            [
+                number,
+                source.place,
+                [[*meant, tally.as_json()] for meant, tally in source.scripts.items()],
+                *(tally.as_json() for tally in source.tallies),
+            ]
             for number, source in sorted(self.sources.items())
         ]
 
@@ -112,26 +130,31 @@ class RowAudit:
     def from_json(cls, values: Iterable[Any]) -> "RowAudit":
         """The counts that `as_json` has given."""
         found = {}
-        for number, place, *tallies in values:
-            source, target, scripts, ratios, marks = map(Tally.from_json, tallies)
-            found[number] = _Source(place, (source, target), scripts, ratios, marks)
+        for number, place, directions, source, target, *tallies in values:
+            ratios, marks = (Tally.from_json(each, most=NUM_LISTED) for each in tallies)
+            scripts = {tuple(meant): Tally.from_json(each, most=NUM_LISTED) for *meant, each in directions}
+            lengths = (Tally.from_json(source), Tally.from_json(target))
+            found[number] = _Source(place, lengths, ratios, marks, scripts)
         return cls(found)
 
     def place(self, number: int) -> str:
         """What stands before the colon of the `file:line` of a data source."""
         return self.sources[number].place
 
-    def report(self, more: Mapping[int, Mapping[str, Found]]) -> Iterator[SourceAudit]:
-        """The audit of each data source, in order; `more` has checks that were made elsewhere."""
+    def report(self, more: Mapping[int, Mapping[str, Found]], *, tags: Mapping[int, str]) -> Iterator[SourceAudit]:
+        """The audit of each data source, in order; `more` has checks that were made elsewhere, `tags` what sources begin with."""
         for number, source in sorted(self.sources.items()):
-            place, scripts = source.place, _scripts(source.scripts)
+            place = source.place
+            directions = tuple(Direction(*meant, _scripts([tally])) for meant, tally in source.scripts.items())
+            scripts = _scripts(source.scripts.values())
             checks = dict(more.get(number, {}))
             checks |= _other_scripts(source.scripts, place=place)
             for index, name in enumerate(MARKS):
                 checks[name] = _found(source.marks, [index], place=place)
             checks["length_ratio"] = _extreme(source.ratios, place=place)
             lengths = [_lengths(tally, place=place) for tally in source.lengths]
-            yield SourceAudit(place, sum(scripts.values()), lengths[0], lengths[1], scripts, checks)
+            rows = sum(scripts.values())
+            yield SourceAudit(place, rows, lengths[0], lengths[1], scripts, checks, directions, tags.get(number, ""))
 
 
 def _texts(row: Encoded) -> tuple[str, str]:
@@ -161,30 +184,52 @@ def _found(tally: Tally, numbers: Iterable[int], *, place: str) -> Found:
     return Found(count, tuple(f"{place}:{line}" for line in lines))
 
 
-def _scripts(tally: Tally) -> dict[str, int]:
+def _by_direction(rows: Sequence[Encoded], places: Array) -> dict[Meant, Array]:
+    """The places of rows by their direction, among those at `places`."""
+    found: dict[Meant, list[int]] = {}
+    for place in places.tolist():
+        example = rows[place].example
+        meant = (example.source_language, example.target_language, example.source_prefix)
+        found.setdefault(meant, []).append(place)
+    return {meant: np.array(same) for meant, same in found.items()}
+
+
+def _scripts(tallies: Iterable[Tally]) -> dict[str, int]:
     """Rows by the names of both scripts, the most frequent first."""
     named: Counter[str] = Counter()
-    for number, count in tally.counts.items():
-        source, target = divmod(number, len(SCRIPTS))
-        named[f"{SCRIPTS[source] or 'mixed'} > {SCRIPTS[target] or 'mixed'}"] += count
+    for tally in tallies:
+        for number, count in tally.counts.items():
+            source, target = divmod(number, len(SCRIPTS))
+            named[f"{SCRIPTS[source] or 'mixed'} > {SCRIPTS[target] or 'mixed'}"] += count
     return dict(named.most_common())
 
 
-def _other_scripts(tally: Tally, *, place: str) -> dict[str, Found]:
-    """Rows whose source or target is clearly of another script than most of its side."""
+def _other_scripts(directions: Mapping[Meant, Tally], *, place: str) -> dict[str, Found]:
+    """Rows whose source or target is clearly of another script than its language, or than most of its side."""
     sides: tuple[Callable[[int], int], ...] = (lambda cell: cell // len(SCRIPTS), lambda cell: cell % len(SCRIPTS))
     found = {}
-    for side, script_of in zip(("source", "target"), sides, strict=True):
-        clear: Counter[int] = Counter()
-        for cell, count in tally.counts.items():
-            if script_of(cell):
-                clear[script_of(cell)] += count
-        main, number = clear.most_common(1)[0] if clear else (0, 0)
-        # several scripts may be meant: a source may have many languages
-        others = [cell for cell in tally.counts if script_of(cell) not in (0, main)]
-        is_known = number >= SCRIPT_SHARE * clear.total() > 0
-        found[f"{side}_script"] = _found(tally, others if is_known else (), place=place)
+    for side, (name, script_of) in enumerate(zip(("source", "target"), sides, strict=True)):
+        parts = []
+        for meant, tally in directions.items():
+            right = _right_scripts(tally, script_of=script_of, language=meant[side])
+            others = [cell for cell in tally.counts if right and script_of(cell) and script_of(cell) not in right]
+            parts.append(tally.among(others))
+        lines = sorted(line for _, listed in parts for line in listed)[:NUM_LISTED]
+        number = sum(count for count, _ in parts)
+        found[f"{name}_script"] = Found(number, tuple(f"{place}:{line}" for line in lines))
     return found
+
+
+def _right_scripts(tally: Tally, *, script_of: Callable[[int], int], language: str | None) -> set[int]:
+    """The scripts that are no mistake on a side; empty if that is unknown: several may be meant."""
+    clear: Counter[int] = Counter()
+    for cell, count in tally.counts.items():
+        if script_of(cell):
+            clear[script_of(cell)] += count
+    of_language = {SCRIPTS.index(script) for script in scripts_of(language)}
+    main, number = clear.most_common(1)[0] if clear else (0, 0)
+    is_main = number >= SCRIPT_SHARE * clear.total() > 0 and (main in of_language or not of_language)
+    return {main} if is_main else of_language
 
 
 def _extreme(tally: Tally, *, place: str) -> Found:

@@ -13,8 +13,9 @@ from dstrain.data.encoding import ReadingRules
 from dstrain.data.overlap import Places
 from dstrain.data.repeats import Pairs, Repeats, find_repeats
 from dstrain.data.row_audit import RowAudit
-from dstrain.data.shards import Shard, count_identities, read_identities, read_shard
+from dstrain.data.shards import Shard, count_identities, read_identities, read_identity, read_shard
 from dstrain.data.sides import MOST_SOURCES, Side, SideProfile, collect, judge
+from dstrain.data.source_counts import SourceCounts
 from dstrain.run_folder.audit import Found, SetAudit, Twins
 
 CHUNK_ROWS = 8192
@@ -30,11 +31,13 @@ class SetAuditor:
         self._paths: list[Path] = []
         self._num_rows: dict[int, int] = {}
         self._profiles: dict[int, SideProfile] = {}
+        self._firsts = SourceCounts()
 
     def add(self, shard: Shard) -> None:
         """Count the rows of a shard."""
         self._paths.append(shard.folder)
         self._rows.join(shard.audit)
+        self._firsts.join(shard.of_sources)
         for number, count in shard.of_sources.used.items():
             self._num_rows[number] = self._num_rows.get(number, 0) + count
         for number, _, source, target in _chunks(shard):
@@ -68,7 +71,7 @@ class SetAuditor:
 
         return SetAudit(
             rows=sum(self._num_rows.values()),
-            sources=tuple(self._rows.report(checks)),
+            sources=tuple(self._rows.report(checks, tags=self._firsts.tags())),
             equal=twins(len(repeats.equal), repeats.first_equal),
             normalised=twins(repeats.num_normalised, repeats.first_equal + repeats.first_normalised),
             many_targets=twins(repeats.num_many_targets, repeats.first_many_targets),
@@ -90,8 +93,8 @@ class _Lines:
 
     def line(self, row: int) -> int:
         shard = int(np.searchsorted(self._ends, row, side="right"))
-        identities = read_identities(self._paths[shard])
-        return int(identities["line"][row - int(self._ends[shard]) + len(identities)])
+        before = int(self._ends[shard - 1]) if shard else 0
+        return int(read_identity(self._paths[shard], row - before)["line"])
 
 
 def _chunks(shard: Shard) -> Iterator[tuple[int, Any, Side, Side]]:

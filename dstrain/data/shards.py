@@ -190,7 +190,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
                 lines = (json.dumps(asdict(item.example), ensure_ascii=False) + "\n" for item in encoded)
                 texts.writelines(line.encode() for line in lines)
     log.save(folder / BAD_ROWS)
-    bad = [[*kind, number] for kind, number in log.counts.items()]
+    bad = [[*kind, number, log.places[kind]] for kind, number in log.counts.items()]
     description = {
         "counts": asdict(counts),
         "sources": of_sources.as_json(),
@@ -212,8 +212,8 @@ class Shard:
     repeats: npt.NDArray[np.int32]
     counts: Counts
     of_sources: SourceCounts
-    bad_rows: Sequence[tuple[Any, Any, int, int]]
-    """Reason, action, number of the data source, and how many."""
+    bad_rows: Sequence[tuple[Any, Any, int, int, list[str]]]
+    """Reason, action, number of the data source, how many, and the first of them as `file:line`."""
     audit: RowAudit
     identities: Identities
 
@@ -237,6 +237,12 @@ def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
 def read_identities(folder: Path) -> Identities:
     """The identities of the examples of a shard or a token set `[examples]`."""
     return np.fromfile(folder / IDENTITIES, dtype=IDENTITY)
+
+
+def read_identity(folder: Path, number: int) -> Any:
+    """The identity of one example of a shard."""
+    offset = number * IDENTITY.itemsize
+    return np.fromfile(folder / IDENTITIES, dtype=IDENTITY, count=1, offset=offset)[0]
 
 
 def count_identities(folder: Path) -> int:

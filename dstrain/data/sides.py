@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.tally import NUM_SHOWN, Array
+from dstrain.data.tally import NUM_LISTED, Array
 from dstrain.run_folder.audit import Found
 
 MIN_TOKENS = 5
@@ -82,6 +82,6 @@ def collect(
     joined: dict[str, Any] = dict(known)
     for name, mask in judged.items():
         before = joined.get(name, Found())
-        new = [f"{place}:{line}" for line in lines[mask][:NUM_SHOWN].tolist()]
-        joined[name] = Found(before.number + int(mask.sum()), (*before.rows, *new)[:NUM_SHOWN])
+        new = [f"{place}:{line}" for line in lines[mask][:NUM_LISTED].tolist()]
+        joined[name] = Found(before.number + int(mask.sum()), (*before.rows, *new)[:NUM_LISTED])
     return joined

@@ -1,5 +1,6 @@
 """Counts the rows of each data source, and keeps its first ones: they show a reader whether the columns are the right ones."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ HEADER_NAMES = frozenset(
     "en de fr es it pt nl ru uk pl cs zh ja ko ar hi tr vi th id sv fi ro hu el he".split()
 )
 """What columns are called. A first row of two such names is a header, and no pair of texts."""
+
+
+TAG = re.compile(r"[<>\[_]\S+|[^:]{1,40}:(?=\s)")
+"""A mark at the beginning of a text: `<2en>`, `>>fra<<`, `[EN]`, `translate English to French:`."""
 
 
 @dataclass(slots=True)
@@ -42,6 +47,14 @@ class SourceCounts:
         self.used.update(later.used)
         for number, firsts in later.firsts.items():
             self.firsts[number] = [*self.firsts.get(number, []), *firsts][:NUM_FIRST]
+
+    def tags(self) -> dict[int, str]:
+        """What the first sources of each data source begin with, if it is a mark, the same for all; else empty."""
+        found = {}
+        for number, firsts in self.firsts.items():
+            marks = {"" if (mark := TAG.match(source)) is None else mark[0] for _, source, _ in firsts}
+            found[number] = marks.pop() if len(marks) == 1 else ""
+        return found
 
     def as_json(self) -> list[Any]:
         """The counts for a file, as `from_json` reads them."""

@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 
 from dstrain.config.schema import RunConfig
-from dstrain.data.bad_rows import BadRowLog
+from dstrain.data.bad_rows import BadRowLog, UnusableRowError
 from dstrain.data.drops import sources_of
 from dstrain.data.identity import hash_sources
 from dstrain.data.near import NearFinder
 from dstrain.data.overlap import find_shared
 from dstrain.data.shards import Beat, beating, no_beat
 from dstrain.data.sources import Row, build_rows, read_records
+from dstrain.data.tally import NUM_SHOWN
 from dstrain.data.tokens import TokenSet
-from dstrain.errors import UserError
 from dstrain.reporting.audit import describe_start, find_alarms
 from dstrain.run.cache import cache_dir
 from dstrain.run_folder.audit import Audit, Found, Losses, Overlap, read_audit, read_overlap, read_set, write_overlap
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 def overlap_of(config: RunConfig, *, train: TokenSet, evaluation: TokenSet) -> Overlap:
     """How much of the evaluation is in training, found if it is not in the cache.
 
-    Raises UserError if it must not be, by `data.rules.overlap`.
+    Raises UnusableRowError if it must not be, by `data.rules.overlap`.
     """
     path = _cached(config, train=train, evaluation=evaluation)
     overlap = read_overlap(path)
@@ -45,8 +45,8 @@ def overlap_of(config: RunConfig, *, train: TokenSet, evaluation: TokenSet) -> O
         path.parent.mkdir(parents=True, exist_ok=True)
         write_overlap(overlap, path=path)
     if config.data.rules.overlap == "error" and overlap.held_in_training:
-        first = "; ".join(f"{mine} and {other}" for mine, other in overlap.ways["normalised source"].rows)
-        raise UserError(
+        first = "; ".join(f"{mine} and {other}" for mine, other in overlap.ways["normalised source"].rows[:NUM_SHOWN])
+        raise UnusableRowError(
             f"{len(overlap.held_in_training):,} of {overlap.eval_rows:,} evaluation rows have a source that is in training, the "
             f"first: {first}. data.rules.overlap is `error`: remove these rows from one of the two, or set it to skip_train or "
             "keep"
@@ -83,6 +83,22 @@ def _cached(config: RunConfig, *, train: TokenSet, evaluation: TokenSet) -> Path
     return cache_dir(config) / "overlap" / f"{train.folder.name}-{evaluation.folder.name}.json"
 
 
+def without_errors(config: RunConfig) -> RunConfig:
+    """The recipe with every rule that is `error` changed to leave the rows out, or to keep those of training and evaluation."""
+    rules = config.data.rules.model_dump() | {"unknown_token": config.unknown_token_rule}
+    softer = {rule: "keep" if rule == "overlap" else "skip" for rule, value in rules.items() if value == "error"}
+    data = config.data.model_copy(update={"rules": config.data.rules.model_copy(update=softer)})
+    return config.model_copy(update={"data": data})
+
+
+def find_ending(config: RunConfig, audit: Audit) -> tuple[str, ...]:
+    """The rules of a recipe that are `error` and have rows in an audit without them."""
+    rules = config.data.rules.model_dump() | {"unknown_token": config.unknown_token_rule}
+    found = {reason for losses in audit.losses.values() for reason, number in losses.skipped.items() if number}
+    found |= {"overlap"} if audit.overlap.held_in_training else set()
+    return tuple(rule for rule, value in rules.items() if value == "error" and rule in found)
+
+
 def build_audit(*, train: TokenSet, evaluation: TokenSet, overlap: Overlap) -> Audit:
     """The audit of both sets and of what they share."""
     reports = {"train": train.report, "eval": evaluation.report}
@@ -96,6 +112,7 @@ def _losses(report: Mapping[str, Any]) -> Losses:
     first = report["first_not_given_back"]
     return Losses(
         skipped=report["skipped"],
+        rows={name: tuple(rows) for name, rows in report["bad_places"].items()},
         source_cut=report["source_cut"],
         target_cut=report["target_cut"],
         kept_too_long=report["kept_too_long"],
@@ -107,7 +124,7 @@ def _losses(report: Mapping[str, Any]) -> Losses:
 
 def say_audit(audit: Audit, *, config: RunConfig) -> None:
     """Say on the terminal what is worth saying before the first step."""
-    for line in describe_start(audit):
+    for line in describe_start(audit, max_rows=config.evaluation.max_rows):
         log.info("%s", line)
     for alarm in find_alarms(audit, kind=config.task.base_kind):
         log.warning("%s", alarm)

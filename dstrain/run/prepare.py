@@ -31,7 +31,16 @@ from dstrain.errors import UserError
 from dstrain.evaluation.bleu_tokenizer import check_bleu_tokenizer
 from dstrain.evaluation.typed import find_typed_warning
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
-from dstrain.run.audit import add_near, build_audit, held_out_by, mark_held, overlap_of, say_audit
+from dstrain.run.audit import (
+    add_near,
+    build_audit,
+    find_ending,
+    held_out_by,
+    mark_held,
+    overlap_of,
+    say_audit,
+    without_errors,
+)
 from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_tokenizer
@@ -148,18 +157,43 @@ def prepare_ahead(config: RunConfig, *, beat: Beat) -> list[Path]:
 
     Raises UserError if data or tokenizer cannot be used.
     """
+    made = _make_ahead(config, beat=beat)
+    _say_audit(made, config=config)
+    return made
+
+
+def _make_ahead(config: RunConfig, *, beat: Beat) -> list[Path]:
     with tempfile.TemporaryDirectory(prefix="dstrain-") as folder:
         return [
             Path(each) for each in _make(config, folder=RunFolder(Path(folder)), whole=config, kept=None, beat=beat)
         ]
 
 
+def _say_audit(made: Iterable[Path], *, config: RunConfig) -> None:
+    train, evaluation = map(load_token_set, made)
+    overlap = overlap_of(config, train=train, evaluation=evaluation)
+    say_audit(build_audit(train=train, evaluation=evaluation, overlap=overlap), config=config)
+
+
 def audit_ahead(config: RunConfig, *, beat: Beat = no_beat) -> Audit:
     """All that can be known of a recipe's data, near duplicates too. Makes what is not in the cache, and nothing else.
 
-    Raises UserError if data or tokenizer cannot be used.
+    Where rules that are `error` refuse the data, the audit is that of the rows without these rules, and names them.
+    Raises UserError if data or tokenizer cannot be used at all.
     """
-    train, evaluation = map(load_token_set, prepare_ahead(config, beat=beat))
+    softer = without_errors(config)
+    try:
+        return _audit(config, beat=beat)
+    except UserError as error:  # a process that tokenises says no more of what went wrong
+        if softer == config:
+            raise
+        log.info("%s", error)
+        found = _audit(softer, beat=beat)
+    return replace(found, ending=find_ending(config, found))
+
+
+def _audit(config: RunConfig, *, beat: Beat) -> Audit:
+    train, evaluation = map(load_token_set, _make_ahead(config, beat=beat))
     overlap = overlap_of(config, train=train, evaluation=evaluation)
     overlap = add_near(config, overlap, train=train, evaluation=evaluation, beat=beat)
     return build_audit(train=train, evaluation=evaluation, overlap=overlap)
@@ -239,6 +273,7 @@ def _make_all(
 ) -> list[str]:
     """The folders of both token sets; tokenizer and vocabulary are written to the run folder."""
     made = _make(config, folder=folder, whole=whole, kept=kept[0], beat=beat)
+    _say_audit(map(Path, made), config=config)
     if config.model.vocabulary == "seen":
         train, evaluation = (load_token_set(Path(each)) for each in made)
         tokenizer = load_tokenizer(str(folder.tokenizer))
@@ -266,8 +301,7 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
         made.append(str(tokens))
     train, evaluation = (load_token_set(Path(each)) for each in made)
     _check_best_set(config, tokens=evaluation)
-    overlap = overlap_of(config, train=train, evaluation=evaluation)
-    say_audit(build_audit(train=train, evaluation=evaluation, overlap=overlap), config=config)
+    overlap_of(config, train=train, evaluation=evaluation)  # refused before anything else is done with them
     note_token_sets(config, train=Path(made[0]), evaluation=Path(made[1]), tokenizer=tokenizer)
     return made
 

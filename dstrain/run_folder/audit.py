@@ -44,6 +44,17 @@ class Lengths:
 
 
 @dataclass(frozen=True, slots=True)
+class Direction:
+    """Rows of a data source that have the same languages and the same prefix."""
+
+    source_language: str | None
+    target_language: str | None
+    source_prefix: str
+    scripts: Mapping[str, int]
+    """Rows by the scripts of their sides, as in `SourceAudit`."""
+
+
+@dataclass(frozen=True, slots=True)
 class SourceAudit:
     """The rows of one data source."""
 
@@ -55,14 +66,18 @@ class SourceAudit:
     """Rows by the scripts of their sides, such as `Hangul > Latin`; `mixed` where a text is not clearly of one."""
     checks: Mapping[str, Found]
     """Rows by what was looked for; see `CHECKS`."""
+    directions: tuple[Direction, ...] = ()
+    """The rows by their languages and prefix."""
+    tag: str = ""
+    """What the first sources begin with, if it is a mark in the data such as `<2en>` or `translate English to French:`."""
 
 
 CHECKS: Mapping[str, str] = {
     "swapped": "source and target look swapped",
     "source_like_targets": "the source looks like the targets",
     "target_like_sources": "the target looks like the sources",
-    "source_script": "the source is in another script than the others",
-    "target_script": "the target is in another script than the others",
+    "source_script": "the source is in another script than its language or most others",
+    "target_script": "the target is in another script than its language or most others",
     "copied": "the target is the source",
     "source_control": "the source has control characters or lost ones",
     "target_control": "the target has control characters or lost ones",
@@ -126,6 +141,8 @@ class Losses:
 
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Rows that were left out, by reason."""
+    rows: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The first rows, as `file:line`, by what was done and the reason: `skip empty`, `truncate too_long`."""
     source_cut: int = 0
     """Rows whose source is over the limit, and is cut."""
     target_cut: int = 0
@@ -147,6 +164,8 @@ class Audit:
     overlap: Overlap
     losses: Mapping[str, Losses] = field(default_factory=dict)
     """By split."""
+    ending: tuple[str, ...] = ()
+    """Rules of the recipe that are `error` and would end a run with these data: `dstrain audit` goes on without them."""
 
 
 _AUDIT = TypeAdapter(Audit)
