@@ -4,7 +4,9 @@ from collections.abc import Iterator
 
 from dstrain.html_report.document import AuditTable
 from dstrain.html_report.privacy import shown_path, shown_text
-from dstrain.reporting.audit import EQUAL_SHARE, OVERLAP_SHARE, SPLITS, describe_lengths, is_alarm
+from dstrain.reporting.audit import EQUAL_SHARE, OVERLAP_SHARE, SPLITS, describe_lengths, is_alarm, is_much_lost
+from dstrain.reporting.directions import find_wrong_ways
+from dstrain.reporting.places import name_places
 from dstrain.run_folder.audit import CHECKS, Audit, Losses, SetAudit, SourceAudit
 
 Line = tuple[str, str, str]
@@ -20,9 +22,13 @@ def build_audit_tables(audit: Audit, *, kind: str) -> list[AuditTable]:
             of_source = list(_describe_source(source, kind=kind))
             tables.append(AuditTable(f"{SPLITS[split]} rows of {shown_path(source.place)}", of_source))
         losses = audit.losses.get(split, Losses())
-        of_set = [*_describe_twins(rows, is_training=split == "train"), *_describe_losses(losses)]
+        of_set = [*_describe_twins(rows, is_training=split == "train"), *_describe_losses(losses, rows=rows.rows)]
         tables.append(AuditTable(f"all {SPLITS[split]} rows", of_set))
     tables.append(AuditTable("evaluation rows that are in training", list(_describe_overlap(audit))))
+    wrong_ways = find_wrong_ways(audit, kind=kind, names=name_places(audit))
+    if wrong_ways:
+        lines = [(shown_path(place), shown_text(said), "alarm") for place, said in wrong_ways]
+        tables.append(AuditTable("whole sources that go the wrong way", lines))
     return tables
 
 
@@ -46,9 +52,12 @@ def _describe_twins(rows: SetAudit, *, is_training: bool) -> Iterator[Line]:
     yield "sources with several targets", f"{sources:,}", _grade(sources)
 
 
-def _describe_losses(losses: Losses) -> Iterator[Line]:
+def _describe_losses(losses: Losses, *, rows: int) -> Iterator[Line]:
     for reason, number in losses.skipped.items():
-        yield f"left out: {shown_text(reason.replace('_', ' '))}", f"{number:,}", _grade(number)
+        places = losses.rows.get(f"skip {reason}", ())[:MAX_PLACES]
+        where = f": {', '.join(map(shown_path, places))}" if places else ""
+        grade = _grade(number, alarm=is_much_lost(reason, number, rows=rows))
+        yield f"left out: {shown_text(reason.replace('_', ' '))}", f"{number:,}{where}", grade
     yield "sources over the limit, and cut", f"{losses.source_cut:,}", _grade(losses.source_cut)
     yield "targets over the limit, and cut", f"{losses.target_cut:,}", _grade(losses.target_cut)
     for side, share in (("sources", losses.source_unknown), ("targets", losses.target_unknown)):

@@ -7,7 +7,7 @@ differ where one language counts in ten thousands. What is below is shown all th
 from collections.abc import Iterator, Mapping, Sequence
 
 from dstrain.config.schema import RunConfig
-from dstrain.reporting.directions import describe_directions
+from dstrain.reporting.directions import find_wrong_ways
 from dstrain.reporting.markdown import Markdown, code, count, join, number, percent, phrase, table
 from dstrain.reporting.places import name_places, shorten_row
 from dstrain.run_folder.audit import (
@@ -74,20 +74,23 @@ VIEWS = ("source", "target", "pair")
 def find_alarms(audit: Audit, *, kind: str) -> list[str]:
     """What a user should look at before training, a sentence each; `kind` is that of the task."""
     names = name_places(audit)
-    found = describe_directions(audit, kind=kind, names=names)
+    wrong_ways = find_wrong_ways(audit, kind=kind, names=names)
+    found = [said for _, said in wrong_ways]
+    # rows that are in the wrong script because all are need no alarm of their own
+    said_already = {(place, check) for place, _ in wrong_ways for check in ("source_script", "target_script")}
     found += [
         f"{names[source.place]}: {_share(each.number, source.rows)} of the {SPLITS[split]} rows, {CHECKS[name]}"
         f"{_first(each, names)}"
         for split, rows in _sets(audit)
         for source in rows.sources
         for name, each in source.checks.items()
-        if is_alarm(name, each, rows=source.rows, kind=kind)
+        if is_alarm(name, each, rows=source.rows, kind=kind) and (source.place, name) not in said_already
     ]
     found += [
-        f"{number:,} {SPLITS[split]} rows are left out: {LEFT_OUT.get(reason, reason)}{_places(number, rows, names)}"
+        f"{lost:,} {SPLITS[split]} rows are left out: {LEFT_OUT.get(reason, reason)}{_places(lost, rows, names)}"
         for split, each in audit.losses.items()
-        for reason, number, rows in _left_out(each)
-        if is_much_lost(reason, number, rows=dict(_sets(audit))[split].rows)
+        for reason, lost, rows in _left_out(each)
+        if is_much_lost(reason, lost, rows=dict(_sets(audit))[split].rows)
     ]
     equal, overlap = audit.train.equal, audit.overlap
     if equal.number > EQUAL_SHARE * audit.train.rows:
@@ -190,8 +193,8 @@ def _left_out(losses: Losses) -> list[tuple[str, int, Sequence[str]]]:
 
 
 def _describe_losses(losses: Losses, *, title: str, names: Mapping[str, str]) -> Iterator[str]:
-    for reason, number, rows in _left_out(losses):
-        yield f"  {number:,} {title} rows left out: {LEFT_OUT.get(reason, reason)}{_places(number, rows, names)}"
+    for reason, lost, rows in _left_out(losses):
+        yield f"  {lost:,} {title} rows left out: {LEFT_OUT.get(reason, reason)}{_places(lost, rows, names)}"
     for side, cut in (("sources", losses.source_cut), ("targets", losses.target_cut)):
         if cut:
             yield f"  {cut:,} {title} {side} over the limit of the task, and cut"
@@ -307,7 +310,8 @@ def describe_languages(record: RunRecord) -> str | None:
         said = ", ".join(f"{CHECKS[name]}: {number:,}" for name, number in found.items() if number)
         parts.append(f"{SPLITS[split]} rows: {said or 'none in another script or language than the others'}")
     kind = record.config.task.base_kind
-    return "; ".join([*parts, *describe_directions(record.audit, kind=kind, names=name_places(record.audit))])
+    wrong_ways = find_wrong_ways(record.audit, kind=kind, names=name_places(record.audit))
+    return "; ".join([*parts, *(said for _, said in wrong_ways)])
 
 
 def compare_unseen(record: RunRecord, row: EvalRow) -> list[Markdown]:

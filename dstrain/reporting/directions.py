@@ -28,6 +28,7 @@ Meant = tuple[str | None, str | None, str, str]
 class _Part:
     """The rows of a data source that mean the same direction."""
 
+    place: str
     title: str
     """Such as `the training rows of train.tsv`."""
     is_training: bool
@@ -41,13 +42,17 @@ class _Part:
         return self.meant[:2]
 
 
-def describe_directions(audit: Audit, *, kind: str, names: Mapping[str, str]) -> list[str]:
-    """A sentence for each source whose sides are in the wrong scripts; `kind` is that of the task, `names` are of the places."""
+def find_wrong_ways(audit: Audit, *, kind: str, names: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Place and a sentence for each source whose sides are in the wrong scripts.
+
+    `kind` is that of the task; `names` are short names of the places.
+    """
     if kind != "translation":
         return []
     parts = list(_parts(audit, names=names))
-    against = {part.title: said for part in parts if (said := _against_languages(part)) is not None}
-    return [*against.values(), *_against_others([part for part in parts if part.title not in against])]
+    against = [(part, _against_languages(part)) for part in parts]
+    others = _against_others([part for part, said in against if said is None])
+    return [*((part.place, said) for part, said in against if said is not None), *others]
 
 
 def _parts(audit: Audit, *, names: Mapping[str, str]) -> Iterator[_Part]:
@@ -59,6 +64,7 @@ def _parts(audit: Audit, *, names: Mapping[str, str]) -> Iterator[_Part]:
                     f" from {languages[0]} to {languages[1]}" if len(source.directions) > 1 and any(languages) else ""
                 )
                 yield _Part(
+                    source.place,
                     f"the {split} rows{named} of {names.get(source.place, source.place)}",
                     split == "training",
                     sum(each.scripts.values()),
@@ -97,8 +103,8 @@ def _against_languages(part: _Part) -> str | None:
     return f"{part.title}: {'; '.join(wrong)}: {way_out}"
 
 
-def _against_others(parts: list[_Part]) -> list[str]:
-    """A sentence for each part whose sides are in the scripts of the other sides elsewhere."""
+def _against_others(parts: list[_Part]) -> list[tuple[str, str]]:
+    """Place and a sentence for each part whose sides are in the scripts of the other sides elsewhere."""
     alike: defaultdict[tuple[Meant, frozenset[str | None]], list[_Part]] = defaultdict(list)
     for part in parts:
         if None not in part.scripts and part.scripts[0] != part.scripts[1]:
@@ -113,8 +119,11 @@ def _against_others(parts: list[_Part]) -> list[str]:
         usual = rows.most_common(1)[0][0]
         beside = max((part for part in known if part.scripts == usual), key=lambda part: part.rows)
         found += [
-            f"the sides of {part.title} look swapped beside {beside.title}: {' > '.join(map(str, part.scripts))}, and "
-            f"{' > '.join(map(str, usual))}: swap the columns of one, or give each its languages or prefix"
+            (
+                part.place,
+                f"the sides of {part.title} look swapped beside {beside.title}: {' > '.join(map(str, part.scripts))}, and "
+                f"{' > '.join(map(str, usual))}: swap the columns of one, or give each its languages or prefix",
+            )
             for part in same
             if part.scripts != usual
         ]

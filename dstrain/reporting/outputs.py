@@ -3,6 +3,7 @@
 from dstrain.reporting.markdown import Markdown, code, percent, phrase, table
 from dstrain.reporting.results import headline_row
 from dstrain.run_folder.record import RunRecord
+from dstrain.run_folder.scores import OutputRate
 
 NAMES_OF_RATES = {
     "empty": "Empty",
@@ -24,6 +25,25 @@ def build_outputs_table(record: RunRecord) -> Markdown | None:
         if key in outputs
     ]
     return table(["Texts", "Hypotheses", "References"], lines) if lines else None
+
+
+def describe_checked(record: RunRecord) -> str | None:
+    """In what the hypotheses of the headline were looked at, in a phrase; None where the evaluation recorded no rates."""
+    row = headline_row(record)
+    if row is None or not row.outputs:
+        return None
+    script = row.outputs.get("wrong_script")
+    if script is None:
+        return "not made: the outputs of this task are no language"
+    said = f"in another script than most references: {_both(script)}"
+    if (language := row.outputs.get("wrong_language")) is not None:
+        detector = row.signatures.get("wrong_language", "an unknown detector").partition("|")[0]
+        return f"{said}; in another language, told by {detector}: {_both(language)}"
+    return f"{said}; languages of one script were not distinguished"
+
+
+def _both(rate: OutputRate) -> str:
+    return f"{percent(rate.hypotheses)} (references {percent(rate.references)})"
 
 
 def explain_outputs(record: RunRecord) -> list[Markdown]:

@@ -24,6 +24,7 @@ from dstrain.reporting.markdown import (
     things_were,
 )
 from dstrain.reporting.metadata import hub_model, language_codes
+from dstrain.reporting.outputs import describe_checked
 from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
 from dstrain.reporting.statements import describe_license
@@ -275,7 +276,7 @@ def build_checks_table(record: RunRecord) -> Markdown:
         ),
         ("Train/evaluation overlap", describe_overlap(record) or NOT_CHECKED),
         ("Language check of the data", describe_languages(record) or NOT_CHECKED),
-        ("Language check of the hypotheses", NOT_CHECKED),
+        ("Language check of the hypotheses", describe_checked(record) or NOT_CHECKED),
     ]
     return table(["Check", "Result"], checks)
 

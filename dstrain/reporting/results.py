@@ -103,7 +103,8 @@ def number_of_group(scores: Scores, group: str, name: str) -> str:
 
 
 def _with_interval(value: float | None, interval: float | None) -> str:
-    return number(value) if interval is None else f"{number(value)} ± {number(interval)}"
+    # rows that all have the same number do not say how far others lie
+    return number(value) if not interval else f"{number(value)} ± {number(interval)}"
 
 
 def explain_headline(record: RunRecord) -> list[Markdown]:

@@ -1,6 +1,7 @@
 """In which scripts languages are written, by the codes of M2M100 (`ko`), mBART (`ko_KR`) and NLLB (`kor_Hang`).
 
-Scripts have the names that `data/characters.py` gives them. A language that is not here is unknown, and nothing is said of its texts.
+Scripts have the names that `data/characters.py` gives them. A language that is not here is unknown, and
+nothing is said of its texts.
 """
 
 from collections.abc import Mapping
