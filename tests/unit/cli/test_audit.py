@@ -27,3 +27,25 @@ def test_a_recipe_that_cannot_run_is_refused_before_any_work(tmp_path: Path) -> 
     assert result.exit_code == 1
     assert "data.train.0" in result.stderr
     assert not (tmp_path / "cache").exists()
+
+
+def test_alarms_and_rules_that_end_a_run_have_an_exit_code(tmp_path: Path) -> None:
+    recipe = [
+        "audit",
+        "debug",
+        f"machine.cache_dir={tmp_path / 'cache'}",
+        f"data.train=[{{path: {tmp_path / 'a.tsv'}}}]",
+    ]
+    (tmp_path / "a.tsv").write_text("".join(f"word {row}\tthe answer {row}\n" for row in range(40)) + "a b\tc d\n" * 20)
+    plain, strict = (CliRunner().invoke(app, [*recipe, *more]) for more in ([], ["--strict"]))
+    assert "repeat an earlier one letter for letter: data.rules.duplicates=skip" in plain.stdout
+    assert (plain.exit_code, strict.exit_code) == (0, 1)
+    assert plain.stdout == strict.stdout
+    assert plain.stdout.count("data.rules.duplicates=skip") == 1
+    assert "duplicates" not in plain.stderr
+    with (tmp_path / "a.tsv").open("a") as file:
+        file.write("one cell\n")
+    refused = CliRunner().invoke(app, recipe)
+    assert refused.exit_code == 1, refused.output
+    assert "data.rules.undecodable is `error`" in refused.stdout
+    assert "(a.tsv:61)" in refused.stdout

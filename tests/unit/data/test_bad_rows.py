@@ -51,3 +51,24 @@ def test_the_list_can_be_saved_while_rows_still_come(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "both").read_text(encoding="utf-8").splitlines()]
     assert rows[0] == {"where": "f:1", "reason": "empty", "text": "한\t", "action": "skip"}
     assert rows[1]["text"] == "half \ud800"
+
+
+def test_bytes_that_are_no_text_are_escaped_once() -> None:
+    with pytest.raises(UnusableRowError, match=r"found 'caf\\xe9\\tb'"):
+        apply("error", text="caf\\xe9\tb")
+
+
+def test_the_first_hundred_rows_of_each_reason_are_kept_through_the_logs_of_shards(tmp_path: Path) -> None:
+    whole = BadRowLog()
+    for shard in range(3):
+        log = BadRowLog()
+        for line in range(40):
+            log(BadRow(f"f:{40 * shard + line}", "empty", "", "skip", data_source=shard // 2))
+        log(BadRow(f"f:{999 + shard}", "too_long", "", "truncate"))
+        log.save(tmp_path / "listed")
+        parts = [(*kind, number, log.places[kind]) for kind, number in log.counts.items()]
+        whole.join(parts, path=tmp_path / "listed")
+    assert whole.listed() == {
+        "skip empty": [f"f:{line}" for line in range(100)],
+        "truncate too_long": ["f:999", "f:1000", "f:1001"],
+    }

@@ -1,6 +1,7 @@
 """What is looked for in every row: planted faults are counted and listed, clean rows are not."""
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,12 @@ def encode(pairs: list[Pair], *, first: int = 1, data_source: int = 0, lost: int
     ]
 
 
+def in_languages(rows: list[Encoded], source: str, target: str) -> list[Encoded]:
+    for row in rows:
+        row.example = replace(row.example, source_language=source, target_language=target)
+    return rows
+
+
 def count(rows: list[Encoded]) -> RowAudit:
     audit = RowAudit()
     audit.add(rows, identify([row.example for row in rows]))
@@ -36,7 +43,7 @@ def count(rows: list[Encoded]) -> RowAudit:
 
 
 def report(rows: list[Encoded]) -> SourceAudit:
-    (found,) = count(rows).report({})
+    (found,) = count(rows).report({}, tags={})
     return found
 
 
@@ -98,12 +105,39 @@ def test_counts_of_parts_survive_a_file_and_are_those_of_the_whole() -> None:
     joined = RowAudit()
     for part in parts:
         joined.join(RowAudit.from_json(count(part).as_json()))
-    assert list(joined.report({})) == list(count([row for part in parts for row in part]).report({}))
-    assert [source.rows for source in joined.report({})] == [300, 50]
+    assert list(joined.report({}, tags={})) == list(count([row for part in parts for row in part]).report({}, tags={}))
+    assert [source.rows for source in joined.report({}, tags={})] == [300, 50]
 
 
 def test_no_rows_are_no_fault() -> None:
     audit = RowAudit()
     none: Any = np.empty(0)
     audit.add([], none)
-    assert list(audit.report({})) == []
+    assert list(audit.report({}, tags={})) == []
+
+
+def test_rows_must_be_in_a_script_of_their_language_where_it_is_known() -> None:
+    pairs = draw_pairs(40)
+    swapped = [(target, source) for source, target in pairs]
+    found = report(in_languages(encode(swapped), "ru", "en")).checks
+    assert found["source_script"].number == found["target_script"].number == 40
+    assert report(in_languages(encode(pairs), "ru", "en")).checks["source_script"] == Found()
+    assert report(in_languages(encode(swapped), "tlh", "qya")).checks["source_script"] == Found()
+
+
+def test_rows_of_several_languages_are_compared_with_those_of_their_own() -> None:
+    russian = in_languages(encode(draw_pairs(60)), "ru", "en")
+    english = in_languages(encode([pair[::-1] for pair in draw_pairs(30)], first=61), "en", "ru")
+    wrong = in_languages(encode([pair[::-1] for pair in draw_pairs(3)], first=91), "ru", "en")
+    found = report([*russian, *english, *wrong])
+    assert found.checks["source_script"] == Found(3, ("rows.tsv:91", "rows.tsv:92", "rows.tsv:93"))
+    assert [(each.source_language, each.scripts) for each in found.directions] == [
+        ("ru", {"Cyrillic > Latin": 60, "Latin > Cyrillic": 3}),
+        ("en", {"Latin > Cyrillic": 30}),
+    ]
+
+
+def test_a_hundred_rows_of_a_finding_are_listed_and_all_are_counted() -> None:
+    found = report(encode([(source + "\ufffd", target) for source, target in draw_pairs(150)]))
+    assert found.checks["source_control"].number == 150
+    assert found.checks["source_control"].rows == tuple(f"rows.tsv:{line}" for line in range(1, 101))

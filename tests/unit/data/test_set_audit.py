@@ -1,13 +1,17 @@
 """The audit of a whole set: every planted fault among many rows, wherever shards begin; known figures of real data."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from dstrain.config.data import Source
 from dstrain.data import set_audit, shards
+from dstrain.reporting.directions import find_wrong_ways
 from dstrain.run_folder.audit import SetAudit
 from tests.unit.data.audit_cases import PLANTS, audit_of, draw_pairs, make_set, write
+from tests.unit.run_folder.audit_cases import build_audit
 
 
 def test_every_planted_fault_is_found_and_named_and_clean_rows_have_none(tmp_path: Path) -> None:
@@ -48,7 +52,20 @@ def test_the_audit_is_the_same_wherever_shards_begin(tmp_path: Path, monkeypatch
 
 @pytest.mark.real_data
 def test_the_known_repetitions_of_real_data_are_found_and_nothing_else(real_data: Path, tmp_path: Path) -> None:
-    from dstrain.config.data import Source
-
     audit = audit_of(make_set([Source(path=str(real_data / "mtop/train.tsv"))], folder=tmp_path))
     assert (audit.rows, audit.equal.number) == (15_667, 32)
+
+
+@pytest.mark.real_data
+def test_real_sources_in_one_direction_are_no_fault_and_a_swapped_one_is_named(real_data: Path, tmp_path: Path) -> None:
+    docs, tatoeba = (real_data / "ko_en" / name for name in ("python_docs.dev.tsv", "tatoeba.tsv"))
+    news = audit_of(make_set([Source(path=str(real_data / "ko_en/park_news.dev.tsv"))], folder=tmp_path, split="eval"))
+
+    def wrong_ways(*sources: Source) -> list[str]:
+        train = audit_of(make_set(list(sources), folder=tmp_path))
+        audit = replace(build_audit(), train=train, eval=news)
+        return [place for place, _ in find_wrong_ways(audit, kind="translation", names={})]
+
+    assert wrong_ways(Source(path=str(tatoeba)), Source(path=str(docs))) == []
+    swapped = Source(path=str(docs), source_column=1, target_column=0)
+    assert wrong_ways(Source(path=str(tatoeba)), swapped) == [str(docs)]

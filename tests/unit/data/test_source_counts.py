@@ -86,3 +86,16 @@ def test_an_index_that_pandas_has_written_is_warned_about(column: str) -> None:
         rows = [(line, text, index) for line, index, text in rows]
     (warning,) = warnings(rows)
     assert f"{column} holds the numbers 0, 1, 2 under a header without a name: an index, as pandas writes it" in warning
+
+
+@pytest.mark.parametrize(
+    ("sources", "tag"),
+    [
+        (["<2en> a", "<2en> b"], "<2en>"),
+        ([">>fra<< a", ">>deu<< b"], ""),
+        (["translate English to French: a", "translate English to French: b"], "translate English to French:"),
+        (["Do you have a house?", "Do you like it?"], ""),
+    ],
+)
+def test_a_mark_in_the_texts_is_known_where_all_first_rows_have_it(sources: list[str], tag: str) -> None:
+    assert count(make_example(source, "a") for source in sources).tags() == {0: tag}

@@ -71,6 +71,7 @@ def test_ids_come_back_in_the_order_of_the_rows(tmp_path: Path) -> None:
         "distinct_rows": 3,
         "rows": 3,
         "skipped": {},
+        "bad_places": {},
         "truncated": 0,
         "kept_with_unknown": 0,
         "kept_too_long": 0,

@@ -1,7 +1,10 @@
 """The tables of the data audit: every check with its number, and an alarm where `dstrain audit` has one."""
 
+from dataclasses import replace
+
 from dstrain.html_report.audit_tables import build_audit_tables
 from dstrain.reporting.audit import find_alarms
+from dstrain.run_folder.audit import Direction, Losses
 from tests.unit.run_folder.audit_cases import build_audit
 
 
@@ -30,3 +33,15 @@ def test_a_table_has_an_alarm_for_each_that_the_audit_has() -> None:
     assert len(alarms) == len(find_alarms(audit, kind="translation")) == 4
     assert alarms[-1] == "normalised pair"
     assert build_audit_tables(audit, kind="parsing") != tables
+
+
+def test_a_source_that_goes_the_wrong_way_has_a_table_and_rows_that_are_left_out_their_places() -> None:
+    audit = build_audit()
+    wrong = replace(audit.train.sources[0], directions=(Direction("en", "ko", "", {"Hangul > Latin": 900}),))
+    losses = {"train": Losses({"undecodable": 92}, {"skip undecodable": ("train.tsv:8",)})}
+    audit = replace(audit, train=replace(audit.train, sources=(wrong,)), losses=losses)
+    tables = {table.title: table.rows for table in build_audit_tables(audit, kind="translation")}
+    ((place, said, grade),) = tables["whole sources that go the wrong way"]
+    assert (place, grade) == ("train.tsv", "alarm")
+    assert "most sources are in Hangul" in said
+    assert ("left out: undecodable", "92: train.tsv:8", "alarm") in tables["all training rows"]

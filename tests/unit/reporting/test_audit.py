@@ -6,7 +6,7 @@ import pytest
 
 from dstrain.reporting.audit import ALARM_SHARES, describe_audit, describe_start, find_alarms
 from dstrain.reporting.card import build_card
-from dstrain.run_folder.audit import CHECKS, NOT_IN_TRAINING
+from dstrain.run_folder.audit import CHECKS, NOT_IN_TRAINING, Losses
 from tests.unit.reporting.card_cases import tables
 from tests.unit.reporting.reporting_cases import translation_record
 from tests.unit.run_folder.audit_cases import build_audit
@@ -48,10 +48,10 @@ def test_the_start_says_what_is_in_training_in_a_line_and_nothing_of_clean_data(
 def test_the_whole_audit_names_rows_on_both_sides() -> None:
     lines = "\n".join(describe_audit(build_audit(checks={"numbers": 9}, equal=2, pairs=7), kind="translation"))
     assert "source tokens: 2 to 31, mean 8.5, half up to 8, 90 % up to 12, 99 % up to 18" in lines
-    assert "source and target have other numbers: 9 (0.09%) (train.tsv:3)" in lines
+    assert "source and target have other numbers: 9 (0.09%) (train.tsv:3 and 6 more)" in lines
     assert "2 training rows repeat an earlier one, letter for letter: train.tsv:9 and train.tsv:2" in lines
     assert "normalised pair   7 (0.70%): eval.tsv:4 and train.tsv:5" in lines
-    assert "2 training rows left out: too long" in lines
+    assert "2 training rows left out: over the limit of the task" in lines
     assert "4 training sources over the limit of the task, and cut" in lines
     assert "25.00% of the tokens of training targets are not in the vocabulary" in lines
     assert "nothing alarming" in lines
@@ -80,3 +80,32 @@ def test_the_card_of_an_old_run_says_that_nothing_was_checked() -> None:
     checks = dict(next(each for each in tables(card) if each[0] == ["Check", "Result"])[1:])
     assert checks["Train/evaluation overlap"].startswith("not checked")
     assert "Evaluation rows in training" not in card
+
+
+def test_rows_that_are_left_out_are_named_and_an_alarm_where_they_are_many() -> None:
+    audit = build_audit()
+    lost = Losses({"undecodable": 92, "empty": 11, "duplicate": 5000}, {"skip undecodable": ("train.tsv:8",)})
+    audit = replace(audit, losses={"train": lost})
+    (alarm,) = find_alarms(audit, kind="translation")
+    assert alarm == "92 training rows are left out: not UTF-8, or not as a row must be (train.tsv:8 and 89 more)"
+    lines = list(describe_audit(audit, kind="translation"))
+    assert "  11 training rows left out: a side is empty" in lines
+    assert sum("not UTF-8" in line for line in lines) == 2
+
+
+def test_a_rule_that_ends_a_run_is_named_last() -> None:
+    *_, title, line = describe_audit(replace(build_audit(), ending=("undecodable",)), kind="translation")
+    assert title == "look at:"
+    assert line == "  data.rules.undecodable is `error`: a run with these data ends before its first step"
+
+
+def test_nothing_is_scored_without_rows_that_are_all_in_training() -> None:
+    (line,) = describe_start(build_audit(sources=1000))
+    assert line.startswith("1,000 (100.00%) of the evaluation rows")
+    assert "nothing is left to score without them" in line
+    assert NOT_IN_TRAINING not in line
+    (line,) = describe_start(build_audit(sources=10), max_rows=10)
+    assert "nothing is left to score" in line
+    assert NOT_IN_TRAINING in describe_start(build_audit(sources=10), max_rows=11)[0]
+    card = build_card(replace(translation_record(), audit=build_audit(sources=1000)))
+    assert "All 1,000 evaluation rows have a source that is in training: no score is without them." in card

@@ -49,3 +49,22 @@ def test_every_rate_of_an_evaluation_has_a_name_on_the_card() -> None:
     from dstrain.evaluation.output_rates import MEANINGS
 
     assert list(NAMES_OF_RATES) == list(MEANINGS)
+
+
+def check_of(row: EvalRow) -> str:
+    card = card_of(row)
+    return next(line for line in card.splitlines() if line.startswith("| Language check of the hypotheses"))
+
+
+def test_the_card_says_what_the_hypotheses_were_checked_for() -> None:
+    row = translation_row(50, bleu=3.0, loss=1.0)
+    assert "not checked by the version" in check_of(row)
+    script = {"wrong_script": OutputRate(0.25, 0.0)}
+    found = check_of(replace(row, outputs=script))
+    assert (
+        "in another script than most references: 25.0 % (references 0.0 %); languages of one script were not" in found
+    )
+    both = script | {"wrong_language": OutputRate(0.5, 0.1)}
+    found = check_of(replace(row, outputs=both, signatures={"wrong_language": "py3langid:0.4.0|among:en,ko"}))
+    assert "in another language, told by py3langid:0.4.0: 50.0 % (references 10.0 %)" in found
+    assert "outputs of this task are no language" in check_of(replace(row, outputs={"empty": OutputRate(0.0, 0.0)}))

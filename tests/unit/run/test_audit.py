@@ -101,3 +101,23 @@ def test_only_rows_that_a_run_has_audited_are_marked(tmp_path: Path) -> None:
     assert evaluation.held_in_training == {10, 11, 12}
     mark_held(train, run=run)
     assert train.held_in_training == frozenset()
+
+
+def test_an_audit_goes_on_past_rules_that_are_error_and_names_them(tmp_path: Path) -> None:
+    config = build(tmp_path, overlap="error", empty="error", undecodable="error")
+    path = tmp_path / "mine.train.tsv"
+    path.write_bytes(path.read_bytes() + b"\tonly a target\n" + b"caf\xe9\tx y\n" * 2)
+    found = audit_ahead(config)
+    assert found.ending == ("empty", "undecodable", "overlap")
+    assert found.losses["train"].skipped == {"empty": 1, "undecodable": 2}
+    assert found.losses["train"].rows["skip undecodable"] == (f"{path}:62", f"{path}:63")
+    with pytest.raises(UserError, match="mine.train.tsv:61"):
+        prepare_ahead(config, beat=no_beat)
+    assert audit_ahead(build(tmp_path, empty="error")).ending == ()
+
+
+def test_an_audit_of_data_that_cannot_be_used_at_all_is_refused(tmp_path: Path) -> None:
+    config = build(tmp_path)
+    (tmp_path / "mine.train.tsv").write_text("\t\n")
+    with pytest.raises(UserError, match="no usable row"):
+        audit_ahead(config)
