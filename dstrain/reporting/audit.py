@@ -198,9 +198,9 @@ def _describe_losses(losses: Losses, *, title: str, names: Mapping[str, str]) ->
     for side, cut in (("sources", losses.source_cut), ("targets", losses.target_cut)):
         if cut:
             yield f"  {cut:,} {title} {side} over the limit of the task, and cut"
-    for action in ("truncate", "keep"):
+    for action, said in (("truncate", "cut"), ("keep", "kept")):
         if rows := losses.rows.get(f"{action} too_long", ()):
-            yield f"  over the limit of the task: {', '.join(shorten_row(row, names) for row in rows[:NUM_PLACES])}"
+            yield f"  the first that are {said}: {', '.join(shorten_row(row, names) for row in rows[:NUM_PLACES])}"
     if losses.kept_too_long:
         yield f"  {losses.kept_too_long:,} references over the limit of the task, and kept"
     for side, share in (("sources", losses.source_unknown), ("targets", losses.target_unknown)):
@@ -250,8 +250,9 @@ def _places(number: int, rows: Sequence[str], names: Mapping[str, str]) -> str:
     """The first rows in brackets, and how many more there are; empty if none is known."""
     if not rows:
         return ""
-    more = f" and {number - NUM_PLACES:,} more" if number > NUM_PLACES else ""
-    return f" ({', '.join(shorten_row(row, names) for row in rows[:NUM_PLACES])}{more})"
+    shown = [shorten_row(row, names) for row in rows[:NUM_PLACES]]
+    more = f" and {number - len(shown):,} more" if number > len(shown) else ""
+    return f" ({', '.join(shown)}{more})"
 
 
 def _pairs(rows: Sequence[tuple[str, str]], names: Mapping[str, str]) -> str:

@@ -48,7 +48,7 @@ def test_the_start_says_what_is_in_training_in_a_line_and_nothing_of_clean_data(
 def test_the_whole_audit_names_rows_on_both_sides() -> None:
     lines = "\n".join(describe_audit(build_audit(checks={"numbers": 9}, equal=2, pairs=7), kind="translation"))
     assert "source tokens: 2 to 31, mean 8.5, half up to 8, 90 % up to 12, 99 % up to 18" in lines
-    assert "source and target have other numbers: 9 (0.09%) (train.tsv:3 and 6 more)" in lines
+    assert "source and target have other numbers: 9 (0.09%) (train.tsv:3 and 8 more)" in lines
     assert "2 training rows repeat an earlier one, letter for letter: train.tsv:9 and train.tsv:2" in lines
     assert "normalised pair   7 (0.70%): eval.tsv:4 and train.tsv:5" in lines
     assert "2 training rows left out: over the limit of the task" in lines
@@ -87,7 +87,7 @@ def test_rows_that_are_left_out_are_named_and_an_alarm_where_they_are_many() -> 
     lost = Losses({"undecodable": 92, "empty": 11, "duplicate": 5000}, {"skip undecodable": ("train.tsv:8",)})
     audit = replace(audit, losses={"train": lost})
     (alarm,) = find_alarms(audit, kind="translation")
-    assert alarm == "92 training rows are left out: not UTF-8, or not as a row must be (train.tsv:8 and 89 more)"
+    assert alarm == "92 training rows are left out: not UTF-8, or not as a row must be (train.tsv:8 and 91 more)"
     lines = list(describe_audit(audit, kind="translation"))
     assert "  11 training rows left out: a side is empty" in lines
     assert sum("not UTF-8" in line for line in lines) == 2

@@ -111,7 +111,7 @@ def test_an_audit_goes_on_past_rules_that_are_error_and_names_them(tmp_path: Pat
     assert found.ending == ("empty", "undecodable", "overlap")
     assert found.losses["train"].skipped == {"empty": 1, "undecodable": 2}
     assert found.losses["train"].rows["skip undecodable"] == (f"{path}:62", f"{path}:63")
-    with pytest.raises(UserError, match="mine.train.tsv:61"):
+    with pytest.raises(UserError, match=r"mine\.train\.tsv:61"):
         prepare_ahead(config, beat=no_beat)
     assert audit_ahead(build(tmp_path, empty="error")).ending == ()
 
