@@ -92,18 +92,22 @@ class RowAudit:
             "numbers": _have_other_numbers(rows, where=(kinds[0][:, DIGIT] > 1) & (kinds[1][:, DIGIT] > 1)),
         }
         lines = identities["line"]
-        of_sources = np.array([row.example.data_source for row in rows])
+        directions = _by_direction(rows)
+        of_sources = np.empty(len(rows), dtype=np.int64)
+        for (number, *_), places in directions.items():
+            of_sources[places] = number
         for number in dict.fromkeys(of_sources.tolist()):
             mine = of_sources == number
             first = rows[int(mine.argmax())].example
             source = self.sources.setdefault(number, _Source(first.where.rpartition(":")[0]))
             for tally, numbers in zip(source.tallies, (*lengths.T, ratios), strict=False):
                 tally.add(numbers[mine], lines[mine])
-            for meant, same in _by_direction(rows, np.flatnonzero(mine)).items():
-                source.scripts.setdefault(meant, _listing()).add(scripts[same], lines[same])
             for place, name in enumerate(MARKS):
                 marked = lines[mine & marks[name]]
                 source.marks.add(np.full(len(marked), place), marked)
+        for (number, *languages, prefix), places in directions.items():
+            tally = self.sources[number].scripts.setdefault((languages[0], languages[1], prefix), _listing())
+            tally.add(scripts[places], lines[places])
 
     def join(self, later: "RowAudit") -> None:
         """Add rows that come after these."""
@@ -184,14 +188,18 @@ def _found(tally: Tally, numbers: Iterable[int], *, place: str) -> Found:
     return Found(count, tuple(f"{place}:{line}" for line in lines))
 
 
-def _by_direction(rows: Sequence[Encoded], places: Array) -> dict[Meant, Array]:
-    """The places of rows by their direction, among those at `places`."""
-    found: dict[Meant, list[int]] = {}
-    for place in places.tolist():
-        example = rows[place].example
-        meant = (example.source_language, example.target_language, example.source_prefix)
-        found.setdefault(meant, []).append(place)
-    return {meant: np.array(same) for meant, same in found.items()}
+def _by_direction(rows: Sequence[Encoded]) -> dict[tuple[int, str | None, str | None, str], Array]:
+    """The places of rows by the number of their data source and their direction."""
+    meant = [
+        (each.data_source, each.source_language, each.target_language, each.source_prefix)
+        for each in (row.example for row in rows)
+    ]
+    if meant.count(meant[0]) == len(meant):  # mostly
+        return {meant[0]: np.arange(len(meant))}
+    found: dict[tuple[int, str | None, str | None, str], list[int]] = {}
+    for place, each in enumerate(meant):
+        found.setdefault(each, []).append(place)
+    return {each: np.array(places) for each, places in found.items()}
 
 
 def _scripts(tallies: Iterable[Tally]) -> dict[str, int]:
