@@ -198,11 +198,11 @@ def _describe_losses(losses: Losses, *, title: str, names: Mapping[str, str]) ->
     for side, cut in (("sources", losses.source_cut), ("targets", losses.target_cut)):
         if cut:
             yield f"  {cut:,} {title} {side} over the limit of the task, and cut"
+    if losses.kept_too_long:
+        yield f"  {losses.kept_too_long:,} references over the limit of the task, and kept"
     for action, said in (("truncate", "cut"), ("keep", "kept")):
         if rows := losses.rows.get(f"{action} too_long", ()):
             yield f"  the first that are {said}: {', '.join(shorten_row(row, names) for row in rows[:NUM_PLACES])}"
-    if losses.kept_too_long:
-        yield f"  {losses.kept_too_long:,} references over the limit of the task, and kept"
     for side, share in (("sources", losses.source_unknown), ("targets", losses.target_unknown)):
         if share:
             yield f"  {share:.2%} of the tokens of {title} {side} are not in the vocabulary"
