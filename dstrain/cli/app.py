@@ -24,6 +24,7 @@ COMMANDS = (
     "card",
     "status",
     "compare",
+    "track",
     "sweep",
     "verify",
     "export",
