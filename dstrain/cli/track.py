@@ -23,7 +23,9 @@ def track(
     run: RunArgument,
     to: Annotated[
         list[str] | None,
-        typer.Option("--to", metavar="TRACKER", help=f"{', '.join(BUILT_IN)}, or an installed one; default: the recipe's."),
+        typer.Option(
+            "--to", metavar="TRACKER", help=f"{', '.join(BUILT_IN)}, or an installed one; default: the recipe's."
+        ),
     ] = None,
     project: Annotated[str | None, typer.Option("--project", help="Project of W&B, experiment of MLflow.")] = None,
     uri: Annotated[str | None, typer.Option("--uri", help="Address of the server.")] = None,
@@ -39,7 +41,9 @@ def track(
         refuse_linked_folders(folder)
         trackers = tuple(to or wanted_trackers(config))
         if not trackers:
-            raise UserError(f"{run}: its recipe names no tracker: give one with --to, such as --to {next(iter(BUILT_IN))}")
+            raise UserError(
+                f"{run}: its recipe names no tracker: give one with --to, such as --to {next(iter(BUILT_IN))}"
+            )
         settings = {each: _settings(config, name=each, project=project, uri=uri, run_name=name) for each in trackers}
     failed = False
     for each in trackers:

@@ -67,7 +67,9 @@ def _load(name: str) -> type[Tracker]:
             f"the tracker `{name}` ({found.value}) cannot be imported ({type(error).__name__}: {error}): install its package anew"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Tracker)):
-        raise UserError(f"`{found.value}` is no tracker: it must be a class derived from dstrain.tracking.tracker.Tracker")
+        raise UserError(
+            f"`{found.value}` is no tracker: it must be a class derived from dstrain.tracking.tracker.Tracker"
+        )
     return loaded
 
 

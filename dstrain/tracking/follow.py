@@ -1,7 +1,7 @@
 """The program beside a run that keeps one tracker equal to it: `python -m dstrain.tracking.follow RUN TRACKER`.
 
-It reads the run folder and nothing else of the run, which therefore never waits for a tracker. It goes on until its standard input
-ends, because the run closes it or is killed; then it sends what is left and ends.
+It reads the run folder and nothing else of the run, which therefore never waits for a tracker. It goes on until its standard
+input ends, because the run closes it or is killed; then it sends what is left and ends.
 """
 
 import os

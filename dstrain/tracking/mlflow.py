@@ -58,9 +58,7 @@ class MLflow(Tracker):
 
     def send(self, points: Sequence[Point]) -> None:
         there = _Steps(self._client, run_id=self._run_id)
-        metrics = [
-            each for point in points if not (point.is_unsure and there.has(point)) for each in _metrics(point)
-        ]
+        metrics = [each for point in points if not (point.is_unsure and there.has(point)) for each in _metrics(point)]
         for first in range(0, len(metrics), MOST_METRICS):
             self._client.log_batch(self._run_id, metrics=metrics[first : first + MOST_METRICS])
 

@@ -60,9 +60,7 @@ def _train_values(row: TrainRow) -> dict[str, float]:
     return {f"train/{name}": float(value) for name, value in values.items() if value is not None}
 
 
-def _score_points(
-    scores: Scores, *, part: str, step: int, time: float, external: Sequence[str]
-) -> Iterator[Point]:
+def _score_points(scores: Scores, *, part: str, step: int, time: float, external: Sequence[str]) -> Iterator[Point]:
     """The scores over all rows, of sets and of groups, with intervals and output rates; then those of other programs."""
     values = {f"{part}/{name}": value for name, value in scores.scores.items() if name not in external}
     for group, of_group in scores.groups.items():

@@ -158,5 +158,7 @@ def send_run(
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever a tracker's library raises
-            raise TrackerFailed(f"{name}: {type(error).__name__}: {error}; the same command sends what is missing") from error
+            raise TrackerFailed(
+                f"{name}: {type(error).__name__}: {error}; the same command sends what is missing"
+            ) from error
     return delivery

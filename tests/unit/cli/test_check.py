@@ -108,4 +108,6 @@ def test_check_imports_nothing_heavy() -> None:
 def test_a_tracker_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["check", "debug", "logging.trackers.wanbd={}"])
     assert result.exit_code == 1
-    assert "logging.trackers.wanbd: there is no tracker `wanbd`: take one of tensorboard, wandb, mlflow" in result.stderr
+    assert (
+        "logging.trackers.wanbd: there is no tracker `wanbd`: take one of tensorboard, wandb, mlflow" in result.stderr
+    )

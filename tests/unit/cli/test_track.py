@@ -64,7 +64,9 @@ def test_a_server_that_only_the_run_folder_names_is_not_asked(tmp_path: Path) ->
     run = make_run(tmp_path / "run", "logging.trackers.own.uri=http://stranger.invalid")
     result = track(run, "--to", "own")
     assert result.exit_code == 1
-    assert "names the server http://stranger.invalid: to send it there, add --uri http://stranger.invalid" in result.stderr
+    assert (
+        "names the server http://stranger.invalid: to send it there, add --uri http://stranger.invalid" in result.stderr
+    )
     assert not (Path(run) / "trackers").exists()
 
 

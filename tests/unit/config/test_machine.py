@@ -58,7 +58,10 @@ def test_trackers_have_names_and_settings_and_null_removes_one(good: Path) -> No
 @pytest.mark.parametrize(
     ("override", "messages"),
     [
-        ("{tensorboard: {}}", ["logging.trackers.tensorboard: TensorBoard needs no settings: write `tensorboard: true`"]),
+        (
+            "{tensorboard: {}}",
+            ["logging.trackers.tensorboard: TensorBoard needs no settings: write `tensorboard: true`"],
+        ),
         ("{wandb: {projct: p}}", ["logging.trackers.wandb.projct: unknown key", "did you mean `project`?"]),
         ("{wandb: {api_key: p}}", ["logging.trackers.wandb.api_key: is no place for a secret"]),
         ("{mlflow: {uri: 'http://me:secret@host'}}", ["logging.trackers.mlflow.uri: ", "***"]),

@@ -34,7 +34,9 @@ def test_a_tracker_that_nobody_knows_is_refused_with_those_that_are_known() -> N
     with pytest.raises(UserError) as refused:
         check_trackers(recipe("trackers.wanbd={}"))
     said = str(refused.value)
-    assert said.startswith("logging.trackers.wanbd: there is no tracker `wanbd`: take one of tensorboard, wandb, mlflow, or")
+    assert said.startswith(
+        "logging.trackers.wanbd: there is no tracker `wanbd`: take one of tensorboard, wandb, mlflow, or"
+    )
     assert "in the group dstrain.trackers" in said
 
 
@@ -75,9 +77,7 @@ def test_tensorboard_is_written_where_it_is_installed_and_others_where_the_recip
     assert wanted_trackers(recipe("tensorboard=false", "trackers.wandb={}")) == ("wandb",)
 
 
-def test_a_folder_that_has_the_name_of_a_package_is_no_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_folder_that_has_the_name_of_a_package_is_no_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_scores").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert not backends._is_installed("own_scores")
@@ -98,8 +98,14 @@ def test_a_package_brings_a_tracker_by_an_entry_point(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("broken", r"`own_trackers:Broken` is no tracker: it must be a class derived from dstrain\.tracking\.tracker\.Tracker"),
-        ("absent", r"\(own_trackers_that_are_absent:Own\) cannot be imported \(ModuleNotFoundError: .*install its package"),
+        (
+            "broken",
+            r"`own_trackers:Broken` is no tracker: it must be a class derived from dstrain\.tracking\.tracker\.Tracker",
+        ),
+        (
+            "absent",
+            r"\(own_trackers_that_are_absent:Own\) cannot be imported \(ModuleNotFoundError: .*install its package",
+        ),
     ],
 )
 def test_an_entry_point_that_is_no_tracker_is_refused(name: str, message: str) -> None:

@@ -54,7 +54,9 @@ def test_rows_that_are_written_meanwhile_are_sent_at_the_end(tmp_path: Path, cap
     assert caplog.messages == []
 
 
-def test_a_tracker_that_hangs_is_ended_and_the_way_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tracker_that_hangs_is_ended_and_the_way_out_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = make_run(tmp_path / "run", train(1))
     followers = Followers(["hangs"], run_dir=folder.path)
     pid = int(wait_until(folder.trackers / "hangs"))

@@ -87,9 +87,7 @@ KILLS = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 4), st.sampled_from
 
 
 @given(kills=KILLS, tells=st.booleans())
-def test_every_point_arrives_once_wherever_a_process_is_killed(
-    kills: list[tuple[int, int, str]], tells: bool
-) -> None:
+def test_every_point_arrives_once_wherever_a_process_is_killed(kills: list[tuple[int, int, str]], tells: bool) -> None:
     """Each attempt sees more of the run, sends in batches, and is killed before or after the server has got one."""
     points = [each for step in range(1, 9) for each in (point("train", step), point("eval", step))]
     sent, server = Sent(), list[Point]()

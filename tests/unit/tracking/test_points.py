@@ -71,7 +71,11 @@ def test_other_test_sets_and_the_average_have_their_names() -> None:
 
 
 def test_rows_that_a_resume_repeated_count_once_and_points_go_by_step() -> None:
-    rows: list[Row] = [TrainRow(50, 0.5, 2.0), TrainRow(100, 1.0, 1.9), EvalRow(step=100, epoch=1.0, scores={"bleu": 1.0})]
+    rows: list[Row] = [
+        TrainRow(50, 0.5, 2.0),
+        TrainRow(100, 1.0, 1.9),
+        EvalRow(step=100, epoch=1.0, scores={"bleu": 1.0}),
+    ]
     again: list[Row] = [EventRow("resume", 50, lease=1), TrainRow(100, 1.0, 1.8, lease=1)]
     points = points_of(record(EvalRow(step=50, epoch=0.5, scores={"bleu": 2.0}), *rows, *again))
     assert [(each.part, each.step) for each in points] == [("train", 50), ("eval", 50), ("train", 100)]

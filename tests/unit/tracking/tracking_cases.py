@@ -41,7 +41,13 @@ def train(step: int, *, lease: int = 1, **values: Any) -> dict[str, Any]:
 
 
 def evaluation(step: int, *, lease: int = 1, **values: Any) -> dict[str, Any]:
-    row = {"kind": "eval", "step": step, "epoch": step / 100, "scores": {"bleu": step / 10, "loss": 1.5}, "lease": lease}
+    row = {
+        "kind": "eval",
+        "step": step,
+        "epoch": step / 100,
+        "scores": {"bleu": step / 10, "loss": 1.5},
+        "lease": lease,
+    }
     return row | values
 
 
