@@ -5,8 +5,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
+from dstrain.config.secrets import mask
 from dstrain.run_folder.record import Status
 from dstrain.tracking.tracker import Place, Point, TrackedRun, Tracker
 
@@ -17,6 +17,7 @@ MOST_METRICS, MOST_PARAMS = 1000, 100
 MOST_VALUE, MOST_NAME = 500, 250
 """Characters of a value and of a name."""
 _REFUSED = re.compile(r"[^\w./: -]")
+_USER = re.compile(r"(?<=://)[^/@]*@")
 _PATIENCE = {"MLFLOW_HTTP_REQUEST_TIMEOUT": "30", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3"}
 """A server that does not answer is asked again later: its client would ask for a quarter of an hour."""
 _STATUS: Mapping[Status, str] = {"finished": "FINISHED", "stopped": "KILLED", "interrupted": "RUNNING"}
@@ -35,7 +36,7 @@ class MLflow(Tracker):
     @property
     def destination(self) -> str:
         uri = self._place.uri or os.environ.get("MLFLOW_TRACKING_URI") or "default"
-        return f"{_without_user(uri)} {self._experiment}"
+        return f"{_without_secrets(uri)} {self._experiment}"
 
     @property
     def _experiment(self) -> str:
@@ -127,7 +128,6 @@ def flatten(values: Mapping[str, Any], *, before: str = "") -> Iterator[tuple[st
             yield f"{before}{key}", str(value)
 
 
-def _without_user(uri: str) -> str:
+def _without_secrets(uri: str) -> str:
     """The address without a user and a password, which have no place in the run folder."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return mask(_USER.sub("", uri))

@@ -36,7 +36,7 @@ class WandB(Tracker):
 
     @property
     def address(self) -> str | None:
-        return None if self._run is None else self._run.url
+        return None if self._run is None or self._run.offline else self._run.url
 
     def open(self, run: TrackedRun) -> int | None:
         import wandb
@@ -50,11 +50,14 @@ class WandB(Tracker):
             config=dict(run.config),
             resume="allow",
             dir=os.environ.get("WANDB_DIR") or str(self._place.folder),
-            # this process only sends: its output, code and load say nothing about the run
+            # this process only sends: its output, packages, code and load say nothing about the run
             settings=wandb.Settings(
                 silent=True,
                 console="off",
                 x_disable_stats=True,
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                x_save_requirements=False,
                 disable_git=True,
                 save_code=False,
                 init_timeout=_INIT_SECONDS,

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 from dstrain.tracking.backends import make_tracker
 from dstrain.tracking.sender import Sender, send_run
 from dstrain.tracking.tensorboard import TensorBoard
-from dstrain.tracking.tracker import Place, Point, TrackedRun
+from dstrain.tracking.tracker import Place, Point, TrackedRun, Tracker
 from tests.unit.tracking.tracking_cases import (
     START_SECONDS,
     add_rows,
@@ -33,18 +34,16 @@ def read(path: Path) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(each.step, each.value) for each in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
+def make(folder: RunFolder) -> Tracker:
+    return make_tracker("tensorboard", folder=folder, settings=TrackerSettings())
+
+
 def sender(folder: RunFolder) -> Sender:
-    return Sender(
-        folder,
-        name="tensorboard",
-        make_tracker=lambda: make_tracker("tensorboard", folder=folder, settings=TrackerSettings()),
-    )
+    return Sender(folder, name="tensorboard", make_tracker=partial(make, folder))
 
 
 def send(folder: RunFolder) -> int:
-    settings = TrackerSettings()
-    make = lambda: make_tracker("tensorboard", folder=folder, settings=settings)  # noqa: E731
-    return send_run(folder, name="tensorboard", make_tracker=make).num_points
+    return send_run(folder, name="tensorboard", make_tracker=partial(make, folder)).num_points
 
 
 def files(folder: RunFolder) -> list[Path]:
