@@ -173,11 +173,11 @@ class Logging(Section):
     """Show the run in TensorBoard: event files in the run folder. Null writes them if tensorboard is installed."""
     trackers: Annotated[
         dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)], Tracker],
-        Field(examples=["{wandb: {project: my-project}}"]),
+        Field(examples=["{wandb: {project: ko-en}}"]),
     ] = Field(default_factory=dict)
-    """Trackers that show the run, each by its name: `wandb`, `mlflow`, or one that an installed package brings (see
-    [running.md](running.md#trackers)). They get the training rows, every score and the recipe, from a process of their own
-    beside the training."""
+    """Trackers that show the run, each by its name with its settings, such as `wandb: {project: ko-en}`. The names are `wandb`,
+    `mlflow` and those that installed packages bring (see [running.md](running.md#trackers)). They get the training rows, every
+    score and the recipe, from a process of their own beside the training."""
 
     @model_validator(mode="after")
     def _tensorboard_has_a_key_of_its_own(self) -> "Logging":

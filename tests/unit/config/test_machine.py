@@ -66,7 +66,7 @@ def test_trackers_have_names_and_settings_and_null_removes_one(good: Path) -> No
         ("{wandb: {api_key: p}}", ["logging.trackers.wandb.api_key: is no place for a secret"]),
         ("{mlflow: {uri: 'http://me:secret@host'}}", ["logging.trackers.mlflow.uri: ", "***"]),
         ("{W B: {}}", ["logging.trackers"]),
-        ("[wandb]", ["logging.trackers: must be a section of keys", "{wandb: {project: my-project}}"]),
+        ("[wandb]", ["logging.trackers: must be a section of keys", "such as `wandb: {project: ko-en}`"]),
         ("{mlflow: {project: ''}}", ["logging.trackers.mlflow.project: "]),
     ],
 )
