@@ -1,6 +1,7 @@
 """Weights & Biases: online, or with WANDB_MODE=offline into files of the run folder."""
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,11 @@ class WandB(Tracker):
         return None if self._run is None or self._run.offline else self._run.url
 
     def open(self, run: TrackedRun) -> int | None:
-        import wandb
+        if "wandb" not in sys.modules:
+            # the service of a program that has started this one, and may end before it
+            os.environ.pop("WANDB_SERVICE", None)
+        os.environ.setdefault("WANDB_SILENT", "true")
+        import wandb  # optional, and takes a second
 
         self._place.folder.mkdir(parents=True, exist_ok=True)
         given = {} if self._place.uri is None else {"base_url": self._place.uri}
@@ -53,6 +58,7 @@ class WandB(Tracker):
             # this process only sends: its output, packages, code and load say nothing about the run
             settings=wandb.Settings(
                 silent=True,
+                symlink=False,  # a start refuses a run folder with links in it
                 console="off",
                 x_disable_stats=True,
                 x_disable_meta=True,
@@ -66,7 +72,7 @@ class WandB(Tracker):
         )
         self._run.define_metric("step", hidden=True)
         self._run.define_metric("*", step_metric="step")
-        return None if self._run.offline else int(self._run.step)
+        return None if self._run.offline else int(self._run.starting_step)
 
     def send(self, points: Sequence[Point]) -> None:
         for point in points:

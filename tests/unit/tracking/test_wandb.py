@@ -3,6 +3,9 @@
 import json
 import socket
 import struct
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,6 +15,7 @@ import pytest
 
 from dstrain.config.machine import Tracker as TrackerSettings
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.ownership import refuse_linked_folders
 from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 from dstrain.run_folder.tracked import read_tracked
 from dstrain.tracking.backends import make_tracker
@@ -20,7 +24,9 @@ from dstrain.tracking.sender import Sender, send_run
 from dstrain.tracking.tracker import Place
 from dstrain.tracking.wandb import WandB
 from tests.unit.tracking.tracking_cases import add_rows, evaluation, event, make_run, train
+from tests.unit.tracking.wandb_server import wandb_server
 
+ROOT = Path(__file__).parents[3]
 BLOCK = 32768
 """The files are logs of LevelDB's format, after seven bytes of their own: blocks of records of at most a block."""
 
@@ -125,6 +131,64 @@ def test_nothing_but_the_run_is_recorded(tmp_path: Path) -> None:
     send(folder)
     files = [path for path in folder.trackers.rglob("files/*") if path.stat().st_size]
     assert [path.name for path in files] == []
+
+
+@pytest.mark.usefixtures("_offline")
+def test_no_link_is_left_that_the_next_start_would_refuse(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", train(1))
+    send(folder)
+    assert [path for path in folder.path.rglob("*") if path.is_symlink() and path.is_dir()] == []
+    refuse_linked_folders(folder)
+
+
+SENDS_AND_IS_KILLED = """
+import os, pathlib, signal, sys, time
+from dstrain.run_folder.layout import RunFolder
+from tests.unit.tracking.test_wandb import make
+from dstrain.tracking.sender import Sender
+folder = RunFolder(pathlib.Path(sys.argv[1]))
+Sender(folder, name="wandb", make_tracker=lambda: make(folder, project="p", uri=sys.argv[2])).update()
+print("sent", flush=True)
+sys.stdin.read()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_online_a_run_that_was_killed_while_it_sent_goes_on_with_each_step_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrived: bool
+) -> None:
+    pytest.importorskip("wandb", reason="needs wandb: pip install 'dstrain[wandb]'")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    folder = make_run(tmp_path / "run", *(train(step) for step in range(1, 13)), evaluation(11))
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+        )
+
+    def track(uri: str) -> str:
+        words = ("-m", "dstrain", "track", str(folder.path), "--to", "wandb", "--project", "p", "--uri", uri)
+        said, _ = start(*words).communicate()
+        return said.split(" (")[0]
+
+    with wandb_server() as server:
+        assert track(server.uri) == "wandb: 13 points sent"
+        add_rows(folder, event("resume", 10, lease=2), *(train(step, lease=2) for step in range(11, 16)))
+        killed = start("-c", SENDS_AND_IS_KILLED, str(folder.path), server.uri)
+        assert killed.stdout is not None
+        assert killed.stdout.readline() == "sent\n"
+        while arrived and len(server.rows) < 16:
+            time.sleep(0.1)
+        killed.communicate("")
+        add_rows(folder, train(16, lease=2), evaluation(16, lease=2))
+        assert track(server.uri).startswith("wandb: ")
+        assert track(server.uri) == "wandb: nothing was missing"
+        rows = server.rows
+    assert [row["_step"] for row in rows] == list(range(18))
+    assert [row["step"] for row in rows if "train/loss" in row] == list(range(1, 17))
+    assert [row["step"] for row in rows if "eval/bleu" in row] == [11, 16]
 
 
 @pytest.mark.parametrize("listens", [True, False])
