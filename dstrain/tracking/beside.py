@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dstrain.cluster.environment import without_launcher
+from dstrain.cluster.processes import end_with_descendants
 from dstrain.config.arguments import shell_command
 
 PROGRAM = ("-m", "dstrain.tracking.follow")
@@ -65,10 +65,9 @@ class Followers:
 
 def _wait(process: subprocess.Popen[bytes], *, until: float) -> int | None:
     """The exit code of a process; None if it had to be ended, with all that it has started."""
-    code: int | None = None
-    with suppress(subprocess.TimeoutExpired):
-        code = process.wait(max(0.0, until - time.monotonic()))
-    with suppress(OSError):
-        os.killpg(process.pid, signal.SIGKILL)  # also what a tracker's library has left behind
-    process.wait()
-    return code
+    try:
+        return process.wait(max(0.0, until - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        end_with_descendants(process.pid)
+        process.wait()
+        return None

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.cluster.processes import end_with_descendants
 from dstrain.config.machine import Tracker as TrackerSettings
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
@@ -111,10 +112,14 @@ def _await_end(ended: threading.Event) -> None:
     sys.stdin.buffer.read()
     ended.set()
     time.sleep(LAST_SECONDS)
-    os._exit(EXIT_FAILED)
+    _exit(EXIT_FAILED)
+
+
+def _exit(code: int) -> None:
+    """End at once, with what a library has started: its own ways to end wait for a server that may not answer."""
+    end_with_descendants(os.getpid(), itself=False)
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    code = main()
-    # a library's own handlers may wait for a server that does not answer
-    os._exit(code)
+    _exit(main())

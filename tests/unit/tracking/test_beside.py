@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dstrain.cluster.processes import process_start
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.rows import append_row
 from dstrain.run_folder.tracked import read_tracked
@@ -30,17 +31,12 @@ def written(folder: RunFolder) -> list[list[object]]:
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
-def wait_until(path: Path) -> str:
-    while not (path.is_file() and path.read_text()):
+def wait_for_hang(folder: RunFolder) -> list[int]:
+    """The process of the tracker that hangs, and one that it has started."""
+    path = folder.trackers / "hangs"
+    while not (path.is_file() and path.read_text().endswith("\n")):
         time.sleep(0.01)
-    return path.read_text()
-
-
-def is_running(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
+    return [int(pid) for pid in path.read_text().split()]
 
 
 def test_rows_that_are_written_meanwhile_are_sent_at_the_end(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -59,10 +55,11 @@ def test_a_tracker_that_hangs_is_ended_and_the_way_out_is_said(
 ) -> None:
     folder = make_run(tmp_path / "run", train(1))
     followers = Followers(["hangs"], run_dir=folder.path)
-    pid = int(wait_until(folder.trackers / "hangs"))
+    pids = wait_for_hang(folder)
     with caplog.at_level(logging.WARNING):
         followers.close(seconds=0.1)
-    assert not is_running(pid)
+    while any(process_start(pid) is not None for pid in pids):
+        time.sleep(0.01)
     assert caplog.messages == [
         f"hangs has not received everything in time; to send the rest: dstrain track {folder.path} --to hangs"
     ]
@@ -134,7 +131,7 @@ def test_a_tracker_is_no_rank_and_sees_no_gpu(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     folder = make_run(tmp_path / "run", train(1))
     followers = Followers(["hangs"], run_dir=folder.path)
-    pid = int(wait_until(folder.trackers / "hangs"))
+    pid, _ = wait_for_hang(folder)
     seen = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     assert b"CUDA_VISIBLE_DEVICES=" in seen
     assert [each for each in seen if each.startswith(b"RANK=")] == []

@@ -116,7 +116,7 @@ def memory(server: Server, *, destination: str = "memory", is_sure: bool = True)
 
 
 OWN_TRACKER = '''
-import json, os, pathlib, time, urllib.request
+import json, os, pathlib, subprocess, time, urllib.request
 from dstrain.tracking.tracker import Tracker
 
 class Own(Tracker):
@@ -145,7 +145,8 @@ class Own(Tracker):
 
 class Hangs(Own):
     def open(self, run):
-        (self.place.folder.parent / "hangs").write_text(str(os.getpid()))
+        child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        (self.place.folder.parent / "hangs").write_text(f"{os.getpid()} {child.pid}\\n")
         while True:
             time.sleep(600)
 
