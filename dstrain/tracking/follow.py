@@ -10,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from dstrain.cluster.console import describe, say
@@ -20,6 +19,7 @@ from dstrain.config.machine import Tracker as TrackerSettings
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.tracking.backends import make_tracker
+from dstrain.tracking.beside import PROGRAM
 from dstrain.tracking.sender import Sender, only_sender
 
 EVERY_SECONDS = 10.0
@@ -36,57 +36,54 @@ _IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Follow a run until standard input ends; returns 0 if the tracker has everything then."""
-    run_dir, name = sys.argv[1:] if argv is None else argv
+    run_dir, name, *failures = sys.argv[1:] if argv is None else argv
+    num_failures = int(failures[0]) if failures else 0
     for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    os.nice(10)  # after the ranks
+    if num_failures == 0:
+        os.nice(10)  # after the ranks
     ended = threading.Event()
     threading.Thread(target=_await_end, args=(ended,), daemon=True).start()
-    folder = RunFolder(Path(run_dir))
-    return 0 if follow(folder, name=name, ended=ended, tell=_tell) else EXIT_FAILED
+    has_arrived = follow(RunFolder(Path(run_dir)), name=name, ended=ended, tell=_tell, num_failures=num_failures)
+    if has_arrived is None:
+        # in a new program: W&B, for one, cannot open a run again in the one in which that has failed
+        end_with_descendants(os.getpid(), itself=False)
+        os.execv(sys.executable, [sys.executable, *PROGRAM, run_dir, name, str(num_failures + 1)])
+    return 0 if has_arrived else EXIT_FAILED
 
 
 def follow(
-    folder: RunFolder,
-    *,
-    name: str,
-    ended: threading.Event,
-    tell: Callable[[str], None],
-    every_seconds: float = EVERY_SECONDS,
-) -> bool:
+    folder: RunFolder, *, name: str, ended: threading.Event, tell: Callable[[str], None], num_failures: int = 0
+) -> bool | None:
     """Send a run to a tracker until `ended`, and whatever is there then; returns whether everything has arrived.
 
-    Raises nothing: a failure is said once, and tried again later.
+    Raises nothing. A failure is told if there was none before; after a pause it returns None: try again from the beginning.
     """
-    sender: Sender | None = None
-    has_lock = has_failed = has_shown = False
-    pause = every_seconds
-    with ExitStack() as stack:
-        while True:
-            is_last, began = ended.is_set(), time.monotonic()
-            try:
-                if not has_lock:
-                    stack.enter_context(only_sender(folder, name=name))
-                    has_lock = True
-                if sender is None:
-                    sender = _build_sender(folder, name=name)
-                sender.update()
-                if is_last:
-                    sender.close()
-                    return True
-            except (Exception, SystemExit) as error:  # whatever a tracker's library raises
-                if is_last:
-                    return False
-                if not has_failed:
-                    tell(f"{name}: {_describe(error)}; training goes on, and this is tried again (said once)")
-                has_failed = True
-                pause = min(2 * pause, MOST_SECONDS)
-            else:
-                if not has_shown and sender.address is not None:
-                    tell(f"{name}: {sender.address}")
-                    has_shown = True
-                pause = max(every_seconds, REST * (time.monotonic() - began))
-            ended.wait(pause)
+    try:
+        with only_sender(folder, name=name):
+            _follow(_build_sender(folder, name=name), name=name, ended=ended, tell=tell)
+    except (Exception, SystemExit) as error:  # whatever a tracker's library raises
+        if ended.is_set():
+            return False
+        if num_failures == 0:
+            tell(f"{name}: {_describe(error)}; training goes on, and this is tried again (said once)")
+        ended.wait(min(EVERY_SECONDS * 2 ** min(num_failures, 10), MOST_SECONDS))
+        return None
+    return True
+
+
+def _follow(sender: Sender, *, name: str, ended: threading.Event, tell: Callable[[str], None]) -> None:
+    has_shown = False
+    while True:
+        is_last, began = ended.is_set(), time.monotonic()
+        sender.update()
+        if not has_shown and sender.address is not None:
+            tell(f"{name}: {sender.address}")
+            has_shown = True
+        if is_last:
+            break
+        ended.wait(max(EVERY_SECONDS, REST * (time.monotonic() - began)))
+    sender.close()
 
 
 def _build_sender(folder: RunFolder, *, name: str) -> Sender:

@@ -9,7 +9,7 @@ from dstrain.run_folder.record import Status
 from dstrain.tracking.tracker import Place, Point, TrackedRun, Tracker
 
 _OFFLINE = ("offline", "dryrun")
-_INIT_SECONDS = 120.0
+_INIT_SECONDS = 60.0
 """Seconds for the server to answer when the run is opened."""
 
 
@@ -54,6 +54,7 @@ class WandB(Tracker):
             project=self._place.project,
             config=dict(run.config),
             resume="allow",
+            allow_val_change=True,
             dir=os.environ.get("WANDB_DIR") or str(self._place.folder),
             # this process only sends: its output, packages, code and load say nothing about the run
             settings=wandb.Settings(

@@ -25,9 +25,9 @@ def _own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", python_path(install_package(tmp_path)))
 
 
-def written(folder: RunFolder) -> list[list[object]]:
-    """The lines of the tracker `own`."""
-    paths = (folder.trackers / "own").glob("*.jsonl")
+def written(folder: RunFolder, *, name: str = "own") -> list[list[object]]:
+    """The lines of the tracker `own`, or of another that writes as it does."""
+    paths = (folder.trackers / name).glob("*.jsonl")
     return [json.loads(line) for path in paths for line in path.read_text().splitlines()]
 
 
@@ -63,6 +63,20 @@ def test_a_tracker_that_hangs_is_ended_and_the_way_out_is_said(
     assert caplog.messages == [
         f"hangs has not received everything in time; to send the rest: dstrain track {folder.path} --to hangs"
     ]
+
+
+def test_after_a_failure_it_is_tried_again_in_a_new_program(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_run(tmp_path / "run", train(1))
+    followers = Followers(["shy"], run_dir=folder.path)
+    while "not yet" not in capfd.readouterr().err:
+        time.sleep(0.01)
+    add_rows(folder, train(2))
+    followers.close(seconds=END_SECONDS)
+    assert caplog.messages == []
+    assert [line[:2] for line in written(folder, name="shy")] == [["train", 1], ["train", 2], ["closed", "interrupted"]]
+    assert capfd.readouterr().err == ""
 
 
 def test_a_server_that_cannot_be_reached_is_a_warning_at_the_end(

@@ -150,6 +150,20 @@ class Hangs(Own):
         while True:
             time.sleep(600)
 
+class Shy(Own):
+    """Fails once, and always in a process in which it has failed, as W&B does."""
+
+    def open(self, run):
+        if "OWN_FAILED" in globals():
+            raise ConnectionError("never again")
+        failed = self.place.folder.parent / "failed"
+        number = int(failed.read_text()) if failed.exists() else 0
+        if number < 1:
+            globals()["OWN_FAILED"] = True
+            failed.write_text(str(number + 1))
+            raise ConnectionError("not yet")
+        super().open(run)
+
 class Broken:
     pass
 '''
@@ -162,7 +176,12 @@ def install_package(folder: Path) -> Path:
     details.mkdir(parents=True)
     (site / "own_trackers.py").write_text(OWN_TRACKER)
     (details / "METADATA").write_text("Metadata-Version: 2.1\nName: own-trackers\nVersion: 1.0\n")
-    names = {"own": "own_trackers:Own", "hangs": "own_trackers:Hangs", "broken": "own_trackers:Broken"}
+    names = {
+        "own": "own_trackers:Own",
+        "hangs": "own_trackers:Hangs",
+        "shy": "own_trackers:Shy",
+        "broken": "own_trackers:Broken",
+    }
     names |= {"absent": "own_trackers_that_are_absent:Own"}
     lines = [f"{name} = {value}" for name, value in names.items()]
     (details / "entry_points.txt").write_text("\n".join(["[dstrain.trackers]", *lines, ""]))
