@@ -24,6 +24,9 @@ class WandBServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.histories: dict[str, list[str]] = {}
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that was killed is no fault of the server."""
+
     @property
     def uri(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
