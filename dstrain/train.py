@@ -32,6 +32,7 @@ from dstrain.run.launch import Launch
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import make_run_folder
+from dstrain.tracking.backends import check_trackers
 
 log = logging.getLogger("dstrain")
 
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
         check_base(config)
+        check_trackers(config)
         folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
         launch = Launch(

@@ -24,6 +24,7 @@ COMMANDS = (
     "report",
     "status",
     "compare",
+    "track",
     "sweep",
     "verify",
     "export",

@@ -274,3 +274,11 @@ def test_slurm_tells_a_restart_from_a_first_start(
     with pytest.raises(SystemExit) as ended:
         main(["--config", "debug", f"output_dir={tmp_path}"])
     assert ended.value.code == code
+
+
+def test_a_tracker_that_nobody_knows_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    done = run_launch("--config", "debug", "logging.trackers.wanbd={}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "logging.trackers.wanbd: there is no tracker `wanbd`" in done.stderr
+    assert done.stdout.split() == ["imported:"]
+    assert list(tmp_path.iterdir()) == []

@@ -1,12 +1,10 @@
-"""One row per logging interval in metrics.jsonl, on a progress bar or as a line, and in TensorBoard if it is installed."""
+"""One row per logging interval in metrics.jsonl, and on a progress bar or as a line."""
 
-import importlib.util
 import logging
 import time
 from collections import Counter
 from collections.abc import Collection
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -18,7 +16,6 @@ from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.engine.engine import peak_memory_mb
-from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.rows import TrainRow
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -58,7 +55,6 @@ class LogHook(Hook):
         self._total_steps = total_steps
         self._started, self._first_step = time.monotonic(), 0
         self._bar = _build_bar(console, total_steps=total_steps) if ranks.rank == 0 and console.is_terminal else None
-        self._board = _build_board(config) if ranks.rank == 0 else None
 
     def on_start(self, progress: Progress, control: Control) -> None:
         self._started, self._first_step = time.monotonic(), progress.step
@@ -147,9 +143,6 @@ class LogHook(Hook):
             self._show(row)
 
     def _show(self, row: TrainRow) -> None:
-        if self._board is not None:
-            for name in ("loss", "learning_rate", "grad_norm", "target_tokens_per_second"):
-                self._board.add_scalar(f"train/{name}", getattr(row, name), row.step)
         text = (
             f"loss {row.loss:.4f}  lr {row.learning_rate:.2e}  grad {row.grad_norm:.3f}  "
             f"{row.target_tokens_per_second:,.0f} target tokens/s"
@@ -170,8 +163,6 @@ class LogHook(Hook):
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
-        if self._board is not None:
-            self._board.close()
 
 
 def _build_bar(console: Console, *, total_steps: int) -> ProgressBar:
@@ -186,15 +177,3 @@ def _build_bar(console: Console, *, total_steps: int) -> ProgressBar:
     bar = ProgressBar(*columns, console=console)
     bar.add_task("training", total=total_steps, numbers="")
     return bar
-
-
-def _build_board(config: RunConfig) -> Any:
-    wanted = config.logging.tensorboard
-    installed = importlib.util.find_spec("tensorboard") is not None
-    if wanted and not installed:
-        log.warning("logging.tensorboard is true but tensorboard is not installed; pip install 'dstrain[tensorboard]'")
-    if not installed or wanted is False:
-        return None
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
-
-    return SummaryWriter(str(RunFolder(Path(config.run_dir)).tensorboard))
