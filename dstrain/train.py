@@ -15,10 +15,11 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say, say_from_signal
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
+from dstrain.cluster.progress import phase
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
@@ -73,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_gpus()
     _await_signals()
     try:
-        # importing torch and DeepSpeed takes seconds: only after the configuration has been checked
-        log.info("%s: importing torch, transformers and DeepSpeed", folder.path)
-        from dstrain.run.training import run
+        log.info("%s: begins on %s", folder.path, "1 rank" if process.world_size == 1 else f"{process.world_size} ranks")
+        # which takes seconds: only after the configuration has been checked
+        with phase("importing torch, transformers and DeepSpeed"):
+            from dstrain.run.training import run
 
         return run(config, launch=launch)
     except Exception as error:
@@ -93,8 +95,7 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 def _await_signals() -> None:
     # before training begins there is nothing to save: exit at once, with the code for a restart
     def end(number: int, frame: FrameType | None) -> None:
-        # not by print: the signal may have interrupted one
-        os.write(2, f"received {signal.Signals(number).name} before training began\n".encode())
+        say_from_signal(f"received {signal.Signals(number).name} before training began")
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
 
     catch_saving_signals(end)

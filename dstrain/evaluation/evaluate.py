@@ -6,6 +6,7 @@ Does not know when to evaluate, and writes nothing.
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -15,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import Progress
 from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
@@ -105,11 +107,14 @@ def evaluate(
         max_batches=max_batches,
     )
 
+    share = plan.shares[ranks.rank]
+    progress = _show_progress(share, is_rehearsal=plan.is_rehearsal, is_alone=ranks.world_size == 1)
+
     def evaluate_one(batch: Batch) -> BatchResult:
         searched = tokens.typed if plan.is_typed(batch.index) else tokens
         assert searched is not None
         with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
-            return evaluate_batch(
+            result = evaluate_batch(
                 batch,
                 model=model,
                 loss=loss if config.evaluation.loss and searched is tokens else None,
@@ -120,15 +125,23 @@ def evaluate(
                 generation=plan.generation[batch.target_language],
                 device=ranks.device,
             )
+        progress.advance(len(batch.rows))
+        return result
 
-    with evaluation_mode(model, loss_module=loss):
-        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), plan.shares[ranks.rank])]
-    share = results if len(results) == len(plan.shares[ranks.rank]) else None
-    gathered = ranks.gather(share, list[BatchResult] | None)
+    with evaluation_mode(model, loss_module=loss), closing(progress):
+        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), share)]
+    gathered = ranks.gather(results if len(results) == len(share) else None, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
     return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
+
+
+def _show_progress(share: Sequence[Batch], *, is_rehearsal: bool, is_alone: bool) -> Progress:
+    """What rank 0 shows of an evaluation that takes long: its own rows, because it does not know how far the others are."""
+    what = "rehearsal" if is_rehearsal else "evaluation"
+    unit = "rows" if is_alone else "rows of rank 0"
+    return Progress(what, unit=unit, total=sum(len(batch.rows) for batch in share))
 
 
 def score(

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dstrain.attempt.rank_records import PHASE_LIMITS, RankRecord
+from dstrain.cluster.console import duration
 from dstrain.cluster.processes import Holder
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.reporting.terminal import duration, from_iso
+from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.rows import EventRow

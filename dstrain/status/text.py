@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dstrain.cluster.console import duration
 from dstrain.config.arguments import shell_command
-from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
+from dstrain.reporting.terminal import UNKNOWN, moment, printable, to_iso
 from dstrain.run_folder.outcome import summarize
 from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus
 from dstrain.status.judge import STOPPED

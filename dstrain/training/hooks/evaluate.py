@@ -163,8 +163,10 @@ class EvaluateHook(EvaluationHook):
 
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
+            started = time.perf_counter()
             self._check_rehearsal(self._evaluate(REHEARSAL_BATCHES))
-            log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
+            seconds = time.perf_counter() - started
+            log.info("rehearsal: evaluated %d batches before step 1 in %.1f s", REHEARSAL_BATCHES, seconds)
         if self._is_postponed:  # the run was stopped at a step with an evaluation
             self._score(progress.step, self._epoch, control)
         self._stop_early(control)
