@@ -23,7 +23,8 @@ from dstrain.cluster.progress import phase
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
-from dstrain.config.arguments import parse_arguments
+from dstrain.config.arguments import TRAINING_OPTIONS, parse_arguments, shell_command
+from dstrain.config.habits import correct
 from dstrain.config.secrets import mask
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
@@ -40,12 +41,18 @@ log = logging.getLogger("dstrain")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank of a training run; returns the exit code: 0 finished, 85 start it again, else failed."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    options = parse_arguments(arguments)
     try:
         process = read_process_info(os.environ)
     except UserError as error:  # of this process alone, which may be in a pod with a log of its own
         say(error, err=True)
         return EXIT_USAGE
+    program = shell_command(command_words(process, script=sys.argv[0], arguments=()))
+    told = correct(arguments, program=program, options=TRAINING_OPTIONS, num_ranks=process.world_size)
+    if told is not None:
+        if process.local_rank == 0:
+            say(told, err=True)
+        return EXIT_USAGE
+    options = parse_arguments(arguments)
     try:
         process = replace(process, launched_by=find_launcher(process.launcher))
         config = load_run_config(options.config, overrides=options.overrides, check_files=True)

@@ -7,6 +7,7 @@ import atexit
 import logging
 import math
 import os
+import shutil
 import sys
 import threading
 import traceback
@@ -63,9 +64,9 @@ def say_from_signal(text: str) -> None:
     os.write(2, f"{ERASE if _line.text else ''}{text}\n".encode())
 
 
-def can_redraw() -> bool:
-    """Whether standard error is a terminal on which a line can be drawn again, which a `dumb` one cannot."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+def can_redraw(stream: TextIO | None = None) -> bool:
+    """Whether a stream, standard error by default, is a terminal on which a line can be drawn again; a `dumb` one is not."""
+    return (stream or sys.stderr).isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
 
 
 def redraw(text: str) -> None:
@@ -161,8 +162,7 @@ def quiet_libraries(process: ProcessInfo) -> None:
     # torch warns about deprecated functions that DeepSpeed calls
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     # so that DeepSpeed finds the ninja beside this interpreter even if the environment is not activated
-    tools = str(Path(sys.executable).parent)
-    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PATH"] = f"{_own_tools()}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if process.rank != 0 or not can_redraw():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # they would fill a log with carriage returns
@@ -192,6 +192,20 @@ def _end(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+def own_program() -> list[str]:
+    """The words that start dstrain's commands in the shell that this process was started from, which `quiet_libraries` has not
+    shown the interpreter's own folder."""
+    path = os.environ.get("PATH", "").removeprefix(f"{_own_tools()}{os.pathsep}")
+    if shutil.which("dstrain", path=path):
+        return ["dstrain"]
+    near = os.path.relpath(sys.executable)
+    return [near if not near.startswith("..") else sys.executable, "-m", "dstrain"]
+
+
+def _own_tools() -> str:
+    return str(Path(sys.executable).parent)
 
 
 def quiet_deepspeed() -> None:

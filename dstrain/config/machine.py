@@ -157,5 +157,7 @@ class Logging(Section):
 
     every_steps: PositiveInt = 50
     """Optimizer steps between rows of metrics.jsonl. Each row costs one synchronisation of host and device."""
+    samples: Annotated[int, Field(ge=0, le=100)] = 3
+    """Rows of which each evaluation shows hypothesis and reference on the terminal: the same rows every time. 0 shows none."""
     tensorboard: bool | None = None
     """Write TensorBoard event files. Null writes them if tensorboard is installed."""

@@ -107,6 +107,8 @@ class ScoredTexts:
 
 
 _SCORE_FILE = TypeAdapter(ScoreFile)
+SOURCES = "sources.txt"
+"""In a folder of hypotheses: the sources, one in each line."""
 
 
 def describe_scores(scores: Scores) -> str:
@@ -147,9 +149,8 @@ def write_scores(
 
 def write_texts(texts: ScoredTexts, *, folder: Path) -> None:
     """Write the texts to a folder, a file for each kind."""
-    columns = {"hypotheses": texts.hypotheses, "sources": texts.sources, "index": texts.index}
-    columns |= {_reference_name(number): lines for number, lines in enumerate(texts.references)}
-    files = {f"{name}.txt": lines for name, lines in columns.items()}
+    files = {"hypotheses.txt": texts.hypotheses, SOURCES: texts.sources, "index.txt": texts.index}
+    files |= {f"{_reference_name(number)}.txt": lines for number, lines in enumerate(texts.references)}
     if texts.statistics:
         files[STATISTICS] = statistics_lines(texts.statistics)
     for name, lines in files.items():
