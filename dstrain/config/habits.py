@@ -79,7 +79,7 @@ def correct(
         return None
     rows = [(_shown(each.typed), _advice(each)) for each in wrong]
     width = max(len(typed) for typed, _ in rows)
-    lines = [f"{program}: what stands on the left is written as on the right", *(f"  {a:<{width}}  {b}" for a, b in rows)]
+    lines = [f"{program}: this is written otherwise here:", *(f"  {a:<{width}}  {b}" for a, b in rows)]
     if all(each.instead is not None for each in corrected):
         groups = dict.fromkeys(each.instead or () for each in corrected)  # two options may have become one override
         lines.append(f"all together: {program} {_shown([word for group in groups for word in group])}")

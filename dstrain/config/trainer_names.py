@@ -107,9 +107,8 @@ _CADENCE = "the cadence says it (`evaluation.every_steps` or `every_epochs`, `ch
 _LOADER = "the data are planned and loaded otherwise here: leave it out"
 _HUB = "nothing is uploaded: `best/` in the run folder is a Hugging Face folder, which `hf upload` sends"
 ELSEWHERE: Mapping[str, str] = {
-    "deepspeed": "DeepSpeed's configuration is made by dstrain: leave it out. `machine.zero_stage=2` chooses the stage, "
-    "`machine.offload_optimizer=true` offloads, `machine.deepspeed` takes further keys",
-    "deepspeed_config": "DeepSpeed's configuration is made by dstrain: leave it out, and choose with `machine.zero_stage`",
+    "deepspeed": "leave it out: dstrain configures DeepSpeed. `machine.zero_stage=2` chooses the stage",
+    "deepspeed_config": "leave it out: dstrain configures DeepSpeed. `machine.zero_stage=2` chooses the stage",
     "fsdp": "models are sharded by ZeRO: leave it out, and choose with `machine.zero_stage`",
     ACCUMULATION: "leave it out: `training.batch_size` counts the sequences of a whole step, and it is cut so that it fits",
     "auto_find_batch_size": "leave it out: `machine.micro_batch_tokens=null` finds what fits, and the step stays the same",

@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from dstrain.cluster.environment import free_port
 from dstrain.run_folder.outcome import read_outcome
 from tests.unit.cluster.terminal_cases import run_on_terminal, screen_of
@@ -24,8 +22,6 @@ PHASES = (
     "setting up DeepSpeed",
 )
 TOOK = re.compile(r": (?:[\d,]+ rows in )?(\d+\.\d s|\d+ min.*)$")
-
-pytestmark = pytest.mark.xdist_group("terminal")
 
 
 def overrides(folder: Path, *more: str) -> list[str]:

@@ -90,9 +90,9 @@ def test_several_arguments_are_answered_at_once_and_the_whole_command_follows() 
 
 def test_the_table_has_what_was_typed_beside_what_to_type() -> None:
     lines = told(*OWN, "--num_train_epochs", "3", "--deepspeed", "ds.json").splitlines()
-    assert lines[0] == "train.py: what stands on the left is written as on the right"
+    assert lines[0] == "train.py: this is written otherwise here:"
     assert lines[1].split("  ")[1:] == ["--num_train_epochs 3", "training.epochs=3"]
-    assert lines[2].startswith("  --deepspeed ds.json   DeepSpeed's configuration is made by dstrain: leave it out")
+    assert lines[2].startswith("  --deepspeed ds.json   leave it out: dstrain configures DeepSpeed.")
     assert lines[3] == "all together: train.py --config debug training.epochs=3"
 
 
