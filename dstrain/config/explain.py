@@ -40,7 +40,7 @@ class Explanation:
 
 
 def find_meant(name: str) -> list[KeyPath]:
-    """The keys that a name may mean, in their general form: that key itself, else all that end so, else what a trainer calls so."""
+    """The keys that a name may mean, in their general form: that key itself, else all that end so, else what a trainer means."""
     path = _general(_split(name))
     if path in set(all_keys()):
         return [path]

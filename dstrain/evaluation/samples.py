@@ -1,4 +1,4 @@
-"""A few hypotheses beside their references, for the terminal: the same rows at every evaluation, so that one sees progress. Pure."""
+"""A few hypotheses beside their references, for the terminal: of the same rows each time, so that one sees progress. Pure."""
 
 from collections.abc import Iterator
 

@@ -162,7 +162,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         return
     scores = _score_by_programs(scores, config=config, folder=folder, step=step)
     for name, value in scores.scores.items():
-        say(f"{name:<26} {value:.4f}")
+        interval = f" ± {scores.intervals[name]:.4f}" if name in scores.intervals else ""
+        say(f"{name:<26} {value:.4f}{interval}")
     for name, signature in scores.signatures.items():
         say(f"{name} signature: {signature}")
     for line in describe_samples(result.texts, number=config.logging.samples):

@@ -1,4 +1,4 @@
-"""Watches a run: its status drawn again and again on a terminal, or a line whenever something has changed. Reads through a callable."""
+"""Watches a run: its status drawn again and again on a terminal, or a line whenever something has changed."""
 
 import shutil
 import time
