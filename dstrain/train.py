@@ -81,7 +81,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_gpus()
     _await_signals()
     try:
-        log.info("%s: begins on %s", folder.path, "1 rank" if process.world_size == 1 else f"{process.world_size} ranks")
+        log.info(
+            "%s: begins on %s", folder.path, "1 rank" if process.world_size == 1 else f"{process.world_size} ranks"
+        )
         # which takes seconds: only after the configuration has been checked
         with phase("importing torch, transformers and DeepSpeed"):
             from dstrain.run.training import run

@@ -20,7 +20,9 @@ from dstrain.status.judge import MEANINGS as STATES
 def explain(
     key: Annotated[str, typer.Argument(metavar="KEY", help="A key such as training.batch_size, or its last part.")],
     overrides: Overrides = None,
-    config: Annotated[str | None, typer.Option("--config", help=f"{RECIPE} Shows its value, and where it is set.")] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", help=f"{RECIPE} Shows its value, and where it is set.")
+    ] = None,
 ) -> None:
     """Say what a key of a recipe means, with its type, unit and default; or a score, a state of a run, an exit code."""
     with clean_errors():
@@ -38,8 +40,9 @@ def _explain(name: str, *, document: Document | None) -> Iterator[Explanation]:
         yield explain_key(path, written=name if dotted(path) != name else "", document=document)
     if (metric := explain_metric(name)) is not None:
         yield metric
-    if name in STATES:
-        yield Explanation(f"{name} (a state of a run)", (("meaning", STATES[name]),))
+    for state, meaning in STATES.items():
+        if state == name:
+            yield Explanation(f"{name} (a state of a run)", (("meaning", meaning),))
     if name.isdecimal() and int(name) in EXIT_CODES:
         yield Explanation(f"{name} (an exit code)", (("meaning", EXIT_CODES[int(name)]),))
 

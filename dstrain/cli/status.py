@@ -23,7 +23,9 @@ def status(
     as_json: AsJson = False,
     watched: Annotated[
         float | None,
-        typer.Option("--watch", metavar="[SECONDS]", min=0.0, help="Look every 2 or so many seconds until the run ends."),
+        typer.Option(
+            "--watch", metavar="[SECONDS]", min=0.0, help="Look every 2 or so many seconds until the run ends."
+        ),
     ] = None,
     quiet_seconds: Annotated[
         float | None,

@@ -8,7 +8,6 @@ from typing import Any
 
 from dstrain.config.yaml_source import write_value
 
-
 TRAINING_OPTIONS: Mapping[str, bool] = {
     "--config": True,
     "--debug": False,

@@ -51,7 +51,9 @@ def find_close(name: str) -> list[str]:
     """Names of keys and metrics that are spelt nearly so."""
     keys = [dotted(path) for path in all_keys()]
     ends = {path[-1]: dotted(path) for path in all_keys()}
-    close = get_close_matches(name, [*keys, *ends, *KEYS, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7)
+    close = get_close_matches(
+        name, [*keys, *ends, *KEYS, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
+    )
     return list(dict.fromkeys(ends.get(each, KEYS.get(each, each)) for each in close))
 
 

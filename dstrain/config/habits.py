@@ -102,13 +102,12 @@ def _read(words: list[str], *, options: Options, takes_recipe: bool) -> Iterator
         word = words.pop(0)
         own = _own_option(word, options=options)
         if own is not None:
-            value = [words.pop(0)] if own and "=" not in word and words else []
-            yield Correction((word, *value), (word, *value))
+            kept = (word, words.pop(0)) if own and "=" not in word and words else (word,)
+            yield Correction(kept, kept)
         elif word.startswith("--") and len(word) > len("--"):
             yield _read_option(word, words, takes_recipe=takes_recipe)
-        elif "=" not in word and is_key(word) and words and _is_value(words[0]):
-            value = words.pop(0)
-            yield Correction((word, value), (f"{word}={value}",))
+        elif is_key(word) and words and _is_value(words[0]) and (has_recipe or not _is_recipe(words[0])):
+            yield Correction((word, words[0]), (f"{word}={words.pop(0)}",))
         elif not has_recipe and _is_recipe(word):
             has_recipe = True
             yield Correction((word,), ("--config", word))
@@ -121,7 +120,9 @@ def _own_option(word: str, *, options: Options) -> bool | None:
     name = word.partition("=")[0]
     if name in options:
         return options[name]
-    begun = [option for option in options if name.startswith("--") and len(name) > len("--") and option.startswith(name)]
+    begun = [
+        option for option in options if name.startswith("--") and len(name) > len("--") and option.startswith(name)
+    ]
     return options[begun[0]] if len(begun) == 1 else None
 
 
@@ -129,10 +130,10 @@ def _read_option(word: str, words: list[str], *, takes_recipe: bool) -> Correcti
     written, equals, value = word.removeprefix("--").partition("=")
     name, typed = written.replace("-", "_"), [word]
     following = words[0] if words else None
-    if not equals and following is not None and _is_value(following):
-        if name not in WITHOUT_VALUE or following.lower() in (*TRUTHS, *LIES):
-            value, equals = words.pop(0), "="
-            typed.append(value)
+    may_follow = name not in WITHOUT_VALUE or (following or "").lower() in (*TRUTHS, *LIES)
+    if not equals and may_follow and following is not None and _is_value(following):
+        value, equals = words.pop(0), "="
+        typed.append(value)
     if takes_recipe and name == "config" and equals:
         return Correction(tuple(typed), (value,))
     return Given(written if "." in written else name, value if equals else None, tuple(typed))
@@ -171,7 +172,9 @@ def _correct(given: Given, *, given_too: Mapping[str, str | None], options: Opti
         return Correction(given.words, (), ELSEWHERE[name])
     if name in SWITCHES:
         is_on = value is None or value.lower() not in LIES
-        return Correction(given.words, (SWITCHES[name],) if is_on else (), "" if is_on else "that is the default: leave it out")
+        return Correction(
+            given.words, (SWITCHES[name],) if is_on else (), "" if is_on else "that is the default: leave it out"
+        )
     if name in BETAS:
         betas = [given_too.get(each) or default for each, default in zip(BETAS, ("0.9", "0.999"), strict=True)]
         return Correction(given.words, (f"training.betas=[{', '.join(betas)}]",))

@@ -86,7 +86,12 @@ def _named_sections(value: JsonSchema) -> JsonSchema:
 def _key_table(section: JsonSchema, *, headings: Mapping[str, str]) -> list[str]:
     required = section.get("required", ())
     rows = [
-        (f"`{key}`", describe_type(value), describe_default(key, value, required=required), _meaning(value, headings=headings))
+        (
+            f"`{key}`",
+            describe_type(value),
+            describe_default(key, value, required=required),
+            _meaning(value, headings=headings),
+        )
         for key, value in section["properties"].items()
     ]
     return _table(("key", "type", "default", "meaning"), rows)

@@ -16,9 +16,7 @@ def choose_samples(num_rows: int, *, number: int) -> list[int]:
 
 def describe_samples(texts: ScoredTexts, *, number: int) -> list[str]:
     """Lines with the place, source, hypothesis and first reference of so many rows."""
-    return [
-        line for row in choose_samples(len(texts.hypotheses), number=number) for line in _describe(texts, row=row)
-    ]
+    return [line for row in choose_samples(len(texts.hypotheses), number=number) for line in _describe(texts, row=row)]
 
 
 def _describe(texts: ScoredTexts, *, row: int) -> Iterator[str]:

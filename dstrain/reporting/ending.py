@@ -84,12 +84,11 @@ def _languages(config: RunConfig) -> list[str] | None:
         return None
     pairs = [choose_languages(task, source=each.source_language, target=each.target_language) for each in train]
     prefixes = [
-        choose_prefix(task, prefix=each.source_prefix, languages=pair)
-        for each, pair in zip(train, pairs, strict=True)
+        choose_prefix(task, prefix=each.source_prefix, languages=pair) for each, pair in zip(train, pairs, strict=True)
     ]
-    several = {
+    several: dict[str, list[str | None]] = {
         "--source-language": [pair.source for pair in pairs],
         "--target-language": [pair.target for pair in pairs],
-        "--prefix": prefixes,
+        "--prefix": [*prefixes],
     }
     return [f"{option}={values[0] or ''}" for option, values in several.items() if len(set(values)) > 1]

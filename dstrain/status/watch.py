@@ -21,7 +21,9 @@ def is_over(status: RunStatus) -> bool:
     return status.state not in ONGOING and status.comes_again is None
 
 
-def watch(look: Callable[[], RunStatus], *, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Iterator[RunStatus]:
+def watch(
+    look: Callable[[], RunStatus], *, seconds: float, sleep: Callable[[float], None] = time.sleep
+) -> Iterator[RunStatus]:
     """The status of a run every so often until it is over; the last one is that at its end."""
     while True:
         status = look()
@@ -81,4 +83,13 @@ def changes_of(status: RunStatus) -> tuple[object, ...]:
     """What must differ between two lines: not the steps and times, which always do."""
     scores = None if status.last_scores is None else status.last_scores.step
     saved = None if status.checkpoint is None else status.checkpoint.name
-    return (status.state, status.message, status.comes_again, status.last_loss, scores, status.best, saved, len(status.starts))
+    return (
+        status.state,
+        status.message,
+        status.comes_again,
+        status.last_loss,
+        scores,
+        status.best,
+        saved,
+        len(status.starts),
+    )

@@ -61,7 +61,9 @@ def test_a_log_has_a_line_for_each_phase_and_a_command_at_the_end_that_works(tmp
     commands = [line[9:] for line in lines[end:] if "  # " in line]
     assert len(commands) == 3
     for command in commands:
-        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=VARIABLES, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=tmp_path, env=VARIABLES, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, (command, done.stderr)
 
 

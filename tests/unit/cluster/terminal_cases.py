@@ -25,7 +25,9 @@ def run_on_terminal(
     """The exit code of a command, and all that it printed on the terminal; `typed` is sent once it has printed `wait_for`."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-    environment = {key: value for key, value in os.environ.items() if key not in ("TERM", "COLUMNS", "LINES", "NO_COLOR")}
+    environment = {
+        key: value for key, value in os.environ.items() if key not in ("TERM", "COLUMNS", "LINES", "NO_COLOR")
+    }
     environment |= {} if term is None else {"TERM": term}
     process = subprocess.Popen(
         command,

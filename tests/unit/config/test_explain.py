@@ -35,7 +35,7 @@ def test_a_section_lists_its_keys_with_their_defaults() -> None:
     assert dict(explanation.rows)["type"] == "section or null"
 
 
-@pytest.mark.parametrize("path", all_keys(), ids=dotted)
+@pytest.mark.parametrize("path", [*all_keys()], ids=dotted)
 def test_every_key_can_be_explained(path: tuple[str, ...]) -> None:
     assert find_meant(dotted(path)) == [path]
     explanation = explain_key(path)
@@ -66,7 +66,9 @@ def test_near_misses_are_suggested() -> None:
 def recipe(tmp_path: Path) -> Path:
     (tmp_path / "base.yaml").write_text("seed: 1\ntraining:\n  batch_size: 8\n  epochs: 2\n")
     child = tmp_path / "child.yaml"
-    child.write_text("extends: base.yaml\ntraining:\n  batch_size: 16\ndata:\n  train:\n  - {path: a.tsv}\n  - {path: b.tsv}\n")
+    child.write_text(
+        "extends: base.yaml\ntraining:\n  batch_size: 16\ndata:\n  train:\n  - {path: a.tsv}\n  - {path: b.tsv}\n"
+    )
     return child
 
 

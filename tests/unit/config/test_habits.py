@@ -81,7 +81,16 @@ def test_the_override_to_type_is_given(arguments: list[str], expected: str) -> N
 
 
 def test_several_arguments_are_answered_at_once_and_the_whole_command_follows() -> None:
-    words = ["recipe.yaml", "--num_train_epochs", "3", "--bf16", "--adam_beta1=0.8", "--adam_beta2=0.9", "--debug", "seed=1"]
+    words = [
+        "recipe.yaml",
+        "--num_train_epochs",
+        "3",
+        "--bf16",
+        "--adam_beta1=0.8",
+        "--adam_beta2=0.9",
+        "--debug",
+        "seed=1",
+    ]
     assert typed(*words) == [
         *("--config", "recipe.yaml", "training.epochs=3", "precision=bf16"),
         *("training.betas=[0.8, 0.9]", "--debug", "seed=1"),
@@ -114,7 +123,12 @@ def test_where_the_recipe_is_an_argument_its_option_is_left_out() -> None:
     [
         (["--per_device_train_batch_size", "8"], 1, 8, "the sequences of a step over all ranks"),
         (["--per_device_train_batch_size=8"], 2, 16, "8 × 2 ranks: the sequences"),
-        (["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "4"], 2, 64, "8 × 4 accumulated × 2 ranks"),
+        (
+            ["--per_device_train_batch_size", "8", "--gradient_accumulation_steps", "4"],
+            2,
+            64,
+            "8 × 4 accumulated × 2 ranks",
+        ),
     ],
 )
 def test_a_batch_size_of_one_device_becomes_that_of_a_step(

@@ -8,7 +8,15 @@ from dstrain.run_folder.scores import ScoredTexts
 
 @pytest.mark.parametrize(
     ("num_rows", "number", "rows"),
-    [(690, 3, [115, 345, 575]), (3, 3, [0, 1, 2]), (2, 3, [0, 1]), (1, 3, [0]), (0, 3, []), (690, 0, []), (100, 1, [50])],
+    [
+        (690, 3, [115, 345, 575]),
+        (3, 3, [0, 1, 2]),
+        (2, 3, [0, 1]),
+        (1, 3, [0]),
+        (0, 3, []),
+        (690, 0, []),
+        (100, 1, [50]),
+    ],
 )
 def test_rows_are_spread_over_all_and_the_same_each_time(num_rows: int, number: int, rows: list[int]) -> None:
     assert choose_samples(num_rows, number=number) == choose_samples(num_rows, number=number) == rows

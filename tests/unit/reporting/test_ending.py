@@ -57,9 +57,7 @@ def test_early_stopping_is_the_reason_that_it_gave() -> None:
     assert rows_of(lines)["why"] == why
 
 
-@pytest.mark.parametrize(
-    "why", ["received SIGTERM", "received SIGINT", "its allocation ends", "its launcher died"]
-)
+@pytest.mark.parametrize("why", ["received SIGTERM", "received SIGINT", "its allocation ends", "its launcher died"])
 def test_a_run_that_was_stopped_gives_the_command_that_resumes_it(why: str) -> None:
     outcome = RunOutcome("preempted", 85, why, step=120)
     lines = describe_end(translation_record(), outcome=outcome, sources=SOURCES)
@@ -71,7 +69,9 @@ def test_a_run_that_was_stopped_gives_the_command_that_resumes_it(why: str) -> N
 
 
 def test_of_a_slurm_job_no_command_of_a_shell_is_shown() -> None:
-    record = translation_record(info=run_info(launcher="srun", command=["srun", "--ntasks", "2", "python", "-m", "dstrain.train"]))
+    record = translation_record(
+        info=run_info(launcher="srun", command=["srun", "--ntasks", "2", "python", "-m", "dstrain.train"])
+    )
     lines = describe_end(record, outcome=RunOutcome("preempted", 85, "its allocation ends", step=120))
     assert commands_of(lines) == [["dstrain", "status", "runs/ko-en-m2m"]]
 
@@ -103,6 +103,9 @@ def test_of_several_directions_the_first_is_named() -> None:
 def test_names_are_quoted_and_the_program_may_be_another() -> None:
     config = translation_config(output_dir="runs/my run")
     lines = describe_end(
-        translation_record(config), outcome=FINISHED, sources=Path("a b.txt"), program=[".venv/bin/python", "-m", "dstrain"]
+        translation_record(config),
+        outcome=FINISHED,
+        sources=Path("a b.txt"),
+        program=[".venv/bin/python", "-m", "dstrain"],
     )
     assert commands_of(lines)[0] == [".venv/bin/python", "-m", "dstrain", "predict", "runs/my run", "<", "a b.txt"]

@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_is_null_in_json(run: Path, value: float) -> N
     write_row(run, TrainRow(110, 1.1, value, elapsed_seconds=math.nan, lease=1))
     status = look(run)
     assert status.eta_seconds == 880 * 2 + 9 * 30
-    assert as_json(status)["last_loss"] == {"step": 110, "metric": "loss", "value": None}
+    assert as_json(status)["last_loss"] == {"step": 110, "metric": "loss", "value": None, "interval": None}
     json.dumps(as_json(status), allow_nan=False)
 
 
