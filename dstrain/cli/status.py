@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import AsJson, RunArgument, clean_errors
-from dstrain.cluster.console import can_redraw, say
+from dstrain.cluster.console import Screen, can_redraw, say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED
 from dstrain.cluster.processes import this_process
 from dstrain.status import text
 from dstrain.status.inspect import RunStatus, inspect_status
 from dstrain.status.judge import IN_ORDER
-from dstrain.status.watch import Screen, changes_of, describe_change, describe_watched, is_over, watch
+from dstrain.status.watch import changes_of, describe_change, describe_watched, is_over, watch
 
 
 def status(
@@ -50,7 +50,7 @@ def status(
 
 def _watch(look: Callable[[], RunStatus], *, seconds: float) -> RunStatus:
     """Show a run until it has ended; returns its status then."""
-    screen = Screen(lambda drawn: print(drawn, end="", flush=True)) if can_redraw(sys.stdout) else None
+    screen = Screen() if can_redraw(sys.stdout) else None
     shown: tuple[object, ...] | None = None
     try:
         for found in watch(look, seconds=seconds):

@@ -81,6 +81,27 @@ def redraw(text: str) -> None:
             print(f"{ERASE}{_line.text}", end="", file=sys.stderr, flush=True)
 
 
+class Screen:
+    """A text of several lines on the terminal of standard output, in the place of the one before it."""
+
+    def __init__(self) -> None:
+        self._num_lines = 0
+
+    def show(self, text: str) -> None:
+        """Draw as much of a text, cleaned, as fits."""
+        columns, height = shutil.get_terminal_size()
+        lines = [fitted(line, columns=columns - 1) for line in cleaned(text).split("\n")[: max(1, height - 1)]]
+        self.clear()
+        print(*lines, sep="\n", flush=True)
+        self._num_lines = len(lines)
+
+    def clear(self) -> None:
+        """Remove what was drawn."""
+        if self._num_lines:
+            print(f"\x1b[{self._num_lines}A\r\x1b[J", end="", flush=True)
+        self._num_lines = 0
+
+
 @contextmanager
 def _above_line() -> Iterator[None]:
     with _line.lock:

@@ -43,7 +43,7 @@ class Progress:
         self._before = self._done = done
         self._started = self._shown = clock()
         self.note = ""
-        """More about the work, shown on a terminal."""
+        """More about the work, shown on a terminal in the place of the rate."""
 
     @property
     def seconds(self) -> float:
@@ -66,16 +66,23 @@ class Progress:
 
     def draw(self) -> None:
         """Show on a terminal, or log, what is done."""
+        if self._is_silent:
+            return
         self._shown = self._clock()
+        if callable(self._total) and self._done:
+            self._total = self._total()
+        total = None if callable(self._total) else self._total
+        text = describe_progress(
+            self._done,
+            since=self._before,
+            total=total,
+            unit=self._unit,
+            seconds=self.seconds,
+            shows_rate=not self.note,
+        )
         if self._is_terminal:
-            if callable(self._total) and self._done:
-                self._total = self._total()
-            total = None if callable(self._total) else self._total
-            text = describe_progress(self._done, since=self._before, total=total, unit=self._unit, seconds=self.seconds)
             redraw("  ".join(filter(None, (self._what, draw_bar(self._done, total=total) + text, self.note))))
-        elif not self._is_silent:
-            total = None if callable(self._total) else self._total
-            text = describe_progress(self._done, since=self._before, total=total, unit=self._unit, seconds=self.seconds)
+        else:
             log.info("%s: %s", self._what, text if self._done else f"{text} so far")
 
     def close(self) -> None:
@@ -121,7 +128,9 @@ def _show_until(ended: threading.Event, progress: Progress) -> None:
         progress.refresh()
 
 
-def describe_progress(done: int, *, since: int, total: int | None, unit: str | None, seconds: float) -> str:
+def describe_progress(
+    done: int, *, since: int, total: int | None, unit: str | None, seconds: float, shows_rate: bool = True
+) -> str:
     """What is done, how fast since the number `since`, and the time that is left where the total is known.
 
     Without a unit it is the time that has passed.
@@ -130,7 +139,7 @@ def describe_progress(done: int, *, since: int, total: int | None, unit: str | N
         return duration(seconds)
     rate = (done - since) / seconds if seconds > 0 else 0.0
     text = f"{done:,} {unit}" if total is None else f"{min(done, total):,} of {total:,} {unit}"
-    text += f", {rate:,.1f} {unit}/s" if rate > 0 else ""
+    text += f", {rate:,.1f} {unit}/s" if rate > 0 and shows_rate else ""
     left = max(0, total - done) / rate if total is not None and rate > 0 else CENTURY
     return text if left >= CENTURY else f"{text}, about {duration(left)} left"
 

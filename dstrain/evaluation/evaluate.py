@@ -5,7 +5,7 @@ Does not know when to evaluate, and writes nothing.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -106,15 +106,13 @@ def evaluate(
         world_size=ranks.world_size,
         max_batches=max_batches,
     )
-
     share = plan.shares[ranks.rank]
-    progress = _show_progress(share, is_rehearsal=plan.is_rehearsal, is_alone=ranks.world_size == 1)
 
     def evaluate_one(batch: Batch) -> BatchResult:
         searched = tokens.typed if plan.is_typed(batch.index) else tokens
         assert searched is not None
         with explained_memory(partial(_describe, batch, tokens=tokens, config=config)):
-            result = evaluate_batch(
+            return evaluate_batch(
                 batch,
                 model=model,
                 loss=loss if config.evaluation.loss and searched is tokens else None,
@@ -125,11 +123,10 @@ def evaluate(
                 generation=plan.generation[batch.target_language],
                 device=ranks.device,
             )
-        progress.advance(len(batch.rows))
-        return result
 
-    with evaluation_mode(model, loss_module=loss), closing(progress):
-        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), share)]
+    batches = takewhile(lambda _: not should_stop(), _shown(share, is_rehearsal=plan.is_rehearsal, ranks=ranks))
+    with evaluation_mode(model, loss_module=loss):
+        results = [evaluate_one(batch) for batch in batches]
     gathered = ranks.gather(results if len(results) == len(share) else None, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
@@ -137,11 +134,14 @@ def evaluate(
     return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
 
 
-def _show_progress(share: Sequence[Batch], *, is_rehearsal: bool, is_alone: bool) -> Progress:
-    """What rank 0 shows of an evaluation that takes long: its own rows, because it does not know how far the others are."""
+def _shown(share: Sequence[Batch], *, is_rehearsal: bool, ranks: Ranks) -> Iterator[Batch]:
+    """The batches of a rank; rank 0 shows how far it is with them, because it does not know how far the others are."""
     what = "rehearsal" if is_rehearsal else "evaluation"
-    unit = "rows" if is_alone else "rows of rank 0"
-    return Progress(what, unit=unit, total=sum(len(batch.rows) for batch in share))
+    unit = "rows" if ranks.world_size == 1 else "rows of rank 0"
+    with closing(Progress(what, unit=unit, total=sum(len(batch.rows) for batch in share))) as progress:
+        for batch in share:
+            yield batch
+            progress.advance(len(batch.rows))
 
 
 def score(

@@ -161,11 +161,8 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     if scores is None or result is None:  # not on rank 0
         return
     scores = _score_by_programs(scores, config=config, folder=folder, step=step)
-    for name, value in scores.scores.items():
-        interval = f" ± {scores.intervals[name]:.4f}" if name in scores.intervals else ""
-        say(f"{name:<26} {value:.4f}{interval}")
-    for name, signature in scores.signatures.items():
-        say(f"{name} signature: {signature}")
+    for line in _describe_each(scores):
+        say(line)
     for line in describe_samples(result.texts, number=config.logging.samples):
         log.info("%s", line)
     for warning in scores.warnings:
@@ -176,6 +173,15 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     if run is not None and not refresh_finished_run(run, machine=config.machine):
         command = shell_command(["dstrain", "card", run.path])
         say(f"the card of {run.path} will show them when the run has ended; to update it now: {command}")
+
+
+def _describe_each(scores: Scores) -> Iterator[str]:
+    """Each score with its interval, then each signature."""
+    for name, value in scores.scores.items():
+        interval = f" ± {scores.intervals[name]:.4f}" if name in scores.intervals else ""
+        yield f"{name:<26} {value:.4f}{interval}"
+    for name, signature in scores.signatures.items():
+        yield f"{name} signature: {signature}"
 
 
 def _score_by_programs(scores: Scores, *, config: RunConfig, folder: RunFolder, step: int) -> Scores:

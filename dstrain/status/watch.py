@@ -1,17 +1,15 @@
 """Watches a run: its status drawn again and again on a terminal, or a line whenever something has changed."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 
-from dstrain.cluster.console import cleaned, duration, fitted
+from dstrain.cluster.console import duration
 from dstrain.run_folder.outcome import summarize
 from dstrain.status.inspect import RunStatus
 from dstrain.status.text import describe_best, describe_progress, describe_status
 
 ONGOING = ("running", "silent")
 """States after which another may follow without a new start."""
-LINE_END = "\n"
 MIN_SECONDS = 0.2
 """Least time between two looks, so that a shared file system is not flooded."""
 
@@ -31,31 +29,6 @@ def watch(
         if is_over(status):
             return
         sleep(max(MIN_SECONDS, seconds))
-
-
-class Screen:
-    """A text on a terminal that takes the place of the one before it."""
-
-    def __init__(self, write: Callable[[str], object], *, size: Callable[[], tuple[int, int]] | None = None) -> None:
-        """`write` gets what the terminal is to show, `size` returns its columns and lines."""
-        self._write = write
-        self._size = size or shutil.get_terminal_size
-        self._num_lines = 0
-
-    def show(self, text: str) -> None:
-        """Draw as much of a text as fits, in the place of the last one."""
-        columns, height = self._size()
-        lines = [fitted(line, columns=columns - 1) for line in cleaned(text).split("\n")[: max(1, height - 1)]]
-        self._write(f"{self._back()}{LINE_END.join(lines)}{LINE_END}")
-        self._num_lines = len(lines)
-
-    def clear(self) -> None:
-        """Remove what was drawn."""
-        self._write(self._back())
-        self._num_lines = 0
-
-    def _back(self) -> str:
-        return f"\x1b[{self._num_lines}A\r\x1b[J" if self._num_lines else ""
 
 
 def describe_watched(status: RunStatus, *, seconds: float) -> str:

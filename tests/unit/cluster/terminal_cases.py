@@ -5,10 +5,16 @@ import os
 import pty
 import struct
 import subprocess
+import sys
 import termios
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+CONTROLLED = (
+    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+)
+"""Makes the terminal the one that controls the program, so that what is typed can be Ctrl-C."""
 
 
 def run_on_terminal(
@@ -30,14 +36,13 @@ def run_on_terminal(
     }
     environment |= {} if term is None else {"TERM": term}
     process = subprocess.Popen(
-        command,
+        [sys.executable, "-c", CONTROLLED, *command],
         stdin=slave,
         stdout=slave,
         stderr=slave,
         env=environment | dict(variables or {}),
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that what is typed can be Ctrl-C
     )
     os.close(slave)
     printed = b""

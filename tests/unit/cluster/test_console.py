@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from dstrain.cluster.console import can_redraw, cleaned, duration, fitted, own_program, redraw, say
+from dstrain.cluster.console import Screen, can_redraw, cleaned, duration, fitted, own_program, redraw, say
 from tests.unit.cluster.terminal_cases import run_on_terminal
 
 CODE = """
@@ -144,7 +144,7 @@ def test_letters_of_east_asia_take_two_columns() -> None:
 
 LINES = """
 import logging, os, sys
-from dstrain.cluster.console import can_redraw, redraw, say, say_from_signal, set_up_log
+from dstrain.cluster.console import Screen, can_redraw, redraw, say, say_from_signal, set_up_log
 set_up_log()
 print("can" if can_redraw() else "cannot", flush=True)
 if can_redraw():
@@ -200,3 +200,18 @@ def test_time_spans_read_in_two_units(seconds: float, text: str) -> None:
 @pytest.mark.parametrize("seconds", [math.nan, math.inf])
 def test_a_time_span_that_is_not_finite_is_unknown(seconds: float) -> None:
     assert duration(seconds) == "?"
+
+
+def test_a_text_takes_the_place_of_the_one_before_and_never_more_than_the_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("LINES", "4")
+    screen = Screen()
+    for text in ("a\nb", "a line that is long\nb\nc\nd\ne", "연필 쉰세 자루\x1b[2J"):
+        screen.show(text)
+    screen.clear()
+    screen.clear()
+    assert capsys.readouterr().out == (
+        "a\nb\n\x1b[2A\r\x1b[Ja line th\nb\nc\n\x1b[3A\r\x1b[J연필 쉰세\n\x1b[1A\r\x1b[J"
+    )

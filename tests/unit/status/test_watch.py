@@ -8,7 +8,7 @@ import pytest
 from dstrain.run_folder.rows import TrainRow
 from dstrain.status.inspect import RunStatus, ScoreAtStep
 from dstrain.status.judge import MEANINGS, State
-from dstrain.status.watch import ONGOING, Screen, changes_of, describe_change, describe_watched, is_over, watch
+from dstrain.status.watch import ONGOING, changes_of, describe_change, describe_watched, is_over, watch
 from tests.unit.status.status_cases import look, write_row
 
 
@@ -66,18 +66,3 @@ def test_a_message_is_one_line(run: Path) -> None:
 
 def test_a_terminal_is_told_how_to_leave(run: Path) -> None:
     assert describe_watched(look(run), seconds=2.0).endswith("\n\nevery 2 s; Ctrl-C ends this, and not the run")
-
-
-def test_a_text_takes_the_place_of_the_one_before_and_never_more_than_the_screen() -> None:
-    written: list[str] = []
-    screen = Screen(written.append, size=lambda: (10, 4))
-    screen.show("a\nb")
-    screen.show("a line that is long\nb\nc\nd\ne")
-    screen.show("연필 쉰세 자루\x1b[2J")
-    screen.clear()
-    assert written == [
-        "a\nb\n",
-        "\x1b[2A\r\x1b[Ja line th\nb\nc\n".replace("a line th", "a line th"[:9]),
-        "\x1b[3A\r\x1b[J연필 쉰세\n",
-        "\x1b[1A\r\x1b[J",
-    ]
