@@ -5,7 +5,7 @@ Does not know when to evaluate, and writes nothing.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -124,9 +124,9 @@ def evaluate(
                 device=ranks.device,
             )
 
-    batches = takewhile(lambda _: not should_stop(), _shown(share, is_rehearsal=plan.is_rehearsal, ranks=ranks))
-    with evaluation_mode(model, loss_module=loss):
-        results = [evaluate_one(batch) for batch in batches]
+    shown = _shown(share, is_rehearsal=plan.is_rehearsal, ranks=ranks)
+    with evaluation_mode(model, loss_module=loss), closing(shown):
+        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), shown)]
     gathered = ranks.gather(results if len(results) == len(share) else None, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
@@ -134,7 +134,7 @@ def evaluate(
     return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
 
 
-def _shown(share: Sequence[Batch], *, is_rehearsal: bool, ranks: Ranks) -> Iterator[Batch]:
+def _shown(share: Sequence[Batch], *, is_rehearsal: bool, ranks: Ranks) -> Generator[Batch, None, None]:
     """The batches of a rank; rank 0 shows how far it is with them, because it does not know how far the others are."""
     what = "rehearsal" if is_rehearsal else "evaluation"
     unit = "rows" if ranks.world_size == 1 else "rows of rank 0"

@@ -52,7 +52,7 @@ def test_a_log_has_a_line_for_each_phase_and_a_command_at_the_end_that_works(tmp
     assert lines[0] == f"{tmp_path / 'run'}: begins on 1 rank"
     assert_phases(lines)
     assert sum(line.startswith("    hypothesis  ") for line in lines) == 2 * 3  # two evaluations
-    first, second = (place for place, line in enumerate(lines) if line.startswith("evaluation at step "))
+    first, second = (place for place, line in enumerate(lines) if re.match(r"evaluation at step \d+ \(", line))
     shown = [[line for line in lines[place + 1 : place + 10] if "hypothesis" not in line] for place in (first, second)]
     assert shown[0] == shown[1]  # the same rows, with the same references
     end = lines.index(f"{tmp_path / 'run'}: finished at step 20 of 20")
