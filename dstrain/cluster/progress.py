@@ -140,8 +140,8 @@ def describe_progress(
     rate = (done - since) / seconds if seconds > 0 else 0.0
     text = f"{done:,} {unit}" if total is None else f"{min(done, total):,} of {total:,} {unit}"
     text += f", {rate:,.1f} {unit}/s" if rate > 0 and shows_rate else ""
-    left = max(0, total - done) / rate if total is not None and rate > 0 else CENTURY
-    return text if left >= CENTURY else f"{text}, about {duration(left)} left"
+    left = (total - done) / rate if total is not None and rate > 0 else CENTURY
+    return f"{text}, about {duration(left)} left" if 0 < left < CENTURY else text
 
 
 def draw_bar(done: int, *, total: int | None) -> str:

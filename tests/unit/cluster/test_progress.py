@@ -30,6 +30,11 @@ def test_the_rate_and_the_time_that_is_left_follow_from_what_is_done() -> None:
     assert describe(0, total=200, seconds=0.0) == "0 of 200 rows"
 
 
+def test_when_all_is_done_nothing_is_left() -> None:
+    assert describe(200, total=200) == "200 of 200 rows, 20.0 rows/s"
+    assert describe(201, total=200) == "200 of 200 rows, 20.1 rows/s"
+
+
 def test_work_that_was_done_before_is_no_speed() -> None:
     assert describe(150, since=100, total=200, unit="steps") == "150 of 200 steps, 5.0 steps/s, about 10 s left"
 
