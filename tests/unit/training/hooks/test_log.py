@@ -129,8 +129,7 @@ def test_on_a_terminal_a_bar_replaces_the_lines(
     assert caplog.messages == []
     drawn = capsys.readouterr().err.split("\r\x1b[K")
     assert drawn[1].startswith("training  [#########       ] 6 of 10 steps, ")
-    assert drawn[-2].startswith("training  [################] 10 of 10 steps, ")
-    assert "  loss " in drawn[-2]
+    assert drawn[-2].startswith("training  [################] 10 of 10 steps  loss ")
     assert drawn[-1] == ""
 
 
