@@ -6,7 +6,6 @@ from pathlib import Path
 from dstrain.config.arguments import shell_command
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.command import command_to_copy
-from dstrain.reporting.terminal import aligned
 from dstrain.run_folder.layout import BEST, FINAL, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.record import RunRecord
@@ -29,9 +28,8 @@ def describe_end(
     if outcome.outcome == "finished" and BEST not in record.exports and FINAL in record.exports:
         rows.append(("model", str(folder.model(FINAL))))
     rows.append(("card", f"{folder.card}, with plots in {folder.plots}"))
-    commands = list(_next(record, outcome=outcome, folder=folder, sources=sources, program=program))
-    listed = aligned([(typed, f"# {what}") for typed, what in commands]).split("\n") if commands else []
-    rows += [("next" if number == 0 else "", line) for number, line in enumerate(listed)]
+    commands = _next(record, outcome=outcome, folder=folder, sources=sources, program=program)
+    rows += [("" if number else "next", f"{typed}  # {what}") for number, (typed, what) in enumerate(commands)]
     return [f"{folder.path}: {_headline(record, outcome=outcome)}", *(f"  {topic:<5}  {text}" for topic, text in rows)]
 
 
