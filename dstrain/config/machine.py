@@ -169,6 +169,8 @@ class Logging(Section):
 
     every_steps: PositiveInt = 50
     """Optimizer steps between rows of metrics.jsonl. Each row costs one synchronisation of host and device."""
+    samples: Annotated[int, Field(ge=0, le=100)] = 3
+    """Rows of which each evaluation shows hypothesis and reference on the terminal: the same rows every time. 0 shows none."""
     tensorboard: bool | None = None
     """Show the run in TensorBoard: event files in the run folder. Null writes them if tensorboard is installed."""
     trackers: Annotated[
