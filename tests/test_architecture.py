@@ -34,7 +34,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "forecast": frozenset({"config", "cluster", "run_folder", "data", "models", "engine", "checkpoint"}),
     "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "forecast"}),
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
-    "html_report": frozenset({"config", "run_folder", "tasks", "reporting", "checkpoint"}),
+    "html_report": frozenset({"config", "cluster", "run_folder", "tasks", "reporting", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "doctor": frozenset({"config", "cluster"}),

@@ -47,7 +47,8 @@ class Command(TyperCommand):
             if (metavar := str(param.metavar)) in OPTIONAL:
                 args = with_default(args, option=param.opts[0], default=OPTIONAL[metavar])
         arguments = [param for param in self.params if not param.opts[0].startswith("-")]
-        if any("KEY=VALUE" in str(param.metavar) for param in arguments):
+        is_completion = ctx.resilient_parsing  # of a line that is not written to its end
+        if not is_completion and any("KEY=VALUE" in str(param.metavar) for param in arguments):
             takes_recipe = any(param.name not in ("overrides", "key") for param in arguments)
             told = correct(args, program=ctx.command_path, options=options, takes_recipe=takes_recipe)
             if told is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides, clean_errors
+from dstrain.cli.completion import complete_key, complete_recipe
 from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import MEANINGS as EXIT_CODES
 from dstrain.config.explain import Explanation, explain_key, explain_metric, find_close, find_meant
@@ -18,10 +19,18 @@ from dstrain.status.judge import MEANINGS as STATES
 
 
 def explain(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="A key such as training.batch_size, or its last part.")],
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="A key such as training.batch_size, or its last part.", autocompletion=complete_key
+        ),
+    ],
     overrides: Overrides = None,
     config: Annotated[
-        str | None, typer.Option("--config", help=f"{RECIPE} Shows its value, and where it is set.")
+        str | None,
+        typer.Option(
+            "--config", help=f"{RECIPE} Shows its value, and where it is set.", autocompletion=complete_recipe
+        ),
     ] = None,
 ) -> None:
     """Say what a key of a recipe means, with its type, unit and default; or a score, a state of a run, an exit code."""

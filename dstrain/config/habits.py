@@ -8,11 +8,10 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 
 from dstrain.config.arguments import shell_command
-from dstrain.config.load import recipes_folder
 from dstrain.config.secrets import mask
+from dstrain.config.shipped import shipped_recipes
 from dstrain.config.trainer_names import (
     ACCUMULATION,
     BATCH_SIZES,
@@ -147,7 +146,7 @@ def _is_value(word: str) -> bool:
 
 def _is_recipe(word: str) -> bool:
     is_file = word.endswith(RECIPE_SUFFIXES) or os.path.isfile(word)
-    return "=" not in word and (is_file or (Path(word).name == word and (recipes_folder() / f"{word}.yaml").is_file()))
+    return "=" not in word and (is_file or word in shipped_recipes())
 
 
 def is_key(text: str) -> bool:
