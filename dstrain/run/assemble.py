@@ -29,6 +29,7 @@ from dstrain.engine.engine import Engine
 from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
+from dstrain.forecast.idle import idle_warning
 from dstrain.models.adapters import check_peft
 from dstrain.models.compilation import compile_layers
 from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
@@ -355,10 +356,6 @@ def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_si
         warnings.append(
             f"machine.zero_stage 0 runs as stage 1 with {config.precision}, because DeepSpeed's stage 0 hides skipped steps"
         )
-    num_micro_batches = len(plan.step(FIRST).micro_batches)
-    if num_micro_batches < world_size:
-        warnings.append(
-            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some ranks are idle. "
-            f"Set machine.min_micro_batches={world_size}, in a new run: a run cuts all of its steps in the same way"
-        )
-    return warnings
+    micro_batches = plan.step(FIRST).micro_batches
+    idle = idle_warning(len(micro_batches), num_rows=sum(map(len, micro_batches)), world_size=world_size)
+    return warnings if idle is None else [*warnings, idle]

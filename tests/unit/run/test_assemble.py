@@ -101,7 +101,7 @@ def test_ranks_without_a_micro_batch_are_warned_about_with_the_way_out() -> None
     config = build_config(machine__zero_stage=1)
     engine: Any = SimpleNamespace(zero_stage=1)
     (warning,) = _machine_warnings(config, engine=engine, plan=build_plan(), world_size=2)
-    assert "cut into 1 micro-batches for 2 ranks" in warning
+    assert "cut into 1 micro-batch for 2 ranks: 1 of them are idle" in warning
     assert "machine.min_micro_batches=2" in warning
     assert _machine_warnings(config, engine=engine, plan=build_plan(min_micro_batches=2), world_size=2) == []
 
