@@ -157,9 +157,11 @@ class Sections:
         counts_words = side == 1 and self.guess.kind == "parsing" and not self.guess.has_pointers
         per_token = 1 if "byt5" in (self.request.model or "").lower() else CHARACTERS_PER_TOKEN
         texts = (pair[side] for pair in self.rows.sample)
-        return choose_length(
+        most = self.family.positions if self.family is not None else None
+        length = choose_length(
             [4 + (2 * len(text.split()) if counts_words else _tokens(text, per_token)) for text in texts]
         )
+        return length if most is None else min(length, most)
 
     def _limit_why(self, side: int) -> str:
         cut = "longer ones are cut and counted" if side == 0 else "likewise, in training rows only"

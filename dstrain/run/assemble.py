@@ -20,6 +20,7 @@ from dstrain.checkpoint.store import checkpoint_dirs
 from dstrain.cluster.process_group import Ranks
 from dstrain.config.conflicts import language_conflicts
 from dstrain.config.load import recipe_hash
+from dstrain.config.positions import scratch_positions
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
@@ -32,7 +33,7 @@ from dstrain.errors import UserError
 from dstrain.forecast.idle import idle_warning
 from dstrain.models.adapters import check_peft
 from dstrain.models.compilation import compile_layers
-from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
+from dstrain.models.families import check_limits, check_precision, has_languages, max_positions
 from dstrain.models.kernels import draw_masks_by_bits
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
