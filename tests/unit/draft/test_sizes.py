@@ -10,6 +10,7 @@ from dstrain.draft.sizes import (
     choose_length,
     choose_size,
     choose_vocabulary,
+    count,
     plan_training,
 )
 
@@ -61,3 +62,12 @@ def test_a_limit_leaves_nearly_all_rows_whole_and_all_where_that_costs_little() 
     assert choose_length([10.0] * 90 + [300.0] * 10) == 384
     assert choose_length([1e9]) == LENGTHS[-1]
     assert choose_length([100.0] * 989 + [200.0] * 11) == 256
+
+
+@pytest.mark.parametrize(("num_rows", "most"), [(2, 100), (40, 300), (1_000, 500)])
+def test_few_rows_are_not_seen_thousands_of_times(num_rows: int, most: int) -> None:
+    assert plan_training(num_rows, machine=CPU, from_scratch=True).max_steps <= most
+
+
+def test_one_is_no_plural() -> None:
+    assert [count(number, "row") for number in (1, 2, 2_000)] == ["1 row", "2 rows", "2,000 rows"]
