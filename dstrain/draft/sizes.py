@@ -86,7 +86,7 @@ def plan_training(num_rows: int, *, machine: Machine, from_scratch: bool) -> Pla
     steps = _round(min(max(wanted, least), most))
     every = max(1, _round(steps / EVALUATIONS))
     return Plan(
-        batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), steps * batch_size / num_rows
+        batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), steps * min(batch_size, num_rows) / num_rows
     )
 
 
