@@ -14,6 +14,7 @@ from dstrain.config.summary import summary
 from dstrain.errors import UserError
 from dstrain.run.base_check import check_base
 from dstrain.run.position_check import check_positions
+from dstrain.tracking.backends import check_trackers
 
 
 def check(
@@ -40,6 +41,7 @@ def check(
             config = load_config(name, overrides=overrides, check_files=True)
             check_base(config)
             check_positions(config)
+            check_trackers(config)
         except (UserError, OSError) as error:
             say(describe(error), err=True)
             failed = True
