@@ -85,9 +85,8 @@ def plan_training(num_rows: int, *, machine: Machine, from_scratch: bool) -> Pla
     least = min(500 if from_scratch else 100, MOST_EPOCHS * per_epoch)
     steps = _round(min(max(wanted, least), most))
     every = max(1, _round(steps / EVALUATIONS))
-    return Plan(
-        batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), steps * min(batch_size, num_rows) / num_rows
-    )
+    epochs = steps * min(batch_size, num_rows) / num_rows
+    return Plan(batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), epochs)
 
 
 def choose_length(tokens: Sequence[float]) -> int:

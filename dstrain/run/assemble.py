@@ -21,7 +21,6 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.cluster.progress import phase
 from dstrain.config.conflicts import language_conflicts
 from dstrain.config.load import recipe_hash
-from dstrain.config.positions import scratch_positions
 from dstrain.config.recipe import Training
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.data.cuts import Cut
@@ -115,9 +114,6 @@ def check_model(config: RunConfig, *, ranks: Ranks) -> None:
     check_device_precision(config)
     check_peft(config.model.adapter)
     check_hub(config, ranks=ranks)
-    scratch = config.model.scratch
-    if scratch is not None:
-        check_limits(config.task, positions=scratch_positions(scratch))
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)

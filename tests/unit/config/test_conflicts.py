@@ -249,3 +249,14 @@ def test_a_limit_over_the_positions_of_a_new_model_is_refused_at_its_line(good: 
         in line
     )
     load_config(str(good), overrides=[*model, "task.max_source_tokens=128", "task.max_target_tokens=128"])
+
+
+@pytest.mark.parametrize(("architecture", "is_refused"), [("mbart", True), ("m2m100", False), ("t5", False)])
+def test_positions_limit_the_families_that_learn_them(good: Path, architecture: str, is_refused: bool) -> None:
+    overrides = [
+        "model.name=null", f"model.scratch.architecture={architecture}", "task.max_source_tokens=1000", *LANGUAGES
+    ]  # fmt: skip
+    if is_refused:
+        assert any("has 512 positions" in line for line in faults(good, *overrides))
+    else:
+        load_config(str(good), overrides=overrides)

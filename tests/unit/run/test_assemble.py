@@ -140,17 +140,6 @@ def test_a_model_from_scratch_needs_no_look_at_a_pretrained_one() -> None:
     check_model(build_config(), ranks=alone())
 
 
-@pytest.mark.parametrize(
-    ("architecture", "is_refused"), [("marian", True), ("mbart", True), ("m2m100", False), ("t5", False)]
-)
-def test_a_limit_over_the_positions_of_a_model_from_scratch_is_refused_before_any_data(
-    architecture: str, is_refused: bool
-) -> None:
-    config = build_config(model__scratch__architecture=architecture, task__max_source_tokens=1000)
-    with pytest.raises(ValueError, match="but the model has 512 positions") if is_refused else nullcontext():
-        check_model(config, ranks=alone())
-
-
 @pytest.mark.parametrize(("longest", "positions"), [(513, 512), (512, 512), (513, None)])
 def test_a_reference_longer_than_the_positions_is_refused_by_its_line(longest: int, positions: int | None) -> None:
     report = {"longest_target": longest, "longest_target_where": "dev.tsv:7"}
