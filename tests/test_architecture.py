@@ -39,7 +39,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "doctor": frozenset({"config", "cluster"}),
     "sharing": frozenset({"config", "cluster", "run_folder", "reporting"}),
-    "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
+    "serving": frozenset({"config", "cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
         "forecast html_report tracking".split()
@@ -65,6 +65,7 @@ TORCH_FREE = (
     "dstrain.run.differences",
     "dstrain.run.evaluation_request",
     "dstrain.run.launch",
+    "dstrain.run.position_check",
     "dstrain.run.predict_request",
     "dstrain.run.report",
     "dstrain.run_folder",

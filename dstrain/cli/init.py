@@ -8,6 +8,7 @@ import typer
 
 from dstrain.cli.common import check_new, clean_errors, create_recipe
 from dstrain.cluster.console import say
+from dstrain.cluster.signals import ending_in_order
 
 Kind = Literal["translation", "parsing", "text"]
 Size = Literal["tiny", "small", "base", "large"]
@@ -57,13 +58,14 @@ def init(
     yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
 ) -> None:
     """Write a first recipe for data files, with a comment behind every line, and say every guess in it."""
-    with clean_errors():
+    with clean_errors(), ending_in_order():
         # here, because other commands need none of it
         from dstrain.draft.from_data import check_request, draft_from_data, recipe_path
         from dstrain.draft.look import Asked
         from dstrain.draft.machine import look_at_machine
         from dstrain.draft.report import next_commands, report_on_data
         from dstrain.draft.sections import Request
+        from dstrain.draft.sizes import count
         from dstrain.draft.split import split_rows
 
         columns = [
@@ -88,7 +90,8 @@ def init(
         if draft.apart is not None:
             sources, train, apart = draft.apart
             made = split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)
-            say(f"wrote {made.train} ({made.num_train:,} rows) and {made.evaluation} ({made.num_evaluation:,} rows)")
+            numbers = count(made.num_train, "row"), count(made.num_evaluation, "row")
+            say(f"wrote {made.train} ({numbers[0]}) and {made.evaluation} ({numbers[1]})")
         create_recipe(path, draft.text)
         say(f"wrote {path}\n{next_commands(path)}")
 

@@ -22,9 +22,16 @@ def plan(
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, or ranks without a GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
-    gpu: Annotated[str | None, typer.Option("--gpu", help="Kind of GPU, such as h100 or a100-40; or cpu.")] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu."),
+    ] = None,
     gpu_memory: Annotated[
-        str | None, typer.Option("--gpu-memory", help="Memory of a GPU, such as 80GB, instead of its kind's.")
+        str | None,
+        typer.Option(
+            "--gpu-memory",
+            help="Memory of a GPU, such as 80GB, taken as it is, not its kind's.",
+        ),
     ] = None,
     hours: Annotated[float | None, typer.Option("--hours", min=0.01, help="Length of an allocation.")] = None,
     like: Annotated[

@@ -3,13 +3,29 @@
 import os
 import signal
 import stat
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SAVING = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 """Sent by schedulers and launchers; SIGHUP by a terminal that is closed."""
 
 Handler = Callable[[int, FrameType | None], None]
+
+
+@contextmanager
+def ending_in_order() -> Iterator[None]:
+    """In this block SIGTERM ends the program as Ctrl+C does, so that what is half written is removed."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def catch_saving_signals(handler: Handler) -> None:

@@ -8,6 +8,7 @@ from dstrain.config.data import Data
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Machine
 from dstrain.config.metrics import METRICS, choosing_metrics, has_rows
+from dstrain.config.positions import limits_beyond, scratch_positions
 from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import Conflict
 
@@ -108,6 +109,12 @@ def task_conflicts(task: Task, *, data: Data, model: Model) -> Iterator[Conflict
         owner = f"architecture `{architecture}`" if architecture else f"model.name `{name}`"
         for key, message in missing_languages(task, data=data, owner=owner):
             yield (key, "model.name" if published else "model.scratch.architecture", "task.kind"), message
+    if model.scratch is not None:
+        for key, message in limits_beyond(task, positions=scratch_positions(model.scratch)):
+            yield (
+                (key, "model.scratch.max_positions", "model.scratch.architecture"),
+                f"{message}, or raise max_positions",
+            )
     if (architecture or _named_architecture(name)) in NO_LANGUAGES or MARIAN_NAME in name:
         yield from language_conflicts(task, data=data)
 

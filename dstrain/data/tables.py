@@ -200,7 +200,7 @@ def _read_header(records: Records, columns: Sequence[Column], *, path: Path) -> 
         )
     for column in columns:
         if isinstance(column, str) and column not in header.cells:
-            hint = _hint_delimiter(header.cells)
+            hint = hint_delimiter(header.cells)
             raise UserError(f"{header.where}: {missing_column(column, available=header.cells)}{hint}")
         check_once(column, available=header.cells, where=header.where)
     return header
@@ -211,7 +211,7 @@ def _check_cells(record: Record, *, indices: Sequence[int], num_cells: int, name
     found = len(record.cells)
     columns = "1 column" if found == 1 else f"{found} columns"
     if found <= max(indices):
-        hint = "" if num_cells else _hint_delimiter(record.cells)  # said of the first row, of which all others follow
+        hint = "" if num_cells else hint_delimiter(record.cells)  # said of the first row, of which all others follow
         return f"{columns}, but column {max(indices)} (counted from 0) is needed{hint}"
     if record.cells == named:
         return "the header once more, as in files that were joined"
@@ -226,7 +226,7 @@ def _check_cells(record: Record, *, indices: Sequence[int], num_cells: int, name
     return None
 
 
-def _hint_delimiter(cells: Sequence[str]) -> str:
+def hint_delimiter(cells: Sequence[str]) -> str:
     """What the cells of a whole line in one cell seem to be divided by, and the way out."""
     found = (
         [(cells[0].count(delimiter), way_out) for delimiter, way_out in _DELIMITERS.items()] if len(cells) == 1 else []

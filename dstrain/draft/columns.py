@@ -34,10 +34,12 @@ class Columns:
     why: str
 
 
-def choose_columns(peek: Peek, *, place: str, pair: tuple[str | None, str | None] = (None, None)) -> Columns:
+def choose_columns(
+    peek: Peek, *, place: str, pair: tuple[str | None, str | None] = (None, None), hint: str = ""
+) -> Columns:
     """The columns of a file or dataset; `pair` are the language codes that the user has named.
 
-    Raises UserError if fewer than two columns hold text.
+    Raises UserError if fewer than two columns hold text, with `hint` in its message.
     """
     header, rows = _split_header(peek)
     names: list[Column] = list(header or peek.columns)
@@ -45,8 +47,8 @@ def choose_columns(peek: Peek, *, place: str, pair: tuple[str | None, str | None
     if len(texts) < 2:
         found = ", ".join(f"`{names[number]}`" for number in texts) or "none"
         raise UserError(
-            f"{place}: a row needs a source and a target, and of {len(names)} columns these hold text: {found}; name both with "
-            "--source-column and --target-column, or the file of the other side as a further FILE"
+            f"{place}: a row needs a source and a target, and of {len(names)} columns these hold text: {found}{hint}; name both "
+            "with --source-column and --target-column, or the file of the other side as a further FILE"
         )
     source, target, why = _by_name(names, texts=texts, pair=pair)
     kind = "the header names" if header else "the fields are" if isinstance(names[0], str) else "no header; columns are"

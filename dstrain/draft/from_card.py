@@ -12,7 +12,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.metrics import METRICS, choosing_metrics, wanted_metrics
 from dstrain.config.paths import MAX_RUN_NAME
 from dstrain.draft.card import ModelCard
-from dstrain.draft.families import NamedFamily, named_family
+from dstrain.draft.families import NamedFamily, named_family, named_other, other_pipeline
 from dstrain.draft.hyperparameters import (
     STATED,
     evaluation_batch_size,
@@ -28,6 +28,8 @@ from dstrain.draft.recipe_text import Items, Line, Rows, Section, section, write
 
 OLD_CAP = 20
 """Tokens at which `generate()` of transformers cuts a hypothesis unless it is told otherwise, the first of them included."""
+EXAMPLE_TOKENS = 1024
+"""The longest source in the examples of transformers unless they are told otherwise."""
 CUT_SCORES = ("exact_match", "bleu", "rouge_l", "rouge_1")
 """Scores that a hypothesis cut too early lowers."""
 PARSES = frozenset({"mtop", "top", "topv2", "parse", "parsing", "parser", "pointer", "semantic", "slurp"})
@@ -104,7 +106,11 @@ def _head(card: ModelCard, results: Results, *, file: str) -> list[str]:
 
 def _model(card: ModelCard, *, family: NamedFamily | None) -> list[Line]:
     base = card.base_model or ""
-    if re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", base, flags=re.ASCII):
+    other = _other(card, family=family)
+    if other is not None:
+        why = f"the card began with `{base}`{other}, and only encoder-decoders can be trained here: which one instead?"
+        name = Line("name", None, why, "question")
+    elif re.fullmatch(r"(?!\.)[\w.-]+(/[\w.-]+)?", base, flags=re.ASCII):
         what = "" if family else "; is it an encoder-decoder? Its name speaks of no known family"
         name = Line("name", base, f"{STATED}; a local folder works as well{what}", "stated")
     elif base:
@@ -125,6 +131,14 @@ def _model(card: ModelCard, *, family: NamedFamily | None) -> list[Line]:
         why = "the card is of an adapter by peft and states neither rank nor targets: which?"
         lines.append(section("adapter", Line("kind", "lora", why, "question"), why="trains a few matrices"))
     return lines
+
+
+def _other(card: ModelCard, *, family: NamedFamily | None) -> str | None:
+    """What on the card says that its model is no encoder-decoder of text; None if nothing does."""
+    pipeline = other_pipeline(card.tags)
+    title = None if family is not None else named_other(card.base_model or "", *card.tags)
+    evidence = [f", a name of {title}"] if title else []
+    return "".join([*evidence, *([f", its pipeline is `{pipeline}`"] if pipeline else [])]) or None
 
 
 def _kind(card: ModelCard, *, family: NamedFamily | None, results: Results) -> tuple[str, str]:
@@ -168,8 +182,13 @@ def _task(card: ModelCard, kind: str, *, why: str, family: NamedFamily | None) -
                 "source_prefix", prefix, "the card does not say what its sources begin with: which prefix?", "question"
             )
         )
-    scripts = "the card does not say; default of transformers' examples; longer ones are cut, and counted"
-    lines.append(Line("max_source_tokens", 1024, scripts, "default"))
+    longest, scripts = EXAMPLE_TOKENS, "the card does not say; default of transformers' examples"
+    if family is not None and family.positions is not None and family.positions < longest:
+        longest, scripts = (
+            family.positions,
+            f"the card does not say; models of {family.title} have {family.positions} positions",
+        )
+    lines.append(Line("max_source_tokens", longest, f"{scripts}; longer ones are cut, and counted", "default"))
     lines.append(Line("max_target_tokens", 128, "likewise, in training rows only", "default"))
     return lines
 

@@ -17,6 +17,7 @@ from dstrain.draft.look import Asked, Found, Rows, find_sources, look_at
 from dstrain.draft.machine import Machine
 from dstrain.draft.recipe_text import Items, Line, Section, section, write_recipe
 from dstrain.draft.sections import Request, Sections
+from dstrain.draft.sizes import count
 from dstrain.draft.split import num_apart
 from dstrain.errors import UserError
 from dstrain.run_folder.reading import read_bytes
@@ -69,7 +70,7 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
     evaluation_rows = look_at([each.source for each in evaluated], has_references=True) if evaluated else None
     apart = None if evaluated else (tuple(each.source for each in found), *_files_apart(path))
     languages = _known_languages(request.asked, source=found[0].source)
-    guess = guess_task(rows.sample, kind=request.kind, languages=languages)
+    guess = guess_task(rows.sample, kind=request.kind, languages=languages, target_column=found[0].source.target_column)
     family = None if request.model is None else find_family(request.model)
     draft = Sections(request, guess, rows, machine, is_split=apart is not None, family=family)
     data = _split_data(apart, rows=rows) if apart else _data(found, evaluated, rows=(rows, evaluation_rows))
@@ -165,7 +166,7 @@ def _split_data(apart: tuple[tuple[Source, ...], Path, Path], *, rows: Rows) -> 
     sources, train, evaluation = apart
     places = ", ".join(source.place for source in sources)
     columns = (Line("source_column", "source", "its key in each line"), Line("target_column", "target", "likewise"))
-    why = f"about {num_apart(rows.num_rows):,} sources, chosen by a hash: none is in both files; --eval names others"
+    why = f"about {count(num_apart(rows.num_rows), 'source')}, chosen by a hash: none is in both files; --eval names others"
     of_training = Section((Line("path", str(train), f"the other rows of {places}", "guess"), *columns))
     of_evaluation = Section((Line("path", str(evaluation), why, "guess"), *columns))
     return [
@@ -176,13 +177,13 @@ def _split_data(apart: tuple[tuple[Source, ...], Path, Path], *, rows: Rows) -> 
 
 def _data(found: Sequence[Found], evaluated: Sequence[Found], *, rows: tuple[Rows, Rows | None]) -> list[Line]:
     lines = [
-        Line("train", Items(tuple(map(_source, found))), f"{rows[0].num_rows:,} rows"),
-        Line("eval", Items(tuple(map(_source, evaluated))), f"{rows[1].num_rows:,} rows" if rows[1] else ""),
+        Line("train", Items(tuple(map(_source, found))), count(rows[0].num_rows, "row")),
+        Line("eval", Items(tuple(map(_source, evaluated))), count(rows[1].num_rows, "row") if rows[1] else ""),
     ]
     broken = [each for each in rows if each is not None and each.bad["undecodable"]]
     if broken:
         number = sum(each.bad["undecodable"] for each in broken)
-        why = f"{number:,} rows cannot be read, the first at {broken[0].first_bad}; `error` stops at it"
+        why = f"{count(number, 'row')} cannot be read, the first at {broken[0].first_bad}; `error` stops at it"
         lines.append(
             section("rules", Line("undecodable", "skip", why, "guess"), why="what happens to rows that cannot be used")
         )

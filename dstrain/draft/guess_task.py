@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dstrain.data.records import Column
 from dstrain.draft.languages import WORDS, guess_language
 from dstrain.tasks.parsing import MalformedParse, parse_tokens
 
@@ -16,6 +17,16 @@ NAMED = "as it was named"
 LOOKED_AT = 2000
 """Pairs of the sample that are looked at."""
 MOSTLY = 0.9
+TEXT_TASKS = {
+    "summary": "summarisation",
+    "highlights": "summarisation",
+    "abstract": "summarisation",
+    "corrected": "correction",
+    "correction": "correction",
+    "paraphrase": "paraphrase",
+    "simplified": "simplification",
+}
+"""Names of columns of targets to what a text task is called."""
 SHARED_WORDS = 0.3
 """Share of the words of targets in their sources from which on both are taken for one language of the Latin script."""
 
@@ -36,8 +47,17 @@ class Guess:
     """Whether parses are in the pointer form already."""
 
 
-def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | None, Language | None]) -> Guess:
-    """The task of a sample; what is known of it already, `kind` and the languages, holds."""
+def guess_task(
+    sample: Pairs,
+    *,
+    kind: str | None,
+    languages: tuple[Language | None, Language | None],
+    target_column: Column | None = None,
+) -> Guess:
+    """The task of a sample; what is known of it already, `kind` and the languages, holds.
+
+    `target_column` may be called after what a text task makes.
+    """
     pairs = sample[:LOOKED_AT]
     share = sum(map(_is_parse, (target for _, target in pairs))) / len(pairs)
     if kind == "parsing" or (kind is None and share >= MOSTLY):
@@ -52,7 +72,7 @@ def guess_task(sample: Pairs, *, kind: str | None, languages: tuple[Language | N
     if kind == "translation" or (kind is None and is_pair):
         why = "sources and targets are in two languages" if is_pair else NAMED
         return Guess("translation", why, source[0], target[0], (source[1], target[1]))
-    return _text(pairs, common=common, is_named=kind is not None)
+    return _text(pairs, common=common, is_named=kind is not None, target_column=str(target_column).lower())
 
 
 def _is_parse(target: str) -> bool:
@@ -64,9 +84,11 @@ def _is_parse(target: str) -> bool:
         return False
 
 
-def _text(pairs: Pairs, *, common: float, is_named: bool) -> Guess:
+def _text(pairs: Pairs, *, common: float, is_named: bool, target_column: str) -> Guess:
     source, target = (sum(map(len, texts)) / len(pairs) for texts in zip(*pairs, strict=True))
     why = NAMED if is_named else "both sides are in one language, and targets are no parses"
+    if target_column in TEXT_TASKS:
+        return Guess("text", f"{why}; the targets are called `{target_column}`", name=TEXT_TASKS[target_column])
     if source > 200 and target < 0.5 * source:
         return Guess("text", f"{why}; long sources with short targets look like summaries", name="summarisation")
     if common > 0.5 and 0.5 < target / source < 2:

@@ -12,6 +12,8 @@ from dstrain.draft.published import Results, rows_of
 from dstrain.draft.recipe_text import Line
 
 STATED = "as in the card"
+MOST_SHOWN = 40
+"""Characters of a value that are shown where it cannot be taken."""
 
 PRECISIONS = (
     (r"native amp|apex|fp16|mixed_float16|float16", "fp16"),
@@ -50,7 +52,7 @@ def batch_size(card: ModelCard) -> Line:
     product = math.prod(part or 1 for part in parts) if parts[0] is not None else None
     value = stated or product
     if value is None or value > MOST:
-        return _silent("batch_size", 8, card)
+        return _silent("batch_size", 8, card, stated_as=("total_train_batch_size", "train_batch_size"))
     why = f"{STATED}: sequences in an optimizer step, over all ranks"
     if product not in (None, value):
         why = f"the card's total_train_batch_size; its parts, {factors}, make {product:,}"
@@ -87,6 +89,8 @@ def seed(card: ModelCard) -> Line:
     """`seed`."""
     value = _count(card, "seed", least=0)
     if value is None or value >= 2**32:
+        if (said := _said(card, "seed")) is not None:
+            return Line("seed", 42, f"{said}; the default of transformers and of dstrain", "question")
         return Line("seed", 42, "the card names none; the default of transformers and of dstrain", "default")
     return Line("seed", value, f"{STATED}; decides data order and dropout", "stated")
 
@@ -114,12 +118,24 @@ def evaluation_batch_size(card: ModelCard) -> Line:
     """`evaluation.batch_size`."""
     value = _count(card, "total_eval_batch_size") or _count(card, "eval_batch_size")
     if value is None:
-        return Line("batch_size", None, "the card names none; as many as fit into machine.evaluation_tokens")
+        said = _said(card, "total_eval_batch_size", "eval_batch_size") or "the card names none"
+        return Line("batch_size", None, f"{said}; as many as fit into machine.evaluation_tokens")
     return Line("batch_size", value, f"{STATED}; `batch_size: null` is faster, and scores are the same", "stated")
 
 
-def _silent(key: str, value: int, card: ModelCard) -> Line:
+def _said(card: ModelCard, *names: str) -> str | None:
+    """What the card says where no value can be taken from it; None where it says nothing."""
+    found = next((name for name in names if name in card.hyperparameters), None)
+    if found is None:
+        return None
+    text = card.hyperparameters[found]
+    return f"the card has `{found}: {text[:MOST_SHOWN]}{'…' if len(text) > MOST_SHOWN else ''}`, which cannot be"
+
+
+def _silent(key: str, value: int, card: ModelCard, *, stated_as: tuple[str, ...]) -> Line:
     """A value that the card does not state: the default of its trainer, which Keras does not have."""
+    if (said := _said(card, *stated_as)) is not None:
+        return Line(key, value, f"{said}: how many?", "question")
     if _is_keras(card):
         return Line(key, value, "the card does not say, and Keras has no default: how many?", "question")
     return Line(key, value, f"the card does not say; default of {framework(card)}", "default")
@@ -135,7 +151,18 @@ def _length(card: ModelCard) -> list[Line]:
         return [Line("max_steps", total, STATED, "stated")]
     if epochs is not None and 0 < epochs <= 1e6:
         return [Line("epochs", _short(epochs), STATED, "stated")]
-    return [_silent("epochs", 3, card)]
+    if (counted := _counted_epochs(card)) is not None:
+        return [Line("epochs", counted, "the last epoch of the card's table, which counts from 0", "guess")]
+    return [_silent("epochs", 3, card, stated_as=("training_steps", "num_epochs"))]
+
+
+def _counted_epochs(card: ModelCard) -> int | None:
+    """The epochs of a table of Keras, which has a row for each, from 0 on; None where it is another."""
+    if not _is_keras(card) or "Epoch" not in card.table.columns:
+        return None
+    at = card.table.columns.index("Epoch")
+    epochs = [read_number(row[at]) for row in card.table.rows]
+    return len(epochs) or None if epochs == list(range(len(epochs))) else None
 
 
 def _schedule(card: ModelCard, *, default: str, length: Steps) -> list[Line]:
@@ -149,9 +176,22 @@ def _schedule(card: ModelCard, *, default: str, length: Steps) -> list[Line]:
         line = Line(
             "schedule", "linear", f"the card has `{text}`, which does not exist here: which comes closest?", "question"
         )
+    elif "'PolynomialDecay'" in (optimizer := card.hyperparameters.get("optimizer", "")):
+        line = _keras_schedule(optimizer)
     else:
         line = Line("schedule", "linear", default, "default")
     return [line, _warmup(card, default=default, length=length)]
+
+
+def _keras_schedule(optimizer: str) -> Line:
+    """`PolynomialDecay` of the Keras callback, which with the power 1 and the end 0 is a line."""
+    numbers = {key: read_number(text) for key, text in re.findall(r"'(\w{1,40})': ([\d.eE+-]{1,20})", optimizer)}
+    power, end, steps = (numbers.get(key) for key in ("power", "end_learning_rate", "decay_steps"))
+    over = f" over {steps:,.0f} steps" if steps is not None else ""
+    if power == 1 and end == 0:
+        return Line("schedule", "linear", f"the card's `PolynomialDecay` with the power 1: a line to 0{over}", "stated")
+    why = f"the card's `PolynomialDecay`{over} does not exist here with its power and its end: which comes closest?"
+    return Line("schedule", "linear", why, "question")
 
 
 def _warmup(card: ModelCard, *, default: str, length: Steps) -> Line:
@@ -166,6 +206,8 @@ def _warmup(card: ModelCard, *, default: str, length: Steps) -> Line:
             return Line("warmup_steps", 0, why, "question")
         why = f"the card's {ratio:g} of {'about ' if 'training_steps' not in card.hyperparameters else ''}{length.total:,} steps"
         return Line("warmup_steps", math.ceil(ratio * length.total), why, "guess")
+    if (said := _said(card, "lr_scheduler_warmup_steps", "lr_scheduler_warmup_ratio")) is not None:
+        return Line("warmup_steps", 0, f"{said}: how many?", "question")
     return Line("warmup_steps", 0, f"the card names none; {default}", "default")
 
 
@@ -191,9 +233,7 @@ def _kind(text: str, *, name: str, default: str) -> Line:
     if not text:
         return Line("optimizer", "adamw", default, "default")
     if "adafactor" in name:
-        why = (
-            "the card has Adafactor, which does not exist here; with a constant learning rate of 1e-3 AdamW comes close"
-        )
+        why = "the card has Adafactor, which does not exist here: AdamW needs a learning rate of its own: which?"
         return Line("optimizer", "adamw", why, "question")
     if name.startswith("sgd"):
         return Line("optimizer", "sgd", STATED, "stated")
@@ -239,6 +279,8 @@ def _number(
         value = read_number(rate[1]) if rate else None
     if value is not None and 0 <= value <= most and (value > 0 or not is_positive):
         return Line(key, value, STATED, "stated")
+    if (said := _said(card, stated_as)) is not None:
+        return Line(key, otherwise, f"{said}: which value? Here the {default}", "question")
     return Line(key, otherwise, default, "default")
 
 

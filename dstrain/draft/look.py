@@ -1,6 +1,7 @@
 """Looks at data: which format a file has, how its rows are read, and what they hold. Reads everything once, in bounded memory."""
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dstrain.config.arguments import shell_command
 from dstrain.config.data import Rules, Source
 from dstrain.config.hub import hub_problem
 from dstrain.config.recipe import Task
@@ -20,7 +22,7 @@ from dstrain.data.lines import count_lines, read_lines
 from dstrain.data.peek import peek
 from dstrain.data.records import Column, Record
 from dstrain.data.sources import read_rows
-from dstrain.data.tables import has_doubled_quotes
+from dstrain.data.tables import has_doubled_quotes, hint_delimiter
 from dstrain.draft.columns import choose_columns
 from dstrain.errors import UserError
 
@@ -28,6 +30,8 @@ PEEKED_ROWS = 500
 SAMPLE_ROWS = 10_000
 """Rows that are looked at for languages, task and lengths: a fixed random sample."""
 NUM_SIDES = 2
+MOST_COUNTED = 10_000
+"""Characters of a text that count for the size of a vocabulary."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,7 @@ class Rows:
     longest: tuple[int, int]
     """Characters of the longest source and of the longest target."""
     num_characters: int
+    """Of each text at most MOST_COUNTED: a tokenizer does not need more pieces for one line without an end."""
     distinct: int
     """Different characters."""
     bad: Counter[str] = field(default_factory=Counter)
@@ -82,7 +87,7 @@ def find_sources(names: Sequence[str], *, asked: Asked, split: str = "train") ->
         file_format = find_format(Path(name))
         if file_format == "text":
             if not left or not Path(left[0]).is_file():
-                raise UserError(f"{name}: one text in each line, and no tab: name the file of the other side behind it")
+                raise UserError(f"{name}: {_why_text(Path(name))}")
             found.append(_aligned(name, left.pop(0)))
             continue
         found.append(_table(name, file_format=file_format, asked=asked))
@@ -91,14 +96,11 @@ def find_sources(names: Sequence[str], *, asked: Asked, split: str = "train") ->
 
 def find_format(path: Path) -> str:
     """The format of a file: by its suffix, else by its first lines. `text` has one text in each line."""
+    _refuse_array(path)
     suffix = format_suffix(path)
     if suffix in READERS:
         return suffix
-    lines = [
-        line.cells[0]
-        for line in islice(read_lines(path), PEEKED_ROWS)
-        if isinstance(line, Record) and line.cells[0].strip()
-    ]
+    lines = _first_lines(path)
     if not lines:
         raise UserError(f"{path}: no line can be read: is it text in UTF-8?")
     if all(line.lstrip().startswith("{") for line in lines):
@@ -106,6 +108,43 @@ def find_format(path: Path) -> str:
     tabs = Counter(line.count("\t") for line in lines)
     usual, number = tabs.most_common(1)[0]
     return "tsv" if usual > 0 and number > 0.9 * len(lines) else "text"
+
+
+def _first_lines(path: Path) -> list[str]:
+    """The first lines that can be read and are not empty."""
+    records = islice(read_lines(path), PEEKED_ROWS)
+    return [each.cells[0] for each in records if isinstance(each, Record) and each.cells[0].strip()]
+
+
+def _refuse_array(path: Path) -> None:
+    """Raises UserError for a JSON array of objects: one value, where there must be one in each line."""
+    with path.open("rb") as file:
+        head = file.read(1000)
+    if re.match(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{", head):
+        convert = f"jq -c '.[]' {shell_command([path])} > {shell_command([path.with_suffix('.lines.jsonl')])}"
+        raise UserError(f"{path}: a JSON array; rows are read from JSON lines, an object in each: {convert}")
+
+
+def _why_text(path: Path) -> str:
+    """What a file without columns has instead, and the way out."""
+    lines = _first_lines(path)
+    with_tab = sum("\t" in line for line in lines)
+    if not with_tab:
+        return "one text in each line, and no tab: name the file of the other side behind it"
+    number = next(number for number, line in enumerate(lines, start=1) if "\t" not in line or line.count("\t") > 1)
+    return (
+        f"{with_tab} of its first {len(lines)} lines with text have a tab, and TSV needs as many in each; the first other "
+        f"one is number {number}: mend or remove these"
+    )
+
+
+def _hint(source: Source, *, file_format: str) -> str:
+    """What may be wrong with a table whose first row has one cell only."""
+    lines = _first_lines(Path(str(source.path)))
+    with_tab = sum("\t" in line for line in lines)
+    if file_format == "tsv" and with_tab:
+        return f"; {with_tab} of its first {len(lines)} lines with text have a tab, and the first has none: mend or remove those"
+    return hint_delimiter(lines[:1])
 
 
 def look_at(sources: Sequence[Source], *, has_references: bool = False) -> Rows:
@@ -128,7 +167,7 @@ def look_at(sources: Sequence[Source], *, has_references: bool = False) -> Rows:
     for number, row in enumerate(rows, start=1):
         pair = (row.source, row.target)
         longest = [max(most, len(text)) for most, text in zip(longest, pair, strict=True)]
-        num_characters += len(row.source) + len(row.target)
+        num_characters += sum(min(len(text), MOST_COUNTED) for text in pair)
         characters.update(row.source, row.target)
         place = number - 1 if number <= SAMPLE_ROWS else chance.randrange(number)
         if place < SAMPLE_ROWS:
@@ -176,7 +215,10 @@ def _with_columns(source: Source, *, file_format: str, asked: Asked, why: str) -
     if first is None or second is None:
         peeked = peek(source, file_format=file_format, num_rows=PEEKED_ROWS)
         pair = (asked.source_language, asked.target_language)
-        found = choose_columns(peeked, place=source.place, pair=pair)
+        hint = (
+            _hint(source, file_format=file_format) if file_format in ("tsv", "csv") and len(peeked.columns) == 1 else ""
+        )
+        found = choose_columns(peeked, place=source.place, pair=pair, hint=hint)
         reason = found.why
         first, second = (found.source if first is None else first), (found.target if second is None else second)
     named = source.model_dump(exclude_unset=True) | {"source_column": first, "target_column": second}

@@ -29,7 +29,11 @@ NAMES = {
 _NO_SCORES = frozenset(
     {"training_loss", "train_loss", "epoch", "step", "runtime", "samples_per_second", "steps_per_second"}
 )
-_SHARES = frozenset(metric.name for metric in METRICS if metric.unit == "0 to 1")
+_SHARES = frozenset({*(metric.name for metric in METRICS if metric.unit == "0 to 1"), "rougelsum"})
+_OF_CALLBACK = frozenset(
+    {"bleu", "chrf", "ter", "rouge_1", "rouge_2", "rouge_l", "rougelsum", "exact_match", "gen_len"}
+)
+"""Scores of hypotheses: cards of Keras call them `Train …`, but only its callback computes them, on evaluation rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +65,19 @@ class Results:
 def read_results(card: ModelCard) -> Results:
     """The results of a card."""
     steps = _steps(card.table)
+    of_callback = {
+        text: name for text in card.results if (name := _callback_name(text)) and "tensorflow" in card.versions
+    }
     scores = {
         name: value
         for text, value in card.results.items()
-        if (name := score_name(text)) is not None and abs(value) <= LARGEST
+        if (name := of_callback.get(text) or score_name(text)) is not None and abs(value) <= LARGEST
     }
     notes = (
         [] if steps or not card.table.rows else ["the card's table has no steps: there is nothing to compare by step"]
     )
+    if of_callback:
+        notes.append("Keras calls scores of hypotheses `Train …`: they are taken for those of evaluation rows")
     for name in dict.fromkeys([*scores, *(each for step in steps for each in step.scores)]):
         values = [
             *([scores[name]] if name in scores else []),
@@ -92,6 +101,13 @@ def score_name(text: str) -> str | None:
     name = NAMES.get(name, name)
     is_name = re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name) is not None
     return name if is_name and name not in _NO_SCORES and not name.startswith("train_") else None
+
+
+def _callback_name(text: str) -> str | None:
+    """The score that a card of Keras calls `Train …`, where it is one of hypotheses."""
+    _, is_train, rest = text.partition("Train ")
+    name = score_name(rest) if is_train else None
+    return name if name in _OF_CALLBACK else None
 
 
 def best_step(steps: Iterable[Step], *, by: str) -> Step | None:

@@ -8,6 +8,7 @@ from dstrain.config.yaml_source import write_value
 from dstrain.draft.from_card import Draft
 from dstrain.draft.from_data import DataDraft
 from dstrain.draft.recipe_text import QUESTION, Origin, all_lines
+from dstrain.draft.sizes import count
 
 ORIGINS: dict[Origin, str] = {
     "stated": "as in the card",
@@ -36,7 +37,7 @@ def report_on_data(draft: DataDraft, *, path: Path) -> str:
     """What was looked at, every guess with what it was taken from, and the questions."""
     rows, evaluation = draft.train_rows, draft.evaluation_rows
     apart = (
-        f" and {evaluation.num_rows:,} evaluation rows"
+        f" and {count(evaluation.num_rows, 'evaluation row')}"
         if evaluation
         else ", of which some are set apart for evaluation"
     )
@@ -45,7 +46,7 @@ def report_on_data(draft: DataDraft, *, path: Path) -> str:
     asked = [f"  {path}:{number}: {question}" for number, question in questions(draft.text)]
     return "\n".join(
         [
-            f"{rows.num_rows:,} training rows{apart}; {draft.machine}",
+            f"{count(rows.num_rows, 'training row')}{apart}; {draft.machine}",
             *draft.notes,
             "guesses, each to be changed in the recipe:",
             *guesses,

@@ -15,12 +15,15 @@ from dstrain.draft.sizes import (
     choose_length,
     choose_size,
     choose_vocabulary,
+    count,
     plan_training,
 )
 from dstrain.draft.split import num_apart
 
 CHARACTERS_PER_TOKEN = 2
 """Fewer than tokenizers make of an alphabet, so that a limit cuts less than it says; of other scripts each character is one."""
+FEW_ROWS = 200
+"""Training rows below which it is said that they are few."""
 OPTIMIZER_BYTES = 16
 """Bytes of a parameter in training with Adam: weight, gradient and two moments in fp32."""
 
@@ -157,13 +160,15 @@ class Sections:
         counts_words = side == 1 and self.guess.kind == "parsing" and not self.guess.has_pointers
         per_token = 1 if "byt5" in (self.request.model or "").lower() else CHARACTERS_PER_TOKEN
         texts = (pair[side] for pair in self.rows.sample)
-        return choose_length(
+        most = self.family.positions if self.family is not None else None
+        length = choose_length(
             [4 + (2 * len(text.split()) if counts_words else _tokens(text, per_token)) for text in texts]
         )
+        return length if most is None else min(length, most)
 
     def _limit_why(self, side: int) -> str:
         cut = "longer ones are cut and counted" if side == 0 else "likewise, in training rows only"
-        return f"{PERCENTILE:g} % are shorter; the longest has {self.rows.longest[side]:,} characters; {cut}"
+        return f"{PERCENTILE:g} % are shorter; the longest has {count(self.rows.longest[side], 'character')}; {cut}"
 
     def training(self) -> list[Line]:
         """`training`."""
@@ -174,7 +179,7 @@ class Sections:
             rate, why = (3e-4, "peak, usual for T5") if is_t5 else (1e-4, "peak, usual for a pretrained model")
         return [
             Line("batch_size", plan.batch_size, "sequences in an optimizer step, over all ranks", "guess"),
-            Line("max_steps", plan.max_steps, f"{plan.epochs:.3g} times over about {num_rows:,} rows", "guess"),
+            Line("max_steps", plan.max_steps, f"{plan.epochs:,.0f} times over about {count(num_rows, 'row')}", "guess"),
             Line("learning_rate", rate, why, "guess"),
             Line("schedule", "linear", "falls to 0 at the last step"),
             Line("warmup_steps", plan.warmup_steps, "optimizer steps from 0 to the peak: one in twenty", "guess"),
@@ -207,6 +212,18 @@ class Sections:
         if self.rows.bad:
             reasons = ", ".join(f"{number:,} {reason}" for reason, number in self.rows.bad.items())
             found.append(f"training rows that cannot be used: {reasons}; the first at {self.rows.first_bad}")
+        if self.num_rows < FEW_ROWS:
+            found.append(
+                f"only {count(self.num_rows, 'training row')}: enough to try the way, and too few for a model of any use"
+            )
+        same = sum(source.strip() == target.strip() for source, target in self.rows.sample)
+        if 2 * same >= len(self.rows.sample):
+            share = (
+                "every row"
+                if same == len(self.rows.sample)
+                else f"{100 * same / len(self.rows.sample):.0f} % of the rows"
+            )
+            found.append(f"the target equals the source in {share}: is it the column that you mean?")
         parameters = named_size(self.request.model or "")
         if parameters is not None:
             needed = parameters * OPTIMIZER_BYTES / 1e9

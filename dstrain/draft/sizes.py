@@ -17,6 +17,8 @@ LENGTHS = (16, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 4
 EPOCHS = 12
 """Passes of a model from scratch over its rows."""
 FINE_TUNING_EPOCHS = 3
+MOST_EPOCHS = 100
+"""Passes that the fewest steps may make: more only learn few rows by heart."""
 EVALUATIONS = 15
 """About how often a run is scored."""
 
@@ -52,12 +54,17 @@ class Plan:
     """Passes over the rows that the steps make."""
 
 
+def count(number: int, what: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def choose_size(num_rows: int, *, machine: Machine) -> tuple[str, str]:
     """The name of a size for a model from scratch, and why."""
     limits = {"small": 10_000, "base": 200_000} if machine.has_gpu else {"tiny": 10_000}
     largest = "large" if machine.has_gpu else "small"
     size = next((size for size, limit in limits.items() if num_rows < limit), largest)
-    return size, f"{num_rows:,} rows, and {machine}"
+    return size, f"{count(num_rows, 'row')}, and {machine}"
 
 
 def choose_vocabulary(num_characters: int, *, distinct: int) -> tuple[int, str]:
@@ -66,7 +73,7 @@ def choose_vocabulary(num_characters: int, *, distinct: int) -> tuple[int, str]:
     by_length = next((size for limit, size in limits if num_characters < limit), 8000)
     # every character needs a piece, and 256 bytes have one each
     needed = math.ceil((1.5 * distinct + 400) / 100) * 100
-    return max(by_length, needed), f"{num_characters:,} characters of text, {distinct:,} different ones"
+    return max(by_length, needed), f"{count(num_characters, 'character')} of text, {distinct:,} different"
 
 
 def plan_training(num_rows: int, *, machine: Machine, from_scratch: bool) -> Plan:
@@ -75,11 +82,11 @@ def plan_training(num_rows: int, *, machine: Machine, from_scratch: bool) -> Pla
     per_epoch = math.ceil(num_rows / batch_size)
     most = 20_000 if machine.has_gpu else 3_000
     wanted = (EPOCHS if from_scratch else FINE_TUNING_EPOCHS) * per_epoch
-    steps = _round(min(max(wanted, 500 if from_scratch else 100), most))
+    least = min(500 if from_scratch else 100, MOST_EPOCHS * per_epoch)
+    steps = _round(min(max(wanted, least), most))
     every = max(1, _round(steps / EVALUATIONS))
-    return Plan(
-        batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), steps * batch_size / num_rows
-    )
+    epochs = steps * min(batch_size, num_rows) / num_rows
+    return Plan(batch_size, steps, max(1, _round(steps / 20)), every, max(1, min(50, every // 4)), epochs)
 
 
 def choose_length(tokens: Sequence[float]) -> int:

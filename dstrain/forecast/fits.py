@@ -42,6 +42,11 @@ class Memory:
         return model.weights + model.optimizer + kept + model.evaluation_gather + self.search
 
     @property
+    def peaks_in_training(self) -> bool:
+        """Whether training needs as much as an evaluation or more."""
+        return self.training >= self.evaluation
+
+    @property
     def peak(self) -> int:
         """The larger of both."""
         return max(self.training, self.evaluation)

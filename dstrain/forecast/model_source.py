@@ -21,6 +21,8 @@ MAX_HEADER_BYTES = 100 << 20
 """As the format allows."""
 CODES = {"m2m100": 100, "nllb": 202, "mbart": 26}
 """A scratch architecture to the number of its language codes, for a vocabulary whose tokenizer has not been trained yet."""
+TIMEOUT_SECONDS = 10.0
+"""For which the Hub is waited."""
 HEAD = "lm_head.weight"
 LOGITS_BIAS = "final_logits_bias"
 """Stored, but no parameter."""
@@ -108,19 +110,28 @@ def _local_files(model: Model) -> Mapping[str, Path] | None:
 
 
 def _hub_files(model: Model) -> Mapping[str, Path]:
-    """The config of a model on the Hub, and its weights if they are in the cache."""
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache  # a second to import
+    """The config of a model on the Hub, and its weights if they are in the cache. Without a network the config in the cache."""
+    from huggingface_hub import (  # a second to import
+        get_hf_file_metadata,
+        hf_hub_download,
+        hf_hub_url,
+        try_to_load_from_cache,
+    )
 
     assert model.name is not None
     try:
-        config = hf_hub_download(model.name, CONFIG, revision=model.revision)
+        # asked once: the download itself would repeat a failing request for many seconds
+        get_hf_file_metadata(hf_hub_url(model.name, CONFIG, revision=model.revision), timeout=TIMEOUT_SECONDS)
+        config: object = hf_hub_download(model.name, CONFIG, revision=model.revision)
     except Exception as error:  # the classes of the HTTP library, which huggingface_hub has changed before
-        first = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"model.name: the {CONFIG} of `{model.name}` is neither here nor can it be had from the Hub ({first}): name a local "
-            "folder, run this where there is a network, or give --parameters N"
-        ) from error
-    files = {CONFIG: Path(config)}
+        config = try_to_load_from_cache(model.name, CONFIG, revision=model.revision)
+        if not isinstance(config, str):
+            first = str(error).strip().split("\n")[0]
+            raise UserError(
+                f"model.name: the {CONFIG} of `{model.name}` is neither here nor can it be had from the Hub ({first}): name a "
+                "local folder, run this where there is a network, or give --parameters N"
+            ) from error
+    files = {CONFIG: Path(str(config))}
     cached = try_to_load_from_cache(model.name, WEIGHTS, revision=model.revision)
     if isinstance(cached, str):
         files[WEIGHTS] = Path(cached)

@@ -87,7 +87,10 @@ def pace_of_rates(
 ) -> Pace:
     """The pace of a run that reaches what earlier runs have reached."""
     operations = step_operations(architecture, workload.steps)
-    step = exactly(operations / world_size).over(_spread([each.step_rate for each in rates]))
+    # a rank without a micro-batch does not make a step shorter
+    step = exactly(operations / min(world_size, workload.micro_batches)).over(
+        _spread([each.step_rate for each in rates])
+    )
     searched = [each.evaluation_rate for each in rates if each.evaluation_rate is not None]
     evaluation = exactly(0.0)
     if searched:

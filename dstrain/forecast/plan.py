@@ -3,8 +3,9 @@
 Deciding is in the other modules of this room; here are the order of questions and the values of null keys.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from dstrain.forecast.disk import Disk, find_disk
 from dstrain.forecast.durations import Range, estimate_save, exactly
 from dstrain.forecast.earlier import Wanted, find_rates, rates_of
 from dstrain.forecast.fits import Memory, allowed_stages, recommend_stage
-from dstrain.forecast.lengths import estimate_lengths, exact_lengths
+from dstrain.forecast.idle import advised_micro_batches, fewer_machines, idle_warning
+from dstrain.forecast.lengths import RowLengths, estimate_lengths, exact_lengths
 from dstrain.forecast.memory import PERSISTENT_ELEMENTS, PREFETCHED_ELEMENTS, STAGES, Layout, find_model_memory
 from dstrain.forecast.model_source import ModelFacts, find_model
 from dstrain.forecast.pace import Pace, Trial, pace_of_peak, pace_of_rates, pace_of_trial
@@ -55,6 +57,21 @@ class Times:
         return self.work.plus(self.pace.around)
 
 
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Ranks that have no work in a step, and what a start without idle ranks would take."""
+
+    warning: str
+    """The same that the run itself would give."""
+    fewer: Machines
+    """As many ranks as have work."""
+    of_fewer: Times | None
+    """None where no pace is known for other machines."""
+    advised: int
+    """`machine.min_micro_batches` that gives work to most ranks."""
+    of_advised: Times | None
+
+
 @dataclass(frozen=True)
 class Forecast:
     """What a run will take."""
@@ -76,6 +93,8 @@ class Forecast:
     largest: Batch | None
     """The micro-batch that needs most memory."""
     times: Times | None
+    idle: Idle | None
+    """None where every rank has work, and where the work is not known."""
     allocations: tuple[Allocation | None, Allocation | None, Allocation | None]
     """By the shortest, the likely and the longest time; None where the set-up takes all of one, or none is asked for."""
 
@@ -90,7 +109,7 @@ def forecast(config: RunConfig, request: Request, *, cache: Path, trial: Trial |
     facts = look_at_model(config, found=found, num_parameters=request.num_parameters)
     trained = count_trained(config, facts=facts, found=found)
     device = request.machines.device
-    workload, no_workload = None, ""
+    lengths, workload, no_workload = None, None, ""
     try:
         lengths = estimate_lengths(config) if found is None else exact_lengths(config, found=found)
         workload = find_workload(config, lengths=lengths, device=device)
@@ -105,19 +124,21 @@ def forecast(config: RunConfig, request: Request, *, cache: Path, trial: Trial |
     recommended, why = recommend_stage(memories, allowed=allowed, capacity=request.capacity, world_size=world_size)
     stage = config.machine.zero_stage
     stage = recommended if stage is None else max(stage, 0 if config.precision == "fp32" else 1)
-    moments = MOMENTS[config.training.optimizer]
     disk = find_disk(
         config,
         num_trained=trained.num_trained,
         num_exported=trained.num_exported,
-        num_moments=moments,
+        num_moments=MOMENTS[config.training.optimizer],
         width=WIDTHS[config.precision],
         workload=workload,
     )
-    times = None
-    if workload is not None:
-        pace = _find_pace(config, request, facts=facts, trained=trained, workload=workload, stage=stage, trial=trial)
-        times = None if pace is None else _find_times(config, pace, workload=workload, disk=disk, world_size=world_size)
+    tell_times = partial(_tell_times, facts=facts, trained=trained, stage=stage, trial=trial, disk=disk)
+    times, idle = None, None
+    if workload is not None and lengths is not None:
+        times = tell_times(config, request, workload)
+        # a trial was measured with these ranks, and says nothing of others
+        others = tell_times if trial is None else None
+        idle = _find_idle(config, request, lengths=lengths, workload=workload, tell_times=others)
     return Forecast(
         config,
         request,
@@ -132,6 +153,7 @@ def forecast(config: RunConfig, request: Request, *, cache: Path, trial: Trial |
         no_workload,
         largest,
         times,
+        idle,
         _allocate(config, request, times=times, workload=workload),
     )
 
@@ -281,7 +303,45 @@ def _find_pace(
     )
 
 
-def _find_times(config: RunConfig, pace: Pace, *, workload: Workload, disk: Disk, world_size: int) -> Times:
+def _find_idle(
+    config: RunConfig,
+    request: Request,
+    *,
+    lengths: RowLengths,
+    workload: Workload,
+    tell_times: Callable[[RunConfig, Request, Workload], Times | None] | None,
+) -> Idle | None:
+    world_size, first = request.machines.world_size, workload.steps[0]
+    num_rows = sum(batch.num_rows for batch in first)
+    warning = idle_warning(len(first), num_rows=num_rows, world_size=world_size)
+    if warning is None:
+        return None
+    fewer = fewer_machines(request.machines, num_ranks=len(first))
+    of_fewer = tell_times(config, replace(request, machines=fewer), workload) if tell_times else None
+    advised = advised_micro_batches(num_rows=num_rows, world_size=world_size)
+    of_advised = None
+    if tell_times is not None and advised > len(first):
+        machine = config.machine.model_copy(update={"min_micro_batches": advised})
+        cut = config.model_copy(update={"machine": machine})
+        of_advised = tell_times(cut, request, find_workload(cut, lengths=lengths, device=request.machines.device))
+    return Idle(warning, fewer, of_fewer, advised, of_advised)
+
+
+def _tell_times(
+    config: RunConfig,
+    request: Request,
+    workload: Workload,
+    *,
+    facts: ModelFacts,
+    trained: Trained,
+    stage: int,
+    trial: Trial | None,
+    disk: Disk,
+) -> Times | None:
+    pace = _find_pace(config, request, facts=facts, trained=trained, workload=workload, stage=stage, trial=trial)
+    if pace is None:
+        return None
+    world_size = request.machines.world_size
     save = estimate_save(num_bytes=disk.checkpoint, world_size=world_size, in_background=config.checkpoint.background)
     steps = pace.step.times(workload.total_steps)
     evaluations = pace.evaluation.times(workload.num_evaluations)

@@ -1,15 +1,18 @@
 """A forecast as text for the terminal. Pure."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 from dstrain.forecast.durations import Range
 from dstrain.forecast.fits import Memory, judge, overhead
-from dstrain.forecast.plan import Forecast
+from dstrain.forecast.plan import Forecast, Idle
 from dstrain.forecast.values import count_parts
 
 MB, GB = 1e6, 1e9
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
-HEAD = "ZeRO weights gradients optimizer buckets gather activations logits search peak".split()
+HEAD = "ZeRO weights gradients optimizer buckets gather activations logits search peak in".split()
+WIDTH = 115
+"""Characters of a sentence in a line."""
 
 
 def as_text(found: Forecast) -> str:
@@ -42,6 +45,8 @@ def _work(found: Forecast) -> Iterator[str]:
     batches = f"{searches.num_rows:,} rows in {_count(len(searches.batches), 'batch')}"
     yield f"{_count(workload.num_evaluations, 'evaluation')} of {batches}; {_count(workload.num_saves, 'save')} at steps"
     yield f"lengths from {workload.origin}"
+    if found.idle is not None:
+        yield from _lines(f"warning: {found.idle.warning}")
 
 
 def _memory(found: Forecast) -> Iterator[str]:
@@ -50,6 +55,7 @@ def _memory(found: Forecast) -> Iterator[str]:
     what = _count(world_size, "GPU" if request.machines.device == "cuda" else "rank")
     yield f"of each of {what}, MB by part"
     yield from _columns([[*HEAD, ""], *(_memory_row(memory, found) for memory in found.memories)])
+    yield from _sums(found.memories)
     if capacity is not None:
         low, high = overhead(max(each.peak for each in found.memories), world_size=world_size)
         besides = f"CUDA, NCCL and fragmentation take {low / GB:.1f} to {high / GB:.1f} GB besides"
@@ -71,12 +77,23 @@ def _memory(found: Forecast) -> Iterator[str]:
 
 def _memory_row(memory: Memory, found: Forecast) -> list[str]:
     model, request = memory.model, found.request
-    gather = max(model.gather, model.evaluation_gather)
+    gather = model.gather if memory.peaks_in_training else model.evaluation_gather
     parts = [model.weights, model.gradients, model.optimizer, model.buckets, gather]
     parts += [memory.activations, memory.logits, memory.search, memory.peak]
     capacity, world_size = request.capacity, request.machines.world_size
     verdict = "" if capacity is None else judge(memory, capacity=capacity, world_size=world_size)
-    return [f"{memory.stage}", *(f"{each / MB:,.1f}" for each in parts), verdict]
+    moment = "training" if memory.peaks_in_training else "evaluation"
+    return [f"{memory.stage}", *(f"{each / MB:,.1f}" for each in parts), moment, verdict]
+
+
+def _sums(memories: Sequence[Memory]) -> Iterator[str]:
+    """Which parts of a row are in use at its peak."""
+    if any(memory.peaks_in_training for memory in memories):
+        yield "a peak in training is the sum of all parts but search"
+    evaluating = [memory for memory in memories if not memory.peaks_in_training]
+    if evaluating:
+        keeps = ", with gradients and buckets" if any(memory.model.keeps_gradients for memory in evaluating) else ""
+        yield f"a peak in evaluation is the sum of weights, optimizer, gather and search{keeps}"
 
 
 def _disk(found: Forecast) -> Iterator[str]:
@@ -97,18 +114,21 @@ def _time(found: Forecast) -> Iterator[str]:
         else:
             yield "not known: name a GPU with --gpu, or train a few steps on such a machine with --measure 12"
         return
+    by_clock = ", at steps and by the clock" if times.num_saves > workload.num_saves else ""
     yield "likely (from - to)"
     yield from _columns(
         [
             ["", "each", "in all"],
             [_count(workload.total_steps, "step"), _span(times.pace.step), _span(times.steps)],
             [_count(workload.num_evaluations, "evaluation"), _span(times.pace.evaluation), _span(times.evaluations)],
-            [_count(times.num_saves, "save"), _span(times.save), _span(times.saves)],
+            [f"{_count(times.num_saves, 'save')}{by_clock}", _span(times.save), _span(times.saves)],
             ["start and end", "", _span(times.pace.around)],
             ["together", "", _span(times.total)],
         ]
     )
     yield f"by {times.pace.origin}"
+    if found.idle is not None:
+        yield from _without_idle(found.idle, world_size=found.request.machines.world_size)
     if found.request.hours is not None:
         yield from _allocations(found, hours=found.request.hours)
 
@@ -120,13 +140,29 @@ def _allocations(found: Forecast, *, hours: float) -> Iterator[str]:
         return
     most = "more" if long is None else f"{long.num_allocations}"
     least = f"{likely.num_allocations if short is None else short.num_allocations}"
+    is_sure = least == most
     if likely.num_restarts:
         restarts = _count(likely.num_restarts, "restart")
         words = f"{likely.num_allocations} allocations of {hours:g} h: {restarts}, each with a set-up"
     else:
         words = f"it ends within one allocation of {hours:g} h"
-    yield words if least == most else f"{words} ({least} to {most} allocations)"
+    yield words if is_sure else f"by the likely time {words}; by the shortest and the longest {least} to {most}"
     yield f"a failure of a node costs at most {_seconds(likely.lost_seconds)} of training, and a set-up"
+
+
+def _without_idle(idle: Idle, *, world_size: int) -> Iterator[str]:
+    """What the run takes on as many ranks as have work, and with work for all."""
+    for where, times in (
+        (f"on {_count(idle.fewer.world_size, 'rank')}, without idle ones", idle.of_fewer),
+        (f"on {_count(world_size, 'rank')} with machine.min_micro_batches={idle.advised}", idle.of_advised),
+    ):
+        if times is not None:
+            yield f"{where}: a step {_span(times.pace.step)}, together {_span(times.total)}"
+
+
+def _lines(text: str) -> list[str]:
+    """A sentence in lines; the later ones are indented."""
+    return textwrap.wrap(text, WIDTH, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:

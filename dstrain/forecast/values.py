@@ -3,7 +3,7 @@
 from typing import Any
 
 from dstrain.forecast.fits import Memory, judge
-from dstrain.forecast.plan import Forecast, Times
+from dstrain.forecast.plan import Forecast, Idle, Times
 from dstrain.forecast.weights import PARTS
 
 
@@ -45,6 +45,7 @@ def as_json(found: Forecast) -> dict[str, Any]:
             "models": found.disk.models,
             "texts": found.disk.texts,
         },
+        "idle": None if found.idle is None else _idle_json(found.idle),
         "time": None if times is None else _times_json(times),
         "allocations": [None if each is None else each.num_allocations for each in found.allocations],
     }
@@ -64,8 +65,19 @@ def _memory_json(memory: Memory, found: Forecast) -> dict[str, Any]:
         "logits": memory.logits,
         "search": memory.search,
         "peak": memory.peak,
+        "peaks_in_training": memory.peaks_in_training,
         "host": model.host,
         "verdict": None if capacity is None else judge(memory, capacity=capacity, world_size=world_size),
+    }
+
+
+def _idle_json(idle: Idle) -> dict[str, Any]:
+    return {
+        "warning": idle.warning,
+        "ranks": idle.fewer.world_size,
+        "time": None if idle.of_fewer is None else _times_json(idle.of_fewer),
+        "min_micro_batches": idle.advised,
+        "time_with_min_micro_batches": None if idle.of_advised is None else _times_json(idle.of_advised),
     }
 
 

@@ -6,7 +6,8 @@ pass the self-test of `self_test.py`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
 
 from dstrain.config.conflicts import T5_ARCHITECTURES, fp16_refusal
-from dstrain.config.recipe import Scratch, Task
+from dstrain.config.positions import Positions, limits_beyond, read_positions
+from dstrain.config.recipe import Task
 from dstrain.errors import UserError
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 
@@ -27,10 +29,6 @@ class Family:
     title: str
     has_languages: bool = False
     """Whether a token tells languages apart; else only the text of a source can."""
-    positions: tuple[str | None, str | None] = (None, None)
-    """The numbers of positions of sources and targets, beyond which there are none; None where there is no limit."""
-    window: str | None = None
-    """The width to which sources are padded inside the encoder."""
     scaled: str | None = None
     """Whether hidden states are multiplied by hidden ** -0.5 before the head."""
     begins_with_last: bool = False
@@ -43,32 +41,26 @@ class Family:
     """Whether the built-in search is proved to return the hypotheses of `generate()`."""
 
 
-LEARNED = ("max_position_embeddings", "max_position_embeddings")
-
 FAMILIES = {
     "m2m_100": Family("m2m100", "M2M100", has_languages=True, is_searched=True),  # its sinusoids grow on demand
-    "mbart": Family("mbart", "mBART", has_languages=True, positions=LEARNED, begins_with_last=True, is_searched=True),
-    "marian": Family("marian", "Marian", positions=LEARNED, is_searched=True),
+    "mbart": Family("mbart", "mBART", has_languages=True, begins_with_last=True, is_searched=True),
+    "marian": Family("marian", "Marian", is_searched=True),
     "t5": Family("t5", "T5", scaled="scale_decoder_outputs", masks_itself=True, is_searched=True),
     "mt5": Family("mt5", "mT5", masks_itself=True, is_searched=True),
     "umt5": Family("umt5", "umT5", scaled="tie_word_embeddings", masks_itself=True, is_searched=True),
     "longt5": Family("longt5", "LongT5", scaled="scale_decoder_outputs"),
-    "bart": Family("bart", "BART", positions=LEARNED, is_searched=True),
-    "plbart": Family(
-        "plbart", "PLBart", has_languages=True, positions=LEARNED, begins_with_last=True, is_searched=True
-    ),
-    "mvp": Family("mvp", "MVP", positions=LEARNED),
+    "bart": Family("bart", "BART", is_searched=True),
+    "plbart": Family("plbart", "PLBart", has_languages=True, begins_with_last=True, is_searched=True),
+    "mvp": Family("mvp", "MVP"),
     "led": Family(
         "led",
         "LED",
-        positions=("max_encoder_position_embeddings", "max_decoder_position_embeddings"),
-        window="attention_window",
         is_first_global=True,
     ),
-    "pegasus": Family("pegasus", "Pegasus", positions=LEARNED, is_searched=True),
+    "pegasus": Family("pegasus", "Pegasus", is_searched=True),
     "pegasus_x": Family("pegasus_x", "Pegasus-X"),
-    "bigbird_pegasus": Family("bigbird_pegasus", "BigBird-Pegasus", positions=LEARNED),
-    "blenderbot": Family("blenderbot", "Blenderbot", positions=LEARNED, is_searched=True),
+    "bigbird_pegasus": Family("bigbird_pegasus", "BigBird-Pegasus"),
+    "blenderbot": Family("blenderbot", "Blenderbot", is_searched=True),
     "t5gemma": Family("t5gemma", "T5Gemma"),
 }
 """`model_type` of a Hugging Face config -> family; NLLB shares M2M100's model type, ByT5 T5's."""
@@ -159,35 +151,15 @@ def check_precision(model_config: PreTrainedConfig, *, precision: str, allow_fp1
         raise UserError(fp16_refusal(model_config.model_type))
 
 
-class Positions(NamedTuple):
-    """Longest sources and targets that a model accepts, in tokens; None if there is no limit."""
-
-    source: int | None = None
-    target: int | None = None
-
-
 def max_positions(model_config: PreTrainedConfig) -> Positions:
     """The model's positions, as far as they are limited."""
-    family = _facts(model_config)
-    source, target = (None if field is None else int(getattr(model_config, field)) for field in family.positions)
-    if source is not None and family.window is not None:
-        windows = getattr(model_config, family.window)
-        source -= source % (max(windows) if isinstance(windows, list) else windows)
-    return Positions(source, target)
-
-
-def scratch_positions(scratch: Scratch) -> Positions:
-    """The positions of a new model, as far as its family limits them."""
-    limited = {family.name for family in FAMILIES.values() if family.positions == LEARNED}
-    return Positions(scratch.max_positions, scratch.max_positions) if scratch.architecture in limited else Positions()
+    return read_positions(model_config.model_type, partial(getattr, model_config))
 
 
 def check_limits(task: Task, *, positions: Positions) -> None:
     """Raise UserError if a limit of the task is over the model's positions."""
-    for key, most in (("max_source_tokens", positions.source), ("max_target_tokens", positions.target)):
-        limit = getattr(task, key)
-        if most is not None and limit > most:
-            raise UserError(f"task.{key} is {limit}, but the model has {most} positions: lower it to {most}")
+    for key, message in limits_beyond(task, positions=positions):
+        raise UserError(f"{key} {message}")
 
 
 def set_dropout(model_config: PreTrainedConfig, *, dropout: float) -> None:

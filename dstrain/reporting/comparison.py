@@ -178,7 +178,7 @@ def _cells(runs: Sequence[Compared]) -> tuple[list[str], list[list[str]]]:
     metrics = {run.metric for run in runs}
     one_metric = next(iter(metrics)) if len(metrics) == 1 else None
     best = f"best {one_metric}" if one_metric else "best score"
-    header = ["run", "status", "step", best, "at step", "loss", "seconds trained"]
+    header = ["run", "status", "step", best, "at step", "last training loss", "seconds trained"]
     assert len(header) == NUM_FIXED
     rows = [
         [

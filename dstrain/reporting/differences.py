@@ -22,9 +22,10 @@ class ScoreDifference:
     low: float
     high: float
     """Ends of the 95 % interval of the difference."""
-    p: float
+    p: float | None
+    """None where both have the same hypotheses: there is nothing to test."""
     test: str
-    """How `p` was found."""
+    """How `p` was found, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ def _cells(each: Against) -> list[list[str]]:
             f"{found.second:.4f}",
             f"{found.difference:+.4f}",
             f"{found.low:+.4f} to {found.high:+.4f}",
-            f"{found.p:.4f} ({found.test})",
+            f"{'–' if found.p is None else f'{found.p:.4f}'} ({found.test})",
         ]
         for found in each.differences
     ]

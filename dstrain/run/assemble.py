@@ -30,9 +30,10 @@ from dstrain.engine.engine import Engine
 from dstrain.engine.schedule import learning_rate_at
 from dstrain.engine.shards import MOMENTS
 from dstrain.errors import UserError
+from dstrain.forecast.idle import idle_warning
 from dstrain.models.adapters import check_peft
 from dstrain.models.compilation import compile_layers
-from dstrain.models.families import check_limits, check_precision, has_languages, max_positions, scratch_positions
+from dstrain.models.families import check_limits, check_precision, has_languages, max_positions
 from dstrain.models.kernels import draw_masks_by_bits
 from dstrain.models.load import enable_activation_checkpointing, load_config, load_model
 from dstrain.models.loss import Seq2SeqLoss
@@ -113,9 +114,6 @@ def check_model(config: RunConfig, *, ranks: Ranks) -> None:
     check_device_precision(config)
     check_peft(config.model.adapter)
     check_hub(config, ranks=ranks)
-    scratch = config.model.scratch
-    if scratch is not None:
-        check_limits(config.task, positions=scratch_positions(scratch))
     if config.model.name is not None:
         model_config = load_config(config.model.name, revision=config.model.revision)
         check_precision(model_config, precision=config.precision, allow_fp16_t5=config.model.allow_fp16_t5)
@@ -369,10 +367,6 @@ def _machine_warnings(config: RunConfig, *, engine: Engine, plan: Plan, world_si
         warnings.append(
             f"machine.zero_stage 0 runs as stage 1 with {config.precision}, because DeepSpeed's stage 0 hides skipped steps"
         )
-    num_micro_batches = len(plan.step(FIRST).micro_batches)
-    if num_micro_batches < world_size:
-        warnings.append(
-            f"the first step is cut into {num_micro_batches} micro-batches for {world_size} ranks: some ranks are idle. "
-            f"Set machine.min_micro_batches={world_size}, in a new run: a run cuts all of its steps in the same way"
-        )
-    return warnings
+    micro_batches = plan.step(FIRST).micro_batches
+    idle = idle_warning(len(micro_batches), num_rows=sum(map(len, micro_batches)), world_size=world_size)
+    return warnings if idle is None else [*warnings, idle]

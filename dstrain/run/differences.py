@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dstrain.errors import UserError
 from dstrain.evaluation.significance import find_difference
@@ -10,7 +11,7 @@ from dstrain.reporting.differences import Against, ScoreDifference
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.row_statistics import Statistics, differing_rows, read_statistics
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import reference_files
+from dstrain.run_folder.scores import HYPOTHESES, reference_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequen
     ]
     alike = [name for name in shared if first.best.signature_of(name) == second.best.signature_of(name)]
     unlike = [name for name in shared if name not in alike]
+    is_same = _has_same_hypotheses(first.folder.hypotheses(first.best.step), second.folder.hypotheses(second.best.step))
     differences = []
     for name in alike:
         rows = [each[name] for each in statistics]
@@ -68,11 +70,17 @@ def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequen
             raise UserError(f"`{name}` was computed over {len(rows[0]):,} and {len(rows[1]):,} rows")
         found = find_difference(name, first=rows[0], second=rows[1])
         one, other = (each[name] for each in scores)
+        p, test = (None, "the same hypotheses") if is_same and rows[0] == rows[1] else (found.p, found.test)
         differences.append(
-            ScoreDifference(name, one, other, found.value, low=found.low, high=found.high, p=found.p, test=found.test)
+            ScoreDifference(name, one, other, found.value, low=found.low, high=found.high, p=p, test=test)
         )
     left_out = f"not compared, because they were computed in different ways: {', '.join(unlike)}" if unlike else None
     return Against(first.run, second.run, num_rows, tuple(differences), left_out=left_out)
+
+
+def _has_same_hypotheses(first: Path, second: Path) -> bool:
+    files = [folder / HYPOTHESES for folder in (first, second)]
+    return all(file.is_file() for file in files) and not differing_rows([files[0]], [files[1]])[1]
 
 
 def _check_rows(first: RunFolder, best: EvalRow, second: RunFolder, other: EvalRow) -> int:

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from dstrain.config.positions import Positions
 from dstrain.errors import UserError
-from dstrain.models.families import Positions, configured_start_id, generation_arguments, hidden_scale, max_positions
+from dstrain.models.families import configured_start_id, generation_arguments, hidden_scale, max_positions
 from dstrain.models.foreign import told_in_one_line
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 

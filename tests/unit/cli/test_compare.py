@@ -33,7 +33,17 @@ def test_the_table_has_the_best_run_first_and_a_column_for_every_key_that_differ
     assert result.exit_code == 0, result.output
     rate = str(load_config("debug").training.learning_rate)
     assert cells(result) == [
-        ["run", "status", "step", "best bleu", "at step", "loss", "seconds trained", "seed", "training.learning_rate"],
+        [
+            "run",
+            "status",
+            "step",
+            "best bleu",
+            "at step",
+            "last training loss",
+            "seconds trained",
+            "seed",
+            "training.learning_rate",
+        ],
         [high, "finished", "40 of 40", "25.5000", "10", "0.5000", "61.7", "7", rate],
         [low, "finished", "40 of 40", "7.5000", "20", "1.2500", "61.7", str(load_config("debug").seed), "0.0001"],
     ]
@@ -108,7 +118,7 @@ def test_a_terminal_of_80_columns_shows_whole_values_below_the_table(
     lines = compare("a", "b", columns=80).stdout.splitlines()
     assert max(map(len, lines)) <= 80
     assert lines[:3] == ["runs", "  1  a", "  2  b"]
-    assert lines[4].split() == "run status step best bleu at step loss seconds trained".split()
+    assert lines[4].split() == "run status step best bleu at step last training loss seconds trained".split()
     assert lines[5].split()[:3] == ["1", "finished", "40"]
     assert "seed" in lines
     start = lines.index("task.source_prefix")

@@ -5,8 +5,11 @@ import pty
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from dstrain.cluster.signals import ending_in_order
 
 WAIT = """
 import signal, sys, time
@@ -54,3 +57,33 @@ def test_a_closed_terminal_does_not_break_what_is_printed_afterwards() -> None:
     os.close(ours)  # from here on, writing there fails
     process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=60) == signal.SIGHUP
+
+
+WRITE = """
+import sys, time
+from pathlib import Path
+from dstrain.cluster.signals import ending_in_order
+from dstrain.run_folder.atomic import open_new
+with ending_in_order(), open_new(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_program_that_is_ended_leaves_no_half_file(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WRITE, str(tmp_path / "rows.jsonl")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert len(list(tmp_path.iterdir())) == 1
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_signal_means_what_it_meant_before_afterwards() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with ending_in_order():
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -239,3 +239,24 @@ def test_ties_are_not_kept_between_evaluations_of_other_jobs(good: Path) -> None
     (line,) = faults(good, "evaluation.best_by=tied_keeps_older", "machine.evaluation_job=[]")
     assert "evaluation.best_by" in line
     assert "may come in any order: take `point`, or set the job to null" in line
+
+
+def test_a_limit_over_the_positions_of_a_new_model_is_refused_at_its_line(good: Path) -> None:
+    model = ["model.name=null", "model.scratch.architecture=marian", "model.scratch.max_positions=128"]
+    (line,) = faults(good, *model, "task.max_source_tokens=200", "task.max_target_tokens=128")
+    assert (
+        "task.max_source_tokens: is 200, but the model has 128 positions: lower it to 128, or raise max_positions"
+        in line
+    )
+    load_config(str(good), overrides=[*model, "task.max_source_tokens=128", "task.max_target_tokens=128"])
+
+
+@pytest.mark.parametrize(("architecture", "is_refused"), [("mbart", True), ("m2m100", False), ("t5", False)])
+def test_positions_limit_the_families_that_learn_them(good: Path, architecture: str, is_refused: bool) -> None:
+    overrides = [
+        "model.name=null", f"model.scratch.architecture={architecture}", "task.max_source_tokens=1000", *LANGUAGES
+    ]  # fmt: skip
+    if is_refused:
+        assert any("has 512 positions" in line for line in faults(good, *overrides))
+    else:
+        load_config(str(good), overrides=overrides)

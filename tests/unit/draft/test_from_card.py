@@ -217,3 +217,30 @@ def test_rows_are_the_only_lines_without_a_comment_of_their_own() -> None:
     lines = dict(all_lines(draft_from_card(read_card(KO_EN)).lines))
     assert isinstance(lines["card.published.steps"].value, Rows)
     assert [key for key, line in lines.items() if not line.why] == []
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ("bert-base-uncased", "`bert-base-uncased`, a name of BERT, and only encoder-decoders"),
+        ("openai/whisper-small", "a name of Whisper"),
+        ("meta-llama/Llama-3.2-1B", "a name of Llama"),
+    ],
+)
+def test_a_model_that_is_no_encoder_decoder_is_asked_about(base: str, said: str) -> None:
+    lines = dict(all_lines(draft_of(base=base).lines))
+    assert (lines["model.name"].value, lines["model.name"].origin) == (None, "question")
+    assert said in lines["model.name"].why
+
+
+@pytest.mark.parametrize(
+    ("base", "limit"),
+    [
+        ("Helsinki-NLP/opus-mt-en-ko", 512),
+        ("google/pegasus-xsum", 512),
+        ("facebook/bart-base", 1024),
+        ("t5-small", 1024),
+    ],
+)
+def test_sources_are_no_longer_than_the_positions_of_the_family(base: str, limit: int) -> None:
+    assert dict(all_lines(draft_of(base=base).lines))["task.max_source_tokens"].value == limit

@@ -57,3 +57,10 @@ def test_parses_with_pointers_are_recognised() -> None:
 def test_a_few_broken_parses_do_not_hide_the_others() -> None:
     assert guess_task([*PARSES * 10, ("a", "[IN:X")], kind=None, languages=NOBODY).kind == "parsing"
     assert guess_task([*PARSES, *(("a", "b"),) * 5], kind=None, languages=NOBODY).kind == "text"
+
+
+def test_a_column_of_targets_may_say_what_the_task_makes() -> None:
+    pairs = [("Go. and more", "Go."), ("Hi. and more", "Hi.")] * 10
+    guess = guess_task(pairs, kind=None, languages=NOBODY, target_column="Summary")
+    assert (guess.name, guess.why.endswith("the targets are called `summary`")) == ("summarisation", True)
+    assert guess_task(pairs, kind=None, languages=NOBODY, target_column=1).name != "summarisation"

@@ -43,9 +43,10 @@ def training_of(**changes: Any) -> dict[str, Line]:
         ({"train_batch_size": "4", "num_devices": "2", "gradient_accumulation_steps": "8"}, 64, "stated"),
         ({"train_batch_size": "4", "num_devices": "2", "total_train_batch_size": "8"}, 8, "stated"),
         ({"train_batch_size": "16", "total_train_batch_size": "100"}, 100, "stated"),
-        ({"train_batch_size": "sixteen"}, 8, "default"),
-        ({"train_batch_size": "0"}, 8, "default"),
-        ({"train_batch_size": "99999999999"}, 8, "default"),
+        ({"train_batch_size": "sixteen"}, 8, "question"),
+        ({"train_batch_size": "0"}, 8, "question"),
+        ({"train_batch_size": "99999999999"}, 8, "question"),
+        ({"train_batch_size": None}, 8, "default"),
     ],
 )
 def test_the_step_is_that_of_all_devices_and_accumulations(stated: dict[str, str], size: int, origin: str) -> None:
@@ -164,10 +165,10 @@ def test_fp16_of_the_t5_family_is_named_and_avoided(base: str) -> None:
 def test_other_values_are_stated_or_defaults_of_the_version() -> None:
     lines = training_of(label_smoothing_factor="0.1", max_grad_norm="0.5", learning_rate="7e-4")
     assert [lines[key].value for key in ("label_smoothing", "max_grad_norm", "learning_rate")] == [0.1, 0.5, 7e-4]
-    silent = training_of(learning_rate="-1")
+    silent = training_of(learning_rate=None)
     assert (silent["learning_rate"].value, silent["learning_rate"].why) == (5e-5, "default of transformers 4.44.2")
     assert silent["max_grad_norm"].why == "what transformers 4.44.2 clips to by default"
-    assert (seed(card_of(seed="7")).value, seed(card_of(seed="99999999999")).origin) == (7, "default")
+    assert (seed(card_of(seed="7")).value, seed(card_of(seed="99999999999")).origin) == (7, "question")
     assert evaluation_batch_size(card_of(eval_batch_size="4", total_eval_batch_size="8")).value == 8
     assert evaluation_batch_size(card_of(eval_batch_size=None)).value is None
 
@@ -183,3 +184,40 @@ def test_a_card_of_keras_has_its_own_rate_and_no_clipping() -> None:
     assert framework(card) == "Keras (transformers 4.44.2)"
     silent = parse_card(text.replace("- train_batch_size: 8\n", ""), file="x")
     assert batch_size(silent).origin == "question"
+
+
+@pytest.mark.parametrize(
+    ("stated_as", "text", "key"),
+    [
+        ("learning_rate", "nan", "learning_rate"),
+        ("learning_rate", "-1", "learning_rate"),
+        ("learning_rate", "1" * 5000, "learning_rate"),
+        ("train_batch_size", "-4", "batch_size"),
+        ("num_epochs", "1e400", "epochs"),
+        ("lr_scheduler_warmup_steps", "-5", "warmup_steps"),
+        ("label_smoothing_factor", "7", "label_smoothing"),
+    ],
+)
+def test_a_value_that_cannot_be_is_asked_about_and_not_called_silence(stated_as: str, text: str, key: str) -> None:
+    line = training_of(**{stated_as: text})[key]
+    assert line.origin == "question"
+    assert line.why.startswith(f"the card has `{stated_as}: {text[:40]}")
+    assert "which cannot be" in line.why
+    assert len(line.why) < 200
+
+
+def test_a_schedule_and_epochs_of_keras_are_read() -> None:
+    optimizer = (
+        "{'name': 'AdamWeightDecay', 'learning_rate': {'class_name': 'PolynomialDecay', 'config': {'initial_learning_rate': "
+        "5e-05, 'decay_steps': 17733, 'end_learning_rate': 0.0, 'power': 1.0, 'cycle': False}}}"
+    )
+    stated = {"learning_rate": None, "optimizer": optimizer, "lr_scheduler_type": None, "num_epochs": None}
+    text = (
+        card_text(columns=("Train Loss", "Epoch"), rows=[("2.1", "0"), ("1.6", "1")], **stated)
+        + "- TensorFlow 2.12.0\n"
+    )
+    card = parse_card(text, file="x")
+    lines = {line.key: line for line in training_lines(card, read_results(card))}
+    assert (lines["schedule"].value, lines["schedule"].origin) == ("linear", "stated")
+    assert "17,733 steps" in lines["schedule"].why
+    assert (lines["epochs"].value, lines["epochs"].origin) == (2, "guess")

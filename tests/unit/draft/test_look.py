@@ -125,3 +125,39 @@ def test_a_dataset_of_the_hub_is_a_source(monkeypatch: pytest.MonkeyPatch) -> No
         "hub": "some/set", "subset": "x", "split": "validation", "source_column": "document", "target_column": "summary",
     }  # fmt: skip
     assert look_at([found.source]).num_rows == 2
+
+
+def refusal(path: Path, content: str) -> str:
+    with pytest.raises(UserError) as error:
+        find_sources([write(path, content)], asked=Asked())
+    return str(error.value)
+
+
+def test_a_json_array_is_named_with_the_way_to_lines(tmp_path: Path) -> None:
+    for name in ("rows.json", "rows.jsonl", "rows"):
+        message = refusal(tmp_path / name, '[\n {"ko": "가", "en": "Go."}, {"ko": "나", "en": "I."}]')
+        assert "a JSON array; rows are read from JSON lines" in message
+        assert "jq -c '.[]'" in message
+    assert find_format(Path(write(tmp_path / "parses", "[IN:CALL ]\n[IN:STOP ]\n"))) == "text"
+
+
+def test_lines_without_their_tab_are_counted(tmp_path: Path) -> None:
+    content = "no tab\n" * 10 + PAIRS * 3
+    assert "90 of its first 100 lines with text have a tab" in refusal(tmp_path / "pairs.txt", content)
+    assert "the first other one is number 1" in refusal(tmp_path / "pairs.txt", content)
+    assert "90 of its first 100 lines with text have a tab, and the first has none" in refusal(
+        tmp_path / "a.tsv", content
+    )
+    assert "one text in each line, and no tab" in refusal(tmp_path / "a.txt", "a\nb\n")
+
+
+def test_cells_divided_by_semicolons_are_recognised(tmp_path: Path) -> None:
+    assert "divided by semicolons: convert it to commas" in refusal(tmp_path / "a.csv", "ko;en\n가;Go.\n나;I.\n")
+
+
+def test_one_line_without_an_end_hardly_counts(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tsv", f"{PAIRS}{'x' * 1_000_000}\tshort\n")
+    (found,) = find_sources([path], asked=Asked())
+    rows = look_at([found.source])
+    assert rows.longest[0] == 1_000_000
+    assert rows.num_characters < 20_000

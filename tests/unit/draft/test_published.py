@@ -98,3 +98,17 @@ def test_the_best_step_is_the_highest_score_or_the_lowest_loss() -> None:
     steps = steps_at((10, None), (20, None))
     assert (best_step(steps, by="bleu"), best_step(steps[::-1], by="loss")) == (steps[1], steps[1])
     assert best_step(steps, by="chrf") is None
+
+
+def test_scores_of_hypotheses_that_keras_calls_train_are_read() -> None:
+    given = {"Train Loss": "1.6", "Validation Loss": "1.5", "Train Bleu": "20.1", "Train Gen Len": "15.0"}
+    text = card_text(results=given) + "- TensorFlow 2.12.0\n"
+    results = read_results(parse_card(text, file="x"))
+    assert results.scores == {"loss": 1.5, "bleu": 20.1, "gen_len": 15.0}
+    assert "Keras calls scores of hypotheses" in results.notes[0]
+    assert read_results(parse_card(card_text(results=given), file="x")).scores == {"loss": 1.5}
+
+
+def test_every_rouge_is_divided_alike() -> None:
+    results = read_results(card_of((), [], Rouge1="30.0", Rougelsum="16.8"))
+    assert results.scores == {"rouge_1": 0.3, "rougelsum": 0.168}

@@ -29,8 +29,9 @@ def test_every_guess_about_data_is_said_with_its_evidence(tmp_path: Path) -> Non
     draft = draft_from_data(Request(files=(str(file),)), machine=Machine(0, 2, None), path=tmp_path / "r.yaml")
     lines = report_on_data(draft, path=tmp_path / "r.yaml").splitlines()
     assert lines[0] == "50 training rows, of which some are set apart for evaluation; no GPU, 2 CPU cores"
+    assert "only 40 training rows: enough to try the way, and too few for a model of any use" in lines
     assert "  task.source_language: ko (100 % of the letters are Hangul)" in lines
-    assert "  evaluation.every_steps: 30 (17 evaluations)" in lines
+    assert "  evaluation.every_steps: 20 (15 evaluations)" in lines
 
 
 def test_three_commands_follow() -> None:

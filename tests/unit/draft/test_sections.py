@@ -104,3 +104,15 @@ def test_a_model_that_is_too_large_for_the_machine_is_named() -> None:
     assert "more than the memory of this machine" in notes[1]
     assert len(sections_of(KO_EN, model="t5-small").notes()) == 1
     assert sections_of(KO_EN).notes() == []
+
+
+def test_few_rows_and_targets_that_are_their_sources_are_said() -> None:
+    assert sections_of(TEXT).notes() == []
+    few, same = sections_of(TEXT, rows=rows_of(2, source="one", target=" one")).notes()
+    assert few.startswith("only 2 training rows:")
+    assert same == "the target equals the source in every row: is it the column that you mean?"
+
+
+def test_a_limit_is_no_longer_than_the_positions_of_the_named_model() -> None:
+    task = by_key(sections_of(TEXT, rows=rows_of(source="a" * 9000), model="Helsinki-NLP/opus-mt-en-ko").task())
+    assert task["max_source_tokens"] == 512

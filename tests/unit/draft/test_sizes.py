@@ -10,6 +10,7 @@ from dstrain.draft.sizes import (
     choose_length,
     choose_size,
     choose_vocabulary,
+    count,
     plan_training,
 )
 
@@ -40,7 +41,7 @@ def test_a_training_has_ten_to_twenty_evaluations_and_fits_its_rows(
     assert 1 <= plan.warmup_steps <= plan.max_steps / 10
     assert 1 <= plan.log_every <= plan.evaluate_every
     assert plan.max_steps <= (20_000 if machine.has_gpu else 3_000)
-    assert plan.epochs == pytest.approx(plan.max_steps * plan.batch_size / number)
+    assert plan.epochs == pytest.approx(plan.max_steps * min(plan.batch_size, number) / number)
 
 
 def test_mtop_gets_the_length_of_its_shipped_recipe() -> None:
@@ -61,3 +62,12 @@ def test_a_limit_leaves_nearly_all_rows_whole_and_all_where_that_costs_little() 
     assert choose_length([10.0] * 90 + [300.0] * 10) == 384
     assert choose_length([1e9]) == LENGTHS[-1]
     assert choose_length([100.0] * 989 + [200.0] * 11) == 256
+
+
+@pytest.mark.parametrize(("num_rows", "most"), [(2, 100), (40, 300), (1_000, 500)])
+def test_few_rows_are_not_seen_thousands_of_times(num_rows: int, most: int) -> None:
+    assert plan_training(num_rows, machine=CPU, from_scratch=True).max_steps <= most
+
+
+def test_one_is_no_plural() -> None:
+    assert [count(number, "row") for number in (1, 2, 2_000)] == ["1 row", "2 rows", "2,000 rows"]

@@ -1,7 +1,12 @@
 """What is known of a model before it is built: by the recipe, by files here, and what is said where nothing is."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +60,33 @@ def test_embeddings_grow_to_what_the_tokenizer_needs_and_never_shrink(tmp_path: 
     seen = find_model(Model(name=str(tmp_path)), vocabulary_size=ROWS, num_kept=77).architecture
     assert seen is not None
     assert seen.vocabulary == 77
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(tmp_path: Path) -> None:
+    asked = []
+
+    class Broken(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            asked.append(self.path)
+            self.send_error(503)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Broken)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    code = (
+        "from dstrain.config.recipe import Model; from dstrain.forecast.model_source import find_model; "
+        "find_model(Model(name='owner/name'))"
+    )
+    places = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **places}, check=False)
+    server.shutdown()
+    server.server_close()
+    assert "UserError: model.name: the config.json of `owner/name` is neither here nor can it be had" in found.stderr
+    assert "Retrying" not in found.stderr
+    assert len(asked) == 1
 
 
 def test_a_scratch_model_without_a_tokenizer_yet_is_about_as_large() -> None:

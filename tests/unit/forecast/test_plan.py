@@ -58,6 +58,30 @@ def test_the_time_is_that_of_a_trial_of_earlier_runs_or_of_a_peak(tmp_path: Path
     assert measured.times.total.likely == pytest.approx(measured.times.work.likely + measured.times.pace.around.likely)
 
 
+def test_idle_ranks_are_found_and_other_starts_are_timed(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path, machine__micro_batch_overhead=10**6)
+    idle = tell(config, ask(on_gpus(16, nodes=2))).idle
+    assert idle is not None
+    assert (idle.fewer.world_size, idle.fewer.num_nodes, idle.advised) == (1, 1, 16)
+    one = tell(config, ask(on_gpus(1)))
+    cut = build_recipe(tmp_path, machine__micro_batch_overhead=10**6, machine__min_micro_batches=16)
+    all_busy = tell(cut, ask(on_gpus(16, nodes=2)))
+    assert (one.idle, all_busy.idle) == (None, None)
+    assert (idle.of_fewer, idle.of_advised) == (one.times, all_busy.times)
+    measured = tell(config, ask(on_gpus(2)), trial=trial()).idle
+    assert measured is not None
+    assert (measured.of_fewer, measured.of_advised) == (None, None)  # nothing was measured there
+
+
+def test_idle_ranks_do_not_make_an_earlier_runs_pace_faster(tmp_path: Path) -> None:
+    config = build_recipe(tmp_path, machine__micro_batch_overhead=10**6)
+    run = write_run(tmp_path, name="one")
+    few, many = (tell(config, ask(on_gpus(size), like=run)).times for size in (1, 8))
+    assert few is not None
+    assert many is not None
+    assert few.pace.step == many.pace.step
+
+
 def test_no_time_is_told_for_an_unknown_gpu_or_model(tmp_path: Path) -> None:
     config = build_recipe(tmp_path)
     assert tell(config, ask(Machines("cuda", None, 1, 1, 1), capacity=10**10)).times is None

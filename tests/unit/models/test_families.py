@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from dstrain.config.conflicts import T5_ARCHITECTURES
+from dstrain.config.positions import Positions
 from dstrain.config.recipe import Task
 from dstrain.models.families import (
     FAMILIES,
-    Positions,
     check_limits,
     check_precision,
     decoder_start_id,

@@ -48,3 +48,9 @@ def test_json_has_every_number_by_the_second_run() -> None:
     assert set(found) == {"runs/b", "runs/c", "runs/d"}
     assert found["runs/b"]["differences"][0]["p"] == 0.043956
     assert found["runs/c"]["refusal"].startswith("3 of 2,000")
+
+
+def test_without_a_p_a_dash_and_the_reason_are_shown() -> None:
+    same = ScoreDifference("bleu", 39.5, 39.5, 0.0, 0.0, 0.0, None, "the same hypotheses")
+    for table in (text_tables, markdown_tables):
+        assert "– (the same hypotheses)" in table([Against("a", "b", 2, (same,))])

@@ -101,3 +101,11 @@ def test_only_scores_of_both_are_compared(metrics: tuple[str, ...], tmp_path: Pa
         evaluate(tmp_path / "bb", share=0.2, metrics=metrics),
     ]
     assert [each.metric for each in compare_with_first(runs)[0].differences] == ["ter"]
+
+
+def test_the_same_hypotheses_have_no_p(tmp_path: Path) -> None:
+    runs = [evaluate(tmp_path / name / "xx", share=0.3) for name in ("one", "two")]
+    (found,) = compare_with_first(runs)
+    assert [(each.difference, each.p, each.test) for each in found.differences] == [
+        (0.0, None, "the same hypotheses")
+    ] * 2
