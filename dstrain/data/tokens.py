@@ -36,7 +36,7 @@ from dstrain.run_folder.sealed import check_if_made, sealed_folder
 from dstrain.tasks.own_task import code_fingerprint
 from dstrain.tasks.parsing import as_typed
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 """Increase it when the files change, or when tasks make other text of the same rows: older folders are then not used."""
 
 DESCRIPTION = "token_set.json"

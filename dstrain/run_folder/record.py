@@ -68,6 +68,8 @@ class DataReport:
     fingerprint: str | None = None
     sources: tuple[str, ...] = ()
     """Hashes of the content of each source and of how it is read, whatever the tokenizer."""
+    pairs: tuple[tuple[str | None, str | None, str, int], ...] = ()
+    """Languages and prefix of the rows, and how many rows of an epoch have them: those of the most rows first."""
     passes: tuple[float, ...] = ()
     """How often an epoch passes over the rows of each source, where the recipe mixes them by weight or temperature."""
 
