@@ -202,7 +202,7 @@ def _pairs_code(record: RunRecord, pairs: Sequence[TrainedPair], *, folder: str)
     more = f"\n    # and {others} more" if others else ""
 
     def text(pair: TrainedPair) -> str:
-        return f"{pair.prefix}a text" + (f" in {pair.languages.source}" if pair.languages.source else "")
+        return f"{pair.prefix}the text to translate"  # which names no language: some codes are tokens
 
     if _has_tokens(record):
         lines, codes = [], []

@@ -199,15 +199,16 @@ BY_COLUMNS = {
 }
 
 
-@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50", "plbart"])
+@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50"])
 def test_the_code_translates_in_each_direction_that_the_rows_have(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     languages = LANGUAGES[family]
     model, tokenizer = export(family, tmp_path, languages=languages)
-    scratch = tiny_scratch(family).model_dump()
+    # mBART-50 is no architecture of models from scratch
+    section = {"name": "base"} if family == "mbart50" else {"scratch": tiny_scratch(family).model_dump()}
     data = {"train": [BY_COLUMNS], "eval": [BY_COLUMNS]}
-    config = translation_config(task={"kind": "translation"}, precision="fp32", model={"scratch": scratch}, data=data)
+    config = translation_config(task={"kind": "translation"}, precision="fp32", model=section, data=data)
     record = build(config, data=both_ways(family), model={"architecture": type(model).__name__})
     card = build_card(record)
     calls: list[tuple[list[int], dict[str, Any]]] = []
@@ -222,17 +223,16 @@ def test_the_code_translates_in_each_direction_that_the_rows_have(
     exec(block, {})
     assert len(calls) == 2
     for (ids, given), (source, target) in zip(calls, (languages, languages[::-1]), strict=True):
-        (expected,), _ = tokenizer.encode([f"a text in {source}"], [""], source_language=source, target_language=target)
+        (expected,), _ = tokenizer.encode(["the text to translate"], [""], source_language=source, target_language=target)
         assert ids == expected
         wanted = generation_arguments(model, tokenizer, target_language=target)
         told = {key: value for key, value in given.items() if key != "attention_mask"}
         assert told
         assert told.items() <= wanted.items()
     assert f"translate `{languages[0]}` to `{languages[1]}`, `{languages[1]}` to `{languages[0]}`" in card
-    if family != "plbart":  # whose first language is Java
-        codes = [re.split("_", code)[0] for code in languages]
-        assert "language:\n" + "".join(f"- {code}\n" for code in codes) in card
-        assert f"translation from `{languages[0]}` to `{languages[1]}`, from `{languages[1]}`" in card
+    codes = [code.split("_")[0] for code in languages]
+    assert "language:\n" + "".join(f"- {code}\n" for code in codes) in card
+    assert f"translation from `{languages[0]}` to `{languages[1]}`, from `{languages[1]}`" in card
 
 
 @pytest.mark.parametrize("family", ["t5", "marian"])
@@ -244,19 +244,19 @@ def test_the_code_of_a_family_without_language_tokens_shows_the_prefix_of_each_d
     config = translation_config(task={"kind": "translation"}, precision="fp32", data=data)
     pairs = both_ways(family, prefixes=("to English: ", "to Korean: "))
     card = build_card(build(config, data=pairs, model={"architecture": type(model).__name__}))
-    found = run_code(card, folder=tmp_path, monkeypatch=monkeypatch)
-    texts = ("to English: a text in ko", "to Korean: a text in en")
-    expected = [generate(model, tokenizer, text) for text in texts]
-    assert len(found) == 2
-    assert all(text in card for text in texts)
-    for one, other in zip(found, expected, strict=True):
-        # a shorter hypothesis of a batch is padded
-        assert one.replace("<unk>", "").split() == other.replace("<unk>", "").split()
+    found: list[list[int]] = []
+    monkeypatch.setattr(type(model), "generate", lambda self, ids, **given: found.extend(ids.tolist()) or ids)
+    assert len(run_code(card, folder=tmp_path, monkeypatch=monkeypatch)) == 2
+    texts = [f"to {language}: the text to translate" for language in ("English", "Korean")]
+    expected, _ = tokenizer.encode(texts, ["", ""], source_language=None, target_language=None)
+    assert [[i for i in ids if i != tokenizer.pad_token_id] for ids in found] == expected
 
 
 def test_many_pairs_are_not_all_in_the_code() -> None:
     pairs = [[f"x{letter}", "en", "", 9] for letter in "abcdef"]
-    record = build(translation_config(task={"kind": "translation"}), data={"train": {"pairs": pairs}})
+    data = {"train": [BY_COLUMNS], "eval": [BY_COLUMNS]}
+    config = translation_config(task={"kind": "translation"}, data=data)
+    record = build(config, data={"train": {"pairs": pairs}})
     text = str(build_usage(record))
     assert "'xd'" in text
     assert "'xe'" not in text
