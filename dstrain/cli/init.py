@@ -88,7 +88,14 @@ def init(
         if draft.apart is not None:
             sources, train, apart = draft.apart
             made = split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)
-            say(f"wrote {made.train} ({made.num_train:,} rows) and {made.evaluation} ({made.num_evaluation:,} rows)")
+            left_out = (
+                f"; {made.num_left_out:,} rows are in neither, because evaluation rows have one of their texts"
+                if made.num_left_out
+                else ""
+            )
+            say(
+                f"wrote {made.train} ({made.num_train:,} rows) and {made.evaluation} ({made.num_evaluation:,} rows){left_out}"
+            )
         create_recipe(path, draft.text)
         say(f"wrote {path}\n{next_commands(path)}")
 
