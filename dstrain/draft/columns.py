@@ -118,7 +118,9 @@ def _holds_codes(rows: Sequence[tuple[Any, ...]], number: int) -> bool:
     codes = [row[number] for row in rows if row[number] not in (None, "")]
     kinds = {*codes} if all(isinstance(code, str) for code in codes) else set()
     is_few = 0 < len(kinds) <= max(MIN_KINDS, len(codes) // 4)
-    return is_few and all(code in M2M100 or code in CODES or (_REGION.fullmatch(code) and code[:2] in M2M100) for code in kinds)
+    return is_few and all(
+        code in M2M100 or code in CODES or (_REGION.fullmatch(code) and code[:2] in M2M100) for code in kinds
+    )
 
 
 def _by_name(

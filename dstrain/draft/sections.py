@@ -137,7 +137,12 @@ class Sections:
             code = self.codes[side]
             if code is not None:
                 lines.append(Line(key, code, guess.language_why[side], "guess"))
-            elif guess.kind == "translation" and not guess.by_row and self.family is not None and self.family.has_languages:
+            elif (
+                guess.kind == "translation"
+                and not guess.by_row
+                and self.family is not None
+                and self.family.has_languages
+            ):
                 why = f"which code of {self.family.title} is `{named[side]}`?"
                 lines.append(Line(key, None, why, "question"))
         if self.family is not None and self.family.reads_prefix:

@@ -22,7 +22,7 @@ from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.audit import mark_held
-from dstrain.run.directions import CountedPairs, counted_pairs, find_directions
+from dstrain.run.directions import find_directions
 from dstrain.run.export import (
     checked_sources,
     generation_settings,
@@ -35,7 +35,7 @@ from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.average import write_averaged_steps
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.record import load_record
+from dstrain.run_folder.record import CountedPairs, counted_pairs, load_record
 from dstrain.run_folder.rows import best_evaluation
 from dstrain.run_folder.scores import Scores, write_scores
 

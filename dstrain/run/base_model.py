@@ -15,7 +15,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.save import export_model
-from dstrain.run.directions import counted_pairs, find_directions, run_languages
+from dstrain.run.directions import find_directions, run_languages
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer, whole_model
 from dstrain.run.rank_0_work import made_by_rank_0
 from dstrain.run.vocabulary import load_vocabulary
@@ -24,6 +24,7 @@ from dstrain.run_folder.base import BaseRun, Wanted, has_base, parse_from_run
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
+from dstrain.run_folder.record import counted_pairs
 
 NUM_TRIES = 3
 """Tries to copy a model: while it is read, its run may replace it by a better one."""

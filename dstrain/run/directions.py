@@ -1,30 +1,16 @@
 """The pairs of languages that a run was trained in, as its exported folders say them, and the rows to prove them with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from dstrain.config.schema import RunConfig
 from dstrain.data.tokens import TokenSet
 from dstrain.models.save import Directions
 from dstrain.models.tokenizer import Seq2SeqTokenizer
-from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.reading import RunFolderError
-from dstrain.run_folder.record import read_run_info
+from dstrain.run_folder.record import CountedPairs
 from dstrain.tasks.pairs import distinct_languages, trained_pairs
 from dstrain.tasks.translation import Languages
 
 NUM_CHECKED_PAIRS = 8
-
-CountedPairs = Sequence[tuple[str | None, str | None, str, int]]
-"""Languages and prefix of training rows, and their number, as a token set reports them."""
-
-
-def counted_pairs(folder: RunFolder) -> CountedPairs:
-    """The pairs of a run's training rows; empty where an earlier version made the run, or the record is lost."""
-    try:
-        data = read_run_info(folder.path).data
-    except RunFolderError:
-        return ()
-    return data["train"].pairs if "train" in data else ()
 
 
 def run_languages(config: RunConfig, *, counted: CountedPairs) -> list[Languages]:

@@ -28,13 +28,14 @@ from dstrain.models.save import Directions, ExportError, export_again, export_mo
 from dstrain.models.self_test import check_experiment
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
-from dstrain.run.directions import CountedPairs, counted_pairs, find_directions, run_languages
+from dstrain.run.directions import find_directions, run_languages
 from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import ADAPTER, BEST, RunFolder
 from dstrain.run_folder.reading import check_tokenizer, read_exported_step
+from dstrain.run_folder.record import CountedPairs, counted_pairs
 
 NUM_CHECKED_ROWS = 8
 

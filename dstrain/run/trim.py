@@ -14,12 +14,13 @@ from dstrain.models.load import quiet_transformers
 from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.models.trim import check_alike, trim_tokenizer
-from dstrain.run.directions import counted_pairs, find_directions
+from dstrain.run.directions import find_directions
 from dstrain.run.export import checked_sources, generation_settings, load_checkpoint_model, load_run_tokenizer
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.record import counted_pairs
 
 
 def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:

@@ -36,6 +36,17 @@ def distinct_languages(pairs: Iterable[TrainedPair]) -> list[Languages]:
     return [*dict.fromkeys(each for each in named if each.source is not None or each.target is not None)]
 
 
+def matching(pairs: Iterable[Languages], *, source: str | None, target: str | None) -> list[Languages]:
+    """Those of the pairs that have the languages which are given; all of them where no pair has."""
+    everything = list(pairs)
+    found = [
+        pair
+        for pair in everything
+        if (source is None or pair.source == source) and (target is None or pair.target == target)
+    ]
+    return found or everything
+
+
 def _named_pairs(config: RunConfig) -> Iterator[TrainedPair]:
     for source in config.data.train:
         languages = choose_languages(config.task, source=source.source_language, target=source.target_language)

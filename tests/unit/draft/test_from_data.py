@@ -186,7 +186,10 @@ def test_rows_that_name_their_languages_are_a_translation_in_each_of_their_direc
         assert (source.source_language_column, source.target_language_column) == ("source_language", "target_language")
     assert [note for note in draft.notes if "`id`" in note] == [f"{tmp_path}/both.tsv: not used: column `id`"]
     _, named = draft_of(
-        tmp_path / "s.yaml", str(tmp_path / "both.tsv"), evaluation_files=(str(tmp_path / "both.tsv"),), model="google/mt5-small"
+        tmp_path / "s.yaml",
+        str(tmp_path / "both.tsv"),
+        evaluation_files=(str(tmp_path / "both.tsv"),),
+        model="google/mt5-small",
     )
     assert named.data.train[0].source_language_column == "from"
     assert named.task.source_prefix == "translate {source_language} to {target_language}: "

@@ -218,7 +218,11 @@ def test_paths_that_a_published_tokenizer_brings_along_are_left_out(tiny: Tiny, 
 @pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50"])
 @pytest.mark.parametrize("damage", [None, "default", "target", "reading"])
 def test_a_folder_that_translates_another_pair_than_its_rows_is_refused(
-    family: str, damage: str | None, tokenizer_folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str,
+    damage: str | None,
+    tokenizer_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokenizer = load_tokenizer(str(tokenizer_folder(family)))
     model = build_scratch_model(tiny_scratch(family), tokenizer=tokenizer, seed=0).eval()
@@ -228,7 +232,9 @@ def test_a_folder_that_translates_another_pair_than_its_rows_is_refused(
     (ids,), _ = tokenizer.encode([text], [""], source_language=there[0], target_language=there[1])
     target = back[1] if damage == "target" else there[1]
     if damage == "default":
-        monkeypatch.setattr(type(tokenizer), "save", lambda self, folder, **given: self.tokenizer.save_pretrained(folder))
+        monkeypatch.setattr(
+            type(tokenizer), "save", lambda self, folder, **given: self.tokenizer.save_pretrained(folder)
+        )
     if damage == "reading":
         monkeypatch.setattr(tokenizer, "encode", lambda *texts, **given: ([[*ids, 5]], [[]]))
 
@@ -249,7 +255,9 @@ def test_a_folder_that_translates_another_pair_than_its_rows_is_refused(
         assert read_exported_pairs(tmp_path / "best") == [there, back]
         assert default_language(AutoTokenizer.from_pretrained(tmp_path / "best")) == there[0]
         return
-    with pytest.raises(ExportError, match={"default": "reads sources", "target": "has", "reading": "otherwise"}[damage]):
+    with pytest.raises(
+        ExportError, match={"default": "reads sources", "target": "has", "reading": "otherwise"}[damage]
+    ):
         write()
 
 

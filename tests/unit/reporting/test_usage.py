@@ -177,7 +177,10 @@ def test_several_pairs_say_how_another_is_chosen() -> None:
     source = {"path": "a.tsv"}
     by_token = translation_config(data={"train": [source, source | {"target_language": "de"}], "eval": [source]})
     (first, _) = explain_usage(build(by_token))
-    assert "trained to translate `ko` to `en`, `ko` to `de`. Unless told otherwise the folder translates `ko` to `en`" in first
+    assert (
+        "trained to translate `ko` to `en`, `ko` to `de`. Unless told otherwise the folder translates `ko` to `en`"
+        in first
+    )
     prefixed = [source | {"source_prefix": ">>eng<< "}, source | {"target_language": "de", "source_prefix": ">>deu<< "}]
     (first, _) = explain_usage(build(translation_config(data={"train": prefixed, "eval": [source]})))
     assert "`'>>eng<< '` for `ko` to `en`, `'>>deu<< '` for `ko` to `de`" in first
@@ -223,7 +226,9 @@ def test_the_code_translates_in_each_direction_that_the_rows_have(
     exec(block, {})
     assert len(calls) == 2
     for (ids, given), (source, target) in zip(calls, (languages, languages[::-1]), strict=True):
-        (expected,), _ = tokenizer.encode(["the text to translate"], [""], source_language=source, target_language=target)
+        (expected,), _ = tokenizer.encode(
+            ["the text to translate"], [""], source_language=source, target_language=target
+        )
         assert ids == expected
         wanted = generation_arguments(model, tokenizer, target_language=target)
         told = {key: value for key, value in given.items() if key != "attention_mask"}

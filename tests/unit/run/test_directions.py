@@ -18,7 +18,9 @@ def example(source: str, pair: tuple[str, str]) -> Any:
 
 def test_a_whole_row_of_each_pair_proves_a_folder() -> None:
     there, back = ("ko", "en"), ("en", "ko")
-    examples = [example(*each) for each in (("cut", there), ("__en__", there), ("가", there), ("나", there), ("go", back))]
+    examples = [
+        example(*each) for each in (("cut", there), ("__en__", there), ("가", there), ("나", there), ("go", back))
+    ]
     limit = build_config().task.max_source_tokens
     lengths = [limit, 3, 3, 3, 3]
     tokens: Any = SimpleNamespace(examples=examples, source=lambda row: [0] * lengths[row])

@@ -37,7 +37,12 @@ def test_the_pair_of_the_most_rows_is_the_default_unless_the_task_names_one_that
 def test_without_counts_the_pairs_are_those_that_the_recipe_names() -> None:
     there, back = {"source_language": "ko", "target_language": "en"}, {"source_language": "en", "target_language": "ko"}
     assert named(config(there, back)) == [Languages("ko", "en"), Languages("en", "ko")]
-    by_row = {"source_language_column": "from", "target_language_column": "to", "source_column": "a", "target_column": "b"}
+    by_row = {
+        "source_language_column": "from",
+        "target_language_column": "to",
+        "source_column": "a",
+        "target_column": "b",
+    }
     assert named(config(by_row)) == []
     assert named(config()) == []
 
