@@ -26,7 +26,7 @@ MOST_ROWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Both files as JSON lines with the keys `source` and `target`, those of rows with languages too, and their numbers of rows."""
+    """Both files as JSON lines with the keys `source` and `target`, and the languages that rows name; their numbers of rows."""
 
     train: Path
     evaluation: Path

@@ -1,5 +1,6 @@
 """What `dstrain predict` is asked to do, and what it refuses before anything is loaded."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from dstrain.config.load import dump_config, load_config
 from dstrain.errors import UserError
 from dstrain.run.predict_request import PredictRequest, check_beams, parse_arguments, plan_prediction
 from dstrain.run_folder.layout import RunFolder
+from dstrain.tasks.translation import Languages
 from tests.unit.cli.cli_cases import make_run
 
 
@@ -117,6 +119,25 @@ def test_a_model_of_several_directions_must_be_told_which(
         request(folder)
     given = getattr(request(folder, flag, values[1]).settings.task, key)
     assert given == values[1]
+
+
+def test_rows_that_name_their_languages_say_which_a_model_knows(run: Path) -> None:
+    info = run / "run.json"
+    pairs = [["ko", "en", "", 9], ["en", "ko", "", 8], ["en", "de", "", 7]]
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"data": {"train": {"pairs": pairs}}}))
+    config = load_config("debug", [f"output_dir={run}"])
+    task = config.task.model_copy(update={"source_language": None, "target_language": None})
+    RunFolder(run).config.write_text(dump_config(config.model_copy(update={"task": task})))
+    with pytest.raises(UserError, match=r"several values of source_language \(`ko`, `en`\): say which with --source"):
+        request(run)
+    found = request(run, "--source-language", "ko")
+    assert (found.settings.task.source_language, found.settings.task.target_language) == ("ko", "en")
+    assert found.trained == (Languages("ko", "en"), Languages("en", "ko"), Languages("en", "de"))
+    with pytest.raises(UserError, match=r"several values of target_language \(`ko`, `de`\)"):
+        request(run, "--source-language", "en")
+    RunFolder(run).config.write_text(dump_config(config))  # its task is from `ko` to `en`
+    found = request(run)
+    assert (found.settings.task.source_language, found.settings.task.target_language) == ("ko", "en")
 
 
 @pytest.mark.parametrize(

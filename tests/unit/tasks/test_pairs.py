@@ -3,7 +3,7 @@
 from typing import Any
 
 from dstrain.config.schema import RunConfig
-from dstrain.tasks.pairs import TrainedPair, distinct_languages, trained_pairs
+from dstrain.tasks.pairs import TrainedPair, distinct_languages, matching, trained_pairs
 from dstrain.tasks.translation import Languages
 
 COUNTED = [("ko", "en", "", 9), ("en", "ko", "", 7)]
@@ -52,3 +52,12 @@ def test_pairs_differ_by_their_prefix_too() -> None:
     assert [pair.prefix for pair in trained_pairs(config(), counted=counted)] == [">>deu<< ", ">>nds<< "]
     assert trained_pairs(config({"source_prefix": "x: "})) == [TrainedPair(Languages(None, None), "x: ")]
     assert named(config(), counted=counted) == [Languages("en", "de")]
+
+
+def test_the_languages_that_are_given_choose_among_the_pairs() -> None:
+    pairs = [Languages("ko", "en"), Languages("en", "ko"), Languages("en", "de")]
+    assert matching(pairs, source="en", target=None) == pairs[1:]
+    assert matching(pairs, source=None, target="en") == pairs[:1]
+    assert matching(pairs, source="en", target="de") == pairs[2:]
+    assert matching(pairs, source="af", target=None) == pairs
+    assert matching(pairs, source=None, target=None) == pairs
