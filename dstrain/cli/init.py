@@ -87,15 +87,7 @@ def init(
             raise typer.Exit
         if draft.apart is not None:
             sources, train, apart = draft.apart
-            made = split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)
-            left_out = (
-                f"; {made.num_left_out:,} rows are in neither, because evaluation rows have one of their texts"
-                if made.num_left_out
-                else ""
-            )
-            say(
-                f"wrote {made.train} ({made.num_train:,} rows) and {made.evaluation} ({made.num_evaluation:,} rows){left_out}"
-            )
+            say(str(split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)))
         create_recipe(path, draft.text)
         say(f"wrote {path}\n{next_commands(path)}")
 

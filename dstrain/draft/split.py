@@ -35,6 +35,12 @@ class Split:
     num_left_out: int = 0
     """Rows in neither file: one of their texts is in an evaluation row of the other direction."""
 
+    def __str__(self) -> str:
+        written = f"wrote {self.train} ({self.num_train:,} rows) and {self.evaluation} ({self.num_evaluation:,} rows)"
+        if not self.num_left_out:
+            return written
+        return f"{written}; {self.num_left_out:,} rows are in neither, because evaluation rows have one of their texts"
+
 
 def num_apart(num_rows: int) -> int:
     """How many sources are set apart of so many rows: one in twenty, one in five of few, and at most MOST_ROWS."""

@@ -188,7 +188,7 @@ def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
 def group_rows(rows: Sequence[ScoredRow], *, held: Set[int] = frozenset()) -> dict[str, list[ScoredRow]]:
     """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several.
 
-    A group of the same rows as an evaluation set is left out: it would have the same scores.
+    A pair of the same rows as an evaluation set is left out: it would have the same scores.
     Where some rows have numbers in `held`, those that are in training, the others are a group of their own, the last one.
     """
     sets: dict[str, list[ScoredRow]] = {}
@@ -204,7 +204,12 @@ def group_rows(rows: Sequence[ScoredRow], *, held: Set[int] = frozenset()) -> di
     unseen = [row for row in rows if row.hypothesis.row not in held]
     clean = {NOT_IN_TRAINING: unseen} if 0 < len(unseen) < len(rows) else {}
     of_sets = [[id(row) for row in members] for members in sets.values()]
-    others = {name: members for name, members in groups.items() if [id(row) for row in members] not in of_sets}
+    named_by_data = {row.example.group for row in rows}
+    others = {
+        name: members
+        for name, members in groups.items()
+        if name.removesuffix(" (group)") in named_by_data or [id(row) for row in members] not in of_sets
+    }
     return sets | dict(sorted(others.items())) | clean
 
 

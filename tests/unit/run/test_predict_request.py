@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from dstrain.config.data import Source
 from dstrain.config.load import dump_config, load_config
 from dstrain.errors import UserError
 from dstrain.run.predict_request import PredictRequest, check_beams, parse_arguments, plan_prediction
@@ -125,9 +126,12 @@ def test_rows_that_name_their_languages_say_which_a_model_knows(run: Path) -> No
     info = run / "run.json"
     pairs = [["ko", "en", "", 9], ["en", "ko", "", 8], ["en", "de", "", 7]]
     info.write_text(json.dumps(json.loads(info.read_text()) | {"data": {"train": {"pairs": pairs}}}))
-    config = load_config("debug", [f"output_dir={run}"])
+    config = load_config(str(run / "config.yaml"))
     task = config.task.model_copy(update={"source_language": None, "target_language": None})
-    RunFolder(run).config.write_text(dump_config(config.model_copy(update={"task": task})))
+    columns = {"source_column": "a", "target_column": "b", "source_language_column": "c", "target_language_column": "d"}
+    rows = (Source.model_validate({"path": "rows.jsonl"} | columns),)
+    data = config.data.model_copy(update={"train": rows, "eval": rows})
+    RunFolder(run).config.write_text(dump_config(config.model_copy(update={"task": task, "data": data})))
     with pytest.raises(UserError, match=r"several values of source_language \(`ko`, `en`\): say which with --source"):
         request(run)
     found = request(run, "--source-language", "ko")
