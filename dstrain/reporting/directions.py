@@ -1,4 +1,4 @@
-"""The scores of each direction of translation beside those of all rows, which mix target languages. Pure functions of a record."""
+"""The scores of each direction of translation beside those of all rows, which mix target languages. Pure: of a record."""
 
 import re
 

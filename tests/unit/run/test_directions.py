@@ -5,7 +5,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from dstrain.run.directions import counted_pairs, find_directions, run_languages
+from dstrain.run.directions import find_directions, run_languages
+from dstrain.run_folder.record import counted_pairs
 from dstrain.tasks.translation import Languages
 from tests.unit.run.run_cases import build_config, write_run
 
