@@ -89,9 +89,7 @@ def init(
             raise typer.Exit
         if draft.apart is not None:
             sources, train, apart = draft.apart
-            made = split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)
-            numbers = count(made.num_train, "row"), count(made.num_evaluation, "row")
-            say(f"wrote {made.train} ({numbers[0]}) and {made.evaluation} ({numbers[1]})")
+            say(str(split_rows(sources, num_rows=draft.train_rows.num_rows, train=train, evaluation=apart)))
         create_recipe(path, draft.text)
         say(f"wrote {path}\n{next_commands(path)}")
 

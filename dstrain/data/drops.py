@@ -70,6 +70,7 @@ def without(shard: Shard, drops: dict[Reason, Rows], *, start: int, reading: Rea
         lengths=[lengths[keep] for lengths in shard.lengths],
         repeats=shard.repeats[keep],
         identities=shard.identities[keep],
+        pair_numbers=shard.pair_numbers[keep],
     )
 
 

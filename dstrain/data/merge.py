@@ -6,6 +6,7 @@ shards. Knows nothing of where shards come from, nor how the files are found aga
 
 import hashlib
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,12 +21,15 @@ from dstrain.data.drops import DROPPED, drops_rows, find_drops, without
 from dstrain.data.encoding import ReadingRules
 from dstrain.data.repeats import Rows
 from dstrain.data.set_audit import SetAuditor
-from dstrain.data.shards import BAD_ROWS, EXAMPLES, IDENTITIES, SIDES, Beat, Shard, no_beat, read_shard
+from dstrain.data.shards import BAD_ROWS, EXAMPLES, IDENTITIES, SIDES, Beat, Pair, Shard, no_beat, read_shard
 from dstrain.data.source_counts import SourceCounts
 from dstrain.run_folder.audit import set_as_json
 
 OCCURRING = "occurring.bin"
 """Which ids occur on a side; after the side's name."""
+
+MOST_PAIRS = 1000
+"""Pairs of languages that a report lists, those of the most rows first."""
 
 STARTS_EVERY = 64
 """Rows from one stored start of ids to the next where no row repeats: the start of a row between them follows from lengths."""
@@ -84,6 +88,7 @@ def merge_shards(
     """
     counts, of_sources, log, auditor = Counts(), SourceCounts(), BadRowLog(), SetAuditor(reading)
     num_examples = num_rows = 0
+    pairs = Counter[Pair]()
     with ExitStack() as stack:
         num_ids = reading.encoder.vocabulary_size
         sides = [_Side(folder, side=side, starts_every=starts_every, num_ids=num_ids, stack=stack) for side in SIDES]
@@ -97,6 +102,8 @@ def merge_shards(
             num_rows += int(shard.repeats.sum(dtype=np.int64))
             counts.join(shard.counts)
             of_sources.join(shard.of_sources)
+            for pair, number in shard.count_pairs():
+                pairs[pair] += number
             if texts is not None:
                 _append(texts, shard.folder / EXAMPLES)
             beat(0)
@@ -118,6 +125,7 @@ def merge_shards(
         "target_tokens": sides[1].num_tokens,
         "fingerprint": hashlib.sha256(sides[0].digest() + sides[1].digest()).hexdigest(),
         **counts.report(),
+        "pairs": [[*pair, number] for pair, number in pairs.most_common(MOST_PAIRS)],
         "by_source": of_sources.report(places, log=log, split=reading.split),
         "places": [[name, of_sources.used[number]] for number, name in auditor.names.items()],
         "audit": set_as_json(auditor.finish(beat=lambda: beat(0))),

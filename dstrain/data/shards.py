@@ -35,6 +35,8 @@ BEAT_RECORDS = 1000
 
 SIDES = ("source", "target")
 DESCRIPTION = "shard.json"
+PAIRS = "pairs.bin"
+"""The number of each example's pair, in the order of the description's list."""
 BAD_ROWS = "bad_rows.jsonl"
 EXAMPLES = "examples.jsonl"
 IDENTITIES = "identities.bin"
@@ -43,6 +45,9 @@ END = "end.json"
 
 Beat = Callable[[int], None]
 """Called again and again during long work, with the number of records done since the last call: 0 if another counts them."""
+
+Pair = tuple[str | None, str | None, str]
+"""Source language, target language and the text before the source."""
 
 T = TypeVar("T")
 
@@ -166,6 +171,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
     Raises UnusableRowError where a rule is `error`.
     """
     counts, of_sources, audit, dtype = Counts(), SourceCounts(), RowAudit(), id_type(reading)
+    numbers: dict[Pair, int] = {}
     with ExitStack() as stack:
 
         def create(name: str) -> Any:
@@ -173,12 +179,14 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
 
         ids = [create(f"{side}_ids.bin") for side in SIDES]
         lengths = [create(f"{side}_lengths.bin") for side in SIDES]
-        repeats, identities = create("repeats.bin"), create(IDENTITIES)
+        repeats, identities, pairs = create("repeats.bin"), create(IDENTITIES), create(PAIRS)
         texts = create(EXAMPLES) if reading.split == "eval" else None
         for encoded in encode_examples(examples, reading=reading, on_bad=log):
             for item in encoded:
                 counts.add(item, reading=reading)
                 of_sources.add(item.example)
+            of_rows = [numbers.setdefault(pair_of(item.example), len(numbers)) for item in encoded]
+            pairs.write(np.asarray(of_rows, dtype="<i4").tobytes())
             found = identify([item.example for item in encoded])
             identities.write(found.tobytes())
             audit.add(encoded, found)
@@ -195,6 +203,7 @@ def write_shard(examples: Iterable[Example], *, reading: ReadingRules, folder: P
         "counts": asdict(counts),
         "sources": of_sources.as_json(),
         "bad_rows": bad,
+        "pairs": list(numbers),
         "audit": audit.as_json(),
     }
     write_file(folder / DESCRIPTION, json.dumps(description))
@@ -216,6 +225,20 @@ class Shard:
     """Reason, action, number of the data source, how many, and the first of them as `file:line`."""
     audit: RowAudit
     identities: Identities
+    pairs: Sequence[Pair]
+    """The distinct pairs of the shard, before rows were left out."""
+    pair_numbers: npt.NDArray[np.int32]
+    """Which of them each example has `[examples]`."""
+
+    def count_pairs(self) -> Iterator[tuple[Pair, int]]:
+        """How many rows of an epoch each pair has; none that no example has."""
+        rows = np.bincount(self.pair_numbers, weights=self.repeats, minlength=len(self.pairs))
+        yield from ((pair, int(number)) for pair, number in zip(self.pairs, rows, strict=True) if number)
+
+
+def pair_of(example: Example) -> Pair:
+    """The languages and the prefix of a row."""
+    return example.source_language, example.target_language, example.source_prefix
 
 
 def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
@@ -231,6 +254,8 @@ def read_shard(folder: Path, *, reading: ReadingRules) -> Shard:
         [tuple(each) for each in description["bad_rows"]],
         RowAudit.from_json(description["audit"]),
         read_identities(folder),
+        [(source, target, prefix) for source, target, prefix in description["pairs"]],
+        np.fromfile(folder / PAIRS, dtype="<i4"),
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from dstrain.data.peek import Peek
 from dstrain.data.records import Column
-from dstrain.draft.languages import M2M100
+from dstrain.draft.languages import M2M100, MBART, NLLB
 from dstrain.errors import UserError
 
 SOURCES = (
@@ -20,6 +20,12 @@ TARGETS = (
     "label", "y",
 )  # fmt: skip
 """Names of columns in small letters, the surest first."""
+SOURCE_WORDS = frozenset("from source src input".split())
+TARGET_WORDS = frozenset("to target tgt trg output".split())
+"""Words in the names of columns of languages."""
+MIN_KINDS = 2
+CODES = frozenset({*MBART.values(), *NLLB.values()})
+_REGION = re.compile(r"[a-z]{2}[-_][A-Z]{2}")
 _NAME = re.compile(r"[^\W\d]\w*(?:[.\- ]\w+){0,2}")
 MOST_NAME = 40
 """Characters of the longest name of a column."""
@@ -32,6 +38,11 @@ class Columns:
     source: Column
     target: Column
     why: str
+    source_language: Column | None = None
+    """The column with the language of each source, if there is one."""
+    target_language: Column | None = None
+    unused: tuple[Column, ...] = ()
+    """Columns that hold text, and of which nothing is made."""
 
 
 def choose_columns(
@@ -50,10 +61,14 @@ def choose_columns(
             f"{place}: a row needs a source and a target, and of {len(names)} columns these hold text: {found}{hint}; name both "
             "with --source-column and --target-column, or the file of the other side as a further FILE"
         )
-    source, target, why = _by_name(names, texts=texts, pair=pair)
+    of_languages = _language_columns(rows, names=names, texts=texts)
+    source, target, why = _by_name(names, texts=[each for each in texts if each not in of_languages], pair=pair)
     kind = "the header names" if header else "the fields are" if isinstance(names[0], str) else "no header; columns are"
     shown = ", ".join(f"`{name}`" for name in names[:8]) + (" …" if len(names) > 8 else "")
-    return Columns(names[source], names[target], f"{kind} {shown}: {why}")
+    languages = [names[number] if number is not None else None for number in of_languages]
+    used = {source, target, *of_languages}
+    unused = tuple(name for number, name in enumerate(names) if number not in used)
+    return Columns(names[source], names[target], f"{kind} {shown}: {why}", languages[0], languages[1], unused)
 
 
 def _split_header(peek: Peek) -> tuple[tuple[str, ...] | None, Sequence[tuple[Any, ...]]]:
@@ -81,6 +96,33 @@ def _holds_text(rows: Sequence[tuple[Any, ...]], number: int) -> bool:
     texts = [cell if isinstance(cell, str) else cell[0] if isinstance(cell, list) and cell else None for cell in cells]
     with_letters = sum(isinstance(text, str) and any(map(str.isalpha, text)) for text in texts)
     return bool(cells) and with_letters > 0.5 * len(cells)
+
+
+def _language_columns(
+    rows: Sequence[tuple[Any, ...]], *, names: Sequence[Column], texts: Sequence[int]
+) -> tuple[int, int] | tuple[None, None]:
+    """The numbers of the columns with the languages of the source and of the target: two that hold codes alone.
+
+    The names say which is which, and where they do not, the first is that of the source. At least two other columns must hold
+    text.
+    """
+    found = [number for number in texts if _holds_codes(rows, number)]
+    if len(found) != 2 or len(texts) < 4:
+        return None, None
+    first, second = found
+    words = [{*re.split(r"[^a-z]+", str(names[number]).lower())} for number in found]
+    is_swapped = bool(words[0] & TARGET_WORDS and words[1] & SOURCE_WORDS)
+    return (second, first) if is_swapped else (first, second)
+
+
+def _holds_codes(rows: Sequence[tuple[Any, ...]], number: int) -> bool:
+    """Whether every cell of a column is the code of a language, of few kinds."""
+    codes = [row[number] for row in rows if row[number] not in (None, "")]
+    kinds = {*codes} if all(isinstance(code, str) for code in codes) else set()
+    is_few = 0 < len(kinds) <= max(MIN_KINDS, len(codes) // 4)
+    return is_few and all(
+        code in M2M100 or code in CODES or (_REGION.fullmatch(code) and code[:2] in M2M100) for code in kinds
+    )
 
 
 def _by_name(

@@ -18,7 +18,7 @@ from dstrain.draft.machine import Machine
 from dstrain.draft.recipe_text import Items, Line, Section, section, write_recipe
 from dstrain.draft.sections import Request, Sections
 from dstrain.draft.sizes import count
-from dstrain.draft.split import num_apart
+from dstrain.draft.split import LANGUAGE_COLUMNS, num_apart
 from dstrain.errors import UserError
 from dstrain.run_folder.reading import read_bytes
 
@@ -34,6 +34,8 @@ SOURCE_KEYS = {
     "split": "its rows",
     "source_column": "the source of a row",
     "target_column": "its target",
+    "source_language_column": "the language of its source",
+    "target_language_column": "the language to translate it into",
 }
 """What is said of the keys of a data source."""
 
@@ -70,7 +72,14 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
     evaluation_rows = look_at([each.source for each in evaluated], has_references=True) if evaluated else None
     apart = None if evaluated else (tuple(each.source for each in found), *_files_apart(path))
     languages = _known_languages(request.asked, source=found[0].source)
-    guess = guess_task(rows.sample, kind=request.kind, languages=languages, target_column=found[0].source.target_column)
+    by_row = all(each.source.target_language_column is not None for each in found)
+    guess = guess_task(
+        rows.sample,
+        kind=request.kind,
+        languages=languages,
+        target_column=found[0].source.target_column,
+        by_row=by_row,
+    )
     family = None if request.model is None else find_family(request.model)
     draft = Sections(request, guess, rows, machine, is_split=apart is not None, family=family)
     data = _split_data(apart, rows=rows) if apart else _data(found, evaluated, rows=(rows, evaluation_rows))
@@ -92,7 +101,7 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
         f"Drafted by `dstrain init` for {', '.join(files)}. Each line says what it was taken from; change what you know better.",
     ]
     text = write_recipe(lines, head=head)
-    return DataDraft(lines, rows, evaluation_rows, machine, text, apart, (*notes, *draft.notes()))
+    return DataDraft(lines, rows, evaluation_rows, machine, text, apart, (*notes, *_unused(found), *draft.notes()))
 
 
 def divide(files: Sequence[str], evaluation: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -109,6 +118,16 @@ def divide(files: Sequence[str], evaluation: Sequence[str]) -> tuple[list[str], 
     if left:
         notes.append(f"{', '.join(left)}: left out, for `dstrain evaluate RUN --as test` when the model is chosen")
     return train, chosen, notes
+
+
+def _unused(found: Sequence[Found]) -> list[str]:
+    """A sentence for each source with columns of which nothing is made."""
+    return [
+        f"{each.source.place}: not used: {'column' if len(each.unused) == 1 else 'columns'} "
+        + ", ".join(f"`{name}`" for name in each.unused)
+        for each in found
+        if each.unused
+    ]
 
 
 def find_family(model: str) -> NamedFamily | None:
@@ -165,7 +184,12 @@ def _files_apart(path: Path) -> tuple[Path, Path]:
 def _split_data(apart: tuple[tuple[Source, ...], Path, Path], *, rows: Rows) -> list[Line]:
     sources, train, evaluation = apart
     places = ", ".join(source.place for source in sources)
-    columns = (Line("source_column", "source", "its key in each line"), Line("target_column", "target", "likewise"))
+    columns = [Line("source_column", "source", "its key in each line"), Line("target_column", "target", "likewise")]
+    columns += [
+        Line(key, key.removesuffix("_column"), f"{SOURCE_KEYS[key]}; the column holds codes alone", "guess")
+        for key in LANGUAGE_COLUMNS
+        if all(key in source.further_columns for source in sources)
+    ]
     why = f"about {count(num_apart(rows.num_rows), 'source')}, chosen by a hash: none is in both files; --eval names others"
     of_training = Section((Line("path", str(train), f"the other rows of {places}", "guess"), *columns))
     of_evaluation = Section((Line("path", str(evaluation), why, "guess"), *columns))

@@ -43,6 +43,8 @@ class Guess:
     """What each of both languages was taken from."""
     name: str | None = None
     """What a text task is called."""
+    by_row: bool = False
+    """Whether each row names its languages."""
     has_pointers: bool = False
     """Whether parses are in the pointer form already."""
 
@@ -53,11 +55,14 @@ def guess_task(
     kind: str | None,
     languages: tuple[Language | None, Language | None],
     target_column: Column | None = None,
+    by_row: bool = False,
 ) -> Guess:
-    """The task of a sample; what is known of it already, `kind` and the languages, holds.
+    """The task of a sample; what is known of it already, `kind`, the languages and that each row names its own, holds.
 
     `target_column` may be called after what a text task makes.
     """
+    if by_row and kind in (None, "translation"):
+        return Guess("translation", "each row names its languages" if kind is None else NAMED, by_row=True)
     pairs = sample[:LOOKED_AT]
     share = sum(map(_is_parse, (target for _, target in pairs))) / len(pairs)
     if kind == "parsing" or (kind is None and share >= MOSTLY):

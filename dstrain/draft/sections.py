@@ -85,7 +85,7 @@ class Sections:
     @property
     def architecture(self) -> tuple[str, str]:
         """The family of a model from scratch, and why."""
-        if self.guess.kind == "translation" and None in self.codes:
+        if self.guess.kind == "translation" and None in self.codes and not self.guess.by_row:
             return "marian", "it reads any text, and needs no codes of languages, of which M2M100 lacks one"
         return "m2m100", "its new tokenizer can write every character"
 
@@ -140,7 +140,12 @@ class Sections:
             code = self.codes[side]
             if code is not None:
                 lines.append(Line(key, code, guess.language_why[side], "guess"))
-            elif guess.kind == "translation" and self.family is not None and self.family.has_languages:
+            elif (
+                guess.kind == "translation"
+                and not guess.by_row
+                and self.family is not None
+                and self.family.has_languages
+            ):
                 why = f"which code of {self.family.title} is `{named[side]}`?"
                 lines.append(Line(key, None, why, "question"))
         if self.family is not None and self.family.reads_prefix:
@@ -152,6 +157,8 @@ class Sections:
         return lines
 
     def _prefix(self) -> str:
+        if self.guess.by_row:
+            return "translate {source_language} to {target_language}: "
         if self.guess.kind == "translation":
             return f"translate {self.guess.source_language} to {self.guess.target_language}: "
         return "parse: " if self.guess.kind == "parsing" else f"{self.guess.name or 'text'}: "

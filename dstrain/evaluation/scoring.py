@@ -188,6 +188,7 @@ def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
 def group_rows(rows: Sequence[ScoredRow], *, held: Set[int] = frozenset()) -> dict[str, list[ScoredRow]]:
     """Rows by evaluation set, then by the group that the data name, and by language pair (`ko-en`) where there are several.
 
+    A pair of the same rows as an evaluation set is left out: it would have the same scores.
     Where some rows have numbers in `held`, those that are in training, the others are a group of their own, the last one.
     """
     sets: dict[str, list[ScoredRow]] = {}
@@ -202,7 +203,14 @@ def group_rows(rows: Sequence[ScoredRow], *, held: Set[int] = frozenset()) -> di
                 groups.setdefault(f"{name} (group)" if name in named else name, []).append(row)
     unseen = [row for row in rows if row.hypothesis.row not in held]
     clean = {NOT_IN_TRAINING: unseen} if 0 < len(unseen) < len(rows) else {}
-    return sets | dict(sorted(groups.items())) | clean
+    of_sets = [[id(row) for row in members] for members in sets.values()]
+    named_by_data = {row.example.group for row in rows}
+    others = {
+        name: members
+        for name, members in groups.items()
+        if name.removesuffix(" (group)") in named_by_data or [id(row) for row in members] not in of_sets
+    }
+    return sets | dict(sorted(others.items())) | clean
 
 
 def _pair(row: ScoredRow) -> str:

@@ -115,6 +115,10 @@ class Seq2SeqTokenizer:
             encoded = {text: [*ids[self._lacks_end :], end] for text, ids in encoded.items()}
         return [encoded[text] if ids is None else ids for text, ids in zip(texts, found, strict=True)]
 
+    def spells_control_token(self, text: str) -> bool:
+        """Whether a text spells a control token, which `encode` reads as text and the wrapped tokenizer as the token."""
+        return self._controls.are_in(text)
+
     def is_empty(self, ids: Sequence[int]) -> bool:
         """Whether ids give no text: special tokens alone, or a blank beside them."""
         if len(ids) > 6:  # at most two special tokens at each end; decoding every row would be slow

@@ -17,6 +17,7 @@ from dstrain.config.secrets import mask
 from dstrain.reporting.audit import build_overlap_table, describe_findings
 from dstrain.reporting.average import build_average_table, explain_average
 from dstrain.reporting.command import command_to_copy
+from dstrain.reporting.pair_scores import explain_pair_scores
 from dstrain.reporting.markdown import Markdown, count, phrase, program, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
 from dstrain.reporting.outputs import build_outputs_table, explain_outputs
@@ -139,7 +140,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "origin": describe_origin(record),
         "dataset": dataset_name(config.data.train),
         "headline": build_headline(record),
-        "headline_reason": explain_headline(record),
+        "headline_reason": [*explain_headline(record), *explain_pair_scores(record)],
         "description": describe_model(record),
         "usage": build_usage(record),
         "usage_notes": explain_usage(record),

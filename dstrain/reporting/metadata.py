@@ -18,6 +18,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.reporting.markdown import one_line
 from dstrain.run_folder.record import RunRecord
 from dstrain.run_folder.rows import EvalRow
+from dstrain.tasks.pairs import TrainedPair, distinct_languages, trained_pairs
 
 HUB_METRICS = {name: name for name in ("bleu", "chrf", "ter", "exact_match", "accuracy")} | dict.fromkeys(
     ("rouge_l", "rouge_1", "rouge_2"), "rouge"
@@ -60,7 +61,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
         license=card.license,
         license_name=card.license_name,
         license_link=card.license_link,
-        language=language_codes(config) or None,
+        language=language_codes(record) or None,
         library_name="transformers",
         tags=_distinct(["generated_from_trainer", "dstrain", *card.tags]),
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
@@ -101,10 +102,18 @@ def _is_known(metric: str, *, config: RunConfig) -> bool:
     return metric in of_sets or metric in (known.name for known in METRICS)
 
 
-def language_codes(config: RunConfig) -> list[str]:
-    """ISO 639 codes of the recipe's languages: `ko_KR` becomes `ko`, `kor_Hang` becomes `kor`."""
+def pairs_of(record: RunRecord) -> list[TrainedPair]:
+    """The languages and prefixes that the run trained, the default first."""
+    report = record.info.data.get("train")
+    return trained_pairs(record.config, counted=report.pairs if report is not None else ())
+
+
+def language_codes(record: RunRecord) -> list[str]:
+    """ISO 639 codes of the languages of the recipe and of the training rows: `ko_KR` becomes `ko`, `kor_Hang` `kor`."""
+    config = record.config
     sections: tuple[Task | Source, ...] = (config.task, *config.data.train, *config.data.eval)
     named = [code for section in sections for code in (section.source_language, section.target_language)]
+    named += [code for each in distinct_languages(pairs_of(record)) for code in (each.source, each.target)]
     codes = [re.split(r"[_-]", code)[0].lower() for code in named if code]
     return _distinct(code for code in codes if re.fullmatch(r"[a-z]{2,3}", code))
 

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from urllib.parse import quote
 
 from dstrain.config.data import Source
-from dstrain.config.schema import RunConfig
 from dstrain.reporting.audit import describe_languages, describe_overlap
 from dstrain.reporting.command import command_overrides
 from dstrain.reporting.markdown import (
@@ -23,7 +22,7 @@ from dstrain.reporting.markdown import (
     table,
     things_were,
 )
-from dstrain.reporting.metadata import hub_model, language_codes
+from dstrain.reporting.metadata import hub_model, language_codes, pairs_of
 from dstrain.reporting.outputs import describe_checked
 from dstrain.reporting.procedure import describe_scaling
 from dstrain.reporting.results import describe_cut_hypotheses, headline_row
@@ -31,8 +30,12 @@ from dstrain.reporting.statements import describe_license
 from dstrain.run_folder.layout import ADAPTER, AVERAGE, BEST, NAMES
 from dstrain.run_folder.ranking import describe_constants
 from dstrain.run_folder.record import DataReport, RunRecord
+from dstrain.tasks.pairs import distinct_languages
 
 Line = tuple[str, object]
+
+MOST_PAIRS = 8
+"""Pairs of languages that are named."""
 
 NOT_CHECKED = "not checked by the version of dstrain that made the run"
 NUM_SHOWN = 5
@@ -73,11 +76,11 @@ def describe_model(record: RunRecord) -> list[Line]:
     """Base model, architecture, task, and what the recipe changes in the model."""
     config, info = record.config, record.info.model
     lines: list[Line] = [("Base model", _base_model(record)), ("Architecture", _architecture(record))]
-    lines.append(("Task", describe_task(config)))
+    lines.append(("Task", describe_task(record)))
     if config.task.source_prefix:
         lines.append(("Source prefix", code(repr(config.task.source_prefix))))
-    if not language_codes(config):
-        lines.append(("Languages", "not stated in the recipe"))
+    if not language_codes(record):
+        lines.append(("Languages", "stated neither in the recipe nor in the training rows"))
     if config.model.trains_part:
         lines.append(("Trained part", _trained_part(record)))
     dropout = "the model's default" if config.model.dropout is None else f"{config.model.dropout:g}"
@@ -141,9 +144,9 @@ def _trained_part(record: RunRecord) -> Markdown:
     return phrase(template, number_of, *settings, rows, code(folder))
 
 
-def describe_task(config: RunConfig) -> Markdown:
+def describe_task(record: RunRecord) -> Markdown:
     """The task in a phrase: for translation the languages, for parsing the form of the parses."""
-    task = config.task
+    task = record.config.task
     if task.kind == "parsing":
         pointers = f"words copied from the utterance are `<pt-N>`; segmentation `{task.segmentation}`"
         form = f"pointer form ({pointers})" if task.form == "pointer" else "plain form"
@@ -152,13 +155,17 @@ def describe_task(config: RunConfig) -> Markdown:
         return phrase("text to text: {}, by the class {} of the user's own", task.title, code(task.own))
     if task.kind == "text":
         return phrase("text to text: {}", task.name or "a task that the recipe does not name")
-    if task.source_language is None and task.target_language is None:
-        return Markdown("translation; the recipe does not state languages for the task as a whole")
-    languages = [
-        code(language) if language else Markdown("a language that the recipe does not state for the task as a whole")
-        for language in (task.source_language, task.target_language)
-    ]
-    return phrase("translation from {} to {}", *languages)
+    pairs = distinct_languages(pairs_of(record))
+    if not pairs:
+        return Markdown("translation; neither the recipe nor the training rows name languages")
+    named = [phrase("from {} to {}", *map(_language, (pair.source, pair.target))) for pair in pairs[:MOST_PAIRS]]
+    others = len(pairs) - len(named)
+    more = Markdown(f" and {others:,} further pairs" if others > 1 else " and one further pair" if others else "")
+    return phrase("translation {}{}", join(named, separator=", "), more)
+
+
+def _language(code_of: str | None) -> Markdown:
+    return code(code_of) if code_of else Markdown("a language that is not named")
 
 
 def describe_limits(record: RunRecord) -> list[Line]:

@@ -1,10 +1,15 @@
 """How to use a model: the code on its card, and what it needs. Pure functions of a RunRecord; a test runs the code as printed."""
 
+from collections.abc import Iterable, Sequence
+from typing import Any
+
 from dstrain.config.recipe import Task
 from dstrain.reporting.markdown import Markdown, code, join, phrase, program
+from dstrain.reporting.metadata import pairs_of
 from dstrain.run_folder.layout import BEST, FINAL
 from dstrain.run_folder.record import RunRecord
-from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
+from dstrain.tasks.pairs import TrainedPair
+from dstrain.tasks.translation import Languages
 
 HERE = "."
 """What the code on the card of a model loads: the folder that the card lies in."""
@@ -12,7 +17,7 @@ LOADING = """\
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})
 {language}"""
-WITH_LANGUAGE_TOKENS = ("M2M100", "MBart")
+WITH_LANGUAGE_TOKENS = ("M2M100", "MBart", "PLBart")
 """How the architectures begin whose tokenizers have a source language."""
 UNKNOWN_TO_M2M100 = """\
 tokenizer.lang_code_to_token[{code!r}] = {token!r}  # a language that was added: the class does not know it
@@ -57,6 +62,34 @@ sources = [{{sample!r}}]
 texts = [task.source(source) for source in sources]
 {GENERATION}print([task.answer(text, source) for text, source in zip(found, sources)])"""
 
+BY_TOKEN = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+{LOADING}
+# language of the sources, token of the language to translate into, texts
+for source_language, target_token, texts in [
+{{examples}}
+]:
+    tokenizer.src_lang = source_language
+    inputs = tokenizer(texts, padding=True, return_tensors="pt")
+    target = tokenizer.convert_tokens_to_ids(target_token)
+    hypotheses = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"], {{key}}=target)
+    print(tokenizer.batch_decode(hypotheses, skip_special_tokens=True, clean_up_tokenization_spaces=False))"""
+BY_PREFIX = f"""\
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+
+{LOADING}
+# the text before a source says which translation is wanted
+texts = [
+{{examples}}
+]
+inputs = tokenizer(texts, padding=True, return_tensors="pt")
+hypotheses = model.generate(inputs["input_ids"], attention_mask=inputs["attention_mask"])
+found = tokenizer.batch_decode(hypotheses, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+print(found)"""
+MOST_PAIRS = 4
+"""Pairs of languages in the code."""
+
 NEEDS_VERSION_5 = "transformers 4 will not scale"
 """In the warning about a head that only transformers 5 reads as it was trained."""
 
@@ -66,10 +99,10 @@ def build_usage(record: RunRecord) -> Markdown | None:
     folder = _folder(record)
     if folder is None:
         return None
-    task = record.config.task
-    first = record.config.data.train[0]
-    languages = choose_languages(task, source=first.source_language, target=first.target_language)
-    prefix = choose_prefix(task, prefix=first.source_prefix, languages=languages)
+    task, pairs = record.config.task, pairs_of(record)
+    if task.kind == "translation" and len(pairs) > 1 and (text := _pairs_code(record, pairs, folder=folder)):
+        return program(text, language="python")
+    prefix = pairs[0].prefix if pairs else task.source_prefix
     sources = f"[{prefix!r} + text for text in texts]" if prefix else "texts"
     sample = "the text to translate" if task.kind == "translation" else "a source text"
     module, _, name = (task.own or "").partition(":")
@@ -122,17 +155,69 @@ def _template(task: Task) -> str:
 
 def _source_language(record: RunRecord) -> str:
     """The lines that set it, which an added language needs: the folder cannot have one as its default."""
-    code, architecture = record.config.languages[0], record.info.model.architecture or ""
-    if code is None or not architecture.startswith(WITH_LANGUAGE_TOKENS):
+    pairs = pairs_of(record)
+    source = pairs[0].languages.source if pairs else record.config.languages[0]
+    if source is None or not _has_tokens(record):
         return ""
-    is_added = code in (record.config.model.add_languages or {})
-    is_nllb = "_" in code  # whose class, of the same architecture, takes any token for a language
-    known = (
-        UNKNOWN_TO_M2M100.format(code=code, token=f"__{code}__")
-        if is_added and architecture.startswith("M2M100") and not is_nllb
-        else ""
-    )
-    return f"{known}tokenizer.src_lang = {code!r}\n"
+    return f"{_added_languages(record, [source])}tokenizer.src_lang = {source!r}\n"
+
+
+def _has_tokens(record: RunRecord) -> bool:
+    return (record.info.model.architecture or "").startswith(WITH_LANGUAGE_TOKENS)
+
+
+def _added_languages(record: RunRecord, codes: Iterable[str]) -> str:
+    """The lines with which M2M100's class knows those of these languages that were added."""
+    # NLLB's class, of the same architecture, takes any token for a language
+    added = [
+        each
+        for each in dict.fromkeys(codes)
+        if each in (record.config.model.add_languages or {}) and _language_token(record, each) != each
+    ]
+    if not (record.info.model.architecture or "").startswith("M2M100"):
+        return ""
+    return "".join(UNKNOWN_TO_M2M100.format(code=each, token=f"__{each}__") for each in added)
+
+
+def _language_token(record: RunRecord, language: str) -> str:
+    """The token of a language: M2M100 and PLBart put its code between underscores, mBART and NLLB have the code itself."""
+    architecture = record.info.model.architecture or ""
+    is_nllb = architecture.startswith("M2M100") and "_" in language
+    return language if architecture.startswith("MBart") or is_nllb else f"__{language}__"
+
+
+def _target_argument(record: RunRecord) -> str:
+    """How `generate` is told the target language: mBART-cc25 and PLBart begin with it, as the evaluations recorded."""
+    scratch = record.config.model.scratch
+    recorded = [row.generation.get("target_languages") for row in record.eval_rows[-1:]]
+    given: Any = next((each for of_row in recorded if isinstance(of_row, dict) for each in of_row.values()), None)
+    begins = isinstance(given, dict) and "forced_bos_token_id" in given and given["forced_bos_token_id"] is None
+    begins = begins or (scratch is not None and scratch.architecture == "mbart")
+    return "decoder_start_token_id" if begins else "forced_bos_token_id"
+
+
+def _pairs_code(record: RunRecord, pairs: Sequence[TrainedPair], *, folder: str) -> str | None:
+    """The code that translates in each of the first pairs; None where nothing tells them apart."""
+    shown, others = pairs[:MOST_PAIRS], len(pairs) - len(pairs[:MOST_PAIRS])
+    more = f"\n    # and {others} more" if others else ""
+
+    def text(pair: TrainedPair) -> str:
+        return f"{pair.prefix}the text to translate"  # which names no language: some codes are tokens
+
+    if _has_tokens(record):
+        lines, codes = [], []
+        for pair in shown:
+            source, target = pair.languages.source, pair.languages.target
+            if source is None or target is None:
+                return None
+            codes.append(source)
+            lines.append(f"    ({source!r}, {_language_token(record, target)!r}, [{text(pair)!r}]),")
+        language, key = _added_languages(record, codes), _target_argument(record)
+        return BY_TOKEN.format(folder=folder, language=language, examples="\n".join(lines) + more, key=key)
+    if len({pair.prefix for pair in pairs}) == 1:
+        return None
+    lines = [f"    {text(pair)!r}," for pair in shown]
+    return BY_PREFIX.format(folder=folder, language="", examples="\n".join(lines) + more)
 
 
 def _cutting(task: Task) -> dict[str, str]:
@@ -144,34 +229,20 @@ def _cutting(task: Task) -> dict[str, str]:
 
 
 def _explain_languages(record: RunRecord) -> list[Markdown]:
-    task, sources = record.config.task, record.config.data.train
-    if task.kind != "translation":
+    pairs = pairs_of(record)
+    if record.config.task.kind != "translation" or len(pairs) < 2:
         return []
-    pairs: dict[Languages, str] = {}
-    for source in sources:
-        languages = choose_languages(task, source=source.source_language, target=source.target_language)
-        pairs.setdefault(languages, choose_prefix(task, prefix=source.source_prefix, languages=languages))
-    if any(source.target_language_column is not None for source in sources):
-        return [
-            phrase(
-                "Each training row names its languages. For a pair set {} and pass {} to {} (mBART-cc25: {}); a model without "
-                "language tokens reads it in the text before the source.",
-                *map(code, ("tokenizer.src_lang", "forced_bos_token_id", "generate", "decoder_start_token_id")),
-            )
-        ]
-    if len(pairs) == 1:
-        return []
-    if len(set(pairs.values())) > 1:
-        listed = [phrase("{} for {}", code(repr(prefix)), _name(pair)) for pair, prefix in pairs.items()]
-        return [phrase("The text before a source says which translation is wanted: {}.", join(listed, separator=", "))]
-    stored = Languages(*record.config.languages)
-    return [
-        phrase(
-            "The folder translates from {}. For another pair of its training set {} and pass {} to {} (mBART-cc25: {}).",
-            _name(stored),
-            *map(code, ("tokenizer.src_lang", "forced_bos_token_id", "generate", "decoder_start_token_id")),
-        )
-    ]
+    shown, others = pairs[:MOST_PAIRS], len(pairs) - len(pairs[:MOST_PAIRS])
+    more = f", and {others} more" if others else ""
+    if len({pair.prefix for pair in pairs}) > 1:
+        listed = [phrase("{} for {}", code(repr(pair.prefix)), _name(pair.languages)) for pair in shown]
+        text = "The text before a source says which translation is wanted: {}{}."
+        return [phrase(text, join(listed, separator=", "), more)]
+    listed = [_name(pair.languages) for pair in shown]
+    text = (
+        "The model was trained to translate {}{}. Unless told otherwise the folder translates {}: name the languages."
+    )
+    return [phrase(text, join(listed, separator=", "), more, _name(pairs[0].languages))]
 
 
 def _name(pair: Languages) -> Markdown:

@@ -22,6 +22,7 @@ from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.audit import mark_held
+from dstrain.run.directions import find_directions
 from dstrain.run.export import (
     checked_sources,
     generation_settings,
@@ -34,7 +35,7 @@ from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.average import write_averaged_steps
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.record import load_record
+from dstrain.run_folder.record import CountedPairs, counted_pairs, load_record
 from dstrain.run_folder.rows import best_evaluation
 from dstrain.run_folder.scores import Scores, write_scores
 
@@ -91,7 +92,8 @@ def average_run(folder: RunFolder, *, steps: Sequence[int], output: Path, ranks:
         model.to(ranks.device), tokens=tokens, tokenizer=tokenizer, config=config, ranks=ranks, vocabulary=vocabulary
     )
     assert result is not None, "only one rank"
-    save = partial(_save, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary)
+    counted = counted_pairs(folder)
+    save = partial(_save, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary, counted=counted)
     save(result, model=model, directories=directories, output=output)
     return result.scores
 
@@ -124,9 +126,10 @@ def average_at_end(assembly: Assembly, *, should_stop: Callable[[], bool]) -> No
             should_stop=should_stop,
         )
         if result is not None:
-            save = partial(_save, config=config, tokenizer=tokenizer, tokens=prepared.eval, vocabulary=vocabulary)
+            counted = prepared.train.report["pairs"]
+            save = partial(_save, config=config, tokenizer=tokenizer, vocabulary=vocabulary, counted=counted)
             try:
-                save(result, model=model, directories=found, output=assembly.folder.average.path)
+                save(result, model=model, directories=found, output=assembly.folder.average.path, tokens=prepared.eval)
             except OSError as error:  # a full disk must not change how the run ends
                 log.warning("the average could not be written (%s)", error)
             else:
@@ -162,12 +165,15 @@ def _save(
     tokenizer: Seq2SeqTokenizer,
     tokens: TokenSet,
     vocabulary: Vocabulary,
+    counted: CountedPairs,
 ) -> None:
     """Write the model folder, with the steps and the scores."""
     names = [name for path in directories if (name := parse_checkpoint_name(path))]
     steps = [name.step for name in names]
     whole = whole_model(model, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
-    settings = generation_settings(whole, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary)
+    settings = generation_settings(
+        whole, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary, counted=counted
+    )
     export_model(
         whole,
         tokenizer=tokenizer,
@@ -175,6 +181,7 @@ def _save(
         generation=settings,
         step=steps[-1],
         sources=checked_sources(tokens),
+        directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=tokenizer),
         save_more=partial(write_averaged_steps, steps=steps),
     )
     write_scores(result.scores, result.texts, folder=RunFolder(output), step=steps[-1])

@@ -15,6 +15,7 @@ from dstrain.cluster.process_group import Ranks
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.models.save import export_model
+from dstrain.run.directions import find_directions, run_languages
 from dstrain.run.export import load_checkpoint_model, load_run_tokenizer, whole_model
 from dstrain.run.rank_0_work import made_by_rank_0
 from dstrain.run.vocabulary import load_vocabulary
@@ -23,6 +24,7 @@ from dstrain.run_folder.base import BaseRun, Wanted, has_base, parse_from_run
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import read_exported_step
+from dstrain.run_folder.record import counted_pairs
 
 NUM_TRIES = 3
 """Tries to copy a model: while it is read, its run may replace it by a better one."""
@@ -59,15 +61,15 @@ def make_base(config: RunConfig) -> BaseRun:
     folder.base_record.unlink(missing_ok=True)
     model = wanted.find_model()
     step = _export(wanted, to=folder.base) if model is None else _copy(model, to=folder.base)
-    source_language, target_language = read_run_config(wanted.folder).languages
+    languages = run_languages(read_run_config(wanted.folder), counted=counted_pairs(wanted.folder))[0]
     files = sorted(path for path in folder.base.iterdir() if path.suffix in WEIGHTS)
     record = BaseRun(
         from_run=config.model.from_run,
         run=str(wanted.folder.path),
         step=step,
         sha256=_hash(files),
-        source_language=source_language,
-        target_language=target_language,
+        source_language=languages.source,
+        target_language=languages.target,
     )
     write_file(folder.base_record, json.dumps(asdict(record), indent=1) + "\n", durable=True)
     log.info("the run begins with the weights of %s, step %d, copied to %s", record.run, step, folder.base)
@@ -102,7 +104,8 @@ def _export(wanted: Wanted, *, to: Path) -> int:
     vocabulary = load_vocabulary(config.model_copy(update={"output_dir": str(source.path)}), tokenizer=tokenizer)
     trained = load_checkpoint_model(directory, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     model = whole_model(trained, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
-    export_model(model, tokenizer=tokenizer, folder=to, generation={}, step=wanted.step)
+    directions = find_directions(config, counted=counted_pairs(source), tokens=None, tokenizer=tokenizer)
+    export_model(model, tokenizer=tokenizer, folder=to, generation={}, step=wanted.step, directions=directions)
     return wanted.step
 
 

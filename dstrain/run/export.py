@@ -24,16 +24,18 @@ from dstrain.models.load import DTYPES, load_config, load_model, quiet_transform
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.partial import find_new_ids, make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
-from dstrain.models.save import ExportError, export_again, export_model
+from dstrain.models.save import Directions, ExportError, export_again, export_model
 from dstrain.models.self_test import check_experiment
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
+from dstrain.run.directions import find_directions, run_languages
 from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import ADAPTER, BEST, RunFolder
 from dstrain.run_folder.reading import check_tokenizer, read_exported_step
+from dstrain.run_folder.record import CountedPairs, counted_pairs
 
 NUM_CHECKED_ROWS = 8
 
@@ -63,6 +65,7 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                     generation=_live_settings(whole, assembly=assembly),
                     step=step,
                     sources=checked_sources(assembly.prepared.eval) if check else (),
+                    directions=_live_directions(assembly),
                     save_more=_adapter_saver(
                         model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer
                     ),
@@ -78,6 +81,14 @@ def _live_settings(whole: PreTrainedModel, *, assembly: Assembly) -> Mapping[str
         tokenizer=prepared.tokenizer,
         tokens=prepared.eval,
         vocabulary=prepared.vocabulary,
+        counted=prepared.train.report["pairs"],
+    )
+
+
+def _live_directions(assembly: Assembly) -> Directions:
+    prepared = assembly.prepared
+    return find_directions(
+        assembly.config, counted=prepared.train.report["pairs"], tokens=prepared.eval, tokenizer=prepared.tokenizer
     )
 
 
@@ -93,7 +104,8 @@ def _write_again(whole: PreTrainedModel, *, assembly: Assembly, name: str, step:
             folder=assembly.folder.model(name),
             generation=_live_settings(whole, assembly=assembly),
             sources=checked_sources(prepared.eval),
-            pad_token_id=prepared.tokenizer.pad_token_id,
+            tokenizer=prepared.tokenizer,
+            directions=_live_directions(assembly),
         )
     except (ExportError, OSError) as error:  # such as that of an earlier attempt with another recipe
         log.info("%s is not used again for %s (%s)", best, name, error)
@@ -122,7 +134,10 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bo
     trained = load_checkpoint_model(directory, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     model = whole_model(trained, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
     tokens = load_token_set(prepare_evaluation(config, tokenizer=tokenizer))
-    settings = generation_settings(model, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary)
+    counted = counted_pairs(folder)
+    settings = generation_settings(
+        model, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary, counted=counted
+    )
     name = parse_checkpoint_name(directory)
     assert name
     sources = checked_sources(tokens) if check else ()
@@ -133,6 +148,7 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bo
         generation=settings,
         step=name.step,
         sources=sources,
+        directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=tokenizer),
         save_more=_adapter_saver(trained, whole=model, config=config, tokenizer=tokenizer),
     )
 
@@ -230,8 +246,12 @@ def generation_settings(
     tokenizer: Seq2SeqTokenizer,
     tokens: TokenSet,
     vocabulary: Vocabulary = WHOLE,
+    counted: CountedPairs = (),
 ) -> Mapping[str, Any]:
-    """The generation settings of the evaluations on `tokens`, so that an exported model generates what was scored."""
+    """The generation settings of the evaluations on `tokens`, so that an exported model generates what was scored.
+
+    The target language is that of the default of the `counted` pairs of training rows.
+    """
     settings = config.evaluation
     longest = int(tokens.target_lengths.max())
     cap = plan_cap(settings, longest_reference=longest, max_positions=max_positions(model.config).target)
@@ -239,7 +259,9 @@ def generation_settings(
         "num_beams": settings.num_beams,
         "max_new_tokens": cap.max_new_tokens,
         **({"length_penalty": settings.length_penalty} if settings.num_beams > 1 else {}),
-        **generation_arguments(model, tokenizer=tokenizer, target_language=config.languages[1]),
+        **generation_arguments(
+            model, tokenizer=tokenizer, target_language=run_languages(config, counted=counted)[0].target
+        ),
         **_suppression(vocabulary, num_rows=len(model.get_input_embeddings().weight)),
     }
 

@@ -25,11 +25,12 @@ from dstrain.data.inputs import InputRow, Prediction, read_inputs, read_windows,
 from dstrain.data.visible import has_visible_text
 from dstrain.errors import UserError
 from dstrain.evaluation.generate import deal_batches, evaluation_mode
-from dstrain.evaluation.predict import Found, Search, Source, cut_source, encode_sources, read_text
-from dstrain.run.predict_model import Predictor, describe, find_ignored, load_predictor
+from dstrain.evaluation.predict import Candidate, Found, Search, Source, cut_source, encode_sources, read_text
+from dstrain.run.predict_model import Predictor, describe, find_ignored, find_untrained, load_predictor
 from dstrain.run.predict_request import STANDARD_INPUT, PredictRequest
 from dstrain.run_folder.atomic import open_new
 from dstrain.tasks.own_task import UnusableText
+from dstrain.tasks.parsing import find_dangling
 from dstrain.tasks.translation import Languages, choose_prefix
 
 SHOWN_PLACES = 3
@@ -75,8 +76,24 @@ class Tally:
     num_cut: int = 0
     num_capped: int = 0
     """Predictions that the longest length ended."""
+    untrained: str | None = None
+    """What is to be said of the first row that names languages which the model was never trained in."""
+    num_untrained: int = 0
+    num_dangling: int = 0
+    """Predictions with a pointer beyond the words of the source."""
+    dangling: str = ""
+    """The place of the first of them, the pointer and the number of words."""
     num_tokens: int = 0
     """Tokens of the best predictions."""
+
+    def note_pointers(self, row: InputRow, candidate: Candidate, *, predictor: Predictor) -> None:
+        """Count a prediction whose pointers are not all words of its source."""
+        decode, task = predictor.search.tokenizer.decode, predictor.task
+        raw = read_text(candidate, source=row.source, task=task, keeps_pointers=True, decode=decode)
+        source = prepare_source(row.source, task=task, prefix="")
+        if found := find_dangling(raw, source=source):
+            self.num_dangling += 1
+            self.dangling = self.dangling or f"{row.where}: {found[0]} of {_count(len(source.split()), 'word')}"
 
 
 def predict(request: PredictRequest, *, ranks: Ranks) -> None:
@@ -129,7 +146,7 @@ def predict_rows(request: PredictRequest, *, predictor: Predictor, ranks: Ranks,
                 rows = next(windows, None)
                 if rows is None:
                     break
-                prepared = _prepare(rows, predictor=predictor, tally=tally)
+                prepared = _prepare(rows, request=request, predictor=predictor, tally=tally)
             if prepared.sources:
                 ranks.broadcast(Window(prepared.sources), Window)
             found = search_window(
@@ -197,7 +214,7 @@ def search_window(
     return results
 
 
-def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) -> Prepared:
+def _prepare(rows: Sequence[InputRow], *, request: PredictRequest, predictor: Predictor, tally: Tally) -> Prepared:
     """The sources of the rows that have one, within the limits of the task."""
     task, search = predictor.task, predictor.search
     wanted = [number for number, row in enumerate(rows) if has_visible_text(row.source)]
@@ -209,7 +226,11 @@ def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) ->
     read = [prefix + text for prefix, text in zip(prefixes, texts, strict=True)]
     ids = encode_sources(read, languages=languages, tokenizer=search.tokenizer)
     prepared = Prepared([], [])
-    for number, each, (_, target) in zip(wanted, ids, languages, strict=True):
+    for number, each, (source, target) in zip(wanted, ids, languages, strict=True):
+        own = (rows[number].source_language, rows[number].target_language)
+        if own != (None, None) and (untrained := find_untrained(request, source=source, target=target)):
+            tally.num_untrained += 1
+            tally.untrained = tally.untrained or f"{rows[number].where}: {untrained}"
         if search.tokenizer.is_empty(each):
             continue
         if len(each) > task.max_source_tokens:
@@ -277,6 +298,8 @@ def _texts(
                     decode=predictor.search.tokenizer.decode,
                 )
                 predictions.append(Prediction(text, candidate.score))
+            if predictor.task.has_pointers:
+                tally.note_pointers(row, result.candidates[0], predictor=predictor)
             tally.num_capped += result.candidates[0].was_cut
             tally.num_tokens += len(result.candidates[0].token_ids)
         tally.num_rows += not row.is_header
@@ -330,6 +353,25 @@ def _summarise(tally: Tally, *, seconds: float, request: PredictRequest, predict
         were = "was" if tally.num_capped == 1 else "were"
         limit = predictor.search.max_new_tokens
         log.warning("%s %s cut at %d tokens (--max-new-tokens)", _count(tally.num_capped, "prediction"), were, limit)
+    _warn_of_rows(tally)
+
+
+def _warn_of_rows(tally: Tally) -> None:
+    """What is wrong with predictions, and with the languages of rows."""
+    if tally.num_dangling:
+        has = "has" if tally.num_dangling == 1 else "have"
+        log.warning(
+            "%s %s pointers beyond the words of the source, which stay as they are; the first is %s",
+            _count(tally.num_dangling, "prediction"),
+            has,
+            tally.dangling,
+        )
+    if tally.untrained:
+        log.warning(
+            "%s of languages that were not trained; the first is %s",
+            _count(tally.num_untrained, "row"),
+            tally.untrained,
+        )
 
 
 def _count(number: int, noun: str) -> str:

@@ -32,10 +32,13 @@ from dstrain.run_folder.converted import find_converted
 from dstrain.run_folder.reading import read_exported_step
 from dstrain.serving.conversion import limited_positions
 from dstrain.serving.translator import load_translator
+from dstrain.tasks.pairs import matching
+from dstrain.tasks.translation import Languages
 
 SEED = 0
 """Of nothing: a stored model has all its weights."""
 FIRST_POINTER = "<pt-0>"
+SHOWN_LANGUAGES = 5
 USED = ("num_beams", "length_penalty", "max_new_tokens", "max_length", "forced_bos_token_id")
 """Generation defaults of a model that are followed, so that it is wrong to say that they are dropped."""
 
@@ -113,6 +116,17 @@ def describe(predictor: Predictor, *, request: PredictRequest) -> str:
     )
 
 
+def find_untrained(request: PredictRequest, *, source: str | None, target: str | None) -> str | None:
+    """A sentence where a model is asked for a pair of languages that it never saw; None where it did, or nothing says so."""
+    if not request.trained or None in (source, target) or Languages(source, target) in request.trained:
+        return None
+    known = ", ".join(f"`{pair.source}` to `{pair.target}`" for pair in request.trained[:SHOWN_LANGUAGES])
+    more = ", …" if len(request.trained) > SHOWN_LANGUAGES else ""
+    return (
+        f"the model was never trained from `{source}` to `{target}`, but {known}{more}: what it writes may be anything"
+    )
+
+
 def find_ignored(predictor: Predictor, *, request: PredictRequest) -> list[str]:
     """A sentence for each option that has no effect with this model."""
     search, layout = predictor.search, request.layout
@@ -122,6 +136,12 @@ def find_ignored(predictor: Predictor, *, request: PredictRequest) -> list[str]:
         None,
     ):
         found.append("columns of languages are ignored: the tokenizer of this model has no languages")
+    if search.tokenizer.languages and (
+        untrained := find_untrained(
+            request, source=predictor.task.source_language, target=predictor.task.target_language
+        )
+    ):
+        found.append(untrained)
     if search.evaluation.num_beams == 1 and "length_penalty" in request.given:
         found.append("--length-penalty is ignored: greedy search has no scores of hypotheses (--beams)")
     if request.keeps_pointers and not predictor.task.has_pointers:
@@ -171,7 +191,10 @@ def _settle_task(request: PredictRequest, *, tokenizer: Seq2SeqTokenizer, stored
     if not codes:
         return task
     found = {"source_language": task.source_language, "target_language": task.target_language}
-    if request.recipe is None:
+    trained = matching(request.trained, source=task.source_language, target=task.target_language)
+    if request.recipe is None and trained:
+        found = {key: code or getattr(trained[0], key.removesuffix("_language")) for key, code in found.items()}
+    elif request.recipe is None:
         code_of: dict[Any, str] = {token_id: code for code, token_id in codes.items()}
         first = stored.get("forced_bos_token_id") or stored.get("decoder_start_token_id")
         found["target_language"] = found["target_language"] or code_of.get(first)
@@ -180,8 +203,10 @@ def _settle_task(request: PredictRequest, *, tokenizer: Seq2SeqTokenizer, stored
     for key, code in found.items():
         flag = f"--{key.replace('_', '-')}"
         if code is None and task.kind == "translation" and getattr(request.layout, f"{key}_column") is None:
-            examples = ", ".join(f"`{each}`" for each in list(codes)[:3])
             side = key.replace("_", " ")
+            of_training = [getattr(pair, key.removesuffix("_language")) for pair in request.trained]
+            shown = [each for each in dict.fromkeys(of_training) if each] or list(codes)[:3]
+            examples = ", ".join(f"`{each}`" for each in shown[:SHOWN_LANGUAGES])
             raise UserError(f"{request.model} does not say its {side}: name it with {flag}, such as {examples}")
         if code is not None and code not in codes:
             owner = type(tokenizer.tokenizer).__name__

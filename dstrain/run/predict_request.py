@@ -3,7 +3,7 @@
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +25,10 @@ from dstrain.data.records import Column
 from dstrain.errors import UserError
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
-from dstrain.run_folder.record import load_record
-from dstrain.tasks.translation import choose_languages, choose_prefix
+from dstrain.run_folder.reading import read_exported_pairs
+from dstrain.run_folder.record import CountedPairs, counted_pairs, load_record
+from dstrain.tasks.pairs import distinct_languages, matching, trained_pairs
+from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
 
 STANDARD_INPUT = Path("-")
 
@@ -71,6 +73,8 @@ class PredictRequest:
     input: Path
     output: Path | None
     """None is standard output."""
+    trained: tuple[Languages, ...] = ()
+    """The pairs of languages that the model was trained in, its default first; empty where nothing says so."""
 
     @property
     def is_stream(self) -> bool:
@@ -128,7 +132,8 @@ def plan_prediction(options: argparse.Namespace) -> PredictRequest:
         config = load_config(options.config, trains=False)
     elif run is not None:
         config = read_run_config(run)
-    settings = _settings(config, options=options)
+    counted = () if run is None else counted_pairs(run)
+    settings = _settings(config, options=options, counted=counted)
     given = {key: getattr(options, name) for key, name in OF_SEARCH.items() if getattr(options, name) is not None}
     _validated(Evaluation, given)
     if options.step is not None and not {**given, **settings.evaluation.model_dump(exclude_none=True)}.get(LENGTH):
@@ -148,7 +153,15 @@ def plan_prediction(options: argparse.Namespace) -> PredictRequest:
         keeps_pointers=options.pointers,
         input=options.input,
         output=options.output,
+        trained=tuple(_trained(config, counted=counted, model=model)),
     )
+
+
+def _trained(config: RunConfig | None, *, counted: CountedPairs, model: str) -> list[Languages]:
+    """The pairs of the run, or else those that the folder of an export says."""
+    if counted and config is not None:
+        return distinct_languages(trained_pairs(config, counted=counted))
+    return [Languages(*pair) for pair in read_exported_pairs(Path(model))]
 
 
 def check_beams(num_best: int, *, num_beams: int) -> None:
@@ -215,12 +228,12 @@ def _best_model(run: RunFolder) -> str:
     )
 
 
-def _settings(config: RunConfig | None, *, options: argparse.Namespace) -> Settings:
+def _settings(config: RunConfig | None, *, options: argparse.Namespace, counted: CountedPairs) -> Settings:
     """The recipe's settings, with those of the options that do not depend on the model."""
     values = Settings().model_dump()
     if config is not None:
         values = config.model_dump(include={"task", "precision", "evaluation", "machine"})
-        values["task"] |= _defaults(config, options=options)
+        values["task"] |= _defaults(config, options=options, counted=counted)
     task = {
         "source_language": options.source_language,
         "target_language": options.target_language,
@@ -234,16 +247,25 @@ def _settings(config: RunConfig | None, *, options: argparse.Namespace) -> Setti
     return settings
 
 
-def _defaults(config: RunConfig, *, options: argparse.Namespace) -> dict[str, str | None]:
-    """The languages and the prefix that the recipe's training rows have.
+def _defaults(config: RunConfig, *, options: argparse.Namespace, counted: CountedPairs) -> dict[str, str | None]:
+    """The languages and the prefix that the training rows have.
 
-    Raises UserError where they have several, and neither an option nor a column says which is meant.
+    Raises UserError where they have several, and neither an option nor a column says which is meant, nor the task of the
+    recipe both languages.
     """
     task, data = config.task, config.data
+    trained = [pair.languages for pair in trained_pairs(config, counted=counted)]
+    if (
+        trained
+        and trained[0] == Languages(task.source_language, task.target_language)
+        and None not in astuple(trained[0])
+    ):
+        trained = trained[:1] if options.source_language is options.target_language is None else trained
+    trained = matching(trained, source=options.source_language, target=options.target_language)
     pairs = [choose_languages(task, source=each.source_language, target=each.target_language) for each in data.train]
     found: dict[str, list[str | None]] = {
-        "source_language": [pair.source for pair in pairs],
-        "target_language": [pair.target for pair in pairs],
+        "source_language": [pair.source for pair in trained],
+        "target_language": [pair.target for pair in trained],
         "source_prefix": [
             choose_prefix(task, prefix=each.source_prefix, languages=pair)
             for each, pair in zip(data.train, pairs, strict=True)

@@ -14,11 +14,13 @@ from dstrain.models.load import quiet_transformers
 from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.models.trim import check_alike, trim_tokenizer
+from dstrain.run.directions import find_directions
 from dstrain.run.export import checked_sources, generation_settings, load_checkpoint_model, load_run_tokenizer
 from dstrain.run.prepare import prepare_evaluation
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.record import counted_pairs
 
 
 def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
@@ -42,11 +44,20 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
         trimmed = trim_tokenizer(tokenizer, ids=vocabulary.kept, folder=Path(small))
         num_alike = _check_examples(tokens.examples, tokenizer=tokenizer, trimmed=trimmed, ids=vocabulary.kept)
         model = load_checkpoint_model(directory, config=config, tokenizer=tokenizer, vocabulary=vocabulary)
-        settings = generation_settings(model, config=config, tokenizer=trimmed, tokens=tokens)
+        counted = counted_pairs(folder)
+        settings = generation_settings(model, config=config, tokenizer=trimmed, tokens=tokens, counted=counted)
         name = parse_checkpoint_name(directory)
         assert name
         sources = [vocabulary.inputs(np.asarray(source)).tolist() for source in checked_sources(tokens)]
-        export_model(model, tokenizer=trimmed, folder=to, generation=settings, step=name.step, sources=sources)
+        export_model(
+            model,
+            tokenizer=trimmed,
+            folder=to,
+            generation=settings,
+            step=name.step,
+            sources=sources,
+            directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=trimmed),
+        )
     others = 2 * tokens.num_rows - num_alike
     return (
         f"{len(vocabulary.kept):,} of {tokenizer.vocabulary_size:,} tokens; the small tokenizer segments {num_alike:,} of "

@@ -111,6 +111,16 @@ def validate(adapter: TypeAdapter[Any], *, value: Any, where: str) -> Any:
         raise RunFolderError(f"{where}: {faults}") from error
 
 
+def read_exported_pairs(folder: Path) -> list[tuple[str | None, str | None]]:
+    """Source and target language of each pair that a model folder was trained in, its default first; empty if it says none."""
+    try:
+        pairs = json.loads(read_bytes(folder / EXPORTED_STEP))["pairs"]
+        found = [(source, target) for source, target in pairs]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
+    return found if all(isinstance(code, str | None) for pair in found for code in pair) else []
+
+
 def read_exported_step(folder: Path) -> int | None:
     """The step whose weights a model folder holds; None if the folder does not exist or does not name it."""
     try:

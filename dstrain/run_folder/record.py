@@ -44,6 +44,9 @@ from dstrain.run_folder.rows import (
 )
 from dstrain.run_folder.scores import ScoreFile, read_score_file, read_test_sets
 
+CountedPairs = Sequence[tuple[str | None, str | None, str, int]]
+"""Languages and prefix of training rows, and how many rows of an epoch have them: those of the most rows first."""
+
 Status = Literal["finished", "stopped", "interrupted"]
 
 
@@ -68,6 +71,8 @@ class DataReport:
     fingerprint: str | None = None
     sources: tuple[str, ...] = ()
     """Hashes of the content of each source and of how it is read, whatever the tokenizer."""
+    pairs: tuple[tuple[str | None, str | None, str, int], ...] = ()
+    """Languages and prefix of the rows, and how many rows of an epoch have them: those of the most rows first."""
     passes: tuple[float, ...] = ()
     """How often an epoch passes over the rows of each source, where the recipe mixes them by weight or temperature."""
 
@@ -222,6 +227,15 @@ def read_run_info(run_dir: Path) -> RunInfo:
         raise RunFolderError(f"{path}: not JSON ({error}); start the run again, which writes it") from error
     info: RunInfo = validate(INFO, value=content, where=str(path))
     return info
+
+
+def counted_pairs(folder: RunFolder) -> CountedPairs:
+    """The pairs of a run's training rows; empty where an earlier version made the run, or the record is lost."""
+    try:
+        data = read_run_info(folder.path).data
+    except RunFolderError:
+        return ()
+    return data["train"].pairs if "train" in data else ()
 
 
 def load_record(run_dir: Path) -> RunRecord:

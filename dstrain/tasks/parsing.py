@@ -120,6 +120,12 @@ def from_pointer(target: str, *, source: str) -> str:
     return " ".join(parse)
 
 
+def find_dangling(target: str, *, source: str) -> list[str]:
+    """The pointers of a parse beyond the words of `source`, which `from_pointer` leaves as they are."""
+    num_words = len(source.split())
+    return [f"<pt-{index}>" for index in _POINTER.findall(target) if int(index) >= num_words]
+
+
 def as_typed(utterance: str) -> str:
     """The utterance with single spaces, as a model of the published form reads one without a parse."""
     return " ".join(utterance.split())

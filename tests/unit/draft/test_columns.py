@@ -57,3 +57,30 @@ def test_languages_that_are_named_choose_the_direction() -> None:
 def test_rows_without_two_texts_are_refused_with_the_way_out(peek: Peek, names: str) -> None:
     with pytest.raises(UserError, match=f"hold text: {names}; name both with --source-column and --target-column"):
         choose_columns(peek, place="x")
+
+
+@pytest.mark.parametrize(
+    ("names", "languages"),
+    [
+        (("text", "translation", "from", "to"), ("from", "to")),
+        (("tgt_lang", "text", "src_lang", "translation"), ("src_lang", "tgt_lang")),
+        (("text", "translation", "l1", "l2"), ("l1", "l2")),
+    ],
+)
+def test_columns_of_language_codes_are_found(names: tuple[str, ...], languages: tuple[str, str]) -> None:
+    codes = {languages[0]: ("ko", "en"), languages[1]: ("en", "ko")}
+    rows = tuple(tuple(codes[name][n % 2] if name in codes else f"{LONG} {n}" for name in names) for n in range(8))
+    found = choose_columns(Peek(names, rows), place="x")
+    assert (found.source, found.target) == ("text", "translation")
+    assert (found.source_language, found.target_language) == languages
+    assert found.unused == ()
+
+
+def test_columns_of_other_words_are_no_languages_and_unused_columns_are_named() -> None:
+    names = ("text", "translation", "kind", "domain")
+    rows = tuple((f"{LONG} {n}", LONG, "news", "yes") for n in range(8))
+    found = choose_columns(Peek(names, rows), place="x")
+    assert (found.source_language, found.target_language) == (None, None)
+    assert found.unused == ("kind", "domain")
+    two = choose_columns(Peek(("a", "b"), (("en", "ko"), ("no", "is"))), place="x")  # all that the rows have
+    assert (two.source, two.target, two.source_language) == ("a", "b", None)

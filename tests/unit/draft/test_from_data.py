@@ -174,3 +174,22 @@ def test_real_data_get_the_tasks_that_they_have(real_data: Path, tmp_path: Path)
     _, config = draft_of(tmp_path / "b.yaml", str(docs / "python_docs.train.tsv"), str(docs / "python_docs.dev.tsv"))
     assert (config.task.kind, config.task.source_language, config.task.target_language) == ("translation", "ko", "en")
     assert config.data.eval[0].path == str(docs / "python_docs.dev.tsv")
+
+
+def test_rows_that_name_their_languages_are_a_translation_in_each_of_their_directions(tmp_path: Path) -> None:
+    lines = [f"글 {n}\ttext {n}\tko\ten\tx{n}\ntext {n}\t글 {n}\ten\tko\tx{n}\n" for n in range(40)]
+    (tmp_path / "both.tsv").write_text("text\ttranslation\tfrom\tto\tid\n" + "".join(lines), encoding="utf-8")
+    draft, config = draft_of(tmp_path / "r.yaml", str(tmp_path / "both.tsv"))
+    assert config.task.kind == "translation"
+    assert (config.task.source_language, config.task.target_language) == (None, None)
+    for source in (*config.data.train, *config.data.eval):
+        assert (source.source_language_column, source.target_language_column) == ("source_language", "target_language")
+    assert [note for note in draft.notes if "`id`" in note] == [f"{tmp_path}/both.tsv: not used: column `id`"]
+    _, named = draft_of(
+        tmp_path / "s.yaml",
+        str(tmp_path / "both.tsv"),
+        evaluation_files=(str(tmp_path / "both.tsv"),),
+        model="google/mt5-small",
+    )
+    assert named.data.train[0].source_language_column == "from"
+    assert named.task.source_prefix == "translate {source_language} to {target_language}: "

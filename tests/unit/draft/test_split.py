@@ -68,3 +68,24 @@ def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path: Path) -> None
     with pytest.raises(UserError, match="all rows have the same source"):
         split_of(tmp_path, [("a", "b"), ("a", "c")], "y")
     assert not list(tmp_path.glob("y.*jsonl*"))
+
+
+def test_a_row_and_its_mirror_are_on_one_side_and_no_text_of_evaluation_is_in_training(tmp_path: Path) -> None:
+    pairs = [(f"글 {n % 290}", f"text {n}") for n in range(300)]  # ten sources have two translations
+    lines = [f"{ko}\t{en}\tko\ten\n{en}\t{ko}\ten\tko\n" for ko, en in pairs]
+    path = tmp_path / "both.tsv"
+    path.write_text("text\ttranslation\tfrom\tto\n" + "".join(lines))
+    columns = {"source_column": "text", "target_column": "translation"}
+    of_languages = {"source_language_column": "from", "target_language_column": "to"}
+    source = Source.model_validate({"path": str(path)} | columns | of_languages)
+    files = {"train": tmp_path / "a.jsonl", "evaluation": tmp_path / "b.jsonl"}
+    split = split_rows([source], num_rows=600, **files)
+    train, evaluation = ([json.loads(line) for line in file.read_text().splitlines()] for file in files.values())
+    assert len(train) + len(evaluation) + split.num_left_out == 600
+    assert split.num_left_out <= 20
+    texts = [{row[side] for row in rows for side in ("source", "target")} for rows in (train, evaluation)]
+    assert texts[0].isdisjoint(texts[1])
+    assert evaluation
+    assert {(row["target"], row["source"], row["target_language"]) for row in evaluation} == {
+        (row["source"], row["target"], row["source_language"]) for row in evaluation
+    }

@@ -161,6 +161,13 @@ def test_rows_are_grouped_by_evaluation_set_before_all_other_groups() -> None:
     ]
 
 
+def test_a_set_of_the_rows_of_one_pair_has_no_second_group() -> None:
+    tokens = build_tokens(["en", "zh", "en"])
+    names = ["ko-en", "there", "ko-en"]
+    tokens.examples = [replace(row, eval_set=name) for row, name in zip(tokens.examples, names, strict=True)]
+    assert list(group_rows(read(tokens, answer(tokens)))) == ["ko-en", "there", "even", "odd"]
+
+
 def test_rows_that_are_not_in_training_are_the_last_group_unless_all_or_none_are() -> None:
     rows = read(tokens := build_tokens(["en"] * 4), answer(tokens))
     groups = group_rows(rows, held={1, 2, 77})

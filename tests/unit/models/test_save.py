@@ -14,15 +14,16 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from dstrain.config.local_paths import find_local_path
 from dstrain.config.recipe import Model
 from dstrain.models import save
-from dstrain.models.families import is_head_tied
+from dstrain.models.families import generation_arguments, is_head_tied
+from dstrain.models.languages import default_language
 from dstrain.models.load import load_model
-from dstrain.models.save import ExportError, check_export, export_again, export_model
+from dstrain.models.save import Directions, ExportError, check_export, export_again, export_model
 from dstrain.models.scratch import build_scratch_model
 from dstrain.models.tokenizer import load_tokenizer
 from dstrain.run_folder.atomic import recover_folder
 from dstrain.run_folder.layout import EXPORTED_STEP
-from dstrain.run_folder.reading import read_exported_step
-from tests.unit.models.tiny_models import Tiny, tiny_scratch
+from dstrain.run_folder.reading import read_exported_pairs, read_exported_step
+from tests.unit.models.tiny_models import LANGUAGES, Tiny, tiny_scratch
 
 GENERATION = {"num_beams": 1, "max_new_tokens": 5}
 
@@ -46,7 +47,7 @@ def check(model: Tiny, folder: Path) -> None:
     sources, _ = model.tokenizer.encode(
         ["yes", "커피 두 잔"], ["", ""], source_language=source_language, target_language=target_language
     )
-    check_export(folder, model=model.model, sources=sources, pad_token_id=model.tokenizer.pad_token_id)
+    check_export(folder, model=model.model, sources=sources, tokenizer=model.tokenizer)
 
 
 def test_an_exported_model_equals_the_live_one_and_names_its_step(model: Tiny, tmp_path: Path) -> None:
@@ -214,11 +215,55 @@ def test_paths_that_a_published_tokenizer_brings_along_are_left_out(tiny: Tiny, 
     assert load_tokenizer(str(tmp_path / "best")).fingerprint == tiny.tokenizer.fingerprint
 
 
+@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50"])
+@pytest.mark.parametrize("damage", [None, "default", "target", "reading"])
+def test_a_folder_that_translates_another_pair_than_its_rows_is_refused(
+    family: str,
+    damage: str | None,
+    tokenizer_folder: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tokenizer = load_tokenizer(str(tokenizer_folder(family)))
+    model = build_scratch_model(tiny_scratch(family), tokenizer=tokenizer, seed=0).eval()
+    there = LANGUAGES[family]
+    back = (there[1], there[0])
+    text = "커피 two cups"
+    (ids,), _ = tokenizer.encode([text], [""], source_language=there[0], target_language=there[1])
+    target = back[1] if damage == "target" else there[1]
+    if damage == "default":
+        monkeypatch.setattr(
+            type(tokenizer), "save", lambda self, folder, **given: self.tokenizer.save_pretrained(folder)
+        )
+    if damage == "reading":
+        monkeypatch.setattr(tokenizer, "encode", lambda *texts, **given: ([[*ids, 5]], [[]]))
+
+    def write() -> None:
+        tokenizer._set_languages(*back)
+        export_model(
+            model,
+            tokenizer=tokenizer,
+            folder=tmp_path / "best",
+            generation=GENERATION | generation_arguments(model, tokenizer, target_language=target),
+            step=1,
+            sources=[ids],
+            directions=Directions([there, back], [(text, *there), (text, *back)]),
+        )
+
+    if damage is None:
+        write()
+        assert read_exported_pairs(tmp_path / "best") == [there, back]
+        assert default_language(AutoTokenizer.from_pretrained(tmp_path / "best")) == there[0]
+        return
+    with pytest.raises(
+        ExportError, match={"default": "reads sources", "target": "has", "reading": "otherwise"}[damage]
+    ):
+        write()
+
+
 def again(model: Tiny, folder: Path, *, like: Path, **generation: Any) -> None:
-    pad = model.tokenizer.pad_token_id
-    export_again(
-        model.model, like=like, folder=folder, generation=GENERATION | generation, sources=[[3, 4, 1]], pad_token_id=pad
-    )
+    given = {"sources": [[3, 4, 1]], "tokenizer": model.tokenizer}
+    export_again(model.model, like=like, folder=folder, generation=GENERATION | generation, **given)
 
 
 def test_a_second_folder_of_a_model_shares_its_weights_and_has_files_of_its_own(model: Tiny, tmp_path: Path) -> None:

@@ -176,8 +176,7 @@ def save(tiny: Any, folder: Path, **settings: Any) -> None:
 def test_an_export_loads_again_and_says_nothing_new(stock_tiny: Any, tmp_path: Path) -> None:
     save(stock_tiny, tmp_path / "best")
     rows = [[5, 6, 7, 8, 9], [6, 7]]
-    pad = stock_tiny.tokenizer.pad_token_id
-    check_export(tmp_path / "best", model=stock_tiny.model, sources=rows, pad_token_id=pad)
+    check_export(tmp_path / "best", model=stock_tiny.model, sources=rows, tokenizer=stock_tiny.tokenizer)
     said: list[str] = []
     loaded = load_model(Model(name=str(tmp_path / "best")), tokenizer=stock_tiny.tokenizer, seed=0, report=said.append)
     assert [each for each in said if "block_sparse" not in each] == []

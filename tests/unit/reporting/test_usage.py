@@ -177,10 +177,96 @@ def test_several_pairs_say_how_another_is_chosen() -> None:
     source = {"path": "a.tsv"}
     by_token = translation_config(data={"train": [source, source | {"target_language": "de"}], "eval": [source]})
     (first, _) = explain_usage(build(by_token))
-    assert "translates from `ko` to `en`. For another pair of its training set `tokenizer.src_lang`" in first
+    assert (
+        "trained to translate `ko` to `en`, `ko` to `de`. Unless told otherwise the folder translates `ko` to `en`"
+        in first
+    )
     prefixed = [source | {"source_prefix": ">>eng<< "}, source | {"target_language": "de", "source_prefix": ">>deu<< "}]
     (first, _) = explain_usage(build(translation_config(data={"train": prefixed, "eval": [source]})))
     assert "`'>>eng<< '` for `ko` to `en`, `'>>deu<< '` for `ko` to `de`" in first
+
+
+def both_ways(family: str, *, prefixes: tuple[str, str] = ("", "")) -> dict[str, Any]:
+    """What run.json says of training rows in both directions."""
+    first, second = LANGUAGES.get(family, ("ko", "en"))
+    pairs = [[first, second, prefixes[0], 9], [second, first, prefixes[1], 8]]
+    return {"train": {"pairs": pairs}}
+
+
+BY_COLUMNS = {
+    "path": "a.tsv",
+    "source_column": "text",
+    "target_column": "translation",
+    "source_language_column": "from",
+    "target_language_column": "to",
+}
+
+
+@pytest.mark.parametrize("family", ["m2m100", "nllb", "mbart", "mbart50"])
+def test_the_code_translates_in_each_direction_that_the_rows_have(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    languages = LANGUAGES[family]
+    model, tokenizer = export(family, tmp_path, languages=languages)
+    # mBART-50 is no architecture of models from scratch
+    section = {"name": "base"} if family == "mbart50" else {"scratch": tiny_scratch(family).model_dump()}
+    data = {"train": [BY_COLUMNS], "eval": [BY_COLUMNS]}
+    config = translation_config(task={"kind": "translation"}, precision="fp32", model=section, data=data)
+    record = build(config, data=both_ways(family), model={"architecture": type(model).__name__})
+    card = build_card(record)
+    calls: list[tuple[list[int], dict[str, Any]]] = []
+
+    def note(self: Any, ids: torch.Tensor, **given: Any) -> torch.Tensor:
+        calls.append((ids[0].tolist(), given))
+        return ids
+
+    monkeypatch.setattr(type(model), "generate", note)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", card, flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    assert len(calls) == 2
+    for (ids, given), (source, target) in zip(calls, (languages, languages[::-1]), strict=True):
+        (expected,), _ = tokenizer.encode(
+            ["the text to translate"], [""], source_language=source, target_language=target
+        )
+        assert ids == expected
+        wanted = generation_arguments(model, tokenizer, target_language=target)
+        told = {key: value for key, value in given.items() if key != "attention_mask"}
+        assert told
+        assert told.items() <= wanted.items()
+    assert f"translate `{languages[0]}` to `{languages[1]}`, `{languages[1]}` to `{languages[0]}`" in card
+    codes = [code.split("_")[0] for code in languages]
+    assert "language:\n" + "".join(f"- {code}\n" for code in codes) in card
+    assert f"translation from `{languages[0]}` to `{languages[1]}`, from `{languages[1]}`" in card
+
+
+@pytest.mark.parametrize("family", ["t5", "marian"])
+def test_the_code_of_a_family_without_language_tokens_shows_the_prefix_of_each_direction(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = export(family, tmp_path)
+    data = {"train": [BY_COLUMNS], "eval": [BY_COLUMNS]}
+    config = translation_config(task={"kind": "translation"}, precision="fp32", data=data)
+    pairs = both_ways(family, prefixes=("to English: ", "to Korean: "))
+    card = build_card(build(config, data=pairs, model={"architecture": type(model).__name__}))
+    found: list[list[int]] = []
+    monkeypatch.setattr(type(model), "generate", lambda self, ids, **given: found.extend(ids.tolist()) or ids)
+    assert len(run_code(card, folder=tmp_path, monkeypatch=monkeypatch)) == 2
+    texts = [f"to {language}: the text to translate" for language in ("English", "Korean")]
+    expected, _ = tokenizer.encode(texts, ["", ""], source_language=None, target_language=None)
+    assert [[i for i in ids if i != tokenizer.pad_token_id] for ids in found] == expected
+
+
+def test_many_pairs_are_not_all_in_the_code() -> None:
+    pairs = [[f"x{letter}", "en", "", 9] for letter in "abcdef"]
+    data = {"train": [BY_COLUMNS], "eval": [BY_COLUMNS]}
+    config = translation_config(task={"kind": "translation"}, data=data)
+    record = build(config, data={"train": {"pairs": pairs}})
+    text = str(build_usage(record))
+    assert "'xd'" in text
+    assert "'xe'" not in text
+    assert "# and 2 more" in text
+    assert ", and 2 more" in explain_usage(record)[0]
 
 
 @pytest.mark.parametrize("revision", [None, "v2"])

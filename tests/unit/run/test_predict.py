@@ -108,6 +108,18 @@ def test_a_prefix_names_the_languages_of_each_row(tmp_path: Path, model: str) ->
         assert run(tmp_path, row + "\n", model, *columns, "--prefix", prefix) == line + "\n"
 
 
+def test_rows_of_languages_that_were_not_trained_are_counted(
+    tmp_path: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (Path(model) / "training_step.json").write_text('{"step": 40, "pairs": [["ko", "en"]]}')
+    columns = ["--source-language-column", 1, "--target-language-column", 2]
+    with caplog.at_level("WARNING"):
+        run(tmp_path, "커피\tko\ten\ncoffee\tfr\tko\ncoffee\tde\tko\n", model, *columns)
+    (said,) = [record.message for record in caplog.records if "not trained" in record.message]
+    assert said.startswith("2 rows of languages that were not trained; the first is ")
+    assert "rows.tsv:2: the model was never trained from `fr` to `ko`, but `ko` to `en`" in said
+
+
 def test_windows_of_a_stream_are_written_when_they_are_done(
     model: str, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

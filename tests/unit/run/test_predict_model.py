@@ -103,6 +103,27 @@ def test_a_published_folder_must_be_told_the_language_of_its_sources(tmp_path: P
     assert (found.task.source_language, found.task.target_language) == ("ko", "en")
 
 
+def test_a_folder_that_says_its_pairs_is_used_in_one_of_them(tmp_path: Path) -> None:
+    folder = write_model(tmp_path)
+    pairs = [["en", "ko"], ["ko", "en"], ["de", "fr"]]
+    (tmp_path / "model" / "training_step.json").write_text(json.dumps({"step": 40, "pairs": pairs}))
+
+    def languages(*options: str) -> tuple[str | None, str | None]:
+        task = load(folder, *options).task
+        return task.source_language, task.target_language
+
+    assert languages() == ("en", "ko")
+    assert languages("--source-language", "ko") == ("ko", "en")
+    assert languages("--target-language", "fr") == ("de", "fr")
+    wanted = request(folder, "--source-language", "af", "--target-language", "am")
+    (said,) = find_ignored(load_predictor(wanted, device=CPU), request=wanted)
+    assert said.startswith(
+        "the model was never trained from `af` to `am`, but `en` to `ko`, `ko` to `en`, `de` to `fr`:"
+    )
+    known = request(folder, "--source-language", "ko")
+    assert find_ignored(load_predictor(known, device=CPU), request=known) == []
+
+
 def test_a_folder_without_a_length_has_that_of_the_task(tmp_path: Path) -> None:
     assert load(write_model(tmp_path, "t5", settings={})).search.max_new_tokens == 256
 

@@ -1,14 +1,17 @@
 """What `dstrain predict` is asked to do, and what it refuses before anything is loaded."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dstrain.config.data import Source
 from dstrain.config.load import dump_config, load_config
 from dstrain.errors import UserError
 from dstrain.run.predict_request import PredictRequest, check_beams, parse_arguments, plan_prediction
 from dstrain.run_folder.layout import RunFolder
+from dstrain.tasks.translation import Languages
 from tests.unit.cli.cli_cases import make_run
 
 
@@ -117,6 +120,28 @@ def test_a_model_of_several_directions_must_be_told_which(
         request(folder)
     given = getattr(request(folder, flag, values[1]).settings.task, key)
     assert given == values[1]
+
+
+def test_rows_that_name_their_languages_say_which_a_model_knows(run: Path) -> None:
+    info = run / "run.json"
+    pairs = [["ko", "en", "", 9], ["en", "ko", "", 8], ["en", "de", "", 7]]
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"data": {"train": {"pairs": pairs}}}))
+    config = load_config(str(run / "config.yaml"))
+    task = config.task.model_copy(update={"source_language": None, "target_language": None})
+    columns = {"source_column": "a", "target_column": "b", "source_language_column": "c", "target_language_column": "d"}
+    rows = (Source.model_validate({"path": "rows.jsonl"} | columns),)
+    data = config.data.model_copy(update={"train": rows, "eval": rows})
+    RunFolder(run).config.write_text(dump_config(config.model_copy(update={"task": task, "data": data})))
+    with pytest.raises(UserError, match=r"several values of source_language \(`ko`, `en`\): say which with --source"):
+        request(run)
+    found = request(run, "--source-language", "ko")
+    assert (found.settings.task.source_language, found.settings.task.target_language) == ("ko", "en")
+    assert found.trained == (Languages("ko", "en"), Languages("en", "ko"), Languages("en", "de"))
+    with pytest.raises(UserError, match=r"several values of target_language \(`ko`, `de`\)"):
+        request(run, "--source-language", "en")
+    RunFolder(run).config.write_text(dump_config(config))  # its task is from `ko` to `en`
+    found = request(run)
+    assert (found.settings.task.source_language, found.settings.task.target_language) == ("ko", "en")
 
 
 @pytest.mark.parametrize(

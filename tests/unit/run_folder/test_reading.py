@@ -13,6 +13,7 @@ from dstrain.run_folder.reading import (
     RunFolderError,
     parse_json,
     read_bytes,
+    read_exported_pairs,
     read_exported_step,
     read_lines,
     validate,
@@ -110,3 +111,12 @@ def test_an_endless_line_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_json_that_is_nested_too_deeply_is_an_error_with_its_place() -> None:
     with pytest.raises(RunFolderError, match=r"^run\.json: JSON nested too deeply"):
         parse_json(b"[" * 100_000, where="run.json")
+
+
+@pytest.mark.parametrize("content", ["{}", '{"pairs": 3}', '{"pairs": [["ko"]]}', '{"pairs": [["ko", 3]]}', "not JSON"])
+def test_a_folder_that_does_not_say_its_pairs_has_none(content: str, tmp_path: Path) -> None:
+    assert read_exported_pairs(tmp_path) == []
+    (tmp_path / EXPORTED_STEP).write_text(content)
+    assert read_exported_pairs(tmp_path) == []
+    (tmp_path / EXPORTED_STEP).write_text('{"step": 3, "pairs": [["ko", "en"], ["en", null]]}')
+    assert read_exported_pairs(tmp_path) == [("ko", "en"), ("en", None)]

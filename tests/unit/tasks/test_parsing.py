@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dstrain.tasks.parsing import (
     PointerPair,
     UnpointableWord,
+    find_dangling,
     from_pointer,
     is_valid_parse,
     respace,
@@ -223,3 +224,9 @@ def test_the_quoted_strings_of_a_reference_are_those_in_the_data() -> None:
     assert restore_strings("n = 'A B' AND m = ''", parse="n='A  B' AND m=''") == "n = 'A  B' AND m = ''"
     assert restore_strings("n = 'A B'", parse="n = 'A\r\nB'") == r"n = 'A\nB'"
     assert restore_strings("n = A B", parse="n = 'A  B'") == "n = A B"
+
+
+def test_pointers_beyond_the_words_of_the_source_are_found() -> None:
+    parse = "[IN:X [SL:Y <pt-0> <pt-5> <pt-9> ] ]"
+    assert find_dangling(parse, source="a b c d e") == ["<pt-5>", "<pt-9>"]
+    assert find_dangling(parse, source="a b c d e f g h i j") == []
