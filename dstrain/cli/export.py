@@ -56,7 +56,10 @@ def export(
             from dstrain.run.convert import export_converted
 
             say(export_converted(source, directory=directory, to=folder, quantization=quantization))
-            say(f"{folder}: the model of {directory}\nto use it: {shell_command(['dstrain', 'predict', folder])}")
+            # a folder starts no code of its user's own: only a recipe names it
+            recipe = ["--config", source.config] if config.task.own else []
+            command = shell_command(["dstrain", "predict", folder, *recipe])
+            say(f"{folder}: the model of {directory}\nto use it: {command}")
             return
         if trim:
             from dstrain.run.trim import export_trimmed

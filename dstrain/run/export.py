@@ -30,6 +30,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.assemble import Assembly
 from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.task_settings import write_task_settings
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import ADAPTER, BEST, RunFolder
@@ -63,9 +64,7 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                     generation=_live_settings(whole, assembly=assembly),
                     step=step,
                     sources=checked_sources(assembly.prepared.eval) if check else (),
-                    save_more=_adapter_saver(
-                        model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer
-                    ),
+                    save_more=_saver(model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer),
                 )
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
@@ -133,16 +132,17 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bo
         generation=settings,
         step=name.step,
         sources=sources,
-        save_more=_adapter_saver(trained, whole=model, config=config, tokenizer=tokenizer),
+        save_more=_saver(trained, whole=model, config=config, tokenizer=tokenizer),
     )
 
 
-def _adapter_saver(
+def _saver(
     model: PreTrainedModel, *, whole: PreTrainedModel, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> Callable[[Path], None]:
-    """What writes the adapter of a merged model into the folder of the `whole` one; nothing without an adapter."""
+    """What writes the settings of the task into the folder of the `whole` model, and its adapter where it is merged of one."""
 
     def save(folder: Path) -> None:
+        write_task_settings(folder, config=config)
         if config.model.adapter is not None:
             has_rows = bool(find_new_ids(config.model, tokenizer=tokenizer))
             save_adapter(folder / ADAPTER, model=model, whole=whole, section=config.model, has_rows=has_rows)

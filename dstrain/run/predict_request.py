@@ -23,10 +23,10 @@ from dstrain.config.yaml_source import shown
 from dstrain.data.inputs import Format, Layout
 from dstrain.data.records import Column
 from dstrain.errors import UserError
+from dstrain.run.task_settings import TaskSettings, read_task_settings, settings_of
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.record import load_record
-from dstrain.tasks.translation import choose_languages, choose_prefix
 
 STANDARD_INPUT = Path("-")
 
@@ -128,7 +128,13 @@ def plan_prediction(options: argparse.Namespace) -> PredictRequest:
         config = load_config(options.config, trains=False)
     elif run is not None:
         config = read_run_config(run)
-    settings = _settings(config, options=options)
+    held = settings_of(config) if config is not None else read_task_settings(Path(model))
+    if config is None and held is not None and held.task.own:
+        raise UserError(
+            f"{model}: its task is the class `{held.task.own}` of somebody's own, and a model folder starts no code: name the "
+            "recipe that it was trained with, --config RECIPE"
+        )
+    settings = _settings(config, held=held, options=options)
     given = {key: getattr(options, name) for key, name in OF_SEARCH.items() if getattr(options, name) is not None}
     _validated(Evaluation, given)
     if options.step is not None and not {**given, **settings.evaluation.model_dump(exclude_none=True)}.get(LENGTH):
@@ -215,12 +221,13 @@ def _best_model(run: RunFolder) -> str:
     )
 
 
-def _settings(config: RunConfig | None, *, options: argparse.Namespace) -> Settings:
-    """The recipe's settings, with those of the options that do not depend on the model."""
+def _settings(config: RunConfig | None, *, held: TaskSettings | None, options: argparse.Namespace) -> Settings:
+    """The settings of the recipe, or of the task that the model folder holds, with those of the options."""
     values = Settings().model_dump()
     if config is not None:
-        values = config.model_dump(include={"task", "precision", "evaluation", "machine"})
-        values["task"] |= _defaults(config, options=options)
+        values = config.model_dump(include={"precision", "evaluation", "machine"})
+    if held is not None:
+        values["task"] = held.task.model_dump() | _defaults(held, options=options)
     task = {
         "source_language": options.source_language,
         "target_language": options.target_language,
@@ -234,24 +241,14 @@ def _settings(config: RunConfig | None, *, options: argparse.Namespace) -> Setti
     return settings
 
 
-def _defaults(config: RunConfig, *, options: argparse.Namespace) -> dict[str, str | None]:
-    """The languages and the prefix that the recipe's training rows have.
+def _defaults(held: TaskSettings, *, options: argparse.Namespace) -> dict[str, str | None]:
+    """The languages and the prefix of the training rows.
 
     Raises UserError where they have several, and neither an option nor a column says which is meant.
     """
-    task, data = config.task, config.data
-    pairs = [choose_languages(task, source=each.source_language, target=each.target_language) for each in data.train]
-    found: dict[str, list[str | None]] = {
-        "source_language": [pair.source for pair in pairs],
-        "target_language": [pair.target for pair in pairs],
-        "source_prefix": [
-            choose_prefix(task, prefix=each.source_prefix, languages=pair)
-            for each, pair in zip(data.train, pairs, strict=True)
-        ],
-    }
     defaults: dict[str, str | None] = {}
-    for key, values in found.items():
-        distinct = list(dict.fromkeys(values))
+    for key in ("source_language", "target_language", "source_prefix"):
+        distinct = held.trained_with.get(key) or [None]
         option = "prefix" if key == "source_prefix" else key
         is_told = any(getattr(options, name, None) is not None for name in (option, f"{option}_column"))
         if len(distinct) > 1 and not is_told:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from dstrain.models.tokenizer import Seq2SeqTokenizer
 from dstrain.models.trim import check_alike, trim_tokenizer
 from dstrain.run.export import checked_sources, generation_settings, load_checkpoint_model, load_run_tokenizer
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.task_settings import write_task_settings
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
@@ -46,7 +48,15 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
         name = parse_checkpoint_name(directory)
         assert name
         sources = [vocabulary.inputs(np.asarray(source)).tolist() for source in checked_sources(tokens)]
-        export_model(model, tokenizer=trimmed, folder=to, generation=settings, step=name.step, sources=sources)
+        export_model(
+            model,
+            tokenizer=trimmed,
+            folder=to,
+            generation=settings,
+            step=name.step,
+            sources=sources,
+            save_more=partial(write_task_settings, config=config),
+        )
     others = 2 * tokens.num_rows - num_alike
     return (
         f"{len(vocabulary.kept):,} of {tokenizer.vocabulary_size:,} tokens; the small tokenizer segments {num_alike:,} of "
