@@ -8,6 +8,7 @@ from typing import Any
 
 from dstrain.config.metrics import is_of_set, set_metric
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 from dstrain.evaluation.metrics import Score, one_line
 from dstrain.evaluation.output_rates import OutputRates, Texts, find_rates
 from dstrain.evaluation.scoring import ScoredRow, group_rows, score_rows
@@ -26,7 +27,7 @@ class EvaluationResult:
 
     scores: Scores
     texts: ScoredTexts
-    failures: tuple[str, ...] = ()
+    failures: tuple[UserError, ...] = ()
     """Why metrics of the user's own have no score."""
 
 
@@ -44,11 +45,13 @@ def build_result(
 
     A group has its own signature where it differs.
     """
-    failures: dict[str, None] = {}
+    failures: dict[str, UserError] = {}
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
         found = score_rows(rows, task=config.task, evaluation=config.evaluation)
-        failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
+        for each in found:
+            if each.failure is not None:
+                failures.setdefault(str(each.failure), each.failure)
         return [each for each in found if not math.isnan(each.value)]
 
     overall, grouped = score_these(rows), group_rows(rows, held=held)
@@ -92,7 +95,7 @@ def build_result(
             statistics=_by_row(statistics, rows=rows),
             groups=_groups_of(rows, grouped=grouped),
         ),
-        tuple(failures),
+        tuple(failures.values()),
     )
 
 

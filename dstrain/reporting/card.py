@@ -51,7 +51,7 @@ from dstrain.reporting.results import (
 )
 from dstrain.reporting.statements import describe_use
 from dstrain.reporting.test_sets import build_test_sets_table, explain_test_sets
-from dstrain.reporting.usage import build_usage, explain_usage
+from dstrain.reporting.usage import build_adapter_usage, build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import AVERAGE, NAMES, RunFolder
 from dstrain.run_folder.outcome import summarize
@@ -142,6 +142,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "headline_reason": explain_headline(record),
         "description": describe_model(record),
         "usage": build_usage(record),
+        "adapter_usage": build_adapter_usage(record),
         "usage_notes": explain_usage(record),
         "files_note": None if record.subject is None else FILES_NOTE,
         "intended_use": describe_use(record),

@@ -7,7 +7,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Set
 
-from dstrain.config.metrics import is_of_set
+from dstrain.config.metrics import is_of_set, own_code
+from dstrain.config.own_code import own_name
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.audit import compare_unseen
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
@@ -129,6 +130,7 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
     return [
         *sentences,
+        *_name_missing(record, row),
         *_explain_intervals(row),
         *compare_unseen(record, row),
         *_as_typed(record, row),
@@ -147,6 +149,16 @@ def _why(record: RunRecord, row: EvalRow, *, final: EvalRow) -> Markdown:
     also = Markdown(", and also the last evaluation" if row is final else "")
     template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
     return phrase(template, count(len(record.competing)), code(record.config.best_metric), _ties(record, row), also)
+
+
+def _name_missing(record: RunRecord, row: EvalRow) -> list[Markdown]:
+    """Which metrics of the recipe's own code have no value there."""
+    names = [own_name(item) for item in own_code(record.config.evaluation.metrics)]
+    missing = [label(name) for name in names if name not in row.scores]
+    if not missing:
+        return []
+    be = "has" if len(missing) == 1 else "have"
+    return [Markdown(f"{' and '.join(missing)} {be} no value there; a warning says why, if it failed.")]
 
 
 def _explain_intervals(row: EvalRow) -> list[Markdown]:
@@ -180,9 +192,13 @@ def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
 
 def _ties(record: RunRecord, row: EvalRow) -> Markdown:
     metric, *others = record.config.ranking
-    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.competing)
+    equal = [other for other in record.competing if other.scores.get(metric) == row.scores[metric]]
+    num_equal = len(equal)
+    others = [name for name in others if any(name in other.scores for other in equal)]
     if num_equal == 1:
         return Markdown()
+    if not others:
+        return phrase(" ({} evaluations have this value, and none of them another metric)", count(num_equal))
     template = " ({} evaluations have this value; among them {} decide, in this order)"
     return phrase(template, count(num_equal), join(map(code, others), separator=", "))
 

@@ -223,7 +223,7 @@ def _prepare(rows: Sequence[InputRow], *, predictor: Predictor, tally: Tally) ->
 def _read_source(row: InputRow, *, task: Task) -> str:
     """What the model reads for a row, without prefix. Raises UserError where a class of the user's own refuses it."""
     try:
-        return prepare_source(row.source, task=task, prefix="")
+        return prepare_source(row.source, task=task, prefix="", where=row.where)
     except UnusableText as error:
         raise UserError(f"{row.where}: {error}; found {row.source[:200]!r}") from error
 
@@ -272,6 +272,7 @@ def _texts(
                 text = read_text(
                     candidate,
                     source=row.source,
+                    where=row.where,
                     task=predictor.task,
                     keeps_pointers=request.keeps_pointers,
                     decode=predictor.search.tokenizer.decode,

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-from dstrain.reporting import plots
 from dstrain.reporting.plots import draw_losses, draw_plots, draw_scores
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.run_folder.rows import EventRow, Row

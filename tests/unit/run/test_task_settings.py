@@ -31,7 +31,9 @@ def test_a_folder_of_several_directions_asks_which(tmp_path: Path) -> None:
     other = source | {"source_language": "en", "target_language": "ko"}
     config = load_config("demo_translation", overrides=[f"data.train=[{_flow(source)}, {_flow(other)}]"])
     write_task_settings(tmp_path, config=config)
-    with pytest.raises(UserError, match=r"several values of source_language \(`ko`, `en`\): say which with --source-lang"):
+    with pytest.raises(
+        UserError, match=r"several values of source_language \(`ko`, `en`\): say which with --source-lang"
+    ):
         request(tmp_path)
     task = request(tmp_path, "--source-language", "en", "--target-language", "ko").settings.task
     assert (task.source_language, task.target_language) == ("en", "ko")
@@ -44,7 +46,9 @@ def _flow(source: dict[str, str]) -> str:
 def test_a_model_folder_starts_no_code(tmp_path: Path) -> None:
     config = load_config("demo_translation", overrides=["task.kind=my_tasks:Headlines", "evaluation.metrics=[chrf]"])
     write_task_settings(tmp_path, config=config)
-    with pytest.raises(UserError, match="class `my_tasks:Headlines` .* a model folder starts no code: name the recipe"):
+    with pytest.raises(
+        UserError, match=r"class `my_tasks:Headlines` .* a model folder starts no code: name the recipe"
+    ):
         request(tmp_path)
 
 
