@@ -65,6 +65,7 @@ TORCH_FREE = (
     "dstrain.run.evaluation_request",
     "dstrain.run.launch",
     "dstrain.run.predict_request",
+    "dstrain.run.recipe_check",
     "dstrain.run.task_settings",
     "dstrain.run.report",
     "dstrain.run_folder",

@@ -12,7 +12,7 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.load import load_config
 from dstrain.config.summary import summary
 from dstrain.errors import UserError
-from dstrain.run.base_check import check_base
+from dstrain.run.recipe_check import check_needs
 
 
 def check(
@@ -28,7 +28,7 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
     ] = None,
 ) -> None:
-    """Report everything that is wrong with recipes, each with file and line. Reads no data, tokenizer or model."""
+    """Report everything that is wrong with recipes, each with file and line. Of data reads the first row, if they are local."""
     configs = [argument for argument in arguments if not _is_override(argument)]
     overrides = [argument for argument in arguments if _is_override(argument)] + (settings or [])
     if not configs:
@@ -37,7 +37,7 @@ def check(
     for name in configs:
         try:
             config = load_config(name, overrides=overrides, check_files=True)
-            check_base(config)
+            check_needs(config, reads_data=True)
         except (UserError, OSError) as error:
             say(describe(error), err=True)
             failed = True

@@ -49,9 +49,7 @@ def build_result(
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
         found = score_rows(rows, task=config.task, evaluation=config.evaluation)
-        for each in found:
-            if each.failure is not None:
-                failures.setdefault(str(each.failure), each.failure)
+        failures.update((str(each.failure), each.failure) for each in found if each.failure is not None)
         return [each for each in found if not math.isnan(each.value)]
 
     overall, grouped = score_these(rows), group_rows(rows, held=held)

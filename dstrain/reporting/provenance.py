@@ -133,17 +133,17 @@ def _trained_part(record: RunRecord) -> Markdown:
     num_all = info.num_parameters if model.adapter else info.num_exported_parameters or info.num_parameters
     share = percent(info.num_trained_parameters / num_all) if info.num_trained_parameters and num_all else NOT_RECORDED
     rows = f"; the rows of {count(info.new_tokens)} new tokens were trained all the same" if info.new_tokens else ""
-    of = " of those in training" if model.adapter else ""
-    number_of = phrase("{} parameters ({}{})", count(info.num_trained_parameters), share, of)
+    template = "{} parameters ({} of those in training)" if model.adapter else "{} parameters ({})"
+    number_of = phrase(template, count(info.num_trained_parameters), share)
     if model.adapter is None:
         frozen = join(map(code, model.freeze or ()), separator=", ")
         return phrase("{}; frozen: {}{}. The others are those of the base model", number_of, frozen, rows)
     adapter = model.adapter
     targets = adapter.targets if isinstance(adapter.targets, str) else ", ".join(adapter.targets)
-    template = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
+    lora = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
     settings = (f"{adapter.rank}", f"{adapter.alpha:g}", f"{adapter.dropout:g}", code(targets))
     folder = f"{BEST}/{ADAPTER}/" if record.subject in (None, AVERAGE) else f"{ADAPTER}/"
-    return phrase(template, number_of, *settings, rows, code(folder))
+    return phrase(lora, number_of, *settings, rows, code(folder))
 
 
 def describe_task(config: RunConfig) -> Markdown:

@@ -2,6 +2,6 @@
 
 
 def left_alone(hypotheses: list[str], references: list[list[str]], sources: list[str]) -> float | None:
-    """Share of the right sentences, 0 to 1, that a corrector leaves as they are; None if there is none, so that it has no value."""
+    """Share of the right sentences, 0 to 1, that a corrector leaves as they are; None, which is no value, if there is none."""
     right = [number for number, texts in enumerate(references) if sources[number] in texts]
     return sum(hypotheses[number] == sources[number] for number in right) / len(right) if right else None

@@ -132,7 +132,8 @@ def test_a_metric_of_the_users_own_gets_sources_as_they_are_in_the_data_and_a_fa
     assert math.isnan(scores["one_line"].value)
     failure = scores["one_line"].failure
     assert str(failure).startswith("evaluation.metrics `dstrain.evaluation.metrics:one_line` failed on 2 rows (")
-    assert failure is not None and isinstance(failure.__cause__, TypeError), "a failure report shows the user's frames"
+    assert failure is not None
+    assert isinstance(failure.__cause__, TypeError), "a failure report shows the user's frames"
 
 
 def test_rows_are_grouped_by_name_and_by_language_pair_where_there_are_several() -> None:
