@@ -13,6 +13,7 @@ from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.paths import path_problem
 from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.converted import QUANTIZATIONS
 from dstrain.run_folder.layout import CONVERTED, RunFolder
@@ -96,3 +97,5 @@ def check_free(folder: Path) -> None:
             raise UserError(f"the folder to make, with {used.suffix}, {problem}; found {shown(str(folder))}")
         if os.path.lexists(used):
             raise UserError(f"{used} exists already: give another folder, or remove it")
+    if problem := write_problem(folder):
+        raise UserError(f"{folder} cannot be made: {problem}: give another folder")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from dstrain.cluster.environment import ProcessInfo
 
@@ -36,8 +36,19 @@ def cleaned(text: str) -> str:
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a text, cleaned, on standard output or standard error."""
-    print(cleaned(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+    """Print a text, cleaned, on standard output or standard error; nowhere once no one reads it, as after `| head`."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        print(cleaned(str(text)), file=stream, flush=True)
+    except BrokenPipeError:
+        let_go_of(stream)
+
+
+def let_go_of(stream: TextIO) -> None:
+    """Send what is still to be written nowhere, since no one reads it: flushing it at exit would be an error again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def redraw(text: str) -> None:

@@ -41,10 +41,7 @@ def build_result(
     warnings: Sequence[str],
     held: Set[int] = frozenset(),
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them, by set and group, and without those `held` in training.
-
-    A group has its own signature where it differs.
-    """
+    """Scores of these rows: all, by set and group, with a signature where it is another, and without those `held` in training."""
     failures: dict[str, UserError] = {}
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
@@ -61,13 +58,12 @@ def build_result(
             if each.signature and each.signature != signatures.get(each.name):
                 signatures[f"{each.name} ({name})"] = each.signature
     sets = dict.fromkeys(row.example.eval_set for row in rows if row.example.eval_set is not None)
-    of_sets = {
+    found = {each.name: each for each in overall} | {
         set_metric(name, each.name): each
         for name in sets
         for each in scored[name].values()
         if each.name in config.choosing
     }
-    found = {each.name: each for each in overall} | of_sets
     statistics = _statistics(found)
     outputs = _find_rates(rows, config=config)
     return EvaluationResult(

@@ -20,7 +20,7 @@ from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap, search_settings
 from dstrain.models.adapters import save_adapter
 from dstrain.models.families import generation_arguments, max_positions
-from dstrain.models.load import DTYPES, load_config, load_model, quiet_transformers
+from dstrain.models.load import DTYPES, KEY, load_config, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.partial import find_new_ids, make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
@@ -190,14 +190,17 @@ def load_exported_model(
     seed: int,
     vocabulary: Vocabulary,
     report: Callable[[str], None] = log.warning,
+    key: str = KEY,
 ) -> PreTrainedModel:
     """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it.
 
-    `report` is called with a sentence for each difference from the stored model.
+    `report` is called with a sentence for each difference from the stored model; `key` names the model in errors.
     """
     assert section.name is not None
-    check_experiment(load_config(section.name, revision=section.revision), device=torch.device("cpu"))
-    model = load_model(section, tokenizer=tokenizer, seed=seed, report=report, keeps_suppression=vocabulary.is_whole)
+    check_experiment(load_config(section.name, revision=section.revision, key=key), device=torch.device("cpu"))
+    model = load_model(
+        section, tokenizer=tokenizer, seed=seed, report=report, keeps_suppression=vocabulary.is_whole, key=key
+    )
     read_only = _rows_to_read(model, vocabulary)
     if vocabulary.kept is not None:
         keep_rows(model, vocabulary.kept)

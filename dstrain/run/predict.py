@@ -289,7 +289,7 @@ def _texts(
 def _open_output(path: Path | None) -> Iterator[Write]:
     """Writes text to a file, which appears when it is complete, or to standard output, which an empty text flushes."""
     if path is not None:
-        with open_new(path) as file:
+        with _named_output(f"--output {path}", among=path.parent), open_new(path) as file:
             yield lambda text: _write(text, file=file)
         return
     output = sys.stdout.buffer
@@ -297,11 +297,26 @@ def _open_output(path: Path | None) -> Iterator[Write]:
     clean = cleaned if sys.stdout.isatty() else str
 
     def write(text: str) -> None:
-        _write(clean(text), file=output)
-        if not text:
-            output.flush()
+        with _named_output("standard output", among=None):
+            _write(clean(text), file=output)
+            if not text:
+                output.flush()
 
     yield write
+
+
+@contextmanager
+def _named_output(name: str, *, among: Path | None) -> Iterator[None]:
+    """Names the output in an error of writing it: one that names a file in the folder `among`, or none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None and (among is None or Path(error.filename).parent != among):
+            raise
+        way_out = "make room there, or name another file with --output"
+        raise UserError(f"{name} cannot be written ({error.strerror}): {way_out}") from error
 
 
 def _write(text: str, *, file: IO[bytes]) -> None:

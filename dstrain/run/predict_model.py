@@ -203,7 +203,7 @@ def _load_model(request: PredictRequest, *, tokenizer: Seq2SeqTokenizer, vocabul
     if request.step is not None and request.run is not None:
         return load_run_checkpoint(request.run, step=request.step, tokenizer=tokenizer, vocabulary=vocabulary)
     model = load_exported_model(
-        Model(name=request.model), tokenizer=tokenizer, seed=SEED, vocabulary=vocabulary, report=_report
+        Model(name=request.model), tokenizer=tokenizer, seed=SEED, vocabulary=vocabulary, report=_report, key="MODEL"
     )
     return model.to(dtype=_dtype(request))
 

@@ -24,6 +24,7 @@ from dstrain.data.inputs import Format, Layout
 from dstrain.data.records import Column
 from dstrain.errors import UserError
 from dstrain.run.task_settings import TaskSettings, read_task_settings, settings_of
+from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.record import load_record
@@ -171,10 +172,14 @@ def _check_files(options: argparse.Namespace) -> None:
         path = getattr(options, name)
         if path is not None and (problem := path_problem(path)):
             raise UserError(f"--{name} {problem}; found {shown(str(path))}")
-    if options.input != STANDARD_INPUT and (os.path.isdir(options.input) or not os.path.exists(options.input)):
+    if options.input != STANDARD_INPUT and os.path.isdir(options.input):
+        raise UserError(f"--input {options.input} is a folder: name a file in it")
+    if options.input != STANDARD_INPUT and not os.path.exists(options.input):
         raise UserError(f"--input {options.input}: no such file (looked in {Path.cwd()})")
     if options.output is not None and os.path.isdir(options.output):
         raise UserError(f"--output {options.output} is a folder: name a file in it")
+    if options.output is not None and (problem := write_problem(options.output)):
+        raise UserError(f"--output {options.output} cannot be written: {problem}: name another file")
     if options.output is not None and options.output.suffix.lower() in COMPRESSIONS:
         raise UserError(f"--output {options.output}: the output is not compressed: leave out {options.output.suffix}")
     if options.n_best is not None and options.n_best < 1:

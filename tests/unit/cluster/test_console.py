@@ -1,5 +1,6 @@
 """What a rank prints: its messages with its number, and no noise of libraries. In processes of their own."""
 
+import os
 import subprocess
 import sys
 
@@ -119,3 +120,14 @@ def test_a_line_is_drawn_in_the_place_of_the_last_one_and_cleaned(capsys: pytest
     redraw("1 of 2 \x1b[2J")
     redraw("")
     assert capsys.readouterr() == ("", "\r\x1b[K1 of 2 \\x1b[2J\r\x1b[K")
+
+
+@pytest.mark.parametrize(("recipe", "code"), [("demo_translation", 0), ("nowhere", 1)])
+def test_a_command_whose_output_no_one_reads_ends_quietly_with_its_own_code(recipe: str, code: int) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "dstrain", "check", "debug", recipe, "demo_parsing"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    os.close(write_end)
+    assert done.returncode == code
+    assert [line for line in done.stderr.splitlines() if "nowhere" not in line] == []
