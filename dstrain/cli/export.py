@@ -50,6 +50,10 @@ def export(
         check_free(folder)
         check_tokenizer(source)
         config = read_run_config(source)
+        if trim and config.model.vocabulary != "seen":
+            raise UserError(
+                "--trim is for runs with model.vocabulary `seen`; this one trained the whole vocabulary: export without it"
+            )
         directory = find_checkpoint(source.path, step=step)
         # imports torch, which takes seconds: only where there is something to write
         quiet_deepspeed()

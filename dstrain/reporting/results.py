@@ -7,7 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Set
 
-from dstrain.config.metrics import is_of_set, own_code
+from dstrain.config.metrics import METRICS, is_of_set, own_code
 from dstrain.config.own_code import own_name
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.audit import compare_unseen
@@ -41,6 +41,7 @@ MORE_SCORES = (
     "hit_cap_rate",
 )
 """Scores in the columns after those, in this order."""
+NUMBERS_OF_ROWS = frozenset(metric.name for metric in METRICS if metric.unit == "rows")
 MAX_GROUPS = 60
 """Rows in the table of groups; the score file has all groups."""
 
@@ -95,15 +96,19 @@ def build_headline(record: RunRecord) -> list[Line]:
 
 def number_with_interval(scores: Scores, name: str) -> str:
     """A score with half its 95 % interval, where it has one: `39.5000 ± 0.9000`."""
-    return _with_interval(scores.scores.get(name), scores.intervals.get(name))
+    return _with_interval(name, scores.scores.get(name), scores.intervals.get(name))
 
 
 def number_of_group(scores: Scores, group: str, name: str) -> str:
     """The same of a group of rows."""
-    return _with_interval(scores.groups[group].get(name), scores.group_intervals.get(group, {}).get(name))
+    if name not in scores.groups[group]:
+        return "no value"
+    return _with_interval(name, scores.groups[group].get(name), scores.group_intervals.get(group, {}).get(name))
 
 
-def _with_interval(value: float | None, interval: float | None) -> str:
+def _with_interval(name: str, value: float | None, interval: float | None) -> str:
+    if name in NUMBERS_OF_ROWS and value is not None and value.is_integer():
+        return count(int(value))
     return number(value) if interval is None else f"{number(value)} ± {number(interval)}"
 
 

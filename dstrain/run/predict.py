@@ -336,7 +336,8 @@ def _summarise(tally: Tally, *, seconds: float, request: PredictRequest, predict
         to,
     )
     if tally.num_empty:
-        log.info("%s without a text: their predictions are empty", _count(tally.num_empty, "row"))
+        their = "its prediction is" if tally.num_empty == 1 else "their predictions are"
+        log.info("%s without a text: %s empty", _count(tally.num_empty, "row"), their)
     if tally.num_cut:
         were = "was" if tally.num_cut == 1 else "were"
         more = ", …" if tally.num_cut > len(tally.cut) else ""

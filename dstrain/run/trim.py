@@ -10,7 +10,6 @@ import numpy as np
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.data.examples import Example
 from dstrain.data.tokens import load_token_set
-from dstrain.errors import UserError
 from dstrain.models.load import quiet_transformers
 from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -28,14 +27,10 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
 
     Raises:
         ExportError: as `export_checkpoint`.
-        UserError: as `export_checkpoint`; or the run trained the whole vocabulary, or the tokenizer cannot be trimmed.
+        UserError: as `export_checkpoint`; or the tokenizer cannot be trimmed.
     """
     quiet_transformers()
     config = read_run_config(folder)
-    if config.model.vocabulary != "seen":
-        raise UserError(
-            "--trim is for runs with model.vocabulary `seen`; this one trained the whole vocabulary: export without it"
-        )
     tokenizer = load_run_tokenizer(folder)
     vocabulary = load_vocabulary(config, tokenizer=tokenizer)
     assert vocabulary.kept is not None

@@ -68,7 +68,7 @@ def test_what_became_of_the_rows_is_said_at_the_end(
     said = caplog.messages
     assert said[0].startswith(f"{model}, step 40: ko to en, 3 beams, at most 2 new tokens")
     assert said[-4].startswith("6 rows in ")
-    assert said[-3] == "1 row without a text: their predictions are empty"
+    assert said[-3] == "1 row without a text: its prediction is empty"
     places = ", ".join(f"{tmp_path}/rows.txt:{number}" for number in (2, 4, 5))
     assert said[-2] == f"4 sources were cut to 12 tokens: {places}, … (--max-source-tokens)"
     assert said[-1] == "5 predictions were cut at 2 tokens (--max-new-tokens)"
