@@ -204,7 +204,8 @@ def _ties(record: RunRecord, row: EvalRow) -> Markdown:
         return Markdown()
     if not others:
         return phrase(" ({} evaluations have this value, and none of them another metric)", count(num_equal))
-    template = " ({} evaluations have this value; among them {} decide, in this order)"
+    decide = "decides" if len(others) == 1 else "decide, in this order"
+    template = f" ({{}} evaluations have this value; among them {{}} {decide})"
     return phrase(template, count(num_equal), join(map(code, others), separator=", "))
 
 

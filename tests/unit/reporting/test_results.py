@@ -236,8 +236,11 @@ def test_a_metric_of_the_users_own_without_a_value_is_missing_and_decides_nothin
         rows.append(replace(row, scores={"loss": 2.0, "bleu": 9.0, "kept": 0.5}))
     card = build_card(build_record(config, info=run_info(), rows=rows))
     assert "Novelty has no value there; a warning says why, if it failed." in card
-    assert "(2 evaluations have this value; among them `kept` decide" in card
-    rows = [EventRow("start", 0), *(replace(row, scores={"loss": 2.0, "bleu": 9.0}) for row in rows[1:])]
+    assert "(2 evaluations have this value; among them `kept`, `loss` decide, in this order)" in card
+    rows = [
+        EventRow("start", 0),
+        *(replace(translation_row(step, bleu=9.0, loss=2.0), scores={"bleu": 9.0}) for step in (5, 9)),
+    ]
     card = build_card(build_record(config, info=run_info(), rows=rows))
     assert "Novelty and Kept have no value there" in card
     assert "(2 evaluations have this value, and none of them another metric)" in card

@@ -170,7 +170,7 @@ def test_the_code_of_an_adapter_puts_it_into_its_base_model(
     add_adapter(model, section.adapter, seed=1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter)
+            torch.nn.init.normal_(parameter, std=0.1)
     make_plain(model)
     save_adapter(tmp_path / "best" / "adapter", model=model, whole=model, section=section, has_rows=False)
     config = translation_config(model={"from_run": "runs/other", "adapter": {"rank": 2, "targets": ["q", "v"]}})
@@ -183,7 +183,7 @@ def test_the_code_of_an_adapter_puts_it_into_its_base_model(
     inputs = {"input_ids": torch.tensor([ids]), "decoder_input_ids": torch.tensor([[0, *ids]])}
     with torch.no_grad():
         found, expected = names["model"].eval()(**inputs).logits, model.eval()(**inputs).logits
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     assert "The adapter alone, for peft" in build_card(record)
     assert "from_pretrained(base, 'me/model', subfolder='adapter')" in load_from_hub(
         str(build_adapter_usage(replace(record, subject="best"))), repo="me/model", revision=None
