@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
+from dstrain.cluster.progress import phase
 from dstrain.cluster.rendezvous import needs_rendezvous, open_rendezvous
 from dstrain.errors import UserError
 from dstrain.run.evaluation_request import EFFECTIVE_KEYS, parse_arguments, plan_evaluation
@@ -50,10 +51,11 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/evaluate.p
     if request.ignored and process.rank == 0:
         keys = ", ".join(EFFECTIVE_KEYS)
         say(f"ignored, since they do not affect scores: {', '.join(request.ignored)} (keys that do: {keys})", err=True)
-    # importing torch takes seconds: only after the request has been checked
-    log.info("%s: importing torch and transformers", request.output)
-    from dstrain.run.agreement import check_same_start
-    from dstrain.run.scoring import join_scorers, score_model, score_pending
+    log.info("%s: the scores go there", request.output)
+    # which takes seconds: only after the request has been checked
+    with phase("importing torch and transformers"):
+        from dstrain.run.agreement import check_same_start
+        from dstrain.run.scoring import join_scorers, score_model, score_pending
 
     try:
         ranks = join_scorers(process, machine=request.config.machine, rendezvous=rendezvous)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dstrain.cluster.console import describe, hide_gpus, let_go_of, quiet_libraries, run_program, say
 from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
+from dstrain.cluster.progress import phase
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.errors import UserError
 from dstrain.run.predict_request import PredictRequest, parse_arguments, plan_prediction
@@ -69,10 +70,11 @@ def _meet(process: ProcessInfo, *, request: PredictRequest) -> Rendezvous | None
 
 
 def _predict(request: PredictRequest, *, process: ProcessInfo, rendezvous: Rendezvous | None) -> None:
-    # importing torch takes seconds: only after the request has been checked
-    from dstrain.run.agreement import check_same_start
-    from dstrain.run.predict import predict
-    from dstrain.run.scoring import join_scorers
+    # which takes seconds: only after the request has been checked
+    with phase("importing torch and transformers"):
+        from dstrain.run.agreement import check_same_start
+        from dstrain.run.predict import predict
+        from dstrain.run.scoring import join_scorers
 
     ranks = join_scorers(process, machine=request.settings.machine, rendezvous=rendezvous)
     asked = {"MODEL": request.model, "--step": request.step, **request.given, "--n-best": request.num_best}

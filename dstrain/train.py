@@ -15,14 +15,16 @@ from types import FrameType
 
 from dstrain.attempt.failure import report_failure
 from dstrain.attempt.rank_records import read_drill
-from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
+from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say, say_from_signal
 from dstrain.cluster.environment import CAUSE_VARIABLE, ProcessInfo, read_process_info, read_start
 from dstrain.cluster.exit_codes import EXIT_INTERRUPTED, EXIT_PREEMPTED, EXIT_USAGE
 from dstrain.cluster.launcher import find_launcher
+from dstrain.cluster.progress import phase
 from dstrain.cluster.rendezvous import Rendezvous, needs_rendezvous, open_rendezvous
 from dstrain.cluster.signals import catch_saving_signals
 from dstrain.cluster.walltime import read_allocation_end
-from dstrain.config.arguments import parse_arguments
+from dstrain.config.arguments import TRAINING_OPTIONS, parse_arguments, shell_command
+from dstrain.config.habits import correct
 from dstrain.config.secrets import mask
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
@@ -32,6 +34,7 @@ from dstrain.run.recipe_check import check_needs
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import make_run_folder
+from dstrain.tracking.backends import check_trackers
 
 log = logging.getLogger("dstrain")
 
@@ -39,12 +42,18 @@ log = logging.getLogger("dstrain")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one rank of a training run; returns the exit code: 0 finished, 85 start it again, else failed."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    options = parse_arguments(arguments)
     try:
         process = read_process_info(os.environ)
     except UserError as error:  # of this process alone, which may be in a pod with a log of its own
         say(error, err=True)
         return EXIT_USAGE
+    program = shell_command(command_words(process, script=sys.argv[0], arguments=()))
+    told = correct(arguments, program=program, options=TRAINING_OPTIONS, num_ranks=process.world_size)
+    if told is not None:
+        if process.local_rank == 0:
+            say(told, err=True)
+        return EXIT_USAGE
+    options = parse_arguments(arguments)
     try:
         process = replace(process, launched_by=find_launcher(process.launcher))
         config = load_run_config(options.config, overrides=options.overrides, check_files=True)
@@ -52,6 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
         check_needs(config)
+        check_trackers(config)
         folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
         launch = Launch(
@@ -73,9 +83,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hide_gpus()
     _await_signals()
     try:
-        # importing torch and DeepSpeed takes seconds: only after the configuration has been checked
-        log.info("%s: importing torch, transformers and DeepSpeed", folder.path)
-        from dstrain.run.training import run
+        log.info(
+            "%s: begins on %s", folder.path, "1 rank" if process.world_size == 1 else f"{process.world_size} ranks"
+        )
+        # which takes seconds: only after the configuration has been checked
+        with phase("importing torch, transformers and DeepSpeed"):
+            from dstrain.run.training import run
 
         return run(config, launch=launch)
     except Exception as error:
@@ -93,8 +106,7 @@ def _open_rendezvous(process: ProcessInfo, *, folder: RunFolder) -> Rendezvous |
 def _await_signals() -> None:
     # before training begins there is nothing to save: exit at once, with the code for a restart
     def end(number: int, frame: FrameType | None) -> None:
-        # not by print: the signal may have interrupted one
-        os.write(2, f"received {signal.Signals(number).name} before training began\n".encode())
+        say_from_signal(f"received {signal.Signals(number).name} before training began")
         os._exit(EXIT_INTERRUPTED if number == signal.SIGINT else EXIT_PREEMPTED)
 
     catch_saving_signals(end)

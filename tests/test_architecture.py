@@ -26,6 +26,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "draft": frozenset({"config", "run_folder", "tasks", "data"}),
     "attempt": frozenset({"config", "cluster", "run_folder"}),
     "reporting": frozenset({"config", "run_folder", "tasks"}),
+    "tracking": frozenset({"config", "cluster", "run_folder"}),
     "engine": frozenset({"config", "cluster", "data", "models"}),
     "evaluation": frozenset({"config", "cluster", "run_folder", "data", "models", "tasks"}),
     "checkpoint": frozenset({"config", "cluster", "run_folder", "engine"}),
@@ -33,7 +34,7 @@ ROOMS: dict[str, frozenset[str]] = {
     "forecast": frozenset({"config", "cluster", "run_folder", "data", "models", "engine", "checkpoint"}),
     "drill": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "forecast"}),
     "slurm": frozenset({"config", "cluster", "run_folder", "attempt", "checkpoint"}),
-    "html_report": frozenset({"config", "run_folder", "tasks", "reporting", "checkpoint"}),
+    "html_report": frozenset({"config", "cluster", "run_folder", "tasks", "reporting", "checkpoint"}),
     "status": frozenset({"config", "cluster", "run_folder", "attempt", "reporting", "checkpoint", "slurm"}),
     "sweep": frozenset({"config", "cluster", "run_folder", "reporting", "status"}),
     "doctor": frozenset({"config", "cluster"}),
@@ -41,14 +42,14 @@ ROOMS: dict[str, frozenset[str]] = {
     "serving": frozenset({"cluster", "run_folder", "data", "models", "evaluation"}),
     "run": frozenset(
         "config cluster run_folder tasks data models attempt reporting engine evaluation checkpoint training serving "
-        "forecast html_report".split()
+        "forecast html_report tracking".split()
     ),
     "evaluate": frozenset({"config", "cluster", "run_folder", "checkpoint", "run"}),
     "predict": frozenset({"config", "cluster", "run"}),
-    "train": frozenset({"config", "cluster", "run_folder", "attempt", "run"}),
+    "train": frozenset({"config", "cluster", "run_folder", "attempt", "tracking", "run"}),
     "cli": frozenset(
         "config cluster run_folder draft reporting sharing sweep checkpoint drill slurm status run evaluate predict train "
-        "forecast doctor".split()
+        "forecast doctor tracking".split()
     ),
     "__main__": frozenset({"cli"}),
 }
@@ -102,6 +103,7 @@ TORCH_FREE = (
     "dstrain.slurm",
     "dstrain.status",
     "dstrain.sweep",
+    "dstrain.tracking",
     "dstrain.train",
 )
 """Packages and modules that a login node imports, or that decide without acting; nothing behind them imports torch."""
@@ -123,6 +125,9 @@ ONLY_IN: dict[str, frozenset[str]] = {
     "datasets": frozenset({"data"}),
     "sacrebleu": frozenset({"evaluation"}),
     "matplotlib": frozenset({"reporting"}),
+    "tensorboard": frozenset({"tracking"}),
+    "wandb": frozenset({"tracking"}),
+    "mlflow": frozenset({"tracking"}),
     "typer": frozenset({"cli"}),
 }
 """Library to the only rooms that import it."""

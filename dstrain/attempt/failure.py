@@ -23,6 +23,7 @@ from dstrain.run_folder.reading import read_bytes
 
 DEVICE_FAILED = "the device of rank {rank} on {host} failed"
 """How the message about a failed device begins; `broken_host` reads it."""
+AGAIN = "the same command resumes from the newest checkpoint"
 PEER_SECONDS = 5.0
 """How long a rank that lost a peer waits for that peer's report."""
 
@@ -47,6 +48,9 @@ def report_failure(error: Exception, *, config: RunConfig, process: ProcessInfo,
     if process.rank != 0 and isinstance(error, UserError) and error.is_said_by_rank_0:
         return code
     text = _describe(error, full=full)
+    report = RunFolder(run_dir).failures / f"rank-{process.rank}.txt"
+    if text == full and report.is_file():
+        text = f"{text.rstrip()}\n{report} has this too; once the cause is mended, {AGAIN}"
     say(f"rank {process.rank} failed:\n{text}" if process.world_size > 1 else text, err=True)
     return code
 
@@ -103,7 +107,7 @@ def _report_lost_peer(error: PeerLost, *, run_dir: Path, process: ProcessInfo) -
 def _report_lost(message: str, *, run_dir: Path, rank: int) -> int:
     """Report a fault outside of the program. It leaves no failure report, which would tell Slurm's script not to requeue."""
     write_bad_end(run_dir, RunOutcome("lost", EXIT_PREEMPTED, message, attempt=_own_attempt(run_dir, rank=rank)))
-    say(message, err=True)
+    say(f"{message}; start it again: {AGAIN}", err=True)
     return EXIT_PREEMPTED
 
 

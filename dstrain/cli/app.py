@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dstrain.cli.common import Command
 from dstrain.cluster.console import clean_tracebacks, say
 
 COMMANDS = (
@@ -23,7 +24,9 @@ COMMANDS = (
     "card",
     "report",
     "status",
+    "explain",
     "compare",
+    "track",
     "sweep",
     "verify",
     "export",
@@ -57,6 +60,6 @@ def main(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 for _name in COMMANDS:
-    app.command()(getattr(import_module(f"dstrain.cli.{_name}"), _name))
+    app.command(cls=Command)(getattr(import_module(f"dstrain.cli.{_name}"), _name))
 for _name in GROUPS:
     app.add_typer(getattr(import_module(f"dstrain.cli.{_name}"), _name), name=_name)

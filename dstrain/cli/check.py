@@ -13,6 +13,7 @@ from dstrain.config.load import load_config
 from dstrain.config.summary import summary
 from dstrain.errors import UserError
 from dstrain.run.recipe_check import check_needs
+from dstrain.tracking.backends import check_trackers
 
 
 def check(
@@ -38,6 +39,7 @@ def check(
         try:
             config = load_config(name, overrides=overrides, check_files=True)
             check_needs(config, reads_data=True)
+            check_trackers(config)
         except (UserError, OSError) as error:
             say(describe(error), err=True)
             failed = True

@@ -1,16 +1,19 @@
 """What several commands share: the types of common arguments, and errors without a traceback."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from dstrain.cli.completion import complete_override, complete_recipe, complete_run
 from dstrain.cluster.console import describe, say
-from dstrain.cluster.exit_codes import EXIT_FAILED
+from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
+from dstrain.config.habits import correct
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import create_file
 
@@ -28,7 +31,40 @@ ModelArgument = Annotated[
         help="A run folder (its best model is taken), a model folder or a hub name.", autocompletion=complete_run
     ),
 ]
+OPTIONAL: Mapping[str, str] = {"[SECONDS]": "2"}
+"""The metavar of an option whose value may be left out, to that value."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+class Command(TyperCommand):
+    """A command that answers arguments of other tools' habit with the right ones, and whose options may have optional values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {"--help": False}
+        for param in self.params:
+            takes_value = not getattr(param, "is_flag", False) and not getattr(param, "count", False)
+            options |= {name: takes_value for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
+            if (metavar := str(param.metavar)) in OPTIONAL:
+                args = with_default(args, option=param.opts[0], default=OPTIONAL[metavar])
+        arguments = [param for param in self.params if not param.opts[0].startswith("-")]
+        is_completion = ctx.resilient_parsing  # of a line that is not written to its end
+        if not is_completion and any("KEY=VALUE" in str(param.metavar) for param in arguments):
+            takes_recipe = any(param.name not in ("overrides", "key") for param in arguments)
+            told = correct(args, program=ctx.command_path, options=options, takes_recipe=takes_recipe)
+            if told is not None:
+                say(told, err=True)
+                raise typer.Exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
+
+
+def with_default(args: Sequence[str], *, option: str, default: str) -> list[str]:
+    """The arguments with a default behind an option whose value, a number, was left out."""
+    found = list(args)
+    if option in found:
+        place = found.index(option) + 1
+        if not re.fullmatch(r"[0-9.]+", "".join(found[place : place + 1])):
+            found.insert(place, default)
+    return found
 
 
 @contextmanager

@@ -1,10 +1,8 @@
 """`dstrain prepare`: tokenises the data of a recipe ahead of its run, on a machine without a GPU."""
 
-import logging
-import sys
-
 from dstrain.cli.common import Overrides, RecipeArgument, clean_errors
-from dstrain.cluster.console import quiet_deepspeed, say
+from dstrain.cluster.console import quiet_deepspeed, say, set_up_log
+from dstrain.cluster.progress import phase
 from dstrain.config.load import load_config
 from dstrain.run.cache import make_cache_dir
 
@@ -21,17 +19,9 @@ def prepare(
         recipe = load_config(config, overrides=overrides or [], check_files=True)
         cache = make_cache_dir(recipe)
         quiet_deepspeed()
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-        from dstrain.run.prepare import estimate_rows, prepare_ahead  # imports torch
-
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns) as progress:
-            # after the bar began, which sends what is printed from now on to the line above it
-            logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-            logging.getLogger("dstrain").setLevel(logging.INFO)
-            bar = progress.add_task("rows", total=estimate_rows(recipe))
-            made = prepare_ahead(recipe, beat=lambda records: progress.advance(bar, records))
-        for folder in made:
+        set_up_log()
+        with phase("importing torch and transformers"):
+            from dstrain.run.prepare import prepare_ahead
+        for folder in prepare_ahead(recipe):
             say(folder)
         say(f"the data are ready in {cache}: start the run with the same machine.cache_dir")

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import clean_errors
+from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.cluster.processes import this_process
 from dstrain.run_folder.layout import NAMES, RunFolder
@@ -14,7 +15,10 @@ from dstrain.status.inspect import inspect_status
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, or a folder of them.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run folders, or a folder of them.", autocompletion=complete_run),
+    ],
     output: Annotated[
         Path | None,
         typer.Option(help="The file. By default report.html, in the run folder or, of several runs, in this folder."),

@@ -5,13 +5,16 @@ Names, cells and keys come from strangers. They are cleaned here, once, rather t
 
 import atexit
 import logging
+import math
 import os
+import shutil
 import sys
+import threading
 import traceback
 import unicodedata
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, TextIO
@@ -23,6 +26,10 @@ log = logging.getLogger("dstrain")
 
 MAX_NAME = 300
 """Most characters of a path in an error of the operating system."""
+COLUMNS = 80
+"""Width of a terminal that does not tell its own."""
+ERASE = "\r\x1b[K"
+"""What takes the line of the cursor off a terminal."""
 SHOWN = frozenset("\n\t\u200c\u200d")
 """Shown although they are not printable: the joiners, which Persian and Hindi are written with, only shape letters."""
 
@@ -35,13 +42,25 @@ def cleaned(text: str) -> str:
     )
 
 
+class _Line:
+    """The line at the bottom of the terminal that is drawn again and again; empty if there is none."""
+
+    def __init__(self) -> None:
+        self.text = ""
+        self.lock = threading.RLock()  # a signal may log while its thread draws
+
+
+_line = _Line()
+
+
 def say(text: object, *, err: bool = False) -> None:
     """Print a text, cleaned, on standard output or standard error; nowhere once no one reads it, as after `| head`."""
     stream = sys.stderr if err else sys.stdout
-    try:
-        print(cleaned(str(text)), file=stream, flush=True)
-    except BrokenPipeError:
-        let_go_of(stream)
+    with _above_line():
+        try:
+            print(cleaned(str(text)), file=stream, flush=True)
+        except BrokenPipeError:
+            let_go_of(stream)
 
 
 def let_go_of(stream: TextIO) -> None:
@@ -51,9 +70,87 @@ def let_go_of(stream: TextIO) -> None:
     os.close(nowhere)
 
 
+def say_from_signal(text: str) -> None:
+    """Print a line on standard error from a handler of signals, which may have interrupted a print."""
+    os.write(2, f"{ERASE if _line.text else ''}{text}\n".encode())
+
+
+def can_redraw(stream: TextIO | None = None) -> bool:
+    """Whether a stream, standard error by default, is a terminal on which a line can be drawn again; a `dumb` one is not."""
+    return (stream or sys.stderr).isatty() and os.environ.get("TERM", "") not in ("", "dumb", "unknown")
+
+
 def redraw(text: str) -> None:
-    """Show a text, cleaned, in the place of the last one that was shown so, on standard error, which is a terminal."""
-    print(f"\r\x1b[K{cleaned(text)}", end="", file=sys.stderr, flush=True)
+    """Show a text, cleaned and cut to one line, in the place of the last one that was shown so; an empty text removes it.
+
+    Standard error must be a terminal (`can_redraw`). What is said or logged meanwhile comes above that line.
+    """
+    with _line.lock:
+        if text or _line.text:
+            one = cleaned(" ".join(text.split("\n")).replace("\t", " "))
+            _line.text = fitted(one, columns=terminal_columns(sys.stderr) - 1)
+            print(f"{ERASE}{_line.text}", end="", file=sys.stderr, flush=True)
+
+
+class Screen:
+    """A text of several lines on the terminal of standard output, in the place of the one before it."""
+
+    def __init__(self) -> None:
+        self._num_lines = 0
+
+    def show(self, text: str) -> None:
+        """Draw as much of a text, cleaned, as fits."""
+        columns, height = shutil.get_terminal_size()
+        lines = [fitted(line, columns=columns - 1) for line in cleaned(text).split("\n")[: max(1, height - 1)]]
+        self.clear()
+        print(*lines, sep="\n", flush=True)
+        self._num_lines = len(lines)
+
+    def clear(self) -> None:
+        """Remove what was drawn."""
+        if self._num_lines:
+            print(f"\x1b[{self._num_lines}A\r\x1b[J", end="", flush=True)
+        self._num_lines = 0
+
+
+@contextmanager
+def _above_line() -> Iterator[None]:
+    with _line.lock:
+        if _line.text:
+            print(ERASE, end="", file=sys.stderr, flush=True)
+        yield
+        if _line.text:
+            print(_line.text, end="", file=sys.stderr, flush=True)
+
+
+def terminal_columns(stream: TextIO) -> int:
+    """The width of the terminal behind a stream."""
+    try:
+        return os.get_terminal_size(stream.fileno()).columns or COLUMNS
+    except (OSError, ValueError):
+        return COLUMNS
+
+
+def fitted(text: str, *, columns: int) -> str:
+    """The beginning of a line that takes at most so many columns; letters of East Asia take two."""
+    width = 0
+    for place, char in enumerate(text):
+        width += 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
+        if width > columns:
+            return text[:place]
+    return text
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units: `3 h 12 min`."""
+    if not math.isfinite(seconds):
+        return "?"
+    whole = max(0, round(seconds))
+    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller_size
+            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def describe(error: Exception) -> str:
@@ -78,6 +175,12 @@ class _Cleaned(logging.Formatter):
         return cleaned(super().format(record))
 
 
+class _AboveLine(logging.StreamHandler[TextIO]):
+    def emit(self, record: logging.LogRecord) -> None:
+        with _above_line():
+            super().emit(record)
+
+
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode()
 
@@ -85,18 +188,24 @@ def _escaped(char: str) -> str:
 def quiet_libraries(process: ProcessInfo) -> None:
     """Set up logging and the environment variables that libraries read when they are imported; called before that."""
     clean_tracebacks()
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Cleaned("%(message)s" if process.rank == 0 else f"rank {process.rank}: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    set_up_log(rank=process.rank)
     logging.captureWarnings(True)
-    log.setLevel(logging.INFO if process.rank == 0 else logging.WARNING)
     quiet_deepspeed()
     # torch warns about deprecated functions that DeepSpeed calls
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed.*")
     # so that DeepSpeed finds the ninja beside this interpreter even if the environment is not activated
-    tools = str(Path(sys.executable).parent)
-    os.environ["PATH"] = f"{tools}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.environ["PATH"] = f"{_own_tools()}{os.pathsep}{os.environ.get('PATH', '')}"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if process.rank != 0 or not can_redraw():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")  # they would fill a log with carriage returns
+
+
+def set_up_log(*, rank: int = 0) -> None:
+    """Log to standard error, cleaned: what rank 0 does, and warnings of the others with their number."""
+    handler = _AboveLine(sys.stderr)
+    handler.setFormatter(_Cleaned("%(message)s" if rank == 0 else f"rank {rank}: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log.setLevel(logging.INFO if rank == 0 else logging.WARNING)
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:
@@ -115,6 +224,20 @@ def _end(code: int) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(code)
+
+
+def own_program() -> list[str]:
+    """The words that start dstrain's commands in the shell that this process was started from, which `quiet_libraries` has not
+    shown the interpreter's own folder."""
+    path = os.environ.get("PATH", "").removeprefix(f"{_own_tools()}{os.pathsep}")
+    if shutil.which("dstrain", path=path):
+        return ["dstrain"]
+    near = os.path.relpath(sys.executable)
+    return [near if not near.startswith("..") else sys.executable, "-m", "dstrain"]
+
+
+def _own_tools() -> str:
+    return str(Path(sys.executable).parent)
 
 
 def quiet_deepspeed() -> None:

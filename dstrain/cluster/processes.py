@@ -1,7 +1,9 @@
 """The process table of this host (Linux: /proc). Knows nothing of ranks or leases."""
 
 import os
+import signal
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +38,21 @@ def read_process(pid: int) -> Process | None:
         return None
     fields = stat.rpartition(b")")[2].split()
     return Process(start=int(fields[19]), state=fields[0].decode(), parent=int(fields[1]), exit_status=int(fields[49]))
+
+
+def end_with_descendants(pid: int, *, itself: bool = True) -> None:
+    """Kill a process and all that it has started, whatever their sessions; with `itself` false only the latter."""
+    parents = {
+        int(path.name): process.parent
+        for path in Path("/proc").glob("[0-9]*")
+        if (process := read_process(int(path.name)))
+    }
+    wanted = [pid]
+    for each in wanted:  # grows meanwhile
+        wanted += [child for child, parent in parents.items() if parent == each]
+    for each in wanted if itself else wanted[1:]:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(each, signal.SIGKILL)
 
 
 def process_start(pid: int) -> int | None:

@@ -8,6 +8,17 @@ from typing import Any
 
 from dstrain.config.yaml_source import write_value
 
+TRAINING_OPTIONS: Mapping[str, bool] = {
+    "--config": True,
+    "--debug": False,
+    "--overfit": True,
+    "--allow-changed": True,
+    "--local_rank": True,
+    "--local-rank": True,
+    "--help": False,
+}
+"""The options of a training, each with whether a value follows it."""
+
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a training; a wrong command ends the process with a usage message and code 2."""

@@ -72,9 +72,7 @@ def load_config(
     Raises:
         ConfigError: all problems at once, each with its file and line.
     """
-    document = _read_with_base(find_config(path_or_name)) if content is None else _parse(content, file=path_or_name)
-    if not document.value and document.problems:
-        raise ConfigError(document.problems)
+    document = read_recipe(path_or_name) if content is None else _read_whole(_parse(content, file=path_or_name))
     if kind_of(document) == "sweep":
         way_out = f"`{shell_command(['dstrain', 'sweep', path_or_name])}` checks it, and says how to submit it"
         raise ConfigError([Problem(document.place(()), (), "this is a sweep, not a recipe", way_out=way_out)])
@@ -88,6 +86,23 @@ def load_config(
     if config is None or problems:
         raise ConfigError(sorted(problems, key=lambda problem: (problem.where.line == 0, problem.where)))
     return config
+
+
+def read_recipe(path_or_name: str, *, overrides: Sequence[str] = ()) -> Document:
+    """The values of a file or shipped recipe as they are written, with what it extends, and where each was written.
+
+    They are not checked. Raises ConfigError if there is no such file, or if it is no YAML mapping.
+    """
+    document = _read_whole(_read_with_base(find_config(path_or_name)))
+    for text in overrides:
+        apply_override(document, text=text)
+    return document
+
+
+def _read_whole(document: Document) -> Document:
+    if not document.value and document.problems:
+        raise ConfigError(document.problems)
+    return document
 
 
 def was_written_earlier(content: bytes) -> bool:

@@ -152,10 +152,38 @@ class Checkpoint(Section):
     with Adam, split over the ranks."""
 
 
+class Tracker(Section):
+    """Where a tracker shows the run. Whoever may send there is said by the tracker's own environment variables, never here."""
+
+    project: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Project of W&B, experiment of MLflow. Null is what WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME says, else the tracker's
+    default."""
+    uri: Annotated[str, Field(min_length=1, max_length=2000)] | None = None
+    """Address of the server. Null is what WANDB_BASE_URL or MLFLOW_TRACKING_URI says, else the tracker's default."""
+    name: Annotated[str, Field(min_length=1, max_length=128)] | None = None
+    """Name of the run there. Null is `name` of the recipe."""
+
+
 class Logging(Section):
-    """What is written while training."""
+    """What is written while training, and which trackers show it."""
 
     every_steps: PositiveInt = 50
     """Optimizer steps between rows of metrics.jsonl. Each row costs one synchronisation of host and device."""
+    samples: Annotated[int, Field(ge=0, le=100)] = 3
+    """Rows of which each evaluation shows hypothesis and reference on the terminal: the same rows every time. 0 shows none."""
     tensorboard: bool | None = None
-    """Write TensorBoard event files. Null writes them if tensorboard is installed."""
+    """Show the run in TensorBoard: event files in the run folder. Null writes them if tensorboard is installed."""
+    trackers: Annotated[
+        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)], Tracker],
+        Field(examples=["{wandb: {project: ko-en}}"]),
+    ] = Field(default_factory=dict)
+    """Trackers that show the run, each by its name with its settings, such as `wandb: {project: ko-en}`. The names are `wandb`,
+    `mlflow` and those that installed packages bring (see [running.md](running.md#trackers)). They get the training rows, every
+    score and the recipe, from a process of their own beside the training."""
+
+    @model_validator(mode="after")
+    def _tensorboard_has_a_key_of_its_own(self) -> "Logging":
+        if "tensorboard" in self.trackers:
+            message = "TensorBoard needs no settings: write `tensorboard: true` beside `trackers`"
+            raise ConflictError((("trackers.tensorboard",), message))
+        return self

@@ -59,7 +59,7 @@ def build_reference() -> str:
 def _find_sections(section: JsonSchema, *, schema: JsonSchema, path: str) -> Iterator[tuple[str, str]]:
     """Name in the schema and dotted path of every section inside `section`, depth first; items of a list are `data.train.N`."""
     for key, value in section["properties"].items():
-        name = _section_name(value)
+        name = section_name(value)
         if name is not None:
             inner = f"{path}.{key}".lstrip(".") + (".N" if value.get("type") == "array" else "")
             inner += f".{NAME}" if _named_sections(value) else ""
@@ -67,7 +67,7 @@ def _find_sections(section: JsonSchema, *, schema: JsonSchema, path: str) -> Ite
             yield from _find_sections(schema["$defs"][name], schema=schema, path=inner)
 
 
-def _section_name(value: JsonSchema) -> str | None:
+def section_name(value: JsonSchema) -> str | None:
     """Name in the schema of the section that a key holds: by itself, if it is not null, or as the items of a list or mapping."""
     for inner in (value, value.get("items", {}), _named_sections(value), *value.get("anyOf", ())):
         if "$ref" in inner:
@@ -87,15 +87,21 @@ def _named_sections(value: JsonSchema) -> JsonSchema:
 def _key_table(section: JsonSchema, *, headings: Mapping[str, str]) -> list[str]:
     required = section.get("required", ())
     rows = [
-        (f"`{key}`", _type(value), _default(key, value, required=required), _meaning(value, headings=headings))
+        (
+            f"`{key}`",
+            describe_type(value),
+            describe_default(key, value, required=required),
+            _meaning(value, headings=headings),
+        )
         for key, value in section["properties"].items()
     ]
     return _table(("key", "type", "default", "meaning"), rows)
 
 
-def _type(value: JsonSchema) -> str:
+def describe_type(value: JsonSchema) -> str:
+    """What a key takes, in words: `whole number ≥ 1, or null`."""
     if "anyOf" in value:
-        *first, last = (_type(member) for member in value["anyOf"])
+        *first, last = (describe_type(member) for member in value["anyOf"])
         return f"{', '.join(first)}{',' if ' ' in ''.join(first) else ''} or {last}"
     if "enum" in value:
         *first, last = (f"`{choice}`" for choice in value["enum"])
@@ -113,10 +119,11 @@ def _type(value: JsonSchema) -> str:
 def _items(value: JsonSchema) -> str:
     if "prefixItems" in value:
         return f"{len(value['prefixItems'])} numbers"
-    return "sections" if "$ref" in value["items"] else _type(value["items"])
+    return "sections" if "$ref" in value["items"] else describe_type(value["items"])
 
 
-def _default(key: str, value: JsonSchema, *, required: Sequence[str]) -> str:
+def describe_default(key: str, value: JsonSchema, *, required: Sequence[str]) -> str:
+    """The default of a key as it is written in a recipe, in code marks; or `required`, or `its defaults` for a section."""
     if key in required:
         return "required"
     if "$ref" in value:
@@ -127,7 +134,7 @@ def _default(key: str, value: JsonSchema, *, required: Sequence[str]) -> str:
 def _meaning(value: JsonSchema, *, headings: Mapping[str, str]) -> str:
     """The key's docstring; for a section with a link to its table."""
     meaning = _one_line(value.get("description", ""))
-    name = _section_name(value)
+    name = section_name(value)
     if name is None:
         return meaning
     heading = headings[name]

@@ -44,7 +44,7 @@ def shrink_config(config: RunConfig, *, overfit: int | None, world_size: int) ->
     values["machine"] |= {"zero_stage": 0 if config.precision == "fp32" else 1, "offload_optimizer": False}
     values["machine"] |= {"offload_parameters": False}
     values["checkpoint"] |= {"every_steps": None}
-    values["logging"] |= {"every_steps": max(1, steps // 20)}
+    values["logging"] |= {"every_steps": max(1, steps // 20), "trackers": {}}
     if overfit:
         values["model"]["dropout"] = 0.0
         values["training"]["schedule"] = "constant"

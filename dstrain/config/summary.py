@@ -21,6 +21,7 @@ def summary(config: RunConfig) -> str:
         "best by": config.best_metric,
         **({"own code": ", ".join(item for _, item in config.own_code)} if config.own_code else {}),
         **({"programs": _programs(config)} if config.evaluation.external else {}),
+        **({"trackers": _trackers(config)} if config.logging.trackers else {}),
         "machine": f"{_zero_stage(config)}, micro-batches of {_micro_batch(config)}{_compiled(config)}",
         "run folder": config.run_dir,
         "recipe": recipe_hash(config)[:16],
@@ -32,6 +33,12 @@ def summary(config: RunConfig) -> str:
 def _programs(config: RunConfig) -> str:
     programs = (config.evaluation.external or {}).items()
     return "; ".join(f"{name}: {shell_command(external.command)}" for name, external in programs)
+
+
+def _trackers(config: RunConfig) -> str:
+    """Whom the rows and the recipe are sent to; the server is named where the recipe names it."""
+    trackers = config.logging.trackers.items()
+    return "; ".join(name if tracker.uri is None else f"{name}: {tracker.uri}" for name, tracker in trackers)
 
 
 def _zero_stage(config: RunConfig) -> str:

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass
 
 from dstrain.config.section import MOST
+from dstrain.config.trainer_names import ACCUMULATION, KEYS, SCHEDULES
 from dstrain.draft.card import ModelCard, read_number
 from dstrain.draft.families import NamedFamily
 from dstrain.draft.published import Results, rows_of
@@ -12,15 +13,6 @@ from dstrain.draft.recipe_text import Line
 
 STATED = "as in the card"
 
-SCHEDULES = {
-    "linear": ("linear", "falls to 0 at the last step"),
-    "polynomial": ("linear", "the card's `polynomial`, which with the power 1 of its default is a line"),
-    "cosine": ("cosine", "falls to 0 at the last step"),
-    "constant": ("constant", "stays at the peak"),
-    "constant_with_warmup": ("constant", "the card's `constant_with_warmup`"),
-    "inverse_sqrt": ("inverse_sqrt", "falls with the square root of the step"),
-}
-"""`lr_scheduler_type` of a card to `training.schedule`, and what to say of it."""
 PRECISIONS = (
     (r"native amp|apex|fp16|mixed_float16|float16", "fp16"),
     (r"bf16|bfloat16", "bf16"),
@@ -52,7 +44,7 @@ def framework(card: ModelCard) -> str:
 
 def batch_size(card: ModelCard) -> Line:
     """`training.batch_size`: the sequences of an optimizer step over all devices."""
-    parts = [_count(card, name) for name in ("train_batch_size", "num_devices", "gradient_accumulation_steps")]
+    parts = [_count(card, name) for name in ("train_batch_size", "num_devices", ACCUMULATION)]
     stated = _count(card, "total_train_batch_size")
     factors = " × ".join(str(part) for part in parts if part is not None)
     product = math.prod(part or 1 for part in parts) if parts[0] is not None else None
@@ -83,11 +75,11 @@ def training_lines(card: ModelCard, results: Results) -> list[Line]:
     return [
         batch_size(card),
         *_length(card),
-        _number(card, "learning_rate", "learning_rate", 5e-5, default=default, most=1000.0, is_positive=True),
+        _number(card, "learning_rate", 5e-5, default=default, most=1000.0, is_positive=True),
         *_schedule(card, default=default, length=steps(card, results)),
         *_optimizer(card, default=default),
         _clipping(card),
-        _number(card, "label_smoothing", "label_smoothing_factor", 0.0, default=default, most=0.999),
+        _number(card, "label_smoothing_factor", 0.0, default=default, most=0.999),
     ]
 
 
@@ -215,8 +207,8 @@ def _kind(text: str, *, name: str, default: str) -> Line:
 
 def _clipping(card: ModelCard) -> Line:
     if _is_keras(card):
-        return _number(card, "max_grad_norm", "max_grad_norm", 0.0, default="Keras does not clip by default")
-    return _number(card, "max_grad_norm", "max_grad_norm", 1.0, default=f"what {framework(card)} clips to by default")
+        return _number(card, "max_grad_norm", 0.0, default="Keras does not clip by default")
+    return _number(card, "max_grad_norm", 1.0, default=f"what {framework(card)} clips to by default")
 
 
 def _betas(first: float | None, second: float | None, *, default: str) -> Line:
@@ -234,7 +226,6 @@ def _stated_number(key: str, text: str, otherwise: float, *, default: str) -> Li
 
 def _number(
     card: ModelCard,
-    key: str,
     stated_as: str,
     otherwise: float,
     *,
@@ -242,7 +233,7 @@ def _number(
     most: float = 1e9,
     is_positive: bool = False,
 ) -> Line:
-    value = card.number(stated_as)
+    value, key = card.number(stated_as), KEYS[stated_as].rpartition(".")[2]
     if value is None and stated_as == "learning_rate":  # of the Keras callback, inside its optimizer
         rate = re.search(r"'(?:initial_)?learning_rate': ([\d.eE+-]{1,20})", card.hyperparameters.get("optimizer", ""))
         value = read_number(rate[1]) if rate else None

@@ -71,7 +71,7 @@ def shorten(config: RunConfig, *, steps: int, folder: Path) -> RunConfig:
         "max_rows": min(evaluation["max_rows"] or MAX_EVAL_ROWS, MAX_EVAL_ROWS),
     }
     values["checkpoint"] |= {"every_steps": SAVE_EVERY, "every_minutes": 0, "keep_last": KEEP_LAST}
-    values["logging"] |= {"every_steps": 1}
+    values["logging"] |= {"every_steps": 1, "trackers": {}}
     return RunConfig.model_validate(values)
 
 

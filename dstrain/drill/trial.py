@@ -67,7 +67,7 @@ def shorten(config: RunConfig, *, steps: int, folder: Path) -> RunConfig:
     values["evaluation"]["best_metric"] = config.best_metric.rpartition("/")[2]
     values["machine"]["evaluation_job"] = None
     values["checkpoint"] |= {"every_steps": None, "every_minutes": 0.0}
-    values["logging"] |= {"every_steps": 1, "tensorboard": False}
+    values["logging"] |= {"every_steps": 1, "tensorboard": False, "trackers": {}}
     return RunConfig.model_validate(values)
 
 

@@ -5,7 +5,8 @@ Does not know when to evaluate, and writes nothing.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
@@ -15,6 +16,7 @@ from transformers import GenerationConfig, PreTrainedModel
 
 from dstrain.cluster.device_errors import explained_memory
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import Progress
 from dstrain.config.device_defaults import BATCH_TOKENS
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
@@ -104,6 +106,7 @@ def evaluate(
         world_size=ranks.world_size,
         max_batches=max_batches,
     )
+    share = plan.shares[ranks.rank]
 
     def evaluate_one(batch: Batch) -> BatchResult:
         searched = tokens.typed if plan.is_typed(batch.index) else tokens
@@ -121,14 +124,24 @@ def evaluate(
                 device=ranks.device,
             )
 
-    with evaluation_mode(model, loss_module=loss):
-        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), plan.shares[ranks.rank])]
-    share = results if len(results) == len(plan.shares[ranks.rank]) else None
-    gathered = ranks.gather(share, list[BatchResult] | None)
+    shown = _shown(share, is_rehearsal=plan.is_rehearsal, ranks=ranks)
+    with evaluation_mode(model, loss_module=loss), closing(shown):
+        results = [evaluate_one(batch) for batch in takewhile(lambda _: not should_stop(), shown)]
+    gathered = ranks.gather(results if len(results) == len(share) else None, list[BatchResult] | None)
     if gathered is None or None in gathered:
         return None
     found = [result for share in gathered for result in share]
     return score(found, plan=plan, tokens=tokens, tokenizer=tokenizer, config=config, vocabulary=vocabulary)
+
+
+def _shown(share: Sequence[Batch], *, is_rehearsal: bool, ranks: Ranks) -> Generator[Batch, None, None]:
+    """The batches of a rank; rank 0 shows how far it is with them, because it does not know how far the others are."""
+    what = "rehearsal" if is_rehearsal else "evaluation"
+    unit = "rows" if ranks.world_size == 1 else "rows of rank 0"
+    with closing(Progress(what, unit=unit, total=sum(len(batch.rows) for batch in share))) as progress:
+        for batch in share:
+            yield batch
+            progress.advance(len(batch.rows))
 
 
 def score(

@@ -52,11 +52,7 @@ def build_result(
     overall, grouped = score_these(rows), group_rows(rows, held=held)
     scored = {name: {each.name: each for each in score_these(members)} for name, members in grouped.items()}
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
-    signatures |= {each.name: each.signature for each in overall if each.signature}
-    for name, scores in scored.items():
-        for each in scores.values():
-            if each.signature and each.signature != signatures.get(each.name):
-                signatures[f"{each.name} ({name})"] = each.signature
+    signatures |= _signatures(overall, groups=scored)
     sets = dict.fromkeys(row.example.eval_set for row in rows if row.example.eval_set is not None)
     found = {each.name: each for each in overall} | {
         set_metric(name, each.name): each
@@ -91,6 +87,16 @@ def build_result(
         ),
         tuple(failures.values()),
     )
+
+
+def _signatures(overall: Sequence[Score], *, groups: Mapping[str, Mapping[str, Score]]) -> dict[str, str]:
+    """Signatures by score; that of a group (`bleu (flores)`) where it differs."""
+    found = {each.name: each.signature for each in overall if each.signature}
+    for name, scores in groups.items():
+        for each in scores.values():
+            if each.signature and each.signature != found.get(each.name):
+                found[f"{each.name} ({name})"] = each.signature
+    return found
 
 
 def _statistics(scores: Mapping[str, Score]) -> Statistics:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from dstrain.cluster.console import duration
 from dstrain.config.secrets import mask_value
 from dstrain.html_report.files import RunFiles
 from dstrain.html_report.privacy import shown_path, shown_text
 from dstrain.reporting.markdown import number
 from dstrain.reporting.metadata import title
 from dstrain.reporting.results import number_with_interval
-from dstrain.reporting.terminal import duration
 
 Line = tuple[str, str]
 

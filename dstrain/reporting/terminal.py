@@ -1,6 +1,5 @@
-"""Text for a terminal: aligned tables, times, durations, and foreign text without control characters. Independent of runs."""
+"""Text for a terminal: aligned tables, times, and foreign text without control characters. Independent of runs."""
 
-import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -17,18 +16,6 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
-
-
-def duration(seconds: float) -> str:
-    """A time span in its two largest units: `3 h 12 min`."""
-    if not math.isfinite(seconds):
-        return UNKNOWN
-    whole = max(0, round(seconds))
-    for size, unit, smaller_size, smaller in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if whole >= size:
-            rest = whole % size // smaller_size
-            return f"{whole // size} {unit} {rest} {smaller}" if rest else f"{whole // size} {unit}"
-    return f"{whole} s"
 
 
 def to_iso(seconds: float | None) -> str | None:

@@ -18,6 +18,7 @@ from dstrain.checkpoint.saver import RunIdentity
 from dstrain.checkpoint.state import load_optimizer, load_weights
 from dstrain.checkpoint.store import checkpoint_dirs
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import phase
 from dstrain.config.conflicts import language_conflicts
 from dstrain.config.load import recipe_hash
 from dstrain.config.recipe import Training
@@ -165,7 +166,8 @@ def assemble(
     _count_steps(place, config=config, attempt=attempt)
     total_steps = _count_total(config.training, place=place, resume=resume)
     changes, warnings = list[str](), list[str]()
-    model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
+    with phase(f"loading the model {config.model.name}" if config.model.name else "making a model of random weights"):
+        model = load_model(config.model, tokenizer=prepared.tokenizer, seed=config.seed, report=warnings.append)
     num_exported = _count_parameters(model)
     base = leave_part(model, config=config, tokenizer=prepared.tokenizer, vocabulary=prepared.vocabulary)
     compact_if_exact(model, config=config, tokenizer=prepared.tokenizer, train=tokens, resume=resume, ranks=ranks)
@@ -174,12 +176,8 @@ def assemble(
         _check_disk_space(config, model=model, num_exported=num_exported)
     _choose_computation(model, config=config, ranks=ranks)
     module = Seq2SeqLoss(model, label_smoothing=config.training.label_smoothing)
+    engine = _build_engine(config, module=module, resume=resume, base=base, ranks=ranks, total_steps=total_steps)
     if resume is not None:
-        load_weights(resume.directory, module=module, base=base)
-    engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
-    if resume is not None:
-        starts_anew = Part.OPTIMIZER in resume.parts
-        load_optimizer(resume.directory, engine=engine, state=resume.state, starts_anew=starts_anew)
         changes = describe_changes(resume, place=place)
         changes += _changed_schedule_warnings(config, resume=resume, place=place, total_steps=total_steps)
     warnings += _data_warnings(config, prepared=prepared)
@@ -190,6 +188,22 @@ def assemble(
     return Assembly(
         config, attempt, prepared, identity, resume, place, total_steps, engine, num_exported, base, changes, warnings
     )
+
+
+def _build_engine(
+    config: RunConfig, *, module: Seq2SeqLoss, resume: Resume | None, base: str | None, ranks: Ranks, total_steps: int
+) -> Engine:
+    """The engine, with weights and optimizer state of the checkpoint that the run resumes from."""
+    if resume is not None:
+        with phase(f"loading the weights of {resume.directory}"):
+            load_weights(resume.directory, module=module, base=base)
+    with phase("setting up DeepSpeed"):
+        engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
+    if resume is not None:
+        starts_anew = Part.OPTIMIZER in resume.parts
+        with phase(f"loading the optimizer state of {resume.directory}"):
+            load_optimizer(resume.directory, engine=engine, state=resume.state, starts_anew=starts_anew)
+    return engine
 
 
 def _choose_computation(model: PreTrainedModel, *, config: RunConfig, ranks: Ranks) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from dstrain.attempt.lease import Lease, LeaseHeld, acquire
 from dstrain.checkpoint.store import find_checkpoint
+from dstrain.cluster.console import own_program
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_PREEMPTED
 from dstrain.cluster.processes import this_process
 from dstrain.config.arguments import shell_command
@@ -19,10 +20,11 @@ from dstrain.run.external_scores import external_scores, score_at_end, score_res
 from dstrain.run.hooks import Hooks
 from dstrain.run.report import report_at_end
 from dstrain.run_folder.began import read_run_config
-from dstrain.run_folder.layout import BEST, FINAL, MODELS, RunFolder
+from dstrain.run_folder.layout import BEST, FINAL, RunFolder
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import load_record
+from dstrain.run_folder.scores import SOURCES
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.state import Control, Progress, new_event
 
@@ -72,6 +74,8 @@ def finish(assembly: Assembly, *, progress: Progress, control: Control, hooks: H
         )
     outcome = _outcome(control, step=progress.step, attempt=assembly.attempt.number)
     assembly.attempt.report(outcome)
+    if assembly.ranks.rank == 0:
+        say_end(assembly.folder, outcome=outcome)
     assembly.ranks.barrier()
     assert outcome.exit_code is not None
     return outcome.exit_code
@@ -154,20 +158,29 @@ def _outcome(control: Control, *, step: int, attempt: int) -> RunOutcome:
     return RunOutcome("finished", 0, control.stop_reason or "", step=step, attempt=attempt)
 
 
+def say_end(folder: RunFolder, *, outcome: RunOutcome) -> None:
+    """Log why a run ended, what is best and what to do next."""
+    from dstrain.reporting.ending import describe_end
+
+    record = load_record(folder.path)
+    sources = None if record.best is None else folder.hypotheses(record.best.step) / SOURCES
+    if sources is not None and not sources.is_file():
+        sources = None
+    for line in describe_end(record, outcome=outcome, sources=sources, program=own_program()):
+        log.info("%s", line)
+
+
 def _write_card(folder: RunFolder) -> None:
     from dstrain.reporting.card import write_card  # brings matplotlib, for which no start should wait
 
     try:
-        card = write_card(folder.path)
+        write_card(folder.path)
     except OSError as error:  # a full disk must not change how the run ends
         log.error(
             "the card could not be written (%s): once there is room, write it with: %s",
             error,
             shell_command(["dstrain", "card", folder.path]),
         )
-        return
-    models = [folder.model(name) for name in MODELS if folder.model(name).is_dir()]
-    log.info("card: %s  plots: %s  model: %s", card, folder.plots, models[0] if models else "none yet")
 
 
 def complete_export(folder: RunFolder, *, name: str, step: int) -> None:

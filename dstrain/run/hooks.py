@@ -4,13 +4,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
-from rich.console import Console
-
 from dstrain.checkpoint.manifest import CheckpointError
 from dstrain.checkpoint.resume import Resume
 from dstrain.checkpoint.saver import SaveOutcome, Saver, ValidCheckpoints
 from dstrain.checkpoint.state import RunState
 from dstrain.checkpoint.store import carry_out, plan_pruning
+from dstrain.cluster.console import can_redraw
 from dstrain.cluster.walltime import WallTime
 from dstrain.data.loader import StepBatch
 from dstrain.engine.engine import Fault
@@ -76,7 +75,7 @@ def build_hooks(
     config, ranks = assembly.config, assembly.ranks
     quarantine = _build_quarantine(assembly, exclude=exclude)
     evaluation = _build_evaluation(assembly, preempt=preempt, walltime=walltime)
-    logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, console=Console(stderr=True))
+    logging_hook = LogHook(config=config, ranks=ranks, total_steps=assembly.total_steps, is_terminal=can_redraw())
     stateful: tuple[Hook, ...] = (preempt, quarantine, evaluation, logging_hook)
     if assembly.resume is not None:
         assembly.changes.extend(_restore_hooks(stateful, resume=assembly.resume, attempt=assembly.attempt.number))

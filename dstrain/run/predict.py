@@ -18,6 +18,7 @@ import numpy as np
 from dstrain.cluster.console import cleaned
 from dstrain.cluster.console import describe as describe_error
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import Progress
 from dstrain.config.recipe import Task
 from dstrain.data.examples import prepare_source
 from dstrain.data.inputs import InputRow, Prediction, read_inputs, read_windows, write_row
@@ -26,7 +27,6 @@ from dstrain.errors import UserError
 from dstrain.evaluation.generate import deal_batches, evaluation_mode
 from dstrain.evaluation.predict import Found, Search, Source, cut_source, encode_sources, read_text
 from dstrain.run.predict_model import Predictor, describe, find_ignored, load_predictor
-from dstrain.run.predict_progress import PredictProgress
 from dstrain.run.predict_request import STANDARD_INPUT, PredictRequest
 from dstrain.run_folder.atomic import open_new
 from dstrain.tasks.own_task import UnusableText
@@ -120,7 +120,7 @@ def _read(request: PredictRequest) -> Iterator[InputRow]:
 def predict_rows(request: PredictRequest, *, predictor: Predictor, ranks: Ranks, total: int | None) -> None:
     """Read, have all ranks search, and write, on rank 0; `total` is the number of rows, if it is known."""
     windows, tally = read_windows(_read(request)), Tally()
-    progress = PredictProgress(total, is_terminal=sys.stderr.isatty())
+    progress = Progress("predicting", unit="rows", total=total)
     with ExitStack() as stack:
         stack.callback(progress.close)
         write = stack.enter_context(_open_output(request.output))

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from dstrain.attempt.rank_records import Phases
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import phase
 from dstrain.config.data import Source
 from dstrain.config.metrics import is_of_set
 from dstrain.config.schema import RunConfig
@@ -36,7 +37,7 @@ from dstrain.run.cache import cache_dir
 from dstrain.run.encode_together import Encoders, num_processes
 from dstrain.run.languages import check_tokenizer
 from dstrain.run.note import note_token_sets
-from dstrain.run.rank_0_work import SpokenProgress, made_by_rank_0
+from dstrain.run.rank_0_work import made_by_rank_0
 from dstrain.run.run_tokenizer import keep_tokenizer, make_tokenizer
 from dstrain.run.vocabulary import keep_vocabulary, load_vocabulary
 from dstrain.run_folder.atomic import open_new
@@ -117,7 +118,11 @@ def prepare(
         UserError: data or tokenizer cannot be used; raised on rank 0, and the launcher then ends the others.
     """
     folder = RunFolder(Path(config.run_dir))
-    beat = SpokenProgress(lambda: None if phases is None else phases.mark_progress())
+
+    def beat(records: int) -> None:
+        if phases is not None:
+            phases.mark_progress()
+
     made = made_by_rank_0(
         lambda: _make_all(
             config, folder=folder, whole=whole or config, kept=(kept_tokenizer, kept_vocabulary), beat=beat
@@ -138,12 +143,7 @@ def prepare(
     return Prepared(tokenizer, train, evaluation, vocabulary, mixture, overlap)
 
 
-def estimate_rows(config: RunConfig) -> int | None:
-    """About how many rows the data of a recipe have; None if that takes as long as reading them."""
-    return estimate_records([*config.data.train, *config.data.eval])
-
-
-def prepare_ahead(config: RunConfig, *, beat: Beat) -> list[Path]:
+def prepare_ahead(config: RunConfig, *, beat: Beat = no_beat) -> list[Path]:
     """The folders of the token sets of a recipe, made if they are not in the cache. Leaves nothing in the run folder.
 
     Raises UserError if data or tokenizer cannot be used.
@@ -173,8 +173,7 @@ def prepare_evaluation(config: RunConfig, *, tokenizer: Seq2SeqTokenizer) -> Pat
     """
     _check_code(config)
     check_tokenizer(config, tokenizer=tokenizer)
-    reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
-    return _prepare_set(config, reading=reading, set_up=SetUp(hash_file=_hash_once(config, beat=no_beat)))
+    return _tokenise(config, reading=_reading_rules(config, tokenizer=tokenizer, split="eval"))
 
 
 def share_evaluation(
@@ -211,9 +210,24 @@ def _reading_rules(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, split: Spl
     return ReadingRules(task=config.task, rules=rules, encoder=tokenizer, split=split)
 
 
-def _prepare_set(config: RunConfig, *, reading: ReadingRules, set_up: SetUp) -> Path:
+def _tokenise(
+    config: RunConfig,
+    *,
+    reading: ReadingRules,
+    beat: Beat = no_beat,
+    encoders: Callable[[Beat], Encoders | None] = lambda beat: None,
+) -> Path:
+    """The folder of a token set, made if it is not in the cache: a phase of the set-up."""
     sources = _sources(config, split=reading.split)
-    return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens", set_up=set_up)
+    what = f"reading and tokenising the {'training' if reading.split == 'train' else 'evaluation'} rows"
+    with phase(what, unit="rows", total=lambda: estimate_records(sources)) as progress:
+
+        def count(records: int) -> None:
+            beat(records)
+            progress.advance(records)
+
+        set_up = SetUp(_hash_once(config, beat=count), count, encode_elsewhere=encoders(count))
+        return prepare_token_set(sources, reading=reading, cache_dir=cache_dir(config) / "tokens", set_up=set_up)
 
 
 def _hash_once(config: RunConfig, *, beat: Beat) -> HashFile:
@@ -250,20 +264,22 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
     _check_code(config)
     for name in ("tokenizers", "task_tokens", "hashes"):  # what `tokens` needs for itself it does itself
         remove_leftovers(cache_dir(config) / name)
-    set_up = SetUp(_hash_once(config, beat=beat), beat)
-    tokenizer = keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
-    tokenizer = tokenizer or make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept, set_up=set_up)
-    encoders = Encoders(config, folder.tokenizer, tokenizer.fingerprint, beat) if num_processes(config) > 1 else None
-    made = []
-    splits: tuple[Split, ...] = ("train", "eval")
-    held_out = _held_out(config, tokenizer=tokenizer, set_up=set_up)
-    for split in splits:
-        reading = _reading_rules(config, tokenizer=tokenizer, split=split)
-        reading = replace(reading, held_out=held_out if split == "train" else b"")
-        helped = replace(set_up, encode_elsewhere=encoders if split == "train" else None)
-        tokens = _prepare_set(config, reading=reading, set_up=helped)
-        _say(load_token_set(tokens), config=config, split=split)
-        made.append(str(tokens))
+    with phase("making the tokenizer"):
+        set_up = SetUp(_hash_once(config, beat=beat), beat)
+        tokenizer = keep_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept)
+        tokenizer = tokenizer or make_tokenizer(whole, folder=folder.tokenizer, fingerprint=kept, set_up=set_up)
+    fingerprint = tokenizer.fingerprint
+
+    def encoders(beat: Beat) -> Encoders | None:
+        return Encoders(config, folder.tokenizer, fingerprint, beat) if num_processes(config) > 1 else None
+
+    held_out = _held_out(config, tokenizer=tokenizer, beat=beat)
+    reading = replace(_reading_rules(config, tokenizer=tokenizer, split="train"), held_out=held_out)
+    made = [str(_tokenise(config, reading=reading, beat=beat, encoders=encoders))]
+    _say(load_token_set(Path(made[0])), config=config, split="train")
+    reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
+    made.append(str(_tokenise(config, reading=reading, beat=beat)))
+    _say(load_token_set(Path(made[1])), config=config, split="eval")
     train, evaluation = (load_token_set(Path(each)) for each in made)
     _check_best_set(config, tokens=evaluation)
     overlap = overlap_of(config, train=train, evaluation=evaluation)
@@ -272,12 +288,12 @@ def _make(config: RunConfig, *, folder: RunFolder, whole: RunConfig, kept: str |
     return made
 
 
-def _held_out(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, set_up: SetUp) -> bytes:
+def _held_out(config: RunConfig, *, tokenizer: Seq2SeqTokenizer, beat: Beat) -> bytes:
     """The sources that training leaves out, if it does."""
     if config.data.rules.overlap != "skip_train":
         return b""
     reading = _reading_rules(config, tokenizer=tokenizer, split="eval")
-    return held_out_by(load_token_set(_prepare_set(config, reading=reading, set_up=set_up)))
+    return held_out_by(load_token_set(_tokenise(config, reading=reading, beat=beat)))
 
 
 def _say(tokens: TokenSet, *, config: RunConfig, split: Split) -> None:

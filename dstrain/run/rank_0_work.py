@@ -6,7 +6,6 @@ the watchdogs of its host, and by the ranks of other hosts because its heartbeat
 """
 
 import json
-import logging
 import secrets
 import time
 from collections.abc import Callable
@@ -23,10 +22,6 @@ LOOK_SECONDS = 5.0
 """How often a waiting rank looks at the record of rank 0."""
 SILENT_SECONDS = 600.0
 """Rank 0 is lost if its heartbeat, written every five seconds, has not changed for so long; a file server may show it late."""
-
-SPOKEN_SECONDS = 60.0
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,25 +53,6 @@ class Follower:
             self._last = Sign(found.beats, found.heartbeat, self._now())
         elif (silent := self._now() - last.seen) > SILENT_SECONDS:
             raise PeerLost(f"rank 0, which this rank waits for, has given no sign of life for {silent:.0f} s")
-
-
-class SpokenProgress:
-    """Marks progress at every beat, and logs once a minute how many records have been tokenised."""
-
-    def __init__(self, mark: Callable[[], None], *, now: Callable[[], float] = time.monotonic) -> None:
-        self._mark, self._now = mark, now
-        self._records, self._began, self._spoken = 0, now(), now()
-
-    def __call__(self, records: int) -> None:
-        """Count records that were tokenised since the last call; 0 is progress too."""
-        self._mark()
-        if self._records == 0:
-            self._began = self._now()
-        self._records += records
-        if records and (clock := self._now()) - self._spoken >= SPOKEN_SECONDS:
-            self._spoken = clock
-            rate = self._records / max(1.0, clock - self._began)
-            log.info("%s rows tokenised so far, %s rows/s", f"{self._records:,}", f"{rate:,.0f}")
 
 
 def made_by_rank_0(

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.spelling import keep_spelling
 from dstrain.errors import UserError
 from dstrain.run.assemble import Assembly
-from dstrain.run.finish import complete_export, find_best_step
+from dstrain.run.finish import complete_export, find_best_step, say_end
 from dstrain.run.report import report_at_end
 from dstrain.run_folder.claims import read_claims
 from dstrain.run_folder.layout import BEST, FINAL, RunFolder
@@ -98,13 +99,10 @@ def agree_on_finished(assembly: Assembly) -> bool:
 
         write_card(assembly.folder.path)
         report_at_end(assembly.folder, is_own=False, beat=assembly.attempt.phases.mark_progress)
-        log.info(
-            "%s is finished; use another output_dir to start a new run",
-            assembly.folder.path,
-        )
-        assembly.attempt.report(
-            RunOutcome("finished", 0, step=assembly.first_progress.step, attempt=assembly.attempt.number)
-        )
+        log.info("%s is finished; use another output_dir to start a new run", assembly.folder.path)
+        outcome = RunOutcome("finished", 0, step=assembly.first_progress.step, attempt=assembly.attempt.number)
+        assembly.attempt.report(outcome)
+        say_end(assembly.folder, outcome=replace(outcome, message=_last_reason(assembly.folder)))
     elif assembly.ranks.rank == 0 and _has_changed(assembly) and assembly.total_steps < assembly.first_progress.step:
         raise UserError(
             f"{_describe_length(assembly)}: allow a greater length, or take the model as it is: "
@@ -122,6 +120,12 @@ def _is_finished(assembly: Assembly) -> bool:
     rows = [row for row in read_rows(metrics) if isinstance(row, EventRow) and row.event != "unsaved"]
     # at this very step: a writer that had lost the lease may have finished from checkpoints that are ignored
     return bool(rows) and rows[-1].event == "finish" and rows[-1].step == assembly.resume.state.step
+
+
+def _last_reason(folder: RunFolder) -> str:
+    """Why a finished run ended, if it was not at its last step."""
+    events = [row for row in read_rows(folder.metrics) if isinstance(row, EventRow) and row.event == "finish"]
+    return (events[-1].message or "") if events else ""
 
 
 def _has_changed(assembly: Assembly) -> bool:

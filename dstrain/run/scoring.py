@@ -32,6 +32,7 @@ from dstrain.data.vocabulary import WHOLE, Vocabulary
 from dstrain.errors import UserError
 from dstrain.evaluation.evaluate import evaluate
 from dstrain.evaluation.result import EvaluationResult
+from dstrain.evaluation.samples import describe_samples
 from dstrain.models.load import DTYPES, quiet_transformers
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.run.evaluation_request import EvaluationRequest
@@ -157,13 +158,13 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
         if ranks.rank == 0 and folder.score_file(step).exists():
             log.warning("%s: the scores of step %d are replaced", folder.path, step)
         scores = _save(result, target=Target(folder, step), lease=lease, started=started, data=data)
-    if scores is None:  # not on rank 0
+    if scores is None or result is None:  # not on rank 0
         return
     scores = _score_by_programs(scores, config=config, folder=folder, step=step)
-    for name, value in scores.scores.items():
-        say(f"{name:<26} {value:.4f}")
-    for name, signature in scores.signatures.items():
-        say(f"{name} signature: {signature}")
+    for line in _describe_each(scores):
+        say(line)
+    for line in describe_samples(result.texts, number=config.logging.samples):
+        log.info("%s", line)
     for warning in scores.warnings:
         log.warning("warning: %s", warning)
     num_rows = f"{scores.num_rows:,} of {data.rows_read:,} rows"
@@ -172,6 +173,15 @@ def score_model(request: EvaluationRequest, *, ranks: Ranks, say: Callable[[str]
     if run is not None and not refresh_finished_run(run, machine=config.machine):
         command = shell_command(["dstrain", "card", run.path])
         say(f"the card of {run.path} will show them when the run has ended; to update it now: {command}")
+
+
+def _describe_each(scores: Scores) -> Iterator[str]:
+    """Each score with its interval, then each signature."""
+    for name, value in scores.scores.items():
+        interval = f" ± {scores.intervals[name]:.4f}" if name in scores.intervals else ""
+        yield f"{name:<26} {value:.4f}{interval}"
+    for name, signature in scores.signatures.items():
+        yield f"{name} signature: {signature}"
 
 
 def _score_by_programs(scores: Scores, *, config: RunConfig, folder: RunFolder, step: int) -> Scores:
@@ -257,8 +267,10 @@ def score_pending(folder: RunFolder, *, config: RunConfig, ranks: Ranks, say: Ca
                 vocabulary=vocabulary,
             )
             scores = _save(result, target=Target(folder, pending.step, pending.lease), lease=lease, started=started)
-            if scores is not None:
+            if scores is not None and result is not None:
                 say(f"evaluation at step {pending.step} ({scores.seconds:.0f} s): {describe_scores(scores)}")
+                for line in describe_samples(result.texts, number=config.logging.samples):
+                    log.info("%s", line)
                 if external is not None:
                     external.add(pending.step)
                     external.finish()

@@ -36,6 +36,8 @@ from dstrain.run_folder.outcome import mark_unwritten
 from dstrain.run_folder.ownership import empty_run_folder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import Row, append_row, as_json
+from dstrain.tracking.backends import wanted_trackers
+from dstrain.tracking.beside import END_SECONDS, HURRY_SECONDS, Followers
 from dstrain.training.hooks.preempt import PreemptHook
 from dstrain.training.loop import train
 from dstrain.training.save_clock import SaveClock
@@ -121,6 +123,8 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
     hooks = build_hooks(assembly, preempt=preempt, exclude=loader.exclude, walltime=walltime)
     if assembly.ranks.rank == 0:
         _write_beginning(assembly, launch=launch, record=record, scores_since=hooks.evaluation.scores_since)
+    followers = _start_followers(assembly)
+    patience = HURRY_SECONDS
     try:
         progress = train(
             assembly.engine,
@@ -132,10 +136,14 @@ def _train(assembly: Assembly, *, launch: Launch, preempt: PreemptHook, walltime
             control=control,
             quarantine=hooks.quarantine,
         )
-        return finish(assembly, progress=progress, control=control, hooks=hooks)
+        code = finish(assembly, progress=progress, control=control, hooks=hooks)
+        if code == 0:
+            patience = END_SECONDS
+        return code
     finally:
         hooks.external.close()
         write_waiting()  # what did not fit on the disk, such as a model, has been removed again
+        followers.close(seconds=patience)
 
 
 def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Row], None], scores_since: int) -> None:
@@ -174,6 +182,12 @@ def _write_beginning(assembly: Assembly, *, launch: Launch, record: Callable[[Ro
         log.warning("%s", warning)
     for name in MODELS:
         recover_folder(folder.model(name))
+
+
+def _start_followers(assembly: Assembly) -> Followers:
+    """The processes that show the run in trackers; on rank 0 only. They read the files of the run folder, which exist now."""
+    names = wanted_trackers(assembly.config) if assembly.ranks.rank == 0 else ()
+    return Followers(names, run_dir=assembly.folder.path)
 
 
 def _count_ids(prepared: Prepared) -> dict[str, int]:

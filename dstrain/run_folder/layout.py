@@ -125,6 +125,19 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @property
+    def trackers(self) -> Path:
+        """One file per tracker: what it has been sent; and what a tracker writes itself."""
+        return self.path / "trackers"
+
+    def tracked(self, name: str) -> Path:
+        """What a tracker has been sent."""
+        return self.trackers / f"{name}.json"
+
+    def tracker_lock(self, name: str) -> Path:
+        """Locked by the one process that sends to a tracker."""
+        return self.trackers / f"{name}.lock"
+
+    @property
     def scores(self) -> Path:
         """One file per scored step."""
         return self.path / "scores"
@@ -240,7 +253,7 @@ class RunFolder:
     def folders(self) -> tuple[Path, ...]:
         """Every sub-folder that is written to."""
         models = (self.tokenizer, self.base, self.checkpoints, *map(self.model, MODELS), self.average.path)
-        results = (self.plots, self.tensorboard, self.scores, self.external, self.all_hypotheses)
+        results = (self.plots, self.tensorboard, self.trackers, self.scores, self.external, self.all_hypotheses)
         others = (self.test_sets, self.evaluation, self.claims, self.rank_records, self.hangs)
         return (*models, *results, *others, self.failures, self.rendezvous)
 

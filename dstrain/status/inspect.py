@@ -75,6 +75,8 @@ class ScoreAtStep:
     step: int
     metric: str
     value: float
+    interval: float | None = None
+    """Half its 95 % interval, where it has one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     metric = files.config.best_metric
     rows = untied(competing(files.eval_rows, events=files.events))
     best = best_evaluation(rows, metrics=files.config.ranking)
-    return ScoreAtStep(best.step, metric, best.scores[metric]) if best else None
+    return ScoreAtStep(best.step, metric, best.scores[metric], best.intervals.get(metric)) if best else None
 
 
 def _note_refused(files: RunFiles) -> tuple[str, ...]:

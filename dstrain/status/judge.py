@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dstrain.attempt.rank_records import PHASE_LIMITS, RankRecord
+from dstrain.cluster.console import duration
 from dstrain.cluster.processes import Holder
 from dstrain.cluster.walltime import ALLOCATION_ENDS
-from dstrain.reporting.terminal import duration, from_iso
+from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.rows import EventRow
@@ -33,6 +34,23 @@ State = Literal[
     "unreadable",
     "no such folder",
 ]
+MEANINGS: Mapping[State, str] = {
+    "running": "Its ranks make progress.",
+    "silent": "Its ranks live, or may live on another host, but have made no progress for longer than is usual.",
+    "killed": "It was running, and none of its processes is left: start it again.",
+    "stopped": "It saved after a signal, such as Ctrl-C, and ended: start it again.",
+    "at its time limit": "It saved before its allocation ended: start it again, unless Slurm does.",
+    "preempted": "It saved because Slurm took its nodes for another job: start it again, unless Slurm does.",
+    "requeued": "It saved because somebody requeued its job, which Slurm starts again.",
+    "cancelled": "It saved because its job was cancelled: start it again.",
+    "lost": "A rank hung or was lost to a fault outside the run: start it again.",
+    "failed": "An error ended it, which starting again does not mend: its message says what does.",
+    "finished": "It ended in order, at its last step or by early stopping.",
+    "never started": "The folder is there, and no run has begun in it.",
+    "unreadable": "None of its records can be read.",
+    "no such folder": "There is no folder at this path.",
+}
+"""What each state means."""
 STOPPED_BY: Mapping[str, State] = {
     "time limit": "at its time limit",
     "preemption": "preempted",

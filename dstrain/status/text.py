@@ -5,10 +5,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dstrain.cluster.console import duration
 from dstrain.config.arguments import shell_command
-from dstrain.reporting.terminal import UNKNOWN, duration, moment, printable, to_iso
+from dstrain.reporting.terminal import UNKNOWN, moment, printable, to_iso
 from dstrain.run_folder.outcome import summarize
-from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus
+from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus, ScoreAtStep
 from dstrain.status.judge import STOPPED
 
 MAX_SHOWN = 3
@@ -42,7 +43,8 @@ def as_json(status: RunStatus) -> dict[str, Any]:
     """The same as JSON values: times in ISO format, None for a number that is not finite."""
     values = asdict(status)
     scores = values.pop("last_scores")
-    values["last_scores"] = {"step": scores["step"], "scores": scores["scores"]} if scores else None
+    kept = ("step", "scores", "intervals")
+    values["last_scores"] = {key: scores[key] for key in kept} if scores else None
     encoded: dict[str, Any] = _encode(values)
     return encoded
 
@@ -68,7 +70,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     elif advice := ADVICE.get(status.state):
         yield "what to do", advice
     if status.step is not None or status.total_steps is not None:
-        yield "step", _progress(status)
+        yield "step", describe_progress(status)
     if status.eta_seconds is not None and status.step_seconds is not None:
         end = moment(status.now + status.eta_seconds)
         yield "ETA", f"in {duration(status.eta_seconds)}, {end} ({status.step_seconds:.3g} s per step)"
@@ -79,7 +81,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if status.last_scores:
         yield "scores", _scores(status)
     if status.best:
-        yield "best", f"{status.best.metric} {status.best.value:.4f} at step {status.best.step}"
+        yield "best", describe_best(status.best)
     if checkpoint := status.checkpoint:
         when = f", saved {_ago(checkpoint.saved, now=status.now)}" if checkpoint.saved else ""
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
@@ -104,7 +106,8 @@ def _unsaved_rows(status: RunStatus) -> Iterator[tuple[str, str]]:
         yield "to be repeated", work
 
 
-def _progress(status: RunStatus) -> str:
+def describe_progress(status: RunStatus) -> str:
+    """The steps that are done, of how many: `120 of 1,000 (12.0%)`."""
     step = UNKNOWN if status.step is None else f"{status.step:,}"
     if status.total_steps is None:
         return step
@@ -133,8 +136,18 @@ def _scores(status: RunStatus) -> str:
     assert status.last_scores
     metric = status.best.metric if status.best else None
     listed = sorted(status.last_scores.scores.items(), key=lambda score: score[0] != metric)
-    shown = "  ".join(f"{name} {value:.4f}" for name, value in listed[:MAX_SCORES])
+    intervals = status.last_scores.intervals
+    shown = "  ".join(_score(name, value, intervals.get(name)) for name, value in listed[:MAX_SCORES])
     return f"{shown}{'  …' if len(listed) > MAX_SCORES else ''} at step {status.last_scores.step}"
+
+
+def describe_best(best: ScoreAtStep) -> str:
+    """A score with its interval and step: `bleu 39.5000 ± 0.9000 at step 400`."""
+    return f"{_score(best.metric, best.value, best.interval)} at step {best.step}"
+
+
+def _score(name: str, value: float, interval: float | None) -> str:
+    return f"{name} {value:.4f}" + ("" if interval is None else f" ± {interval:.4f}")
 
 
 def _attempt_rows(attempts: Sequence[AttemptView]) -> Iterator[tuple[str, str]]:

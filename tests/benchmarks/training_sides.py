@@ -22,7 +22,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from rich.console import Console
 from tokenizers import Tokenizer, models
 from torch import Tensor
 from torch.nn import functional
@@ -36,6 +35,7 @@ from transformers import (
     TrainerCallback,
 )
 
+from dstrain.cluster.console import can_redraw
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import join_ranks
 from dstrain.config.device_defaults import OVERHEADS
@@ -227,7 +227,7 @@ def train_ours(job: Job, *, case: Case, model: PreTrainedModel, tokens: TokenSet
         progress=Progress(0, Position(0, 0)),
         total_steps=job.num_updates,
         epoch_at=plan.epoch_at,
-        hooks=[watch, LogHook(config=config, ranks=ranks, total_steps=job.num_updates, console=Console(stderr=True))],
+        hooks=[watch, LogHook(config=config, ranks=ranks, total_steps=job.num_updates, is_terminal=can_redraw())],
         control=Control(record=lambda row: None),
         quarantine=quarantine,
     )

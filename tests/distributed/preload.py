@@ -3,7 +3,6 @@
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401  every ZeRO engine imports it, and with it torch's compiler
 import sacrebleu.tokenizers.tokenizer_13a  # noqa: F401
 import torch
-import torch.utils.tensorboard
 import transformers.models.m2m_100.modeling_m2m_100
 import transformers.models.mt5.modeling_mt5
 import transformers.models.t5.modeling_t5  # noqa: F401

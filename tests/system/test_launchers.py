@@ -71,7 +71,8 @@ def test_every_launcher_takes_the_same_arguments_and_finishes(command: list[str]
     process = start(command, folder=tmp_path)
     printed, _ = process.communicate(timeout=300)
     assert process.returncode == 0, printed
-    assert "card: " in printed
+    assert ": finished at step 20 of 20" in printed
+    assert "  card   " in printed
     assert (tmp_path / "run" / "best" / "model.safetensors").is_file()
     noise = [line for line in printed.splitlines() if "WARNING" in line or "Warning" in line]
     assert len([line for line in noise if "accelerator" not in line]) == 0, noise

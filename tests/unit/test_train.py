@@ -274,3 +274,35 @@ def test_slurm_tells_a_restart_from_a_first_start(
     with pytest.raises(SystemExit) as ended:
         main(["--config", "debug", f"output_dir={tmp_path}"])
     assert ended.value.code == code
+
+
+def test_a_tracker_that_nobody_knows_is_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    done = run_launch("--config", "debug", "logging.trackers.wanbd={}", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "logging.trackers.wanbd: there is no tracker `wanbd`" in done.stderr
+    assert done.stdout.split() == ["imported:"]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("local_rank", "prints"), [(0, True), (1, False)])
+def test_options_of_another_tool_are_answered_once_with_those_of_ours(
+    local_rank: int, prints: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launched = {"RANK": local_rank, "LOCAL_RANK": local_rank, "WORLD_SIZE": 2, "MASTER_ADDR": "n", "MASTER_PORT": 29500}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(sys, "argv", [str(LAUNCH)])
+    assert main(["debug", "--num_train_epochs", "3", "--per_device_train_batch_size", "8", "--local_rank=1"]) == 2
+    printed = capsys.readouterr().err
+    assert bool(printed) is prints
+    if prints:
+        assert "  --num_train_epochs 3 " in printed
+        last = printed.splitlines()[-1]
+        assert "launch/train.py --config debug training.epochs=3 training.batch_size=16" in last
+
+
+def test_options_of_another_tool_are_answered_before_torch_is_imported(tmp_path: Path) -> None:
+    done = run_launch("my_recipe.yaml", "--training.max_steps", "5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "all together: python launch/train.py --config my_recipe.yaml training.max_steps=5" in done.stderr
+    assert done.stdout.split() == ["imported:"]

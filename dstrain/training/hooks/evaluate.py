@@ -16,10 +16,11 @@ from dstrain.config.evaluation import Evaluation
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.evaluation.result import EvaluationResult
+from dstrain.evaluation.samples import describe_samples
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ranking import NUM_CONSTANT, describe_constants, rank
 from dstrain.run_folder.rows import EvalRow
-from dstrain.run_folder.scores import Scores, describe_scores, write_scores
+from dstrain.run_folder.scores import ScoredTexts, Scores, describe_scores, write_scores
 from dstrain.training.meters import LossMeter
 from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -163,8 +164,10 @@ class EvaluateHook(EvaluationHook):
 
     def on_start(self, progress: Progress, control: Control) -> None:
         if self._config.evaluation.rehearsal and progress.step == 0:
+            started = time.perf_counter()
             self._check_rehearsal(self._evaluate(REHEARSAL_BATCHES))
-            log.info("rehearsal: evaluated %d batches before step 1", REHEARSAL_BATCHES)
+            seconds = time.perf_counter() - started
+            log.info("rehearsal: evaluated %d batches before step 1 in %.1f s", REHEARSAL_BATCHES, seconds)
         if self._is_postponed:  # the run was stopped at a step with an evaluation
             self._score(progress.step, self._epoch, control)
         self._stop_early(control)
@@ -214,10 +217,10 @@ class EvaluateHook(EvaluationHook):
         self._walltime.record_duration("evaluation", seconds)
         found = self._save(result, step=step, seconds=seconds) if result is not None else None
         verdict = self._judge(scores, step)  # by the row statistics that were just written
-        if found is not None:
+        if found is not None and result is not None:
             told: dict[str, Any] = {"train_loss": train_loss, "is_tied": verdict.is_tied}
             control.record(EvalRow(**found.as_fields(), step=step, epoch=epoch, **told))
-            self._show(found, step=step, verdict=verdict)
+            self._show(found, texts=result.texts, step=step, verdict=verdict)
         self._latest = (step, scores)
         self._warn_of_constants(scores)
         self._accept(verdict, scores, step)
@@ -252,8 +255,10 @@ class EvaluateHook(EvaluationHook):
             problem = f"the hypotheses of step {step} could not be written: {error.strerror}"
             return replace(scores, warnings=(*scores.warnings, problem))
 
-    def _show(self, found: Scores, *, step: int, verdict: Verdict) -> None:
+    def _show(self, found: Scores, *, texts: ScoredTexts, step: int, verdict: Verdict) -> None:
         log.info("evaluation at step %d (%.0f s): %s", step, found.seconds, describe_scores(found))
+        for line in describe_samples(texts, number=self._config.logging.samples):
+            log.info("%s", line)
         if verdict.is_tied and self.best:
             log.info(
                 "step %d is better than step %d, but not beyond chance: the older stays the best",

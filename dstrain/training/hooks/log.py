@@ -1,24 +1,20 @@
-"""One row per logging interval in metrics.jsonl, on a progress bar or as a line, and in TensorBoard if it is installed."""
+"""One row per logging interval in metrics.jsonl, and on a progress bar or as a line."""
 
-import importlib.util
 import logging
 import time
 from collections import Counter
 from collections.abc import Collection
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as ProgressBar
 from torch import Tensor
 
 from dstrain.checkpoint.changes import Part
 from dstrain.cluster.process_group import Ranks
+from dstrain.cluster.progress import CENTURY
+from dstrain.cluster.progress import Progress as Bar
 from dstrain.config.schema import RunConfig
 from dstrain.engine.engine import peak_memory_mb
-from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.rows import TrainRow
 from dstrain.training.meters import LossMeter
 from dstrain.training.state import Control, Hook, Progress, StepInfo
@@ -35,9 +31,6 @@ SUMMED = (
 ALARM_SKIPS = 3
 """Consecutive skipped fp16 steps that are warned about: the loss scale keeps falling."""
 
-CENTURY = 100 * 365 * 86400.0
-"""Seconds from which on no end is foretold: a run "until it no longer improves" may have any number of steps, a time may not."""
-
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +39,8 @@ class LogHook(Hook):
 
     name = "log"
 
-    def __init__(self, *, config: RunConfig, ranks: Ranks, total_steps: int, console: Console) -> None:
+    def __init__(self, *, config: RunConfig, ranks: Ranks, total_steps: int, is_terminal: bool) -> None:
+        """On a terminal, of which `is_terminal` knows, a bar shows what is a line elsewhere."""
         self._config = config
         self._ranks = ranks
         self._loss = LossMeter(ranks)
@@ -57,21 +51,20 @@ class LogHook(Hook):
         self._finite_norm: Tensor | float | None = None
         self._total_steps = total_steps
         self._started, self._first_step = time.monotonic(), 0
-        self._bar = _build_bar(console, total_steps=total_steps) if ranks.rank == 0 and console.is_terminal else None
-        self._board = _build_board(config) if ranks.rank == 0 else None
+        self._has_bar = is_terminal and ranks.rank == 0
+        self._bar: Bar | None = None
 
     def on_start(self, progress: Progress, control: Control) -> None:
         self._started, self._first_step = time.monotonic(), progress.step
-        if self._bar is not None:
-            self._bar.start()
-            self._bar.update(self._bar.task_ids[0], completed=progress.step)
+        if self._has_bar:
+            self._bar = Bar("training", unit="steps", total=self._total_steps, done=progress.step, is_terminal=True)
 
     def on_step(self, info: StepInfo, control: Control) -> None:
         self._loss.add(info.result.loss_sum, num_tokens=info.target_tokens)
         self._sums.update({name: getattr(info, name) for name in (*SUMMED, "seconds")})
         self._count_skips(info)
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=info.step)
+            self._bar.show(info.step)
         ends = info.is_last or (control.stop_reason is not None and not control.preempted)
         if info.step % self._config.logging.every_steps == 0 or ends:
             self._emit(info, control)
@@ -147,15 +140,12 @@ class LogHook(Hook):
             self._show(row)
 
     def _show(self, row: TrainRow) -> None:
-        if self._board is not None:
-            for name in ("loss", "learning_rate", "grad_norm", "target_tokens_per_second"):
-                self._board.add_scalar(f"train/{name}", getattr(row, name), row.step)
         text = (
             f"loss {row.loss:.4f}  lr {row.learning_rate:.2e}  grad {row.grad_norm:.3f}  "
             f"{row.target_tokens_per_second:,.0f} target tokens/s"
         )
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], numbers=text)
+            self._bar.note = text
         else:
             eta = self._eta(row.step)
             log.info("step %d/%d  epoch %.2f  %s%s", row.step, self._total_steps, row.epoch, text, eta)
@@ -169,32 +159,4 @@ class LogHook(Hook):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
-        if self._board is not None:
-            self._board.close()
-
-
-def _build_bar(console: Console, *, total_steps: int) -> ProgressBar:
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[numbers]}"),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
-    )
-    bar = ProgressBar(*columns, console=console)
-    bar.add_task("training", total=total_steps, numbers="")
-    return bar
-
-
-def _build_board(config: RunConfig) -> Any:
-    wanted = config.logging.tensorboard
-    installed = importlib.util.find_spec("tensorboard") is not None
-    if wanted and not installed:
-        log.warning("logging.tensorboard is true but tensorboard is not installed; pip install 'dstrain[tensorboard]'")
-    if not installed or wanted is False:
-        return None
-    from torch.utils.tensorboard import SummaryWriter  # slow to import, and optional
-
-    return SummaryWriter(str(RunFolder(Path(config.run_dir)).tensorboard))
+            self._bar.close()

@@ -104,3 +104,11 @@ def test_check_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_tracker_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["check", "debug", "logging.trackers.wanbd={}"])
+    assert result.exit_code == 1
+    assert (
+        "logging.trackers.wanbd: there is no tracker `wanbd`: take one of tensorboard, wandb, mlflow" in result.stderr
+    )

@@ -1,9 +1,12 @@
-"""What commands share: a user's mistake ends in its message and code 1, and anything else keeps its traceback."""
+"""What commands share: mistakes of a user end in a message and a code, and anything else keeps its traceback."""
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
-from dstrain.cli.common import clean_errors
+from dstrain.cli.app import app
+from dstrain.cli.common import clean_errors, with_default
+from dstrain.cluster.exit_codes import EXIT_USAGE
 from dstrain.errors import UserError
 
 
@@ -33,3 +36,40 @@ def test_an_exit_code_passes_through() -> None:
     with pytest.raises(typer.Exit) as end, clean_errors():
         raise typer.Exit(7)
     assert end.value.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (["run", "--watch"], ["run", "--watch", "2"]),
+        (["--watch", "run"], ["--watch", "2", "run"]),
+        (["--watch", "0.5", "run"], ["--watch", "0.5", "run"]),
+        (["run"], ["run"]),
+    ],
+)
+def test_a_value_that_was_left_out_is_the_default(args: list[str], expected: list[str]) -> None:
+    assert with_default(args, option="--watch", default="2") == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (["train", "my_recipe.yaml", "--num_train_epochs", "3"], "train --config my_recipe.yaml training.epochs=3"),
+        (["check", "--config", "debug", "--learning_rate", "1e-4"], "check debug training.learning_rate=1e-4"),
+        (["plan", "debug", "--training.max_steps", "5", "--gpus", "2"], "plan debug training.max_steps=5 --gpus 2"),
+        (["prepare", "debug", "seed", "3"], "prepare debug seed=3"),
+        (["audit", "debug", "--json", "--fp16"], "audit debug --json precision=fp16"),
+        (["evaluate", "runs/x", "--num_beams", "4"], "evaluate runs/x evaluation.num_beams=4"),
+    ],
+)
+def test_arguments_of_other_tools_are_answered_with_the_command_to_type(arguments: list[str], instead: str) -> None:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == EXIT_USAGE
+    assert result.stderr.splitlines()[-1].endswith(f" {instead}")
+    assert result.stdout == ""
+
+
+def test_a_command_without_overrides_refuses_an_option_as_before() -> None:
+    result = CliRunner().invoke(app, ["verify", "runs/x", "--num_beams", "4"])
+    assert result.exit_code == EXIT_USAGE
+    assert "No such option" in result.stderr

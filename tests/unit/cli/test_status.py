@@ -5,6 +5,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
+from tests.unit.cluster.terminal_cases import run_on_terminal
 from tests.unit.status.status_cases import (
     NOW,
     iso,
@@ -78,8 +81,64 @@ def test_a_finished_run_ends_the_command_with_0(run: Path) -> None:
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert (told["state"], told["since"]) == ("finished", iso(NOW - 300))
-    assert told["best"] == {"step": 100, "metric": "bleu", "value": 12.5}
-    assert told["last_scores"] == {"step": 100, "scores": {"loss": 2.5, "bleu": 12.5}}
+    assert told["best"] == {"step": 100, "metric": "bleu", "value": 12.5, "interval": None}
+    assert told["last_scores"] == {"step": 100, "scores": {"loss": 2.5, "bleu": 12.5}, "intervals": {}}
+
+
+STATUS = [sys.executable, "-m", "dstrain", "status"]
+
+
+def test_a_terminal_shows_a_run_until_its_end(tmp_path: Path) -> None:
+    with rank_of_this_host(tmp_path) as process:
+        watching = threading.Thread(target=lambda: (time.sleep(3), process.kill()), daemon=True)
+        watching.start()
+        code, printed = run_on_terminal([*STATUS, str(tmp_path), "--watch", "0.2"])
+    assert code == 1
+    first, *later = printed.split("\x1b[J")
+    assert ": running since" in first
+    assert "every 0.2 s; Ctrl-C ends this, and not the run" in first
+    assert len(later) > 1
+    assert ": killed" in later[-1]
+    assert "Ctrl-C" not in later[-1]
+
+
+def test_ctrl_c_ends_the_watching_and_not_the_run(tmp_path: Path) -> None:
+    with rank_of_this_host(tmp_path) as process:
+        code, printed = run_on_terminal(
+            [*STATUS, "--watch", "0.2", str(tmp_path)], typed=b"\x03", wait_for="and not the run"
+        )
+        assert process.poll() is None
+    assert code == 130
+    assert "Traceback" not in printed
+
+
+@pytest.mark.parametrize("term", ["dumb", None])
+def test_a_dumb_terminal_gets_lines(term: str | None, run: Path) -> None:
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    code, printed = run_on_terminal([*STATUS, "--watch", "0.2", str(run)], term=term)
+    assert code == 0
+    assert "\x1b" not in printed
+
+
+def test_without_a_terminal_a_line_is_printed_when_something_has_changed(tmp_path: Path) -> None:
+    with rank_of_this_host(tmp_path) as process:
+        command = [*STATUS, str(tmp_path), "--watch", "0.2"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+            assert watching.stdout is not None
+            assert watching.stdout.readline().startswith(f"{tmp_path}: running, step 3")
+            time.sleep(1)  # nothing changes
+            process.kill()
+            process.wait()
+            assert watching.stdout.readline().startswith(f"{tmp_path}: killed")
+            rest = watching.stdout.read()
+        assert watching.wait() == 1
+    assert "what to do" in rest
+    assert "\x1b" not in rest
+
+
+def test_json_is_not_watched(run: Path) -> None:
+    result = CliRunner().invoke(app, ["status", str(run), "--watch", "--json"])
+    assert result.exit_code == 2
 
 
 @pytest.mark.parametrize("content", [b"\x00\xffrubbish\n", b"7\n", b'{"step": "x"}\n', b"[1e999, NaN]\n", b""])

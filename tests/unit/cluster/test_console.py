@@ -1,12 +1,14 @@
 """What a rank prints: its messages with its number, and no noise of libraries. In processes of their own."""
 
+import math
 import os
 import subprocess
 import sys
 
 import pytest
 
-from dstrain.cluster.console import cleaned, redraw, say
+from dstrain.cluster.console import Screen, can_redraw, cleaned, duration, fitted, own_program, redraw, say
+from tests.unit.cluster.terminal_cases import run_on_terminal
 
 CODE = """
 import logging, os, sys, warnings
@@ -131,3 +133,96 @@ def test_a_command_whose_output_no_one_reads_ends_quietly_with_its_own_code(reci
     os.close(write_end)
     assert done.returncode == code
     assert [line for line in done.stderr.splitlines() if "nowhere" not in line] == []
+
+
+def test_nothing_is_written_where_there_is_no_line_to_remove(capsys: pytest.CaptureFixture[str]) -> None:
+    redraw("")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_several_lines_are_drawn_as_one(capsys: pytest.CaptureFixture[str]) -> None:
+    redraw("a\nb\tc")
+    redraw("")
+    assert capsys.readouterr().err == "\r\x1b[Ka b c\r\x1b[K"
+
+
+def test_letters_of_east_asia_take_two_columns() -> None:
+    assert fitted("abc", columns=2) == "ab"
+    assert fitted("연필 쉰", columns=5) == "연필 "
+    assert fitted("연필", columns=3) == "연"
+    assert fitted("", columns=0) == ""
+
+
+LINES = """
+import logging, os, sys
+from dstrain.cluster.console import Screen, can_redraw, redraw, say, say_from_signal, set_up_log
+set_up_log()
+print("can" if can_redraw() else "cannot", flush=True)
+if can_redraw():
+    redraw("1 of 2 " + "x" * 100)
+    logging.getLogger("dstrain").info("logged")
+    say("said")
+    say_from_signal("signalled")
+    redraw("")
+"""
+
+
+def test_on_a_terminal_what_is_said_stands_above_the_line_that_is_drawn() -> None:
+    code, printed = run_on_terminal([sys.executable, "-c", LINES], columns=40)
+    line = "1 of 2 " + "x" * 32  # one column less than there are, so that the terminal does not go to the next line
+    assert code == 0
+    assert printed.split("\r\n")[0] == "can"
+    assert f"\r\x1b[K{line}\r\x1b[Klogged\r\n{line}" in printed
+    assert f"\r\x1b[Ksaid\r\n{line}" in printed
+    assert "\r\x1b[Ksignalled\r\n" in printed
+    assert printed.endswith("\r\x1b[K")
+
+
+@pytest.mark.parametrize("term", ["dumb", "", None])
+def test_a_dumb_terminal_has_no_line_that_is_drawn_again(term: str | None) -> None:
+    code, printed = run_on_terminal([sys.executable, "-c", LINES], term=term)
+    assert (code, printed) == (0, "cannot\r\n")
+
+
+def test_a_pipe_is_no_terminal() -> None:
+    done = subprocess.run([sys.executable, "-c", LINES], capture_output=True, text=True, check=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("cannot\n", "")
+    assert not can_redraw(sys.__stdin__)  # pytest's is none either
+
+
+def test_commands_are_shown_as_the_shell_finds_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    tools = os.path.dirname(sys.executable)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}/usr/bin")  # as quiet_libraries leaves it
+    words = own_program()
+    assert words[1:] == ["-m", "dstrain"]
+    assert os.path.samefile(words[0], sys.executable)
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{tools}")
+    assert own_program() == ["dstrain"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-3, "0 s"), (59.4, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600 * 3 + 725, "3 h 12 min"), (1e5, "1 d 3 h")],
+)
+def test_time_spans_read_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf])
+def test_a_time_span_that_is_not_finite_is_unknown(seconds: float) -> None:
+    assert duration(seconds) == "?"
+
+
+def test_a_text_takes_the_place_of_the_one_before_and_never_more_than_the_screen(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    monkeypatch.setenv("LINES", "4")
+    screen = Screen()
+    for text in ("a\nb", "a line that is long\nb\nc\nd\ne", "연필 쉰세 자루\x1b[2J"):
+        screen.show(text)
+    screen.clear()
+    screen.clear()
+    assert capsys.readouterr().out == (
+        "a\nb\n\x1b[2A\r\x1b[Ja line th\nb\nc\n\x1b[3A\r\x1b[J연필 쉰세\n\x1b[1A\r\x1b[J"
+    )

@@ -1,14 +1,16 @@
 """Processes identified by more than their id; real processes, no mock."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dstrain.cluster.processes import HIDDEN, process_start, this_process
+from dstrain.cluster.processes import HIDDEN, end_with_descendants, process_start, this_process
 
 
 def test_a_process_names_itself_as_others_find_it() -> None:
@@ -95,3 +97,31 @@ print(process_start(int(sys.argv[1])), process_start(int(sys.argv[2])), process_
     command = [*shell, sys.executable, "-c", code, str(os.getpid()), str(gone.pid)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(HIDDEN), "None", "True"]
+
+
+@pytest.mark.parametrize("itself", [True, False])
+def test_a_process_is_ended_with_all_that_it_has_started_in_any_session(itself: bool) -> None:
+    code = """
+import subprocess, sys
+inner = "import subprocess, sys; print(subprocess.Popen(['sleep', '600'], start_new_session=True).pid, flush=True)"
+inner += "; sys.stdin.read()"
+child = subprocess.Popen([sys.executable, "-c", inner], start_new_session=True)
+print(child.pid, flush=True)
+sys.stdin.read()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    other = subprocess.Popen(["sleep", "600"])
+    assert process.stdout is not None
+    started = [int(process.stdout.readline()) for _ in range(2)]
+    assert [process_start(pid) is not None for pid in started] == [True, True]
+    end_with_descendants(process.pid, itself=itself)
+    while any(process_start(pid) is not None for pid in started):
+        time.sleep(0.01)
+    assert other.poll() is None
+    if itself:
+        assert process.wait() == -signal.SIGKILL
+    else:
+        assert process.poll() is None
+    for each in (process, other):
+        each.kill()
+        each.wait()

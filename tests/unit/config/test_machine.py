@@ -46,3 +46,31 @@ def test_no_limit_of_the_watchdog_is_longer_than_a_collective_waits(good: Path) 
         load_config(str(good), overrides=["machine.collective_timeout_minutes=180"]).machine.watchdog.set_up_minutes
         == 180
     )
+
+
+def test_trackers_have_names_and_settings_and_null_removes_one(good: Path) -> None:
+    overrides = ["logging.trackers.wandb.project=p", "logging.trackers.mlflow={}"]
+    trackers = load_config(str(good), overrides=overrides).logging.trackers
+    assert {name: tracker.project for name, tracker in trackers.items()} == {"wandb": "p", "mlflow": None}
+    assert load_config(str(good)).logging.trackers == {}
+
+
+@pytest.mark.parametrize(
+    ("override", "messages"),
+    [
+        (
+            "{tensorboard: {}}",
+            ["logging.trackers.tensorboard: TensorBoard needs no settings: write `tensorboard: true`"],
+        ),
+        ("{wandb: {projct: p}}", ["logging.trackers.wandb.projct: unknown key", "did you mean `project`?"]),
+        ("{wandb: {api_key: p}}", ["logging.trackers.wandb.api_key: is no place for a secret"]),
+        ("{mlflow: {uri: 'http://me:secret@host'}}", ["logging.trackers.mlflow.uri: ", "***"]),
+        ("{W B: {}}", ["logging.trackers"]),
+        ("[wandb]", ["logging.trackers: must be a section of keys", "such as `wandb: {project: ko-en}`"]),
+        ("{mlflow: {project: ''}}", ["logging.trackers.mlflow.project: "]),
+    ],
+)
+def test_trackers_that_cannot_be_are_refused_with_their_key(good: Path, override: str, messages: list[str]) -> None:
+    (line,) = faults(good, f"logging.trackers={override}")
+    assert [message for message in messages if message not in line] == []
+    assert "secret@" not in line

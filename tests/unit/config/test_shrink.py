@@ -100,3 +100,7 @@ def test_settings_that_would_not_fit_give_way(overrides: tuple[str, ...]) -> Non
 def test_several_ranks_are_refused(overfit: int | None) -> None:
     with pytest.raises(ValueError, match="one process, found 2: start it with python"):
         shrink_config(load_config("debug"), overfit=overfit, world_size=2)
+
+
+def test_a_debug_run_is_shown_in_no_tracker() -> None:
+    assert shrink("debug", "logging.trackers.wandb={}").logging.trackers == {}

@@ -46,3 +46,9 @@ def test_a_length_in_epochs_and_a_model_by_name_are_written_as_given() -> None:
 )
 def test_the_machine_line_says_what_bounds_a_micro_batch(overrides: tuple[str, ...], machine: str) -> None:
     assert lines_of("debug", "machine.zero_stage=2", *overrides)["machine"] == machine
+
+
+def test_trackers_are_named_with_the_server_that_the_recipe_names() -> None:
+    assert "trackers" not in lines_of("debug")
+    overrides = ("logging.trackers.wandb={}", "logging.trackers.mlflow.uri=http://host:5000")
+    assert lines_of("debug", *overrides)["trackers"] == "wandb; mlflow: http://host:5000"

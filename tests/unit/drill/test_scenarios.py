@@ -161,3 +161,8 @@ def test_the_announcement_says_what_will_run(tmp_path: Path) -> None:
         "3.2 GB are free",
     ):
         assert part in text
+
+
+def test_a_drill_is_shown_in_no_tracker(tmp_path: Path) -> None:
+    config = load_config("debug", overrides=["logging.trackers.wandb={}"])
+    assert shorten(config, steps=STEPS, folder=tmp_path).logging.trackers == {}

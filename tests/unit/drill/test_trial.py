@@ -18,9 +18,10 @@ def record_of(num_steps: int, *, evaluated: bool = True) -> RunRecord:
 
 
 def test_the_recipe_is_that_of_the_run_but_for_its_length(tmp_path: Path) -> None:
-    config = build_recipe(tmp_path, training__early_stopping={"patience": 2})
+    config = build_recipe(tmp_path, training__early_stopping={"patience": 2}, logging__trackers={"wandb": {}})
     short = shorten(config, steps=9, folder=tmp_path / "x")
     assert (short.training.max_steps, short.logging.every_steps) == (9, 1)
+    assert (short.logging.tensorboard, short.logging.trackers) == (False, {})
     assert short.run_dir == str(tmp_path / "x")
     assert (short.model, short.task, short.precision) == (config.model, config.task, config.precision)
     assert short.data == config.data

@@ -1,33 +1,17 @@
-"""Text for a terminal: durations, times, tables, and foreign text without control characters."""
+"""Text for a terminal: times, tables, and foreign text without control characters."""
 
 import math
-
-import pytest
 
 from dstrain.reporting.terminal import (
     MAX_LINE,
     MAX_LINES,
     UNKNOWN,
     aligned,
-    duration,
     from_iso,
     moment,
     printable,
     to_iso,
 )
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(-3, "0 s"), (59.4, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600 * 3 + 725, "3 h 12 min"), (1e5, "1 d 3 h")],
-)
-def test_time_spans_read_in_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-
-
-@pytest.mark.parametrize("seconds", [math.nan, math.inf])
-def test_a_time_span_that_is_not_finite_is_unknown(seconds: float) -> None:
-    assert duration(seconds) == UNKNOWN
 
 
 def test_times_round_trip_and_what_is_not_a_time_is_none() -> None:

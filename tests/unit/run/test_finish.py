@@ -14,6 +14,8 @@ from dstrain.config.machine import Machine
 from dstrain.run import finish
 from dstrain.run.finish import _outcome, complete_export, find_best_step, refresh_finished_run
 from dstrain.run_folder.layout import BEST, EXPORTED_STEP
+from dstrain.run_folder.outcome import RunOutcome
+from dstrain.run_folder.scores import SOURCES
 from dstrain.training.state import Control
 from tests.unit.run.run_cases import write_run
 
@@ -105,3 +107,20 @@ def test_a_finished_run_that_another_process_writes_to_is_left_to_it(
     lease.release()
     assert f"another process is writing to {folder.path}" in caplog.text
     assert not folder.card.exists()
+
+
+def test_the_end_of_a_run_is_said_with_commands_for_files_that_are_there(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    folder = write_run(tmp_path / "run", bleu={10: 20.0, 20: 30.0}, last_event="finish")
+    finish.say_end(folder, outcome=RunOutcome("finished", 0, "early stopping: no improvement", step=30))
+    assert caplog.messages[0] == f"{folder.path}: finished at step 30"
+    assert "bleu 30.0000 at step 20" in caplog.text
+    assert "early stopping: no improvement" in caplog.text
+    assert " predict " not in caplog.text  # there are no sources to predict
+    sources = folder.hypotheses(20) / SOURCES
+    sources.parent.mkdir(parents=True)
+    sources.write_text("하나\n")
+    finish.say_end(folder, outcome=RunOutcome("finished", 0, step=30))
+    assert f" predict {folder.path} < {sources}" in caplog.text

@@ -9,7 +9,7 @@ from dstrain.attempt.rank_records import Phases, ranks_dir
 from dstrain.cluster.environment import read_process_info
 from dstrain.cluster.process_group import Ranks
 from dstrain.errors import PeerLost
-from dstrain.run.rank_0_work import SILENT_SECONDS, Follower, SpokenProgress, made_by_rank_0
+from dstrain.run.rank_0_work import SILENT_SECONDS, Follower, made_by_rank_0
 
 
 class Clock:
@@ -79,21 +79,3 @@ def test_what_rank_0_has_made_is_handed_over_and_leaves_no_file(tmp_path: Path) 
     ranks = Ranks(process=read_process_info({}), device=torch.device("cpu"), group=None)
     assert made_by_rank_0(lambda: ["a", "b"], run_dir=tmp_path / "run", ranks=ranks) == ["a", "b"]
     assert list((tmp_path / "run").iterdir()) == []
-
-
-def test_how_far_the_work_is_is_said_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
-    clock, marks = Clock(), []
-    progress = SpokenProgress(lambda: marks.append(1), now=clock)
-    with caplog.at_level("INFO"):
-        for _ in range(100):  # hashing comes first, and has no rows
-            progress(0)
-            clock.now += 1.0
-        for _ in range(150):
-            progress(2000)
-            clock.now += 1.0
-    assert len(marks) == 250
-    assert caplog.messages == [
-        "2,000 rows tokenised so far, 2,000 rows/s",
-        "122,000 rows tokenised so far, 2,033 rows/s",
-        "242,000 rows tokenised so far, 2,017 rows/s",
-    ]

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from dstrain.run.training import _build_recorder
+from dstrain.run.training import _build_recorder, _start_followers
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import read_unwritten, reserve_end
 from dstrain.run_folder.rows import append_row
 from dstrain.training.state import new_event
+from tests.distributed.steps import build_config
 
 
 def build_assembly(folder: Path, *, rank: int = 0) -> Any:
@@ -62,3 +63,15 @@ def test_rows_wait_in_order_while_the_disk_is_full_and_the_warning_comes_once(
     assert (read_steps(tmp_path), read_unwritten(tmp_path)) == ([1, 2, 3], {})
     record(new_event("finish", 4))
     assert read_steps(tmp_path) == [1, 2, 3, 4]
+
+
+def test_only_rank_0_has_the_run_shown_in_trackers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[tuple[str, ...], Path]] = []
+    monkeypatch.setattr(
+        "dstrain.run.training.Followers", lambda names, *, run_dir: started.append((tuple(names), run_dir))
+    )
+    for rank in (0, 1):
+        assembly = build_assembly(tmp_path, rank=rank)
+        assembly.config = build_config(logging={"tensorboard": False, "trackers": {"wandb": {}, "mlflow": {}}})
+        _start_followers(assembly)
+    assert started == [(("wandb", "mlflow"), tmp_path), ((), tmp_path)]

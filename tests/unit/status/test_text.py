@@ -3,10 +3,12 @@
 import json
 import math
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from dstrain.run_folder.rows import TrainRow
+from dstrain.run_folder.rows import EvalRow, TrainRow
+from dstrain.status.judge import MEANINGS, State
 from dstrain.status.text import as_json, describe_status
 from tests.unit.status.status_cases import (
     NOW,
@@ -63,5 +65,20 @@ def test_a_loss_that_is_not_finite_is_null_in_json(run: Path, value: float) -> N
     write_row(run, TrainRow(110, 1.1, value, elapsed_seconds=math.nan, lease=1))
     status = look(run)
     assert status.eta_seconds == 880 * 2 + 9 * 30
-    assert as_json(status)["last_loss"] == {"step": 110, "metric": "loss", "value": None}
+    assert as_json(status)["last_loss"] == {"step": 110, "metric": "loss", "value": None, "interval": None}
     json.dumps(as_json(status), allow_nan=False)
+
+
+def test_scores_stand_with_their_intervals(run: Path) -> None:
+    scores = {"bleu": 14.0, "chrf": 20.0, "loss": 2.25}
+    write_row(run, EvalRow(step=110, epoch=1.1, scores=scores, intervals={"bleu": 0.75, "chrf": 0.5}, lease=1))
+    status = look(run)
+    lines = [" ".join(line.split()) for line in describe_status(status).splitlines()]
+    assert "scores bleu 14.0000 ± 0.7500 chrf 20.0000 ± 0.5000 loss 2.2500 at step 110" in lines
+    assert "best bleu 14.0000 ± 0.7500 at step 110" in lines
+    assert as_json(status)["last_scores"]["intervals"] == {"bleu": 0.75, "chrf": 0.5}
+    assert as_json(status)["best"]["interval"] == 0.75
+
+
+def test_every_state_has_a_meaning() -> None:
+    assert set(MEANINGS) == set(get_args(State))

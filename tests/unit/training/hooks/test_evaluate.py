@@ -535,3 +535,19 @@ def test_a_metric_without_row_statistics_is_refused_at_the_rehearsal(
     with pytest.raises(UserError, match=f"{key}: `exact_match` has no numbers of each row"):
         case.start()
     Case(tmp_path, losses=repeat(9.0), **TIES | changes).start()
+
+
+def test_every_evaluation_shows_the_same_rows_beside_their_references(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    Case(tmp_path, evaluation__every_steps=20).start().run(1, TOTAL_STEPS)
+    shown = [message for message in caplog.messages if message.startswith("  ")]
+    assert shown == ["  f:1: s", "    hypothesis  h", "    reference   r"] * 2
+
+
+def test_samples_can_be_switched_off(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    Case(tmp_path, logging__samples=0).start().run(1, TOTAL_STEPS)
+    assert not [message for message in caplog.messages if message.startswith("  ")]
+    assert any(message.startswith("evaluation at step 40 ") for message in caplog.messages)

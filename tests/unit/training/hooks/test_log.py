@@ -1,6 +1,5 @@
 """Rows of the log: what they sum, how they survive a restart, and what is shown with and without a terminal."""
 
-import io
 import json
 import logging
 from collections.abc import Iterable
@@ -9,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from rich.console import Console
 
 from dstrain.checkpoint.changes import Part
+from dstrain.cluster import progress
 from dstrain.data.plan import Position
 from dstrain.engine.engine import StepResult
 from dstrain.training.hooks.log import LogHook
@@ -24,16 +23,14 @@ TOTAL_STEPS = 10
 
 def build_hook(
     *, every_steps: int = 3, terminal: bool = False, rank: int = 0, total_steps: int = TOTAL_STEPS
-) -> tuple[LogHook, io.StringIO]:
-    screen = io.StringIO()
+) -> LogHook:
     ranks = alone()
-    hook = LogHook(
+    return LogHook(
         config=build_config(logging={"every_steps": every_steps, "tensorboard": False}),
         ranks=replace(ranks, process=replace(ranks.process, rank=rank)),
         total_steps=total_steps,
-        console=Console(file=screen, force_terminal=terminal, width=160),
+        is_terminal=terminal,
     )
-    return hook, screen
 
 
 def run(hook: LogHook, steps: Iterable[int], *, start: int = 0, **changes: Any) -> list[dict[str, Any]]:
@@ -46,12 +43,12 @@ def run(hook: LogHook, steps: Iterable[int], *, start: int = 0, **changes: Any) 
 
 
 def test_rows_are_written_at_the_cadence_and_at_the_end() -> None:
-    hook, _ = build_hook()
+    hook = build_hook()
     assert [row["step"] for row in run(hook, range(1, 11))] == [3, 6, 9, 10]
 
 
 def test_a_row_sums_its_own_interval() -> None:
-    hook, _ = build_hook()
+    hook = build_hook()
     rows = run(hook, range(1, 11))
     assert [row["loss"] for row in rows] == pytest.approx([14 / 30, 77 / 30, 194 / 30, 100 / 10])
     assert [row["target_tokens"] for row in rows] == [30, 30, 30, 10]
@@ -63,7 +60,7 @@ def test_a_row_sums_its_own_interval() -> None:
 
 
 def test_a_row_has_the_values_of_its_last_step_as_json() -> None:
-    hook, _ = build_hook(every_steps=1)
+    hook = build_hook(every_steps=1)
     result = StepResult(torch.tensor(5.0), torch.tensor(0.25), 2e-4, False)
     (row,) = run(hook, [4], result=result, loss_scale=128.0, skipped_steps=2)
     assert (row["kind"], row["step"], row["epoch"]) == ("train", 4, 0.4)
@@ -74,7 +71,7 @@ def test_a_row_has_the_values_of_its_last_step_as_json() -> None:
 
 
 def test_a_loss_of_another_scale_does_not_enter_the_mean() -> None:
-    first, second = build_hook()[0], build_hook()[0]
+    first, second = build_hook(), build_hook()
     run(first, [1])
     second.load_state(json.loads(json.dumps(first.state())))
     assert second.reset({Part.LOSS}, attempt=2) == []
@@ -84,9 +81,9 @@ def test_a_loss_of_another_scale_does_not_enter_the_mean() -> None:
 
 @pytest.mark.parametrize("stopped_at", range(1, TOTAL_STEPS))
 def test_a_restart_in_the_middle_of_an_interval_changes_no_row(stopped_at: int) -> None:
-    straight, _ = build_hook()
-    first, _ = build_hook()
-    second, _ = build_hook()
+    straight = build_hook()
+    first = build_hook()
+    second = build_hook()
     expected = run(straight, range(1, 11))
     rows = run(first, range(1, stopped_at + 1))
     second.load_state(json.loads(json.dumps(first.state())))
@@ -96,12 +93,14 @@ def test_a_restart_in_the_middle_of_an_interval_changes_no_row(stopped_at: int) 
     assert rows == expected
 
 
-def test_without_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixture) -> None:
-    hook, screen = build_hook()
+def test_without_a_terminal_a_row_is_a_plain_line(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = build_hook()
     with caplog.at_level(logging.INFO):
         run(hook, range(1, 11))
     hook.on_stop(Progress(10, Position(0, 10)), Recorder().control)
-    assert screen.getvalue() == ""
+    assert capsys.readouterr() == ("", "")
     assert len(caplog.messages) == 4
     assert caplog.messages[1].startswith(
         "step 6/10  epoch 0.60  loss 2.5667  lr 1.00e-03  grad 0.500  5 target tokens/s"
@@ -112,38 +111,50 @@ def test_without_a_terminal_a_row_is_a_plain_line(caplog: pytest.LogCaptureFixtu
 
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_run_without_an_end_in_sight_has_no_eta(terminal: bool, caplog: pytest.LogCaptureFixture) -> None:
-    hook, _ = build_hook(total_steps=10**18, terminal=terminal)
+    hook = build_hook(total_steps=10**18, terminal=terminal)
     with caplog.at_level(logging.INFO):
         run(hook, range(1, 7))
     hook.on_stop(Progress(6, Position(0, 6)), Recorder().control)
     assert terminal or caplog.messages[1].endswith("ETA over 100 years")
 
 
-def test_on_a_terminal_a_progress_bar_replaces_the_lines(caplog: pytest.LogCaptureFixture) -> None:
-    hook, screen = build_hook(terminal=True)
+def test_on_a_terminal_a_bar_replaces_the_lines(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    hook = build_hook(terminal=True)
     with caplog.at_level(logging.INFO):
-        run(hook, range(1, 11))
+        run(hook, range(6, 11), start=5)
         hook.on_stop(Progress(10, Position(0, 10)), Recorder().control)
     assert caplog.messages == []
-    assert "10/10" in screen.getvalue()
-    assert "loss 10.0000" in screen.getvalue()
+    drawn = capsys.readouterr().err.split("\r\x1b[K")
+    assert drawn[1].startswith("training  [#########       ] 6 of 10 steps, ")
+    assert drawn[-2].startswith("training  [################] 10 of 10 steps  loss ")
+    assert drawn[-1] == ""
 
 
-def test_only_rank_0_shows_anything(caplog: pytest.LogCaptureFixture) -> None:
-    hook, screen = build_hook(terminal=True, rank=1)
+def test_only_rank_0_shows_anything(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> None:
+    hook = build_hook(terminal=True, rank=1)
     with caplog.at_level(logging.INFO):
         rows = run(hook, range(1, 11))
     assert [row["step"] for row in rows] == [3, 6, 9, 10]
-    assert (screen.getvalue(), caplog.messages) == ("", [])
+    assert (capsys.readouterr(), caplog.messages) == (("", ""), [])
 
 
 @pytest.mark.parametrize("started", [False, True])
-def test_an_error_restores_the_terminal(started: bool) -> None:
-    hook, screen = build_hook(terminal=True)
-    if started:
-        run(hook, [1])
-    hook.on_error(RuntimeError("no"))
-    assert screen.getvalue().endswith("\x1b[?25h") or not started
+def test_an_error_restores_the_terminal(
+    started: bool,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(progress, "DRAW_SECONDS", 0.0)
+    hook = build_hook(terminal=True)
+    with caplog.at_level(logging.INFO):
+        if started:
+            run(hook, [1])
+        hook.on_error(RuntimeError("no"))
+    assert capsys.readouterr().err.endswith("\r\x1b[K" if started else "")
 
 
 def skip_steps(hook: LogHook, pattern: str, *, start: int = 0) -> list[dict[str, Any]]:
@@ -160,14 +171,14 @@ def skip_steps(hook: LogHook, pattern: str, *, start: int = 0) -> list[dict[str,
 
 
 def test_a_row_has_the_rate_of_skipped_steps_and_the_longest_streak_of_its_interval() -> None:
-    hook, _ = build_hook(every_steps=4)
+    hook = build_hook(every_steps=4)
     rows = skip_steps(hook, "+--+---+++---+++++++")
     assert [row["skip_rate"] for row in rows] == [2 / 4, 5 / 8, 7 / 12, 8 / 16, 8 / 20]
     assert [row["halvings_in_a_row"] for row in rows] == [2, 3, 2, 3, 0]
 
 
 def test_several_consecutive_skipped_steps_are_reported_once_per_streak(caplog: pytest.LogCaptureFixture) -> None:
-    hook, _ = build_hook(every_steps=100)
+    hook = build_hook(every_steps=100)
     with caplog.at_level(logging.WARNING):
         skip_steps(hook, "--+--+")
         assert caplog.messages == []
@@ -179,16 +190,16 @@ def test_several_consecutive_skipped_steps_are_reported_once_per_streak(caplog: 
 
 
 def test_a_warning_before_any_applied_step_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    hook, _ = build_hook(every_steps=100)
+    hook = build_hook(every_steps=100)
     with caplog.at_level(logging.WARNING):
         skip_steps(hook, "---")
     assert "the last finite gradient norm was not known" in caplog.messages[0]
 
 
 def test_a_streak_continues_after_a_restart(caplog: pytest.LogCaptureFixture) -> None:
-    first, _ = build_hook(every_steps=100)
+    first = build_hook(every_steps=100)
     skip_steps(first, "--")
-    second, _ = build_hook(every_steps=4)
+    second = build_hook(every_steps=4)
     second.load_state(json.loads(json.dumps(first.state())))
     with caplog.at_level(logging.WARNING):
         (row,) = skip_steps(second, "-+", start=2)

@@ -1,0 +1,66 @@
+"""`dstrain explain`: what a key, a score, a state or an exit code means, and where a recipe sets a key."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+import typer
+
+from dstrain.cli.common import RECIPE, Overrides, clean_errors
+from dstrain.cli.completion import complete_key, complete_recipe
+from dstrain.cluster.console import say
+from dstrain.cluster.exit_codes import MEANINGS as EXIT_CODES
+from dstrain.config.explain import Explanation, explain_key, explain_metric, find_close, find_meant
+from dstrain.config.load import read_recipe
+from dstrain.config.schema import RunConfig
+from dstrain.config.yaml_source import Document, dotted
+from dstrain.errors import UserError
+from dstrain.reporting.terminal import aligned
+from dstrain.status.judge import MEANINGS as STATES
+
+
+def explain(
+    key: Annotated[
+        str,
+        typer.Argument(
+            metavar="KEY", help="A key such as training.batch_size, or its last part.", autocompletion=complete_key
+        ),
+    ],
+    overrides: Overrides = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config", help=f"{RECIPE} Shows its value, and where it is set.", autocompletion=complete_recipe
+        ),
+    ] = None,
+) -> None:
+    """Say what a key of a recipe means, with its type, unit and default; or a score, a state of a run, an exit code."""
+    with clean_errors():
+        document = None if config is None else read_recipe(config, overrides=overrides or [])
+        found = list(_explain(key.strip(), document=document))
+        if not found:
+            close = ", ".join(find_close(key)) or f"one of {', '.join(RunConfig.model_fields)}"
+            raise UserError(f"{key}: neither a key, nor a score, a state or an exit code; did you mean {close}?")
+    say("\n\n".join(_as_text(each) for each in found))
+
+
+def _explain(name: str, *, document: Document | None) -> Iterator[Explanation]:
+    meant = find_meant(name)
+    for path in meant:
+        yield explain_key(path, written=name if dotted(path) != name else "", document=document)
+    if (metric := explain_metric(name)) is not None:
+        yield metric
+    for state, meaning in STATES.items():
+        if state == name:
+            yield Explanation(f"{name} (a state of a run)", (("meaning", meaning),))
+    if name.isdecimal() and int(name) in EXIT_CODES:
+        yield Explanation(f"{name} (an exit code)", (("meaning", EXIT_CODES[int(name)]),))
+
+
+def _as_text(explanation: Explanation) -> str:
+    parts = [explanation.title]
+    width = max(len(topic) for topic, _ in explanation.rows)
+    parts += [f"  {topic:<{width}}  {text}" for topic, text in explanation.rows]
+    if explanation.keys:
+        table = aligned([("key", "default", "meaning"), *explanation.keys])
+        parts += ["", *(f"  {line}" for line in table.split("\n"))]
+    return "\n".join(parts)

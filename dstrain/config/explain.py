@@ -1,0 +1,155 @@
+"""What a key of a recipe or a metric means, from the docstrings of the schema, and where a recipe sets a key. Pure.
+
+The texts are those of docs/recipes.md.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from dstrain.config.habits import find_keys
+from dstrain.config.metrics import METRICS, Metric
+from dstrain.config.reference import describe_default, describe_type, section_name
+from dstrain.config.schema import RECIPE_KEYS, RunConfig
+from dstrain.config.trainer_names import KEYS
+from dstrain.config.vocabulary import about, all_keys, general_path
+from dstrain.config.yaml_source import Document, KeyPath, dotted, shown
+
+UNITS: Mapping[str, str] = {
+    "steps": "optimizer steps",
+    "epochs": "epochs",
+    "minutes": "minutes",
+    "seconds": "seconds",
+    "tokens": "tokens",
+    "rows": "rows",
+}
+"""The last word of a key to the unit of its value."""
+MAX_CLOSE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What is to be said about a name."""
+
+    title: str
+    rows: tuple[tuple[str, str], ...]
+    """A topic and a text each."""
+    keys: tuple[tuple[str, str, str], ...] = ()
+    """Of a section: each key, its default, and the first sentence of its meaning."""
+
+
+def find_meant(name: str) -> list[KeyPath]:
+    """The keys that a name may mean, in their general form: that key itself, else all that end so, else what a trainer means."""
+    path = _general(_split(name))
+    if path in set(all_keys()):
+        return [path]
+    return find_keys(name) or ([tuple(KEYS[name].replace(".0.", ".").split("."))] if name in KEYS else [])
+
+
+def find_close(name: str) -> list[str]:
+    """Names of keys and metrics that are spelt nearly so."""
+    keys = [dotted(path) for path in all_keys()]
+    ends = {path[-1]: dotted(path) for path in all_keys()}
+    close = get_close_matches(
+        name, [*keys, *ends, *KEYS, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
+    )
+    return list(dict.fromkeys(ends.get(each, KEYS.get(each, each)) for each in close))
+
+
+def explain_key(path: KeyPath, *, written: str = "", document: Document | None = None) -> Explanation:
+    """A key in its general form, as `find_meant` returns it; with a document also its values there and where they are set.
+
+    `written` is how the user wrote it: a number in it chooses one item of a list.
+    """
+    schema: Mapping[str, Any] = RunConfig.model_json_schema()
+    section, value = schema, schema
+    for part in path:
+        if part in section.get("properties", {}):
+            above, value = section, section["properties"][part]
+            name = section_name(value)
+            section = schema["$defs"][name] if name else {}
+    inner = section_name(value)
+    key = str(path[-1])
+    meaning = " ".join(str(value.get("description") or (section.get("description", "") if inner else "")).split())
+    rows = [
+        ("meaning", meaning),
+        ("type", _plain(describe_type(value))),
+        *([("unit", unit)] if (unit := _unit(key, value)) else []),
+        ("default", _plain(describe_default(key, value, required=above.get("required", ())))),
+        ("half", _half(path)),
+    ]
+    keys = tuple(_keys(section, path=path)) if inner else ()
+    if document is not None:
+        rows += [("value" if number == 0 else "", text) for number, text in enumerate(_values(path, written, document))]
+    return Explanation(dotted(path), tuple(row for row in rows if row[1]), keys)
+
+
+def explain_metric(name: str) -> Explanation | None:
+    """A score of an evaluation; None if there is none of this name."""
+    metric: Metric | None = next((each for each in METRICS if each.name == name), None)
+    if metric is None:
+        return None
+    chooses = "may be evaluation.best_metric" if metric.can_choose else "does not choose the best model"
+    better = "lower" if metric.lower_is_better else "higher"
+    rows = [
+        ("meaning", metric.meaning),
+        ("unit", metric.unit),
+        ("tasks", ", ".join(metric.tasks) or f"any, with evaluation.metrics: [{metric.wanted_as}]"),
+        ("use", f"{chooses}; {better} is better" if metric.can_choose else chooses),
+        ("interval", "yes" if metric.has_rows else "no"),
+    ]
+    return Explanation(f"{name} (a score)", tuple(rows))
+
+
+def _split(name: str) -> KeyPath:
+    return tuple(0 if part == "N" else int(part) if part.isdecimal() else part for part in name.split("."))
+
+
+def _general(path: KeyPath) -> KeyPath:
+    """The path without numbers of items, as `all_keys` has it."""
+    return tuple(part for part in general_path(path) if not isinstance(part, int))
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
+
+
+def _unit(key: str, value: Mapping[str, Any]) -> str | None:
+    """The unit of a number, by the name of its key."""
+    types = {str(member.get("type")) for member in (value, *value.get("anyOf", ()))}
+    return UNITS.get(key.rpartition("_")[2]) if types & {"integer", "number"} else None
+
+
+def _half(path: KeyPath) -> str:
+    if path[0] in RECIPE_KEYS:
+        return "recipe: it decides what is learned or scored"
+    if path[0] in ("machine", "checkpoint", "logging"):
+        return "machine: it decides how the run is computed, saved and logged"
+    return ""
+
+
+def _keys(section: Mapping[str, Any], *, path: KeyPath) -> Iterator[tuple[str, str, str]]:
+    for key, value in section.get("properties", {}).items():
+        default = describe_default(key, value, required=section.get("required", ()))
+        yield key, _plain(default), about((*path, key)) or ""
+
+
+def _values(path: KeyPath, written: str, document: Document) -> Iterator[str]:
+    """Each value of a key in a document with its place; or that it is not set."""
+    asked = _split(written) if written else ()
+    wanted = asked if any(isinstance(part, int) for part in asked) and "N" not in written.split(".") else None
+    found = [place for place in document.where if place and _general(place) == path and wanted in (None, place)]
+    for place in found:
+        value = _find(document.value, place)
+        if not isinstance(value, dict):
+            name = f"{dotted(place)} = " if len(found) > 1 or place != path else ""
+            yield f"{name}{shown(value)}  ({document.where[place]})"
+    if not found:
+        yield "not set: the default holds"
+
+
+def _find(value: Any, path: Sequence[str | int]) -> Any:
+    for key in path:
+        value = value[key]
+    return value
