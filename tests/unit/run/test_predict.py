@@ -165,3 +165,17 @@ def test_the_settings_of_the_model_are_read_outside_the_mode_in_which_it_has_non
     with evaluation_mode(search.model, loss_module=search.model):
         assert search.generation("en").eos_token_id is None
     assert search.generation("en").to_dict() == before.to_dict()
+
+
+def test_an_output_that_cannot_be_written_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115  (closing it would write again)
+    monkeypatch.setattr(sys, "stdout", full)
+    with module._open_output(None) as write:
+        write("a\n")
+        with pytest.raises(
+            UserError, match=r"^standard output cannot be written \(No space left on device\): make room"
+        ):
+            write("")
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()
