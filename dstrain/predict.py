@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from dstrain.cluster.console import describe, hide_gpus, quiet_libraries, run_program, say
+from dstrain.cluster.console import describe, hide_gpus, let_go_of, quiet_libraries, run_program, say
 from dstrain.cluster.environment import ProcessInfo, read_process_info
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE
 from dstrain.cluster.progress import phase
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None, *, program: str = "launch/predict.py
     try:
         _predict(request, process=process, rendezvous=rendezvous)
     except BrokenPipeError:
-        _let_go_of_output()  # no one reads the output any more, as after `| head`
+        let_go_of(sys.stdout)  # no one reads the output any more, as after `| head`
     except (UserError, OSError) as error:
         if process.rank == 0 or not getattr(error, "is_said_by_rank_0", False):
             say(describe(error) if process.rank == 0 else f"rank {process.rank}: {describe(error)}", err=True)
@@ -84,13 +84,6 @@ def _predict(request: PredictRequest, *, process: ProcessInfo, rendezvous: Rende
     finally:
         if sys.exc_info()[0] in (None, BrokenPipeError):
             ranks.leave()
-
-
-def _let_go_of_output() -> None:
-    """Send what is still to be written to standard output nowhere: flushing it at exit would be an error again."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, sys.stdout.fileno())
-    os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -28,9 +28,9 @@ from dstrain.config.habits import correct
 from dstrain.config.secrets import mask
 from dstrain.config.shrink import shrink_config
 from dstrain.errors import UserError
-from dstrain.run.base_check import check_base
 from dstrain.run.cache import make_cache_dir
 from dstrain.run.launch import Launch
+from dstrain.run.recipe_check import check_needs
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import make_run_folder
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         whole = config if options.debug or options.overfit else None
         if whole is not None:
             config = shrink_config(config, overfit=options.overfit, world_size=process.world_size)
-        check_base(config)
+        check_needs(config)
         check_trackers(config)
         folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)

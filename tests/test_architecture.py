@@ -67,6 +67,8 @@ TORCH_FREE = (
     "dstrain.run.launch",
     "dstrain.run.position_check",
     "dstrain.run.predict_request",
+    "dstrain.run.recipe_check",
+    "dstrain.run.task_settings",
     "dstrain.run.report",
     "dstrain.run_folder",
     "dstrain.attempt",
@@ -153,6 +155,7 @@ WRITERS: dict[str, str] = {
     "dstrain.data.shards": "into a folder of the cache that is renamed when it is complete",
     "dstrain.data.tokens": "into a folder of the cache that is renamed when it is complete",
     "dstrain.models.save": "into a folder that is renamed when it is complete",
+    "dstrain.run.task_settings": "into a folder that is renamed when it is complete",
     "dstrain.run.base_model": "into a folder that is renamed when it is complete",
     "dstrain.run.convert": "into a folder that is renamed when it is complete",
     "dstrain.models.scratch": "into a folder of the cache that is renamed when it is complete",
@@ -307,7 +310,8 @@ def run_folder_names() -> frozenset[str]:
     layout = TREES["dstrain.run_folder.layout"]
     divisions = (node for node in ast.walk(layout) if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div))
     named = (node.right.value for node in divisions if isinstance(node.right, ast.Constant))
-    return frozenset(name for name in named if isinstance(name, str)) | {"best", "final", "training_step.json"}
+    constants = {"best", "final", "training_step.json", "task_settings.json"}
+    return frozenset(name for name in named if isinstance(name, str)) | constants
 
 
 def literal_names(module: str) -> Iterator[tuple[ast.AST, str]]:

@@ -12,8 +12,8 @@ from dstrain.config.arguments import shell_command
 from dstrain.config.load import load_config
 from dstrain.config.summary import summary
 from dstrain.errors import UserError
-from dstrain.run.base_check import check_base
 from dstrain.run.position_check import check_positions
+from dstrain.run.recipe_check import check_needs
 from dstrain.tracking.backends import check_trackers
 
 
@@ -30,7 +30,7 @@ def check(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
     ] = None,
 ) -> None:
-    """Report everything that is wrong with recipes, each with file and line. Reads no data, tokenizer or model."""
+    """Report everything that is wrong with recipes, each with file and line. Of data reads the first row, if they are local."""
     configs = [argument for argument in arguments if not _is_override(argument)]
     overrides = [argument for argument in arguments if _is_override(argument)] + (settings or [])
     if not configs:
@@ -39,7 +39,7 @@ def check(
     for name in configs:
         try:
             config = load_config(name, overrides=overrides, check_files=True)
-            check_base(config)
+            check_needs(config, reads_data=True)
             check_positions(config)
             check_trackers(config)
         except (UserError, OSError) as error:

@@ -13,6 +13,7 @@ from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.paths import path_problem
 from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
+from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.converted import QUANTIZATIONS
 from dstrain.run_folder.layout import CONVERTED, RunFolder
@@ -49,6 +50,10 @@ def export(
         check_free(folder)
         check_tokenizer(source)
         config = read_run_config(source)
+        if trim and config.model.vocabulary != "seen":
+            raise UserError(
+                "--trim is for runs with model.vocabulary `seen`; this one trained the whole vocabulary: export without it"
+            )
         directory = find_checkpoint(source.path, step=step)
         # imports torch, which takes seconds: only where there is something to write
         quiet_deepspeed()
@@ -56,7 +61,10 @@ def export(
             from dstrain.run.convert import export_converted
 
             say(export_converted(source, directory=directory, to=folder, quantization=quantization))
-            say(f"{folder}: the model of {directory}\nto use it: {shell_command(['dstrain', 'predict', folder])}")
+            # a folder starts no code of its user's own: only a recipe names it
+            recipe = ["--config", source.config] if config.task.own else []
+            command = shell_command(["dstrain", "predict", folder, *recipe])
+            say(f"{folder}: the model of {directory}\nto use it: {command}")
             return
         if trim:
             from dstrain.run.trim import export_trimmed
@@ -93,3 +101,5 @@ def check_free(folder: Path) -> None:
             raise UserError(f"the folder to make, with {used.suffix}, {problem}; found {shown(str(folder))}")
         if os.path.lexists(used):
             raise UserError(f"{used} exists already: give another folder, or remove it")
+    if problem := write_problem(folder):
+        raise UserError(f"{folder} cannot be made: {problem}: give another folder")

@@ -65,7 +65,6 @@ def init(
         from dstrain.draft.machine import look_at_machine
         from dstrain.draft.report import next_commands, report_on_data
         from dstrain.draft.sections import Request
-        from dstrain.draft.sizes import count
         from dstrain.draft.split import split_rows
 
         columns = [

@@ -54,9 +54,20 @@ _line = _Line()
 
 
 def say(text: object, *, err: bool = False) -> None:
-    """Print a text, cleaned, on standard output or standard error."""
+    """Print a text, cleaned, on standard output or standard error; nowhere once no one reads it, as after `| head`."""
+    stream = sys.stderr if err else sys.stdout
     with _above_line():
-        print(cleaned(str(text)), file=sys.stderr if err else sys.stdout, flush=True)
+        try:
+            print(cleaned(str(text)), file=stream, flush=True)
+        except BrokenPipeError:
+            let_go_of(stream)
+
+
+def let_go_of(stream: TextIO) -> None:
+    """Send what is still to be written nowhere, since no one reads it: flushing it at exit would be an error again."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def say_from_signal(text: str) -> None:

@@ -163,7 +163,7 @@ def _read_base(base_name: Any, *, children: tuple[Path, ...], where: Where) -> t
     path = find_recipe(base_name, folder=child.parent)
     if path is None:
         way_out = f"the path is relative to the file with `extends`; {suggest_recipes(base_name)}"
-        return nothing, Problem(where, key, "no such file", shown(str(child.parent / base_name)), way_out)
+        return nothing, Problem(where, key, f"no such file: {shown(str(child.parent / base_name))}", way_out=way_out)
     if any(path.samefile(each) for each in children):
         chain = " > ".join(map(str, (*children, path)))
         return nothing, Problem(where, key, "files that extend each other in a ring", shown(chain))
@@ -209,7 +209,9 @@ def _missing_files(document: Document, *, trains: bool) -> Iterator[Problem]:
             way_out = "`~` is not expanded: write the full path" if written.startswith("~") else None
             if way_out is None and not target.is_absolute():
                 way_out = f"relative to {Path.cwd()}; correct it or override `{dotted(path)}=…`"
-            yield Problem(document.place(path), path, f"no such {wanted}", shown(written), way_out)
+            is_other = f"is a {'file' if wanted == 'folder' else 'folder'}, and must be a {wanted}: {shown(written)}"
+            rule = is_other if os.path.exists(target) else f"no such {wanted}: {shown(written)}"
+            yield Problem(document.place(path), path, rule, way_out=way_out)
 
 
 def _local_paths(value: Mapping[str, Any]) -> Iterator[tuple[KeyPath, Any]]:

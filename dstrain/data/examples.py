@@ -67,15 +67,15 @@ def build_examples(rows: Iterable[Row], *, task: Task, rules: Rules, on_bad: OnB
             )
 
 
-def prepare_source(text: str, *, task: Task, prefix: str) -> str:
+def prepare_source(text: str, *, task: Task, prefix: str, where: str) -> str:
     """What the model reads for a text that has no target, as it does in an evaluation; one as typed, if references cut those.
 
-    Raises UnusableText where a class of the user's own refuses the text.
+    `where` is the place of its row in the data. Raises UnusableText where a class of the user's own refuses the text.
     """
     if task.has_pointers:
         text = as_typed(text) if task.cuts_by_reference else " ".join(cut_words(text))
     elif own := load_task(task):
-        text = own.source(text)
+        text = own.source(text, where=where)
     return prefix + text
 
 
@@ -84,7 +84,8 @@ def _convert(row: Row, *, task: Task, rules: Rules, on_bad: OnBad) -> PointerPai
     own = load_task(task)
     assert own is not None
     try:
-        return PointerPair(own.source(row.source), own.target(row.target, source=row.source))
+        target = own.target(row.target, source=row.source, where=row.where)
+        return PointerPair(own.source(row.source, where=row.where), target)
     except UnusableText as error:
         text = f"{row.source}\t{row.target}"
         apply_rule(

@@ -37,6 +37,8 @@ OTHER_KINDS = (
     (b"\xfe\xff", "UTF-16, not UTF-8: convert it with iconv -f UTF-16 -t UTF-8"),
 )
 """First bytes of files that are no text in UTF-8, and what to say of them."""
+SAMPLED_FOR_ZEROS, FEWEST_FOR_ZEROS = 400, 8
+"""Bytes among which zeros are counted, and how many there must be for it."""
 
 
 def read_lines(path: Path, *, file: io.BufferedReader | None = None) -> Records:
@@ -114,7 +116,13 @@ def _check_kind(path: Path, sample: bytes) -> None:
     for start, kind in OTHER_KINDS:
         if sample.startswith(start):
             raise UserError(f"{path} is {kind}")
-    # in UTF-16 every second byte of Latin text is 0
-    head = sample[:400]
-    if len(head) >= 8 and any(half.count(0) > 0.7 * len(half) for half in (head[::2], head[1::2])):
-        raise UserError(f"{path} looks like UTF-16, not UTF-8: convert it with iconv -f UTF-16LE -t UTF-8")
+    head = sample[:SAMPLED_FOR_ZEROS]
+    if len(head) < FEWEST_FOR_ZEROS:
+        return
+    first, second = (half.count(0) / len(half) for half in (head[::2], head[1::2]))
+    # in UTF-16 every second byte of Latin text is 0, and hardly another
+    if max(first, second) > 0.7 and min(first, second) < 0.1:
+        order = "BE" if first > second else "LE"
+        raise UserError(f"{path} looks like UTF-16, not UTF-8: convert it with iconv -f UTF-16{order} -t UTF-8")
+    if head.count(0) > 0.2 * len(head):
+        raise UserError(f"{path} is no text but a binary file, with many zero bytes: name a text file in UTF-8")

@@ -32,6 +32,9 @@ class Broken:
     text: str
 
 
+NO_COLUMN = "no column"
+"""How it is said that a column is not there."""
+
 Records = Iterator[Record | Broken]
 Reader = Callable[[Path, Sequence[Column]], Records]
 
@@ -75,7 +78,7 @@ def pick_cells(record: Mapping[str, Any], names: Sequence[str], *, where: str) -
 def missing_column(name: str, *, available: Iterable[str]) -> str:
     """What to say of a column that is not there."""
     columns = ", ".join(f"`{column}`" for column in available)
-    return f"no column `{name}`; the columns are {columns} (set source_column and target_column of the source)"
+    return f"{NO_COLUMN} `{name}`; the columns are {columns} (set source_column and target_column of the source)"
 
 
 def find_cell(record: Mapping[str, Any], name: str) -> Any:

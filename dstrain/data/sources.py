@@ -21,6 +21,7 @@ from dstrain.data.hashes import BLOCK_BYTES, hash_file
 from dstrain.data.lines import COMPRESSIONS
 from dstrain.data.records import (
     LONE_SURROGATE,
+    NO_COLUMN,
     Broken,
     Column,
     Record,
@@ -149,6 +150,22 @@ def _estimate(source: Source, *, beat: Callable[[], None]) -> int | None:
                 number += block.count(b"\n")
                 beat()
     return number if source.max_rows is None else min(number, source.max_rows)
+
+
+def check_first_record(source: Source, *, key: str) -> None:
+    """Read the first record of a local file; `key` of the recipe names the source.
+
+    Raises:
+        UserError: the file cannot be read as the source says, or lacks one of its columns.
+    """
+    if source.path is None:
+        return
+    try:
+        first = next(_read_records(source), None)
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from error
+    if isinstance(first, Broken) and first.problem.startswith(NO_COLUMN):
+        raise UserError(f"{key}: {first.where}: {first.problem}")
 
 
 def _read_records(source: Source) -> Records:

@@ -41,7 +41,9 @@ class Split:
         written = f"wrote {self.train} ({numbers[0]}) and {self.evaluation} ({numbers[1]})"
         if not self.num_left_out:
             return written
-        return f"{written}; in neither, because evaluation rows have one of their texts: {count(self.num_left_out, 'row')}"
+        return (
+            f"{written}; in neither, because evaluation rows have one of their texts: {count(self.num_left_out, 'row')}"
+        )
 
 
 def num_apart(num_rows: int) -> int:

@@ -182,7 +182,7 @@ def score(
         held=tokens.held_in_training,
     )
     if plan.is_rehearsal and result.failures:
-        raise MetricFailed("\n".join(result.failures))
+        raise MetricFailed("\n".join(map(str, result.failures))) from result.failures[0]
     return result
 
 

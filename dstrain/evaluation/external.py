@@ -97,7 +97,10 @@ class Scorer:
         said = _tail(self._errors).strip() or _tail(self._printed).strip() or "nothing"
         shown = said if len(said) <= MAX_SHOWN else f"…{said[-MAX_SHOWN:]}"
         command = shell_command(self._external.command)
-        return ScorerFailed(f"evaluation.external.{self._name}: `{command}` {what}; it printed: {shown}")
+        return ScorerFailed(
+            f"evaluation.external.{self._name}: `{command}` {what}; it printed: {shown}\n"
+            "Correct it, or leave it out of evaluation.external"
+        )
 
 
 def build_command(command: tuple[str, ...], *, texts: Path) -> list[str]:

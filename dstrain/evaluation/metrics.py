@@ -19,6 +19,8 @@ class Score:
     signature: str | None = None
     rows: Sequence[Sequence[float]] | None = None
     """What each row adds to it: sacreBLEU's counts, or one number of which it is the mean. None where rows have none."""
+    failure: UserError | None = None
+    """Why it has no value, if it failed."""
 
 
 def mean_score(name: str, rows: Sequence[float], *, signature: str | None = None) -> Score:

@@ -190,12 +190,21 @@ def cut_source(ids: list[int], *, task: Task, tokenizer: Seq2SeqTokenizer) -> li
 
 
 def read_text(
-    candidate: Candidate, *, source: str, task: Task, keeps_pointers: bool, decode: Callable[[list[int]], str]
+    candidate: Candidate,
+    *,
+    source: str,
+    where: str,
+    task: Task,
+    keeps_pointers: bool,
+    decode: Callable[[list[int]], str],
 ) -> str:
-    """The text of a hypothesis in one line, as an evaluation writes it; pointers become words of `source`, as it was given."""
+    """The text of a hypothesis in one line, as an evaluation writes it; pointers become words of `source`, as it was given.
+
+    `where` is the place of the row in the input.
+    """
     text = decode(list(candidate.token_ids))
-    answer = read_answer(text, source=source, task=task)
+    answer = read_answer(text, source=source, task=task, where=where)
     text = restore_spaces(text if answer is None else answer, task=task)
     if task.has_pointers and not keeps_pointers:
-        text = from_pointer(text, source=prepare_source(source, task=task, prefix=""))
+        text = from_pointer(text, source=prepare_source(source, task=task, prefix="", where=where))
     return text

@@ -8,6 +8,7 @@ from typing import Any
 
 from dstrain.config.metrics import is_of_set, set_metric
 from dstrain.config.schema import RunConfig
+from dstrain.errors import UserError
 from dstrain.evaluation.metrics import Score, one_line
 from dstrain.evaluation.output_rates import OutputRates, Texts, find_rates
 from dstrain.evaluation.scoring import ScoredRow, group_rows, score_rows
@@ -26,7 +27,7 @@ class EvaluationResult:
 
     scores: Scores
     texts: ScoredTexts
-    failures: tuple[str, ...] = ()
+    failures: tuple[UserError, ...] = ()
     """Why metrics of the user's own have no score."""
 
 
@@ -40,15 +41,12 @@ def build_result(
     warnings: Sequence[str],
     held: Set[int] = frozenset(),
 ) -> EvaluationResult:
-    """Scores of these rows, over all of them, by set and group, and without those `held` in training.
-
-    A group has its own signature where it differs.
-    """
-    failures: dict[str, None] = {}
+    """Scores of these rows: all, by set and group, with a signature where it is another, and without those `held` in training."""
+    failures: dict[str, UserError] = {}
 
     def score_these(rows: Sequence[ScoredRow]) -> list[Score]:
         found = score_rows(rows, task=config.task, evaluation=config.evaluation)
-        failures.update((each.signature or each.name, None) for each in found if math.isnan(each.value))
+        failures.update((str(each.failure), each.failure) for each in found if each.failure is not None)
         return [each for each in found if not math.isnan(each.value)]
 
     overall, grouped = score_these(rows), group_rows(rows, held=held)
@@ -56,13 +54,12 @@ def build_result(
     signatures = {} if loss is None or loss_signature is None else {"loss": loss_signature}
     signatures |= _signatures(overall, groups=scored)
     sets = dict.fromkeys(row.example.eval_set for row in rows if row.example.eval_set is not None)
-    of_sets = {
+    found = {each.name: each for each in overall} | {
         set_metric(name, each.name): each
         for name in sets
         for each in scored[name].values()
         if each.name in config.choosing
     }
-    found = {each.name: each for each in overall} | of_sets
     statistics = _statistics(found)
     outputs = _find_rates(rows, config=config)
     return EvaluationResult(
@@ -88,7 +85,7 @@ def build_result(
             statistics=_by_row(statistics, rows=rows),
             groups=_groups_of(rows, grouped=grouped),
         ),
-        tuple(failures),
+        tuple(failures.values()),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.metrics import WANTED, own_code, wanted_metrics
+from dstrain.config.own_code import own_name
 from dstrain.config.recipe import Task
 from dstrain.data.examples import Example
 from dstrain.data.tokens import TokenSet
@@ -75,7 +76,7 @@ def read_rows(
     for hypothesis in hypotheses:
         example, target = tokens.examples[hypothesis.row], tokens.target(hypothesis.row).tolist()
         text = tokenizer.decode(list(hypothesis.token_ids))
-        answer = read_answer(text, source=example.raw_source, task=task)
+        answer = read_answer(text, source=example.raw_source, task=task, where=example.where)
         row = ScoredRow(
             example=example,
             hypothesis=hypothesis,
@@ -94,11 +95,11 @@ def read_rows(
     return rows
 
 
-def read_answer(text: str, *, source: str, task: Task) -> str | None:
+def read_answer(text: str, *, source: str, task: Task, where: str) -> str | None:
     """A decoded hypothesis in the form of the data, by the class of the user's own; None where that makes nothing of it."""
     own = load_task(task)
     try:
-        return text if own is None else own.answer(text, source=source)
+        return text if own is None else own.answer(text, source=source, where=where)
     except UnusableText:
         return None
 
@@ -142,7 +143,7 @@ def choose_bleu_tokenizer(rows: Iterable[ScoredRow], *, pinned: str | None) -> C
 def score_rows(rows: Sequence[ScoredRow], *, task: Task, evaluation: Evaluation) -> list[Score]:
     """The metrics of the recipe over these rows, and lengths.
 
-    A metric of the user's own that failed has the value NaN, and why as its signature.
+    A metric of the user's own that failed has the value NaN, and why.
     """
     scores = _parse_scores(rows, task=task) if task.kind == "parsing" else []
     if wanted := _wanted_items(task, evaluation=evaluation):
@@ -165,10 +166,13 @@ def _wanted_items(task: Task, *, evaluation: Evaluation) -> list[str]:
 
 def _own_score(item: str, rows: Sequence[ScoredRow]) -> Score:
     sources = [row.example.raw_source for row in rows]
+    places = [row.example.where for row in rows]
     try:
-        return own_score(item, [row.text for row in rows], [row.references for row in rows], sources=sources)
+        return own_score(
+            item, [row.text for row in rows], [row.references for row in rows], sources=sources, places=places
+        )
     except MetricFailed as error:  # hours of training must not be lost with it
-        return Score(item.partition(":")[2], math.nan, str(error))
+        return Score(own_name(item), math.nan, failure=error)
 
 
 def _parse_scores(rows: Sequence[ScoredRow], *, task: Task) -> list[Score]:
@@ -295,7 +299,7 @@ def _answer_warning(
     changed = []
     for row in rows:
         decoded = tokenizer.decode(tokens.target(row.hypothesis.row).tolist())
-        answer = read_answer(decoded, source=row.example.raw_source, task=task)
+        answer = read_answer(decoded, source=row.example.raw_source, task=task, where=row.example.where)
         if answer is None or one_line(answer) != row.reference:
             changed.append((row, answer))
     if not changed:

@@ -45,8 +45,8 @@ def summarize_run(files: RunFiles, *, state: str) -> list[Line]:
     lines = [("state", state), ("task", record.config.task.title)]
     if info.model.base:
         lines.append(("model", shown_path(info.model.base)))
-    if info.model.num_parameters:
-        lines.append(("parameters", f"{info.model.num_parameters:,}"))
+    if num_parameters := info.model.num_exported_parameters or info.model.num_parameters:
+        lines.append(("parameters", f"{num_parameters:,}"))
     lines.append(("steps", f"{record.last_step:,}{total}"))
     if (best := record.best) is not None:
         metric = record.config.best_metric

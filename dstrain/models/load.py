@@ -38,15 +38,17 @@ from dstrain.run_folder.layout import EXPORTED_STEP
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision to the type of the weights in evaluation and generation."""
+KEY = "model.name"
+"""Where a recipe names a model."""
 
 
 def _ignore(sentence: str) -> None:
     pass
 
 
-def load_config(name: str, *, revision: str | None = None) -> PreTrainedConfig:
-    """The config of a hub name or local folder. Raises UserError if it has none or its family is not supported."""
-    with told_in_one_line(f"model.name: `{name}` has no config that can be read"):
+def load_config(name: str, *, revision: str | None = None, key: str = KEY) -> PreTrainedConfig:
+    """The config of a hub name or local folder. Raises UserError if it has none or its family is not supported, naming `key`."""
+    with told_in_one_line(f"{key}: `{name}` has no config that can be read"):
         config = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=False)
         family_of(config)
         max_positions(config)  # an infinite number, which JSON can have, is none
@@ -60,6 +62,7 @@ def load_model(
     seed: int,
     report: Callable[[str], None] = _ignore,
     keeps_suppression: bool = False,
+    key: str = KEY,
 ) -> PreTrainedModel:
     """The model that the config section describes, in fp32 on the CPU; the same weights for the same seed.
 
@@ -73,7 +76,7 @@ def load_model(
         )
     else:
         assert section.name is not None  # the schema requires exactly one of name and scratch
-        with told_in_one_line(f"model.name: `{section.name}` has no weights that can be read"):
+        with told_in_one_line(f"{key}: `{section.name}` has no weights that can be read"):
             model = _load_named(
                 section,
                 name=section.name,
@@ -81,6 +84,7 @@ def load_model(
                 seed=seed,
                 report=report,
                 keeps_suppression=keeps_suppression,
+                key=key,
             )
     fuse_gelu(model)
     return model
@@ -94,8 +98,9 @@ def _load_named(
     seed: int,
     report: Callable[[str], None],
     keeps_suppression: bool,
+    key: str,
 ) -> PreTrainedModel:
-    config = load_config(name, revision=section.revision)
+    config = load_config(name, revision=section.revision, key=key)
     if not is_experiment(config):
         # transformers then ties what is equal in the files, and not what differs: a folder written with `false` keeps the
         # embeddings of encoder and decoder tied, and a head of its own stays its own
@@ -113,7 +118,7 @@ def _load_named(
         report(f"all dropout of the model's config is set to {section.dropout:g}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _read_weights(name, revision=section.revision, config=config)
+        model = _read_weights(name, revision=section.revision, config=config, key=key)
         grow_embeddings(model, num_rows=tokenizer.vocabulary_size, report=report)
     for code, like in (section.add_languages or {}).items():
         copy_language(model, tokenizer=tokenizer, code=code, like=like)
@@ -127,7 +132,7 @@ def _load_named(
         report(sentence)
     start, num_rows = decoder_start_id(model), model.get_input_embeddings().weight.shape[0]
     if start is not None and not 0 <= start < num_rows:
-        raise UserError(f"model.name: `{name}` has {num_rows} tokens, and its decoder_start_token_id is {start}")
+        raise UserError(f"{key}: `{name}` has {num_rows} tokens, and its decoder_start_token_id is {start}")
     return model
 
 
@@ -186,20 +191,23 @@ def copy_language(model: PreTrainedModel, *, tokenizer: Seq2SeqTokenizer, code: 
             rows[new] = rows[old]
 
 
-def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig) -> PreTrainedModel:
-    model, info = AutoModelForSeq2SeqLM.from_pretrained(
-        name,
-        config=config,
-        revision=revision,
-        dtype=torch.float32,
-        trust_remote_code=False,
-        weights_only=True,
-        output_loading_info=True,
-    )
+def _read_weights(name: str, *, revision: str | None, config: PreTrainedConfig, key: str) -> PreTrainedModel:
+    with warnings.catch_warnings():
+        # of a pickle that is refused anyway, or read as tensors only
+        warnings.filterwarnings("ignore", message="Detected pickle protocol")
+        model, info = AutoModelForSeq2SeqLM.from_pretrained(
+            name,
+            config=config,
+            revision=revision,
+            dtype=torch.float32,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
-            f"model.name `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: its "
+            f"{key} `{name}`: the weights of {len(missing)} parameters are missing, `{missing[0]}` first: its "
             "files are incomplete or of another architecture; download or export the model again"
         )
     loaded: PreTrainedModel = model

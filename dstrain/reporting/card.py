@@ -17,10 +17,10 @@ from dstrain.config.secrets import mask
 from dstrain.reporting.audit import build_overlap_table, describe_findings
 from dstrain.reporting.average import build_average_table, explain_average
 from dstrain.reporting.command import command_to_copy
-from dstrain.reporting.pair_scores import explain_pair_scores
 from dstrain.reporting.markdown import Markdown, count, phrase, program, render
 from dstrain.reporting.metadata import build_metadata, dataset_name
 from dstrain.reporting.outputs import build_outputs_table, explain_outputs
+from dstrain.reporting.pair_scores import explain_pair_scores
 from dstrain.reporting.plots import draw_plots, has_losses, has_scores
 from dstrain.reporting.procedure import (
     describe_attempts,
@@ -52,7 +52,7 @@ from dstrain.reporting.results import (
 )
 from dstrain.reporting.statements import describe_use
 from dstrain.reporting.test_sets import build_test_sets_table, explain_test_sets
-from dstrain.reporting.usage import build_usage, explain_usage
+from dstrain.reporting.usage import build_adapter_usage, build_usage, explain_usage
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import AVERAGE, NAMES, RunFolder
 from dstrain.run_folder.outcome import summarize
@@ -143,6 +143,7 @@ def _values(record: RunRecord) -> dict[str, Any]:
         "headline_reason": [*explain_headline(record), *explain_pair_scores(record)],
         "description": describe_model(record),
         "usage": build_usage(record),
+        "adapter_usage": build_adapter_usage(record),
         "usage_notes": explain_usage(record),
         "files_note": None if record.subject is None else FILES_NOTE,
         "intended_use": describe_use(record),

@@ -294,12 +294,26 @@ def describe_reproduction(record: RunRecord) -> Markdown:
             "The command in {} is left out here: it is not one that dstrain records.", code(str(NAMES.info))
         )
     return phrase(
-        "{} The resolved recipe, overrides included, is {} in {} folder.{}",
+        "{}{} The resolved recipe, overrides included, is {} in {} folder.{}",
         command,
+        _describe_changes(record),
         code(str(NAMES.config)),
         "this" if record.subject is None else "the run's",
         given,
     )
+
+
+def _describe_changes(record: RunRecord) -> Markdown:
+    """That earlier steps were trained with other settings than those of the last attempt, and with which."""
+    changed = [
+        phrase("At step {}: {}.", count(event.step), join(event.changes, separator="; "))
+        for event in record.events
+        if event.changes
+    ]
+    if not changed:
+        return Markdown()
+    template = " **Earlier steps had other settings, so that no one command repeats this run.** {}"
+    return phrase(template, join(changed, separator=" "))
 
 
 def describe_versions(record: RunRecord) -> list[Line]:

@@ -118,7 +118,11 @@ def _architecture(record: RunRecord) -> str:
     tested = " (experimental, self-test passed)" if info.passed_self_test else ""
     name = f"{info.architecture or NOT_RECORDED}{tested}, number of parameters:"
     if info.trained_ids is None:
-        return f"{name} {count(info.num_parameters)}"
+        if record.config.model.adapter is None or info.num_exported_parameters is None:
+            return f"{name} {count(info.num_parameters)}"
+        return (
+            f"{name} {count(info.num_exported_parameters)}, in training {count(info.num_parameters)} with the adapter"
+        )
     return (
         f"{name} {count(info.num_exported_parameters)}, in training {count(info.num_parameters)}. Trained on "
         f"{count(info.trained_ids)} of {count(info.num_ids)} token ids, those that occur in the data and those that spell other "
@@ -129,19 +133,21 @@ def _architecture(record: RunRecord) -> str:
 def _trained_part(record: RunRecord) -> Markdown:
     """How many parameters were trained, which were not, and what a checkpoint therefore needs."""
     model, info = record.config.model, record.info.model
-    num_all = info.num_exported_parameters or info.num_parameters
+    # an adapter is merged in the exported model, and no part of its parameters
+    num_all = info.num_parameters if model.adapter else info.num_exported_parameters or info.num_parameters
     share = percent(info.num_trained_parameters / num_all) if info.num_trained_parameters and num_all else NOT_RECORDED
     rows = f"; the rows of {count(info.new_tokens)} new tokens were trained all the same" if info.new_tokens else ""
-    number_of = phrase("{} parameters ({})", count(info.num_trained_parameters), share)
+    template = "{} parameters ({} of those in training)" if model.adapter else "{} parameters ({})"
+    number_of = phrase(template, count(info.num_trained_parameters), share)
     if model.adapter is None:
         frozen = join(map(code, model.freeze or ()), separator=", ")
         return phrase("{}; frozen: {}{}. The others are those of the base model", number_of, frozen, rows)
     adapter = model.adapter
     targets = adapter.targets if isinstance(adapter.targets, str) else ", ".join(adapter.targets)
-    template = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
+    lora = "{}: LoRA of rank {}, alpha {}, dropout {}, of {}{}. The scores are of the merged model; {} has the adapter alone"
     settings = (f"{adapter.rank}", f"{adapter.alpha:g}", f"{adapter.dropout:g}", code(targets))
     folder = f"{BEST}/{ADAPTER}/" if record.subject in (None, AVERAGE) else f"{ADAPTER}/"
-    return phrase(template, number_of, *settings, rows, code(folder))
+    return phrase(lora, number_of, *settings, rows, code(folder))
 
 
 def describe_task(record: RunRecord) -> Markdown:

@@ -7,7 +7,8 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Set
 
-from dstrain.config.metrics import is_of_set
+from dstrain.config.metrics import METRICS, is_of_set, own_code
+from dstrain.config.own_code import own_name
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.audit import compare_unseen
 from dstrain.reporting.markdown import Markdown, code, code_block, count, join, number, percent, phrase, table
@@ -40,6 +41,7 @@ MORE_SCORES = (
     "hit_cap_rate",
 )
 """Scores in the columns after those, in this order."""
+NUMBERS_OF_ROWS = frozenset(metric.name for metric in METRICS if metric.unit == "rows")
 MAX_GROUPS = 60
 """Rows in the table of groups; the score file has all groups."""
 
@@ -94,15 +96,19 @@ def build_headline(record: RunRecord) -> list[Line]:
 
 def number_with_interval(scores: Scores, name: str) -> str:
     """A score with half its 95 % interval, where it has one: `39.5000 ± 0.9000`."""
-    return _with_interval(scores.scores.get(name), scores.intervals.get(name))
+    return _with_interval(name, scores.scores.get(name), scores.intervals.get(name))
 
 
 def number_of_group(scores: Scores, group: str, name: str) -> str:
     """The same of a group of rows."""
-    return _with_interval(scores.groups[group].get(name), scores.group_intervals.get(group, {}).get(name))
+    if name not in scores.groups[group]:
+        return "no value"
+    return _with_interval(name, scores.groups[group].get(name), scores.group_intervals.get(group, {}).get(name))
 
 
-def _with_interval(value: float | None, interval: float | None) -> str:
+def _with_interval(name: str, value: float | None, interval: float | None) -> str:
+    if name in NUMBERS_OF_ROWS and value is not None and value.is_integer():
+        return count(int(value))
     # rows that all have the same number do not say how far others lie
     return number(value) if not interval else f"{number(value)} ± {number(interval)}"
 
@@ -130,6 +136,7 @@ def explain_headline(record: RunRecord) -> list[Markdown]:
         sentences.append(phrase("{}{}", last, _export(record, FINAL, final)))
     return [
         *sentences,
+        *_name_missing(record, row),
         *_explain_intervals(row),
         *compare_unseen(record, row),
         *_as_typed(record, row),
@@ -148,6 +155,16 @@ def _why(record: RunRecord, row: EvalRow, *, final: EvalRow) -> Markdown:
     also = Markdown(", and also the last evaluation" if row is final else "")
     template = "the best of {} evaluations by {}, the metric that selects the best checkpoint{}{}"
     return phrase(template, count(len(record.competing)), code(record.config.best_metric), _ties(record, row), also)
+
+
+def _name_missing(record: RunRecord, row: EvalRow) -> list[Markdown]:
+    """Which metrics of the recipe's own code have no value there."""
+    names = [own_name(item) for item in own_code(record.config.evaluation.metrics)]
+    missing = [label(name) for name in names if name not in row.scores]
+    if not missing:
+        return []
+    be = "has" if len(missing) == 1 else "have"
+    return [Markdown(f"{' and '.join(missing)} {be} no value there; a warning says why, if it failed.")]
 
 
 def _explain_intervals(row: EvalRow) -> list[Markdown]:
@@ -181,10 +198,15 @@ def _as_typed(record: RunRecord, row: EvalRow) -> list[Markdown]:
 
 def _ties(record: RunRecord, row: EvalRow) -> Markdown:
     metric, *others = record.config.ranking
-    num_equal = sum(other.scores.get(metric) == row.scores[metric] for other in record.competing)
+    equal = [other for other in record.competing if other.scores.get(metric) == row.scores[metric]]
+    num_equal = len(equal)
+    others = [name for name in others if any(name in other.scores for other in equal)]
     if num_equal == 1:
         return Markdown()
-    template = " ({} evaluations have this value; among them {} decide, in this order)"
+    if not others:
+        return phrase(" ({} evaluations have this value, and none of them another metric)", count(num_equal))
+    decide = "decides" if len(others) == 1 else "decide, in this order"
+    template = f" ({{}} evaluations have this value; among them {{}} {decide})"
     return phrase(template, count(num_equal), join(map(code, others), separator=", "))
 
 

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from dstrain.config.paths import BASE
 from dstrain.config.recipe import Task
 from dstrain.reporting.markdown import Markdown, code, join, phrase, program
-from dstrain.reporting.metadata import pairs_of
-from dstrain.run_folder.layout import BEST, FINAL
+from dstrain.reporting.metadata import hub_model, pairs_of
+from dstrain.run_folder.layout import ADAPTER, AVERAGE, BEST, FINAL
 from dstrain.run_folder.record import RunRecord
 from dstrain.tasks.pairs import TrainedPair
 from dstrain.tasks.translation import Languages
@@ -89,6 +90,14 @@ found = tokenizer.batch_decode(hypotheses, skip_special_tokens=True, clean_up_to
 print(found)"""
 MOST_PAIRS = 4
 """Pairs of languages in the code."""
+ADAPTER_CODE = """\
+from peft import PeftModel
+from transformers import AutoModelForSeq2SeqLM{more}
+
+base = AutoModelForSeq2SeqLM.from_pretrained({base})
+{grow}model = PeftModel.from_pretrained(base, {folder!r}, subfolder={adapter!r})"""
+GROW = "base.resize_token_embeddings(len(AutoTokenizer.from_pretrained({folder!r})))\n"
+"""Before an adapter with the rows of new tokens is put in."""
 
 NEEDS_VERSION_5 = "transformers 4 will not scale"
 """In the warning about a head that only transformers 5 reads as it was trained."""
@@ -118,6 +127,26 @@ def build_usage(record: RunRecord) -> Markdown | None:
     return program(text, language="python")
 
 
+def build_adapter_usage(record: RunRecord) -> Markdown | None:
+    """The code that puts the adapter of the exported model into its base model with peft; None if it has none."""
+    config, folder = record.config.model, _folder(record)
+    if config.adapter is None or folder is None or record.subject == AVERAGE:
+        return None
+    on_hub = hub_model(record)
+    base = repr(on_hub or (BASE if config.from_run is not None else config.name))
+    if on_hub is not None and config.revision is not None:
+        base += f", revision={config.revision!r}"
+    has_rows = bool(record.info.model.new_tokens)
+    text = ADAPTER_CODE.format(
+        more=", AutoTokenizer" if has_rows else "",
+        base=base,
+        grow=GROW.format(folder=folder) if has_rows else "",
+        folder=folder,
+        adapter=ADAPTER,
+    )
+    return program(text, language="python")
+
+
 def explain_usage(record: RunRecord) -> list[Markdown]:
     """Sentences before the code: what it needs, and how other languages are chosen."""
     folder, task = _folder(record), record.config.task
@@ -138,7 +167,9 @@ def explain_usage(record: RunRecord) -> list[Markdown]:
 def load_from_hub(card: str, *, repo: str, revision: str | None) -> str:
     """The card of a model with the model's name on the Hub in its code, in place of the folder that it lay in."""
     given = repr(repo) if revision is None else f"{repo!r}, revision={revision!r}"
-    return card.replace(f"from_pretrained({HERE!r})", f"from_pretrained({given})")
+    for before in ("from_pretrained(", "from_pretrained(base, "):
+        card = card.replace(f"{before}{HERE!r}", f"{before}{given}")
+    return card
 
 
 def _folder(record: RunRecord) -> str | None:

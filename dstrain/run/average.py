@@ -31,6 +31,7 @@ from dstrain.run.export import (
     whole_model,
 )
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.task_settings import write_task_settings
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.average import write_averaged_steps
 from dstrain.run_folder.began import read_run_config
@@ -174,6 +175,11 @@ def _save(
     settings = generation_settings(
         whole, config=config, tokenizer=tokenizer, tokens=tokens, vocabulary=vocabulary, counted=counted
     )
+
+    def save_more(draft: Path) -> None:
+        write_averaged_steps(draft, steps=steps)
+        write_task_settings(draft, config=config)
+
     export_model(
         whole,
         tokenizer=tokenizer,
@@ -182,6 +188,6 @@ def _save(
         step=steps[-1],
         sources=checked_sources(tokens),
         directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=tokenizer),
-        save_more=partial(write_averaged_steps, steps=steps),
+        save_more=save_more,
     )
     write_scores(result.scores, result.texts, folder=RunFolder(output), step=steps[-1])

@@ -20,7 +20,7 @@ from dstrain.errors import UserError
 from dstrain.evaluation.generate import plan_cap, search_settings
 from dstrain.models.adapters import save_adapter
 from dstrain.models.families import generation_arguments, max_positions
-from dstrain.models.load import DTYPES, load_config, load_model, quiet_transformers
+from dstrain.models.load import DTYPES, KEY, load_config, load_model, quiet_transformers
 from dstrain.models.loss import Seq2SeqLoss
 from dstrain.models.partial import find_new_ids, make_plain
 from dstrain.models.restrict import copy_rows_back, keep_rows, read_more
@@ -31,6 +31,7 @@ from dstrain.run.assemble import Assembly
 from dstrain.run.directions import find_directions, run_languages
 from dstrain.run.part import leave_part
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.task_settings import write_task_settings
 from dstrain.run.vocabulary import forbidden_ids, load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import ADAPTER, BEST, RunFolder
@@ -66,9 +67,7 @@ def export_live(assembly: Assembly, *, name: str, step: int, check: bool = False
                     step=step,
                     sources=checked_sources(assembly.prepared.eval) if check else (),
                     directions=_live_directions(assembly),
-                    save_more=_adapter_saver(
-                        model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer
-                    ),
+                    save_more=_saver(model, whole=whole, config=assembly.config, tokenizer=assembly.prepared.tokenizer),
                 )
     assembly.ranks.barrier()  # otherwise the others wait in their next collective while rank 0 writes, and may time out
 
@@ -149,16 +148,17 @@ def export_checkpoint(folder: RunFolder, *, directory: Path, to: Path, check: bo
         step=name.step,
         sources=sources,
         directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=tokenizer),
-        save_more=_adapter_saver(trained, whole=model, config=config, tokenizer=tokenizer),
+        save_more=_saver(trained, whole=model, config=config, tokenizer=tokenizer),
     )
 
 
-def _adapter_saver(
+def _saver(
     model: PreTrainedModel, *, whole: PreTrainedModel, config: RunConfig, tokenizer: Seq2SeqTokenizer
 ) -> Callable[[Path], None]:
-    """What writes the adapter of a merged model into the folder of the `whole` one; nothing without an adapter."""
+    """What writes the settings of the task into the folder of the `whole` model, and its adapter where it is merged of one."""
 
     def save(folder: Path) -> None:
+        write_task_settings(folder, config=config)
         if config.model.adapter is not None:
             has_rows = bool(find_new_ids(config.model, tokenizer=tokenizer))
             save_adapter(folder / ADAPTER, model=model, whole=whole, section=config.model, has_rows=has_rows)
@@ -206,14 +206,17 @@ def load_exported_model(
     seed: int,
     vocabulary: Vocabulary,
     report: Callable[[str], None] = log.warning,
+    key: str = KEY,
 ) -> PreTrainedModel:
     """The model of a folder or hub name in fp32, with rows for the ids in `vocabulary` alone, as its run evaluated it.
 
-    `report` is called with a sentence for each difference from the stored model.
+    `report` is called with a sentence for each difference from the stored model; `key` names the model in errors.
     """
     assert section.name is not None
-    check_experiment(load_config(section.name, revision=section.revision), device=torch.device("cpu"))
-    model = load_model(section, tokenizer=tokenizer, seed=seed, report=report, keeps_suppression=vocabulary.is_whole)
+    check_experiment(load_config(section.name, revision=section.revision, key=key), device=torch.device("cpu"))
+    model = load_model(
+        section, tokenizer=tokenizer, seed=seed, report=report, keeps_suppression=vocabulary.is_whole, key=key
+    )
     read_only = _rows_to_read(model, vocabulary)
     if vocabulary.kept is not None:
         keep_rows(model, vocabulary.kept)

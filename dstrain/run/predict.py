@@ -89,8 +89,8 @@ class Tally:
     def note_pointers(self, row: InputRow, candidate: Candidate, *, predictor: Predictor) -> None:
         """Count a prediction whose pointers are not all words of its source."""
         decode, task = predictor.search.tokenizer.decode, predictor.task
-        raw = read_text(candidate, source=row.source, task=task, keeps_pointers=True, decode=decode)
-        source = prepare_source(row.source, task=task, prefix="")
+        raw = read_text(candidate, source=row.source, where=row.where, task=task, keeps_pointers=True, decode=decode)
+        source = prepare_source(row.source, task=task, prefix="", where=row.where)
         if found := find_dangling(raw, source=source):
             self.num_dangling += 1
             self.dangling = self.dangling or f"{row.where}: {found[0]} of {_count(len(source.split()), 'word')}"
@@ -244,7 +244,7 @@ def _prepare(rows: Sequence[InputRow], *, request: PredictRequest, predictor: Pr
 def _read_source(row: InputRow, *, task: Task) -> str:
     """What the model reads for a row, without prefix. Raises UserError where a class of the user's own refuses it."""
     try:
-        return prepare_source(row.source, task=task, prefix="")
+        return prepare_source(row.source, task=task, prefix="", where=row.where)
     except UnusableText as error:
         raise UserError(f"{row.where}: {error}; found {row.source[:200]!r}") from error
 
@@ -293,6 +293,7 @@ def _texts(
                 text = read_text(
                     candidate,
                     source=row.source,
+                    where=row.where,
                     task=predictor.task,
                     keeps_pointers=request.keeps_pointers,
                     decode=predictor.search.tokenizer.decode,
@@ -311,7 +312,7 @@ def _texts(
 def _open_output(path: Path | None) -> Iterator[Write]:
     """Writes text to a file, which appears when it is complete, or to standard output, which an empty text flushes."""
     if path is not None:
-        with open_new(path) as file:
+        with _named_output(f"--output {path}", among=path.parent), open_new(path) as file:
             yield lambda text: _write(text, file=file)
         return
     output = sys.stdout.buffer
@@ -319,11 +320,26 @@ def _open_output(path: Path | None) -> Iterator[Write]:
     clean = cleaned if sys.stdout.isatty() else str
 
     def write(text: str) -> None:
-        _write(clean(text), file=output)
-        if not text:
-            output.flush()
+        with _named_output("standard output", among=None):
+            _write(clean(text), file=output)
+            if not text:
+                output.flush()
 
     yield write
+
+
+@contextmanager
+def _named_output(name: str, *, among: Path | None) -> Iterator[None]:
+    """Names the output in an error of writing it: one that names a file in the folder `among`, or none."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is not None and (among is None or Path(error.filename).parent != among):
+            raise
+        way_out = "make room there, or name another file with --output"
+        raise UserError(f"{name} cannot be written ({error.strerror}): {way_out}") from error
 
 
 def _write(text: str, *, file: IO[bytes]) -> None:
@@ -343,7 +359,8 @@ def _summarise(tally: Tally, *, seconds: float, request: PredictRequest, predict
         to,
     )
     if tally.num_empty:
-        log.info("%s without a text: their predictions are empty", _count(tally.num_empty, "row"))
+        their = "its prediction is" if tally.num_empty == 1 else "their predictions are"
+        log.info("%s without a text: %s empty", _count(tally.num_empty, "row"), their)
     if tally.num_cut:
         were = "was" if tally.num_cut == 1 else "were"
         more = ", …" if tally.num_cut > len(tally.cut) else ""

@@ -183,7 +183,7 @@ def _settle_evaluation(request: PredictRequest, *, stored: dict[str, Any]) -> Ev
 def _settle_task(request: PredictRequest, *, tokenizer: Seq2SeqTokenizer, stored: dict[str, Any]) -> Task:
     """The task with the languages of rows that name none; raises UserError if a language is needed and not known."""
     task, codes = request.settings.task, tokenizer.languages
-    if request.recipe is None and FIRST_POINTER in tokenizer.tokenizer.get_vocab():
+    if request.recipe is None and task.kind != "parsing" and FIRST_POINTER in tokenizer.tokenizer.get_vocab():
         raise UserError(
             f"{request.model}: its tokenizer has pointers such as {FIRST_POINTER}, so that sources must be cut as in training: "
             "name the recipe that it was trained with, --config RECIPE"
@@ -228,7 +228,7 @@ def _load_model(request: PredictRequest, *, tokenizer: Seq2SeqTokenizer, vocabul
     if request.step is not None and request.run is not None:
         return load_run_checkpoint(request.run, step=request.step, tokenizer=tokenizer, vocabulary=vocabulary)
     model = load_exported_model(
-        Model(name=request.model), tokenizer=tokenizer, seed=SEED, vocabulary=vocabulary, report=_report
+        Model(name=request.model), tokenizer=tokenizer, seed=SEED, vocabulary=vocabulary, report=_report, key="MODEL"
     )
     return model.to(dtype=_dtype(request))
 

@@ -23,12 +23,14 @@ from dstrain.config.yaml_source import shown
 from dstrain.data.inputs import Format, Layout
 from dstrain.data.records import Column
 from dstrain.errors import UserError
+from dstrain.run.task_settings import TaskSettings, read_task_settings, settings_of
+from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.reading import read_exported_pairs
 from dstrain.run_folder.record import CountedPairs, counted_pairs, load_record
 from dstrain.tasks.pairs import distinct_languages, matching, trained_pairs
-from dstrain.tasks.translation import Languages, choose_languages, choose_prefix
+from dstrain.tasks.translation import Languages
 
 STANDARD_INPUT = Path("-")
 
@@ -133,7 +135,15 @@ def plan_prediction(options: argparse.Namespace) -> PredictRequest:
     elif run is not None:
         config = read_run_config(run)
     counted = () if run is None else counted_pairs(run)
-    settings = _settings(config, options=options, counted=counted)
+    held = settings_of(config) if config is not None else read_task_settings(Path(model))
+    if config is None and held is not None and held.task.own:
+        raise UserError(
+            f"{model}: its task is the class `{held.task.own}` of somebody's own, and a model folder starts no code: name the "
+            "recipe that it was trained with, --config RECIPE"
+        )
+    exported = [Languages(*pair) for pair in read_exported_pairs(Path(model))]
+    named = exported if config is None else [pair.languages for pair in trained_pairs(config, counted=counted)]
+    settings = _settings(config, held=held, trained=named, options=options)
     given = {key: getattr(options, name) for key, name in OF_SEARCH.items() if getattr(options, name) is not None}
     _validated(Evaluation, given)
     if options.step is not None and not {**given, **settings.evaluation.model_dump(exclude_none=True)}.get(LENGTH):
@@ -153,15 +163,13 @@ def plan_prediction(options: argparse.Namespace) -> PredictRequest:
         keeps_pointers=options.pointers,
         input=options.input,
         output=options.output,
-        trained=tuple(_trained(config, counted=counted, model=model)),
+        trained=tuple(_trained(config, counted=counted) or exported),
     )
 
 
-def _trained(config: RunConfig | None, *, counted: CountedPairs, model: str) -> list[Languages]:
-    """The pairs of the run, or else those that the folder of an export says."""
-    if counted and config is not None:
-        return distinct_languages(trained_pairs(config, counted=counted))
-    return [Languages(*pair) for pair in read_exported_pairs(Path(model))]
+def _trained(config: RunConfig | None, *, counted: CountedPairs) -> list[Languages]:
+    """The pairs that the run counted; empty if it is not one, or has counted none."""
+    return distinct_languages(trained_pairs(config, counted=counted)) if counted and config is not None else []
 
 
 def check_beams(num_best: int, *, num_beams: int) -> None:
@@ -178,10 +186,14 @@ def _check_files(options: argparse.Namespace) -> None:
         path = getattr(options, name)
         if path is not None and (problem := path_problem(path)):
             raise UserError(f"--{name} {problem}; found {shown(str(path))}")
-    if options.input != STANDARD_INPUT and (os.path.isdir(options.input) or not os.path.exists(options.input)):
+    if options.input != STANDARD_INPUT and os.path.isdir(options.input):
+        raise UserError(f"--input {options.input} is a folder: name a file in it")
+    if options.input != STANDARD_INPUT and not os.path.exists(options.input):
         raise UserError(f"--input {options.input}: no such file (looked in {Path.cwd()})")
     if options.output is not None and os.path.isdir(options.output):
         raise UserError(f"--output {options.output} is a folder: name a file in it")
+    if options.output is not None and (problem := write_problem(options.output)):
+        raise UserError(f"--output {options.output} cannot be written: {problem}: name another file")
     if options.output is not None and options.output.suffix.lower() in COMPRESSIONS:
         raise UserError(f"--output {options.output}: the output is not compressed: leave out {options.output.suffix}")
     if options.n_best is not None and options.n_best < 1:
@@ -228,12 +240,15 @@ def _best_model(run: RunFolder) -> str:
     )
 
 
-def _settings(config: RunConfig | None, *, options: argparse.Namespace, counted: CountedPairs) -> Settings:
-    """The recipe's settings, with those of the options that do not depend on the model."""
+def _settings(
+    config: RunConfig | None, *, held: TaskSettings | None, trained: Sequence[Languages], options: argparse.Namespace
+) -> Settings:
+    """The settings of the recipe, or of the task that the model folder holds, with those of the options."""
     values = Settings().model_dump()
     if config is not None:
-        values = config.model_dump(include={"task", "precision", "evaluation", "machine"})
-        values["task"] |= _defaults(config, options=options, counted=counted)
+        values = config.model_dump(include={"precision", "evaluation", "machine"})
+    if held is not None:
+        values["task"] = held.task.model_dump() | _defaults(held, trained=trained, options=options)
     task = {
         "source_language": options.source_language,
         "target_language": options.target_language,
@@ -247,33 +262,27 @@ def _settings(config: RunConfig | None, *, options: argparse.Namespace, counted:
     return settings
 
 
-def _defaults(config: RunConfig, *, options: argparse.Namespace, counted: CountedPairs) -> dict[str, str | None]:
-    """The languages and the prefix that the training rows have.
+def _defaults(
+    held: TaskSettings, *, trained: Sequence[Languages], options: argparse.Namespace
+) -> dict[str, str | None]:
+    """The languages and the prefix of the training rows.
 
     Raises UserError where they have several, and neither an option nor a column says which is meant, nor the task of the
     recipe both languages.
     """
-    task, data = config.task, config.data
-    trained = [pair.languages for pair in trained_pairs(config, counted=counted)]
-    if (
-        trained
-        and trained[0] == Languages(task.source_language, task.target_language)
-        and None not in astuple(trained[0])
-    ):
-        trained = trained[:1] if options.source_language is options.target_language is None else trained
-    trained = matching(trained, source=options.source_language, target=options.target_language)
-    pairs = [choose_languages(task, source=each.source_language, target=each.target_language) for each in data.train]
+    task_pair = Languages(held.task.source_language, held.task.target_language)
+    is_told = options.source_language is not None or options.target_language is not None
+    if trained and trained[0] == task_pair and None not in astuple(task_pair) and not is_told:
+        trained = trained[:1]
+    pairs = matching(trained, source=options.source_language, target=options.target_language)
     found: dict[str, list[str | None]] = {
-        "source_language": [pair.source for pair in trained],
-        "target_language": [pair.target for pair in trained],
-        "source_prefix": [
-            choose_prefix(task, prefix=each.source_prefix, languages=pair)
-            for each, pair in zip(data.train, pairs, strict=True)
-        ],
+        "source_language": [pair.source for pair in pairs],
+        "target_language": [pair.target for pair in pairs],
+        "source_prefix": held.trained_with.get("source_prefix", []),
     }
     defaults: dict[str, str | None] = {}
-    for key, values in found.items():
-        distinct = list(dict.fromkeys(values))
+    for key in ("source_language", "target_language", "source_prefix"):
+        distinct = list(dict.fromkeys(found[key])) or [None]
         option = "prefix" if key == "source_prefix" else key
         is_told = any(getattr(options, name, None) is not None for name in (option, f"{option}_column"))
         if len(distinct) > 1 and not is_told:

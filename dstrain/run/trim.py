@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,6 @@ import numpy as np
 from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.data.examples import Example
 from dstrain.data.tokens import load_token_set
-from dstrain.errors import UserError
 from dstrain.models.load import quiet_transformers
 from dstrain.models.save import export_model
 from dstrain.models.tokenizer import Seq2SeqTokenizer
@@ -17,6 +17,7 @@ from dstrain.models.trim import check_alike, trim_tokenizer
 from dstrain.run.directions import find_directions
 from dstrain.run.export import checked_sources, generation_settings, load_checkpoint_model, load_run_tokenizer
 from dstrain.run.prepare import prepare_evaluation
+from dstrain.run.task_settings import write_task_settings
 from dstrain.run.vocabulary import load_vocabulary
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
@@ -28,14 +29,10 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
 
     Raises:
         ExportError: as `export_checkpoint`.
-        UserError: as `export_checkpoint`; or the run trained the whole vocabulary, or the tokenizer cannot be trimmed.
+        UserError: as `export_checkpoint`; or the tokenizer cannot be trimmed.
     """
     quiet_transformers()
     config = read_run_config(folder)
-    if config.model.vocabulary != "seen":
-        raise UserError(
-            "--trim is for runs with model.vocabulary `seen`; this one trained the whole vocabulary: export without it"
-        )
     tokenizer = load_run_tokenizer(folder)
     vocabulary = load_vocabulary(config, tokenizer=tokenizer)
     assert vocabulary.kept is not None
@@ -57,6 +54,7 @@ def export_trimmed(folder: RunFolder, *, directory: Path, to: Path) -> str:
             step=name.step,
             sources=sources,
             directions=find_directions(config, counted=counted, tokens=tokens, tokenizer=trimmed),
+            save_more=partial(write_task_settings, config=config),
         )
     others = 2 * tokens.num_rows - num_alike
     return (

@@ -34,6 +34,19 @@ def write_file(path: Path, content: str | bytes, *, durable: bool = False) -> No
         file.write(content.encode() if isinstance(content, str) else content)
 
 
+def write_problem(path: Path) -> str | None:
+    """Why no file or folder can be made at `path`, found without making one; None if nothing is known against it."""
+    folder = path.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not os.path.isdir(folder):
+        return f"{folder} is not a folder"
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    return f"{folder} is on a read-only file system" if is_read_only else f"you may not write in {folder}"
+
+
 @contextmanager
 def open_new(path: Path, *, durable: bool = False) -> Iterator[IO[bytes]]:
     """A file to write to, which replaces the one at `path` when the block ends without an error."""

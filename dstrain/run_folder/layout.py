@@ -14,6 +14,8 @@ ADAPTER = "adapter"
 """Folder in an exported model whose run trained an adapter: the adapter alone, in peft's format."""
 EXPORTED_STEP = "training_step.json"
 """File in every exported model folder: the step whose weights it holds."""
+TASK_SETTINGS = "task_settings.json"
+"""File in an exported model folder: the task that the model was trained for."""
 
 AVERAGE = "average"
 """Sub-folder with the mean of several checkpoints' weights."""

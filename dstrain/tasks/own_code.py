@@ -2,8 +2,10 @@
 
 import hashlib
 import importlib
+import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from functools import cache
 from importlib import metadata
@@ -12,6 +14,9 @@ from typing import Any
 
 from dstrain.config.own_code import own_name
 from dstrain.errors import UserError
+
+IMPORTING = ("<frozen importlib", importlib.__file__)
+"""How the files of Python's own import begin."""
 
 
 def load_code(item: str, *, key: str) -> Callable[..., Any]:
@@ -27,14 +32,51 @@ def load_code(item: str, *, key: str) -> Callable[..., Any]:
     try:
         module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
+        place = _innermost(error, among=lambda file: file != __file__ and not file.startswith(IMPORTING))
         raise UserError(
-            f"{key} `{item}`: the module `{module_name}` cannot be imported ({type(error).__name__}: {error}): "
+            f"{key} `{item}`: the module `{module_name}` cannot be imported ({describe_error(error)}{place}): "
             f"install it, or start from the folder that holds it; this is {here}"
         ) from error
     found: Callable[..., Any] | None = getattr(module, name, None)
     if not callable(found):
         raise UserError(f"{key} `{item}`: `{module_name}` has no function or class `{name}`: correct the name")
     return found
+
+
+def describe_error(error: BaseException) -> str:
+    """The class of an error and what it says."""
+    return f"{type(error).__name__}: {error}"
+
+
+def find_place(error: BaseException, *, item: str, function: Any) -> str:
+    """`, at FILE:LINE`, where loaded code was when it raised an error; where it was not entered, where `function` begins.
+
+    Empty if its file is not known.
+    """
+    file = code_file(item)
+    if file is None:
+        return ""
+    is_package = "." in item.partition(":")[0] or file.name == "__init__.py"
+    top = sys.modules[item.partition(":")[0].partition(".")[0]]
+    folders = tuple(f"{folder}{os.sep}" for folder in getattr(top, "__path__", ())) if is_package else ()
+    return _innermost(error, among=lambda each: each == str(file) or each.startswith(folders)) or place_of(function)
+
+
+def place_of(function: Any) -> str:
+    """`, at FILE:LINE`, where a function of loaded code begins; empty if that is not known."""
+    written = getattr(inspect.unwrap(function), "__code__", None)
+    return "" if written is None else _place(written.co_filename, written.co_firstlineno)
+
+
+def _innermost(error: BaseException, *, among: Callable[[str], bool]) -> str:
+    """The place of the innermost frame in one of these files."""
+    frames = [each for each in traceback.extract_tb(error.__traceback__) if among(each.filename)]
+    return _place(frames[-1].filename, frames[-1].lineno) if frames else ""
+
+
+def _place(file: str, line: int | None) -> str:
+    path = Path(file)
+    return f", at {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path}:{line}"
 
 
 def code_file(item: str) -> Path | None:

@@ -14,7 +14,7 @@ from typing import Any
 
 from dstrain.config.recipe import Task
 from dstrain.errors import UserError
-from dstrain.tasks.own_code import file_hash, load_code
+from dstrain.tasks.own_code import describe_error, file_hash, find_place, load_code, place_of
 
 KEY = "task.kind"
 METHODS = ("source", "target", "answer")
@@ -31,31 +31,33 @@ class OwnTask:
     item: str
     task: Any
 
-    def source(self, text: str) -> str:
-        """What the model reads for a source of the data, without prefix."""
-        return self._call("source", text)
+    def source(self, text: str, *, where: str) -> str:
+        """What the model reads for a source of the data, without prefix; `where` is the place of its row in the data."""
+        return self._call("source", text, where=where)
 
-    def target(self, text: str, *, source: str) -> str:
+    def target(self, text: str, *, source: str, where: str) -> str:
         """What the model learns to write for a target of the data."""
-        return self._call("target", text, source)
+        return self._call("target", text, source, where=where)
 
-    def answer(self, text: str, *, source: str) -> str:
+    def answer(self, text: str, *, source: str, where: str) -> str:
         """What the model wrote, in the form of the data."""
-        return self._call("answer", text, source)
+        return self._call("answer", text, source, where=where)
 
-    def _call(self, name: str, text: str, *more: str) -> str:
-        where = f"{KEY} `{self.item}`: `{name}`"
+    def _call(self, name: str, text: str, *more: str, where: str) -> str:
+        method = getattr(self.task, name)
+        called, row = f"{KEY} `{self.item}`: `{name}`", f"{text[:200]!r}, of the row {where}"
         try:
-            found = getattr(self.task, name)(text, *more)
+            found = method(text, *more)
         except ValueError as error:
-            raise UnusableText(f"{where} refuses it ({error})") from error
+            raise UnusableText(f"{called} refuses it ({error})") from error
         except Exception as error:  # whatever the user's code does
+            place = find_place(error, item=self.item, function=method)
             raise UserError(
-                f"{where} failed on {text[:200]!r} ({type(error).__name__}: {error}): it must return a text, or raise ValueError "
-                "for a row that cannot be used"
+                f"{called} failed on {row} ({describe_error(error)}{place}): correct it; it must return a text, or raise "
+                "ValueError for a row that cannot be used"
             ) from error
         if not isinstance(found, str):
-            raise UserError(f"{where} returned {found!r} for {text[:200]!r}: it must return a text")
+            raise UserError(f"{called} returned {found!r} for {row}{place_of(method)}: it must return a text")
         return found
 
 
@@ -78,8 +80,9 @@ def _load(item: str) -> OwnTask:
     try:
         task = made()
     except Exception as error:  # whatever the user's code does
+        place = find_place(error, item=item, function=getattr(made, "__init__", made))
         raise UserError(
-            f"{KEY} `{item}`: it cannot be made without arguments ({type(error).__name__}: {error})"
+            f"{KEY} `{item}`: it cannot be made without arguments ({describe_error(error)}{place})"
         ) from error
     lacking = [name for name in METHODS if not callable(getattr(task, name, None))]
     if lacking:

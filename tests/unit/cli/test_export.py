@@ -112,6 +112,7 @@ def test_the_working_directory_is_not_written_over(run: Path, monkeypatch: pytes
         (["--to", "ctranslate2", "--quantization", "int4"], "--quantization must be one of int8, int8_float32, "),
         (["--quantization", "int8"], '--quantization "int8" needs an engine that has it: give --to ctranslate2'),
         (["--to", "ctranslate2", "--trim"], "--trim and --to ctranslate2 do not go together"),
+        (["--trim"], "--trim is for runs with model.vocabulary `seen`; this one trained the whole vocabulary"),
     ],
 )
 def test_options_of_an_engine_are_checked_first(run: Path, tmp_path: Path, options: list[str], message: str) -> None:

@@ -21,9 +21,9 @@ def test_a_card_becomes_a_recipe_that_lacks_nothing_but_data(
     recipe = f"{card.stem}.yaml"
     assert result.stdout.splitlines()[-1] == f"next: dstrain check {recipe}"
     checked = CliRunner().invoke(app, ["check", recipe])
-    problems = [line.split(": ")[1:3] for line in checked.stderr.splitlines()]
+    problems = [line.split(": ", 2)[1:] for line in checked.stderr.splitlines()]
     assert [key for key, _ in problems] == ["data.train.0.path", "data.eval.0.path"]
-    assert all(problem.startswith("no such file; found") for _, problem in problems)
+    assert all(problem.startswith("no such file: ") for _, problem in problems)
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -124,6 +124,17 @@ def test_a_line_is_drawn_in_the_place_of_the_last_one_and_cleaned(capsys: pytest
     assert capsys.readouterr() == ("", "\r\x1b[K1 of 2 \\x1b[2J\r\x1b[K")
 
 
+@pytest.mark.parametrize(("recipe", "code"), [("demo_translation", 0), ("nowhere", 1)])
+def test_a_command_whose_output_no_one_reads_ends_quietly_with_its_own_code(recipe: str, code: int) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "dstrain", "check", "debug", recipe, "demo_parsing"]
+    done = subprocess.run(command, stdout=write_end, stderr=subprocess.PIPE, text=True, check=False, timeout=120)
+    os.close(write_end)
+    assert done.returncode == code
+    assert [line for line in done.stderr.splitlines() if "nowhere" not in line] == []
+
+
 def test_nothing_is_written_where_there_is_no_line_to_remove(capsys: pytest.CaptureFixture[str]) -> None:
     redraw("")
     assert capsys.readouterr() == ("", "")

@@ -149,7 +149,7 @@ def test_a_recipe_may_build_on_a_shipped_one_by_its_name(tmp_path: Path) -> None
         config = load_config(str(path))
         assert config == load_config("demo_translation", overrides=["name=mine"])
     path.write_text("extends: demo_translaton\nname: mine\n")
-    with pytest.raises(ConfigError, match=r"extends: no such file;.*did you mean `demo_translation`"):
+    with pytest.raises(ConfigError, match=r"extends: no such file: .*did you mean `demo_translation`"):
         load_config(str(path))
 
 

@@ -136,14 +136,14 @@ UTTERANCE = "set Tom's  alarm for 5pm."
 def test_a_text_without_a_parse_is_read_as_the_same_text_with_one() -> None:
     row = Row(UTTERANCE, "[IN:CREATE_ALARM [SL:TIME 5pm ] ]", None, None, None, "a.tsv:1")
     (example,) = build_examples([row], task=PARSING, rules=Rules(), on_bad=print)
-    assert prepare_source(UTTERANCE, task=PARSING, prefix=PARSING.source_prefix) == example.source
+    assert prepare_source(UTTERANCE, task=PARSING, prefix=PARSING.source_prefix, where="x:1") == example.source
     assert "Tom 's alarm for 5 pm ." in example.source
 
 
 def test_only_the_pointer_form_changes_a_text_and_one_cut_by_references_stays_as_typed() -> None:
-    assert prepare_source(UTTERANCE, task=PUBLISHED, prefix="parse: ") == "parse: set Tom's alarm for 5pm."
+    assert prepare_source(UTTERANCE, task=PUBLISHED, prefix="parse: ", where="x:1") == "parse: set Tom's alarm for 5pm."
     for task in (Task(kind="translation"), Task(kind="parsing", form="plain")):
-        assert prepare_source(UTTERANCE, task=task, prefix=">>fra<< ") == f">>fra<< {UTTERANCE}"
+        assert prepare_source(UTTERANCE, task=task, prefix=">>fra<< ", where="x:1") == f">>fra<< {UTTERANCE}"
 
 
 def test_a_class_of_the_users_own_makes_both_sides_and_refuses_rows_by_the_rule(
@@ -155,6 +155,6 @@ def test_a_class_of_the_users_own_makes_both_sides_and_refuses_rows_by_the_rule(
     assert (example.source, example.target) == ("shout: good day", "GUTEN TAG <- Good Day")
     assert (example.raw_source, example.raw_target) == ("Good Day", "guten tag")
     assert (bad.where, bad.reason) == ("a.tsv:2", "undecodable")
-    assert prepare_source("Good Day", task=task, prefix="shout: ") == example.source
+    assert prepare_source("Good Day", task=task, prefix="shout: ", where="x:1") == example.source
     with pytest.raises(UnusableRowError, match=r"a\.tsv:2: task\.kind .* refuses it .not ASCII.*found 'Nice"):
         _build(*rows, task=task, undecodable="error")

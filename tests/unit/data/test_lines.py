@@ -71,7 +71,10 @@ def test_a_damaged_archive_is_named(suffix: str, content: bytes, tmp_path: Path)
         (b"PK\x03\x04rest", "a ZIP archive or an Excel workbook"),
         (b"PAR1rest", "a Parquet file: set `format: parquet`"),
         ("ko\ten\n".encode("utf-16"), "UTF-16, not UTF-8: convert it with iconv"),
-        ("ko\ten\n".encode("utf-16-be"), "UTF-16, not UTF-8: convert it with iconv"),
+        ("ko\ten\n".encode("utf-16-be"), "UTF-16, not UTF-8: convert it with iconv -f UTF-16BE"),
+        ("ko\ten\n".encode("utf-16-le"), "UTF-16, not UTF-8: convert it with iconv -f UTF-16LE"),
+        (bytes(100), "no text but a binary file"),
+        (b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x03\x00>\x00\x01" + bytes(3), "no text but a binary file"),
     ],
 )
 def test_a_file_of_another_kind_is_named(content: bytes, kind: str, tmp_path: Path) -> None:

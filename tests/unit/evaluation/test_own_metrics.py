@@ -1,5 +1,6 @@
 """Metrics of the user's own, from files outside the package."""
 
+import math
 import sys
 from collections.abc import Iterator
 from importlib import metadata
@@ -24,6 +25,12 @@ def text(hypotheses, references, sources):
     return "good"
 def broken(hypotheses, references, sources):
     return {}[len(hypotheses)]
+def bad_row(hypotheses, references, sources):
+    return [1.0, float("nan")]
+def nothing(hypotheses, references, sources):
+    return None
+def other_arguments(hypotheses):
+    return 1.0
 constant = 3
 """
 
@@ -40,7 +47,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def compute(name: str) -> float:
-    return own_score(f"own_scores:{name}", ["a", "bc"], [["a"], ["b", "c"]], sources=["x", "y"]).value
+    return own_score(
+        f"own_scores:{name}", ["a", "bc"], [["a"], ["b", "c"]], sources=["x", "y"], places=["e:1", "e:2"]
+    ).value
 
 
 def test_a_function_in_the_current_folder_scores_all_rows_or_each_of_them() -> None:
@@ -49,26 +58,37 @@ def test_a_function_in_the_current_folder_scores_all_rows_or_each_of_them() -> N
 
 
 def test_the_signature_names_the_distribution_or_the_content_of_the_file() -> None:
-    found = own_score("own_scores:share", ["a"], [["a"]], sources=["x"])
+    found = own_score("own_scores:share", ["a"], [["a"]], sources=["x"], places=["e:1"])
     assert found.name == "share"
     assert str(found.signature).startswith("own_scores:share|sha256:")
     version = metadata.version("regex")
     with pytest.raises(MetricFailed):  # its arguments are others
-        own_score("regex:match", ["a"], [["a"]], sources=["x"])
+        own_score("regex:match", ["a"], [["a"]], sources=["x"], places=["e:1"])
     assert code_signature("regex:match") == f"regex:match|regex:{version}"
+
+
+def test_a_metric_may_have_nothing_to_measure() -> None:
+    assert math.isnan(compute("nothing"))
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
         ("too_few", "returned 1 numbers for 2 rows"),
-        ("endless", "must be finite"),
+        (
+            "endless",
+            r"must be finite, or None where there is nothing to measure, at own_scores\.py:8: correct it, or leave it out",
+        ),
         ("text", "could not convert"),
-        ("broken", "KeyError: 2"),
+        ("broken", r"KeyError: 2, at own_scores\.py:13: correct it, or leave it out of evaluation\.metrics"),
+        ("bad_row", r"it returned nan for row 1 \(e:2\): the number of a row must be finite, at own_scores\.py:14"),
+        ("other_arguments", r"takes 1 positional argument but 3 were given, at own_scores\.py:18"),
     ],
 )
 def test_a_metric_that_fails_is_named_with_its_error(name: str, why: str) -> None:
-    with pytest.raises(MetricFailed, match=rf"evaluation\.metrics `own_scores:{name}` failed on 2 rows.*{why}"):
+    with pytest.raises(
+        MetricFailed, match=rf"evaluation\.metrics `own_scores:{name}` failed on 2 rows \(e:1 to e:2\): .*{why}"
+    ):
         compute(name)
 
 

@@ -59,7 +59,9 @@ def test_predictions_are_the_hypotheses_of_an_evaluation_of_these_rows(num_beams
     found = predict(search)
     task = Task(kind="translation")
     texts = [
-        read_text(row.candidates[0], source="", task=task, keeps_pointers=False, decode=search.tokenizer.decode)
+        read_text(
+            row.candidates[0], source="", where="x:1", task=task, keeps_pointers=False, decode=search.tokenizer.decode
+        )
         for row in found
     ]
     assert texts == expected
@@ -134,7 +136,7 @@ def test_a_limit_without_room_for_special_tokens_is_named_by_its_key() -> None:
 )
 def test_a_text_is_one_line_and_words_are_put_back_in_the_pointer_form(task: Task, decoded: str, expected: str) -> None:
     candidate = Candidate((4, END), was_cut=False, score=None)
-    given: dict[str, Any] = {"source": "at 5 pm", "task": task, "decode": lambda ids: decoded}
+    given: dict[str, Any] = {"source": "at 5 pm", "where": "x:1", "task": task, "decode": lambda ids: decoded}
     assert read_text(candidate, keeps_pointers=False, **given) == expected
     if task.has_pointers:
         assert "<pt-" in read_text(candidate, keeps_pointers=True, **given)

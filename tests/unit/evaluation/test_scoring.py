@@ -130,9 +130,10 @@ def test_a_metric_of_the_users_own_gets_sources_as_they_are_in_the_data_and_a_fa
     scores = {score.name: score for score in score_rows(rows, task=TRANSLATION, evaluation=evaluation)}
     assert scores["left_alone"].value == 1.0
     assert math.isnan(scores["one_line"].value)
-    assert str(scores["one_line"].signature).startswith(
-        "evaluation.metrics `dstrain.evaluation.metrics:one_line` failed"
-    )
+    failure = scores["one_line"].failure
+    assert str(failure).startswith("evaluation.metrics `dstrain.evaluation.metrics:one_line` failed on 2 rows (")
+    assert failure is not None
+    assert isinstance(failure.__cause__, TypeError), "a failure report shows the user's frames"
 
 
 def test_rows_are_grouped_by_name_and_by_language_pair_where_there_are_several() -> None:

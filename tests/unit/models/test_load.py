@@ -208,8 +208,11 @@ def test_a_bin_file_is_read_as_tensors_only(tokenizer_folder: FolderOf, tmp_path
     loaded = load_model(Model(name=str(folder)), tokenizer=tokenizer, seed=0)
     assert torch.equal(loaded.shared.weight, model.shared.weight)
     torch.save({**model.state_dict(), "extra": Payload(tmp_path / "owned")}, folder / "pytorch_model.bin")
-    with pytest.raises(Exception, match=r"(?i)weights.only|unsupported"):
-        load_model(Model(name=str(folder)), tokenizer=tokenizer, seed=0)
+    with pytest.raises(
+        UserError, match=r"^MODEL: `.*` has no weights .*pickle .* save it as model\.safetensors$"
+    ) as caught:
+        load_model(Model(name=str(folder)), tokenizer=tokenizer, seed=0, key="MODEL")
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "owned").exists()
 
 

@@ -187,7 +187,7 @@ def test_hostile_names_break_neither_front_matter_nor_headings_nor_tables(tmp_pa
     assert headings(card) == headings(build_card(ordinary))
     assert [table[0][0] for table in tables(card)] == [table[0][0] for table in tables(build_card(ordinary))]
     groups = next(table for table in tables(card) if table[0][0] == "Group")
-    assert [row[1:] for row in groups[1:]] == [["not recorded", "1.0000"], ["1.0000", "not recorded"]]
+    assert [row[1:] for row in groups[1:]] == [["no value", "1.0000"], ["1.0000", "no value"]]
 
 
 def test_hostile_names_become_no_html_no_links_and_no_control_characters() -> None:

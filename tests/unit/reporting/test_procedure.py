@@ -130,6 +130,10 @@ def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
     assert "- Resumed: once\n" in card
     assert "- stop at step 150 (2026-11-23T11:00:00Z: SIGTERM)" in card
     assert "- resume at step 150 (2026-11-23T12:00:00Z): seed: 1 in the checkpoint, 2 now; it is reset\n" in card
+    assert (
+        "so that no one command repeats this run.** At step 150: seed: 1 in the checkpoint, 2 now; it is reset." in card
+    )
+    assert "no one command" not in build_card(translation_record())
     assert "It has not been evaluated yet." in card
 
 

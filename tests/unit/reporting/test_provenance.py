@@ -57,7 +57,11 @@ def test_a_model_that_was_trained_in_part_says_which_part() -> None:
     adapter = {"rank": 4, "targets": ["q_proj", "v_proj"]}
     config = translation_config(model={"name": "facebook/m2m100_418M", "adapter": adapter})
     card = build_card(translation_record(config, info=run_info(model=model)))
-    assert "2,000 parameters (25.0 %): LoRA of rank 4, alpha 16, dropout 0, of `q_proj, v_proj`; the rows of 12" in card
+    assert (
+        "2,000 parameters (22.2 % of those in training): LoRA of rank 4, alpha 16, dropout 0, of `q_proj, v_proj`; the"
+        in card
+    )
+    assert "number of parameters: 8,000, in training 9,000 with the adapter" in card
     assert "`best/adapter/` has the adapter alone" in card
     assert "Trained part" not in build_card(translation_record())
 

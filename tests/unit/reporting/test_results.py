@@ -226,3 +226,31 @@ def test_a_better_evaluation_that_is_tied_with_the_best_is_named() -> None:
         "Bleu was better at another step, but not beyond chance: 39.9000 at step 100. The recipe keeps the older of two such "
         "evaluations (`evaluation.best_by: tied_keeps_older`)." in build_card(record)
     )
+
+
+def test_a_metric_of_the_users_own_without_a_value_is_missing_and_decides_nothing() -> None:
+    config = translation_config(evaluation={"metrics": ["bleu", "my_scores:novelty", "my_scores:kept"]})
+    rows: list[Row] = [EventRow("start", 0)]
+    for step in (50, 100):
+        row = translation_row(step, bleu=9.0, loss=2.0)
+        rows.append(replace(row, scores={"loss": 2.0, "bleu": 9.0, "kept": 0.5}))
+    card = build_card(build_record(config, info=run_info(), rows=rows))
+    assert "Novelty has no value there; a warning says why, if it failed." in card
+    assert "(2 evaluations have this value; among them `kept`, `loss` decide, in this order)" in card
+    rows = [
+        EventRow("start", 0),
+        *(replace(translation_row(step, bleu=9.0, loss=2.0), scores={"bleu": 9.0}) for step in (5, 9)),
+    ]
+    card = build_card(build_record(config, info=run_info(), rows=rows))
+    assert "Novelty and Kept have no value there" in card
+    assert "(2 evaluations have this value, and none of them another metric)" in card
+
+
+def test_a_number_of_rows_is_a_whole_one_and_a_group_without_a_score_says_so() -> None:
+    row = parsing_row(50, exact_match=0.5, loss=1.0)
+    groups = {"a": {"exact_match": 0.5, "num_rows": 2}, "b": {"num_rows": 1}}
+    row = replace(row, scores={**row.scores, "exact_match_disagreements": 3.0}, groups=groups)
+    card = build_card(build_record(parsing_config(), info=run_info(), rows=[EventRow("start", 0), row]))
+    assert "- Exact Match Disagreements: 3\n" in card
+    group = next(table for table in tables(card) if table[0][0] == "Group")
+    assert group[2][-1] == "no value"

@@ -11,13 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from dstrain.config.recipe import Model
+from dstrain.models.adapters import add_adapter, save_adapter
 from dstrain.models.families import generation_arguments
 from dstrain.models.load import grow_embeddings
+from dstrain.models.partial import make_plain
 from dstrain.models.save import export_model
 from dstrain.models.scratch import build_scratch_model, write_tokenizer
 from dstrain.models.tokenizer import Seq2SeqTokenizer, load_tokenizer
 from dstrain.reporting.card import build_card
-from dstrain.reporting.usage import build_usage, explain_usage, load_from_hub
+from dstrain.reporting.usage import build_adapter_usage, build_usage, explain_usage, load_from_hub
 from dstrain.run_folder.record import RunRecord, build_record
 from dstrain.tasks.parsing import as_typed, from_pointer, respace_plain
 from dstrain.tasks.words import cut_words
@@ -153,6 +156,50 @@ def test_the_code_of_a_plain_card_restores_spaces(tmp_path: Path, monkeypatch: p
     card = build_card(build(parsing_config(task={"kind": "parsing", "form": "plain"})))
     expected = respace_plain(generate(model, tokenizer, UTTERANCE))
     assert run_code(card, folder=tmp_path, monkeypatch=monkeypatch) == [expected]
+
+
+@pytest.mark.parametrize("subject", [None, "best"])
+def test_the_code_of_an_adapter_puts_it_into_its_base_model(
+    subject: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = export("t5", tmp_path)
+    base = tmp_path / ("base" if subject is None else "best/base")
+    model.save_pretrained(base)
+    section = Model.model_validate({"name": str(base), "adapter": {"rank": 2, "targets": ["q", "v"]}})
+    assert section.adapter is not None
+    add_adapter(model, section.adapter, seed=1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1)
+    make_plain(model)
+    save_adapter(tmp_path / "best" / "adapter", model=model, whole=model, section=section, has_rows=False)
+    config = translation_config(model={"from_run": "runs/other", "adapter": {"rank": 2, "targets": ["q", "v"]}})
+    record = replace(build(config), subject=subject)
+    (block,) = re.findall(r"^```python\n(.*?)^```$", str(build_adapter_usage(record)), flags=re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path if subject is None else tmp_path / "best")
+    names: dict[str, Any] = {}
+    exec(block, names)
+    (ids,), _ = tokenizer.encode(["a text"], ["another"], source_language=None, target_language=None)
+    inputs = {"input_ids": torch.tensor([ids]), "decoder_input_ids": torch.tensor([[0, *ids]])}
+    with torch.no_grad():
+        found, expected = names["model"].eval()(**inputs).logits, model.eval()(**inputs).logits
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert "The adapter alone, for peft" in build_card(record)
+    assert "from_pretrained(base, 'me/model', subfolder='adapter')" in load_from_hub(
+        str(build_adapter_usage(replace(record, subject="best"))), repo="me/model", revision=None
+    )
+
+
+def test_new_tokens_are_made_room_for_and_without_an_adapter_there_is_no_code_of_one() -> None:
+    adapter = {"name": "facebook/m2m100_418M", "revision": "v1", "adapter": {"rank": 2, "targets": ["q"]}}
+    record = build(
+        translation_config(model=adapter), model={"base": "facebook/m2m100_418M", "origin": "hub", "new_tokens": 3}
+    )
+    text = str(build_adapter_usage(record))
+    assert "base = AutoModelForSeq2SeqLM.from_pretrained('facebook/m2m100_418M', revision='v1')" in text
+    assert "base.resize_token_embeddings(len(AutoTokenizer.from_pretrained('best')))" in text
+    assert build_adapter_usage(replace(record, subject="average")) is None
+    assert build_adapter_usage(build(translation_config())) is None
 
 
 def test_a_run_without_a_model_says_so() -> None:

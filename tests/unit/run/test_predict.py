@@ -68,7 +68,7 @@ def test_what_became_of_the_rows_is_said_at_the_end(
     said = caplog.messages
     assert said[0].startswith(f"{model}, step 40: ko to en, 3 beams, at most 2 new tokens")
     assert said[-4].startswith("6 rows in ")
-    assert said[-3] == "1 row without a text: their predictions are empty"
+    assert said[-3] == "1 row without a text: its prediction is empty"
     places = ", ".join(f"{tmp_path}/rows.txt:{number}" for number in (2, 4, 5))
     assert said[-2] == f"4 sources were cut to 12 tokens: {places}, … (--max-source-tokens)"
     assert said[-1] == "5 predictions were cut at 2 tokens (--max-new-tokens)"
@@ -177,3 +177,17 @@ def test_the_settings_of_the_model_are_read_outside_the_mode_in_which_it_has_non
     with evaluation_mode(search.model, loss_module=search.model):
         assert search.generation("en").eos_token_id is None
     assert search.generation("en").to_dict() == before.to_dict()
+
+
+def test_an_output_that_cannot_be_written_is_named_with_a_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w")  # noqa: SIM115  (closing it would write again)
+    monkeypatch.setattr(sys, "stdout", full)
+    with module._open_output(None) as write:
+        write("a\n")
+        with pytest.raises(
+            UserError, match=r"^standard output cannot be written \(No space left on device\): make room"
+        ):
+            write("")
+    monkeypatch.undo()
+    with pytest.raises(OSError, match="No space left"):
+        full.close()

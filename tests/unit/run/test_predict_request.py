@@ -168,7 +168,11 @@ def test_the_form_follows_from_the_suffix(
     ("arguments", "message"),
     [
         (["{run}", "--input", "absent.txt"], "--input absent.txt: no such file"),
-        (["{run}", "--input", "{run}"], "no such file"),
+        (["{run}", "--input", "{run}"], "is a folder: name a file in it"),
+        (
+            ["{run}", "--output", "{run}/config.yaml/rows.tsv"],
+            r"cannot be written: .*config\.yaml is not a folder: name",
+        ),
         (["{run}", "--output", "{run}"], "is a folder: name a file in it"),
         (["{run}", "--output", "x.gz"], "the output is not compressed: leave out .gz"),
         (["{run}/absent"], "no such folder; give a run folder, a model folder"),

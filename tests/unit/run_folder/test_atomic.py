@@ -16,6 +16,7 @@ from dstrain.run_folder.atomic import (
     recover_folder,
     shared_folder,
     write_file,
+    write_problem,
 )
 
 
@@ -295,3 +296,15 @@ def test_nothing_is_overwritten_through_a_link(tmp_path: Path, canary: Path) -> 
         with pytest.raises(OSError, match=r"symbolic links|a link"):
             overwrite(path, b"mine")
     assert canary.read_bytes() == before
+
+
+def test_a_place_where_nothing_can_be_made_is_named_and_any_other_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert write_problem(tmp_path / "new" / "deeper" / "file") is None
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("x")
+    assert write_problem(tmp_path / "file" / "below") == f"{tmp_path / 'file'} is not a folder"
+    # the superuser, who may run the tests, may write anywhere
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert write_problem(tmp_path / "new" / "file") == f"you may not write in {tmp_path}"

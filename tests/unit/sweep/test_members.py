@@ -146,7 +146,7 @@ lits: 4
 
 def test_a_member_whose_data_are_missing_is_refused(tmp_path: Path) -> None:
     message = refusal(tmp_path, "list: [{seed: 1}, {data.train.0: {path: nowhere.tsv}}]\n")
-    assert re.match(r"member 1: FILE:3: data\.train\.0\.path: no such file; found \"nowhere\.tsv\"", message)
+    assert re.match(r"member 1: FILE:3: data\.train\.0\.path: no such file: \"nowhere\.tsv\"", message)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ def load(folder: Path, text: str, *, monkeypatch: pytest.MonkeyPatch, name: str 
 
 def test_texts_go_to_the_model_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = load(tmp_path, TASK, monkeypatch=monkeypatch)
-    assert own.source("Good Day") == "good day"
-    learned = own.target("guten tag", source="Good Day")
+    assert own.source("Good Day", where="x.tsv:3") == "good day"
+    learned = own.target("guten tag", source="Good Day", where="x.tsv:3")
     assert learned == "GUTEN TAG <- Good Day"
-    assert own.answer(learned, source="Good Day") == "guten tag"
+    assert own.answer(learned, source="Good Day", where="x.tsv:3") == "guten tag"
 
 
 def test_the_other_kinds_have_no_class() -> None:
@@ -33,14 +33,17 @@ def test_the_other_kinds_have_no_class() -> None:
 def test_a_value_error_refuses_one_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     own = load(tmp_path, TASK, monkeypatch=monkeypatch)
     with pytest.raises(UnusableText, match=r"task\.kind `.*:Shout`: `target` refuses it \(not ASCII\)"):
-        own.target("schön", source="x")
+        own.target("schön", source="x", where="x.tsv:3")
 
 
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        ("return {}[text]", r"failed on 'a' \(KeyError: 'a'\): it must return a text, or raise ValueError"),
-        ("return None", "returned None for 'a': it must return a text"),
+        (
+            "return {}[text]",
+            r"failed on 'a', of the row x\.tsv:3 \(KeyError: 'a', at own_\w+\.py:\d+\): correct it; it must return a text, or",
+        ),
+        ("return None", r"returned None for 'a', of the row x\.tsv:3, at own_\w+\.py:\d+: it must return a text"),
     ],
 )
 def test_any_other_error_is_the_fault_of_the_class(
@@ -48,7 +51,7 @@ def test_any_other_error_is_the_fault_of_the_class(
 ) -> None:
     own = load(tmp_path, TASK.replace("return text.lower()", body, 1), monkeypatch=monkeypatch)
     with pytest.raises(UserError, match=why):
-        own.source("a")
+        own.source("a", where="x.tsv:3")
 
 
 @pytest.mark.parametrize(
