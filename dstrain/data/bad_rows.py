@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dstrain.data.tally import NUM_LISTED
 from dstrain.errors import UserError
+from dstrain.run_folder.audit import NUM_LISTED
 
 Reason = Literal["empty", "undecodable", "unpointable", "too_long", "unknown_token", "overlap", "duplicate"]
 Action = Literal["skip", "truncate", "keep"]

@@ -16,8 +16,7 @@ import numpy.typing as npt
 
 from dstrain.data.identity import normalise
 from dstrain.data.sources import Row
-from dstrain.data.tally import NUM_LISTED
-from dstrain.run_folder.audit import Shared
+from dstrain.run_folder.audit import NUM_LISTED, Shared
 
 RUN = 5
 """Characters of a run; the last ones of a text are filled up, so that a short text has runs too."""

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dstrain.data.identity import WAYS, Identities, Keys, keys_of
-from dstrain.data.tally import NUM_LISTED, Array
-from dstrain.run_folder.audit import Shared
+from dstrain.data.tally import Array
+from dstrain.run_folder.audit import NUM_LISTED, Shared
 
 SIFT_BITS = 20
 """Most training rows are sifted out by the lowest bits of their key, which costs a fraction of a search."""

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dstrain.data.identity import IDENTITY, Identities
-from dstrain.data.tally import NUM_LISTED
+from dstrain.run_folder.audit import NUM_LISTED
 
 PART_ROWS = 4_000_000
 """Rows that are sorted at a time, in about half a gigabyte."""

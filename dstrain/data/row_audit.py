@@ -16,8 +16,8 @@ import numpy as np
 from dstrain.data.characters import CONTROL, DIGIT, SCRIPTS, count_kinds, count_letters, main_scripts
 from dstrain.data.encoding import Encoded
 from dstrain.data.identity import Identities
-from dstrain.data.tally import NUM_LISTED, NUM_SHOWN, Array, Tally
-from dstrain.run_folder.audit import Direction, Found, Lengths, SourceAudit
+from dstrain.data.tally import NUM_SHOWN, Array, Tally
+from dstrain.run_folder.audit import NUM_LISTED, Direction, Found, Lengths, SourceAudit
 from dstrain.tasks.language_scripts import scripts_of
 
 MIN_COPIED_LETTERS = 20

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dstrain.data.tally import NUM_LISTED, Array
-from dstrain.run_folder.audit import Found
+from dstrain.data.tally import Array
+from dstrain.run_folder.audit import NUM_LISTED, Found
 
 MIN_TOKENS = 5
 """Tokens with a weight that a text needs to be judged."""

@@ -10,9 +10,6 @@ import numpy.typing as npt
 NUM_SHOWN = 5
 """Lines that are remembered for each number, where nothing else is said."""
 
-NUM_LISTED = 100
-"""Rows that are listed of those that a check has found."""
-
 Array = npt.NDArray[Any]
 
 

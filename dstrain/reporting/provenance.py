@@ -324,12 +324,10 @@ def _unsaved(record: RunRecord) -> str | None:
 
 def _unwritten(record: RunRecord) -> str | None:
     """From where on it is not known which checkpoints could not be saved."""
-    gaps = [f"from step {count(step)} of attempt {attempt} on" for attempt, step in record.unwritten.items()]
-    return (
-        f"not known {' and '.join(gaps)}: the rows that say so could not be written, as on a full disk"
-        if gaps
-        else None
+    gaps = " and ".join(
+        f"from step {count(step)} of attempt {attempt} on" for attempt, step in record.unwritten.items()
     )
+    return f"not known {gaps}: the rows that say so could not be written, as on a full disk" if gaps else None
 
 
 def _not_finite(record: RunRecord) -> str | None:

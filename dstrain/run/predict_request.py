@@ -275,14 +275,11 @@ def _defaults(
     if trained and trained[0] == task_pair and None not in astuple(task_pair) and not is_told:
         trained = trained[:1]
     pairs = matching(trained, source=options.source_language, target=options.target_language)
-    found: dict[str, list[str | None]] = {
-        "source_language": [pair.source for pair in pairs],
-        "target_language": [pair.target for pair in pairs],
-        "source_prefix": held.trained_with.get("source_prefix", []),
-    }
+    of_pairs = {"source_language": [pair.source for pair in pairs], "target_language": [pair.target for pair in pairs]}
+    found = held.trained_with | (of_pairs if pairs else {})
     defaults: dict[str, str | None] = {}
     for key in ("source_language", "target_language", "source_prefix"):
-        distinct = list(dict.fromkeys(found[key])) or [None]
+        distinct = list(dict.fromkeys(found.get(key, []))) or [None]
         option = "prefix" if key == "source_prefix" else key
         is_told = any(getattr(options, name, None) is not None for name in (option, f"{option}_column"))
         if len(distinct) > 1 and not is_told:

@@ -14,6 +14,9 @@ from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.reading import RunFolderError, read_bytes
 
+NUM_LISTED = 100
+"""Rows that are listed of those that a check has found."""
+
 NOT_IN_TRAINING = "not in training"
 """Group of the evaluation rows whose source is not in training, scored where others are."""
 
