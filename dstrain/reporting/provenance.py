@@ -177,10 +177,8 @@ def _language(code_of: str | None) -> Markdown:
 def describe_limits(record: RunRecord) -> list[Line]:
     """What a user of the model has to know, as far as the files of the run say."""
     task = record.config.task
-    lengths = (
-        f"rows of at most {task.max_source_tokens} source and {task.max_target_tokens} target tokens,"
-        " special tokens included"
-    )
+    source, target = task.max_source_tokens, task.max_target_tokens
+    lengths = f"rows of at most {source} source and {target} target tokens, special tokens included"
     return [
         ("Evaluated on", "the evaluation data below only; other domains, languages and lengths are untested"),
         ("Trained on", f"{lengths}; rule for longer rows: {record.config.data.rules.too_long}"),

@@ -276,7 +276,7 @@ def _defaults(
         trained = trained[:1]
     pairs = matching(trained, source=options.source_language, target=options.target_language)
     of_pairs = {"source_language": [pair.source for pair in pairs], "target_language": [pair.target for pair in pairs]}
-    found = held.trained_with | (of_pairs if pairs else {})
+    found = {**held.trained_with, **(of_pairs if pairs else {})}
     defaults: dict[str, str | None] = {}
     for key in ("source_language", "target_language", "source_prefix"):
         distinct = list(dict.fromkeys(found.get(key, []))) or [None]
