@@ -19,7 +19,7 @@ PASSING = ("tmpfs", "ramfs", "overlay")
 NETWORK = ("nfs", "nfs4", "cifs", "smb3")
 
 Use = Literal["output", "cache", "built"]
-"""Where the run folder lies; where a cache lies; where libraries build and keep what they built."""
+"""Places of the run folder and of a cache; where libraries build and keep what they built."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ def look_at_folder(
 
 
 def kind_of_mount(mounts: str, *, path: Path) -> str:
-    """The kind of the file system that `path` lies on, by the text of /proc/self/mountinfo."""
+    """The kind of the file system of `path`, by the text of /proc/self/mountinfo."""
     best, kind = -1, "unknown"
     for line in mounts.splitlines():
         own, _, rest = line.partition(" - ")

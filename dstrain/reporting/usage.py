@@ -13,7 +13,7 @@ from dstrain.tasks.pairs import TrainedPair
 from dstrain.tasks.translation import Languages
 
 HERE = "."
-"""What the code on the card of a model loads: the folder that the card lies in."""
+"""What the code on the card of a model loads: the folder of the card."""
 LOADING = """\
 tokenizer = AutoTokenizer.from_pretrained({folder!r})
 model = AutoModelForSeq2SeqLM.from_pretrained({folder!r})

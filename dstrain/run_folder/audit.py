@@ -168,7 +168,7 @@ class Audit:
     losses: Mapping[str, Losses] = field(default_factory=dict)
     """By split."""
     ending: tuple[str, ...] = ()
-    """Rules of the recipe that are `error` and would end a run with these data: `dstrain audit` goes on without them."""
+    """Rules of the recipe that are `error` and would end a run with these data: `dstrain audit` continues without them."""
 
 
 _AUDIT = TypeAdapter(Audit)

@@ -1,6 +1,6 @@
 """The program beside a run that keeps one tracker equal to it: `python -m dstrain.tracking.follow RUN TRACKER`.
 
-It reads the run folder and nothing else of the run, which therefore never waits for a tracker. It goes on until its standard
+It reads the run folder and nothing else of the run, which therefore never waits for a tracker. It continues until its standard
 input ends, because the run closes it or is killed; then it sends what is left and ends.
 """
 
@@ -66,7 +66,7 @@ def follow(
         if ended.is_set():
             return False
         if num_failures == 0:
-            tell(f"{name}: {_describe(error)}; training goes on, and this is tried again (said once)")
+            tell(f"{name}: {_describe(error)}; training continues, and this is tried again (said once)")
         ended.wait(min(EVERY_SECONDS * 2 ** min(num_failures, 10), MOST_SECONDS))
         return None
     return True

@@ -1,4 +1,4 @@
-"""TensorBoard: event files in the run folder, written anew at every start, so that they hold each step once."""
+"""TensorBoard: event files in the run folder, written again at every start, so that they hold each step once."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any

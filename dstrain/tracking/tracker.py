@@ -15,7 +15,7 @@ from dstrain.run_folder.tracked import PointKey
 
 
 class TrackerFailed(UserError):
-    """A tracker cannot be reached, or refuses what it is sent. A run goes on without it."""
+    """A tracker cannot be reached, or refuses what it is sent. A run continues without it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class TrackedRun:
 
 
 class Tracker(ABC):
-    """One tracker, for one run. Whatever fails raises; the caller opens the tracker anew and sends again what is unsure."""
+    """One tracker, for one run. Whatever fails raises; the caller opens the tracker again and repeats what is unsure."""
 
     package: ClassVar[str] = ""
     """The package that must be installed beside the one that brings the tracker, if any."""
@@ -86,7 +86,7 @@ class Tracker(ABC):
     def open(self, run: TrackedRun) -> int | None:
         """Begin to show the run, or go on with the one of the same id.
 
-        Returns how many points are there: all with lower numbers have arrived, and no others. 0 if the run begins anew, which
+        Returns how many points are there: all with lower numbers have arrived, and no others. 0 if the run begins again, which
         has it sent from its first point. None if that cannot be told.
         """
 

@@ -1,4 +1,4 @@
-// How curves are told apart: colours that all readers can tell apart (after Okabe and Ito), and dashes and markers beside them.
+// How curves are distinguished: colours that all readers can see (after Okabe and Ito), and dashes and markers beside them.
 
 const DASHES = [[], [8, 4], [2, 3], [10, 3, 2, 3], [5, 2], [14, 4]];
 const MARKERS = ["circle", "square", "triangle", "diamond", "cross", "bar"];

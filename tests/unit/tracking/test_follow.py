@@ -74,7 +74,7 @@ def test_an_outage_is_said_once_and_what_it_held_back_is_sent_later(tmp_path: Pa
         pauses += ended.pauses
         said += told
         add_rows(folder, train(number + 2))
-    assert said == ["memory: ConnectionError: no answer; training goes on, and this is tried again (said once)"]
+    assert said == ["memory: ConnectionError: no answer; training continues, and this is tried again (said once)"]
     assert pauses == [10.0, 20.0, 40.0]
     assert run(folder, Turns(1), num_failures=3) == (True, [])
     assert server.steps == [1, 2, 3, 4]

@@ -124,7 +124,7 @@ def test_a_score_that_arrives_late_stands_at_its_own_step_and_time(tmp_path: Pat
 
 
 @needs_database
-def test_a_run_that_was_deleted_there_is_sent_anew(tmp_path: Path, uri: str) -> None:
+def test_a_run_that_was_deleted_there_is_sent_again(tmp_path: Path, uri: str) -> None:
     folder = make_run(tmp_path / "run", train(1), train(2))
     send(folder, uri)
     client, (run,) = read_runs(uri)

@@ -138,7 +138,7 @@ print([name for name in ("torch", "tensorflow", "transformers") if name in sys.m
     assert read(tmp_path / "events")["train/loss"] == [(1, 1.0)]
 
 
-def test_it_always_begins_anew(tmp_path: Path) -> None:
+def test_it_always_begins_again(tmp_path: Path) -> None:
     tracker = TensorBoard(Place(tmp_path))
     assert tracker.open(TrackedRun("x", "x", {})) == 0
     tracker.send([Point("train", 2, {"train/loss": 2.0}), Point("train", 1, {"train/loss": 1.0})])

@@ -118,7 +118,7 @@ def test_after_a_kill_what_was_unsure_has_the_numbers_by_which_the_server_drops_
     folder = make_run(tmp_path / "run", train(1), train(2))
     tracker = make(folder)
     Sender(folder, name="wandb", make_tracker=lambda: tracker).update()
-    tracker.close("interrupted")  # its own process goes on to write; what was sent is not noted as there
+    tracker.close("interrupted")  # its own process continues to write; what was sent is not noted as there
     add_rows(folder, train(3))
     assert send(folder) == 3
     rows, _ = read_offline(folder)
