@@ -198,9 +198,9 @@ def _build_engine(
     with phase("setting up DeepSpeed"):
         engine = build_engine(config, module=module, ranks=ranks, total_steps=total_steps)
     if resume is not None:
-        starts_again = Part.OPTIMIZER in resume.parts
+        starts_anew = Part.OPTIMIZER in resume.parts
         with phase(f"loading the optimizer state of {resume.directory}"):
-            load_optimizer(resume.directory, engine=engine, state=resume.state, starts_again=starts_again)
+            load_optimizer(resume.directory, engine=engine, state=resume.state, starts_anew=starts_anew)
     return engine
 
 

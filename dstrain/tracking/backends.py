@@ -64,7 +64,8 @@ def _load(name: str) -> type[Tracker]:
         loaded = found.load()
     except (Exception, SystemExit) as error:  # whatever a stranger's module does when it is imported
         raise UserError(
-            f"the tracker `{name}` ({found.value}) cannot be imported ({type(error).__name__}: {error}): install its package again"
+            f"the tracker `{name}` ({found.value}) cannot be imported ({type(error).__name__}: {error}): install its "
+            "package again"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Tracker)):
         raise UserError(

@@ -315,7 +315,7 @@ def test_scores_of_another_metric_do_not_compete_with_the_new_ones(tmp_path: Pat
     assert (third.hook.best, third.hook.scores_since) == (second.hook.best, 2)
 
 
-def test_patience_starts_again_alone_where_only_early_stopping_has_changed(tmp_path: Path) -> None:
+def test_patience_starts_anew_alone_where_only_early_stopping_has_changed(tmp_path: Path) -> None:
     first = Case(tmp_path, values=[0.9, 0.8, 0.7], **STOPPING).start().run(1, 3)
     second = Case(tmp_path, values=[0.6, 0.5], **STOPPING | {"training__early_stopping": {"patience": 2}})
     second.hook.load_state(first.saved())
