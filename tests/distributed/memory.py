@@ -34,7 +34,7 @@ def build_config(family: str, **changes: Any) -> RunConfig:
     values: dict[str, Any] = {
         "name": "test",
         "model": {"scratch": {"architecture": family, **SCRATCH}, "dropout": 0.0},
-        "task": {"kind": "text"},
+        "task": {"kind": "text", "max_source_tokens": 64, "max_target_tokens": 64},
         "data": {"train": [{"path": "rows.tsv"}], "eval": [{"path": "rows.tsv"}]},
         "training": {"batch_size": 16, "max_steps": 8, "learning_rate": 1e-3},
     }
