@@ -69,7 +69,7 @@ def build_case(folder: Path, *, family: str, rows: list[tuple[str, str]], task: 
         {
             "name": "test",
             "model": {"scratch": {"architecture": family, **sizes}},
-            "task": task,
+            "task": task | {"max_source_tokens": 24, "max_target_tokens": 24},
             "data": {
                 "train": [{"path": str(file)}],
                 "eval": [{"path": str(file)}],
