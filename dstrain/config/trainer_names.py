@@ -102,10 +102,10 @@ OPTIMIZERS: Mapping[str, str] = {
 """`optim` to `training.optimizer`."""
 
 _ALWAYS = "a run always does: leave it out"
-_LOGS = "metrics.jsonl and TensorBoard (`logging.tensorboard`) are written: leave it out"
+_LOGS = "metrics.jsonl and TensorBoard are written; others: `'logging.trackers.wandb={project: NAME}'`, or `mlflow`"
 _CADENCE = "the cadence says it (`evaluation.every_steps` or `every_epochs`, `checkpoint.every_steps`): leave it out"
 _LOADER = "the data are planned and loaded otherwise here: leave it out"
-_HUB = "nothing is uploaded: `best/` in the run folder is a Hugging Face folder, which `hf upload` sends"
+_HUB = "leave it out: when the run has ended, `dstrain push RUN OWNER/NAME` sends its best model, checked for secrets"
 ELSEWHERE: Mapping[str, str] = {
     "deepspeed": "leave it out: dstrain configures DeepSpeed. `machine.zero_stage=2` chooses the stage",
     "deepspeed_config": "leave it out: dstrain configures DeepSpeed. `machine.zero_stage=2` chooses the stage",

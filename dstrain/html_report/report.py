@@ -6,6 +6,7 @@ Reads run folders alone: no training data, no model, no network.
 import gzip
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from dstrain import __version__
@@ -55,7 +56,7 @@ def check_output(path: Path) -> None:
         return
     is_report = path.is_file() and not path.is_symlink() and MARK in read_bytes(path)
     if not is_report:
-        raise UserError(f"{path} exists and is no report: name another file with --output, or remove it")
+        raise UserError(f"{path} exists and is no report: name another file with --output")
 
 
 def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str] | None = None) -> Document:
@@ -79,10 +80,12 @@ def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Pa
 def _build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str], max_bytes: int) -> Document:
     """The same with at most about `max_bytes` of texts for each run."""
     built, notes = [], []
+    names = [files.record.config.name for files in runs]
     for files in runs:
         state = states.get(files.folder.path, files.record.status)
         run, said = _build_run(files, state=state, max_bytes=max_bytes)
-        built.append(run)
+        # runs of one recipe have one name
+        built.append(run if names.count(run.name) == 1 else replace(run, name=f"{run.name} ({run.folder})"))
         notes += said if len(runs) == 1 else [f"{files.name}: {note}" for note in said]
     return Document(created=created, dstrain=__version__, notes=notes, runs=built)
 

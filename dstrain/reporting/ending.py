@@ -72,7 +72,8 @@ def _next(
         yield f"{shell_command(words)} < {shell_command([sources])}", "or any file of yours with a source in each line"
     if record.eval_rows:
         yield shell_command([*program, "evaluate", folder.path]), "score the best model again, or on other data"
-    yield shell_command([*program, "export", folder.path, f"{folder.path}-model"]), "a folder to publish"
+    publish = [*program, "push", folder.path, "OWNER/NAME", "--dry-run"]
+    yield shell_command(publish), "what would be published on the Hugging Face Hub"
 
 
 def _languages(config: RunConfig) -> list[str] | None:

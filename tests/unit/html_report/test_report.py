@@ -17,6 +17,7 @@ from dstrain.run_folder.audit import write_audit
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.word_counts import WordCounts, write_word_counts
 from tests.unit.html_report.html_report_cases import BETTER, POOR, decode, make_killed_run, make_run
+from tests.unit.reporting.reporting_cases import translation_config
 from tests.unit.run_folder.audit_cases import build_audit
 
 NOW = "2026-11-29T20:00:00+00:00"
@@ -41,6 +42,14 @@ def test_the_page_holds_the_document_of_the_run(tmp_path: Path) -> None:
     assert run["sets"][0]["hypotheses"] == [list(texts) for texts in zip(POOR, BETTER, strict=True)]
     assert run["train"]["step"] == list(range(10, 201, 10))
     assert len(run["audit"]) == 5
+
+
+def test_runs_of_one_name_are_named_with_their_folders(tmp_path: Path) -> None:
+    config = translation_config(name="same")
+    runs = [make_run(tmp_path / each, config=config) for each in ("one", "two")]
+    assert [run.name for run in build(runs[0]).runs] == ["same"]
+    names = [run.name for run in build(*runs, make_run(tmp_path / "three")).runs]
+    assert names == ["same (one)", "same (two)", "three"]
 
 
 def test_a_resumed_run_has_each_step_once_and_a_mark_where_it_started_again(tmp_path: Path) -> None:

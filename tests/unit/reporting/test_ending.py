@@ -33,7 +33,7 @@ def test_a_run_that_has_made_all_its_steps_says_what_is_best_and_what_comes_next
     assert commands_of(lines) == [
         ["dstrain", "predict", "runs/ko-en-m2m", "<", str(SOURCES)],
         ["dstrain", "evaluate", "runs/ko-en-m2m"],
-        ["dstrain", "export", "runs/ko-en-m2m", "runs/ko-en-m2m-model"],
+        ["dstrain", "push", "runs/ko-en-m2m", "OWNER/NAME", "--dry-run"],
     ]
 
 
@@ -88,7 +88,7 @@ def test_before_the_first_evaluation_there_is_no_best_model() -> None:
     lines = describe_end(record, outcome=FINISHED)
     assert rows_of(lines)["best"] == "none: the model was not evaluated yet"
     assert rows_of(lines)["model"] == "runs/ko-en-m2m/final"
-    assert commands_of(lines) == [["dstrain", "export", "runs/ko-en-m2m", "runs/ko-en-m2m-model"]]
+    assert commands_of(lines) == [["dstrain", "push", "runs/ko-en-m2m", "OWNER/NAME", "--dry-run"]]
 
 
 def test_of_several_directions_the_first_is_named() -> None:
