@@ -1,6 +1,5 @@
 """`dstrain average`: the mean of the weights of several checkpoints, scored and exported."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +12,8 @@ from dstrain.cluster.environment import read_process_info
 from dstrain.errors import UserError
 from dstrain.reporting.average import is_average_better
 from dstrain.run_folder.began import read_run_config
-from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import refuse_linked_folders
-from dstrain.run_folder.reading import check_folder, check_tokenizer
+from dstrain.run_folder.reading import check_tokenizer, find_run
 from dstrain.run_folder.record import load_record
 
 
@@ -35,10 +33,7 @@ def average(
         wanted = _read_steps(steps) if steps is not None else None
         if [last, best, wanted].count(None) != 2:
             raise UserError("which checkpoints? give one of --last N, --best N and --steps A,B,…")
-        check_folder(run)
-        folder = RunFolder(run)
-        if not os.path.lexists(folder.config):
-            raise UserError(f"{run} is not a run folder: it holds no {folder.config.name}")
+        folder = find_run(run)
         config = read_run_config(folder)
         refuse_linked_folders(folder)
         check_tokenizer(folder)

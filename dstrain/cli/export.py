@@ -16,8 +16,8 @@ from dstrain.errors import UserError
 from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.converted import QUANTIZATIONS
-from dstrain.run_folder.layout import CONVERTED, RunFolder
-from dstrain.run_folder.reading import check_folder, check_tokenizer
+from dstrain.run_folder.layout import CONVERTED
+from dstrain.run_folder.reading import check_tokenizer, find_run
 
 
 def export(
@@ -43,10 +43,7 @@ def export(
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():
         _check_engine(to, quantization=quantization, trim=trim)
-        check_folder(run)
-        source = RunFolder(run)
-        if not os.path.lexists(source.config):
-            raise UserError(f"{run} is not a run folder: it holds no {source.config.name}")
+        source = find_run(run)
         check_free(folder)
         check_tokenizer(source)
         config = read_run_config(source)

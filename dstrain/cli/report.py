@@ -11,7 +11,7 @@ from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.cluster.processes import this_process
 from dstrain.run_folder.layout import NAMES, RunFolder
-from dstrain.run_folder.reading import check_folder
+from dstrain.run_folder.reading import find_run
 from dstrain.status.inspect import inspect_status
 
 
@@ -34,7 +34,7 @@ def report(
 
         found = find_runs(runs)
         for run in found:
-            check_folder(run)
+            find_run(run)
         path = output or (RunFolder(found[0]).report if len(found) == 1 else NAMES.report)
         now, observer = time.time(), this_process()
         states = {run: inspect_status(run, now=now, observer=observer).state for run in found}

@@ -1,6 +1,5 @@
 """`dstrain track`: a run sent to trackers, from a login node or afterwards."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -14,7 +13,7 @@ from dstrain.errors import UserError
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import refuse_linked_folders
-from dstrain.run_folder.reading import check_folder
+from dstrain.run_folder.reading import find_run
 from dstrain.tracking.backends import BUILT_IN, make_tracker, wanted_trackers
 from dstrain.tracking.sender import Delivery, send_run
 
@@ -33,10 +32,7 @@ def track(
 ) -> None:
     """Send the rows and scores of a run to trackers; what they have already is not sent again."""
     with clean_errors():
-        check_folder(run)
-        folder = RunFolder(run)
-        if not os.path.lexists(folder.config):
-            raise UserError(f"{run} is not a run folder: it holds no {folder.config.name}")
+        folder = find_run(run)
         config = read_run_config(folder)
         refuse_linked_folders(folder)
         trackers = tuple(to or wanted_trackers(config))

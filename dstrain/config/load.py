@@ -91,7 +91,7 @@ def load_config(
 def read_recipe(path_or_name: str, *, overrides: Sequence[str] = ()) -> Document:
     """The values of a file or shipped recipe as they are written, with what it extends, and where each was written.
 
-    They are not checked. Raises ConfigError if there is no such file, or if it is no YAML mapping.
+    They are not checked. Raises ConfigError if there is no such file, or if it is not a YAML mapping.
     """
     document = _read_whole(_read_with_base(find_config(path_or_name)))
     for text in overrides:

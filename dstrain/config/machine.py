@@ -153,7 +153,7 @@ class Checkpoint(Section):
 
 
 class Tracker(Section):
-    """Where a tracker shows the run. Whoever may send there is said by the tracker's own environment variables, never here."""
+    """Where a tracker shows the run. Credentials come from the tracker's own environment variables, never from here."""
 
     project: Annotated[str, Field(min_length=1, max_length=128)] | None = None
     """Project of W&B, experiment of MLflow. Null is what WANDB_PROJECT or MLFLOW_EXPERIMENT_NAME says, else the tracker's

@@ -58,7 +58,9 @@ def judge_use(gpus: list[GpuUse], *, done: Done | None) -> Iterator[Finding]:
     if done is None:
         return
     if done.code is None:
-        yield problem("driver", "nvidia-smi does not answer", way_out="start the machine again, or ask whoever runs it")
+        yield problem(
+            "driver", "nvidia-smi does not answer", way_out="start the machine again, or ask its administrator"
+        )
     elif done.code != 0:
         yield note("driver", f"nvidia-smi failed: {done.out.strip() or done.last_error}", way_out=DRIVER)
     elif gpus:

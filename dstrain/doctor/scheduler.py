@@ -22,7 +22,7 @@ def judge_slurm(done: Done | None, *, environment: Mapping[str, str]) -> Iterato
     if done is not None:
         match = re.search(r"(\d+)\.(\d+)", done.out)
         if match is None:
-            way_out = "ask whoever runs it; without Slurm deepspeed and torchrun start the ranks"
+            way_out = "ask the administrator; without Slurm deepspeed and torchrun start the ranks"
             yield note("slurm", f"`{' '.join(COMMAND)}` failed: {done.last_error}", way_out=way_out)
         elif (int(match[1]), int(match[2])) < OLDEST:
             way_out = "a job trains, but may wait minutes for a lost node: use 21.08 or later"

@@ -18,7 +18,7 @@ class NamedFamily:
     has_languages: bool = False
     """Whether a translation needs codes of its own."""
     num_beams: int = 1
-    """Beams with which its published models generate unless told otherwise."""
+    """Beams with which its published models generate by default."""
     positions: int | None = None
     """The fewest positions of a published model of it; None where there is no limit."""
     drops_layers: bool = False

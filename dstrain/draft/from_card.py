@@ -27,9 +27,9 @@ from dstrain.draft.published import Results, best_step, cadence, read_results
 from dstrain.draft.recipe_text import Items, Line, Rows, Section, section, write_recipe
 
 OLD_CAP = 20
-"""Tokens at which `generate()` of transformers cuts a hypothesis unless it is told otherwise, the first of them included."""
+"""Tokens at which `generate()` of transformers cuts a hypothesis by default, the first of them included."""
 EXAMPLE_TOKENS = 1024
-"""The longest source in the examples of transformers unless they are told otherwise."""
+"""The longest source in the examples of transformers by default."""
 CUT_SCORES = ("exact_match", "bleu", "rouge_l", "rouge_1")
 """Scores that a hypothesis cut too early lowers."""
 PARSES = frozenset({"mtop", "top", "topv2", "parse", "parsing", "parser", "pointer", "semantic", "slurp"})

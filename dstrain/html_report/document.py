@@ -81,7 +81,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One start of the run. Times are ISO; `end` is None while it runs, or if a kill left no word."""
+    """One start of the run. Times are ISO; `end` is None while it runs, or if a kill left no record."""
 
     begin: str | None
     end: str | None

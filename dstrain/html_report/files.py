@@ -18,7 +18,7 @@ from dstrain.run_folder.claims import Claim, read_claims
 from dstrain.run_folder.external import with_external
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import read_ends, read_unwritten
-from dstrain.run_folder.reading import RunFolderError, check_folder, read_exported_step
+from dstrain.run_folder.reading import find_run, read_exported_step
 from dstrain.run_folder.record import (
     RunInfo,
     RunRecord,
@@ -65,10 +65,7 @@ def read_run(run_dir: Path) -> RunFiles:
     Raises:
         UserError: it is not a run folder, or its configuration cannot be read.
     """
-    folder, notes = RunFolder(run_dir), list[str]()
-    check_folder(run_dir)
-    if not folder.config.is_file():
-        raise RunFolderError(f"{run_dir}: not a run folder, {folder.config.name} is missing; give the run folder")
+    folder, notes = find_run(run_dir), list[str]()
     config = read_run_config(folder)
     rows, unread = read_sound_rows(folder.metrics)
     notes += unread

@@ -1,6 +1,6 @@
 """What of a run leaves its machine in a report: no folder names and no secrets. Pure.
 
-A report is sent to others. The place of a file on the machine of whoever trained tells them nothing, and may hold the name of a
+A report is sent to others. Where a file is on the machine of training tells them nothing, and may hold the name of a
 user, so that an absolute path is shown by its last part: `/home/anna/data/train.tsv` as `…/train.tsv`. Texts of the data stay
 as they are.
 """

@@ -41,7 +41,7 @@ def language_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
 
 
 def default_language(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """The code that a tokenizer with languages encodes sources in unless told otherwise."""
+    """The code that a tokenizer with languages encodes sources in by default."""
     if type(tokenizer).__name__.startswith("PLBart"):
         return (tokenizer.src_lang or "en_XX").strip("_")
     code: str | None = tokenizer.src_lang

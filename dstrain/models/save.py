@@ -38,7 +38,7 @@ class Directions:
     """The pairs of languages, source and target, that a folder says it was trained in, and a row of each to check it with."""
 
     pairs: Sequence[tuple[str | None, str | None]] = ()
-    """The first is what the folder translates unless told otherwise."""
+    """The first is what the folder translates by default."""
     rows: Sequence[tuple[str, str | None, str | None]] = ()
     """A text as the tokenizer reads it, and its languages."""
 
@@ -259,7 +259,7 @@ def check_default(
     tokenizer: Seq2SeqTokenizer,
     pair: tuple[str | None, str | None],
 ) -> None:
-    """Raises ExportError if a loaded folder translates another pair of languages than this one unless told otherwise."""
+    """Raises ExportError if a loaded folder translates another pair of languages than this one by default."""
     source, target = pair
     found = default_language(read)
     if source is not None and can_be_default(read, source) and found != source:

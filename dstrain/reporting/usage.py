@@ -270,9 +270,7 @@ def _explain_languages(record: RunRecord) -> list[Markdown]:
         text = "The text before a source says which translation is wanted: {}{}."
         return [phrase(text, join(listed, separator=", "), more)]
     listed = [_name(pair.languages) for pair in shown]
-    text = (
-        "The model was trained to translate {}{}. Unless told otherwise the folder translates {}: name the languages."
-    )
+    text = "The model was trained to translate {}{}. By default the folder translates {}: name the languages."
     return [phrase(text, join(listed, separator=", "), more, _name(pairs[0].languages))]
 
 

@@ -101,7 +101,7 @@ class Sender:
             return self._tracker
         tracker = self._make_tracker()
         self._destination, self._is_opened = tracker.destination, False
-        # the id before the tracker learns it, so that a kill leaves no run that nobody knows
+        # the id before the tracker learns it, so that a kill leaves no run that is unknown here
         self._keep(self._kept)
         config = record.config
         run = TrackedRun(self._tracked.run_id, self._run_name or config.name, config.model_dump(mode="json"))

@@ -14,7 +14,7 @@ from dstrain.config.local_paths import find_local_path, shorten_paths
         ("/home/ann/", "/home/ann/", "…"),
         ("/root/x", "/root/x", "…/x"),
         ("x=/scratch/ann/x.tsv", "/scratch/ann/x.tsv", "x=…/ann/x.tsv"),
-        ("/gpfs/work/project/runs/one", "/gpfs/work/project/runs/one", "…/runs/one"),
+        ("/gpfs/data/project/runs/one", "/gpfs/data/project/runs/one", "…/runs/one"),
         ("host:/a/b/c", "/a/b/c", "host:…/b/c"),
         ("file:///home/ann/x", "/home/ann/x", "file://…/x"),
         ('{"path": "/home/ann/x"}', "/home/ann/x", '{"path": "…/x"}'),

@@ -77,7 +77,7 @@ def test_what_is_missing_or_damaged_is_left_out_with_a_note(
 
 
 def test_a_folder_that_is_no_run_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"not a run folder, config\.yaml is missing"):
+    with pytest.raises(UserError, match=r"is not a run folder: it holds no config\.yaml"):
         read_run(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         read_run(tmp_path / "nowhere")

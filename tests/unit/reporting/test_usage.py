@@ -224,10 +224,7 @@ def test_several_pairs_say_how_another_is_chosen() -> None:
     source = {"path": "a.tsv"}
     by_token = translation_config(data={"train": [source, source | {"target_language": "de"}], "eval": [source]})
     (first, _) = explain_usage(build(by_token))
-    assert (
-        "trained to translate `ko` to `en`, `ko` to `de`. Unless told otherwise the folder translates `ko` to `en`"
-        in first
-    )
+    assert "trained to translate `ko` to `en`, `ko` to `de`. By default the folder translates `ko` to `en`" in first
     prefixed = [source | {"source_prefix": ">>eng<< "}, source | {"target_language": "de", "source_prefix": ">>deu<< "}]
     (first, _) = explain_usage(build(translation_config(data={"train": prefixed, "eval": [source]})))
     assert "`'>>eng<< '` for `ko` to `en`, `'>>deu<< '` for `ko` to `de`" in first
