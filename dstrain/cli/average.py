@@ -12,8 +12,9 @@ from dstrain.cluster.environment import read_process_info
 from dstrain.errors import UserError
 from dstrain.reporting.average import is_average_better
 from dstrain.run_folder.began import read_run_config
+from dstrain.run_folder.find import find_run
 from dstrain.run_folder.ownership import refuse_linked_folders
-from dstrain.run_folder.reading import check_tokenizer, find_run
+from dstrain.run_folder.reading import check_tokenizer
 from dstrain.run_folder.record import load_record
 
 

@@ -16,8 +16,9 @@ from dstrain.errors import UserError
 from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.converted import QUANTIZATIONS
+from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import CONVERTED
-from dstrain.run_folder.reading import check_tokenizer, find_run
+from dstrain.run_folder.reading import check_tokenizer
 
 
 def export(

@@ -11,8 +11,9 @@ from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.cluster.processes import this_process
 from dstrain.run_folder.layout import NAMES, RunFolder
-from dstrain.run_folder.reading import find_run
+from dstrain.run_folder.find import find_starts
 from dstrain.status.inspect import inspect_status
+from dstrain.status.text import describe_standing
 
 
 def report(
@@ -34,9 +35,9 @@ def report(
 
         found = find_runs(runs)
         for run in found:
-            find_run(run)
+            find_starts(run)
         path = output or (RunFolder(found[0]).report if len(found) == 1 else NAMES.report)
         now, observer = time.time(), this_process()
-        states = {run: inspect_status(run, now=now, observer=observer).state for run in found}
-        size = report_runs(found, output=path, states=dict(states))
+        standings = {run: describe_standing(inspect_status(run, now=now, observer=observer)) for run in found}
+        size = report_runs(found, output=path, standings=standings)
         say(f"{path} ({size / 1e6:.1f} MB): open it in a browser")

@@ -11,9 +11,9 @@ from dstrain.config.machine import Tracker as TrackerSettings
 from dstrain.config.schema import RunConfig
 from dstrain.errors import UserError
 from dstrain.run_folder.began import read_run_config
+from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import refuse_linked_folders
-from dstrain.run_folder.reading import find_run
 from dstrain.tracking.backends import BUILT_IN, make_tracker, wanted_trackers
 from dstrain.tracking.sender import Delivery, send_run
 

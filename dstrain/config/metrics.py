@@ -1,6 +1,7 @@
 """The scores of an evaluation, as a table: name, tasks, unit and meaning. Computes none of them."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dstrain.config.own_code import is_own_code, own_name
@@ -169,6 +170,8 @@ METRICS = (
 )
 """Every score that an evaluation may have. The first that can choose is the task's `best_metric` by default."""
 
+RANGES: Mapping[str, tuple[float, float]] = {"0 to 1": (0.0, 1.0), "0 to 100": (0.0, 100.0)}
+"""The least and the largest value of scores in a unit; those in any other are 0 or more."""
 WANTED = tuple(dict.fromkeys(metric.wanted_as for metric in METRICS if metric.wanted_as is not None))
 """Items that `evaluation.metrics` may have, beside those of the user's own."""
 _LOWER_IS_BETTER = frozenset(metric.name for metric in METRICS if metric.lower_is_better)
@@ -214,6 +217,17 @@ def is_of_set(metric: str) -> bool:
 def is_lower_better(metric: str) -> bool:
     """Whether the lower of two values of a score is the better one. Of the user's own metrics the higher one is."""
     return metric.rpartition("/")[2] in _LOWER_IS_BETTER
+
+
+def interval_ends(metric: str, *, value: float, half: float) -> tuple[float, float]:
+    """The ends of a score's interval of which half the width is known: never what the score cannot be.
+
+    Where a score can be anything, as one of the user's own or of another program, the ends are as far below as above.
+    """
+    unit = next((known.unit for known in METRICS if known.name == metric.rpartition("/")[2]), None)
+    least, most = (-math.inf, math.inf) if unit is None else RANGES.get(unit, (0.0, math.inf))
+    # a score may pass a limit by a rounding error, and what is not finite stays so
+    return min(max(value - half, least), value), max(min(value + half, most), value)
 
 
 def has_rows(metric: str) -> bool:

@@ -4,9 +4,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from dstrain.config.metrics import is_lower_better, is_of_set
+from dstrain.config.metrics import interval_ends, is_lower_better, is_of_set
 from dstrain.config.schema import RunConfig
-from dstrain.html_report.document import Column, Curve, Metric, Numbers, Score, Training
+from dstrain.html_report.document import Column, Curve, Metric, Score, Training
 from dstrain.html_report.thinning import spread
 from dstrain.reporting.metadata import title
 from dstrain.reporting.outputs import NAMES_OF_RATES
@@ -82,15 +82,15 @@ class _Points:
         self.value.append(value if math.isfinite(value) else None)
         self.half.append(half if math.isfinite(value) else None)
 
-    def as_curve(self, set_name: str, group: str | None) -> Curve:
-        return Curve(set_name, group, self.step, self.value, _ends(self, -1), _ends(self, 1))
+    def as_curve(self, metric: str, *, set_name: str, group: str | None) -> Curve:
+        ends = [_ends(metric, value, half) for value, half in zip(self.value, self.half, strict=True)]
+        return Curve(set_name, group, self.step, self.value, [low for low, _ in ends], [high for _, high in ends])
 
 
-def _ends(points: _Points, sign: int) -> Numbers:
-    return [
-        None if value is None or half is None else value + sign * half
-        for value, half in zip(points.value, points.half, strict=True)
-    ]
+def _ends(metric: str, value: float | None, half: float | None) -> tuple[float | None, float | None]:
+    if value is None or half is None:
+        return None, None
+    return interval_ends(metric, value=value, half=half)
 
 
 def draw_metrics(record: RunRecord) -> list[Metric]:
@@ -112,7 +112,10 @@ def draw_metrics(record: RunRecord) -> list[Metric]:
             higher_is_better=_is_higher_better(name),
             signature=signatures.get(name),
             is_primary=name == primary,
-            curves=[found.as_curve(*place) for place, found in points[name].items()],
+            curves=[
+                found.as_curve(name, set_name=set_name, group=group)
+                for (set_name, group), found in points[name].items()
+            ],
         )
         for name in _ordered(points, primary=primary, config=record.config)
     ]
@@ -122,15 +125,8 @@ def list_scores(scores: Scores, *, config: RunConfig) -> list[Score]:
     """The scores of one evaluation over all its rows, in the order of the metrics."""
     primary = config.best_metric.rpartition("/")[2]
     found = {name: value for name, value in scores.scores.items() if math.isfinite(value) and not is_of_set(name)}
-    halves = scores.intervals
     return [
-        Score(
-            name,
-            title(name),
-            found[name],
-            low=found[name] - halves[name] if name in halves else None,
-            high=found[name] + halves[name] if name in halves else None,
-        )
+        Score(name, title(name), found[name], *_ends(name, found[name], scores.intervals.get(name)))
         for name in _ordered(found, primary=primary, config=config)
     ]
 

@@ -169,6 +169,10 @@ class Run:
     folder: str
     """The last part of its path."""
     state: str
+    why: str
+    """The reason of that state, in a line; empty if there is none."""
+    advice: str
+    """What to do about it, in a line; empty if nothing."""
     summary: Sequence[tuple[str, str]]
     best: Best | None
     train: Training
@@ -183,13 +187,25 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What a report lacks, a sentence each."""
+
+    damage: tuple[str, ...] = ()
+    """Files that are missing or cannot be read."""
+    others: tuple[str, ...] = ()
+    """What was left out for want of room, or is not known."""
+
+    def __add__(self, more: "Notes") -> "Notes":
+        return Notes(self.damage + more.damage, self.others + more.others)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """All that a report shows."""
 
     created: str
     dstrain: str
-    notes: Sequence[str]
-    """What was left out, and what could not be read, a sentence each."""
+    notes: Notes
     runs: Sequence[Run]
     version: int = VERSION
 

@@ -1,9 +1,10 @@
 """Reads what a report needs of a run folder, whatever the run is doing and whatever of it is missing. Writes nothing.
 
-Only the configuration must be there: a folder that has it is a run folder. What else cannot be read is left out, and a note says
-so.
+Only the configuration must be there, or a start that ended before it was stored. What else cannot be read is left out, and a note
+says so.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,14 +12,16 @@ from typing import TypeVar
 
 from dstrain.checkpoint.store import current_dirs, parse_checkpoint_name
 from dstrain.errors import UserError
-from dstrain.run_folder.audit import read_audit
+from dstrain.html_report.document import Notes
+from dstrain.run_folder.audit import Audit, read_audit
 from dstrain.run_folder.average import read_average
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, read_claims
 from dstrain.run_folder.external import with_external
+from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import MODELS, RunFolder
-from dstrain.run_folder.outcome import read_ends, read_unwritten
-from dstrain.run_folder.reading import find_run, read_exported_step
+from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
+from dstrain.run_folder.reading import read_exported_step
 from dstrain.run_folder.record import (
     RunInfo,
     RunRecord,
@@ -51,12 +54,39 @@ class RunFiles:
     """Steps whose checkpoints are kept, ascending."""
     word_counts: WordCounts | None
     """Of the training data that the run has now; None if they were not counted."""
-    notes: tuple[str, ...]
+    notes: Notes = Notes()
 
     @property
     def name(self) -> str:
         """The last part of the folder's path."""
         return self.folder.path.resolve().name
+
+    @property
+    def run_name(self) -> str:
+        """What the recipe calls the run."""
+        return self.record.config.name
+
+
+@dataclass(frozen=True, slots=True)
+class StartFiles:
+    """The content of a run folder whose run has never begun to train: its starts, and how they ended."""
+
+    folder: RunFolder
+    claims: tuple[Claim, ...]
+    """As in RunFiles."""
+    ends: Mapping[int, RunOutcome]
+    """How starts ended, by the number of their claim."""
+    notes: Notes = Notes()
+
+    @property
+    def name(self) -> str:
+        """The last part of the folder's path."""
+        return self.folder.path.resolve().name
+
+    @property
+    def run_name(self) -> str:
+        """The same: what the recipe calls the run is not known."""
+        return self.name
 
 
 def read_run(run_dir: Path) -> RunFiles:
@@ -65,40 +95,45 @@ def read_run(run_dir: Path) -> RunFiles:
     Raises:
         UserError: it is not a run folder, or its configuration cannot be read.
     """
-    folder, notes = find_run(run_dir), list[str]()
+    folder = find_run(run_dir)
     config = read_run_config(folder)
-    rows, unread = read_sound_rows(folder.metrics)
-    notes += unread
-    claims = _read(lambda: [each for each in read_claims(run_dir) if each.is_start], notes=notes) or []
-    info = _read_info(folder, notes=notes)
-    counts = read_word_counts(folder)
+    rows, damage = read_sound_rows(folder.metrics)
+    claims = _read_claims(run_dir, damage=damage)
+    info = _read_info(folder, damage=damage)
+    audit, counts = _read_audit(folder, damage=damage), read_word_counts(folder)
     record = build_record(
         config,
         info=info,
         rows=rows,
         exports={name: read_exported_step(folder.model(name)) for name in MODELS if folder.model(name).is_dir()},
-        quarantine=_read(lambda: read_quarantine(run_dir), notes=notes) or (),
+        quarantine=_read(lambda: read_quarantine(run_dir), damage=damage) or (),
         find_scores=lambda row: read_deferred_scores(folder, row=row),
-        test_sets=_read(lambda: _read_test_sets(folder), notes=notes),
+        test_sets=_read(lambda: _read_test_sets(folder), damage=damage),
         average=read_average(folder),
-        ends=_read(lambda: read_ends(run_dir), notes=notes),
-        unwritten=_read(lambda: read_unwritten(run_dir), notes=notes),
+        ends=_read(lambda: read_ends(run_dir), damage=damage),
+        unwritten=_read(lambda: read_unwritten(run_dir), damage=damage),
     )
-    if not record.train_rows:
-        notes.append("no training step has been recorded")
     return RunFiles(
         folder=folder,
         record=replace(
             record,
             eval_rows=tuple(with_external(row, folder=folder, step=row.step) for row in record.eval_rows),
-            audit=read_audit(folder),
+            audit=audit,
         ),
         rows=tuple(rows),
-        claims=tuple(claims),
-        saved=tuple(_read(lambda: _saved_steps(folder, claims=claims), notes=notes) or ()),
+        claims=claims,
+        saved=tuple(_read(lambda: _saved_steps(folder, claims=claims), damage=damage) or ()),
         word_counts=counts if counts is not None and counts.fingerprint == train_fingerprint(info) else None,
-        notes=tuple(notes),
+        notes=Notes(tuple(damage), () if record.train_rows else ("no training step has been recorded",)),
     )
+
+
+def read_starts(run_dir: Path) -> StartFiles:
+    """The content of the folder of a run that has never begun to train, as `has_only_starts` finds."""
+    damage: list[str] = []
+    claims = _read_claims(run_dir, damage=damage)
+    ends = _read(lambda: read_ends(run_dir), damage=damage) or {}
+    return StartFiles(RunFolder(run_dir), claims, ends, Notes(tuple(damage)))
 
 
 def train_fingerprint(info: RunInfo) -> str | None:
@@ -106,19 +141,30 @@ def train_fingerprint(info: RunInfo) -> str | None:
     return info.data["train"].fingerprint if "train" in info.data else None
 
 
-def _read(read: Callable[[], T], *, notes: list[str]) -> T | None:
+def _read(read: Callable[[], T], *, damage: list[str]) -> T | None:
     try:
         return read()
     except UNREADABLE as error:
-        notes.append(f"left out: {error}")
+        damage.append(f"left out: {error}")
         return None
 
 
-def _read_info(folder: RunFolder, *, notes: list[str]) -> RunInfo:
+def _read_claims(run_dir: Path, *, damage: list[str]) -> tuple[Claim, ...]:
+    return tuple(each for each in _read(lambda: read_claims(run_dir), damage=damage) or () if each.is_start)
+
+
+def _read_audit(folder: RunFolder, *, damage: list[str]) -> Audit | None:
+    audit = read_audit(folder)
+    if audit is None and os.path.lexists(folder.audit):
+        damage.append(f"{folder.audit.name} cannot be read: what was found in the data is left out")
+    return audit
+
+
+def _read_info(folder: RunFolder, *, damage: list[str]) -> RunInfo:
     if not folder.info.is_file():
-        notes.append(f"{folder.info.name} is missing: machine, versions and data of the run are unknown")
+        damage.append(f"{folder.info.name} is missing: machine, versions and data of the run are unknown")
         return RunInfo()
-    return _read(lambda: read_run_info(folder.path), notes=notes) or RunInfo()
+    return _read(lambda: read_run_info(folder.path), damage=damage) or RunInfo()
 
 
 def _read_test_sets(folder: RunFolder) -> Mapping[str, tuple[ScoreFile, ...]]:

@@ -20,13 +20,14 @@ from dstrain.html_report.curves import (
     draw_training,
     largest_groups,
 )
-from dstrain.html_report.document import Best, Document, Run, TextSet, encode
-from dstrain.html_report.files import RunFiles
+from dstrain.html_report.document import Best, Document, Notes, Run, TextSet, encode
+from dstrain.html_report.files import RunFiles, StartFiles
 from dstrain.html_report.page import build_page
 from dstrain.html_report.privacy import shown_text
 from dstrain.html_report.settings import list_settings, summarize_run
 from dstrain.html_report.text_sets import build_set, list_sets, note_missing
 from dstrain.html_report.timeline import list_attempts, list_marks, list_warnings
+from dstrain.reporting.standing import Standing, read_standing
 from dstrain.run_folder.atomic import write_file
 from dstrain.run_folder.reading import read_bytes
 
@@ -59,17 +60,19 @@ def check_output(path: Path) -> None:
         raise UserError(f"{path} exists and is no report: name another file with --output")
 
 
-def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str] | None = None) -> Document:
+def build_document(
+    runs: Sequence[RunFiles | StartFiles], *, created: str, standings: Mapping[Path, Standing] | None = None
+) -> Document:
     """The document of the runs, in the order given.
 
     Args:
         created: the present time in ISO format.
-        states: what each run is doing, by its folder, where that is known better than from its rows.
+        standings: what each run is doing, by its folder, where that is known better than from its rows.
     """
-    states = states or {}
+    standings = standings or {}
     room = MAX_TEXT_BYTES // len(runs)
     while True:
-        document = _build_document(runs, created=created, states=states, max_bytes=room)
+        document = _build_document(runs, created=created, standings=standings, max_bytes=room)
         size = len(gzip.compress(encode(document)))
         used = max((_text_bytes(files) for files in runs), default=0)
         if size <= MAX_PACKED_BYTES or room <= MIN_TEXT_BYTES:
@@ -77,45 +80,78 @@ def build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Pa
         room = int(0.9 * min(room, used) * MAX_PACKED_BYTES / size)
 
 
-def _build_document(runs: Sequence[RunFiles], *, created: str, states: Mapping[Path, str], max_bytes: int) -> Document:
+def _build_document(
+    runs: Sequence[RunFiles | StartFiles], *, created: str, standings: Mapping[Path, Standing], max_bytes: int
+) -> Document:
     """The same with at most about `max_bytes` of texts for each run."""
-    built, notes = [], []
-    names = [files.record.config.name for files in runs]
+    built, notes = [], Notes()
+    names = [files.run_name for files in runs]
     for files in runs:
-        state = states.get(files.folder.path, files.record.status)
-        run, said = _build_run(files, state=state, max_bytes=max_bytes)
+        run, said = _build_run(files, standing=standings.get(files.folder.path), max_bytes=max_bytes)
         # runs of one recipe have one name
         built.append(run if names.count(run.name) == 1 else replace(run, name=f"{run.name} ({run.folder})"))
-        notes += said if len(runs) == 1 else [f"{files.name}: {note}" for note in said]
+        notes += _show(said, whose="" if len(runs) == 1 else f"{files.name}: ")
     return Document(created=created, dstrain=__version__, notes=notes, runs=built)
 
 
-def _text_bytes(files: RunFiles) -> int:
-    return sum(each.num_bytes for each in list_sets(files))
+def _show(notes: Notes, *, whose: str) -> Notes:
+    damage, others = (tuple(f"{whose}{shown_text(each)}" for each in some) for some in (notes.damage, notes.others))
+    return Notes(damage, others)
 
 
-def _build_run(files: RunFiles, *, state: str, max_bytes: int) -> tuple[Run, list[str]]:
-    record = files.record
+def _text_bytes(files: RunFiles | StartFiles) -> int:
+    return 0 if isinstance(files, StartFiles) else sum(each.num_bytes for each in list_sets(files))
+
+
+def _build_run(
+    files: RunFiles | StartFiles, *, standing: Standing | None, max_bytes: int
+) -> tuple[Run, Notes]:
+    if isinstance(files, StartFiles):
+        return _build_starts(files, standing=standing or Standing("never begun")), files.notes
+    record, standing = files.record, standing or read_standing(files.record)
     sets, notes = _build_sets(files, max_bytes=max_bytes)
     run = Run(
-        name=record.config.name,
+        name=files.run_name,
         folder=files.name,
-        state=state,
-        summary=summarize_run(files, state=state),
+        state=standing.state,
+        why=shown_text(standing.why),
+        advice=shown_text(standing.advice),
+        summary=summarize_run(files, state=standing.state),
         best=Best(record.config.best_metric, record.best.step, OWN_SET) if record.best is not None else None,
         train=draw_training(record.train_rows),
         metrics=draw_metrics(record),
         marks=list_marks(files),
-        attempts=list_attempts(files, state=state),
+        attempts=list_attempts(files, state=standing.state),
         warnings=list_warnings(files),
         settings=list_settings(files),
         audit=None if record.audit is None else build_audit_tables(record.audit, kind=record.config.task.base_kind),
         sets=sets,
     )
-    return run, [*map(shown_text, files.notes), *_note_undrawn(files), *notes]
+    return run, files.notes + _note_undrawn(files) + notes
 
 
-def _build_sets(files: RunFiles, *, max_bytes: int) -> tuple[list[TextSet], list[str]]:
+def _build_starts(files: StartFiles, *, standing: Standing) -> Run:
+    """A run that has never begun to train, of which no more is known than its starts."""
+    return Run(
+        name=files.run_name,
+        folder=files.name,
+        state=standing.state,
+        why=shown_text(standing.why),
+        advice=shown_text(standing.advice),
+        summary=[("state", standing.state)],
+        best=None,
+        train=draw_training(()),
+        metrics=(),
+        marks=(),
+        attempts=list_attempts(files, state=standing.state),
+        warnings=(),
+        settings=(),
+        audit=None,
+        sets=(),
+    )
+
+
+def _build_sets(files: RunFiles, *, max_bytes: int) -> tuple[list[TextSet], Notes]:
     """The texts of all sets, which share the room by their size; and notes."""
     found = list_sets(files)
     notes, total = note_missing(files, found), sum(each.num_bytes for each in found)
@@ -131,13 +167,13 @@ def _build_sets(files: RunFiles, *, max_bytes: int) -> tuple[list[TextSet], list
         built += [] if text_set is None else [text_set]
         notes += said
     if found and counts is not None and not counts.is_all:
-        notes.append(f"how rare a word is in training was counted in the first {counts.num_rows:,} rows")
+        notes += Notes(others=(f"how rare a word is in training was counted in the first {counts.num_rows:,} rows",))
     return built, notes
 
 
-def _note_undrawn(files: RunFiles) -> list[str]:
+def _note_undrawn(files: RunFiles) -> Notes:
     """A sentence for each kind of point or curve of which some are not drawn."""
-    record, notes = files.record, []
+    record, notes = files.record, list[str]()
     for what, number, most in (
         ("training rows", len(record.train_rows), MAX_POINTS),
         ("evaluations", len(record.eval_rows), MAX_EVALUATIONS),
@@ -148,4 +184,4 @@ def _note_undrawn(files: RunFiles) -> list[str]:
         _, left_out = largest_groups(record, set_name=name)
         if left_out:
             notes.append(f"{left_out:,} of the smaller groups of `{name}` are not drawn; the score files have them")
-    return notes
+    return Notes(others=tuple(notes))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from dstrain.config.metrics import is_lower_better
 from dstrain.config.schema import RunConfig
 from dstrain.html_report.curves import OWN_SET, list_scores
-from dstrain.html_report.document import Evaluation, Numbers, Rows, TextSet
+from dstrain.html_report.document import Evaluation, Notes, Numbers, Rows, TextSet
 from dstrain.html_report.files import UNREADABLE, RunFiles
-from dstrain.html_report.privacy import shown_path, shown_text
+from dstrain.html_report.privacy import shown_path
 from dstrain.html_report.rarity import rarest, words_of
 from dstrain.html_report.row_scores import choose_metric, row_score
 from dstrain.html_report.texts import (
@@ -79,7 +79,7 @@ def _thin(
     return EvaluatedSet(name, folder, tuple(present[place] for place in places))
 
 
-def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
+def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> Notes:
     """A sentence for each set whose evaluations are not all in `sets`, because there are too many or they have no texts."""
     shown = {each.name: len(each.scored) for each in sets}
     notes = []
@@ -89,12 +89,12 @@ def note_missing(files: RunFiles, sets: Sequence[EvaluatedSet]) -> list[str]:
             is_thinned = number == MAX_EVALUATIONS
             which = "the first, the last, the best and some between" if is_thinned else "the others have none"
             notes.append(f"of {len(scored):,} evaluations of `{name}` the texts of {number} are shown: {which}")
-    return notes
+    return Notes(others=tuple(notes))
 
 
 def build_set(
     found: EvaluatedSet, *, config: RunConfig, counts: Mapping[str, int], max_bytes: int
-) -> tuple[TextSet | None, list[str]]:
+) -> tuple[TextSet | None, Notes]:
     """The texts of a set in at most about `max_bytes`, before they are compressed; and notes.
 
     None if they cannot be read.
@@ -105,23 +105,25 @@ def build_set(
     try:
         rows = read_rows(found.folder, step=found.scored[-1].step)
     except UNREADABLE as error:
-        return None, [shown_text(f"the texts of `{found.name}` are left out: {error}")]
+        return None, Notes(damage=(f"the texts of `{found.name}` are left out: {error}",))
     room = max(1, int(max_bytes * len(rows.keys) / max(1, found.num_bytes)))
     # by what a report shows of a place: the same data may lie elsewhere for another run
     names = [f"{shown_path(where)}\0{source}\0{number}" for where, source, number in rows.keys]
     chosen = draw(names, most=min(MAX_ROWS, room))
-    notes = []
+    notes = Notes()
     if len(chosen) < len(rows.keys):
-        notes.append(
-            f"of the {len(rows.keys):,} rows of `{found.name}` {len(chosen):,} are shown, drawn by a hash; scores and intervals "
-            "are of all rows"
+        notes += Notes(
+            others=(
+                f"of the {len(rows.keys):,} rows of `{found.name}` {len(chosen):,} are shown, drawn by a hash; scores and "
+                "intervals are of all rows",
+            )
         )
     evaluations, columns = [], []
     for scored in found.scored:
         try:
             columns.append(_read_columns(found.folder, step=scored.step, keys=[rows.keys[row] for row in chosen]))
         except UNREADABLE as error:
-            notes.append(shown_text(f"the texts of step {scored.step:,} of `{found.name}` are left out: {error}"))
+            notes += Notes(damage=(f"the texts of step {scored.step:,} of `{found.name}` are left out: {error}",))
         else:
             evaluations.append(Evaluation(scored.step, f"step {scored.step:,}", list_scores(scored, config=config)))
     metric = choose_metric(config, known={name for each in columns for name in each.statistics})

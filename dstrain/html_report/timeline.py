@@ -1,11 +1,11 @@
 """What happened to a run: its attempts, the marks on its curves, its warnings. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from dstrain.html_report.curves import drawn_evaluations
 from dstrain.html_report.document import Attempt, Mark, Warned
-from dstrain.html_report.files import RunFiles
+from dstrain.html_report.files import RunFiles, StartFiles
 from dstrain.html_report.privacy import shown_text
 from dstrain.reporting.metadata import title
 from dstrain.run_folder.claims import Claim
@@ -19,35 +19,43 @@ ENDS = {"stop": "stopped", "finish": "finished"}
 NO_WORD = "killed, lost or failed: it recorded no reason"
 
 
-def list_attempts(files: RunFiles, *, state: str) -> list[Attempt]:
+def list_attempts(files: RunFiles | StartFiles, *, state: str) -> list[Attempt]:
     """The attempts in order. `state` is that of the run, which is that of its newest attempt if nothing else is known."""
-    numbers = [claim.number for claim in files.claims] or _leases(files.record.events)
-    claims, ends = {claim.number: claim for claim in files.claims}, files.record.ends
+    if isinstance(files, StartFiles):
+        return _describe_attempts(files.claims, ends=files.ends, rows=(), num_ranks=None, state=state)
+    record = files.record
+    return _describe_attempts(
+        files.claims, ends=record.ends, rows=files.rows, num_ranks=record.info.world_size, state=state
+    )
+
+
+def _describe_attempts(
+    starts: Sequence[Claim], *, ends: Mapping[int, RunOutcome], rows: Sequence[Row], num_ranks: int | None, state: str
+) -> list[Attempt]:
+    claims = {claim.number: claim for claim in starts}
+    numbers = list(claims) or list(dict.fromkeys(row.lease for row in rows if isinstance(row, EventRow)))
     newest = numbers[-1] if numbers else None
     begun = [number for number in numbers if number not in ends or ends[number].outcome != "refused"]
     return [
         _describe_attempt(
-            number,
             claim=claims.get(number),
-            files=files,
+            end=ends.get(number),
+            rows=[row for row in rows if row.lease == number],
             unknown=state if number == newest else NO_WORD,
             # run.json is that of the newest attempt
-            ranks=files.record.info.world_size if begun[-1:] == [number] else None,
+            ranks=num_ranks if begun[-1:] == [number] else None,
         )
         for number in numbers
     ]
 
 
-def _leases(events: Iterable[EventRow]) -> list[int]:
-    return list(dict.fromkeys(event.lease for event in events))
-
-
-def _describe_attempt(number: int, *, claim: Claim | None, files: RunFiles, unknown: str, ranks: int | None) -> Attempt:
-    rows = [row for row in files.rows if row.lease == number]
+def _describe_attempt(
+    *, claim: Claim | None, end: RunOutcome | None, rows: Sequence[Row], unknown: str, ranks: int | None
+) -> Attempt:
     events = [row for row in rows if isinstance(row, EventRow)]
     begun = next((event for event in events if event.event in ("start", "resume")), None)
     last = next((event for event in reversed(events) if event.event in ENDS), None)
-    end, holder = files.record.ends.get(number), claim.holder if claim else None
+    holder = claim.holder if claim else None
     first_step = claim.base_step if claim and claim.base_step is not None else begun.step if begun else None
     return Attempt(
         begin=holder.since if holder else begun.time if begun and begun.time else None,

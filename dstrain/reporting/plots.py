@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from dstrain.config.metrics import METRICS, is_of_set
+from dstrain.config.metrics import METRICS, interval_ends, is_of_set
 from dstrain.reporting.metadata import title
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.record import RunRecord
@@ -130,7 +130,10 @@ def _line(axes: Axes, rows: Sequence[EvalRow], *, metric: str, color: str, label
     axes.plot(steps, values, color=color, lw=1.6, marker="o", ms=3.5, label=label)
     intervals = [row.intervals.get(metric, math.nan) for row in rows]
     if any(map(math.isfinite, intervals)):
-        axes.errorbar(steps, values, yerr=intervals, ls="", ecolor=color, elinewidth=0.9, capsize=2.0, alpha=0.5)
+        ends = [interval_ends(metric, value=value, half=half) for value, half in zip(values, intervals, strict=True)]
+        below = [value - low for value, (low, _) in zip(values, ends, strict=True)]
+        above = [high - value for value, (_, high) in zip(values, ends, strict=True)]
+        axes.errorbar(steps, values, yerr=[below, above], ls="", ecolor=color, elinewidth=0.9, capsize=2.0, alpha=0.5)
 
 
 def _mark_resumes(axes: Axes, record: RunRecord) -> None:

@@ -16,11 +16,14 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.examples import build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
-from dstrain.html_report.files import UNREADABLE, RunFiles, read_run, train_fingerprint
+from dstrain.html_report.document import Notes
+from dstrain.html_report.files import UNREADABLE, RunFiles, StartFiles, read_run, read_starts, train_fingerprint
 from dstrain.html_report.rarity import count_words, words_of
 from dstrain.html_report.report import build_document, check_output, write_report
 from dstrain.html_report.text_sets import list_sets
 from dstrain.html_report.texts import read_rows as read_scored_rows
+from dstrain.reporting.standing import Standing
+from dstrain.run_folder.find import find_starts, has_only_starts, holds_starts
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.word_counts import WordCounts, write_word_counts
 
@@ -36,6 +39,8 @@ log = logging.getLogger(__name__)
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """The run folders that the paths name, each once; a folder of run folders, as of a sweep, stands for all of them.
 
+    The runs of some may never have begun to train.
+
     Raises:
         UserError: there are too many.
     """
@@ -46,12 +51,12 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def _runs_in(path: Path) -> list[Path]:
-    if RunFolder(path).config.is_file() or not path.is_dir():
+    if not path.is_dir() or holds_starts(RunFolder(path)):
         return []
-    return sorted(each for each in path.iterdir() if RunFolder(each).config.is_file())
+    return sorted(each for each in path.iterdir() if holds_starts(RunFolder(each)))
 
 
-def report_runs(run_dirs: Sequence[Path], *, output: Path, states: Mapping[Path, str] | None = None) -> int:
+def report_runs(run_dirs: Sequence[Path], *, output: Path, standings: Mapping[Path, Standing] | None = None) -> int:
     """Write the report of some runs, which may be training; returns its size in bytes.
 
     Words of the training data are counted where they have not been, if all the data are files that lie here unchanged.
@@ -61,7 +66,13 @@ def report_runs(run_dirs: Sequence[Path], *, output: Path, states: Mapping[Path,
         OSError: the report cannot be written.
     """
     check_output(output)
-    return _write([_with_word_counts(read_run(run_dir), is_own=False) for run_dir in run_dirs], output, states=states)
+    return _write([_read(run_dir) for run_dir in run_dirs], output, standings=standings)
+
+
+def _read(run_dir: Path) -> RunFiles | StartFiles:
+    if has_only_starts(find_starts(run_dir)):
+        return read_starts(run_dir)
+    return _with_word_counts(read_run(run_dir), is_own=False)
 
 
 def report_at_end(folder: RunFolder, *, is_own: bool, beat: Callable[[], None] = lambda: None) -> None:
@@ -84,9 +95,11 @@ def report_at_end(folder: RunFolder, *, is_own: bool, beat: Callable[[], None] =
         log.info("report: %s (%.1f MB)", folder.report, size / 1e6)
 
 
-def _write(runs: Sequence[RunFiles], output: Path, *, states: Mapping[Path, str] | None = None) -> int:
+def _write(
+    runs: Sequence[RunFiles | StartFiles], output: Path, *, standings: Mapping[Path, Standing] | None = None
+) -> int:
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return write_report(build_document(runs, created=created, states=states), path=output)
+    return write_report(build_document(runs, created=created, standings=standings), path=output)
 
 
 def _with_word_counts(files: RunFiles, *, is_own: bool, beat: Callable[[], None] = lambda: None) -> RunFiles:
@@ -104,7 +117,7 @@ def _with_word_counts(files: RunFiles, *, is_own: bool, beat: Callable[[], None]
         counts = _count(files.record.config, words=words, fingerprint=train_fingerprint(files.record.info), beat=beat)
     except UNREADABLE as error:
         why = f"how rare the words of some rows are in training is not known: {error}"
-        return replace(files, notes=(*files.notes, why))
+        return replace(files, notes=files.notes + Notes(others=(why,)))
     try:
         write_word_counts(files.folder, counts)
     except OSError as error:

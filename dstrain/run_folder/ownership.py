@@ -23,7 +23,7 @@ HARMLESS = re.compile(r".*\.(log|out|err)|\.nfs.*|lost\+found")
 """Names that dstrain never writes and that stand in a folder before its first start: logs, and what file systems make."""
 
 MAX_SHOWN = 3
-"""Most names in a refusal."""
+"""Most names in a message."""
 
 
 def make_run_folder(config: RunConfig, *, empties: bool = False) -> RunFolder:
@@ -80,9 +80,9 @@ def _check_ownership(folder: RunFolder, *, empties: bool) -> None:
             "output_dir=…"
         )
     found = sorted(name for name in os.listdir(folder.path) if not HARMLESS.fullmatch(name))
-    if not found or (_is_marked_for_debugging(folder) if empties else set(found) <= FIRST or _is_marked(folder)):
+    if not found or (_is_marked_for_debugging(folder) if empties else set(found) <= FIRST or is_marked(folder)):
         return
-    shown = ", ".join(found[:MAX_SHOWN]) + (f" and {len(found) - MAX_SHOWN} more" if len(found) > MAX_SHOWN else "")
+    shown = name_some(found)
     if empties:
         raise UserError(
             f"output_dir: {folder.path} holds {shown} and was not made by --debug or --overfit, which empty their folder (its "
@@ -94,7 +94,13 @@ def _check_ownership(folder: RunFolder, *, empties: bool) -> None:
     )
 
 
-def _is_marked(folder: RunFolder) -> bool:
+def name_some(names: Sequence[str]) -> str:
+    """The names of files, as a message has room for them: the first few, and how many more there are."""
+    more = len(names) - MAX_SHOWN
+    return ", ".join(names[:MAX_SHOWN]) + (f" and {more} more" if more > 0 else "")
+
+
+def is_marked(folder: RunFolder) -> bool:
     """Whether there is what only dstrain makes: of a start, of its batch script, of a failure before the lease, or a save."""
     marks = (
         folder.rendezvous.glob("*.json"),

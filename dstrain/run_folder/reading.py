@@ -44,15 +44,6 @@ def check_folder(run_dir: Path) -> None:
         raise RunFolderError(f"{run_dir}: no such folder; give the run folder that `output_dir` names")
 
 
-def find_run(run_dir: Path) -> RunFolder:
-    """The run folder that a user named. Raises RunFolderError where it cannot be reached or holds no recipe."""
-    check_folder(run_dir)
-    folder = RunFolder(run_dir)
-    if not os.path.lexists(folder.config):
-        raise RunFolderError(f"{run_dir} is not a run folder: it holds no {folder.config.name}")
-    return folder
-
-
 def check_tokenizer(folder: RunFolder) -> None:
     """Raise RunFolderError where a run folder has lost the tokenizer that the run trains with."""
     if not folder.tokenizer.is_dir():

@@ -19,11 +19,11 @@ from dstrain.run_folder.average import Average, read_average
 from dstrain.run_folder.base import BaseRun
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.external import with_external
+from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.outcome import RunOutcome, read_ends, read_unwritten
 from dstrain.run_folder.reading import (
     RunFolderError,
-    check_folder,
     parse_json,
     read_bytes,
     read_exported_step,
@@ -244,9 +244,7 @@ def load_record(run_dir: Path) -> RunRecord:
     Raises:
         RunFolderError: it is not a run folder, or a file in it is damaged; the message names file and line.
     """
-    folder = RunFolder(run_dir)
-    check_folder(run_dir)
-    _existing(folder.config)
+    folder = find_run(run_dir)
     config = read_run_config(folder)
     info = read_run_info(run_dir)
     rows = read_rows(_existing(folder.metrics))

@@ -7,6 +7,7 @@ from typing import Any
 
 from dstrain.cluster.console import duration
 from dstrain.config.arguments import shell_command
+from dstrain.reporting.standing import Standing
 from dstrain.reporting.terminal import UNKNOWN, moment, printable, to_iso
 from dstrain.run_folder.outcome import summarize
 from dstrain.status.inspect import AttemptView, RanksView, RankView, RunStatus, ScoreAtStep
@@ -20,6 +21,7 @@ MAX_SCORES = 5
 AGAIN = "start it again: the same command resumes from the newest checkpoint"
 ADVICE = {
     **dict.fromkeys(("killed", "lost", *STOPPED), AGAIN),
+    "failed": f"mend what the message says, then {AGAIN}",
     "unreadable": "restore the files of the run folder, or give another one: the notes say what is wrong with them",
     "no such folder": "give the run folder (output_dir in the recipe) as a path on this host",
     "silent": "its watchdog ends it after the time limit in machine.watchdog, and writes the stacks of all ranks to hangs/",
@@ -37,6 +39,12 @@ def describe_status(status: RunStatus) -> str:
         first, *more = printable(text).split("\n")
         lines += [f"  {topic:<{width}}  {first}", *(f"  {'':<{width}}  {line}" for line in more)]
     return "\n".join(lines)
+
+
+def describe_standing(status: RunStatus) -> Standing:
+    """What a page says of what a run is doing, as the first lines of `describe_status`."""
+    reasons = [summarize(status.message), status.cause and f"cause: {status.cause}"]
+    return Standing(status.state, "; ".join(filter(None, reasons)), _advise(status))
 
 
 def as_json(status: RunStatus) -> dict[str, Any]:
@@ -60,14 +68,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
         yield "message", status.message
     if status.cause:
         yield "cause", status.cause
-    if status.comes_again is not None:
-        # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
-        job = status.comes_again
-        yield (
-            "what to do",
-            f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, {AGAIN}",
-        )
-    elif advice := ADVICE.get(status.state):
+    if advice := _advise(status):
         yield "what to do", advice
     if status.step is not None or status.total_steps is not None:
         yield "step", describe_progress(status)
@@ -91,6 +92,15 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     yield from _attempt_rows(status.starts)
     for note in status.notes:
         yield "note", note
+
+
+def _advise(status: RunStatus) -> str:
+    """What to do, in a line; empty if nothing."""
+    if status.comes_again is None:
+        return ADVICE.get(status.state, "")
+    # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
+    job = status.comes_again
+    return f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, {AGAIN}"
 
 
 def _unsaved_rows(status: RunStatus) -> Iterator[tuple[str, str]]:

@@ -66,7 +66,7 @@ function makeChart(spec, view, marks) {
     const read = (u) => writeReadout(u, drawn, readout, places);
     const hooks = {
       drawAxes: [(u) => drawBands(u, drawn.shown), (u) => drawMarks(u, marks, view)],
-      draw: [(u) => spec.hasMarkers && drawPoints(u, drawn.shown)],
+      draw: [(u) => drawPoints(u, spec.hasMarkers ? drawn.shown : keepAlone(drawn.shown))],
       ready: [read],
       setScale: [(u, key) => key === "x" && read(u)],
       setCursor: [read, (u) => showTip(u, tip, marks, view)],
@@ -253,22 +253,27 @@ function fillLegend(legend, readout, drawn) {
   return values;
 }
 
-/** The values under the cursor; without a cursor the last ones of the steps shown. */
+/** The values under the cursor; without a cursor the last ones of the steps shown. One of another step says so. */
 function writeReadout(u, drawn, readout, values) {
   const isAway =
     u.cursor.left === undefined || u.cursor.left < 0 || u.cursor.idx === null || u.cursor.idx === undefined;
-  let at = null;
-  drawn.shown.forEach((curve, index) => {
+  const read = drawn.shown.map((_, index) => {
     const column = u.data[1 + drawn.numFaint + index];
     const place = isAway ? findLast(u, column) : u.cursor.idxs[1 + drawn.numFaint + index];
-    const value = place === null || place === undefined ? null : column[place];
-    if (value !== null && value !== undefined) at = Math.max(at ?? 0, u.data[0][place]);
-    const own = curve.low ? curve.step.indexOf(u.data[0][place]) : -1;
-    const interval = own < 0 ? "" : formatInterval(curve.low?.[own], curve.high?.[own]);
-    values[index].replaceChildren(visibleText(formatNumber(value) + (interval && ` (${interval})`)));
+    const value = place === null || place === undefined ? null : (column[place] ?? null);
+    return { value, step: value === null ? null : u.data[0][place] };
   });
-  readout.textContent =
-    at === null ? "" : isAway ? `last, step ${formatCount(at)}` : `step ${formatCount(u.data[0][u.cursor.idx])}`;
+  const steps = [...new Set(read.map(({ step }) => step).filter((step) => step !== null))];
+  const common = !isAway ? u.data[0][u.cursor.idx] : steps.length === 1 ? steps[0] : null;
+  read.forEach(({ value, step }, index) => {
+    const curve = drawn.shown[index];
+    const own = curve.low && step !== null ? curve.step.indexOf(step) : -1;
+    const interval = own < 0 ? "" : formatInterval(curve.low[own], curve.high?.[own]);
+    const where = step === null || step === common ? "" : ` at step ${formatCount(step)}`;
+    values[index].replaceChildren(visibleText(formatNumber(value) + (interval && ` (${interval})`) + where));
+  });
+  const at = common === null ? "" : `step ${formatCount(common)}`;
+  readout.textContent = !steps.length ? "" : isAway ? ["last", at].filter(Boolean).join(", ") : at;
 }
 
 function findLast(u, column) {

@@ -74,6 +74,17 @@ function keepPositive(curves) {
   return [kept, left];
 }
 
+/** The same curves with only the points that no line reaches: those with no value before and none after. */
+function keepAlone(curves) {
+  const isKnown = (value) => value !== null && value !== undefined;
+  return curves.map((curve) => ({
+    ...curve,
+    value: curve.value.map((each, place) =>
+      isKnown(curve.value[place - 1]) || isKnown(curve.value[place + 1]) ? null : each,
+    ),
+  }));
+}
+
 /** First and last step of anything that a run has; from 0, so that all runs begin at the same place. */
 function findExtent(runs) {
   const metricSteps = (run) => run.metrics.flatMap((metric) => metric.curves.flatMap((curve) => curve.step));

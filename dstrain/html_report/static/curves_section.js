@@ -33,11 +33,12 @@ function makeCurvesSection(runs) {
     gone.forEach((chart) => chart.destroy());
     view.charts = kept;
     const charts = listMetricCharts(runs, choices[place]);
-    const zero = charts.filter(isZero).map((chart) => chart.title);
+    const isNamed = (chart) => isZero(chart) && !chart.isPrimary;
+    const zero = charts.filter(isNamed).map((chart) => chart.title);
     replace(
       metricBox,
       drawGrid(
-        charts.filter((chart) => !isZero(chart)),
+        charts.filter((chart) => !isNamed(chart)),
         restarts,
       ),
     );

@@ -20,7 +20,8 @@ async function readDocument(element) {
 }
 
 function completeDocument(found) {
-  return { created: null, dstrain: "", ...found, notes: found.notes ?? [], runs: (found.runs ?? []).map(completeRun) };
+  const notes = { damage: [], others: [], ...found.notes };
+  return { created: null, dstrain: "", ...found, notes, runs: (found.runs ?? []).map(completeRun) };
 }
 
 function completeRun(found) {
@@ -28,6 +29,8 @@ function completeRun(found) {
     name: found.folder ?? "run",
     folder: "",
     state: "",
+    why: "",
+    advice: "",
     best: null,
     audit: null,
     ...found,

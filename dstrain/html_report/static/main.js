@@ -1,7 +1,7 @@
 // Puts the page together once the document is unpacked.
 
 const SECTIONS = [
-  ["Summary", (report) => makeSummarySection(report.runs)],
+  ["Summary", (report) => makeSummarySection(report)],
   ["Curves", (report) => makeCurvesSection(report.runs)],
   ["Hypotheses", (report) => makeHypothesesSection(report.runs)],
   ["Data audit", (report) => makeAuditSection(report.runs)],
@@ -26,22 +26,43 @@ function makeHead(report) {
   return [make("div", { class: "titles" }, title, make("p", { class: "about" }, about)), makeThemeSwitch()];
 }
 
-/** Links to the sections; the one that is being read is marked. */
+/** Links to the sections; the one that is being read is marked, and scrolled into view where they do not all fit. */
 function makeContents(sections) {
   const links = sections.map(([name, section]) => make("a", { href: `#${section.id}` }, name));
-  const inView = new Set();
-  const watch = new IntersectionObserver(
-    (entries) => {
-      for (const { target, isIntersecting } of entries) inView[isIntersecting ? "add" : "delete"](target);
-      const current = sections.findIndex(([, section]) => inView.has(section));
-      links.forEach((link, place) =>
-        place === current ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"),
-      );
-    },
-    { rootMargin: "-25% 0px -60% 0px" },
+  let [marked, askedAt] = [null, null];
+  const mark = () => {
+    const { scrollTop } = document.documentElement;
+    const asked = scrollTop === askedAt ? location.hash.slice(1) : null;
+    const elements = sections.map(([, section]) => section);
+    const link = links[findRead(elements, asked)];
+    if (link === marked) return;
+    marked?.removeAttribute("aria-current");
+    link.setAttribute("aria-current", "true");
+    const bar = link.parentElement;
+    bar.scrollLeft = link.offsetLeft - (bar.clientWidth - link.offsetWidth) / 2;
+    marked = link;
+  };
+  addEventListener("scroll", mark, { passive: true });
+  addEventListener("resize", mark);
+  addEventListener("hashchange", () => {
+    askedAt = document.documentElement.scrollTop;
+    mark();
+  });
+  return { links, mark };
+}
+
+/** The place of the section that is being read: the last one that begins above a line a little below the contents. */
+function findRead(sections, asked) {
+  const line = document.getElementById("contents").offsetHeight + 80;
+  const root = document.documentElement;
+  const isAtEnd = root.scrollTop > 0 && root.scrollTop + root.clientHeight >= root.scrollHeight - 2;
+  const begun = Math.max(
+    0,
+    sections.findLastIndex((section) => section.getBoundingClientRect().top <= line),
   );
-  sections.forEach(([, section]) => watch.observe(section));
-  return links;
+  if (!isAtEnd) return begun;
+  // those below are not reached by scrolling: the one that was asked for is read, or the last
+  return Math.max(begun, asked === null ? sections.length - 1 : sections.findIndex(({ id }) => id === asked));
 }
 
 async function showReport() {
@@ -60,7 +81,8 @@ async function showReport() {
   }
   const sections = SECTIONS.map(([name, build]) => [name, build(report)]);
   replace(document.getElementById("head"), makeHead(report));
-  replace(document.getElementById("contents"), makeContents(sections));
+  const { links, mark } = makeContents(sections);
+  replace(document.getElementById("contents"), links);
   replace(
     document.getElementById("main"),
     sections.map(([, section]) => section),
@@ -70,6 +92,7 @@ async function showReport() {
     `Made by dstrain ${report.dstrain}. Charts are drawn by uPlot, under the MIT licence. `,
     "All of this page is in this file; it asks for nothing from anywhere.",
   );
+  mark();
   document.documentElement.dataset.ready = "true";
 }
 

@@ -1,12 +1,37 @@
 // The sections that are tables and sentences: summary, data audit, settings, notes.
 
-function makeSummarySection(runs) {
+function makeSummarySection({ runs, notes }) {
   const headlines = make(
     "div",
     { class: "headlines" },
     runs.map((run) => makeHeadline(run, runs.length > 1)),
   );
-  return makeSection("summary", "Summary", headlines, makeFacts(runs), makeScores(runs));
+  return makeSection("summary", "Summary", makeNotices(runs, notes), headlines, makeFacts(runs), makeScores(runs));
+}
+
+/** What a reader must know before the scores: why each run is in its state and what to do about it, and which files are damaged. */
+function makeNotices(runs, { damage }) {
+  const ofRuns = runs
+    .filter((run) => run.why || run.advice)
+    .map((run) => [
+      make(
+        "p",
+        {},
+        make("b", {}, runs.length > 1 ? `${run.name}: ${run.state}` : capitalise(run.state)),
+        run.why && `: ${run.why}`,
+      ),
+      run.advice && make("p", { class: "soft" }, "What to do: ", run.advice),
+    ]);
+  const ofDamage =
+    damage.length > 0 &&
+    make(
+      "p",
+      {},
+      make("b", {}, formatSome(damage.length, "note")),
+      " about damaged or missing files: see ",
+      make("a", { href: "#notes" }, "Notes"),
+    );
+  return [...ofRuns, ofDamage].filter(Boolean).map((parts) => make("div", { class: "notice" }, parts));
 }
 
 /** What each run says of itself: facts of one run, a table of several. */
@@ -174,13 +199,19 @@ function makeSettingsSection(runs) {
   return makeSection("settings", "Settings", first, all);
 }
 
-function makeNotesSection(report) {
-  const notes = report.notes.length
-    ? make(
-        "ul",
-        { class: "sentences" },
-        report.notes.map((note) => make("li", {}, capitalise(note))),
-      )
-    : calm("Nothing was left out.");
-  return makeSection("notes", "Notes", notes);
+function makeNotesSection({ notes: { damage, others } }) {
+  const list = (notes) =>
+    make(
+      "ul",
+      { class: "sentences" },
+      notes.map((note) => make("li", {}, capitalise(note))),
+    );
+  return makeSection(
+    "notes",
+    "Notes",
+    damage.length > 0 && [make("h3", {}, "Damaged or missing files"), list(damage)],
+    damage.length > 0 && others.length > 0 && make("h3", {}, "Other notes"),
+    others.length > 0 && list(others),
+    !damage.length && !others.length && calm("Nothing was left out."),
+  );
 }
