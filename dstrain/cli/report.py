@@ -10,8 +10,8 @@ from dstrain.cli.common import clean_errors
 from dstrain.cli.completion import complete_run
 from dstrain.cluster.console import say
 from dstrain.cluster.processes import this_process
-from dstrain.run_folder.layout import NAMES, RunFolder
 from dstrain.run_folder.find import find_starts
+from dstrain.run_folder.layout import NAMES, RunFolder
 from dstrain.status.inspect import inspect_status
 from dstrain.status.text import describe_standing
 

@@ -187,25 +187,15 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Notes:
-    """What a report lacks, a sentence each."""
-
-    damage: tuple[str, ...] = ()
-    """Files that are missing or cannot be read."""
-    others: tuple[str, ...] = ()
-    """What was left out for want of room, or is not known."""
-
-    def __add__(self, more: "Notes") -> "Notes":
-        return Notes(self.damage + more.damage, self.others + more.others)
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
     """All that a report shows."""
 
     created: str
     dstrain: str
-    notes: Notes
+    damage: Sequence[str]
+    """Which files are missing or cannot be read, a sentence each."""
+    notes: Sequence[str]
+    """What else was left out or is not known, a sentence each."""
     runs: Sequence[Run]
     version: int = VERSION
 

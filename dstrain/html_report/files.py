@@ -12,7 +12,6 @@ from typing import TypeVar
 
 from dstrain.checkpoint.store import current_dirs, parse_checkpoint_name
 from dstrain.errors import UserError
-from dstrain.html_report.document import Notes
 from dstrain.run_folder.audit import Audit, read_audit
 from dstrain.run_folder.average import read_average
 from dstrain.run_folder.began import read_run_config
@@ -41,6 +40,19 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Notes:
+    """What a report lacks, a sentence each."""
+
+    damage: tuple[str, ...] = ()
+    """Files that are missing or cannot be read."""
+    others: tuple[str, ...] = ()
+    """What was left out for want of room, or is not known."""
+
+    def __add__(self, more: "Notes") -> "Notes":
+        return Notes(self.damage + more.damage, self.others + more.others)
+
+
+@dataclass(frozen=True, slots=True)
 class RunFiles:
     """The content of a run folder, as far as it could be read."""
 
@@ -54,7 +66,7 @@ class RunFiles:
     """Steps whose checkpoints are kept, ascending."""
     word_counts: WordCounts | None
     """Of the training data that the run has now; None if they were not counted."""
-    notes: Notes = Notes()
+    notes: Notes
 
     @property
     def name(self) -> str:
@@ -76,7 +88,7 @@ class StartFiles:
     """As in RunFiles."""
     ends: Mapping[int, RunOutcome]
     """How starts ended, by the number of their claim."""
-    notes: Notes = Notes()
+    notes: Notes
 
     @property
     def name(self) -> str:

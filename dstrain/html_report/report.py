@@ -20,8 +20,8 @@ from dstrain.html_report.curves import (
     draw_training,
     largest_groups,
 )
-from dstrain.html_report.document import Best, Document, Notes, Run, TextSet, encode
-from dstrain.html_report.files import RunFiles, StartFiles
+from dstrain.html_report.document import Best, Document, Run, TextSet, encode
+from dstrain.html_report.files import Notes, RunFiles, StartFiles
 from dstrain.html_report.page import build_page
 from dstrain.html_report.privacy import shown_text
 from dstrain.html_report.settings import list_settings, summarize_run
@@ -84,28 +84,23 @@ def _build_document(
     runs: Sequence[RunFiles | StartFiles], *, created: str, standings: Mapping[Path, Standing], max_bytes: int
 ) -> Document:
     """The same with at most about `max_bytes` of texts for each run."""
-    built, notes = [], Notes()
+    built, damage, notes = [], list[str](), list[str]()
     names = [files.run_name for files in runs]
     for files in runs:
         run, said = _build_run(files, standing=standings.get(files.folder.path), max_bytes=max_bytes)
         # runs of one recipe have one name
         built.append(run if names.count(run.name) == 1 else replace(run, name=f"{run.name} ({run.folder})"))
-        notes += _show(said, whose="" if len(runs) == 1 else f"{files.name}: ")
-    return Document(created=created, dstrain=__version__, notes=notes, runs=built)
-
-
-def _show(notes: Notes, *, whose: str) -> Notes:
-    damage, others = (tuple(f"{whose}{shown_text(each)}" for each in some) for some in (notes.damage, notes.others))
-    return Notes(damage, others)
+        whose = "" if len(runs) == 1 else f"{files.name}: "
+        damage += [f"{whose}{shown_text(note)}" for note in said.damage]
+        notes += [f"{whose}{shown_text(note)}" for note in said.others]
+    return Document(created=created, dstrain=__version__, damage=damage, notes=notes, runs=built)
 
 
 def _text_bytes(files: RunFiles | StartFiles) -> int:
     return 0 if isinstance(files, StartFiles) else sum(each.num_bytes for each in list_sets(files))
 
 
-def _build_run(
-    files: RunFiles | StartFiles, *, standing: Standing | None, max_bytes: int
-) -> tuple[Run, Notes]:
+def _build_run(files: RunFiles | StartFiles, *, standing: Standing | None, max_bytes: int) -> tuple[Run, Notes]:
     if isinstance(files, StartFiles):
         return _build_starts(files, standing=standing or Standing("never begun")), files.notes
     record, standing = files.record, standing or read_standing(files.record)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from dstrain.config.metrics import is_lower_better
 from dstrain.config.schema import RunConfig
 from dstrain.html_report.curves import OWN_SET, list_scores
-from dstrain.html_report.document import Evaluation, Notes, Numbers, Rows, TextSet
-from dstrain.html_report.files import UNREADABLE, RunFiles
+from dstrain.html_report.document import Evaluation, Numbers, Rows, TextSet
+from dstrain.html_report.files import UNREADABLE, Notes, RunFiles
 from dstrain.html_report.privacy import shown_path
 from dstrain.html_report.rarity import rarest, words_of
 from dstrain.html_report.row_scores import choose_metric, row_score

@@ -16,8 +16,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.data.examples import build_examples
 from dstrain.data.sources import fingerprint_source, read_rows
 from dstrain.errors import UserError
-from dstrain.html_report.document import Notes
-from dstrain.html_report.files import UNREADABLE, RunFiles, StartFiles, read_run, read_starts, train_fingerprint
+from dstrain.html_report.files import UNREADABLE, Notes, RunFiles, StartFiles, read_run, read_starts, train_fingerprint
 from dstrain.html_report.rarity import count_words, words_of
 from dstrain.html_report.report import build_document, check_output, write_report
 from dstrain.html_report.text_sets import list_sets

@@ -18,10 +18,11 @@ MAX_SHOWN = 3
 MAX_ATTEMPTS = 5
 """Most attempts that are listed, counted from the newest."""
 MAX_SCORES = 5
-AGAIN = "start it again: the same command resumes from the newest checkpoint"
+RESUMES = "the same command resumes from the newest checkpoint"
+BEGINS = "the same command begins at the first step, since there is no checkpoint yet"
 ADVICE = {
-    **dict.fromkeys(("killed", "lost", *STOPPED), AGAIN),
-    "failed": f"mend what the message says, then {AGAIN}",
+    **dict.fromkeys(("killed", "lost", *STOPPED), "start it again: {again}"),
+    "failed": "mend what the message says; then {again}",
     "unreadable": "restore the files of the run folder, or give another one: the notes say what is wrong with them",
     "no such folder": "give the run folder (output_dir in the recipe) as a path on this host",
     "silent": "its watchdog ends it after the time limit in machine.watchdog, and writes the stacks of all ranks to hangs/",
@@ -96,11 +97,12 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
 
 def _advise(status: RunStatus) -> str:
     """What to do, in a line; empty if nothing."""
+    again = RESUMES if status.checkpoint else BEGINS
     if status.comes_again is None:
-        return ADVICE.get(status.state, "")
+        return ADVICE.get(status.state, "").format(again=again)
     # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
     job = status.comes_again
-    return f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, {AGAIN}"
+    return f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, start it again: {again}"
 
 
 def _unsaved_rows(status: RunStatus) -> Iterator[tuple[str, str]]:

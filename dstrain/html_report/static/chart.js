@@ -263,8 +263,8 @@ function writeReadout(u, drawn, readout, values) {
     const value = place === null || place === undefined ? null : (column[place] ?? null);
     return { value, step: value === null ? null : u.data[0][place] };
   });
-  const steps = [...new Set(read.map(({ step }) => step).filter((step) => step !== null))];
-  const common = !isAway ? u.data[0][u.cursor.idx] : steps.length === 1 ? steps[0] : null;
+  const steps = read.map(({ step }) => step).filter((step) => step !== null);
+  const common = isAway ? Math.max(...steps) : u.data[0][u.cursor.idx];
   read.forEach(({ value, step }, index) => {
     const curve = drawn.shown[index];
     const own = curve.low && step !== null ? curve.step.indexOf(step) : -1;
@@ -272,8 +272,7 @@ function writeReadout(u, drawn, readout, values) {
     const where = step === null || step === common ? "" : ` at step ${formatCount(step)}`;
     values[index].replaceChildren(visibleText(formatNumber(value) + (interval && ` (${interval})`) + where));
   });
-  const at = common === null ? "" : `step ${formatCount(common)}`;
-  readout.textContent = !steps.length ? "" : isAway ? ["last", at].filter(Boolean).join(", ") : at;
+  readout.textContent = steps.length ? `${isAway ? "last, " : ""}step ${formatCount(common)}` : "";
 }
 
 function findLast(u, column) {

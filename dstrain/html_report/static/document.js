@@ -20,8 +20,8 @@ async function readDocument(element) {
 }
 
 function completeDocument(found) {
-  const notes = { damage: [], others: [], ...found.notes };
-  return { created: null, dstrain: "", ...found, notes, runs: (found.runs ?? []).map(completeRun) };
+  const lists = { damage: found.damage ?? [], notes: found.notes ?? [], runs: (found.runs ?? []).map(completeRun) };
+  return { created: null, dstrain: "", ...found, ...lists };
 }
 
 function completeRun(found) {

@@ -1,37 +1,31 @@
 // The sections that are tables and sentences: summary, data audit, settings, notes.
 
-function makeSummarySection({ runs, notes }) {
+function makeSummarySection({ runs, damage }) {
   const headlines = make(
     "div",
     { class: "headlines" },
     runs.map((run) => makeHeadline(run, runs.length > 1)),
   );
-  return makeSection("summary", "Summary", makeNotices(runs, notes), headlines, makeFacts(runs), makeScores(runs));
+  return makeSection("summary", "Summary", makeNotices(runs, damage), headlines, makeFacts(runs), makeScores(runs));
 }
 
-/** What a reader must know before the scores: why each run is in its state and what to do about it, and which files are damaged. */
-function makeNotices(runs, { damage }) {
+/** What a reader must know before the scores: why a run is in its state, what to do about it, and whether files are damaged. */
+function makeNotices(runs, damage) {
   const ofRuns = runs
     .filter((run) => run.why || run.advice)
-    .map((run) => [
-      make(
-        "p",
-        {},
-        make("b", {}, runs.length > 1 ? `${run.name}: ${run.state}` : capitalise(run.state)),
-        run.why && `: ${run.why}`,
-      ),
-      run.advice && make("p", { class: "soft" }, "What to do: ", run.advice),
-    ]);
-  const ofDamage =
-    damage.length > 0 &&
-    make(
-      "p",
-      {},
-      make("b", {}, formatSome(damage.length, "note")),
-      " about damaged or missing files: see ",
-      make("a", { href: "#notes" }, "Notes"),
-    );
-  return [...ofRuns, ofDamage].filter(Boolean).map((parts) => make("div", { class: "notice" }, parts));
+    .map((run) => {
+      const state = make("b", {}, runs.length > 1 ? `${run.name}: ${run.state}` : capitalise(run.state));
+      const advice = run.advice && make("p", { class: "soft" }, `What to do: ${run.advice}`);
+      return makeNotice(Boolean(advice), make("p", {}, state, run.why && `: ${run.why}`), advice);
+    });
+  const number = make("b", {}, formatSome(damage.length, "note"));
+  const link = make("a", { href: "#notes" }, "Notes");
+  const ofDamage = make("p", {}, number, " about damaged or missing files: see ", link);
+  return [...ofRuns, damage.length > 0 && makeNotice(true, ofDamage)];
+}
+
+function makeNotice(isUrgent, ...lines) {
+  return make("div", { class: isUrgent ? "notice urgent" : "notice" }, lines);
 }
 
 /** What each run says of itself: facts of one run, a table of several. */
@@ -199,19 +193,19 @@ function makeSettingsSection(runs) {
   return makeSection("settings", "Settings", first, all);
 }
 
-function makeNotesSection({ notes: { damage, others } }) {
-  const list = (notes) =>
+function makeNotesSection({ damage, notes }) {
+  const list = (some) =>
     make(
       "ul",
       { class: "sentences" },
-      notes.map((note) => make("li", {}, capitalise(note))),
+      some.map((note) => make("li", {}, capitalise(note))),
     );
   return makeSection(
     "notes",
     "Notes",
     damage.length > 0 && [make("h3", {}, "Damaged or missing files"), list(damage)],
-    damage.length > 0 && others.length > 0 && make("h3", {}, "Other notes"),
-    others.length > 0 && list(others),
-    !damage.length && !others.length && calm("Nothing was left out."),
+    damage.length > 0 && notes.length > 0 && make("h3", {}, "Other notes"),
+    notes.length > 0 && list(notes),
+    !damage.length && !notes.length && calm("Nothing was left out."),
   );
 }
