@@ -102,7 +102,8 @@ def _advise(status: RunStatus) -> str:
         return ADVICE.get(status.state, "").format(again=again)
     # the run folder does not record that a waiting job was cancelled, therefore the hint at squeue
     job = status.comes_again
-    return f"Slurm starts job {job} again (see {shell_command(['squeue', '--jobs', job])}); if it does not, start it again: {again}"
+    queue = shell_command(["squeue", "--jobs", job])
+    return f"Slurm starts job {job} again (see {queue}); if it does not, start it again: {again}"
 
 
 def _unsaved_rows(status: RunStatus) -> Iterator[tuple[str, str]]:

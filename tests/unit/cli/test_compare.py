@@ -151,7 +151,7 @@ def test_what_is_no_run_is_named_and_skipped_with_exit_code_1(tmp_path: Path) ->
     assert len(skipped) == 4
     for line, part in zip(
         skipped,
-        ("nowhere is skipped: no such folder", "config.yaml is missing", "metrics.jsonl:1", "deep"),
+        ("nowhere is skipped: no such folder", "it holds no config.yaml", "metrics.jsonl:1", "deep"),
         strict=True,
     ):
         assert " is skipped: " in line

@@ -1,14 +1,18 @@
 """The table of metrics, held against what an evaluation computes and what a recipe may choose."""
 
+import math
+
 import pytest
 
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.metrics import (
     KINDS,
     METRICS,
+    RANGES,
     WANTED,
     choosing_metrics,
     has_rows,
+    interval_ends,
     is_lower_better,
     rank_metrics,
     wanted_metrics,
@@ -83,3 +87,30 @@ def test_the_table_says_which_scores_have_numbers_of_each_row(kind: str) -> None
     assert {name: rows is not None for name, rows in found.items()} == {name: has_rows(name) for name in found}
     assert all(len(rows) == 1 for rows in found.values() if rows is not None)
     assert (has_rows("flores/bleu"), has_rows("loss"), has_rows("mine")) == (True, False, True)
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "half", "ends"),
+    [
+        ("bleu", 40.0, 2.0, (38.0, 42.0)),
+        ("bleu", 99.0, 2.0, (97.0, 100.0)),
+        ("chrf", 1.0, 2.0, (0.0, 3.0)),
+        ("exact_match", 0.5, 0.75, (0.0, 1.0)),
+        ("news/exact_match", 0.5, 0.75, (0.0, 1.0)),
+        ("ter", 120.0, 200.0, (0.0, 320.0)),
+        ("of_my_own", 0.5, 2.0, (-1.5, 2.5)),
+        ("bleu", 100.00000000000004, 0.0, (100.00000000000004, 100.00000000000004)),
+    ],
+)
+def test_an_interval_ends_where_the_score_does(
+    metric: str, value: float, half: float, ends: tuple[float, float]
+) -> None:
+    assert interval_ends(metric, value=value, half=half) == ends
+
+
+def test_every_range_is_that_of_a_unit_in_the_table() -> None:
+    assert RANGES.keys() < {metric.unit for metric in METRICS}
+
+
+def test_an_interval_that_is_not_known_has_no_ends() -> None:
+    assert all(math.isnan(end) for end in interval_ends("bleu", value=50.0, half=math.nan))

@@ -14,7 +14,7 @@ from dstrain.config.schema import RunConfig
 from dstrain.evaluation.significance import find_intervals
 from dstrain.evaluation.text_metrics import Corpus, text_scores
 from dstrain.run_folder.layout import RunFolder
-from dstrain.run_folder.outcome import RunOutcome, write_end
+from dstrain.run_folder.outcome import RunOutcome, write_end, write_outcome
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import EvalRow, EventRow, Row, append_row, as_json
 from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
@@ -124,11 +124,21 @@ def write_rows(folder: RunFolder, rows: Sequence[Row]) -> None:
         append_row(folder.metrics, as_json(row) | {"lease": row.lease})
 
 
-def write_claim(folder: RunFolder, *, number: int, base_step: int) -> None:
+def make_failed_starts(path: Path) -> RunFolder:
+    """A run that failed twice before it began to train: over its data, then over its model."""
+    folder = RunFolder(path)
+    path.mkdir()
+    for number, message in ((1, "no data"), (2, "no weights")):
+        write_claim(folder, number=number, base_step=None)
+        write_outcome(path, RunOutcome("failed", 1, message, attempt=number, time=f"2026-11-29T1{number}:00:01Z"))
+    return folder
+
+
+def write_claim(folder: RunFolder, *, number: int, base_step: int | None) -> None:
     folder.claims.mkdir(exist_ok=True)
     since = f"2026-11-29T1{number - 1}:00:00+00:00"
     holder = f'{{"host":"node-{number}","pid":1,"process_start":1,"pid_namespace":"x","since":"{since}"}}'
-    text = f'{{"number":{number},"holder":{holder},"base_step":{base_step},"released":true}}'
+    text = f'{{"number":{number},"holder":{holder},"base_step":{json.dumps(base_step)},"released":true}}'
     (folder.claims / f"{number:08d}.json").write_text(text)
 
 

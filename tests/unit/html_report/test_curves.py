@@ -80,6 +80,20 @@ def test_an_interval_reaches_as_far_below_as_above_and_is_absent_where_it_is_not
     assert (found.value, found.low, found.high) == ([20.0, None, 22.0], [18.5, None, None], [21.5, None, None])
 
 
+def test_an_interval_ends_where_the_score_does_and_that_of_an_unknown_score_nowhere() -> None:
+    row = translation_row(
+        100, bleu=98.0, loss=1.0, intervals={"bleu": 3.0, "exact_match": 0.2, "comet": 2.0}, groups={"a": {"bleu": 1.0}},
+        group_intervals={"a": {"bleu": 4.0}},
+    )  # fmt: skip
+    row = replace(row, scores=row.scores | {"exact_match": 0.1, "comet": 0.5})
+    found = draw_metrics(build(row))
+    ends = {name: (curve(found, name).low[0], curve(found, name).high[0]) for name in row.intervals}
+    assert ends == {"bleu": (95.0, 100.0), "exact_match": (0.0, pytest.approx(0.3)), "comet": (-1.5, 2.5)}
+    assert (curve(found, "bleu", group="a").low, curve(found, "bleu", group="a").high) == ([0.0], [5.0])
+    listed = {each.name: (each.low, each.high) for each in list_scores(row, config=translation_config())}
+    assert ends.items() <= listed.items()
+
+
 def test_sets_groups_and_test_sets_have_curves_of_their_own() -> None:
     row = translation_row(
         100,

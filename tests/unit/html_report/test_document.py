@@ -11,6 +11,8 @@ def build_run(**changes: object) -> Run:
         "name": "one",
         "folder": "one",
         "state": "running",
+        "why": "",
+        "advice": "",
         "summary": [("steps", "3")],
         "best": None,
         "train": Training([1, 2], [Column("loss", "loss", "", True, [1.5, math.nan])]),
@@ -26,8 +28,9 @@ def build_run(**changes: object) -> Run:
 
 
 def test_the_document_is_json_with_null_for_what_is_no_number() -> None:
-    found = json.loads(encode(Document("2026-11-29T20:00:00Z", "0.1", ["a note"], [build_run()])))
-    assert (found["version"], found["created"], found["notes"]) == (1, "2026-11-29T20:00:00Z", ["a note"])
+    found = json.loads(encode(Document("2026-11-29T20:00:00Z", "0.1", ["torn"], ["a note"], [build_run()])))
+    assert (found["version"], found["created"]) == (1, "2026-11-29T20:00:00Z")
+    assert (found["damage"], found["notes"]) == (["torn"], ["a note"])
     (run,) = found["runs"]
     assert run["train"] == {
         "step": [1, 2],
@@ -40,5 +43,5 @@ def test_the_document_is_json_with_null_for_what_is_no_number() -> None:
 
 def test_any_text_can_be_in_it() -> None:
     texts = ["</script><img src=x onerror=alert(1)>", "한국어 \U0001f600", "\u2028", "half \ud83d"]
-    found = json.loads(encode(Document("now", "0.1", texts, [])))
+    found = json.loads(encode(Document("now", "0.1", [], texts, [])))
     assert found["notes"] == [*texts[:3], "half ?"]

@@ -11,12 +11,14 @@ import pytest
 from dstrain.errors import UserError
 from dstrain.html_report import report
 from dstrain.html_report.document import Document
-from dstrain.html_report.files import read_run
+from dstrain.html_report.files import read_run, read_starts
 from dstrain.html_report.report import build_document, check_output, write_report
+from dstrain.reporting.standing import Standing
 from dstrain.run_folder.audit import write_audit
 from dstrain.run_folder.layout import RunFolder
+from dstrain.run_folder.rows import append_row
 from dstrain.run_folder.word_counts import WordCounts, write_word_counts
-from tests.unit.html_report.html_report_cases import BETTER, POOR, decode, make_killed_run, make_run
+from tests.unit.html_report.html_report_cases import BETTER, POOR, decode, make_failed_starts, make_killed_run, make_run
 from tests.unit.reporting.reporting_cases import translation_config
 from tests.unit.run_folder.audit_cases import build_audit
 
@@ -33,7 +35,7 @@ def test_the_page_holds_the_document_of_the_run(tmp_path: Path) -> None:
     size = write_report(build(folder), path=folder.report)
     assert folder.report.stat().st_size == size
     found = decode(folder.report)
-    assert (found["version"], found["created"], found["notes"]) == (1, NOW, [])
+    assert (found["version"], found["created"], found["damage"], found["notes"]) == (1, NOW, [], [])
     (run,) = found["runs"]
     assert (run["name"], run["folder"], run["state"]) == ("one", "one", "finished")
     assert run["best"] == {"metric": "bleu", "step": 200, "set": "evaluation"}
@@ -91,7 +93,8 @@ def test_a_run_that_lacks_a_part_still_has_a_report(part: str, tmp_path: Path) -
     path = folder.path / part
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     document = build(folder)
-    assert bool(document.notes) == (part not in ("scores", "lease"))
+    assert bool(document.damage) == (part == "run.json")
+    assert bool(document.notes) == (part in ("metrics.jsonl", "hypotheses"))
     write_report(document, path=folder.report)
     assert decode(folder.report)["runs"][0]["name"] == "run"
 
@@ -101,7 +104,41 @@ def test_several_runs_are_in_the_order_given_and_notes_name_their_run(tmp_path: 
     folders[1].info.unlink()
     document = build(*folders)
     assert [run.folder for run in document.runs] == ["second", "first"]
-    assert any(note.startswith("first: run.json is missing") for note in document.notes)
+    assert any(note.startswith("first: run.json is missing") for note in document.damage)
+
+
+def test_notes_on_damaged_files_name_no_folder_of_the_machine(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    (folder.hypotheses(200) / "references.txt").unlink()
+    folder.info.write_text("{")
+    document = build(folder)
+    assert len(document.damage) == 2
+    assert str(tmp_path) not in "".join(document.damage)
+
+
+def test_how_a_run_ended_is_what_its_rows_say_unless_more_is_known(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run", last_event=None)
+    append_row(folder.metrics, {"kind": "event", "event": "stop", "step": 200, "message": "received SIGTERM"})
+    (run,) = build(folder).runs
+    assert (run.state, run.why, run.advice) == ("stopped", "received SIGTERM", "")
+    standing = Standing("failed", f"no room on {tmp_path}/scratch", "free some space")
+    (run,) = build_document([read_run(folder.path)], created=NOW, standings={folder.path: standing}).runs
+    assert (run.state, run.why, run.advice) == ("failed", "no room on …/scratch", "free some space")
+    assert ("state", "failed") in run.summary
+
+
+def test_a_run_that_has_never_begun_to_train_is_shown_with_its_starts_beside_others(tmp_path: Path) -> None:
+    failed, trained = make_failed_starts(tmp_path / "failed"), make_run(tmp_path / "trained")
+    files = [read_starts(failed.path), read_run(trained.path)]
+    document = build_document(
+        files, created=NOW, standings={failed.path: Standing("failed", "no weights", "mend that")}
+    )
+    write_report(document, path=tmp_path / "report.html")
+    one, two = decode(tmp_path / "report.html")["runs"]
+    assert (one["name"], one["state"], one["why"], one["advice"]) == ("failed", "failed", "no weights", "mend that")
+    assert [attempt["cause"] for attempt in one["attempts"]] == ["failed: no data", "failed: no weights"]
+    assert (one["train"], one["metrics"], one["best"]) == ({"step": [], "columns": []}, [], None)
+    assert (two["name"], two["state"]) == ("trained", "finished")
 
 
 def test_runs_share_the_room_and_show_the_same_rows_wherever_their_data_lay(

@@ -6,7 +6,7 @@ import pytest
 
 from dstrain.html_report import text_sets
 from dstrain.html_report.document import TextSet
-from dstrain.html_report.files import read_run
+from dstrain.html_report.files import Notes, read_run
 from dstrain.html_report.text_sets import build_set, list_sets, note_missing
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.row_statistics import STATISTICS
@@ -27,7 +27,7 @@ ROOM = 1 << 20
 
 def build(
     folder: RunFolder, *, max_bytes: int = ROOM, counts: dict[str, int] | None = None
-) -> tuple[TextSet | None, list[str]]:
+) -> tuple[TextSet | None, Notes]:
     files = read_run(folder.path)
     return build_set(list_sets(files)[0], config=files.record.config, counts=counts or {}, max_bytes=max_bytes)
 
@@ -35,7 +35,7 @@ def build(
 def whole(folder: RunFolder, **options: int) -> TextSet:
     found, notes = build(folder, **options)
     assert found is not None
-    assert notes == []
+    assert notes == Notes()
     return found
 
 
@@ -95,18 +95,20 @@ def test_a_damaged_evaluation_is_left_out_with_a_note_and_the_others_stay(tmp_pa
     assert found is not None
     assert [each.step for each in found.evaluations] == [200]
     assert found.hypotheses == [[text] for text in BETTER]
-    assert notes == [
+    text = (
         "the texts of step 100 of `evaluation` are left out: step-00000100: its files have 1 and 4 rows: score it again"
-    ]
+    )
+    assert notes == Notes(damage=(text,))
 
 
 def test_a_set_whose_rows_cannot_be_read_is_left_out_with_a_note(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run")
     (folder.hypotheses(200) / "references.txt").unlink()
-    found, (note,) = build(folder)
+    found, notes = build(folder)
     assert found is None
+    (note,) = notes.damage
     assert note.startswith("the texts of `evaluation` are left out: ")
-    assert str(tmp_path) not in note
+    assert notes.others == ()
 
 
 def test_where_there_is_no_room_rows_are_drawn_and_a_note_says_so(tmp_path: Path) -> None:
@@ -117,7 +119,8 @@ def test_where_there_is_no_room_rows_are_drawn_and_a_note_says_so(tmp_path: Path
     assert found is not None
     assert (len(found.hypotheses), len(found.row_scores), len(found.rows.id)) == (2, 2, 2)
     assert (found.num_rows, found.is_sampled) == (4, True)
-    assert notes == ["of the 4 rows of `evaluation` 2 are shown, drawn by a hash; scores and intervals are of all rows"]
+    text = "of the 4 rows of `evaluation` 2 are shown, drawn by a hash; scores and intervals are of all rows"
+    assert notes == Notes(others=(text,))
     by_source = dict(zip(SOURCES, BETTER, strict=True))
     assert [texts[1] for texts in found.hypotheses] == [by_source[source] for source in found.rows.source]
 
@@ -130,7 +133,7 @@ def test_of_many_evaluations_the_first_the_last_and_the_best_stay(
     files = read_run(folder.path)
     sets = list_sets(files)
     assert [each.step for each in sets[0].scored] == [100, 400, 600]
-    (note,) = note_missing(files, sets)
+    (note,) = note_missing(files, sets).others
     assert note.startswith("of 6 evaluations of `evaluation` the texts of 3 are shown")
 
 

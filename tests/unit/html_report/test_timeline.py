@@ -4,12 +4,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from dstrain.html_report.document import Attempt
-from dstrain.html_report.files import read_run
+from dstrain.html_report.files import read_run, read_starts
 from dstrain.html_report.timeline import NO_WORD, list_attempts, list_marks, list_warnings
 from dstrain.run_folder.outcome import RunOutcome, write_end
 from dstrain.run_folder.record import QuarantinedRow, write_quarantine
 from dstrain.run_folder.rows import EventRow, append_row
-from tests.unit.html_report.html_report_cases import make_killed_run, make_run, write_claim, write_rows
+from tests.unit.html_report.html_report_cases import (
+    make_failed_starts,
+    make_killed_run,
+    make_run,
+    write_claim,
+    write_rows,
+)
 
 
 def test_a_killed_and_resumed_run_has_two_attempts_with_their_steps_and_ends(tmp_path: Path) -> None:
@@ -36,6 +42,14 @@ def test_an_attempt_without_a_last_word_ended_unknown_and_the_newest_one_is_what
 def test_a_run_without_claims_has_the_attempts_of_its_events(tmp_path: Path) -> None:
     (found,) = list_attempts(read_run(make_run(tmp_path / "run").path), state="finished")
     assert found == Attempt("2026-11-29T10:00:00+00:00", "2026-11-29T11:00:00Z", 0, 200, "finished", host=None, ranks=2)
+
+
+def test_starts_that_ended_before_training_are_attempts_without_steps(tmp_path: Path) -> None:
+    first, second = list_attempts(read_starts(make_failed_starts(tmp_path / "failed").path), state="failed")
+    assert first == Attempt(
+        "2026-11-29T10:00:00+00:00", "2026-11-29T11:00:01Z", None, None, "failed: no data", host="node-1", ranks=None
+    )
+    assert (second.host, second.cause) == ("node-2", "failed: no weights")
 
 
 def test_a_refused_start_is_an_attempt_that_did_nothing(tmp_path: Path) -> None:

@@ -102,3 +102,14 @@ def test_scores_with_intervals_have_bars_of_that_size() -> None:
     (lines,) = bars[2]
     assert np.asarray(lines.get_segments()[0]).tolist() == [[50.0, 28.5], [50.0, 31.5]]
     assert not draw_scores(translation_record()).axes[0].containers
+
+
+def test_bars_end_where_the_score_does() -> None:
+    rows: list[Row] = [
+        translation_row(50, bleu=99.0, loss=2.0, intervals={"bleu": 1.5}),
+        translation_row(100, bleu=100.00000000000004, loss=1.0, intervals={"bleu": 0.0}),  # as sacreBLEU rounds
+    ]
+    record = build_record(translation_config(), info=run_info(), rows=rows)
+    (bars,) = [each for each in draw_scores(record).axes[0].containers if each.has_yerr]
+    (lines,) = bars[2]
+    assert np.asarray(lines.get_segments()[0]).tolist() == [[50.0, 97.5], [50.0, 100.0]]

@@ -79,7 +79,7 @@ def test_a_folder_that_is_not_a_run_folder_is_refused_and_the_missing_file_is_na
 ) -> None:
     run_dir = write_run(tmp_path / "run", rows=[START])
     (run_dir / missing).unlink()
-    with pytest.raises(RunFolderError, match=f"{missing} is missing"):
+    with pytest.raises(RunFolderError, match=f"not a run folder.* {missing}"):
         load_record(run_dir)
 
 

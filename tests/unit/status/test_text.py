@@ -2,14 +2,16 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
 
+from dstrain.reporting.standing import Standing
 from dstrain.run_folder.rows import EvalRow, TrainRow
 from dstrain.status.judge import MEANINGS, State
-from dstrain.status.text import as_json, describe_status
+from dstrain.status.text import as_json, describe_standing, describe_status
 from tests.unit.status.status_cases import (
     NOW,
     look,
@@ -31,6 +33,21 @@ def test_a_failed_run_shows_its_message_and_no_advice_to_start_again(run: Path) 
     assert "no [31m such column\n" in text
     assert "found 'x'" in text
     assert "start it again" not in text
+    assert "what to do  mend what the message says; then the same command resumes from the newest checkpoint" in text
+
+
+def test_a_page_is_told_the_state_its_reasons_and_what_to_do(run: Path) -> None:
+    write_outcome(run, "preempted", message="received SIGTERM\nat step 120", step=120)
+    stopped = look(run)
+    advice = "start it again: the same command resumes from the newest checkpoint"
+    assert describe_standing(stopped) == Standing("stopped", "received SIGTERM", advice)
+    caused = replace(stopped, cause="time limit, according to sacct", comes_again="17")
+    assert describe_standing(caused).why == "received SIGTERM; cause: time limit, according to sacct"
+    assert describe_standing(caused).advice.startswith("Slurm starts job 17 again")
+    advice = "start it again: the same command begins at the first step, since there is no checkpoint yet"
+    assert describe_standing(replace(stopped, checkpoint=None)).advice == advice
+    write_outcome(run, "finished", step=1000, exit_code=0)
+    assert describe_standing(look(run)) == Standing("finished")
 
 
 def test_a_missing_folder_is_told_apart_from_a_run_that_never_started(tmp_path: Path) -> None:
