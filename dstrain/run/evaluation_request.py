@@ -16,6 +16,7 @@ from dstrain.config.spelling import keep_spelling
 from dstrain.config.yaml_source import shown
 from dstrain.errors import UserError
 from dstrain.run_folder.began import load_run_config, read_run_config
+from dstrain.run_folder.find import check_begun
 from dstrain.run_folder.layout import MODELS, RunFolder
 
 EFFECTIVE_KEYS = (
@@ -165,6 +166,7 @@ def _check_without_run(options: argparse.Namespace) -> None:
     name, folder = options.model, Path(options.model)
     if problem := path_problem(name):
         raise UserError(f"MODEL {problem}; found {shown(name)}")
+    check_begun(RunFolder(folder))
     if (checkpoint := parse_checkpoint_name(folder)) is not None and os.path.isdir(folder):
         command = shell_command(["dstrain", "evaluate", folder.parents[1], "--step", checkpoint.step])
         raise UserError(f"{name} is a checkpoint: {command}")

@@ -26,6 +26,7 @@ from dstrain.errors import UserError
 from dstrain.run.task_settings import TaskSettings, read_task_settings, settings_of
 from dstrain.run_folder.atomic import write_problem
 from dstrain.run_folder.began import read_run_config
+from dstrain.run_folder.find import check_begun
 from dstrain.run_folder.layout import MODELS, RunFolder
 from dstrain.run_folder.reading import read_exported_pairs
 from dstrain.run_folder.record import CountedPairs, counted_pairs, load_record
@@ -208,6 +209,7 @@ def _find_model(options: argparse.Namespace) -> tuple[RunFolder | None, str]:
     if _is_run(folder):
         run = RunFolder(folder)
         return run, str(folder) if options.step is not None else _best_model(run)
+    check_begun(RunFolder(folder))
     if (checkpoint := parse_checkpoint_name(folder)) is not None and os.path.isdir(folder):
         command = shell_command(["dstrain", "predict", folder.parents[1], "--step", checkpoint.step])
         raise UserError(f"{name} is a checkpoint: {command}")

@@ -31,8 +31,7 @@ def find_run(run_dir: Path) -> RunFolder:
         RunFolderError: it cannot be reached or holds no recipe; the message says how the last start ended, where there was one.
     """
     folder = find_starts(run_dir)
-    if has_only_starts(folder):
-        raise RunFolderError(_describe_starts(folder))
+    check_begun(folder)
     return folder
 
 
@@ -43,6 +42,12 @@ def find_starts(run_dir: Path) -> RunFolder:
     if not holds_starts(folder):
         raise RunFolderError(f"{run_dir} is not a run folder: it holds no {folder.config.name}")
     return folder
+
+
+def check_begun(folder: RunFolder) -> None:
+    """Raise RunFolderError where a folder is that of a run which has never begun to train: it says how the last start ended."""
+    if has_only_starts(folder):
+        raise RunFolderError(_describe_starts(folder))
 
 
 def holds_starts(folder: RunFolder) -> bool:

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from dstrain.cli.app import app
 from dstrain.errors import UserError
 from tests.unit.cli.cli_cases import install_module
+from tests.unit.html_report.html_report_cases import make_failed_starts
 
 RUNNER = CliRunner()
 
@@ -25,3 +26,20 @@ def test_card_prints_where_it_wrote_and_no_traceback_for_a_folder_that_is_no_run
     result = RUNNER.invoke(app, ["card", str(tmp_path / "nowhere")])
     assert result.exit_code == 1
     assert result.stderr.strip() == f"{tmp_path}/nowhere is no run folder"
+
+
+def test_a_run_that_has_never_begun_to_train_says_why_and_what_to_do(tmp_path: Path) -> None:
+    failed = make_failed_starts(tmp_path / "failed").path
+    file = tmp_path / "sources.txt"
+    file.touch()
+    for command, *others in (
+        ["card"], ["average"], ["export", "folder"], ["track"], ["evaluate"], ["predict", "--input", str(file)],
+    ):  # fmt: skip
+        result = RUNNER.invoke(app, [command, str(failed), *others])
+        assert result.exit_code == 1, command
+        assert result.stderr.startswith(f"{failed}: the run has never begun to train: it holds lease, outcome.json")
+        assert (
+            "Its last start failed (no weights): mend that, then give the command that started it again"
+            in result.stderr
+        )
+        assert "Traceback" not in result.output

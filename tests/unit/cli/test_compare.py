@@ -15,6 +15,7 @@ from dstrain.config.load import dump_config, load_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.scores import ScoredTexts, Scores, write_scores
 from tests.unit.cli.cli_cases import make_run
+from tests.unit.html_report.html_report_cases import make_failed_starts
 
 
 def compare(*arguments: str, columns: int = 1000) -> Result:
@@ -220,3 +221,13 @@ def test_runs_on_other_references_have_none_and_a_reason(tmp_path: Path) -> None
     assert result.exit_code == 0
     assert "the same" not in result.stdout
     assert result.stderr.startswith(f"{runs[1]} is not compared with {runs[0]}: 1 of 20 rows have other references")
+
+
+def test_a_run_that_has_never_begun_to_train_is_skipped_with_its_reason(tmp_path: Path) -> None:
+    run, failed = make_run(tmp_path / "run"), make_failed_starts(tmp_path / "failed").path
+    result = compare(run, str(failed))
+    assert result.exit_code == 1
+    assert [row[0] for row in cells(result)[1:]] == [run]
+    said = "it holds lease, outcome.json, and no config.yaml. Its last start failed (no weights): mend that, then give"
+    assert result.stderr.startswith(f"{failed} is skipped: the run has never begun to train: {said}")
+    assert len(result.stderr.splitlines()) == 1

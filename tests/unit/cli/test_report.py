@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
-from tests.unit.html_report.html_report_cases import decode, make_killed_run, make_run
+from tests.unit.html_report.html_report_cases import decode, make_failed_starts, make_killed_run, make_run
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -49,6 +49,20 @@ def test_what_the_run_is_doing_is_said_as_status_says_it(tmp_path: Path) -> None
     assert invoke(folder.path).exit_code == 0
     status = CliRunner().invoke(app, ["status", str(folder.path), "--json"])
     assert f'"{decode(folder.report)["runs"][0]["state"]}"' in status.stdout
+
+
+def test_a_run_that_has_never_begun_to_train_has_a_page_with_its_reason_and_what_to_do(tmp_path: Path) -> None:
+    failed = make_failed_starts(tmp_path / "failed")
+    make_run(tmp_path / "trained")
+    (tmp_path / "logs").mkdir()
+    assert invoke(failed.path).exit_code == 0
+    (run,) = decode(failed.report)["runs"]
+    advice = (
+        "mend what the message says; then the same command begins at the first step, since there is no checkpoint yet"
+    )
+    assert (run["state"], run["why"], run["advice"]) == ("failed", "no weights", advice)
+    assert invoke(tmp_path, "--output", tmp_path / "all.html").exit_code == 0
+    assert [run["name"] for run in decode(tmp_path / "all.html")["runs"]] == ["failed", "trained"]
 
 
 @pytest.mark.parametrize(

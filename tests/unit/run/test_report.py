@@ -16,7 +16,15 @@ from dstrain.run.report import find_runs, report_at_end, report_runs
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.word_counts import read_word_counts
-from tests.unit.html_report.html_report_cases import BETTER, REFERENCES, add_evaluation, decode, make_run, write_rows
+from tests.unit.html_report.html_report_cases import (
+    BETTER,
+    REFERENCES,
+    add_evaluation,
+    decode,
+    make_failed_starts,
+    make_run,
+    write_rows,
+)
 from tests.unit.reporting.reporting_cases import parsing_config, translation_config
 
 PAIRS = (("하나", "The cat sat"), ("둘", "a dog and a cat"), ("셋", "it rains in spring ."))
@@ -164,11 +172,13 @@ def test_a_folder_of_run_folders_stands_for_all_of_them(tmp_path: Path, monkeypa
     for name in ("b", "a"):
         make_run(sweep / name, hypotheses=[])
     (sweep / "logs").mkdir()
-    assert names(find_runs([sweep])) == ["a", "b"]
-    assert names(find_runs([sweep / "b", sweep, sweep / "b"])) == ["b", "a"]
+    make_failed_starts(sweep / "c")
+    assert names(find_runs([sweep])) == ["a", "b", "c"]
+    assert names(find_runs([sweep / "b", sweep, sweep / "b"])) == ["b", "a", "c"]
+    assert names(find_runs([sweep / "c"])) == ["c"]
     assert names(find_runs([tmp_path / "nowhere"])) == ["nowhere"]  # whose error says what is wrong
     monkeypatch.setattr(report, "MAX_RUNS", 1)
-    with pytest.raises(UserError, match="2 runs, and a report shows at most 1"):
+    with pytest.raises(UserError, match="3 runs, and a report shows at most 1"):
         find_runs([sweep])
 
 

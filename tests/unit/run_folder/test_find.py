@@ -6,7 +6,7 @@ import pytest
 
 from dstrain.cluster.processes import this_process
 from dstrain.run_folder.claims import Claim, create_claim
-from dstrain.run_folder.find import find_run, find_starts, has_only_starts, holds_starts
+from dstrain.run_folder.find import check_begun, find_run, find_starts, has_only_starts, holds_starts
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
 from dstrain.run_folder.reading import RunFolderError
@@ -70,6 +70,13 @@ def test_the_newest_start_counts_and_one_without_a_word_leads_to_the_status(tmp_
     start(tmp_path, number=2)
     with pytest.raises(RunFolderError, match=rf"has not said how it ended: see dstrain status {tmp_path}$"):
         find_run(tmp_path)
+
+
+def test_only_a_run_that_has_never_begun_is_refused_where_a_model_may_be_named_too(tmp_path: Path) -> None:
+    check_begun(RunFolder(tmp_path))
+    check_begun(RunFolder(Path("google/mt5-small")))
+    with pytest.raises(RunFolderError, match="has never begun to train"):
+        check_begun(start(tmp_path / "failed"))
 
 
 def test_a_run_that_has_trained_and_lost_its_recipe_is_not_one_that_never_began(tmp_path: Path) -> None:
