@@ -17,9 +17,10 @@ GROUPS = ("weather", "alarm", "music")
 STEPS = [100, 200, 300, 400, 500, 600]
 
 
-def make_document(*runs: Document, notes: list[str] | None = None) -> Document:
+def make_document(*runs: Document, damage: list[str] | None = None, notes: list[str] | None = None) -> Document:
     created = "2026-11-29T20:00:00Z"
-    return {"version": 1, "created": created, "dstrain": "0.9.0", "notes": notes or [], "runs": list(runs)}
+    lists = {"damage": damage or [], "notes": notes or [], "runs": list(runs)}
+    return {"version": 1, "created": created, "dstrain": "0.9.0", **lists}
 
 
 def write_page(document: Document, *, folder: Path) -> Path:
@@ -46,6 +47,8 @@ def make_run(name: str, *, seed: int, rows: int = 120, steps: list[int] = STEPS,
         "name": name,
         "folder": name,
         "state": "finished",
+        "why": "",
+        "advice": "",
         "summary": [["Model", "google/mt5-small"], ["Steps", f"{steps[-1]}"], ["Ranks", "2"]],
         "best": {"metric": "word_accuracy", "step": steps[-1], "set": "evaluation"},
         "train": {"step": logged, "columns": _make_columns(logged, rng)},

@@ -124,6 +124,43 @@ def test_two_runs_are_overlaid_with_names_and_dashes(show: Show) -> None:
     assert len(set(dashes)) == 2
 
 
+def test_each_run_has_the_step_of_its_own_value_where_another_is_longer(show: Show) -> None:
+    long, short = make_run("long", seed=1), make_run("short", seed=2, steps=[100, 200, 300], points=30)
+    page = show(make_document(long, short))
+    last = [run["metrics"][1]["curves"][0]["value"][-1] for run in (long, short)]
+    shown = f"long {last[0]:.4f} ({last[0] - 0.03:.4f} to {last[0] + 0.03:.4f}) "
+    shown += f"short {last[1]:.4f} ({last[1] - 0.03:.4f} to {last[1] + 0.03:.4f}) at step 300 last, step 600"
+    assert legend(page, "Word accuracy") == shown
+    left, top, width, height = plot_box(page, "Learning rate")
+    page.mouse("mouseMoved", left + width - 1, top + height / 2)
+    page.frame()
+    assert "at step 300 step 600" in legend(page, "Learning rate")
+    page.mouse("mouseMoved", left + width / 3, top + height / 2)
+    page.frame()
+    assert "at step" not in legend(page, "Learning rate")
+
+
+def test_a_point_that_no_line_reaches_is_drawn(show: Show) -> None:
+    run = make_run("one", seed=1, points=6)
+    (rate,) = (column for column in run["train"]["columns"] if column["name"] == "learning_rate")
+    rate["values"] = [None, 0.5, None, None, None, None]
+    page = show(make_document(run))
+    assert count_drawn(page, "Learning rate") > 20
+    assert "0.5000" in legend(page, "Learning rate")
+
+
+def test_the_main_metric_has_a_chart_where_it_is_0_and_others_have_a_sentence(show: Show) -> None:
+    run = make_run("one", seed=1)
+    for metric in run["metrics"]:
+        for each in metric["curves"]:
+            each.update(value=[0.0] * 6, low=[0.0] * 6, high=[0.0] * 6)
+    page = show(make_document(run))
+    titles = page.evaluate("[...document.querySelectorAll('.chart h4')].map(each => each.firstChild.textContent)")
+    assert titles[:2] == ["Word accuracy", "Loss"]
+    assert count_drawn(page, "Word accuracy") > 100
+    assert "0 at every evaluation: Evaluation loss." in page.evaluate("document.querySelector('#curves').innerText")
+
+
 def test_groups_have_curves_of_their_own(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1)))
     choose(page, "Scores on", "evaluation, every group")

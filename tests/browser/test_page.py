@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from tests.browser.actions import choose, count_drawn, show_view, text_of
 from tests.browser.browser import Page
@@ -40,6 +41,39 @@ def test_every_section_is_there_with_what_the_document_says(show: Show) -> None:
     assert "preempted: SIGTERM" in text_of(page, "#timeline")
     assert "4 % of the hypotheses are cut" in text_of(page, "#timeline")
     assert text_of(page, "#notes li") == "Rarity is counted in all rows."
+
+
+def test_the_summary_begins_with_why_a_run_is_in_its_state_and_what_to_do(show: Show) -> None:
+    failed = {
+        **make_run("one", seed=1),
+        "state": "failed",
+        "why": "rank 0: no room on the disk",
+        "advice": "free some space",
+    }
+    page = show(make_document(failed))
+    assert text_of(page, "#summary .notice") == "Failed: rank 0: no room on the disk\n\nWhat to do: free some space"
+    assert page.evaluate("document.querySelector('#summary h2').nextElementSibling.matches('.notice')")
+    stopped = {**make_run("two", seed=2), "state": "stopped", "why": "received SIGTERM"}
+    page = show(make_document(failed, stopped, make_run("three", seed=3)))
+    assert page.evaluate("[...document.querySelectorAll('.notice')].map(each => each.innerText.split('\\n')[0])") == [
+        "one: failed: rank 0: no room on the disk",
+        "two: stopped: received SIGTERM",
+    ]
+
+
+def test_damaged_files_are_counted_in_the_summary_which_leads_to_the_notes(show: Show) -> None:
+    page = show(make_document(make_run("one", seed=1), notes=["Rarity is counted in all rows."]))
+    assert page.evaluate("document.querySelector('.notice')") is None
+    damage = ["run.json: not JSON", "metrics.jsonl: 2 broken lines"]
+    page = show(make_document(make_run("one", seed=1), damage=damage, notes=["Rarity is counted in all rows."]))
+    assert text_of(page, "#summary .notice") == "2 notes about damaged or missing files: see Notes"
+    page.evaluate("document.querySelector('.notice a').click()")
+    page.frame()
+    notes = page.evaluate("document.querySelector('#notes').getBoundingClientRect().toJSON()")
+    assert 0 <= notes["top"] < 900
+    assert [text.lower() for text in text_of(page, "#notes").split("\n") if text] == [
+        "notes", "damaged or missing files", *(text.lower() for text in damage), "other notes", "rarity is counted in all rows.",
+    ]  # fmt: skip
 
 
 def test_settings_that_differ_come_first(show: Show) -> None:
@@ -79,6 +113,8 @@ def test_one_point_and_one_evaluation_are_drawn(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1, steps=[100], points=1)))
     assert "One step has been logged so far" in text_of(page, "#curves")
     assert page.evaluate("document.querySelectorAll('.chart canvas').length") == 8
+    for title in ("Word accuracy", "Loss", "Learning rate"):
+        assert count_drawn(page, title) > 20, title
 
 
 def test_a_document_without_runs_says_so(browser: Page, tmp_path: Path) -> None:
@@ -120,11 +156,12 @@ def make_hostile() -> dict[str, Any]:
     rows["rows"].update(source=HOSTILE, reference=[[text] for text in HOSTILE], group=HOSTILE, id=HOSTILE)
     rows["hypotheses"] = [[text] * 5 + [text + " more"] for text in HOSTILE]
     run["settings"] = [[MARKUP, text] for text in HOSTILE[:8]]
+    run.update(why=MARKUP, advice=MARKUP)
     return run
 
 
 def test_hostile_texts_are_shown_and_never_run(show: Show) -> None:
-    page = show(make_document(make_hostile(), notes=HOSTILE[:8]))
+    page = show(make_document(make_hostile(), damage=HOSTILE[:8], notes=HOSTILE[:8]))
     for name in ("Scores by kind of row", "N-grams", "Rows"):
         show_view(page, name)
     assert page.evaluate("window.ran === undefined")
@@ -222,6 +259,66 @@ def test_a_phone_scrolls_in_one_direction_only(show: Show, browser: Page, runs: 
     for name in ("Rows", "Scores by kind of row", "N-grams"):
         show_view(page, name)
         assert page.evaluate("[innerWidth, document.documentElement.scrollWidth]") == [390, 390]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_menu_marks_the_section_that_is_read_and_shows_its_mark(show: Show, browser: Page, width: int) -> None:
+    browser.size(width, 844, is_phone=width < 600)
+    page = show(make_document(make_run("one", seed=1, rows=30)))
+    marked = """(() => {
+        const links = [...document.querySelectorAll('#contents a[aria-current]')];
+        const {left, right} = links[0].getBoundingClientRect();
+        return [links.map(link => link.hash.slice(1)).join(), left >= 0 && right <= innerWidth];
+    })()"""
+    assert page.evaluate(marked) == ["summary", True]
+    for section in SECTIONS:
+        page.evaluate(f"document.querySelector('#contents a[href=\"#{section}\"]').click()")
+        page.frame()
+        assert page.evaluate(marked) == [section, True]
+    for section in SECTIONS[:4]:  # the others fit into a window together
+        page.evaluate(f"scrollTo(0, document.getElementById('{section}').offsetTop + 100)")
+        page.frame()
+        assert page.evaluate(marked) == [section, True]
+    page.evaluate("scrollTo(0, 1e9)")
+    page.frame()
+    assert page.evaluate(marked) == ["notes", True]
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_a_table_that_is_cut_off_has_a_shadow_there_and_scrolls_by_keys(
+    show: Show, browser: Page, tmp_path: Path, theme: str
+) -> None:
+    browser.prefer(theme)
+    browser.size(390, 844, is_phone=True)
+    run = make_run("one", seed=1, rows=3)
+    for evaluation in run["sets"][0]["evaluations"]:
+        more = [{"name": f"score_{number}", "label": f"Score {number}", "value": 0.5} for number in range(8)]
+        evaluation["scores"] += more
+    page = show(make_document(run))
+    table = "document.querySelector('.scores')"
+    page.evaluate(f"{table}.scrollIntoView({{block: 'center', behavior: 'instant'}})")
+
+    def shades() -> tuple[bool, bool]:
+        """Whether there is a shadow at the left and at the right, in the middle between two lines of the table."""
+        page.frame()
+        box = page.evaluate(f"{table}.getBoundingClientRect().toJSON()")
+        page.screenshot(tmp_path / "page.png")
+        picture = Image.open(tmp_path / "page.png").convert("L")
+        row = int(box["bottom"]) - 6
+        paper = picture.getpixel((2, row))
+        edges = (int(box["left"]) + 1, int(box["right"]) - 2)
+        left, right = (abs(picture.getpixel((x, row)) - paper) > 15 for x in edges)
+        return left, right
+
+    assert shades() == (False, True)
+    page.evaluate(f"{table}.focus()")
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Scores on evaluation"
+    page.press("ArrowRight", times=2)
+    page.until(f"{table}.scrollLeft > 0")
+    page.evaluate(f"{table}.scrollLeft = 60")
+    assert shades() == (True, True)
+    page.evaluate(f"{table}.scrollLeft = 1e6")
+    assert shades() == (True, False)
 
 
 def test_keys_alone_reach_and_use_everything(show: Show) -> None:

@@ -33,7 +33,7 @@ def test_a_run_that_has_never_begun_to_train_says_why_and_what_to_do(tmp_path: P
     file = tmp_path / "sources.txt"
     file.touch()
     for command, *others in (
-        ["card"], ["average"], ["export", "folder"], ["track"], ["evaluate"], ["predict", "--input", str(file)],
+        ["card"], ["average", "--last", "2"], ["export", "folder"], ["track"], ["evaluate"], ["predict", "--input", str(file)],
     ):  # fmt: skip
         result = RUNNER.invoke(app, [command, str(failed), *others])
         assert result.exit_code == 1, command

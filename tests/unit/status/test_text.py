@@ -33,7 +33,7 @@ def test_a_failed_run_shows_its_message_and_no_advice_to_start_again(run: Path) 
     assert "no [31m such column\n" in text
     assert "found 'x'" in text
     assert "start it again" not in text
-    assert "what to do  mend what the message says; then the same command resumes from the newest checkpoint" in text
+    assert "mend what the message says; then the same command resumes from the newest checkpoint" in text
 
 
 def test_a_page_is_told_the_state_its_reasons_and_what_to_do(run: Path) -> None:
