@@ -102,7 +102,7 @@ def _text_bytes(files: RunFiles | StartFiles) -> int:
 
 def _build_run(files: RunFiles | StartFiles, *, standing: Standing | None, max_bytes: int) -> tuple[Run, Notes]:
     if isinstance(files, StartFiles):
-        return _build_starts(files, standing=standing or Standing("never begun")), files.notes
+        return _build_starts(files, standing=standing or Standing("interrupted")), files.notes
     record, standing = files.record, standing or read_standing(files.record)
     sets, notes = _build_sets(files, max_bytes=max_bytes)
     run = Run(
