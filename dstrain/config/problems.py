@@ -127,10 +127,17 @@ def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Ite
     elif (
         isinstance(value, str)
         and path[-1:] not in FREE_TEXT
+        and not _is_unknown(path)
         and (hidden := _HIDDEN.search(_without_breaks(value, path=path)))
     ):
         rule = f"has the control character U+{ord(hidden[0]):04X}"
         yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
+
+
+def _is_unknown(path: KeyPath) -> bool:
+    """Whether a section has no such key, which is reported by itself."""
+    known = fields_at(path[:-1]) if path and isinstance(path[-1], str) else {}
+    return bool(known) and path[-1] not in known
 
 
 def _without_breaks(text: str, *, path: KeyPath) -> str:

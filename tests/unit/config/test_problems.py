@@ -203,6 +203,13 @@ def test_control_characters_are_refused_by_key_and_shown_escaped(key: str, chara
     )
 
 
+def test_an_unknown_key_is_called_so_whatever_its_value_is(good: Path) -> None:
+    for key in ("notes", "card.description", "data.train.0.notes"):
+        lines = faults(good, f"{key}={json.dumps('two' + chr(10) + 'lines')}")
+        assert [f"{key}: unknown key" in line for line in lines] == [True]
+    assert "control character" in faults(good, 'machine.deepspeed={"a": "b\u202ec"}')[0]
+
+
 def test_control_characters_in_names_of_keys_are_refused_and_those_of_a_prefix_are_text(good: Path) -> None:
     lines = faults(good, 'model.add_languages={"a\\u202eb": x}')
     assert 'model.add_languages: has the control character U+202E; found "a\\u202eb"; remove it' in lines[0]
