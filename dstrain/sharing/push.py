@@ -15,7 +15,7 @@ from dstrain.run_folder.layout import BEST, NAMES, RunFolder
 from dstrain.run_folder.reading import read_bytes, read_exported_step
 from dstrain.run_folder.record import RunRecord, load_record
 from dstrain.sharing.card import check_card, states_license
-from dstrain.sharing.contents import Contents, collect, refuse
+from dstrain.sharing.contents import Contents, Problem, collect, refuse
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REPO = re.compile(rf"{_PART}/{_PART}")
@@ -73,8 +73,8 @@ def plan_push(
     made, notes = _make_card(record, run=run, folder=folder)
     text = load_from_hub(made[str(NAMES.card)].decode(), repo=repo, revision=branch)
     contents = collect(folder, made={**made, str(NAMES.card): text.encode()})
-    card = folder / NAMES.card
-    refuse(f"{card}:{line}: {problem}" for line, problem in check_card(text, names=contents.files.keys()))
+    of_card = (Problem(folder / NAMES.card, rule, line) for line, rule in check_card(text, names=contents.files.keys()))
+    refuse((*contents.problems, *of_card))
     for name, is_there in (
         (CONFIG, CONFIG in contents.files),
         (f"file *{WEIGHTS}", any(name.endswith(WEIGHTS) for name in contents.files)),
