@@ -38,6 +38,8 @@ class Push:
     run: Path
     folder: Path
     step: int | None
+    card: str
+    """As it goes up, which differs from that in the folder by the model's name on the Hub at least."""
     contents: Contents
     notes: tuple[str, ...]
     """Sentences that the user must have read."""
@@ -82,7 +84,7 @@ def plan_push(
         if not is_there:
             raise UserError(f"{folder} holds no model: there is no {name} in it; dstrain export writes it again")
     notes = (*_say_unfinished(record, run=run), *notes, *_say_license(text, run=run))
-    return Push(repo, branch, private, run, folder, read_exported_step(folder), contents, notes)
+    return Push(repo, branch, private, run, folder, read_exported_step(folder), text, contents, notes)
 
 
 def check_names(repo: str, *, branch: str | None) -> None:
