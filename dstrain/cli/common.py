@@ -32,6 +32,10 @@ ModelArgument = Annotated[
         help="A run folder (its best model is taken), a model folder or a hub name.", autocompletion=complete_run
     ),
 ]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="The recipe; a run folder has its own.", autocompletion=complete_recipe),
+]
 OPTIONAL: Mapping[str, str] = {"[SECONDS]": "2"}
 """The metavar of an option whose value may be left out, to that value."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]

@@ -8,6 +8,7 @@ import typer
 
 from dstrain.checkpoint.store import find_checkpoint
 from dstrain.cli.common import RunArgument, clean_errors
+from dstrain.cli.completion import complete_choice
 from dstrain.cluster.console import quiet_deepspeed, say
 from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.paths import path_problem
@@ -33,11 +34,22 @@ def export(
         ),
     ] = False,
     to: Annotated[
-        str | None, typer.Option("--to", metavar="ENGINE", help="Convert the model for this engine: `ctranslate2`.")
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="ENGINE",
+            help=f"Convert the model for this engine: `{CONVERTED}`.",
+            autocompletion=complete_choice(lambda: [CONVERTED]),
+        ),
     ] = None,
     quantization: Annotated[
         str | None,
-        typer.Option("--quantization", metavar="TYPE", help=f"With --to: {', '.join(QUANTIZATIONS)}."),
+        typer.Option(
+            "--quantization",
+            metavar="TYPE",
+            help=f"With --to: {', '.join(QUANTIZATIONS)}.",
+            autocompletion=complete_choice(lambda: QUANTIZATIONS),
+        ),
     ] = None,
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""

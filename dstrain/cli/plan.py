@@ -8,12 +8,13 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import AsJson, Overrides, RecipeArgument, clean_errors
-from dstrain.cli.completion import complete_run
+from dstrain.cli.completion import complete_choice, complete_run
 from dstrain.cluster.console import say
 from dstrain.config.load import load_config
 from dstrain.drill.launch import count_gpus
 from dstrain.errors import UserError
-from dstrain.forecast.request import Request, describe_machines
+from dstrain.forecast.gpus import GPUS
+from dstrain.forecast.request import CPU, Request, describe_machines
 from dstrain.run.cache import cache_dir
 
 
@@ -24,7 +25,11 @@ def plan(
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu."),
+        typer.Option(
+            "--gpu",
+            help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu.",
+            autocompletion=complete_choice(lambda: [*GPUS, CPU]),
+        ),
     ] = None,
     gpu_memory: Annotated[
         str | None,
