@@ -20,6 +20,25 @@ from dstrain.run_folder.converted import QUANTIZATIONS
 from dstrain.run_folder.layout import CONVERTED
 from dstrain.run_folder.reading import check_tokenizer, find_run
 
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="ENGINE",
+        help=f"Convert the model for this engine: `{CONVERTED}`.",
+        autocompletion=complete_choice(lambda: [CONVERTED]),
+    ),
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        "--quantization",
+        metavar="TYPE",
+        help=f"With --to: {', '.join(QUANTIZATIONS)}.",
+        autocompletion=complete_choice(lambda: QUANTIZATIONS),
+    ),
+]
+
 
 def export(
     run: RunArgument,
@@ -33,24 +52,8 @@ def export(
             "--trim", help="Only the tokens that the run trained, with a small tokenizer. For model.vocabulary `seen`."
         ),
     ] = False,
-    to: Annotated[
-        str | None,
-        typer.Option(
-            "--to",
-            metavar="ENGINE",
-            help=f"Convert the model for this engine: `{CONVERTED}`.",
-            autocompletion=complete_choice(lambda: [CONVERTED]),
-        ),
-    ] = None,
-    quantization: Annotated[
-        str | None,
-        typer.Option(
-            "--quantization",
-            metavar="TYPE",
-            help=f"With --to: {', '.join(QUANTIZATIONS)}.",
-            autocompletion=complete_choice(lambda: QUANTIZATIONS),
-        ),
-    ] = None,
+    to: Engine = None,
+    quantization: Quantization = None,
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():

@@ -17,20 +17,22 @@ from dstrain.forecast.gpus import GPUS
 from dstrain.forecast.request import CPU, Request, describe_machines
 from dstrain.run.cache import cache_dir
 
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu.",
+        autocompletion=complete_choice(lambda: [*GPUS, CPU]),
+    ),
+]
+
 
 def plan(
     config: RecipeArgument,
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, or ranks without a GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu.",
-            autocompletion=complete_choice(lambda: [*GPUS, CPU]),
-        ),
-    ] = None,
+    gpu: Kind = None,
     gpu_memory: Annotated[
         str | None,
         typer.Option(

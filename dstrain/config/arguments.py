@@ -31,7 +31,9 @@ class Parser(argparse.ArgumentParser):
 class _StoreOnce(argparse.Action):
     _earlier: str | None = None
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *given: Any) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *given: Any
+    ) -> None:
         if self.option_strings and self._earlier is not None:
             parser.error(_given_twice(self.option_strings[0], self._earlier, str(values)))
         self._earlier = str(values)

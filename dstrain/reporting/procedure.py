@@ -303,14 +303,16 @@ def describe_reproduction(record: RunRecord) -> Markdown:
 
 
 def _how_to_repeat(record: RunRecord) -> Markdown:
-    """That the run's own folder must not be named again; nothing on the card of a model, which is read where no such folder is."""
+    """That the run's own folder must not be named again. Nothing on the card of a model, which is read far from that folder."""
     if record.subject is not None:
         return Markdown()
     if record.config.output_dir is None:
         how = phrase("add {}", code("output_dir=…"))
     else:
         how = phrase("give {} another value", code("output_dir"))
-    return phrase(" To repeat the run, {}: in its own folder a run is resumed, and nothing happens if it is finished.", how)
+    return phrase(
+        " To repeat the run, {}: in its own folder a run is resumed, and nothing happens if it is finished.", how
+    )
 
 
 def _describe_changes(record: RunRecord) -> Markdown:

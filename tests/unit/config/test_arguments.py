@@ -48,7 +48,10 @@ def test_debug_and_overfit_are_read() -> None:
         (("--config", "x", "--overfit=-3"), "found '-3'"),
         (("--config", "x", "--overfit", "many"), "found 'many'"),
         (("--config", "x", "--resume"), "--resume"),
-        (("--config", "a.yaml", "--config", "b.yaml"), '--config is given twice, "a.yaml" and "b.yaml": leave one of them out'),
+        (
+            ("--config", "a.yaml", "--config", "b.yaml"),
+            '--config is given twice, "a.yaml" and "b.yaml": leave one of them out',
+        ),
         (("--conf=a.yaml", "seed=1", "--config", "b.yaml"), '--config is given twice, "a.yaml" and "b.yaml"'),
         (("--config", "x", "--overfit", "8", "--overfit", "8"), '--overfit is given twice, "8" and "8"'),
     ],
@@ -109,15 +112,17 @@ def test_ordinary_words_are_quoted_as_usual() -> None:
 
 
 def test_a_list_and_what_the_launcher_gives_may_come_again() -> None:
-    options = parse("--config", "x", "--allow-changed", "seed", "--allow-changed", "model", "--local_rank=0", "--local-rank=0")
+    options = parse(
+        "--config", "x", "--allow-changed", "seed", "--allow-changed", "model", "--local_rank=0", "--local-rank=0"
+    )
     assert options.allow_changed == ["seed", "model"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "found"),
     [
-        (["--to", "a", "--to=b"], "--to is given twice, \"a\" and \"b\": leave one of them out"),
-        (["--to", "--to", "--to", "b"], "--to is given twice, \"--to\" and \"b\": leave one of them out"),
+        (["--to", "a", "--to=b"], '--to is given twice, "a" and "b": leave one of them out'),
+        (["--to", "--to", "--to", "b"], '--to is given twice, "--to" and "b": leave one of them out'),
         (["--to", "a", "--quiet", "--quiet", "--many", "1", "--many", "2", "--unknown", "--unknown"], None),
         (["--to", "a", "--", "--to", "b"], None),
         (["--to"], None),

@@ -62,8 +62,14 @@ def test_what_is_stated_travels_with_the_configuration_and_changes_nothing_that_
         ("{license: other}", "card.license_name: is required with license `other`"),
         ("{license: mit, license_name: mine}", "card.license_name: goes with license `other` only"),
         ("{license_link: LICENSE}", "card.license_link: goes with license `other` only"),
-        ("{license: other, license_name: mine, license_link: /home/ann/LICENSE}", "card.license_link: must be an address that begins with https://, or LICENSE"),
-        ("{license: other, license_name: mine, license_link: 'http://x'}", "card.license_link: must be an address that begins with https://, or LICENSE"),
+        (
+            "{license: other, license_name: mine, license_link: /home/ann/LICENSE}",
+            "card.license_link: must be an address",
+        ),
+        (
+            "{license: other, license_name: mine, license_link: 'http://x'}",
+            "card.license_link: must be an address",
+        ),
         ("{base_model: /home/ann/model}", "card.base_model: must be a hub name such as google/mt5-small"),
         ("{base_model: ./model}", "card.base_model: must be a hub name such as google/mt5-small"),
         ("{base_model: a/b/c}", "card.base_model: must be a hub name such as google/mt5-small"),

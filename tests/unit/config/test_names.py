@@ -39,9 +39,15 @@ def test_a_name_is_taken_as_a_whole_or_refused(form: Any, taken: list[str], refu
             'card.base_model: must be a hub name such as google/mt5-small; found "/some/path"; The model that this one was made '
             "from, by its name on the Hub; leave it out for one that is not there",
         ),
-        ("name=a b", "name: must be made of the letters a to z and A to Z, digits, `.`, `_` and `-`, and begin with a letter"),
-        ("card.tags=['a:b']", "digits, spaces, `.`, `_`, `+` and `-`, and begin with a letter or digit; found \"a:b\""),
-        ("logging.trackers={W-B: {}}", "must be made of the letters a to z, digits and `_`, and begin with a letter; found"),
+        (
+            "name=a b",
+            "name: must be made of the letters a to z and A to Z, digits, `.`, `_` and `-`, and begin with a letter",
+        ),
+        ("card.tags=['a:b']", 'digits, spaces, `.`, `_`, `+` and `-`, and begin with a letter or digit; found "a:b"'),
+        (
+            "logging.trackers={W-B: {}}",
+            "must be made of the letters a to z, digits and `_`, and begin with a letter; found",
+        ),
     ],
 )
 def test_an_error_says_in_words_what_is_wanted_and_what_was_found(override: str, message: str) -> None:
