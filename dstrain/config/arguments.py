@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from dstrain.config.secrets import mask
 from dstrain.config.yaml_source import shown, write_value
 
 TRAINING_OPTIONS: Mapping[str, bool] = {
@@ -64,7 +65,7 @@ def find_given_twice(
 
 
 def _given_twice(option: str, earlier: str, later: str) -> str:
-    return f"{option} is given twice, {shown(earlier)} and {shown(later)}: leave one of them out"
+    return f"{option} is given twice, {shown(mask(earlier))} and {shown(mask(later))}: leave one of them out"
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:

@@ -126,6 +126,7 @@ def test_a_list_and_what_the_launcher_gives_may_come_again() -> None:
         (["--to", "a", "--quiet", "--quiet", "--many", "1", "--many", "2", "--unknown", "--unknown"], None),
         (["--to", "a", "--", "--to", "b"], None),
         (["--to"], None),
+        (["--to=http://ann:hunter2@x", "--to=b"], '--to is given twice, "http://***@x" and "b": leave one of them out'),
     ],
 )
 def test_an_option_of_one_value_with_two_is_found(arguments: list[str], found: str | None) -> None:
