@@ -69,7 +69,6 @@ _WANTED = {
     "greater_than": "must be greater than {gt:g}",
     "less_than_equal": "must be at most {le:,.10g}",
     "less_than": "must be less than {lt:g}",
-    "string_pattern_mismatch": "must match {pattern}",
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} items",

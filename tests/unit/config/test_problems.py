@@ -48,7 +48,8 @@ gradient_clipping: 1
     )
     found = [line.removeprefix(f"{path}:") for line in faults(path, "trainig.x=1", "logging.every_steps=0")]
     assert found == [
-        '1: name: must match ^[A-Za-z0-9][A-Za-z0-9._-]*$; found "a b"; '
+        "1: name: must be made of the letters a to z and A to Z, digits, `.`, `_` and `-`, and begin with a "
+        'letter or digit; found "a b"; '
         "Name of the run folder and the model card: at most 200 letters, digits, `.`, `_` and `-`",
         "2: seed: must be a whole number; found true; Seed of the initial weights, the data order and dropout",
         "3: precision: must be 'fp32', 'bf16' or 'fp16'; found \"fp61\"; did you mean `fp16`?",
