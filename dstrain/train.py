@@ -34,6 +34,7 @@ from dstrain.run.recipe_check import check_needs
 from dstrain.run_folder.began import load_run_config
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import make_run_folder
+from dstrain.run_folder.start_mark import mark_start
 from dstrain.tracking.backends import check_trackers
 
 log = logging.getLogger("dstrain")
@@ -64,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_trackers(config)
         folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
+        if process.rank == 0:
+            mark_start(folder)
         launch = Launch(
             process,
             command=command_words(process, script=sys.argv[0], arguments=arguments),

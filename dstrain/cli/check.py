@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.completion import complete_recipe_or_override
+from dstrain.cli.completion import complete_override, complete_recipe_or_override
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.config.arguments import shell_command
@@ -27,7 +27,13 @@ def check(
         ),
     ],
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An override, like the arguments.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="An override, like the arguments.",
+            autocompletion=complete_override,
+        ),
     ] = None,
 ) -> None:
     """Report everything that is wrong with recipes, each with file and line. Of data reads the first row, if they are local."""

@@ -13,6 +13,7 @@ from typer.core import TyperCommand
 from dstrain.cli.completion import complete_override, complete_recipe, complete_run
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED, EXIT_USAGE
+from dstrain.config.arguments import find_given_twice
 from dstrain.config.habits import correct
 from dstrain.errors import UserError
 from dstrain.run_folder.atomic import create_file
@@ -31,19 +32,25 @@ ModelArgument = Annotated[
         help="A run folder (its best model is taken), a model folder or a hub name.", autocompletion=complete_run
     ),
 ]
+ConfigOption = Annotated[
+    str | None,
+    typer.Option("--config", help="The recipe; a run folder has its own.", autocompletion=complete_recipe),
+]
 OPTIONAL: Mapping[str, str] = {"[SECONDS]": "2"}
 """The metavar of an option whose value may be left out, to that value."""
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
 
 class Command(TyperCommand):
-    """A command that answers arguments of other tools' habit with the right ones, and whose options may have optional values."""
+    """A command that answers arguments of other tools' habit with the right ones, whose options may have optional values, and
+    that refuses an option of one value with two."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        options = {"--help": False}
+        options, repeatable = {"--help": False}, set[str]()
         for param in self.params:
             takes_value = not getattr(param, "is_flag", False) and not getattr(param, "count", False)
             options |= {name: takes_value for name in (*param.opts, *param.secondary_opts) if name.startswith("-")}
+            repeatable |= set(param.opts) if getattr(param, "multiple", False) else set()
             if (metavar := str(param.metavar)) in OPTIONAL:
                 args = with_default(args, option=param.opts[0], default=OPTIONAL[metavar])
         arguments = [param for param in self.params if not param.opts[0].startswith("-")]
@@ -54,6 +61,9 @@ class Command(TyperCommand):
             if told is not None:
                 say(told, err=True)
                 raise typer.Exit(EXIT_USAGE)
+        twice = find_given_twice(args, options=options, repeatable=repeatable)
+        if twice is not None and not is_completion:
+            ctx.fail(twice)
         return super().parse_args(ctx, args)
 
 

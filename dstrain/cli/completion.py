@@ -9,7 +9,7 @@ import os
 import re
 import typing
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import wraps
 
 import typer
@@ -72,6 +72,16 @@ def complete_recipe_or_override(ctx: typer.Context, incomplete: str) -> Words:
     """A recipe; after a recipe, another one or an override."""
     given = _given(ctx)
     return [*(complete_recipe(incomplete)), *(offer_override(incomplete, given=given) if given else [])]
+
+
+def complete_choice(choices: Callable[[], Iterable[str]]) -> Callable[[str], Words]:
+    """Completes one of some words, which are looked for only when a shell asks."""
+
+    @silent
+    def complete(incomplete: str) -> Words:
+        return [choice for choice in choices() if choice.startswith(incomplete)]
+
+    return complete
 
 
 def offer_override(typed: str, *, given: Sequence[str]) -> Words:

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import ModelArgument, Overrides
+from dstrain.cli.common import ConfigOption, ModelArgument, Overrides
 
 
 def evaluate(
     model: ModelArgument,
     overrides: Overrides = None,
-    config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
+    config: ConfigOption = None,
     step: Annotated[int | None, typer.Option("--step", help="Score the checkpoint of this step of a run.")] = None,
     name: Annotated[
         str | None,

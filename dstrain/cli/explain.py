@@ -9,9 +9,16 @@ from dstrain.cli.common import RECIPE, Overrides, clean_errors
 from dstrain.cli.completion import complete_key, complete_recipe
 from dstrain.cluster.console import say
 from dstrain.cluster.exit_codes import MEANINGS as EXIT_CODES
-from dstrain.config.explain import Explanation, explain_key, explain_metric, find_close, find_meant
+from dstrain.config.explain import (
+    Explanation,
+    explain_key,
+    explain_metric,
+    explain_trainer_argument,
+    find_close,
+    find_meant,
+)
 from dstrain.config.load import read_recipe
-from dstrain.config.schema import RunConfig
+from dstrain.config.vocabulary import all_keys, fields_at
 from dstrain.config.yaml_source import Document, dotted
 from dstrain.errors import UserError
 from dstrain.reporting.terminal import aligned
@@ -38,17 +45,22 @@ def explain(
         document = None if config is None else read_recipe(config, overrides=overrides or [])
         found = list(_explain(key.strip(), document=document))
         if not found:
-            close = ", ".join(find_close(key)) or f"one of {', '.join(RunConfig.model_fields)}"
-            raise UserError(f"{key}: neither a key, nor a score, a state or an exit code; did you mean {close}?")
+            raise UserError(f"{key}: neither a key, nor a score, a state or an exit code; {_hint(key)}")
     say("\n\n".join(_as_text(each) for each in found))
+
+
+def _hint(name: str) -> str:
+    if close := find_close(name):
+        return f"did you mean {' or '.join(close)}?"
+    sections = (str(path[0]) for path in all_keys() if len(path) == 1 and fields_at(path))
+    return f"`dstrain explain SECTION` lists keys, and the sections are {', '.join(sections)}"
 
 
 def _explain(name: str, *, document: Document | None) -> Iterator[Explanation]:
     meant = find_meant(name)
     for path in meant:
         yield explain_key(path, written=name if dotted(path) != name else "", document=document)
-    if (metric := explain_metric(name)) is not None:
-        yield metric
+    yield from filter(None, (explain_metric(name), explain_trainer_argument(name)))
     for state, meaning in STATES.items():
         if state == name:
             yield Explanation(f"{name} (a state of a run)", (("meaning", meaning),))

@@ -8,6 +8,7 @@ import typer
 
 from dstrain.checkpoint.store import find_checkpoint
 from dstrain.cli.common import RunArgument, clean_errors
+from dstrain.cli.completion import complete_choice
 from dstrain.cluster.console import quiet_deepspeed, say
 from dstrain.config.arguments import shell_command, weights_overrides
 from dstrain.config.paths import path_problem
@@ -19,6 +20,25 @@ from dstrain.run_folder.converted import QUANTIZATIONS
 from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import CONVERTED
 from dstrain.run_folder.reading import check_tokenizer
+
+Engine = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        metavar="ENGINE",
+        help=f"Convert the model for this engine: `{CONVERTED}`.",
+        autocompletion=complete_choice(lambda: [CONVERTED]),
+    ),
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option(
+        "--quantization",
+        metavar="TYPE",
+        help=f"With --to: {', '.join(QUANTIZATIONS)}.",
+        autocompletion=complete_choice(lambda: QUANTIZATIONS),
+    ),
+]
 
 
 def export(
@@ -33,13 +53,8 @@ def export(
             "--trim", help="Only the tokens that the run trained, with a small tokenizer. For model.vocabulary `seen`."
         ),
     ] = False,
-    to: Annotated[
-        str | None, typer.Option("--to", metavar="ENGINE", help="Convert the model for this engine: `ctranslate2`.")
-    ] = None,
-    quantization: Annotated[
-        str | None,
-        typer.Option("--quantization", metavar="TYPE", help=f"With --to: {', '.join(QUANTIZATIONS)}."),
-    ] = None,
+    to: Engine = None,
+    quantization: Quantization = None,
 ) -> None:
     """Write the model of a checkpoint as a Hugging Face folder, to use it or to train on from it."""
     with clean_errors():

@@ -8,13 +8,23 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import AsJson, Overrides, RecipeArgument, clean_errors
-from dstrain.cli.completion import complete_run
+from dstrain.cli.completion import complete_choice, complete_run
 from dstrain.cluster.console import say
 from dstrain.config.load import load_config
 from dstrain.drill.launch import count_gpus
 from dstrain.errors import UserError
-from dstrain.forecast.request import Request, describe_machines
+from dstrain.forecast.gpus import GPUS
+from dstrain.forecast.request import CPU, Request, describe_machines
 from dstrain.run.cache import cache_dir
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--gpu",
+        help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu.",
+        autocompletion=complete_choice(lambda: [*GPUS, CPU]),
+    ),
+]
 
 
 def plan(
@@ -22,10 +32,7 @@ def plan(
     overrides: Overrides = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of a node, or ranks without a GPU.")] = 1,
     nodes: Annotated[int, typer.Option("--nodes", min=1, help="Nodes.")] = 1,
-    gpu: Annotated[
-        str | None,
-        typer.Option("--gpu", help="Kind of GPU, such as h100 or a100-40, less what its driver keeps; or cpu."),
-    ] = None,
+    gpu: Kind = None,
     gpu_memory: Annotated[
         str | None,
         typer.Option(

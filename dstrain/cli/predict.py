@@ -4,7 +4,10 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import ModelArgument
+from dstrain.cli.common import ConfigOption, ModelArgument
+from dstrain.cli.completion import complete_choice
+
+FORMATS, DEVICES = ("lines", "tsv", "jsonl"), ("cpu", "cuda")
 
 
 def predict(
@@ -14,9 +17,14 @@ def predict(
         str | None, typer.Option("--output", metavar="FILE", help="Standard output is the default.")
     ] = None,
     format: Annotated[
-        str | None, typer.Option("--format", help="lines, tsv or jsonl; else by the suffix of the input.")
+        str | None,
+        typer.Option(
+            "--format",
+            help="lines, tsv or jsonl; else by the suffix of the input.",
+            autocompletion=complete_choice(lambda: FORMATS),
+        ),
     ] = None,
-    config: Annotated[str | None, typer.Option("--config", help="The recipe; a run folder has its own.")] = None,
+    config: ConfigOption = None,
     step: Annotated[int | None, typer.Option("--step", help="Take the checkpoint of this step of a run.")] = None,
     source_column: Annotated[
         str | None, typer.Option("--source-column", help="A name, or in TSV a number from 0; 0, or `source`.")
@@ -45,7 +53,14 @@ def predict(
         bool, typer.Option("--pointers", help="Parsing: leave `<pt-N>` instead of words of the source.")
     ] = False,
     batch_tokens: Annotated[int | None, typer.Option("--batch-tokens", help="Source tokens of a batch.")] = None,
-    device: Annotated[str | None, typer.Option("--device", help="cpu or cuda; a GPU is the default if any.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            help="cpu or cuda; a GPU is the default if any.",
+            autocompletion=complete_choice(lambda: DEVICES),
+        ),
+    ] = None,
 ) -> None:
     """Translate or parse the rows of a file in one process. For several: `torchrun … launch/predict.py`."""
     given = {name: value for name, value in locals().items() if name not in ("model", "pointers")}

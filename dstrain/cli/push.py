@@ -21,6 +21,9 @@ def push(
     repo: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="The name of the model on the Hub.")],
     private: Annotated[bool, typer.Option("--private", help="Only its owner sees it. Public is the default.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, say what would go up, send nothing.")] = False,
+    show_card: Annotated[
+        bool, typer.Option("--show-card", help="As --dry-run, and print the card that would go up.")
+    ] = False,
     best: Annotated[bool, typer.Option("--best", help="The best model, which is the default.")] = False,
     final: Annotated[bool, typer.Option("--final", help="The last model.")] = False,
     average: Annotated[bool, typer.Option("--average", help="The average of checkpoints.")] = False,
@@ -40,11 +43,11 @@ def push(
         from dstrain.sharing.push import check_names  # imports matplotlib, which the other commands do not need
 
         check_names(repo, branch=revision)
-        if not dry_run:
+        if not (dry_run or show_card):
             from dstrain.sharing.hub import check_access
 
             check_access()
-        send = partial(_push, run, repo=repo, branch=revision, private=private, dry_run=dry_run)
+        send = partial(_push, run, repo=repo, branch=revision, private=private, dry_run=dry_run, show_card=show_card)
         if step is None:
             send(model=chosen[0] if chosen else None)
             return
@@ -61,6 +64,7 @@ def _push(
     branch: str | None,
     private: bool,
     dry_run: bool,
+    show_card: bool,
     model: str | None = None,
     exported: Path | None = None,
 ) -> None:
@@ -71,8 +75,14 @@ def _push(
 
     planned = plan_push(run, repo=repo, branch=branch, private=private, model=model, exported=exported)
     for line in describe_push(planned, endpoint=constants.ENDPOINT):
-        say(line)
-    say("nothing was sent: --dry-run" if dry_run else send(planned, report=say))
+        say(line, err=show_card)  # the card alone is on standard output, for a file or a pager
+    if show_card:
+        say(planned.card)
+        say("nothing was sent: --show-card", err=True)
+    elif dry_run:
+        say("nothing was sent: --dry-run; --show-card prints the card that would go up")
+    else:
+        say(send(planned, report=say))
 
 
 def _export(run: Path, *, step: int, to: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dstrain.cli.common import RecipeArgument, clean_errors, create_recipe
+from dstrain.cli.common import Command, RecipeArgument, clean_errors, create_recipe
 from dstrain.cluster.console import say
 from dstrain.config.arguments import shell_command
 from dstrain.config.load import find_config
@@ -17,7 +17,7 @@ from dstrain.reporting.terminal import aligned
 recipe = typer.Typer(help="The shipped recipes, and the recipe of a published model card.", no_args_is_help=True)
 
 
-@recipe.command("list")
+@recipe.command("list", cls=Command)
 def list_recipes() -> None:
     """List the shipped recipes, each with what it is for."""
     say(
@@ -27,7 +27,7 @@ def list_recipes() -> None:
     )
 
 
-@recipe.command("copy")
+@recipe.command("copy", cls=Command)
 def copy_recipe(
     name: RecipeArgument,
     output: Annotated[
@@ -42,7 +42,7 @@ def copy_recipe(
         say(f"wrote {path}\nnext: {shell_command(['dstrain', 'check', path])}")
 
 
-@recipe.command("from-card")
+@recipe.command("from-card", cls=Command)
 def from_card(
     card: Annotated[
         Path, typer.Argument(metavar="CARD.md", help="A model card, such as the README.md of a model on the Hub.")

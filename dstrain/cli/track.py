@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RunArgument, clean_errors
+from dstrain.cli.completion import complete_choice
 from dstrain.cluster.console import describe, say
 from dstrain.cluster.exit_codes import EXIT_FAILED
 from dstrain.config.machine import Tracker as TrackerSettings
@@ -14,7 +15,7 @@ from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.find import find_run
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.ownership import refuse_linked_folders
-from dstrain.tracking.backends import BUILT_IN, make_tracker, wanted_trackers
+from dstrain.tracking.backends import BUILT_IN, make_tracker, tracker_names, wanted_trackers
 from dstrain.tracking.sender import Delivery, send_run
 
 
@@ -23,14 +24,17 @@ def track(
     to: Annotated[
         list[str] | None,
         typer.Option(
-            "--to", metavar="TRACKER", help=f"{', '.join(BUILT_IN)}, or an installed one; default: the recipe's."
+            "--to",
+            metavar="TRACKER",
+            help=f"{', '.join(BUILT_IN)}, or an installed one; default: the recipe's.",
+            autocompletion=complete_choice(tracker_names),
         ),
     ] = None,
     project: Annotated[str | None, typer.Option("--project", help="Project of W&B, experiment of MLflow.")] = None,
     uri: Annotated[str | None, typer.Option("--uri", help="Address of the server.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run there.")] = None,
 ) -> None:
-    """Send the rows and scores of a run to trackers; what they have already is not sent again."""
+    """Send the rows and scores of a run to trackers, as far as they lack them; TensorBoard's file is written anew."""
     with clean_errors():
         folder = find_run(run)
         config = read_run_config(folder)

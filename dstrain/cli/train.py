@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dstrain.cli.common import RECIPE, Overrides
-from dstrain.cli.completion import complete_recipe
+from dstrain.cli.completion import complete_key, complete_recipe
 
 
 def train(
@@ -17,7 +17,12 @@ def train(
     ] = None,
     allow_changed: Annotated[
         list[str] | None,
-        typer.Option("--allow-changed", metavar="FIELD", help="Resume although this field has changed."),
+        typer.Option(
+            "--allow-changed",
+            metavar="FIELD",
+            help="Resume although this field has changed.",
+            autocompletion=complete_key,
+        ),
     ] = None,
 ) -> None:
     """Train in one process. For several: `deepspeed --module dstrain.train --config …`."""

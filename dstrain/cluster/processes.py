@@ -4,7 +4,7 @@ import os
 import signal
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -93,6 +93,10 @@ class Holder:
         # the host as well, because clones of a virtual machine share their boot id
         is_here = (self.host, self.pid_namespace) == (other.host, other.pid_namespace)
         return is_here and self.pid_namespace != ""
+
+    def is_same(self, other: "Holder") -> bool:
+        """Whether both are one process, whatever it held and since when."""
+        return replace(self, since="") == replace(other, since="")
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}, since {self.since}"

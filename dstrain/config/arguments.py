@@ -3,10 +3,11 @@
 import argparse
 import re
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
-from dstrain.config.yaml_source import write_value
+from dstrain.config.secrets import mask
+from dstrain.config.yaml_source import shown, write_value
 
 TRAINING_OPTIONS: Mapping[str, bool] = {
     "--config": True,
@@ -20,9 +21,56 @@ TRAINING_OPTIONS: Mapping[str, bool] = {
 """The options of a training, each with whether a value follows it."""
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser that refuses an option of one value if it is given twice, where argparse would silently take the last."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.register("action", None, _StoreOnce)
+
+
+class _StoreOnce(argparse.Action):
+    _earlier: str | None = None
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *given: Any
+    ) -> None:
+        if self.option_strings and self._earlier is not None:
+            parser.error(_given_twice(self.option_strings[0], self._earlier, str(values)))
+        self._earlier = str(values)
+        setattr(namespace, self.dest, values)
+
+
+def find_given_twice(
+    arguments: Sequence[str], *, options: Mapping[str, bool], repeatable: Collection[str] = ()
+) -> str | None:
+    """That one of these options has two values, as a message; None if none has.
+
+    Args:
+        options: each with whether a value follows it.
+        repeatable: those that may be given several times.
+    """
+    earlier: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        if word == "--":
+            break
+        name, equals, value = word.partition("=")
+        if options.get(name, False):
+            value = value if equals else next(words, "")
+            if name in earlier and name not in repeatable:
+                return _given_twice(name, earlier[name], value)
+            earlier[name] = value
+    return None
+
+
+def _given_twice(option: str, earlier: str, later: str) -> str:
+    return f"{option} is given twice, {shown(mask(earlier))} and {shown(mask(later))}: leave one of them out"
+
+
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The options of a training; a wrong command ends the process with a usage message and code 2."""
-    parser = argparse.ArgumentParser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
+    parser = Parser(prog="train.py", description="Train a sequence-to-sequence model from a recipe.")
     parser.add_argument("--config", required=True, help="a recipe file, or the name of a shipped recipe")
     parser.add_argument(
         "--debug", action="store_true", help="one process, a few rows, deterministic, anomaly detection"
@@ -40,9 +88,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="FIELD",
         help="resume from the checkpoint although this field has changed (training.learning_rate, data.train, …)",
     )
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    add_local_rank(parser)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="training.learning_rate=1e-4 ...")
     return parser.parse_intermixed_args(arguments)
+
+
+def add_local_rank(parser: argparse.ArgumentParser) -> None:
+    """The option that deepspeed gives to each process, beside whatever its user gives."""
+    parser.add_argument("--local_rank", "--local-rank", action="store", type=int, help=argparse.SUPPRESS)
 
 
 def _row_count(text: str) -> int:

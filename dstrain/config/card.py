@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from dstrain.config.licenses import OTHER, License
-from dstrain.config.paths import MAX_RUN_NAME
+from dstrain.config.names import HubName, KeyName, LicenseName, LicenseText, PublishedName, Tag
 from dstrain.config.section import MOST, ConflictError, PositiveInt, Section
 
 MAX_STEPS = 1000
@@ -15,14 +15,6 @@ MAX_STEPS = 1000
 MAX_TAGS, MAX_TEXT = 50, 10_000
 """Most tags, and most characters of a text, on a card."""
 
-HubName = Annotated[
-    str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$", max_length=MAX_RUN_NAME)
-]
-"""`owner/name`, or the one name of an old model; no path can be one that begins with `/`, `.` or `~`, or has two folders."""
-LicenseName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=MAX_RUN_NAME)]
-LicenseText = Annotated[str, Field(pattern=r"^(https://[^\s<>]+|LICENSE(\.md|\.txt)?)$", max_length=2000)]
-Tag = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._+-]*$", max_length=60)]
-ScoreName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)]
 Score = Annotated[float, Field(ge=-MOST, le=MOST)]
 
 
@@ -33,16 +25,16 @@ class PublishedStep(Section):
     """Optimizer step of the evaluation."""
     epoch: Annotated[float, Field(ge=0.0, le=1e9)] | None = None
     """Passes over the training rows until then."""
-    scores: dict[ScoreName, Score] = Field(default_factory=dict)
+    scores: dict[KeyName, Score] = Field(default_factory=dict)
     """The scores by their names here and in their units here (see [Metrics](#metrics)), such as `{loss: 0.76, bleu: 12.7}`."""
 
 
 class Published(Section):
     """Results of another run that this one repeats. The card compares them with its own, step by step."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ./_-]*$", max_length=MAX_RUN_NAME)] = "published"
+    name: PublishedName = "published"
     """What the other model is called."""
-    scores: dict[ScoreName, Score] = Field(default_factory=dict)
+    scores: dict[KeyName, Score] = Field(default_factory=dict)
     """The scores that its card opens with."""
     steps: Annotated[tuple[PublishedStep, ...], Field(max_length=MAX_STEPS, strict=False)] = ()
     """Its table of results. `dstrain recipe from-card` writes it."""
@@ -66,8 +58,8 @@ class Card(Section):
     license_link: LicenseText | None = None
     """Its text, with `license: other` only: an address, or `LICENSE` for a file in the model folder."""
     base_model: HubName | None = None
-    """The model that this one was made from, by its name on the Hub. Null is `model.name` where that is one; a local folder is
-    never named."""
+    """The model that this one was made from, by its name on the Hub; leave it out for one that is not there. Null is
+    `model.name` where that is such a name; a local folder is never named."""
     tags: Annotated[tuple[Tag, ...], Field(max_length=MAX_TAGS, strict=False)] = ()
     """Words by which the Hub finds the model, beside those that dstrain gives."""
     intended_use: Annotated[str, Field(min_length=1, max_length=MAX_TEXT)] | None = None

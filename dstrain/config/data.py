@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.hub import URL, hub_problem
-from dstrain.config.paths import MAX_RUN_NAME, LocalPath
+from dstrain.config.names import FileName
+from dstrain.config.paths import LocalPath
 from dstrain.config.section import ConflictError, PositiveInt, Section
 
 Index = Annotated[int, Field(ge=0)]
@@ -14,7 +15,7 @@ Index = Annotated[int, Field(ge=0)]
 class Source(Section):
     """One place that rows come from: exactly one of `path`, `hub` and `demo`."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_RUN_NAME)] | None = None
+    name: FileName | None = None
     """Evaluation rows only: name of the set that these rows belong to. Every set has scores of its own beside those of all
     rows, and `evaluation.best_metric` may name one (`flores/bleu`). Sources of the same name are one set."""
     path: LocalPath | None = None

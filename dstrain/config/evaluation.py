@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.metrics import METRICS, WANTED, own_metrics
+from dstrain.config.names import KeyName
 from dstrain.config.own_code import is_own_code
 from dstrain.config.section import YEAR_MINUTES, ConflictError, PositiveInt, Section
 
@@ -87,7 +88,7 @@ class Evaluation(Section):
     """Checkpoints whose mean weights are scored and exported to `average/` at the end; `dstrain average` does so later."""
     external: (
         Annotated[
-            dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)], External],
+            dict[KeyName, External],
             Field(
                 examples=["{comet: {command: [comet-score, -s, '{sources}', -t, '{hypotheses}', -r, '{references}']}}"]
             ),

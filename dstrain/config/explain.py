@@ -12,7 +12,7 @@ from dstrain.config.habits import find_keys
 from dstrain.config.metrics import METRICS, Metric
 from dstrain.config.reference import describe_default, describe_type, section_name
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
-from dstrain.config.trainer_names import KEYS
+from dstrain.config.trainer_names import BATCH_SIZES, BETAS, ELSEWHERE, KEYS, SWITCHES
 from dstrain.config.vocabulary import about, all_keys, general_path
 from dstrain.config.yaml_source import Document, KeyPath, dotted, shown
 
@@ -26,6 +26,16 @@ UNITS: Mapping[str, str] = {
 }
 """The last word of a key to the unit of its value."""
 MAX_CLOSE = 3
+_MEANT: Mapping[str, str] = {
+    **KEYS,
+    **{name: override.partition("=")[0] for name, override in SWITCHES.items()},
+    **dict.fromkeys(BATCH_SIZES, "training.batch_size"),
+    **dict.fromkeys(BETAS, "training.betas"),
+    "train_file": "data.train.path",
+    "validation_file": "data.eval.path",
+    "dataset_name": "data.train.hub",
+}
+"""An argument of Seq2SeqTrainer to the key that is meant here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ def find_meant(name: str) -> list[KeyPath]:
     path = _general(_split(name))
     if path in set(all_keys()):
         return [path]
-    return find_keys(name) or ([tuple(KEYS[name].replace(".0.", ".").split("."))] if name in KEYS else [])
+    return find_keys(name) or ([_general(_split(_MEANT[name]))] if name in _MEANT else [])
 
 
 def find_close(name: str) -> list[str]:
@@ -52,9 +62,9 @@ def find_close(name: str) -> list[str]:
     keys = [dotted(path) for path in all_keys()]
     ends = {path[-1]: dotted(path) for path in all_keys()}
     close = get_close_matches(
-        name, [*keys, *ends, *KEYS, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
+        name, [*keys, *ends, *_MEANT, *ELSEWHERE, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
     )
-    return list(dict.fromkeys(ends.get(each, KEYS.get(each, each)) for each in close))
+    return list(dict.fromkeys(ends.get(each, _MEANT.get(each, each)) for each in close))
 
 
 def explain_key(path: KeyPath, *, written: str = "", document: Document | None = None) -> Explanation:
@@ -100,6 +110,13 @@ def explain_metric(name: str) -> Explanation | None:
         ("interval", "yes" if metric.has_rows else "no"),
     ]
     return Explanation(f"{name} (a score)", tuple(rows))
+
+
+def explain_trainer_argument(name: str) -> Explanation | None:
+    """An argument of Seq2SeqTrainer that no key here takes the place of; None if there is none of this name."""
+    if name not in ELSEWHERE:
+        return None
+    return Explanation(f"{name} (an argument of Seq2SeqTrainer)", (("here", ELSEWHERE[name]),))
 
 
 def _split(name: str) -> KeyPath:

@@ -14,10 +14,10 @@ MIN_PARTS = 3
 """Parts of a path outside of a home from which on its last two are shown."""
 
 
-def find_local_path(text: str) -> str | None:
-    """The first path of a machine in a text, without links of the web; None if there is none."""
-    found = _POSIX.search(text) or _WINDOWS.search(text)
-    return found[0] if found else None
+def find_local_paths(text: str) -> list[str]:
+    """Each path of a machine in a text once, in their order there; no links of the web."""
+    found = [*_POSIX.finditer(text), *_WINDOWS.finditer(text)]
+    return list(dict.fromkeys(match[0] for match in sorted(found, key=lambda match: match.start())))
 
 
 def shorten_paths(text: str) -> str:

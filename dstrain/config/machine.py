@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from dstrain.config.deepspeed_keys import deepspeed_problems
+from dstrain.config.names import KeyName
 from dstrain.config.paths import LocalPath
 from dstrain.config.sbatch_options import sbatch_conflicts
 from dstrain.config.section import MOST, YEAR_MINUTES, Conflict, ConflictError, Count, Minutes, PositiveInt, Section
@@ -174,7 +175,7 @@ class Logging(Section):
     tensorboard: bool | None = None
     """Show the run in TensorBoard: event files in the run folder. Null writes them if tensorboard is installed."""
     trackers: Annotated[
-        dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=40)], Tracker],
+        dict[KeyName, Tracker],
         Field(examples=["{wandb: {project: ko-en}}"]),
     ] = Field(default_factory=dict)
     """Trackers that show the run, each by its name with its settings, such as `wandb: {project: ko-en}`. The names are `wandb`,

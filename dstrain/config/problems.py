@@ -69,7 +69,6 @@ _WANTED = {
     "greater_than": "must be greater than {gt:g}",
     "less_than_equal": "must be at most {le:,.10g}",
     "less_than": "must be less than {lt:g}",
-    "string_pattern_mismatch": "must match {pattern}",
     "string_too_long": "must have at most {max_length} characters",
     "literal_error": "must be {expected}",
     "too_short": "must have at least {min_length} items",
@@ -127,10 +126,17 @@ def _refused_texts(value: Any, *, document: Document, path: KeyPath = ()) -> Ite
     elif (
         isinstance(value, str)
         and path[-1:] not in FREE_TEXT
+        and not _is_unknown(path)
         and (hidden := _HIDDEN.search(_without_breaks(value, path=path)))
     ):
         rule = f"has the control character U+{ord(hidden[0]):04X}"
         yield Problem(document.place(path), path, rule, json.dumps(value)[:MAX_SHOWN], "remove it")
+
+
+def _is_unknown(path: KeyPath) -> bool:
+    """Whether a section has no such key, which is reported by itself."""
+    known = fields_at(path[:-1]) if path and isinstance(path[-1], str) else {}
+    return bool(known) and path[-1] not in known
 
 
 def _without_breaks(text: str, *, path: KeyPath) -> str:

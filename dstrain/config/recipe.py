@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, field_serializer, model_validator
 
 from dstrain.config.hub import URL
+from dstrain.config.names import TaskName
 from dstrain.config.own_code import OwnCode, is_own_code, own_name
-from dstrain.config.paths import MAX_RUN_NAME, LocalPath
+from dstrain.config.paths import LocalPath
 from dstrain.config.section import ConflictError, Count, PositiveInt, Probability, Section
 
 
@@ -136,7 +137,7 @@ class Task(Section):
     """`translation` between languages, `parsing` of utterances into bracketed parses, `text`: any text to any other, such as
     summarisation, correction or question answering, or a class of your own as `my_package.my_module:Class`, which turns texts of
     the data into those of the model and back (see [running.md](running.md#a-task-of-your-own))."""
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9 ._-]*$", max_length=MAX_RUN_NAME)] | None = None
+    name: TaskName | None = None
     """Kind `text` and classes of your own: what the task is called on the card, such as `summarisation`."""
     source_language: str | None = None
     """Language code of the sources, as the tokenizer writes it: `ko` for M2M100, `kor_Hang` for NLLB, `ko_KR` for

@@ -14,7 +14,8 @@ from dstrain.config.data import Data
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.machine import Checkpoint, Logging, Machine
 from dstrain.config.metrics import choosing_metrics, own_code, rank_metrics
-from dstrain.config.paths import BASE, MAX_RUN_NAME, LocalPath
+from dstrain.config.names import FileName
+from dstrain.config.paths import BASE, LocalPath
 from dstrain.config.recipe import Model, Task, Training
 from dstrain.config.section import ConflictError, Section
 
@@ -26,7 +27,7 @@ RECIPE_KEYS = ("seed", "precision", "model", "task", "data", "training", "evalua
 class RunConfig(Section):
     """One run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=MAX_RUN_NAME)]
+    name: FileName
     """Name of the run folder and the model card: at most 200 letters, digits, `.`, `_` and `-`."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     """Seed of the initial weights, the data order and dropout."""

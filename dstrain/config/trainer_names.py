@@ -69,6 +69,8 @@ SWITCHES: Mapping[str, str] = {
     "fp16": "precision=fp16",
     "gradient_checkpointing": "machine.activation_checkpointing=true",
     "torch_compile": "machine.compile=true",
+    "use_cpu": "machine.device=cpu",
+    "no_cuda": "machine.device=cpu",
 }
 """A switch there to the override here."""
 
@@ -102,9 +104,16 @@ OPTIMIZERS: Mapping[str, str] = {
 """`optim` to `training.optimizer`."""
 
 _ALWAYS = "a run always does: leave it out"
+_NEVER = "there is no such thing here: leave it out"
 _LOGS = "metrics.jsonl and TensorBoard are written; others: `'logging.trackers.wandb={project: NAME}'`, or `mlflow`"
 _CADENCE = "the cadence says it (`evaluation.every_steps` or `every_epochs`, `checkpoint.every_steps`): leave it out"
+_LINES = "`logging.every_steps` says how often a step is logged, and rank 0 alone prints: leave it out"
+_PRECISION = "evaluation computes in the precision of training (`precision`): leave it out"
+_SCORES = "every hypothesis is kept, and the scores are those of the task and of `evaluation.metrics`: leave it out"
 _LOADER = "the data are planned and loaded otherwise here: leave it out"
+_CHECKPOINT = "a checkpoint has all that resuming needs, and is written once: leave it out"
+_DEEPSPEED = "DeepSpeed distributes: leave it out, or see `machine.zero_stage` and `machine.deepspeed`"
+_LOSS = "the loss never holds all logits at once: leave it out"
 _HUB = "leave it out: when the run has ended, `dstrain push RUN OWNER/NAME` sends its best model, checked for secrets"
 ELSEWHERE: Mapping[str, str] = {
     "deepspeed": "leave it out: dstrain configures DeepSpeed. `machine.zero_stage=2` chooses the stage",
@@ -140,13 +149,82 @@ ELSEWHERE: Mapping[str, str] = {
     "hub_model_id": _HUB,
     "hub_token": "an option is no place for a secret: `hf auth login`, or the variable HF_TOKEN",
     "token": "an option is no place for a secret: `hf auth login`, or the variable HF_TOKEN",
+    "hub_always_push": _HUB,
+    "hub_private_repo": "`dstrain push RUN OWNER/NAME --private`, when the run has ended",
+    "hub_revision": _HUB,
+    "hub_strategy": _HUB,
+    "trackio_bucket_id": _LOGS,
+    "trackio_space_id": _LOGS,
+    "trackio_static_space_id": _LOGS,
+    "lr_scheduler_kwargs": "a schedule has `training.warmup_steps` and no other setting: leave it out",
+    "optim_args": "an optimizer has `training.betas`, `epsilon` and `weight_decay`, and no other setting: leave it out",
+    "optim_target_modules": _NEVER,
+    "average_tokens_across_devices": "the loss is always the mean over all target tokens of a step: leave it out",
+    "bf16_full_eval": _PRECISION,
+    "fp16_full_eval": _PRECISION,
+    "tf32": "fp32 is computed as fp32: leave it out; `precision=bf16` is faster",
+    "activation_checkpointing_kwargs": "`machine.activation_checkpointing` is true or false: leave it out",
+    "gradient_checkpointing_kwargs": "`machine.activation_checkpointing` is true or false: leave it out",
+    "torch_compile_backend": "`machine.compile` is true or false: leave it out",
+    "torch_compile_mode": "`machine.compile` is true or false: leave it out",
+    "use_liger_kernel": _LOSS,
+    "liger_kernel_config": _LOSS,
+    "use_cache": "the search keeps keys and values, and training does not: leave it out",
+    "neftune_noise_alpha": _NEVER,
+    "torch_empty_cache_steps": _NEVER,
+    "logging_first_step": _LINES,
+    "logging_nan_inf_filter": "a step that is not finite is not applied, and is recorded: leave it out",
+    "log_level": _LINES,
+    "log_level_replica": _LINES,
+    "log_on_each_node": _LINES,
+    "disable_tqdm": "bars are shown on a terminal only: leave it out, or add `2>&1 | cat` behind the command",
+    "include_num_input_tokens_seen": "metrics.jsonl has the tokens of every logged step: leave it out",
+    "eval_delay": _CADENCE,
+    "eval_on_start": _ALWAYS,
+    "prediction_loss_only": "an evaluation always generates: leave it out",
+    "eval_do_concat_batches": _SCORES,
+    "eval_use_gather_object": _SCORES,
+    "eval_accumulation_steps": _SCORES,
+    "include_for_metrics": _SCORES,
+    "batch_eval_metrics": _SCORES,
+    "save_only_model": "a checkpoint always resumes, and `best/` and `final/` hold the model alone: leave it out",
+    "save_on_each_node": _CHECKPOINT,
+    "enable_jit_checkpoint": "a run saves when a signal says that its time ends: leave it out",
+    "restore_callback_states_from_checkpoint": _CHECKPOINT,
+    "ignore_data_skip": "a run resumes at its place in the data at once: leave it out",
+    "full_determinism": "the random numbers follow from `seed` alone, after a resume too: leave it out",
+    "data_seed": "`seed` orders the data too: leave it out",
+    "dataloader_persistent_workers": _LOADER,
+    "dataloader_prefetch_factor": "`machine.prefetch_steps=N` says how many steps are prepared ahead",
+    "dataloader_multiprocessing_context": _LOADER,
+    "dataloader_in_order": _LOADER,
+    "train_sampling_strategy": _LOADER,
+    "sortish_sampler": _LOADER,
+    "length_column_name": _LOADER,
+    "label_names": "name the columns of the data instead: `data.train.0.source_column=…` and `target_column`",
+    "accelerator_config": _DEEPSPEED,
+    "parallelism_config": _DEEPSPEED,
+    "fsdp_config": _DEEPSPEED,
+    "ddp_bucket_cap_mb": _DEEPSPEED,
+    "ddp_broadcast_buffers": _DEEPSPEED,
+    "ddp_static_graph": _DEEPSPEED,
+    "ddp_backend": _DEEPSPEED,
+    "ddp_timeout": "write minutes: `machine.collective_timeout_minutes=N`",
+    "local_rank": "the launcher says it: leave it out",
+    "debug": "`--debug` of launch/train.py is another thing here: it runs any recipe shrunk to seconds",
+    "skip_memory_metrics": "memory is measured at every logged step, at no cost: leave it out",
+    "generation_config": "the search has keys of its own: `evaluation.num_beams`, `length_penalty` and `max_new_tokens`",
     "tokenizer_name": "the tokenizer is that of `model.name`: leave it out",
     "config_name": "the architecture is that of `model.name`: leave it out; `model.scratch` makes a new one",
 }
 """An option that has no key here, and what to do instead."""
 
 WITHOUT_VALUE = frozenset({
-    *SWITCHES, "adafactor", "auto_find_batch_size", "do_eval", "do_predict", "do_train", "group_by_length",
-    "load_best_model_at_end", "overwrite_output_dir", "predict_with_generate", "push_to_hub", "trust_remote_code",
+    *SWITCHES, "adafactor", "auto_find_batch_size", "average_tokens_across_devices", "batch_eval_metrics", "bf16_full_eval",
+    "disable_tqdm", "do_eval", "do_predict", "do_train", "eval_on_start", "fp16_full_eval", "full_determinism", "group_by_length",
+    "hub_always_push", "hub_private_repo", "ignore_data_skip", "include_num_input_tokens_seen", "load_best_model_at_end",
+    "logging_first_step", "overwrite_output_dir", "predict_with_generate", "prediction_loss_only", "push_to_hub",
+    "save_on_each_node", "save_only_model", "skip_memory_metrics", "sortish_sampler", "tf32", "trust_remote_code",
+    "use_liger_kernel",
 })  # fmt: skip
 """Options that may stand without a value."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from dstrain.data.peek import Peek
 from dstrain.data.records import Column
-from dstrain.draft.languages import M2M100, MBART, NLLB
+from dstrain.draft.languages import M2M100, is_code
 from dstrain.errors import UserError
 
 SOURCES = (
@@ -24,8 +24,6 @@ SOURCE_WORDS = frozenset("from source src input".split())
 TARGET_WORDS = frozenset("to target tgt trg output".split())
 """Words in the names of columns of languages."""
 MIN_KINDS = 2
-CODES = frozenset({*MBART.values(), *NLLB.values()})
-_REGION = re.compile(r"[a-z]{2}[-_][A-Z]{2}")
 _NAME = re.compile(r"[^\W\d]\w*(?:[.\- ]\w+){0,2}")
 MOST_NAME = 40
 """Characters of the longest name of a column."""
@@ -41,6 +39,8 @@ class Columns:
     source_language: Column | None = None
     """The column with the language of each source, if there is one."""
     target_language: Column | None = None
+    codes: frozenset[str] = frozenset()
+    """The codes in both of these columns."""
     unused: tuple[Column, ...] = ()
     """Columns that hold text, and of which nothing is made."""
 
@@ -68,7 +68,8 @@ def choose_columns(
     languages = [names[number] if number is not None else None for number in of_languages]
     used = {source, target, *of_languages}
     unused = tuple(name for number, name in enumerate(names) if number not in used)
-    return Columns(names[source], names[target], f"{kind} {shown}: {why}", languages[0], languages[1], unused)
+    codes = frozenset(row[number] for row in rows for number in of_languages if number is not None and row[number])
+    return Columns(names[source], names[target], f"{kind} {shown}: {why}", languages[0], languages[1], codes, unused)
 
 
 def _split_header(peek: Peek) -> tuple[tuple[str, ...] | None, Sequence[tuple[Any, ...]]]:
@@ -120,9 +121,7 @@ def _holds_codes(rows: Sequence[tuple[Any, ...]], number: int) -> bool:
     codes = [row[number] for row in rows if row[number] not in (None, "")]
     kinds = {*codes} if all(isinstance(code, str) for code in codes) else set()
     is_few = 0 < len(kinds) <= max(MIN_KINDS, len(codes) // 4)
-    return is_few and all(
-        code in M2M100 or code in CODES or (_REGION.fullmatch(code) and code[:2] in M2M100) for code in kinds
-    )
+    return is_few and all(map(is_code, kinds))
 
 
 def _by_name(

@@ -79,6 +79,7 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
         languages=languages,
         target_column=found[0].source.target_column,
         by_row=by_row,
+        codes=frozenset().union(*(each.codes for each in found)),
     )
     family = None if request.model is None else find_family(request.model)
     draft = Sections(request, guess, rows, machine, is_split=apart is not None, family=family)

@@ -45,6 +45,8 @@ class Guess:
     """What a text task is called."""
     by_row: bool = False
     """Whether each row names its languages."""
+    codes: frozenset[str] = frozenset()
+    """The codes that rows name, as far as they were looked at."""
     has_pointers: bool = False
     """Whether parses are in the pointer form already."""
 
@@ -56,13 +58,15 @@ def guess_task(
     languages: tuple[Language | None, Language | None],
     target_column: Column | None = None,
     by_row: bool = False,
+    codes: frozenset[str] = frozenset(),
 ) -> Guess:
     """The task of a sample; what is known of it already, `kind`, the languages and that each row names its own, holds.
 
-    `target_column` may be called after what a text task makes.
+    `codes` are those that rows name. `target_column` may be called after what a text task makes.
     """
     if by_row and kind in (None, "translation"):
-        return Guess("translation", "each row names its languages" if kind is None else NAMED, by_row=True)
+        why = "each row names its languages" if kind is None else NAMED
+        return Guess("translation", why, by_row=True, codes=codes)
     pairs = sample[:LOOKED_AT]
     share = sum(map(_is_parse, (target for _, target in pairs))) / len(pairs)
     if kind == "parsing" or (kind is None and share >= MOSTLY):

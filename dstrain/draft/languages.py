@@ -33,6 +33,9 @@ NLLB = {
 }  # fmt: skip
 """ISO 639 code to that of NLLB, for the languages that are asked for most."""
 
+_NLLB_FORM = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
+_MBART_FORM = re.compile(r"[a-z]{2}[-_][A-Z]{2}")
+
 SCRIPTS = {
     "HANGUL": "ko", "HIRAGANA": "ja", "KATAKANA": "ja", "CJK": "zh", "THAI": "th", "LAO": "lo", "KHMER": "km", "MYANMAR": "my",
     "HEBREW": "he", "GREEK": "el", "GEORGIAN": "ka", "ARMENIAN": "hy", "ETHIOPIC": "am", "TAMIL": "ta", "TELUGU": "te",
@@ -70,6 +73,22 @@ def spell(code: str, *, family: str) -> str | None:
     if family in tables:
         return tables[family].get(code)
     return code if family != "m2m100" or code in M2M100 else None
+
+
+def is_code(text: str) -> bool:
+    """Whether a text is the code of a language in one of the families' forms."""
+    has_region = _MBART_FORM.fullmatch(text) is not None and text[:2] in M2M100
+    return text in M2M100 or _NLLB_FORM.fullmatch(text) is not None or has_region
+
+
+def family_that_spells(codes: Iterable[str]) -> str | None:
+    """`m2m100`, `nllb` or `mbart`: the family that has all these codes; None if none has."""
+    codes = list(codes)
+    if all(code in M2M100 for code in codes):
+        return "m2m100"
+    if all(_NLLB_FORM.fullmatch(code) for code in codes):
+        return "nllb"
+    return "mbart" if all(code in MBART.values() for code in codes) else None
 
 
 def guess_language(texts: Iterable[str]) -> tuple[str, str] | None:

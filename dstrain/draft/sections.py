@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from dstrain.draft.families import NamedFamily, named_size
 from dstrain.draft.guess_task import NAMED, Guess
-from dstrain.draft.languages import spell
+from dstrain.draft.languages import family_that_spells, spell
 from dstrain.draft.look import Asked, Rows
 from dstrain.draft.machine import Machine
 from dstrain.draft.recipe_text import Line, section
@@ -85,6 +85,8 @@ class Sections:
     @property
     def architecture(self) -> tuple[str, str]:
         """The family of a model from scratch, and why."""
+        if self.guess.by_row and (family := family_that_spells(self.guess.codes)) in ("nllb", "mbart"):
+            return family, f"the rows name languages as it does, such as `{min(self.guess.codes)}`"
         if self.guess.kind == "translation" and None in self.codes and not self.guess.by_row:
             return "marian", "it reads any text, and needs no codes of languages, of which M2M100 lacks one"
         return "m2m100", "its new tokenizer can write every character"

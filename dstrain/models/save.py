@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, GenerationConfig
 
-from dstrain.config.local_paths import find_local_path
+from dstrain.config.local_paths import find_local_paths
 from dstrain.errors import UserError
 from dstrain.models.families import (
     KEPT_GENERATION_FIELDS,
@@ -179,7 +179,7 @@ def _leave_out_paths(config: dict[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in config.items()
-        if not (isinstance(value, str) and find_local_path(value) == value)
+        if not (isinstance(value, str) and find_local_paths(value) == [value])
     }
 
 

@@ -63,7 +63,7 @@ def build_metadata(record: RunRecord, *, headline: EvalRow | None) -> ModelCardD
         license_link=card.license_link,
         language=language_codes(record) or None,
         library_name="transformers",
-        tags=_distinct(["generated_from_trainer", "dstrain", *card.tags]),
+        tags=_distinct(["dstrain", *card.tags]),
         datasets=[one_line(name) for name in hub_datasets(config)] or None,
         metrics=_distinct(HUB_METRICS[metric] for metric in config.choosing if metric in HUB_METRICS),
         base_model=hub_model(record),

@@ -282,10 +282,9 @@ def describe_reproduction(record: RunRecord) -> Markdown:
     listed = join([code(override) for override in overrides], separator=", ")
     given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
     command = phrase(
-        "The command above is that of the last attempt. To repeat the run, add {}: in its own folder a run is resumed, and "
-        "nothing happens if it is finished. Paths are relative to where it was typed, and `~` is the home of whoever typed it. "
-        "This card names folders and files: read it before you publish it.",
-        code("output_dir=…"),
+        "The command above is that of the last attempt.{} Paths are relative to where it was typed, and `~` is the home of "
+        "whoever typed it. This card names folders and files: read it before you publish it.",
+        _how_to_repeat(record),
     )
     if not record.info.command:
         command = Markdown("The command was not recorded.")
@@ -300,6 +299,19 @@ def describe_reproduction(record: RunRecord) -> Markdown:
         code(str(NAMES.config)),
         "this" if record.subject is None else "the run's",
         given,
+    )
+
+
+def _how_to_repeat(record: RunRecord) -> Markdown:
+    """That the run's own folder must not be named again. Nothing on the card of a model, which is read far from that folder."""
+    if record.subject is not None:
+        return Markdown()
+    if record.config.output_dir is None:
+        how = phrase("add {}", code("output_dir=…"))
+    else:
+        how = phrase("give {} another value", code("output_dir"))
+    return phrase(
+        " To repeat the run, {}: in its own folder a run is resumed, and nothing happens if it is finished.", how
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dstrain.checkpoint.store import parse_checkpoint_name
-from dstrain.config.arguments import shell_command
+from dstrain.config.arguments import Parser, add_local_rank, shell_command
 from dstrain.config.differences import differences
 from dstrain.config.paths import path_problem
 from dstrain.config.schema import RunConfig
@@ -78,7 +78,7 @@ class EvaluationRequest:
 
 def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
     """The parsed arguments; a mistake ends the process with a usage message and exit code 2."""
-    parser = argparse.ArgumentParser(prog=program, description="Score a model on the evaluation rows of a recipe.")
+    parser = Parser(prog=program, description="Score a model on the evaluation rows of a recipe.")
     parser.add_argument("model", help="a run folder (its best model is taken), a model folder or a hub name")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="data.eval=… evaluation.num_beams=5 …")
     parser.add_argument("--config", help="the recipe; a run folder has its own")
@@ -86,7 +86,7 @@ def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Names
     parser.add_argument("--as", dest="name", help="name of another test set: its scores join the run's card, by step")
     parser.add_argument("--pending", action="store_true", help="score what the run left to another job")
     parser.add_argument("--output", type=Path, help="where scores and hypotheses are written")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    add_local_rank(parser)
     return parser.parse_intermixed_args(arguments)
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from dstrain.checkpoint.store import parse_checkpoint_name
-from dstrain.config.arguments import shell_command
+from dstrain.config.arguments import Parser, add_local_rank, shell_command
 from dstrain.config.evaluation import Evaluation
 from dstrain.config.load import load_config
 from dstrain.config.machine import Machine
@@ -87,7 +87,7 @@ class PredictRequest:
 
 def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Namespace:
     """The parsed arguments; a mistake ends the process with a usage message and exit code 2."""
-    parser = argparse.ArgumentParser(prog=program, description="Translate or parse the rows of a file.")
+    parser = Parser(prog=program, description="Translate or parse the rows of a file.")
     parser.add_argument("model", help="a run folder (its best model is taken), a model folder or a hub name")
     parser.add_argument(
         "--input", type=Path, default=STANDARD_INPUT, help="a file; `-`, the default, is standard input"
@@ -114,7 +114,7 @@ def parse_arguments(arguments: Sequence[str], *, program: str) -> argparse.Names
     )
     parser.add_argument("--batch-tokens", type=int, help="source tokens of a batch, beams and padding included")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="a GPU where there is one is the default")
-    parser.add_argument("--local_rank", "--local-rank", type=int, help=argparse.SUPPRESS)  # given by deepspeed
+    add_local_rank(parser)
     return parser.parse_args(arguments)
 
 

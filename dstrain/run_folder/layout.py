@@ -198,6 +198,11 @@ class RunFolder:
         """One file per attempt: who may write the folder."""
         return self.path / "lease"
 
+    @property
+    def start_mark(self) -> Path:
+        """The process that started the run last, from before it acquires the lease."""
+        return self.claims / "start.json"
+
     def end(self, attempt: int) -> Path:
         """How an attempt ended."""
         return self.claims / f"{attempt:08d}.end"

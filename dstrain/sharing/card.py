@@ -17,6 +17,13 @@ _ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|#|//", re.IGNORECASE)
 
 def check_card(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
     """(line, problem) for what the Hub would refuse or could not show; `names` are the files that go up."""
+    yield from _metadata_problems(card, names=names)
+    for number, link in _relative_links(card):
+        if posixpath.normpath(link) not in names:
+            yield number, f"the link `{link}` leads to nothing that goes up: remove it, or put the file into the folder"
+
+
+def _metadata_problems(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
     try:
         data = _read_metadata(card)
     except Exception as error:  # of the YAML library, or a ValueError about the scores
@@ -32,9 +39,6 @@ def check_card(card: str, *, names: Set[str]) -> Iterator[tuple[int, str]]:
     text = str(data.get("license_link") or "")
     if text and not _ELSEWHERE.match(text) and text not in names:
         yield 1, f"license_link `{text}` is no file that goes up: put it into the folder"
-    for number, link in _relative_links(card):
-        if posixpath.normpath(link) not in names:
-            yield number, f"the link `{link}` leads to nothing that goes up: remove it, or put the file into the folder"
 
 
 def states_license(card: str) -> bool:

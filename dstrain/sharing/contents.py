@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dstrain.config.local_paths import find_local_path
-from dstrain.config.secrets import holds_secret, holds_token, sets_secret
+from dstrain.config.local_paths import find_local_paths
+from dstrain.config.secrets import holds_secret, holds_token, mask, sets_secret
 from dstrain.errors import UserError
 from dstrain.run_folder.layout import NAMES
 from dstrain.run_folder.reading import open_ordinary
@@ -28,10 +28,22 @@ VOCABULARIES = frozenset({"tokenizer.json", "vocab.json", "vocab.txt", "merges.t
 TEXT_BYTES = 8192
 """Bytes at the beginning of a file by which a text is told from other data."""
 MAX_TEXT_BYTES = 1 << 30
-MAX_SHOWN = 10
-"""Most problems of one kind that are listed one by one."""
+MAX_SHOWN = 50
+"""Most problems of one file that are listed one by one."""
 
 Content = Path | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why something in a folder must not go up: printed as `file:line: rule`."""
+
+    path: Path
+    rule: str
+    line: int | None = None
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.rule}" if self.line is None else f"{self.path}:{self.line}: {self.rule}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Contents:
 
     files: Mapping[str, Content]
     left_out: Mapping[str, str]
+    problems: tuple[Problem, ...]
+    """Everything in the folder that must not go up; where there is any, nothing may be sent."""
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -54,39 +68,43 @@ def collect(folder: Path, *, made: Mapping[str, bytes]) -> Contents:
     """The files of a model folder, with those that were `made` for the Hub in the place of files of the same name.
 
     Raises:
-        UserError: lists everything in the folder that must not go up, with file and line and the way out.
+        UserError: the folder is a link.
     """
     if folder.is_symlink():
         raise UserError(f"{folder} is a link: put the folder itself in its place")
     files: dict[str, Content] = {}
     left_out: dict[str, str] = {}
-    problems: list[str] = []
+    problems: list[Problem] = []
     for path in _walk(folder, left_out=left_out, top=folder):
         name = path.relative_to(folder).as_posix()
         if name in made:
             continue
-        problem = _problem_of_file(path)
-        if problem is not None:
-            problems.append(f"{path}: {problem}")
+        rule = _problem_of_file(path)
+        if rule is not None:
+            problems.append(Problem(path, rule))
         else:
             files[name] = path
     files = dict(sorted({**files, **made}.items()))
-    refuse(problems)
-    refuse([problem for name in files for problem in _problems_of_text(name, files[name], folder=folder)])
-    return Contents(files, left_out)
+    problems += [problem for name in files for problem in _problems_of_text(name, files[name], folder=folder)]
+    return Contents(files, left_out, tuple(problems))
 
 
-def refuse(problems: Iterable[str]) -> None:
-    """Raise UserError with the problems, a line each, if there are any."""
-    found = list(problems)
-    if not found:
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise UserError with the problems, file by file and a line each, if there are any."""
+    by_file: dict[Path, list[Problem]] = {}
+    for problem in problems:
+        by_file.setdefault(problem.path, []).append(problem)
+    if not by_file:
         return
-    more = [f"and {len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
-    raise UserError("\n".join(["nothing was sent, because this must not go up:", *found[:MAX_SHOWN], *more]))
+    lines = ["nothing was sent, because this must not go up:"]
+    for path, found in by_file.items():
+        lines += map(str, sorted(found, key=lambda problem: problem.line or 0)[:MAX_SHOWN])
+        lines += [f"{path}: and {len(found) - MAX_SHOWN} more"] if len(found) > MAX_SHOWN else []
+    raise UserError("\n".join(lines))
 
 
 def find_leaks(name: str, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    """(line, problem) for each line of a text with a key, a token, a password or a path of this machine.
+    """(line, problem) for the keys, tokens and passwords of each line of a text, and for each path of this machine in it.
 
     A secret is not repeated in the problem.
     """
@@ -94,7 +112,7 @@ def find_leaks(name: str, lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, start=1):
         if holds_token(line) or (not is_vocabulary and (holds_secret(line) or sets_secret(line))):
             yield number, "holds a key, a token or a password: remove it, and revoke it where it is valid"
-        elif not is_vocabulary and (path := find_local_path(line)) is not None:
+        for path in [] if is_vocabulary else find_local_paths(mask(line)):
             yield number, f"names `{path}`, a path of this machine: remove it or shorten it"
 
 
@@ -132,11 +150,11 @@ def _beginning(content: Content) -> bytes:
         return file.read(TEXT_BYTES)
 
 
-def _problems_of_text(name: str, content: Content, *, folder: Path) -> Iterator[str]:
+def _problems_of_text(name: str, content: Content, *, folder: Path) -> Iterator[Problem]:
     if b"\0" in _beginning(content):
         return
-    for number, problem in find_leaks(name, _read_lines(content)):
-        yield f"{folder / name}:{number}: {problem}"
+    for number, rule in find_leaks(name, _read_lines(content)):
+        yield Problem(folder / name, rule, number)
 
 
 def _read_lines(content: Content) -> Iterator[str]:

@@ -15,7 +15,7 @@ from dstrain.run_folder.layout import BEST, NAMES, RunFolder
 from dstrain.run_folder.reading import read_bytes, read_exported_step
 from dstrain.run_folder.record import RunRecord, load_record
 from dstrain.sharing.card import check_card, states_license
-from dstrain.sharing.contents import Contents, collect, refuse
+from dstrain.sharing.contents import Contents, Problem, collect, refuse
 
 _PART = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?"
 _REPO = re.compile(rf"{_PART}/{_PART}")
@@ -38,6 +38,8 @@ class Push:
     run: Path
     folder: Path
     step: int | None
+    card: str
+    """As it goes up, which differs from that in the folder by the model's name on the Hub at least."""
     contents: Contents
     notes: tuple[str, ...]
     """Sentences that the user must have read."""
@@ -73,8 +75,8 @@ def plan_push(
     made, notes = _make_card(record, run=run, folder=folder)
     text = load_from_hub(made[str(NAMES.card)].decode(), repo=repo, revision=branch)
     contents = collect(folder, made={**made, str(NAMES.card): text.encode()})
-    card = folder / NAMES.card
-    refuse(f"{card}:{line}: {problem}" for line, problem in check_card(text, names=contents.files.keys()))
+    of_card = (Problem(folder / NAMES.card, rule, line) for line, rule in check_card(text, names=contents.files.keys()))
+    refuse((*contents.problems, *of_card))
     for name, is_there in (
         (CONFIG, CONFIG in contents.files),
         (f"file *{WEIGHTS}", any(name.endswith(WEIGHTS) for name in contents.files)),
@@ -82,7 +84,7 @@ def plan_push(
         if not is_there:
             raise UserError(f"{folder} holds no model: there is no {name} in it; dstrain export writes it again")
     notes = (*_say_unfinished(record, run=run), *notes, *_say_license(text, run=run))
-    return Push(repo, branch, private, run, folder, read_exported_step(folder), contents, notes)
+    return Push(repo, branch, private, run, folder, read_exported_step(folder), text, contents, notes)
 
 
 def check_names(repo: str, *, branch: str | None) -> None:

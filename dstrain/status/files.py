@@ -17,6 +17,7 @@ from dstrain.attempt.hangs import Hang
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
+from dstrain.cluster.processes import Holder
 from dstrain.config.schema import RunConfig
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
@@ -34,6 +35,7 @@ from dstrain.run_folder.rows import (
     drop_superseded,
     read_sound_rows,
 )
+from dstrain.run_folder.start_mark import read_start_mark
 from dstrain.slurm.evaluation_jobs import Evaluation, read_jobs
 from dstrain.slurm.requeue import BY_SLURM, Entry, JobEnd, JobStart, read_history
 
@@ -67,6 +69,8 @@ class RunFiles:
     """Those up to the attempt that the state of the run follows from. Later starts were refused, or failed on a finished run."""
     renewed: float | None
     """When the newest claim was last written, by the file system's clock."""
+    starting: Holder | None
+    """The process that started the run last, if it has acquired no lease. It may have ended."""
     outcome: RunOutcome | None
     """Of the last standing attempt, where it is known."""
     records: tuple[RankRecord, ...]
@@ -112,6 +116,7 @@ def read_files(run_dir: Path) -> RunFiles:
         claims=tuple(claims),
         standing=standing,
         renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
+        starting=_find_starting(run_dir, claims=claims),
         outcome=_find_outcome(outcome, standing=standing, ends=ends),
         records=records,
         ends=ends,
@@ -165,6 +170,13 @@ def _read_claims_and_outcome(run_dir: Path) -> tuple[list[Claim], RunOutcome | N
         if read_outcome(run_dir) == outcome:
             break
     return claims, outcome
+
+
+def _find_starting(run_dir: Path, *, claims: Sequence[Claim]) -> Holder | None:
+    mark = read_start_mark(run_dir)
+    if mark is None or any(claim.holder and mark.is_same(claim.holder) for claim in claims):
+        return None
+    return mark
 
 
 def _find_standing(

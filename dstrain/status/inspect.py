@@ -211,6 +211,7 @@ def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
         is_readable=files.is_readable,
         claim=files.standing[-1] if files.standing else None,
         renewed=files.renewed if files.standing == files.claims else None,
+        starting=files.starting,
         outcome=files.outcome,
         records=files.records,
         last_event=next((event for event in reversed(files.events) if event.event != "unsaved"), None),
@@ -288,7 +289,7 @@ def _describe_end(end: JobEnd | None) -> str | None:
 
 def _view_ranks(evidence: Evidence, *, judgement: Judgement, now: float, is_alive: IsAlive) -> RanksView | None:
     records = evidence.records
-    if not records or judgement.state in ("finished", *STOPPED):
+    if not records or judgement.state in ("starting", "finished", *STOPPED):
         return None
     # once a run has ended, all its ranks are gone and none counts as missing
     is_active = judgement.state in ("running", "silent")
@@ -331,7 +332,7 @@ def _count_unsaved(files: RunFiles, *, judgement: Judgement, step: int | None, p
 
 def _view_attempt(claim: Claim, *, files: RunFiles, judgement: Judgement) -> AttemptView:
     holder = claim.holder
-    if claim.number != files.claims[-1].number or files.standing != files.claims:
+    if claim.number != files.claims[-1].number or files.standing != files.claims or judgement.state == "starting":
         ended: str | None = _why_ended(claim, files=files)
     else:
         ended = None if judgement.state in ("running", "silent") else judgement.state

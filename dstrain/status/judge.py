@@ -19,6 +19,7 @@ from dstrain.run_folder.rows import EventRow
 from dstrain.slurm.requeue import JobEnd
 
 State = Literal[
+    "starting",
     "running",
     "silent",
     "killed",
@@ -35,6 +36,7 @@ State = Literal[
     "no such folder",
 ]
 MEANINGS: Mapping[State, str] = {
+    "starting": "It has been started, and its processes import libraries and connect, which takes seconds.",
     "running": "Its ranks make progress.",
     "silent": "Its ranks live, or may live on another host, but have made no progress for longer than is usual.",
     "killed": "It was running, and none of its processes is left: start it again.",
@@ -60,7 +62,9 @@ STOPPED_BY: Mapping[str, State] = {
 """Maps what ended a job to the state of a run that was signalled to stop and saved; any other cause is `stopped`."""
 STOPPED: tuple[State, ...] = ("stopped", *STOPPED_BY.values())
 """States of a run that saved after it was signalled to stop."""
-IN_ORDER: tuple[State, ...] = ("running", "finished")
+ONGOING: tuple[State, ...] = ("starting", "running", "silent")
+"""States after which another may follow without a new start."""
+IN_ORDER: tuple[State, ...] = ("starting", "running", "finished")
 """States that need no action."""
 
 CLOCK_SECONDS = 60.0
@@ -68,6 +72,8 @@ CLOCK_SECONDS = 60.0
 QUIET_SECONDS: Mapping[str, float] = {"set_up": 1800.0, "step": 120.0, "evaluation": 300.0, "save": 300.0}
 """Usual time limit without progress, per class of phases. Set-up has the longest: reading data and building operators show no
 progress."""
+START_SECONDS = 300.0
+"""Time that a start on another host, whose processes cannot be checked, has to acquire the lease."""
 QUIET_STEPS = 5.0
 """A run with slow steps is not silent before the time of this many steps has passed."""
 
@@ -85,6 +91,8 @@ class Evidence:
     claim: Claim | None = None
     renewed: float | None = None
     """When the claim was last written, by the file system's clock."""
+    starting: Holder | None = None
+    """The process that started the run last, if it has acquired no lease. It may have ended."""
     outcome: RunOutcome | None = None
     records: tuple[RankRecord, ...] = ()
     """Only those of the newest attempt."""
@@ -113,6 +121,24 @@ def holder_of(record: RankRecord) -> Holder:
 
 def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: float | None = None) -> Judgement:
     """The state of a run. `quiet_seconds` replaces the usual time limits without progress."""
+    found = _judge_attempt(evidence, now=now, is_alive=is_alive, quiet_seconds=quiet_seconds)
+    if found.state not in ONGOING and (start := evidence.starting) is not None:
+        begun = from_iso(start.since)
+        if _is_starting(evidence, begun=begun, now=now, alive=is_alive(start)):
+            return Judgement("starting", f"{start} imports libraries and connects its ranks", begun)
+    return found
+
+
+def _is_starting(evidence: Evidence, *, begun: float | None, now: float, alive: bool | None) -> bool:
+    if alive is not None:
+        return alive
+    # on another host: it counts as starting for a while, unless it has left word since
+    ended = from_iso(evidence.outcome.time) if evidence.outcome else None
+    return begun is not None and now - begun <= START_SECONDS and (ended is None or ended < begun)
+
+
+def _judge_attempt(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: float | None) -> Judgement:
+    """The state of the newest attempt that acquired the lease."""
     outcome, claim = evidence.outcome, evidence.claim
     if not evidence.is_readable:
         return Judgement("unreadable", "none of its records can be read, so nothing is known about the run")

@@ -87,7 +87,7 @@ def _rows(status: RunStatus) -> Iterator[tuple[str, str]]:
     if checkpoint := status.checkpoint:
         when = f", saved {_ago(checkpoint.saved, now=status.now)}" if checkpoint.saved else ""
         yield "checkpoint", f"{checkpoint.name}{when}, the newest of {checkpoint.num_checkpoints}"
-    elif status.state not in ("never started", "unreadable", "no such folder"):
+    elif status.state not in ("starting", "never started", "unreadable", "no such folder"):
         yield "checkpoint", "none yet"
     yield from _unsaved_rows(status)
     yield from _attempt_rows(status.starts)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 from dstrain.cluster.console import duration
 from dstrain.run_folder.outcome import summarize
 from dstrain.status.inspect import RunStatus
+from dstrain.status.judge import ONGOING
 from dstrain.status.text import describe_best, describe_progress, describe_status
 
-ONGOING = ("running", "silent")
-"""States after which another may follow without a new start."""
 MIN_SECONDS = 0.2
 """Least time between two looks, so that a shared file system is not flooded."""
 

@@ -19,6 +19,11 @@ GROUP = "dstrain.trackers"
 """The group of entry points by which a package brings a tracker of its own."""
 
 
+def tracker_names() -> list[str]:
+    """The names of all trackers, those of installed packages after dstrain's; none is imported."""
+    return list(dict.fromkeys([*BUILT_IN, *(found.name for found in metadata.entry_points(group=GROUP))]))
+
+
 def wanted_trackers(config: RunConfig) -> tuple[str, ...]:
     """The names of the trackers that show a run by its recipe."""
     wanted = config.logging.tensorboard

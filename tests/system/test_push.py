@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import CommitOperationAdd, ModelCard
 
-from dstrain.config.local_paths import find_local_path
+from dstrain.config.local_paths import find_local_paths
 from dstrain.run_folder.layout import RunFolder
 from tests.system.runs import build_run, train
 from tests.unit.sharing.hub_stand_in import TOKEN, Hub, serve_hub
@@ -108,7 +108,7 @@ def test_a_model_folder_is_ready_to_be_shared(model: str, run: Path, monkeypatch
     images = re.findall(r"!\[.+?\]\((.+?)\)", card.text)
     assert len(images) == 2
     assert all((folder / image).is_file() for image in images)
-    assert find_local_path((folder / "README.md").read_text()) is None
+    assert find_local_paths((folder / "README.md").read_text()) == []
     (block,) = re.findall(r"^```python\n(.*?)^```$", card.text, flags=re.MULTILINE | re.DOTALL)
     monkeypatch.chdir(folder)
     printed = io.StringIO()

@@ -4,10 +4,13 @@ import re
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from dstrain.cluster.environment import free_port
+from dstrain.cluster.processes import this_process
 from dstrain.run_folder.outcome import read_outcome
+from dstrain.status.inspect import inspect_status
 from tests.unit.cluster.terminal_cases import run_on_terminal, screen_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,6 +105,35 @@ def test_ctrl_c_on_a_terminal_says_how_to_resume_and_that_command_does(tmp_path:
     again = [sys.executable, *words[1:], "training.max_steps=1", "--allow-changed", "training.max_steps"]
     done = subprocess.run(again, cwd=ROOT, env=VARIABLES, capture_output=True, text=True, check=False, timeout=300)
     assert f"the run has {outcome.step} steps already" in done.stderr
+
+
+def test_a_watcher_sees_a_start_and_a_restart_before_the_lease_is_acquired(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    steps = ["evaluation.every_steps=20", "checkpoint.every_steps=10"]
+    first = watch_states([*TRAIN, *overrides(tmp_path, *steps)], run=run)
+    assert first == ["starting", "running", "finished"]
+    longer = ["training.max_steps=30", "--allow-changed", "training.max_steps"]
+    again = watch_states([*TRAIN, *overrides(tmp_path, *steps, *longer)], run=run)
+    assert again == ["starting", "running", "finished"]
+
+
+def watch_states(command: list[str], *, run: Path) -> list[str]:
+    """The states of a run from the first that is due to a start, each once."""
+    before = look(run)
+    found: list[str] = []
+    with subprocess.Popen(
+        command, cwd=ROOT, env=VARIABLES, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None:
+            state = look(run)
+            if state != (found[-1] if found else before):
+                found.append(state)
+            time.sleep(0.1)
+    return found if found[-1] == look(run) else [*found, look(run)]
+
+
+def look(run: Path) -> str:
+    return inspect_status(run, now=time.time(), observer=this_process()).state
 
 
 def test_of_two_ranks_one_speaks(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import typer
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
-from dstrain.cli.common import clean_errors, with_default
+from dstrain.cli.common import Command, clean_errors, with_default
 from dstrain.cluster.exit_codes import EXIT_USAGE
 from dstrain.errors import UserError
 
@@ -73,3 +73,34 @@ def test_a_command_without_overrides_refuses_an_option_as_before() -> None:
     result = CliRunner().invoke(app, ["verify", "runs/x", "--num_beams", "4"])
     assert result.exit_code == EXIT_USAGE
     assert "No such option" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["train", "--config", "{}", "seed=1", "--config={}"], "--config"),
+        (["evaluate", "runs/x", "--config={}", "--config", "{}"], "--config"),
+        (["predict", "runs/x", "--input", "{}", "--input", "{}"], "--input"),
+        (["explain", "seed", "--config", "{}", "--config", "{}"], "--config"),
+        (["push", "runs/x", "me/model", "--revision", "{}", "--revision", "{}"], "--revision"),
+        (["track", "runs/x", "--name", "{}", "--to", "own", "--name", "{}"], "--name"),
+        (["recipe", "copy", "debug", "--output", "{}", "--output", "{}"], "--output"),
+    ],
+)
+def test_an_option_of_one_value_that_is_given_twice_is_an_error_with_both(arguments: list[str], option: str) -> None:
+    values = iter(("a.yaml", "b.yaml"))
+    given = [word.format(next(values)) if "{}" in word else word for word in arguments]
+    result = CliRunner().invoke(app, given)
+    assert result.exit_code == EXIT_USAGE
+    assert f'{option} is given twice, "a.yaml" and "b.yaml": leave one of them out' in result.stderr
+
+
+def test_every_command_refuses_an_option_with_two_values() -> None:
+    group = typer.main.get_group(app)
+    commands = [*group.commands.values(), *getattr(group.commands["recipe"], "commands", {}).values()]
+    assert [command.name for command in commands if not isinstance(command, Command)] == ["recipe"]
+
+
+def test_an_option_that_may_have_several_values_is_taken_with_each() -> None:
+    result = CliRunner().invoke(app, ["check", "debug", "--set", "seed=1", "--set", "name=again"])
+    assert (result.exit_code, "name        again" in result.stdout) == (0, True)

@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import typer
 
 from dstrain.cli import completion
+from dstrain.cli.app import app
 from dstrain.cli.completion import (
     MAX_ENTRIES,
+    complete_choice,
     complete_key,
     complete_recipe,
     complete_run,
@@ -26,6 +29,8 @@ from dstrain.cli.completion import (
 )
 from dstrain.config.load import load_config
 from dstrain.config.shipped import shipped_recipes
+from dstrain.tracking.backends import BUILT_IN
+from tests.unit.tracking.tracking_cases import install_package
 
 
 @pytest.fixture
@@ -132,6 +137,60 @@ def test_bash_asks_for_the_value_alone(typed: str, given: list[str]) -> None:
     assert offer_override(typed, given=given) == expected
 
 
+def test_a_choice_is_completed_from_words_that_are_looked_for_only_then() -> None:
+    asked: list[str] = []
+
+    def find() -> list[str]:
+        asked.append("now")
+        return ["one", "other", "two"]
+
+    complete = complete_choice(find)
+    assert asked == []
+    assert complete("o") == ["one", "other"]
+    assert complete("x") == []
+
+
+def offered(*words: str) -> list[str]:
+    """What the app offers for the last of the words after `dstrain`, which a shell has begun."""
+    name, *given, option, incomplete = words
+    command = typer.main.get_group(app).commands[name]
+    context = command.make_context(name, given, resilient_parsing=True)
+    (param,) = (param for param in command.params if option in param.opts)
+    return [item.value for item in param.shell_complete(context, incomplete)]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("track", "runs/first", "--to", ""), list(BUILT_IN)),
+        (("track", "runs/first", "--to", "w"), ["wandb"]),
+        (("export", "runs/first", "x", "--to", ""), ["ctranslate2"]),
+        (("export", "runs/first", "x", "--quantization", "int8_f"), ["int8_float32", "int8_float16"]),
+        (("predict", "x", "--format", ""), ["lines", "tsv", "jsonl"]),
+        (("predict", "x", "--device", "c"), ["cpu", "cuda"]),
+        (("predict", "x", "--config", "demo_te"), ["demo_text"]),
+        (("evaluate", "x", "--config", "demo_te"), ["demo_text"]),
+        (("plan", "debug", "--gpu", "a100"), ["a100-80", "a100-40"]),
+        (("plan", "debug", "--gpu", "c"), ["cpu"]),
+        (("train", "--allow-changed", "training.learning_r"), ["training.learning_rate"]),
+        (("check", "debug", "--set", "precision=b"), ["precision=bf16"]),
+        (("init", "x", "--task", ""), ["translation", "parsing", "text"]),
+        (("init", "x", "--device", ""), ["cpu", "cuda"]),
+    ],
+)
+def test_an_option_with_some_values_offers_them(words: tuple[str, ...], expected: list[str], home: Path) -> None:
+    assert offered(*words) == expected
+
+
+def test_trackers_of_installed_packages_are_offered_and_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(install_package(tmp_path)))
+    assert offered("track", "x", "--to", "o") == ["own"]
+    assert {*BUILT_IN, "own", "absent", "broken"} <= {*offered("track", "x", "--to", "")}
+    assert "own_trackers" not in sys.modules
+
+
 def test_what_fails_offers_nothing() -> None:
     @silent
     def fail(incomplete: str) -> list[str]:
@@ -173,6 +232,7 @@ def test_a_real_bash_gets_these_words_and_no_message(home: Path) -> None:
             ["dstrain", "train", "--config", "debug", "precision", "=", "b"],
             ["dstrain", "status", "runs/f"],
             ["dstrain", "status", "nowhere/"],
+            ["dstrain", "track", "runs/first", "--to", "wan"],
         ],
         folder=home,
     )
@@ -184,6 +244,7 @@ def test_a_real_bash_gets_these_words_and_no_message(home: Path) -> None:
         ["bf16"],
         ["runs/first"],
         [],
+        ["wandb"],
     ]
 
 

@@ -2,9 +2,11 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from transformers import Seq2SeqTrainingArguments
 from typer.testing import CliRunner
 
 from dstrain.cli.app import app
@@ -51,6 +53,14 @@ def test_the_last_part_of_several_keys_explains_each_and_a_score_of_that_name() 
     assert "nats per target token" in told
 
 
+ARGUMENTS = {field.name for field in fields(Seq2SeqTrainingArguments)} - {"debug"}  # which is a recipe's name too
+
+
+@pytest.mark.parametrize("argument", sorted(ARGUMENTS))
+def test_every_argument_of_a_trainer_is_explained(argument: str) -> None:
+    assert explain(argument).strip()
+
+
 @pytest.mark.parametrize("state", STATES)
 def test_a_state_is_explained(state: str) -> None:
     assert STATES[state] in explain(state)  # type: ignore[index]
@@ -63,7 +73,7 @@ def test_an_exit_code_is_explained(code: int) -> None:
 
 def test_a_near_miss_is_suggested_and_ends_with_1() -> None:
     assert "did you mean training.max_steps" in explain("training.max_step", code=1)
-    assert "one of name, seed" in explain("qqqqqq", code=1)
+    assert "the sections are model, task, data, training, " in explain("qqqqqq", code=1)
     assert "neither a file nor a shipped recipe" in explain("seed", "--config", "nowhere", code=1)
 
 

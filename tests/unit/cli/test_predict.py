@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 import dstrain.predict
 from dstrain.cli.app import app
+from dstrain.cli.predict import DEVICES, FORMATS
 
 RUNNER = CliRunner()
 
@@ -44,6 +45,13 @@ def test_predict_gives_its_arguments_to_the_entry_that_launchers_start(monkeypat
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
     assert RUNNER.invoke(app, ["predict", "runs/x", "--pointers", *arguments]).exit_code == 1
     assert seen == [{"model": "runs/x", "pointers": True, "local_rank": None, **given}]
+
+
+def test_what_a_shell_offers_is_what_predict_takes() -> None:
+    for option, values in (("format", FORMATS), ("device", DEVICES)):
+        for value in values:
+            given = dstrain.predict.parse_arguments(["x", f"--{option}={value}"], program="predict")
+            assert getattr(given, option) == value
 
 
 def test_predict_names_itself_in_a_usage_error() -> None:

@@ -8,7 +8,7 @@ from huggingface_hub import constants
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
-from dstrain.sharing.push import Push
+from dstrain.sharing.push import Push, plan_push
 from tests.unit.sharing.sharing_cases import make_shared_run, snapshot
 
 
@@ -37,7 +37,20 @@ def test_a_dry_run_says_what_would_go_up_without_token_network_or_change(tmp_pat
     assert lines[0] == f"{run}/best, step 10, to https://hub.example/me/model, branch main"
     assert any(line.endswith("  model.safetensors") for line in lines)
     assert any(line.startswith("note: no licence is stated") for line in lines)
-    assert lines[-1] == "nothing was sent: --dry-run"
+    assert lines[-1] == "nothing was sent: --dry-run; --show-card prints the card that would go up"
+    assert snapshot(run) == before
+
+
+@pytest.mark.usefixtures("no_network")
+def test_the_card_that_would_go_up_is_printed_alone_on_standard_output(tmp_path: Path) -> None:
+    run = make_shared_run(tmp_path / "run")
+    before = snapshot(run)
+    result = invoke(run, "me/model", "--show-card")
+    assert result.exit_code == 0
+    assert result.stdout == plan_push(run, repo="me/model").card + "\n"
+    assert "from_pretrained('me/model')" in result.stdout
+    assert f"{run}/best, step 10, to https://hub.example/me/model, branch main" in result.stderr
+    assert result.stderr.endswith("nothing was sent: --show-card\n")
     assert snapshot(run) == before
 
 

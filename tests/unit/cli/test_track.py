@@ -51,6 +51,11 @@ def test_event_files_are_written_again(tmp_path: Path) -> None:
     assert len(list(RunFolder(Path(run)).tensorboard.iterdir())) == 1
 
 
+def test_the_help_says_what_is_sent_again() -> None:
+    said = " ".join(RUNNER.invoke(app, ["track", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "to trackers, as far as they lack them; TensorBoard's file is written anew." in said
+
+
 def test_without_a_name_the_recipes_trackers_are_meant(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", "logging={tensorboard: false, trackers: {own: {}}}")
     assert track(run).stdout == "own: 2 points sent (file)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.arguments import parse_arguments, shell_command, split_arguments
+from dstrain.config.arguments import find_given_twice, parse_arguments, shell_command, split_arguments
 
 
 def parse(*arguments: str) -> Namespace:
@@ -48,6 +48,12 @@ def test_debug_and_overfit_are_read() -> None:
         (("--config", "x", "--overfit=-3"), "found '-3'"),
         (("--config", "x", "--overfit", "many"), "found 'many'"),
         (("--config", "x", "--resume"), "--resume"),
+        (
+            ("--config", "a.yaml", "--config", "b.yaml"),
+            '--config is given twice, "a.yaml" and "b.yaml": leave one of them out',
+        ),
+        (("--conf=a.yaml", "seed=1", "--config", "b.yaml"), '--config is given twice, "a.yaml" and "b.yaml"'),
+        (("--config", "x", "--overfit", "8", "--overfit", "8"), '--overfit is given twice, "8" and "8"'),
     ],
 )
 def test_wrong_options_are_refused(
@@ -103,3 +109,26 @@ def test_a_command_is_one_printable_line_that_a_shell_reads_as_the_same_words() 
 
 def test_ordinary_words_are_quoted_as_usual() -> None:
     assert shell_command(["dstrain", "card", Path("my run"), 3]) == "dstrain card 'my run' 3"
+
+
+def test_a_list_and_what_the_launcher_gives_may_come_again() -> None:
+    options = parse(
+        "--config", "x", "--allow-changed", "seed", "--allow-changed", "model", "--local_rank=0", "--local-rank=0"
+    )
+    assert options.allow_changed == ["seed", "model"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["--to", "a", "--to=b"], '--to is given twice, "a" and "b": leave one of them out'),
+        (["--to", "--to", "--to", "b"], '--to is given twice, "--to" and "b": leave one of them out'),
+        (["--to", "a", "--quiet", "--quiet", "--many", "1", "--many", "2", "--unknown", "--unknown"], None),
+        (["--to", "a", "--", "--to", "b"], None),
+        (["--to"], None),
+        (["--to=http://ann:hunter2@x", "--to=b"], '--to is given twice, "http://***@x" and "b": leave one of them out'),
+    ],
+)
+def test_an_option_of_one_value_with_two_is_found(arguments: list[str], found: str | None) -> None:
+    options = {"--to": True, "--quiet": False, "--many": True}
+    assert find_given_twice(arguments, options=options, repeatable={"--many"}) == found

@@ -51,6 +51,8 @@ def test_items_of_lists_and_names_of_the_users_may_be_written() -> None:
 def test_the_last_part_of_a_key_and_the_name_of_a_trainer_lead_to_it() -> None:
     assert find_meant("batch_size") == [("training", "batch_size"), ("evaluation", "batch_size")]
     assert find_meant("num_train_epochs") == [("training", "epochs")]
+    assert find_meant("fp16") == [("precision",)]
+    assert find_meant("per_device_train_batch_size") == [("training", "batch_size")]
     assert find_meant("max_train_samples") == [("data", "train", "max_rows")]
     assert find_meant("frobnicate") == []
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dstrain.config.local_paths import find_local_path, shorten_paths
+from dstrain.config.local_paths import find_local_paths, shorten_paths
 
 
 @pytest.mark.parametrize(
@@ -24,9 +24,9 @@ from dstrain.config.local_paths import find_local_path, shorten_paths
     ],
 )
 def test_a_path_of_a_machine_is_found_and_only_its_end_is_kept(text: str, path: str, shortened: str) -> None:
-    assert find_local_path(text) == path
+    assert find_local_paths(text) == [path]
     assert shorten_paths(text) == shortened
-    assert find_local_path(shortened) is None
+    assert find_local_paths(shortened) == []
 
 
 @pytest.mark.parametrize(
@@ -44,5 +44,10 @@ def test_a_path_of_a_machine_is_found_and_only_its_end_is_kept(text: str, path: 
     ],
 )
 def test_other_texts_are_left_alone(text: str) -> None:
-    assert find_local_path(text) is None
+    assert find_local_paths(text) == []
     assert shorten_paths(text) == text
+
+
+def test_every_path_of_a_text_is_found_once_and_in_order() -> None:
+    text = r"cp C:\Users\ann\x /srv/models/base && ls /home/ann/x /srv/models/base"
+    assert find_local_paths(text) == [r"C:\Users\ann\x", "/srv/models/base", "/home/ann/x"]

@@ -48,7 +48,8 @@ gradient_clipping: 1
     )
     found = [line.removeprefix(f"{path}:") for line in faults(path, "trainig.x=1", "logging.every_steps=0")]
     assert found == [
-        '1: name: must match ^[A-Za-z0-9][A-Za-z0-9._-]*$; found "a b"; '
+        "1: name: must be made of the letters a to z and A to Z, digits, `.`, `_` and `-`, and begin with a "
+        'letter or digit; found "a b"; '
         "Name of the run folder and the model card: at most 200 letters, digits, `.`, `_` and `-`",
         "2: seed: must be a whole number; found true; Seed of the initial weights, the data order and dropout",
         "3: precision: must be 'fp32', 'bf16' or 'fp16'; found \"fp61\"; did you mean `fp16`?",
@@ -201,6 +202,13 @@ def test_control_characters_are_refused_by_key_and_shown_escaped(key: str, chara
         f"{key}: has the control character U+{ord(character):04X}; found {json.dumps(f'a{character}b')}; remove it"
         in line
     )
+
+
+def test_an_unknown_key_is_called_so_whatever_its_value_is(good: Path) -> None:
+    for key in ("notes", "card.description", "data.train.0.notes"):
+        lines = faults(good, f"{key}={json.dumps('two' + chr(10) + 'lines')}")
+        assert [f"{key}: unknown key" in line for line in lines] == [True]
+    assert "control character" in faults(good, 'machine.deepspeed={"a": "b\u202ec"}')[0]
 
 
 def test_control_characters_in_names_of_keys_are_refused_and_those_of_a_prefix_are_text(good: Path) -> None:

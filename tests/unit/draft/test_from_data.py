@@ -176,6 +176,26 @@ def test_real_data_get_the_tasks_that_they_have(real_data: Path, tmp_path: Path)
     assert config.data.eval[0].path == str(docs / "python_docs.dev.tsv")
 
 
+@pytest.mark.parametrize(
+    ("codes", "architecture"),
+    [
+        (("ko", "en"), "m2m100"),
+        (("kor_Hang", "eng_Latn"), "nllb"),
+        (("ace_Arab", "min_Latn"), "nllb"),
+        (("ko_KR", "en_XX"), "mbart"),
+    ],
+)
+def test_a_model_from_scratch_has_the_codes_that_the_rows_name(
+    codes: tuple[str, str], architecture: str, tmp_path: Path
+) -> None:
+    first, second = codes
+    lines = [f"글 {n}\ttext {n}\t{first}\t{second}\ntext {n}\t글 {n}\t{second}\t{first}\n" for n in range(40)]
+    (tmp_path / "both.tsv").write_text("source\ttarget\tfrom\tto\n" + "".join(lines), encoding="utf-8")
+    _, config = draft_of(tmp_path / "r.yaml", str(tmp_path / "both.tsv"))
+    assert config.model.scratch is not None
+    assert config.model.scratch.architecture == architecture
+
+
 def test_rows_that_name_their_languages_are_a_translation_in_each_of_their_directions(tmp_path: Path) -> None:
     lines = [f"글 {n}\ttext {n}\tko\ten\tx{n}\ntext {n}\t글 {n}\ten\tko\tx{n}\n" for n in range(40)]
     (tmp_path / "both.tsv").write_text("text\ttranslation\tfrom\tto\tid\n" + "".join(lines), encoding="utf-8")

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from dstrain.config.load import dump_config
-from dstrain.config.local_paths import find_local_path
+from dstrain.config.local_paths import find_local_paths
 from dstrain.config.schema import RunConfig
 from dstrain.reporting.card import build_card, build_notice, write_card
 from dstrain.run_folder.outcome import RunOutcome
@@ -280,7 +280,7 @@ def test_each_model_folder_has_a_card_of_its_own_that_nothing_leads_out_of(tmp_p
     for name, bleu in (("best", 3.0), ("final", 2.0)):
         folder = run_dir / name
         card = ModelCard.load(folder / "README.md")
-        assert find_local_path((folder / "README.md").read_text()) is None
+        assert find_local_paths((folder / "README.md").read_text()) == []
         images = re.findall(r"!\[.+?\]\((.+?)\)", card.text)
         assert images == ["plots/loss.png", "plots/score.png"]
         assert all((folder / image).read_bytes() == (run_dir / image).read_bytes() for image in images)

@@ -26,7 +26,7 @@ def test_metadata_round_trips_and_the_model_index_holds_the_headline(record: Run
     loaded = load(build_card(record), folder=tmp_path)
     data = loaded.data.to_dict()
     assert rebuild(data) == data
-    assert data["tags"] == ["generated_from_trainer", "dstrain"]
+    assert data["tags"] == ["dstrain"]
     assert "license" not in data
     assert record.best is not None
     assert loaded.data.eval_results is not None
@@ -48,7 +48,7 @@ def test_the_front_matter_states_what_the_recipe_states(tmp_path: Path) -> None:
     assert {key: data[key] for key in ("license", "license_name", "license_link", "base_model")} == {
         key: card[key] for key in ("license", "license_name", "license_link", "base_model")
     }
-    assert data["tags"] == ["generated_from_trainer", "dstrain", "news"]
+    assert data["tags"] == ["dstrain", "news"]
     assert rebuild(data) == data
     assert "is a fine-tuned version of [me/base](https://huggingface.co/me/base) on" in text
 

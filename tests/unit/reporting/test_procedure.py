@@ -1,5 +1,6 @@
 """How the run was trained: batch sizes, optimizer, precision, skipped steps, attempts and versions."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -140,6 +141,20 @@ def test_skipped_steps_loss_scale_and_attempts_are_shown() -> None:
 def test_zero_stage_0_with_16_bit_precision_is_shown_as_the_stage_that_runs() -> None:
     card = build_card(translation_record(translation_config(machine={"zero_stage": 0})))
     assert listed(card, under="Machine")["ZeRO stage"].startswith("1 (0 in the recipe")
+
+
+@pytest.mark.parametrize(
+    ("output_dir", "how"), [(None, "add `output_dir=…`"), ("runs/one", "give `output_dir` another value")]
+)
+def test_the_card_of_a_run_says_that_another_folder_is_needed_and_that_of_a_model_does_not(
+    output_dir: str | None, how: str
+) -> None:
+    info = run_info(command=("python", "launch/train.py", "--config", "x.yaml"))
+    record = translation_record(translation_config(output_dir=output_dir), info=info)
+    assert f"To repeat the run, {how}: in its own folder a run is resumed, and nothing happens" in build_card(record)
+    of_model = build_card(replace(record, subject="best"))
+    assert "The command above is that of the last attempt. Paths are relative to where it was typed" in of_model
+    assert "output_dir" not in of_model
 
 
 def test_a_compact_embedding_has_a_line_with_its_rows() -> None:

@@ -141,3 +141,10 @@ def test_a_configuration_that_is_a_link_is_refused(run: Path, tmp_path: Path) ->
 def test_a_name_that_no_folder_can_have_is_one_line(model: str) -> None:
     with pytest.raises(UserError, match="MODEL has a name of 300 bytes"):
         request(model, "--config", "debug")
+
+
+def test_an_option_of_one_value_that_is_given_twice_is_an_error_with_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["runs/x", "--step", "3", "--step", "4"], program="program")
+    assert end.value.code == 2
+    assert '--step is given twice, "3" and "4": leave one of them out' in capsys.readouterr().err

@@ -219,3 +219,10 @@ def test_scores_need_as_many_beams_and_at_least_two() -> None:
     check_beams(2, num_beams=2)
     with pytest.raises(UserError, match="--n-best 1 with 1 beam"):
         check_beams(1, num_beams=1)
+
+
+def test_an_option_of_one_value_that_is_given_twice_is_an_error_with_both(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        parse_arguments(["runs/x", "--beams", "3", "--beams", "4"], program="program")
+    assert end.value.code == 2
+    assert '--beams is given twice, "3" and "4": leave one of them out' in capsys.readouterr().err

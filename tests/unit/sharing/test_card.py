@@ -59,6 +59,12 @@ def test_metadata_that_the_hub_would_refuse_are_refused_here(card: str, problem:
     assert found.startswith(problem)
 
 
+def test_links_are_checked_although_the_metadata_cannot_be_read() -> None:
+    (_, metadata), (line, link) = check_card(written("[x](nowhere)", matter="license: [mit"), names=PLOTS)
+    assert metadata.startswith("its metadata cannot be read")
+    assert (line, link.partition(" leads")[0]) == (7, "the link `nowhere`")
+
+
 def test_the_text_of_a_licence_lies_in_the_folder_or_has_an_address() -> None:
     card = written("", matter="license: other\nlicense_name: ours\nlicense_link: LICENSE")
     assert list(check_card(card, names=PLOTS)) == [

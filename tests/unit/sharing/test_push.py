@@ -70,6 +70,14 @@ def test_a_card_whose_plots_are_gone_is_refused(run: Path) -> None:
         plan_push(run, repo="me/model")
 
 
+def test_what_is_wrong_with_the_card_and_with_the_other_files_is_said_at_once(run: Path) -> None:
+    shutil.rmtree(run / "best" / "plots")
+    (run / "best" / "config.json").write_text('{"_name_or_path": "/home/ann/model"}')
+    with pytest.raises(UserError, match=r"README\.md:\d+: the link `plots/loss\.png` leads to nothing") as found:
+        plan_push(run, repo="me/model")
+    assert "config.json:1: names `/home/ann/model`" in str(found.value)
+
+
 def test_a_card_without_a_licence_goes_up_with_a_note(tmp_path: Path) -> None:
     run = make_shared_run(tmp_path / "run")
     said = described(run)

@@ -10,6 +10,7 @@ from typing import Any
 from dstrain.attempt.rank_records import RankRecord
 from dstrain.cluster.processes import Holder
 from dstrain.config.load import dump_config, load_config
+from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.record import write_run_info
 from dstrain.run_folder.rows import EvalRow, EventRow, TrainRow, append_row
 from dstrain.status.inspect import RunStatus, inspect_status
@@ -43,6 +44,12 @@ def write_claim(
     values |= {"job": job, "restart": restart, "launch": launch}
     path.write_text(json.dumps(values))
     os.utime(path, (renewed, renewed))
+
+
+def write_start_mark(run: Path, holder: Holder) -> None:
+    path = RunFolder(run).start_mark
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(asdict(holder)))
 
 
 def rank_record(rank: int = 0, **changes: Any) -> RankRecord:

@@ -87,7 +87,11 @@ def test_broken_lines_of_the_log_are_skipped_and_noted_except_a_torn_last_one(ru
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "run.json", "outcome.json", "metrics.jsonl", "lease/00000001.json"])
-@pytest.mark.parametrize("content", [b"", b"{", b"null", b"\x00" * 1024, b"[" * 100_000, b'{"total_steps": NaN}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"null", b"\x00" * 1024, b"[" * 100_000, b'{"total_steps": NaN}'],
+    ids=["empty", "torn", "null", "zeros", "deep", "nan"],
+)
 def test_a_broken_file_hides_its_own_content_and_nothing_else(run: Path, name: str, content: bytes) -> None:
     (run / name).write_bytes(content)
     status = look(run)

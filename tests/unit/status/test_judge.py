@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from dstrain.cluster.processes import Holder
 from dstrain.cluster.walltime import ALLOCATION_ENDS
 from dstrain.reporting.terminal import to_iso
 from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.rows import EventRow, TrainRow
 from dstrain.slurm.requeue import Cause, JobEnd, JobStart, append_entry
-from dstrain.status.judge import CLOCK_SECONDS, find_slowest, is_current
+from dstrain.status.judge import CLOCK_SECONDS, START_SECONDS, find_slowest, is_current
 from dstrain.status.text import describe_status
 from tests.unit.status.status_cases import (
     HERE,
@@ -26,6 +27,7 @@ from tests.unit.status.status_cases import (
     write_outcome,
     write_rank,
     write_row,
+    write_start_mark,
 )
 
 
@@ -80,6 +82,55 @@ def test_an_attempt_whose_ranks_have_not_connected_yet_is_running(run: Path) -> 
     status = look(run)
     assert (status.state, status.message, status.ranks) == ("running", "its ranks have not connected yet", None)
     assert status.since == NOW - 5
+
+
+def start(*, host: str = HERE.host, pid: int = 700, seconds: float = 3.0) -> Holder:
+    """A process that has been starting the run for some seconds."""
+    return replace(HERE if host == HERE.host else NODE, host=host, pid=pid, since=iso(NOW - seconds))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "before"), [("preempted", "stopped"), ("failed", "failed"), ("finished", "finished")]
+)
+def test_a_run_is_starting_again_before_it_acquires_the_lease(run: Path, outcome: str, before: str) -> None:
+    write_claim(run, released=True)
+    write_outcome(run, outcome)
+    write_start_mark(run, start())
+    status = look(run, processes={700: HERE.process_start})
+    assert (status.state, status.since, status.ranks) == ("starting", NOW - 3, None)
+    assert status.starts[-1].ended is not None
+    assert "start it again" not in describe_status(status)
+    assert look(run).state == before, "the process that was starting it is gone"
+
+
+def test_the_first_start_is_not_one_that_never_was(tmp_path: Path) -> None:
+    write_start_mark(tmp_path, start())
+    assert look(tmp_path, processes={700: HERE.process_start}).state == "starting"
+    assert look(tmp_path).state == "never started"
+
+
+def test_a_second_start_does_not_hide_the_running_attempt(run: Path) -> None:
+    write_start_mark(run, start())
+    assert look(run, processes={700: HERE.process_start}).state == "running"
+
+
+def test_the_process_that_acquired_the_lease_is_not_starting_any_more(run: Path) -> None:
+    write_claim(run, holder=start(), released=True)
+    write_outcome(run, "finished")
+    write_start_mark(run, start(seconds=9.0))
+    assert look(run, processes={700: HERE.process_start}).state == "finished"
+
+
+def test_a_start_on_another_host_counts_for_a_while_unless_it_has_left_word(run: Path) -> None:
+    write_claim(run, released=True)
+    write_outcome(run, "preempted", time=NOW - 2000)
+    write_start_mark(run, start(host="node7", seconds=START_SECONDS - 1))
+    assert look(run).state == "starting"
+    write_outcome(run, "failed", attempt=0, time=NOW - 1)
+    assert look(run).state != "starting"
+    write_outcome(run, "preempted", time=NOW - 2000)
+    write_start_mark(run, start(host="node7", seconds=START_SECONDS + 1))
+    assert look(run).state == "stopped"
 
 
 def test_a_run_of_another_host_is_killed_once_lease_and_heartbeats_are_stale(run: Path) -> None:

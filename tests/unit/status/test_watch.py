@@ -7,8 +7,8 @@ import pytest
 
 from dstrain.run_folder.rows import TrainRow
 from dstrain.status.inspect import RunStatus, ScoreAtStep
-from dstrain.status.judge import MEANINGS, State
-from dstrain.status.watch import ONGOING, changes_of, describe_change, describe_watched, is_over, watch
+from dstrain.status.judge import MEANINGS, ONGOING, State
+from dstrain.status.watch import changes_of, describe_change, describe_watched, is_over, watch
 from tests.unit.status.status_cases import look, write_row
 
 
