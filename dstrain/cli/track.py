@@ -34,7 +34,7 @@ def track(
     uri: Annotated[str | None, typer.Option("--uri", help="Address of the server.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run there.")] = None,
 ) -> None:
-    """Send the rows and scores of a run to trackers, as far as they lack them; TensorBoard's file is written anew."""
+    """Send the rows and scores of a run to trackers, as far as they lack them; TensorBoard's file is written again."""
     with clean_errors():
         folder = find_run(run)
         config = read_run_config(folder)

@@ -135,7 +135,7 @@ def _generation_config(model: Any, *, generation: Mapping[str, Any]) -> Generati
 
 
 def _link_weights(source: str, target: str) -> None:
-    """A link for a file of weights, which nobody edits, and a copy of any other, or where the file system has no links."""
+    """A link for a file of weights, which no one edits, and a copy of any other, or where the file system has no links."""
     if source.endswith(WEIGHTS_SUFFIX):
         try:
             os.link(source, target, follow_symlinks=False)

@@ -18,7 +18,7 @@ class Standing:
 
 
 def read_standing(record: RunRecord) -> Standing:
-    """What the rows of a run say, which is all that is known where nobody has looked at its processes."""
+    """What the rows of a run say, which is all that is known where no one has looked at its processes."""
     last = next((event for event in reversed(record.events) if event.event != "unsaved"), None)
     why = last.message if last is not None and record.status != "interrupted" else None
     return Standing(record.status, summarize(why or ""))

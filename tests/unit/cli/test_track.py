@@ -53,7 +53,7 @@ def test_event_files_are_written_again(tmp_path: Path) -> None:
 
 def test_the_help_says_what_is_sent_again() -> None:
     said = " ".join(RUNNER.invoke(app, ["track", "--help"], env={"COLUMNS": "200"}).stdout.split())
-    assert "to trackers, as far as they lack them; TensorBoard's file is written anew." in said
+    assert "to trackers, as far as they lack them; TensorBoard's file is written again." in said
 
 
 def test_without_a_name_the_recipes_trackers_are_meant(tmp_path: Path) -> None:
