@@ -69,6 +69,17 @@ def test_a_run_that_has_never_begun_to_train_has_a_page_with_its_reason_and_what
     assert [run["name"] for run in decode(tmp_path / "all.html")["runs"]] == ["failed", "trained"]
 
 
+def test_damaged_files_are_counted_on_the_terminal_too(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    assert invoke(folder.path).stderr == ""
+    folder.metrics.write_text("no row\n")
+    assert invoke(folder.path).stderr == "1 note about damaged or missing files: see Notes\n"
+    folder.info.unlink()
+    assert invoke(folder.path).stderr == "2 notes about damaged or missing files: see Notes\n"
+    (run,) = decode(folder.report)["runs"]
+    assert run["unread"] == ["rows"]
+
+
 def test_a_start_that_was_killed_before_it_acquired_the_folder_has_a_page_too(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "killed")
     folder.claims.mkdir(parents=True)
