@@ -128,14 +128,19 @@ def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: f
     if found.state not in ONGOING and (start := evidence.starting) is not None:
         begun = from_iso(start.since)
         if _is_starting(evidence, begun=begun, now=now, alive=is_alive(start)):
-            return Judgement("starting", f"process {start.pid} on {start.host} imports libraries and connects its ranks", begun)
+            return Judgement(
+                "starting", f"process {start.pid} on {start.host} imports libraries and connects its ranks", begun
+            )
         if found.state == "never started" and ended_unseen(evidence, is_alive=is_alive):
             return Judgement("killed", KILLED_EARLY, begun)
     return found
 
 
 def ended_unseen(evidence: Evidence, *, is_alive: IsAlive) -> bool:
-    """Whether the last start is gone, acquired no lease and left no word. A refused one may leave none: not while another runs."""
+    """Whether the last start is gone, acquired no lease and left no word.
+
+    Not where another attempt has shown a sign of life since: while that one ran, this one was refused.
+    """
     start, claim = evidence.starting, evidence.claim
     if start is None or is_alive(start) is not False or (claim is not None and claim.holder is None):
         return False  # a claim that cannot be read may be that of this start

@@ -66,7 +66,9 @@ def test_early_stopping_is_the_reason_that_it_gave() -> None:
     assert rows_of(lines)["why"] == why
 
 
-@pytest.mark.parametrize("why", ["received SIGTERM", "received SIGINT (Ctrl-C)", "its allocation ends", "its launcher died"])
+@pytest.mark.parametrize(
+    "why", ["received SIGTERM", "received SIGINT (Ctrl-C)", "its allocation ends", "its launcher died"]
+)
 def test_a_run_that_was_stopped_gives_the_command_that_resumes_it(why: str) -> None:
     outcome = RunOutcome("preempted", 85, why, step=120)
     lines = describe_end(translation_record(), outcome=outcome, sources=SOURCES)
