@@ -44,7 +44,7 @@ def test_the_summary_says_what_is_trained_how_far_it_is_and_how_good(tmp_path: P
 def test_a_run_without_its_records_still_has_a_summary(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", hypotheses=[])
     folder.info.unlink()
-    found = dict(summarize_run(read_run(folder.path), state="interrupted"))
+    found = dict(summarize_run(read_run(folder.path), standing=Standing("interrupted")))
     assert found == {"state": "interrupted", "task": "translation", "steps": "0"}
 
 

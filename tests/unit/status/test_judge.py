@@ -108,7 +108,7 @@ def test_the_first_start_is_not_one_that_never_was(tmp_path: Path) -> None:
     write_start_mark(tmp_path, start())
     assert look(tmp_path, processes={700: HERE.process_start}).state == "starting"
     shown = describe_status(look(tmp_path, processes={700: HERE.process_start}))
-    assert "message    process 700 on login imports libraries and connects its ranks" in shown
+    assert "message  process 700 on login imports libraries and connects its ranks" in shown
 
 
 def test_a_first_start_that_was_killed_before_the_lease_is_not_one_that_never_was(tmp_path: Path) -> None:
