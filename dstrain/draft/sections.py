@@ -145,8 +145,10 @@ class Sections:
                 Line("form", form, "words of the utterance become pointers <pt-N>; `plain` keeps the words", "guess")
             )
         named = (guess.source_language, guess.target_language)
+        is_marian = self.request.model is None and guess.kind == "translation" and self.architecture[0] == "marian"
         for side, key in enumerate(("source_language", "target_language")):
-            code = self.codes[side]
+            # for a Marian the code is only what the card says
+            code = named[side] if is_marian else self.codes[side]
             if code is not None:
                 lines.append(Line(key, code, guess.language_why[side], "guess"))
             elif (
