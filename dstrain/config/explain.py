@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from dstrain.config.habits import find_keys
 from dstrain.config.metrics import METRICS, Metric
 from dstrain.config.reference import describe_default, describe_type, section_name
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.trainer_names import BATCH_SIZES, BETAS, ELSEWHERE, KEYS, SWITCHES
-from dstrain.config.vocabulary import about, all_keys, general_path
+from dstrain.config.vocabulary import about, all_keys, find_keys, general_path
 from dstrain.config.yaml_source import Document, KeyPath, dotted, shown
 
 UNITS: Mapping[str, str] = {

@@ -73,6 +73,47 @@ def about(path: KeyPath) -> str | None:
     return str(sentence.rstrip("."))
 
 
+def is_key(text: str) -> bool:
+    """Whether a text is the dotted name of a key."""
+    *section, last = _path(text)
+    return last in fields_at(tuple(section))
+
+
+def is_section(key: str) -> bool:
+    """Whether a key has keys of its own: in itself, in each of its items, or below names of the user's."""
+    return bool(first_inside(key))
+
+
+def is_list(key: str) -> bool:
+    """Whether a key is a list of sections."""
+    return is_section(key) and typing.get_origin(field_of(key).annotation) is tuple
+
+
+def first_inside(key: str) -> str:
+    """The first key of a section, of the first item of a list, or below a name; empty if the key has none."""
+    if not is_key(key):
+        return ""
+    item = f"{key}.0" if typing.get_origin(field_of(key).annotation) is tuple else key
+    inner = [f"{below}.{name}" for below in (item, f"{key}.{NAME}") for name in fields_at(_path(below))]
+    return inner[0] if inner else ""
+
+
+def field_of(key: str) -> FieldInfo:
+    """The field of a key, by its dotted name; raises KeyError if there is none."""
+    *section, last = _path(key)
+    return fields_at(tuple(section))[str(last)]
+
+
+def find_keys(name: str) -> list[KeyPath]:
+    """The keys that end with a name, such as `batch_size` or `train.path`; none if it is no end of any."""
+    parts = tuple(name.split("."))
+    return [path for path in all_keys() if path[-len(parts) :] == parts]
+
+
+def _path(key: str) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
+
+
 def _keys_in(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for name, field in model.model_fields.items():
         yield (*path, name)

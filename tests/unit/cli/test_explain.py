@@ -46,6 +46,16 @@ def test_a_recipe_behind_the_key_is_answered_with_its_option() -> None:
     assert "explain seed --config debug" in explain("seed", "debug", code=2)
 
 
+def test_an_option_or_several_words_are_the_name_and_a_recipe_in_its_place_is_said_to_be_one() -> None:
+    assert "all together: " in explain("--fp16", code=2)
+    assert "explain fp16\n" in explain("--fp16", code=2)
+    assert explain("fp16").startswith("precision\n")
+    assert explain("training", "batch_size") == explain("training.batch_size")
+    assert "`--debug` of launch/train.py" in explain("debug")
+    assert "it is a recipe, which dstrain check demo_translation looks at" in explain("demo_translation", code=1)
+    assert "an override goes with --config RECIPE" in explain("seed", "seed=7", code=2)
+
+
 def test_the_last_part_of_several_keys_explains_each_and_a_score_of_that_name() -> None:
     told = explain("loss")
     assert "evaluation.loss\n" in told

@@ -3,7 +3,18 @@
 import pytest
 
 from dstrain.config.schema import RunConfig
-from dstrain.config.vocabulary import about, all_keys, choices_at, default_at, fields_at
+from dstrain.config.vocabulary import (
+    about,
+    all_keys,
+    choices_at,
+    default_at,
+    fields_at,
+    find_keys,
+    first_inside,
+    is_key,
+    is_list,
+    is_section,
+)
 
 
 def test_every_key_of_every_section_is_found_below_lists_and_optional_sections() -> None:
@@ -56,3 +67,20 @@ def test_what_is_said_about_a_key_is_its_first_sentence_on_one_line() -> None:
 )
 def test_the_default_of_a_key_is_that_of_a_dumped_recipe(path: tuple[str, ...], default: object) -> None:
     assert default_at(path) == default
+
+
+def test_keys_are_found_by_their_ends() -> None:
+    assert find_keys("batch_size") == [("training", "batch_size"), ("evaluation", "batch_size")]
+    assert find_keys("train.path") == [("data", "train", "path")]
+    assert find_keys("nothing") == []
+
+
+def test_sections_are_told_from_keys_and_lists() -> None:
+    assert [is_section(key) for key in ("training", "data.train", "evaluation.external", "seed", "nowhere")] == [
+        *(True, True, True, False, False)
+    ]
+    assert [is_list(key) for key in ("data.train", "training", "training.betas")] == [True, False, False]
+    assert first_inside("data.train").startswith("data.train.0.")
+    assert first_inside("evaluation.external") == "evaluation.external.NAME.command"
+    assert is_key(first_inside("training"))
+    assert not is_key("training.nothing")
