@@ -1,6 +1,6 @@
 """`dstrain explain`: what a key, a score, a state or an exit code means, and where a recipe sets a key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated
 
 import typer
@@ -25,6 +25,14 @@ from dstrain.config.yaml_source import Document, dotted
 from dstrain.errors import UserError
 from dstrain.reporting.terminal import aligned
 from dstrain.status.judge import MEANINGS as STATES
+
+_STATES = Explanation("states of a run", tuple(STATES.items()))
+_EXIT_CODES = Explanation("exit codes", tuple((str(code), meaning) for code, meaning in EXIT_CODES.items()))
+LISTS: Mapping[str, Explanation] = {
+    **dict.fromkeys(("state", "states"), _STATES),
+    **dict.fromkeys(("exit.code", "exit.codes"), _EXIT_CODES),
+}
+"""What is listed by a name of its own, with dots between its words."""
 
 
 def explain(
@@ -59,7 +67,8 @@ def _hint(name: str) -> str:
     if close := find_close(name):
         return f"did you mean {' or '.join(close)}?"
     sections = (str(path[0]) for path in all_keys() if len(path) == 1 and fields_at(path))
-    return f"`dstrain explain SECTION` lists keys, and the sections are {', '.join(sections)}"
+    sections_are = f"`dstrain explain SECTION` lists keys, and the sections are {', '.join(sections)}"
+    return f"{sections_are}; `dstrain explain states` and `exit codes` list those"
 
 
 def _explain(name: str, *, document: Document | None) -> Iterator[Explanation]:
@@ -67,6 +76,7 @@ def _explain(name: str, *, document: Document | None) -> Iterator[Explanation]:
     for path in find_meant(key):
         yield explain_key(path, written=key if dotted(path) != key else "", document=document)
     yield from filter(None, (explain_metric(name), explain_trainer_argument(name)))
+    yield from filter(None, (LISTS.get(key.lower().replace("_", ".").replace("-", ".")),))
     for state, meaning in STATES.items():
         if state == name:
             yield Explanation(f"{name} (a state of a run)", (("meaning", meaning),))

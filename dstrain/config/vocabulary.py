@@ -1,5 +1,6 @@
 """The keys that the schema knows: the fields of each section, their choices, and what their docstrings say."""
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,9 @@ from dstrain.config.yaml_source import KeyPath
 
 NAME = "NAME"
 """Stands for a name that the user gives to a section, as in `evaluation.external.NAME.command`."""
+
+_SENTENCE_END = re.compile(r"(?<!\bal)(?<!\bcf)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)\. ")
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def all_keys() -> Iterator[tuple[str, ...]]:
@@ -69,8 +73,18 @@ def about(path: KeyPath) -> str | None:
     field = fields_at(path[:-1]).get(str(path[-1])) if path else None
     if field is None or not field.description:
         return None
-    sentence = " ".join(field.description.split()).partition(". ")[0]
-    return str(sentence.rstrip("."))
+    return str(_SENTENCE_END.split(without_links(field.description), maxsplit=1)[0].rstrip("."))
+
+
+def without_links(text: str) -> str:
+    """A text of docs/recipes.md on one line, with each link as its words and its address in a clone."""
+    return _LINK.sub(_plain_link, " ".join(text.split()))
+
+
+def _plain_link(link: re.Match[str]) -> str:
+    words, address = link.groups()
+    whole = address if "://" in address else f"docs/{'recipes.md' if address.startswith('#') else ''}{address}"
+    return whole if words in address else f"{words} ({whole})"
 
 
 def is_key(text: str) -> bool:

@@ -81,6 +81,18 @@ def test_an_exit_code_is_explained(code: int) -> None:
     assert EXIT_CODES[code] in explain(str(code))
 
 
+@pytest.mark.parametrize("words", [["states"], ["state"]])
+def test_all_states_are_listed(words: list[str]) -> None:
+    told = explain(*words)
+    assert all(f"  {state}  " in told and meaning in told for state, meaning in STATES.items())
+
+
+@pytest.mark.parametrize("words", [["exit codes"], ["exit", "codes"], ["exit_code"]])
+def test_all_exit_codes_are_listed(words: list[str]) -> None:
+    told = explain(*words)
+    assert all(f"  {code}  " in told and meaning in told for code, meaning in EXIT_CODES.items())
+
+
 def test_a_near_miss_is_suggested_and_ends_with_1() -> None:
     assert "did you mean training.max_steps" in explain("training.max_step", code=1)
     assert "the sections are model, task, data, training, " in explain("qqqqqq", code=1)

@@ -14,6 +14,7 @@ from dstrain.config.vocabulary import (
     is_key,
     is_list,
     is_section,
+    without_links,
 )
 
 
@@ -48,6 +49,9 @@ def test_every_key_but_a_section_explains_itself_in_sentences() -> None:
 def test_what_is_said_about_a_key_is_its_first_sentence_on_one_line() -> None:
     assert about(("evaluation", "num_beams")) == "Beam size"
     assert about(("machine", "watchdog", "step_minutes")) == "Minutes for one optimizer step"
+    assert about(("training", "label_smoothing")) == (
+        "Probability mass that is spread over the vocabulary (Szegedy et al. 2016)"
+    )
     assert about(("model",)) is None
     assert about(("nowhere",)) is None
     assert about(()) is None
@@ -84,3 +88,13 @@ def test_sections_are_told_from_keys_and_lists() -> None:
     assert first_inside("evaluation.external") == "evaluation.external.NAME.command"
     assert is_key(first_inside("training"))
     assert not is_key("training.nothing")
+
+
+def test_a_link_is_its_words_and_its_address() -> None:
+    assert without_links("as said\n  (see [running.md](running.md#trackers)).") == (
+        "as said (see docs/running.md#trackers)."
+    )
+    assert without_links("[Metrics](#metrics)") == "Metrics (docs/recipes.md#metrics)"
+    assert without_links("[a page](https://a.org/b)") == "a page (https://a.org/b)"
+    for path in all_keys():
+        assert "](" not in (about(path) or "")
