@@ -13,8 +13,17 @@ from dstrain.config.metrics import METRICS, Metric
 from dstrain.config.reference import describe_default, describe_type, section_name
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
 from dstrain.config.secrets import mask_value
-from dstrain.config.trainer_names import ACCUMULATION, BATCH_SIZES, BETAS, ELSEWHERE, KEYS, SWITCHES
-from dstrain.config.vocabulary import NAME, about, all_keys, fields_at, find_keys, general_path, without_links
+from dstrain.config.trainer_names import ACCUMULATION, BATCH_SIZES, ELSEWHERE, MEANT
+from dstrain.config.vocabulary import (
+    NAME,
+    about,
+    all_keys,
+    fields_at,
+    find_abbreviated,
+    find_keys,
+    general_path,
+    without_links,
+)
 from dstrain.config.yaml_source import Document, KeyPath, dotted, shown
 
 UNITS: Mapping[str, str] = {
@@ -27,16 +36,6 @@ UNITS: Mapping[str, str] = {
 }
 """The last word of a key to the unit of its value."""
 MAX_CLOSE = 3
-_MEANT: Mapping[str, str] = {
-    **KEYS,
-    **{name: override.partition("=")[0] for name, override in SWITCHES.items()},
-    **dict.fromkeys(BATCH_SIZES, "training.batch_size"),
-    **dict.fromkeys(BETAS, "training.betas"),
-    "train_file": "data.train.path",
-    "validation_file": "data.eval.path",
-    "dataset_name": "data.train.hub",
-}
-"""An argument of Seq2SeqTrainer to the key that is meant here."""
 _WHOLE_STEP = (
     f"training.batch_size counts the sequences of a step over all ranks: those of one device × ranks × {ACCUMULATION}"
 )
@@ -61,7 +60,7 @@ def find_meant(name: str) -> list[KeyPath]:
         path = path[:-1]
     if path in set(all_keys()):
         return [path]
-    return find_keys(dotted(path)) or ([_general(_split(_MEANT[name]))] if name in _MEANT else [])
+    return find_keys(dotted(path)) or ([_general(_split(MEANT[name]))] if name in MEANT else [])
 
 
 def find_close(name: str) -> list[str]:
@@ -69,9 +68,9 @@ def find_close(name: str) -> list[str]:
     keys = [dotted(path) for path in all_keys()]
     ends = {path[-1]: dotted(path) for path in all_keys()}
     close = get_close_matches(
-        name, [*keys, *ends, *_MEANT, *ELSEWHERE, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
+        name, [*keys, *ends, *MEANT, *ELSEWHERE, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
     )
-    return list(dict.fromkeys(ends.get(each, _MEANT.get(each, each)) for each in close))
+    return list(dict.fromkeys(ends.get(each, MEANT.get(each, each)) for each in close)) or find_abbreviated(name)
 
 
 def explain_key(path: KeyPath, *, written: str = "", document: Document | None = None) -> Explanation:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dstrain.config.schema import RunConfig
-from dstrain.config.yaml_source import KeyPath
+from dstrain.config.yaml_source import KeyPath, dotted
 
 NAME = "NAME"
 """Stands for a name that the user gives to a section, as in `evaluation.external.NAME.command`."""
@@ -122,6 +122,13 @@ def find_keys(name: str) -> list[KeyPath]:
     """The keys that end with a name, such as `batch_size` or `train.path`; none if it is no end of any."""
     parts = tuple(name.split("."))
     return [path for path in all_keys() if path[-len(parts) :] == parts]
+
+
+def find_abbreviated(name: str) -> list[str]:
+    """The one key whose last part has the letters of a name in their order, and begins likewise: `lrate` is a learning rate."""
+    letters = re.compile(".*".join(map(re.escape, name)))
+    found = [dotted(path) for path in all_keys() if len(name) > 2 and letters.match(path[-1])]
+    return found if len(found) == 1 else []
 
 
 def _path(key: str) -> KeyPath:

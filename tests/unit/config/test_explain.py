@@ -68,6 +68,7 @@ def test_near_misses_are_suggested() -> None:
     assert "training.max_steps" in find_close("training.max_step")
     assert "training.learning_rate" in find_close("learning_rat")
     assert "chrf" in find_close("chrff")
+    assert find_close("lrate") == ["training.learning_rate"]
     assert find_close("qqqq") == []
 
 

@@ -9,6 +9,7 @@ from dstrain.config.vocabulary import (
     choices_at,
     default_at,
     fields_at,
+    find_abbreviated,
     find_keys,
     first_inside,
     is_key,
@@ -98,3 +99,8 @@ def test_a_link_is_its_words_and_its_address() -> None:
     assert without_links("[a page](https://a.org/b)") == "a page (https://a.org/b)"
     for path in all_keys():
         assert "](" not in (about(path) or "")
+
+
+def test_the_one_key_that_a_name_abbreviates_is_found() -> None:
+    assert find_abbreviated("lrate") == ["training.learning_rate"]
+    assert find_abbreviated("btsz") == find_abbreviated("e") == find_abbreviated("qqq") == []
