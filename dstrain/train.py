@@ -65,8 +65,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_trackers(config)
         folder = make_run_folder(config, empties=whole is not None)
         make_cache_dir(config)
-        if process.rank == 0:
-            mark_start(folder)
         launch = Launch(
             process,
             command=command_words(process, script=sys.argv[0], arguments=arguments),
@@ -77,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             cause=os.environ.get(CAUSE_VARIABLE),
             allocation_end=read_allocation_end(os.environ),
         )
+        if process.rank == 0:
+            mark_start(folder)
     except (UserError, OSError) as error:
         if process.local_rank == 0:  # each node has its log
             say(describe(error), err=True)

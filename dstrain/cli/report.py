@@ -39,5 +39,7 @@ def report(
         path = output or (RunFolder(found[0]).report if len(found) == 1 else NAMES.report)
         now, observer = time.time(), this_process()
         standings = {run: describe_standing(inspect_status(run, now=now, observer=observer)) for run in found}
-        size = report_runs(found, output=path, standings=standings)
-        say(f"{path} ({size / 1e6:.1f} MB): open it in a browser")
+        written = report_runs(found, output=path, standings=standings)
+        say(f"{path} ({written.num_bytes / 1e6:.1f} MB): open it in a browser")
+        if number := written.num_damage:
+            say(f"{number} note{'' if number == 1 else 's'} about damaged or missing files: see Notes", err=True)

@@ -7,6 +7,7 @@ import atexit
 import logging
 import math
 import os
+import re
 import shutil
 import sys
 import threading
@@ -30,6 +31,8 @@ COLUMNS = 80
 """Width of a terminal that does not tell its own."""
 ERASE = "\r\x1b[K"
 """What takes the line of the cursor off a terminal."""
+SEPARATORS = (re.compile(r", |; | \(|(?<=\S)  (?=\w)"), re.compile(" "))
+"""What stands between the parts of a line, which does not include the gaps of a bar, and between its words."""
 SHOWN = frozenset("\n\t\u200c\u200d")
 """Shown although they are not printable: the joiners, which Persian and Hindi are written with, only shape letters."""
 
@@ -132,13 +135,24 @@ def terminal_columns(stream: TextIO) -> int:
 
 
 def fitted(text: str, *, columns: int) -> str:
-    """The beginning of a line that takes at most so many columns; letters of East Asia take two."""
+    """The beginning of a line that takes at most so many columns; letters of East Asia take two.
+
+    A part, or else a word, that does not fit is left out whole, unless it is more than half of what fits.
+    """
     width = 0
     for place, char in enumerate(text):
         width += 2 if unicodedata.east_asian_width(char) in ("W", "F") else 1
         if width > columns:
-            return text[:place]
+            return text[: _last_end(text, place)].rstrip()
     return text
+
+
+def _last_end(text: str, place: int) -> int:
+    for separator in SEPARATORS:
+        ends = [found.start() for found in separator.finditer(text) if found.start() <= place]
+        if ends and 2 * ends[-1] >= place:
+            return ends[-1]
+    return place
 
 
 def duration(seconds: float) -> str:

@@ -184,6 +184,8 @@ class Run:
     """Dotted keys of the configuration, with their values."""
     audit: Sequence[AuditTable] | None
     sets: Sequence[TextSet]
+    unread: Sequence[Literal["rows", "texts"]] = ()
+    """Of what is there some, or all, that cannot be read: rows of metrics.jsonl, texts of evaluations."""
 
 
 @dataclass(frozen=True, slots=True)

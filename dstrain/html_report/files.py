@@ -60,6 +60,8 @@ class RunFiles:
     record: RunRecord
     rows: tuple[Row, ...]
     """All of metrics.jsonl, also those that a later attempt repeated."""
+    has_unread_rows: bool
+    """Whether there are others that cannot be read."""
     claims: tuple[Claim, ...]
     """One per attempt, the newest last."""
     saved: tuple[int, ...]
@@ -110,6 +112,7 @@ def read_run(run_dir: Path) -> RunFiles:
     folder = find_run(run_dir)
     config = read_run_config(folder)
     rows, damage = read_sound_rows(folder.metrics)
+    has_unread_rows = bool(damage)
     claims = _read_claims(run_dir, damage=damage)
     info = _read_info(folder, damage=damage)
     audit, counts = _read_audit(folder, damage=damage), read_word_counts(folder)
@@ -133,10 +136,13 @@ def read_run(run_dir: Path) -> RunFiles:
             audit=audit,
         ),
         rows=tuple(rows),
+        has_unread_rows=has_unread_rows,
         claims=claims,
         saved=tuple(_read(lambda: _saved_steps(folder, claims=claims), damage=damage) or ()),
         word_counts=counts if counts is not None and counts.fingerprint == train_fingerprint(info) else None,
-        notes=Notes(tuple(damage), () if record.train_rows else ("no training step has been recorded",)),
+        notes=Notes(
+            tuple(damage), () if record.train_rows or has_unread_rows else ("no training step has been recorded",)
+        ),
     )
 
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from dstrain import __version__
 from dstrain.errors import UserError
@@ -105,13 +106,15 @@ def _build_run(files: RunFiles | StartFiles, *, standing: Standing | None, max_b
         return _build_starts(files, standing=standing or Standing("interrupted")), files.notes
     record, standing = files.record, standing or read_standing(files.record)
     sets, notes = _build_sets(files, max_bytes=max_bytes)
+    unread: list[Literal["rows", "texts"]] = ["rows"] if files.has_unread_rows else []
+    unread += ["texts"] if notes.damage else []
     run = Run(
         name=files.run_name,
         folder=files.name,
         state=standing.state,
         why=shown_text(standing.why),
         advice=shown_text(standing.advice),
-        summary=summarize_run(files, state=standing.state),
+        summary=summarize_run(files, standing=standing),
         best=Best(record.config.best_metric, record.best.step, OWN_SET) if record.best is not None else None,
         train=draw_training(record.train_rows),
         metrics=draw_metrics(record),
@@ -121,6 +124,7 @@ def _build_run(files: RunFiles | StartFiles, *, standing: Standing | None, max_b
         settings=list_settings(files),
         audit=None if record.audit is None else build_audit_tables(record.audit, kind=record.config.task.base_kind),
         sets=sets,
+        unread=unread,
     )
     return run, files.notes + _note_undrawn(files) + notes
 

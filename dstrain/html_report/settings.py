@@ -11,6 +11,7 @@ from dstrain.html_report.privacy import shown_path, shown_text
 from dstrain.reporting.markdown import number
 from dstrain.reporting.metadata import title
 from dstrain.reporting.results import number_with_interval
+from dstrain.reporting.standing import Standing
 
 Line = tuple[str, str]
 
@@ -38,16 +39,15 @@ def _text(value: Any) -> str:
     return shown_text(json.dumps(value, ensure_ascii=False))
 
 
-def summarize_run(files: RunFiles, *, state: str) -> list[Line]:
+def summarize_run(files: RunFiles, *, standing: Standing) -> list[Line]:
     """Label and value of what a reader wants to know first."""
     record, info = files.record, files.record.info
-    total = f" of {info.total_steps:,}" if info.total_steps else ""
-    lines = [("state", state), ("task", record.config.task.title)]
+    lines = [("state", standing.state), ("task", record.config.task.title)]
     if info.model.base:
         lines.append(("model", shown_path(info.model.base)))
     if num_parameters := info.model.num_exported_parameters or info.model.num_parameters:
         lines.append(("parameters", f"{num_parameters:,}"))
-    lines.append(("steps", f"{record.last_step:,}{total}"))
+    lines.append(("steps", _describe_steps(files, known=standing.step)))
     if (best := record.best) is not None:
         metric = record.config.best_metric
         lines.append((f"best {title(metric)}", f"{number_with_interval(best, metric)} at step {best.step:,}"))
@@ -66,3 +66,11 @@ def summarize_run(files: RunFiles, *, state: str) -> list[Line]:
     if version := info.versions.get("dstrain"):
         lines.append(("dstrain", version))
     return lines
+
+
+def _describe_steps(files: RunFiles, *, known: int | None) -> str:
+    """`120 of 1,000`; `known` is the step of a run whose rows are written every so many steps, or cannot be read."""
+    total = files.record.info.total_steps
+    if known is None and files.has_unread_rows and not files.rows:
+        return "not known"
+    return f"{files.record.last_step if known is None else known:,}" + (f" of {total:,}" if total else "")

@@ -1,4 +1,7 @@
-"""What a run says at its end: why it ended, what is best, and what to do next. Pure functions of a RunRecord."""
+"""What a run says at its end: why it ended, what is best, and what to do next.
+
+Functions of a RunRecord; of the run folder they see only whether it has plots.
+"""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +30,8 @@ def describe_end(
     rows = [("why", _why(record, outcome=outcome)), ("best", _best(record, folder=folder))]
     if outcome.outcome == "finished" and BEST not in record.exports and FINAL in record.exports:
         rows.append(("model", str(folder.model(FINAL))))
-    rows.append(("card", f"{folder.card}, with plots in {folder.plots}"))
+    plots = f", with plots in {folder.plots}" if folder.plots.is_dir() else ""
+    rows.append(("card", f"{folder.card}{plots}"))
     commands = _next(record, outcome=outcome, folder=folder, sources=sources, program=program)
     rows += [("" if number else "next", f"{typed}  # {what}") for number, (typed, what) in enumerate(commands)]
     return [f"{folder.path}: {_headline(record, outcome=outcome)}", *(f"  {topic:<5}  {text}" for topic, text in rows)]

@@ -15,6 +15,8 @@ class Standing:
     """The reason, in a line; empty if there is none."""
     advice: str = ""
     """What to do, in a line; empty if nothing."""
+    step: int | None = None
+    """Steps that are done, where more is known than the rows of the run say."""
 
 
 def read_standing(record: RunRecord) -> Standing:

@@ -49,6 +49,8 @@ def _read(each: Evaluated) -> Statistics:
 
 def _find_differences(first: Evaluated, second: Evaluated, *, statistics: Sequence[Statistics]) -> Against:
     for each, of_run in zip((first, second), statistics, strict=True):
+        if each.best is None:
+            raise UserError(f"{each.run} has no evaluation yet")
         if not of_run:
             raise UserError(f"{each.run} has no row statistics of its best evaluation: score it again")
     assert first.best is not None

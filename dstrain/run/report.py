@@ -6,7 +6,7 @@ in the run folder, so that a report can be written again where the data are not.
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -55,8 +55,17 @@ def _runs_in(path: Path) -> list[Path]:
     return sorted(each for each in path.iterdir() if holds_starts(RunFolder(each)))
 
 
-def report_runs(run_dirs: Sequence[Path], *, output: Path, standings: Mapping[Path, Standing] | None = None) -> int:
-    """Write the report of some runs, which may be training; returns its size in bytes.
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A report that has been written."""
+
+    num_bytes: int
+    num_damage: int
+    """Notes in it about files that are missing or cannot be read."""
+
+
+def report_runs(run_dirs: Sequence[Path], *, output: Path, standings: Mapping[Path, Standing] | None = None) -> Written:
+    """Write the report of some runs, which may be training.
 
     Words of the training data are counted where they have not been, if all the data are files that lie here unchanged.
 
@@ -83,7 +92,7 @@ def report_at_end(folder: RunFolder, *, is_own: bool, beat: Callable[[], None] =
     """
     try:
         check_output(folder.report)
-        size = _write([_with_word_counts(read_run(folder.path), is_own=is_own, beat=beat)], folder.report)
+        written = _write([_with_word_counts(read_run(folder.path), is_own=is_own, beat=beat)], folder.report)
     except Exception as error:  # a mistake in a report must not change how the run ends
         log.warning(
             "the report could not be written (%s): write it with: %s",
@@ -91,14 +100,15 @@ def report_at_end(folder: RunFolder, *, is_own: bool, beat: Callable[[], None] =
             shell_command(["dstrain", "report", folder.path]),
         )
     else:
-        log.info("report: %s (%.1f MB)", folder.report, size / 1e6)
+        log.info("report: %s (%.1f MB)", folder.report, written.num_bytes / 1e6)
 
 
 def _write(
     runs: Sequence[RunFiles | StartFiles], output: Path, *, standings: Mapping[Path, Standing] | None = None
-) -> int:
+) -> Written:
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    return write_report(build_document(runs, created=created, standings=standings), path=output)
+    document = build_document(runs, created=created, standings=standings)
+    return Written(write_report(document, path=output), len(document.damage))
 
 
 def _with_word_counts(files: RunFiles, *, is_own: bool, beat: Callable[[], None] = lambda: None) -> RunFiles:

@@ -16,6 +16,7 @@ from dstrain.run_folder.atomic import create_file, remove
 from dstrain.run_folder.claims import claim_numbers
 from dstrain.run_folder.layout import NAMES, RunFolder
 from dstrain.run_folder.outcome import read_outcome
+from dstrain.run_folder.start_mark import read_start_mark
 
 FIRST = frozenset({NAMES.claims.name, NAMES.rendezvous.name, NAMES.debug_mark.name})
 """What a start makes first: with nothing else in it, a folder is one that another rank is just beginning."""
@@ -108,7 +109,8 @@ def is_marked(folder: RunFolder) -> bool:
         folder.checkpoints.glob("step-*.lease-*/manifest.json"),
     )
     has_record = folder.slurm_history.is_file() or read_outcome(folder.path) is not None
-    return bool(claim_numbers(folder.path)) or has_record or any(map(any, marks))
+    has_start = bool(claim_numbers(folder.path)) or read_start_mark(folder.path) is not None
+    return has_start or has_record or any(map(any, marks))
 
 
 def _is_marked_for_debugging(folder: RunFolder) -> bool:

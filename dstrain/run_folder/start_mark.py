@@ -1,6 +1,7 @@
 """The mark of a start that does not hold the run folder yet: it checks the recipe and imports libraries, which takes seconds.
 
-It only lets `dstrain status` say that a run is about to begin. The lease alone decides who may write.
+It only lets `dstrain status` say that a run is about to begin, or that its start was killed before it acquired the lease. The
+lease alone decides who may write.
 """
 
 from contextlib import suppress

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from dstrain.attempt.failure import newest_report
 from dstrain.attempt.hangs import Hang
 from dstrain.attempt.rank_records import RankRecord, ranks_dir, read_rank_records
 from dstrain.checkpoint.manifest import MANIFEST
 from dstrain.checkpoint.store import checkpoint_dirs, current_dirs
 from dstrain.cluster.processes import Holder
 from dstrain.config.schema import RunConfig
+from dstrain.reporting.terminal import from_iso
 from dstrain.run_folder.began import read_run_config
 from dstrain.run_folder.claims import Claim, claim_path, read_claims
 from dstrain.run_folder.layout import RunFolder
@@ -71,6 +73,8 @@ class RunFiles:
     """When the newest claim was last written, by the file system's clock."""
     starting: Holder | None
     """The process that started the run last, if it has acquired no lease. It may have ended."""
+    last_word: float | None
+    """When a start last said how it ended, by an outcome or the report of a failure."""
     outcome: RunOutcome | None
     """Of the last standing attempt, where it is known."""
     records: tuple[RankRecord, ...]
@@ -117,6 +121,7 @@ def read_files(run_dir: Path) -> RunFiles:
         standing=standing,
         renewed=_mtime(claim_path(run_dir, number=claims[-1].number)) if claims else None,
         starting=_find_starting(run_dir, claims=claims),
+        last_word=_find_last_word(run_dir, ends=[*ends.values(), *([outcome] if outcome else [])]),
         outcome=_find_outcome(outcome, standing=standing, ends=ends),
         records=records,
         ends=ends,
@@ -177,6 +182,14 @@ def _find_starting(run_dir: Path, *, claims: Sequence[Claim]) -> Holder | None:
     if mark is None or any(claim.holder and mark.is_same(claim.holder) for claim in claims):
         return None
     return mark
+
+
+def _find_last_word(run_dir: Path, *, ends: Sequence[RunOutcome]) -> float | None:
+    times = [from_iso(end.time) for end in ends if end.outcome != "running"]
+    with suppress(OSError):  # a start removes the reports of the one before
+        nanoseconds, _ = newest_report(run_dir)
+        times.append(nanoseconds / 1e9)
+    return max((time for time in times if time), default=None)
 
 
 def _find_standing(

@@ -11,7 +11,7 @@ from dstrain.checkpoint.store import parse_checkpoint_name
 from dstrain.cluster.processes import HIDDEN, Holder, process_start
 from dstrain.config.arguments import shell_command
 from dstrain.config.machine import Machine
-from dstrain.reporting.terminal import from_iso
+from dstrain.reporting.terminal import from_iso, moment
 from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import summarize
 from dstrain.run_folder.rows import EvalRow, Row, best_evaluation, competing, untied
@@ -19,11 +19,14 @@ from dstrain.slurm.evaluation_jobs import MAX_JOBS
 from dstrain.slurm.requeue import JobEnd
 from dstrain.status.files import RunFiles, read_files
 from dstrain.status.judge import (
+    KILLED_EARLY,
+    ONGOING,
     STOPPED,
     Evidence,
     IsAlive,
     Judgement,
     State,
+    ended_unseen,
     find_missing,
     find_slowest,
     judge,
@@ -201,7 +204,11 @@ def view_status(
         cause=_describe_end(files.job_end) if has_ended else None,
         comes_again=files.comes_again if has_ended else None,
         starts=tuple(_view_attempt(claim, files=files, judgement=judgement) for claim in files.claims),
-        notes=files.notes + _note_refused(files) + _note_unsaved(files) + _note_pending(files, run=run),
+        notes=files.notes
+        + _note_unseen(evidence, judgement=judgement, is_alive=is_alive)
+        + _note_refused(files)
+        + _note_unsaved(files)
+        + _note_pending(files, run=run),
     )
 
 
@@ -212,6 +219,7 @@ def _collect(files: RunFiles, *, pace: Pace | None) -> Evidence:
         claim=files.standing[-1] if files.standing else None,
         renewed=files.renewed if files.standing == files.claims else None,
         starting=files.starting,
+        last_word=files.last_word,
         outcome=files.outcome,
         records=files.records,
         last_event=next((event for event in reversed(files.events) if event.event != "unsaved"), None),
@@ -248,6 +256,16 @@ def _find_best(files: RunFiles) -> ScoreAtStep | None:
     rows = untied(competing(files.eval_rows, events=files.events))
     best = best_evaluation(rows, metrics=files.config.ranking)
     return ScoreAtStep(best.step, metric, best.scores[metric], best.intervals.get(metric)) if best else None
+
+
+def _note_unseen(evidence: Evidence, *, judgement: Judgement, is_alive: IsAlive) -> tuple[str, ...]:
+    """A note on a start after the newest attempt, which leaves the state of the run as it was."""
+    start = evidence.starting
+    is_said = judgement.state in ONGOING or judgement.message == KILLED_EARLY
+    if start is None or is_said or not ended_unseen(evidence, is_alive=is_alive):
+        return ()
+    begun = moment(from_iso(start.since))
+    return (f"the last start, of {begun}, ended before it acquired the run folder and left no word",)
 
 
 def _note_refused(files: RunFiles) -> tuple[str, ...]:

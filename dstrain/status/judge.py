@@ -39,7 +39,7 @@ MEANINGS: Mapping[State, str] = {
     "starting": "It has been started, and its processes import libraries and connect, which takes seconds.",
     "running": "Its ranks make progress.",
     "silent": "Its ranks live, or may live on another host, but have made no progress for longer than is usual.",
-    "killed": "It was running, and none of its processes is left: start it again.",
+    "killed": "It was running or starting, and none of its processes is left: start it again.",
     "stopped": "It saved after a signal, such as Ctrl-C, and ended: start it again.",
     "at its time limit": "It saved before its allocation ended: start it again, unless Slurm does.",
     "preempted": "It saved because Slurm took its nodes for another job: start it again, unless Slurm does.",
@@ -72,6 +72,7 @@ CLOCK_SECONDS = 60.0
 QUIET_SECONDS: Mapping[str, float] = {"set_up": 1800.0, "step": 120.0, "evaluation": 300.0, "save": 300.0}
 """Usual time limit without progress, per class of phases. Set-up has the longest: reading data and building operators show no
 progress."""
+KILLED_EARLY = "it ended before it had begun: it was killed while it imported libraries"
 START_SECONDS = 300.0
 """Time that a start on another host, whose processes cannot be checked, has to acquire the lease."""
 QUIET_STEPS = 5.0
@@ -93,6 +94,8 @@ class Evidence:
     """When the claim was last written, by the file system's clock."""
     starting: Holder | None = None
     """The process that started the run last, if it has acquired no lease. It may have ended."""
+    last_word: float | None = None
+    """When a start last said how it ended."""
     outcome: RunOutcome | None = None
     records: tuple[RankRecord, ...] = ()
     """Only those of the newest attempt."""
@@ -125,8 +128,24 @@ def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: f
     if found.state not in ONGOING and (start := evidence.starting) is not None:
         begun = from_iso(start.since)
         if _is_starting(evidence, begun=begun, now=now, alive=is_alive(start)):
-            return Judgement("starting", f"{start} imports libraries and connects its ranks", begun)
+            return Judgement(
+                "starting", f"process {start.pid} on {start.host} imports libraries and connects its ranks", begun
+            )
+        if found.state == "never started" and ended_unseen(evidence, is_alive=is_alive):
+            return Judgement("killed", KILLED_EARLY, begun)
     return found
+
+
+def ended_unseen(evidence: Evidence, *, is_alive: IsAlive) -> bool:
+    """Whether the last start is gone, acquired no lease and left no word.
+
+    Not where another attempt has shown a sign of life since: while that one ran, this one was refused.
+    """
+    start, claim = evidence.starting, evidence.claim
+    if start is None or is_alive(start) is not False or (claim is not None and claim.holder is None):
+        return False  # a claim that cannot be read may be that of this start
+    begun, signs = from_iso(start.since), (evidence.last_word, _last_sign(evidence))
+    return begun is not None and all(sign is None or sign < begun for sign in signs)
 
 
 def _is_starting(evidence: Evidence, *, begun: float | None, now: float, alive: bool | None) -> bool:

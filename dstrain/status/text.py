@@ -45,7 +45,7 @@ def describe_status(status: RunStatus) -> str:
 def describe_standing(status: RunStatus) -> Standing:
     """What a page says of what a run is doing, as the first lines of `describe_status`."""
     reasons = [summarize(status.message), status.cause and f"cause: {status.cause}"]
-    return Standing(status.state, "; ".join(filter(None, reasons)), _advise(status))
+    return Standing(status.state, "; ".join(filter(None, reasons)), _advise(status), status.step)
 
 
 def as_json(status: RunStatus) -> dict[str, Any]:

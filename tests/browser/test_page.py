@@ -61,21 +61,6 @@ def test_the_summary_begins_with_why_a_run_is_in_its_state_and_what_to_do(show: 
     ]
 
 
-def test_damaged_files_are_counted_in_the_summary_which_leads_to_the_notes(show: Show) -> None:
-    page = show(make_document(make_run("one", seed=1), notes=["Rarity is counted in all rows."]))
-    assert page.evaluate("document.querySelector('.notice')") is None
-    damage = ["run.json: not JSON", "metrics.jsonl: 2 broken lines"]
-    page = show(make_document(make_run("one", seed=1), damage=damage, notes=["Rarity is counted in all rows."]))
-    assert text_of(page, "#summary .notice") == "2 notes about damaged or missing files: see Notes"
-    page.evaluate("document.querySelector('.notice a').click()")
-    page.frame()
-    notes = page.evaluate("document.querySelector('#notes').getBoundingClientRect().toJSON()")
-    assert 0 <= notes["top"] < 900
-    assert [text.lower() for text in text_of(page, "#notes").split("\n") if text] == [
-        "notes", "damaged or missing files", *(text.lower() for text in damage), "other notes", "rarity is counted in all rows.",
-    ]  # fmt: skip
-
-
 def test_settings_that_differ_come_first(show: Show) -> None:
     page = show(make_document(make_run("one", seed=1), make_run("two", seed=2)))
     keys = page.evaluate(

@@ -97,7 +97,7 @@ def test_ctrl_c_on_a_terminal_says_how_to_resume_and_that_command_does(tmp_path:
     assert outcome is not None
     (end,) = (place for place, line in enumerate(lines) if "stopped early, its work saved at step" in line)
     assert lines[end] == f"{tmp_path / 'run'}: stopped early, its work saved at step {outcome.step:,} of 100,000"
-    assert lines[end + 1] == "  why    received SIGINT"
+    assert lines[end + 1] == "  why    received SIGINT (Ctrl-C)"
     resume = next(line[9:] for line in lines[end:] if "# resume from" in line)
     words = shlex.split(resume, comments=True)
     assert words[:2] == ["python", "launch/train.py"]

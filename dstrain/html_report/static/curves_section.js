@@ -7,8 +7,10 @@ const SMOOTHED_FROM = 200; // points; shorter curves are drawn as they are
 function makeCurvesSection(runs) {
   const trainCharts = listTrainCharts(runs);
   const choices = listChoices(runs);
+  const isUnread = runs.some((run) => run.unread.includes("rows"));
   if (!trainCharts.length && !choices.length) {
-    return makeSection("curves", "Curves", calm("No step has been logged and nothing has been evaluated yet."));
+    const none = "No step has been logged and nothing has been evaluated yet.";
+    return makeSection("curves", "Curves", calm(isUnread ? "No step and no evaluation can be read: see Notes." : none));
   }
   const view = makeView(findExtent(runs));
   const marks = listMarks(runs);
@@ -57,7 +59,7 @@ function makeCurvesSection(runs) {
   ]);
   const scores = choices.length
     ? [make("h3", {}, "Scores"), metricBox, zeroBox]
-    : calm("Nothing has been evaluated yet.");
+    : calm(isUnread ? "No evaluation can be read: see Notes." : "Nothing has been evaluated yet.");
   if (choices.length) showMetrics(0);
   const onlyOnePoint = longest === 1 && calm("One step has been logged so far; lines appear with the second.");
   return makeSection(

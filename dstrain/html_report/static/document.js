@@ -36,7 +36,7 @@ function completeRun(found) {
     ...found,
     train: { step: [], columns: [], ...found.train },
   };
-  for (const part of ["summary", "metrics", "marks", "attempts", "warnings", "settings", "sets"])
+  for (const part of ["summary", "metrics", "marks", "attempts", "warnings", "settings", "sets", "unread"])
     run[part] = found[part] ?? [];
   run.sets = run.sets.map(completeSet);
   return run;

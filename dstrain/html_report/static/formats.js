@@ -58,7 +58,7 @@ function formatSome(number, noun) {
 
 /** A label at the head of something: with a capital, unless its first word is a name such as chrF. */
 function capitalise(text) {
-  return /^(?!dstrain)[a-z]+(?!\w)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
+  return /^(?!dstrain|\S*\.\w)[a-z]+(?!\w)/.test(text) ? text[0].toUpperCase() + text.slice(1) : text;
 }
 
 /** A moment to the minute, in UTC. */

@@ -2,7 +2,11 @@
 
 function makeHypothesesSection(runs) {
   const names = listSetNames(runs);
-  if (!names.length) return makeSection("hypotheses", "Hypotheses", calm("No evaluation has written hypotheses yet."));
+  if (!names.length) {
+    const isUnread = runs.some((run) => run.unread.length);
+    const why = isUnread ? "No hypotheses can be read: see Notes." : "No evaluation has written hypotheses yet.";
+    return makeSection("hypotheses", "Hypotheses", calm(why));
+  }
   const box = make("div", {});
   const showSet = (name) => replace(box, makeSetView(runs, name));
   showSet(names[0]);

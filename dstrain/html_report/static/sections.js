@@ -53,7 +53,10 @@ function makeHeadline(run, hasName) {
   const metric = run.metrics.find((each) => each.name === run.best?.metric);
   const curve = metric?.curves.find((each) => each.set === run.best.set && each.group === null);
   const place = curve ? curve.step.indexOf(run.best.step) : -1;
-  if (place < 0) return make("div", { class: "headline" }, name, calm("No evaluation has a best score yet."));
+  if (place < 0) {
+    const why = run.unread.includes("rows") ? "No best score can be read: see Notes." : "No evaluation has a best score yet.";
+    return make("div", { class: "headline" }, name, calm(why));
+  }
   const interval = formatInterval(curve.low?.[place], curve.high?.[place]);
   return make(
     "div",
@@ -193,12 +196,13 @@ function makeSettingsSection(runs) {
   return makeSection("settings", "Settings", first, all);
 }
 
-function makeNotesSection({ damage, notes }) {
+function makeNotesSection({ runs, damage, notes }) {
+  const shown = (note) => (runs.length > 1 ? note : capitalise(note)); // of several runs it begins with a folder's name
   const list = (some) =>
     make(
       "ul",
       { class: "sentences" },
-      some.map((note) => make("li", {}, capitalise(note))),
+      some.map((note) => make("li", {}, shown(note))),
     );
   return makeSection(
     "notes",

@@ -22,9 +22,14 @@ from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Control, Hook, Progress, StepInfo
 
-OUT_OF_TIME, LAUNCHER_DIED = 1 << 15, 1 << 16
-"""Reasons that the ranks agree on as if they were signal numbers; larger than any signal number."""
-REASONS = {OUT_OF_TIME: ALLOCATION_ENDS, LAUNCHER_DIED: "its launcher died"}
+OUT_OF_TIME, LAUNCHER_DIED, INTERRUPTED = 1 << 15, 1 << 16, 1 << 17
+"""Reasons that the ranks agree on as if they were signal numbers; larger than any signal number. Of several the largest counts:
+Ctrl-C most, because a launcher that receives it too signals its ranks or leaves them."""
+REASONS = {
+    OUT_OF_TIME: ALLOCATION_ENDS,
+    LAUNCHER_DIED: "its launcher died",
+    INTERRUPTED: "received SIGINT (Ctrl-C)",
+}
 ORPHAN_SECONDS = 120.0
 """How long a rank may take to save and stop after its launcher died, before it exits without saving."""
 
@@ -107,7 +112,7 @@ class PreemptHook(Hook):
         log.warning(
             "interrupted: the run saves and ends after this step; press Ctrl-C again to end it at once, without a save"
         )
-        self._raise_flag(number)
+        self._raise_flag(INTERRUPTED)
 
     def _on_orphaned(self) -> None:
         log.warning("the launcher died; the run saves and ends")

@@ -1,14 +1,18 @@
 """`dstrain report`: where the page is, and one line for what is wrong."""
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from dstrain.cli.app import app
+from dstrain.cluster.processes import this_process
+from dstrain.run_folder.layout import RunFolder
 from tests.unit.html_report.html_report_cases import decode, make_failed_starts, make_killed_run, make_run
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -63,6 +67,28 @@ def test_a_run_that_has_never_begun_to_train_has_a_page_with_its_reason_and_what
     assert (run["state"], run["why"], run["advice"]) == ("failed", "no weights", advice)
     assert invoke(tmp_path, "--output", tmp_path / "all.html").exit_code == 0
     assert [run["name"] for run in decode(tmp_path / "all.html")["runs"]] == ["failed", "trained"]
+
+
+def test_damaged_files_are_counted_on_the_terminal_too(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    assert invoke(folder.path).stderr == ""
+    folder.metrics.write_text("no row\n")
+    assert invoke(folder.path).stderr == "1 note about damaged or missing files: see Notes\n"
+    folder.info.unlink()
+    assert invoke(folder.path).stderr == "2 notes about damaged or missing files: see Notes\n"
+    (run,) = decode(folder.report)["runs"]
+    assert run["unread"] == ["rows"]
+
+
+def test_a_start_that_was_killed_before_it_acquired_the_folder_has_a_page_too(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "killed")
+    folder.claims.mkdir(parents=True)
+    gone = replace(this_process(), process_start=this_process().process_start + 1)
+    folder.start_mark.write_text(json.dumps(asdict(gone)))
+    assert invoke(folder.path).exit_code == 0
+    (run,) = decode(folder.report)["runs"]
+    assert (run["name"], run["state"], run["attempts"]) == ("killed", "killed", [])
+    assert run["why"] == "it ended before it had begun: it was killed while it imported libraries"
 
 
 @pytest.mark.parametrize(

@@ -148,9 +148,24 @@ def test_several_lines_are_drawn_as_one(capsys: pytest.CaptureFixture[str]) -> N
 
 def test_letters_of_east_asia_take_two_columns() -> None:
     assert fitted("abc", columns=2) == "ab"
-    assert fitted("연필 쉰", columns=5) == "연필 "
+    assert fitted("연필 쉰", columns=5) == "연필"
     assert fitted("연필", columns=3) == "연"
     assert fitted("", columns=0) == ""
+
+
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (84, "training  [####            ] 250 of 1,000 steps, about 26 min 26 s left  loss 5.9191"),
+        (83, "training  [####            ] 250 of 1,000 steps, about 26 min 26 s left"),
+        (71, "training  [####            ] 250 of 1,000 steps, about 26 min 26 s left"),
+        (70, "training  [####            ] 250 of 1,000 steps"),
+        (46, "training  [####            ] 250 of 1,000"),
+    ],
+)
+def test_parts_and_words_that_do_not_fit_are_left_out_whole(columns: int, shown: str) -> None:
+    line = "training  [####            ] 250 of 1,000 steps, about 26 min 26 s left  loss 5.9191"
+    assert fitted(line, columns=columns) == shown
 
 
 LINES = """
@@ -223,6 +238,4 @@ def test_a_text_takes_the_place_of_the_one_before_and_never_more_than_the_screen
         screen.show(text)
     screen.clear()
     screen.clear()
-    assert capsys.readouterr().out == (
-        "a\nb\n\x1b[2A\r\x1b[Ja line th\nb\nc\n\x1b[3A\r\x1b[J연필 쉰세\n\x1b[1A\r\x1b[J"
-    )
+    assert capsys.readouterr().out == ("a\nb\n\x1b[2A\r\x1b[Ja line\nb\nc\n\x1b[3A\r\x1b[J연필 쉰세\n\x1b[1A\r\x1b[J")

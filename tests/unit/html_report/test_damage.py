@@ -80,6 +80,17 @@ def test_no_damage_to_a_file_crashes_the_report(run: RunFolder, name: str, at: i
         path.write_bytes(whole)
 
 
+def test_a_page_is_told_what_is_there_and_cannot_be_read(tmp_path: Path) -> None:
+    folder = make_killed_run(tmp_path / "run")
+    assert build(folder).runs[0].unread == []
+    (folder.hypotheses(200) / "index.txt").write_text("")
+    assert build(folder).runs[0].unread == ["texts"]
+    folder.metrics.write_text("no row\n")
+    document = build(folder)
+    assert document.runs[0].unread == ["rows"], "no texts are looked for"
+    assert document.notes == [], "it is not said that no step has been recorded"
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name != "config.yaml"])
 def test_a_folder_or_nothing_in_place_of_a_file_does_not_crash_the_report(
     run: RunFolder, name: str, tmp_path: Path

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from dstrain.html_report.files import read_run
 from dstrain.html_report.settings import list_settings, summarize_run
+from dstrain.reporting.standing import Standing
 from tests.unit.html_report.html_report_cases import make_run
 from tests.unit.reporting.reporting_cases import translation_config
 
@@ -28,7 +29,7 @@ def test_every_key_with_a_value_is_listed_and_paths_lose_their_folders(tmp_path:
 
 
 def test_the_summary_says_what_is_trained_how_far_it_is_and_how_good(tmp_path: Path) -> None:
-    found = dict(summarize_run(read_run(make_run(tmp_path / "run").path), state="running"))
+    found = dict(summarize_run(read_run(make_run(tmp_path / "run").path), standing=Standing("running")))
     assert found["state"] == "running"
     assert found["task"] == "translation"
     assert found["steps"] == "200 of 200"
@@ -43,5 +44,20 @@ def test_the_summary_says_what_is_trained_how_far_it_is_and_how_good(tmp_path: P
 def test_a_run_without_its_records_still_has_a_summary(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "run", hypotheses=[])
     folder.info.unlink()
-    found = dict(summarize_run(read_run(folder.path), state="interrupted"))
+    found = dict(summarize_run(read_run(folder.path), standing=Standing("interrupted")))
     assert found == {"state": "interrupted", "task": "translation", "steps": "0"}
+
+
+def test_the_step_is_that_which_is_known_best_and_none_is_made_up(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "run")
+    steps = [
+        dict(summarize_run(read_run(folder.path), standing=Standing("running", step=step)))["steps"]
+        for step in (None, 0, 137)
+    ]
+    assert steps == ["200 of 200", "0 of 200", "137 of 200"]
+    folder.metrics.write_text("no row\n")
+    steps = [
+        dict(summarize_run(read_run(folder.path), standing=Standing("running", step=step)))["steps"]
+        for step in (None, 137)
+    ]
+    assert steps == ["not known", "137 of 200"]

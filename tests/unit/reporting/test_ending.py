@@ -29,12 +29,21 @@ def test_a_run_that_has_made_all_its_steps_says_what_is_best_and_what_comes_next
     rows = rows_of(lines)
     assert rows["why"] == "6 epochs are done (training.epochs)"
     assert rows["best"] == "bleu 25.8137 at step 95,000, in runs/ko-en-m2m/best"
-    assert rows["card"] == "runs/ko-en-m2m/README.md, with plots in runs/ko-en-m2m/plots"
+    assert rows["card"] == "runs/ko-en-m2m/README.md"
     assert commands_of(lines) == [
         ["dstrain", "predict", "runs/ko-en-m2m", "<", str(SOURCES)],
         ["dstrain", "evaluate", "runs/ko-en-m2m"],
         ["dstrain", "push", "runs/ko-en-m2m", "OWNER/NAME", "--dry-run"],
     ]
+
+
+def test_plots_are_named_where_they_were_drawn(tmp_path: Path) -> None:
+    record = translation_record(translation_config(output_dir=str(tmp_path)))
+    assert rows_of(describe_end(record, outcome=FINISHED))["card"] == f"{tmp_path}/README.md"
+    (tmp_path / "plots").mkdir()
+    assert rows_of(describe_end(record, outcome=FINISHED))["card"] == (
+        f"{tmp_path}/README.md, with plots in {tmp_path}/plots"
+    )
 
 
 def test_a_run_of_steps_names_them_and_its_best_need_not_be_the_last() -> None:
@@ -57,7 +66,9 @@ def test_early_stopping_is_the_reason_that_it_gave() -> None:
     assert rows_of(lines)["why"] == why
 
 
-@pytest.mark.parametrize("why", ["received SIGTERM", "received SIGINT", "its allocation ends", "its launcher died"])
+@pytest.mark.parametrize(
+    "why", ["received SIGTERM", "received SIGINT (Ctrl-C)", "its allocation ends", "its launcher died"]
+)
 def test_a_run_that_was_stopped_gives_the_command_that_resumes_it(why: str) -> None:
     outcome = RunOutcome("preempted", 85, why, step=120)
     lines = describe_end(translation_record(), outcome=outcome, sources=SOURCES)

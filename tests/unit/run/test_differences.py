@@ -82,7 +82,9 @@ def test_what_is_missing_or_damaged_is_said_and_two_runs_of_an_earlier_version_a
     assert f"{damaged}:1" in (compare_with_first(runs)[0].refusal or "")
     damaged.unlink()
     assert compare_with_first(runs)[0].refusal == "bb has no row statistics of its best evaluation: score it again"
-    assert compare_with_first([runs[0], Evaluated("none", runs[1].folder, None)])[0].refusal is not None
+    early = Evaluated("early", runs[1].folder, None)
+    assert compare_with_first([runs[0], early])[0].refusal == "early has no evaluation yet"
+    assert compare_with_first([early, runs[0]])[0].refusal == "early has no evaluation yet"
     (runs[0].folder.hypotheses(STEP) / STATISTICS).unlink()
     assert compare_with_first(runs) == []
 

@@ -10,6 +10,7 @@ from dstrain.run_folder.find import check_begun, find_run, find_starts, has_only
 from dstrain.run_folder.layout import RunFolder
 from dstrain.run_folder.outcome import RunOutcome, write_outcome
 from dstrain.run_folder.reading import RunFolderError
+from dstrain.run_folder.start_mark import mark_start
 
 
 def start(path: Path, number: int = 1) -> RunFolder:
@@ -62,6 +63,16 @@ def test_a_run_that_has_never_begun_to_train_says_how_its_last_start_ended(
     message = str(caught.value)
     held = "it holds lease, outcome.json, and no config.yaml. "
     assert message.startswith(f"{tmp_path}: the run has never begun to train: {held}{said}")
+
+
+def test_a_start_that_was_killed_before_it_acquired_the_folder_is_a_start(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claims.mkdir()
+    mark_start(folder)
+    assert find_starts(tmp_path) == folder
+    assert has_only_starts(folder)
+    with pytest.raises(RunFolderError, match=rf"has not said how it ended: see dstrain status {tmp_path}$"):
+        find_run(tmp_path)
 
 
 def test_the_newest_start_counts_and_one_without_a_word_leads_to_the_status(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The state of a run: on this host and on others, while it runs and after each kind of end."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dstrain.run_folder.claims import Claim
 from dstrain.run_folder.outcome import RunOutcome
 from dstrain.run_folder.rows import EventRow, TrainRow
 from dstrain.slurm.requeue import Cause, JobEnd, JobStart, append_entry
-from dstrain.status.judge import CLOCK_SECONDS, START_SECONDS, find_slowest, is_current
+from dstrain.status.judge import CLOCK_SECONDS, KILLED_EARLY, START_SECONDS, find_slowest, is_current
 from dstrain.status.text import describe_status
 from tests.unit.status.status_cases import (
     HERE,
@@ -106,7 +107,66 @@ def test_a_run_is_starting_again_before_it_acquires_the_lease(run: Path, outcome
 def test_the_first_start_is_not_one_that_never_was(tmp_path: Path) -> None:
     write_start_mark(tmp_path, start())
     assert look(tmp_path, processes={700: HERE.process_start}).state == "starting"
-    assert look(tmp_path).state == "never started"
+    shown = describe_status(look(tmp_path, processes={700: HERE.process_start}))
+    assert "message  process 700 on login imports libraries and connects its ranks" in shown
+
+
+def test_a_first_start_that_was_killed_before_the_lease_is_not_one_that_never_was(tmp_path: Path) -> None:
+    write_start_mark(tmp_path, start())
+    status = look(tmp_path)
+    assert (status.state, status.message, status.since, status.notes) == ("killed", KILLED_EARLY, NOW - 3, ())
+    assert "start it again: the same command begins at the first step" in describe_status(status)
+    write_start_mark(tmp_path, start(host="node7", seconds=START_SECONDS + 1))
+    assert look(tmp_path).state == "never started", "a process on another host may live"
+
+
+@pytest.mark.parametrize("outcome", ["preempted", "failed", "finished"])
+def test_a_later_start_that_was_killed_before_the_lease_is_a_note(run: Path, outcome: str) -> None:
+    write_claim(run, released=True)
+    write_outcome(run, outcome)
+    before = look(run)
+    write_start_mark(run, start())
+    status = look(run)
+    assert (status.state, status.message) == (before.state, before.message)
+    assert status.notes == (
+        "the last start, of 2027-01-15 07:59:57 UTC, ended before it acquired the run folder and left no word",
+    )
+    assert look(run, processes={700: HERE.process_start}).notes == (), "it lives"
+
+
+def test_a_start_that_said_how_it_failed_keeps_its_own_state(tmp_path: Path) -> None:
+    write_start_mark(tmp_path, start())
+    write_outcome(tmp_path, "failed", attempt=0, time=NOW - 1, message="rank 0: no usable row")
+    status = look(tmp_path)
+    assert (status.state, status.message, status.notes) == ("failed", "rank 0: no usable row", ())
+
+
+def test_a_start_that_left_only_a_report_of_its_failure_has_left_word(run: Path) -> None:
+    write_claim(run, released=True)
+    write_outcome(run, "finished")
+    write_start_mark(run, start())
+    report = run / "failures" / "rank-0.txt"
+    report.parent.mkdir()
+    report.write_text("UserError: the recipe has changed")
+    os.utime(report, (NOW - 1, NOW - 1))
+    assert look(run).notes == ()
+    os.utime(report, (NOW - 60, NOW - 60))
+    assert look(run).notes != (), "that of an earlier start"
+
+
+def test_a_start_that_was_refused_while_another_ran_is_no_news_once_that_one_has_ended(run: Path) -> None:
+    write_start_mark(run, start(seconds=400.0))
+    assert (look(run).state, look(run).notes) == ("running", ())
+    write_claim(run, released=True)
+    write_outcome(run, "finished", time=NOW - 300)
+    assert (look(run).state, look(run).notes) == ("finished", ())
+
+
+def test_a_claim_that_cannot_be_read_may_be_that_of_the_last_start(run: Path) -> None:
+    write_outcome(run, "finished")
+    (run / "lease" / "00000001.json").write_text("{")
+    write_start_mark(run, start())
+    assert look(run).notes == ()
 
 
 def test_a_second_start_does_not_hide_the_running_attempt(run: Path) -> None:

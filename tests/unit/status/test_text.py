@@ -40,14 +40,14 @@ def test_a_page_is_told_the_state_its_reasons_and_what_to_do(run: Path) -> None:
     write_outcome(run, "preempted", message="received SIGTERM\nat step 120", step=120)
     stopped = look(run)
     advice = "start it again: the same command resumes from the newest checkpoint"
-    assert describe_standing(stopped) == Standing("stopped", "received SIGTERM", advice)
+    assert describe_standing(stopped) == Standing("stopped", "received SIGTERM", advice, step=120)
     caused = replace(stopped, cause="time limit, according to sacct", comes_again="17")
     assert describe_standing(caused).why == "received SIGTERM; cause: time limit, according to sacct"
     assert describe_standing(caused).advice.startswith("Slurm starts job 17 again")
     advice = "start it again: the same command begins at the first step, since there is no checkpoint yet"
     assert describe_standing(replace(stopped, checkpoint=None)).advice == advice
     write_outcome(run, "finished", step=1000, exit_code=0)
-    assert describe_standing(look(run)) == Standing("finished")
+    assert describe_standing(look(run)) == Standing("finished", step=1000)
 
 
 def test_a_missing_folder_is_told_apart_from_a_run_that_never_started(tmp_path: Path) -> None:

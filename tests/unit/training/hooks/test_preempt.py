@@ -12,7 +12,7 @@ from dstrain.cluster.signals import SAVING
 from dstrain.cluster.walltime import ALLOCATION_ENDS, WallTime
 from dstrain.data.plan import Position
 from dstrain.training.hooks import preempt
-from dstrain.training.hooks.preempt import LAUNCHER_DIED, PreemptHook
+from dstrain.training.hooks.preempt import INTERRUPTED, LAUNCHER_DIED, PreemptHook
 from dstrain.training.save_clock import SaveClock
 from dstrain.training.state import Progress
 from tests.unit.training.training_cases import Recorder, Watch, alone, build_step, endless
@@ -20,7 +20,7 @@ from tests.unit.training.training_cases import Recorder, Watch, alone, build_ste
 
 @pytest.fixture(autouse=True)
 def _keep_handlers() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in SAVING}
+    before = {number: signal.getsignal(number) for number in (*SAVING, signal.SIGINT)}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -74,7 +74,21 @@ def test_a_rank_without_a_signal_stops_with_the_rank_that_has_one() -> None:
     assert recorder.control.stop_reason == "received SIGUSR1"
 
 
-@pytest.mark.parametrize("theirs", [0, int(signal.SIGUSR1), LAUNCHER_DIED])
+def test_ctrl_c_stays_the_reason_whatever_its_launcher_does_next() -> None:
+    hook, recorder = start(Peers([LAUNCHER_DIED, 0]))
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGTERM)
+    hook.on_step(build_step(1), recorder.control)
+    assert recorder.control.stop_reason == "received SIGINT (Ctrl-C)"
+    peer, their_recorder = start(Peers([INTERRUPTED, 0]))
+    os.kill(os.getpid(), signal.SIGTERM)
+    peer.on_step(build_step(1), their_recorder.control)
+    assert their_recorder.control.stop_reason == "received SIGINT (Ctrl-C)"
+    assert recorder.control.preempted
+    assert their_recorder.control.preempted
+
+
+@pytest.mark.parametrize("theirs", [0, int(signal.SIGUSR1), LAUNCHER_DIED, INTERRUPTED])
 def test_both_ranks_have_the_same_reason(theirs: int) -> None:
     hook, recorder = start(Peers([theirs, 0]))
     os.kill(os.getpid(), signal.SIGTERM)
