@@ -144,6 +144,9 @@ def _read(words: list[str], *, options: Options, takes_recipe: bool) -> Iterator
     has_recipe = takes_recipe or _names_recipe(words)
     while words:
         word = words.pop(0)
+        if word == "--":  # no word behind it is an option
+            yield Correction((word, *words), (word, *words))
+            return
         if (own := _own_option(word, options=options)) is not None:
             yield _kept(word, words, takes_value=own)
         elif _OPTION.match(word):
@@ -162,6 +165,9 @@ def _read_naming(words: list[str], *, options: Options) -> Iterator[Correction |
     has_name, has_recipe = False, _names_recipe(words)
     while words:
         word = words.pop(0)
+        if word == "--":
+            yield Correction((word, *words), (word, *words))
+            return
         key, equals, _ = word.partition("=")
         if (own := _own_option(word, options=options)) is not None:
             yield _kept(word, words, takes_value=own)
@@ -199,8 +205,9 @@ def _read_override(word: str, words: list[str], *, has_recipe: bool) -> Correcti
         typed, written = [word, words[0]], inner
     rest = words[len(typed) - 1 :]
     key, equals, value = written.partition("=")
-    if not equals and rest[:1] == ["="] and rest[1:]:
-        typed, written = [*typed, *rest[:2]], f"{key}={rest[1]}"
+    if not equals and rest[:1] == ["="]:
+        following = [each for each in rest[1:2] if _is_value(each)]
+        typed, written = [*typed, "=", *following], "=".join([key, *following])
     elif not equals and rest and rest[0].startswith("=") and rest[0] != "=":
         typed, written = [*typed, rest[0]], f"{key}{rest[0]}"
     elif not value and rest and _can_be_set(key, rest[0]) and (has_recipe or not _is_recipe(rest[0])):
@@ -208,7 +215,12 @@ def _read_override(word: str, words: list[str], *, has_recipe: bool) -> Correcti
     if len(typed) == 1:
         return None
     del words[: len(typed) - 1]
-    return Correction(tuple(typed), (written,)) if "=" in written else _without_value(tuple(typed), key=written)
+    key, equals, value = written.partition("=")
+    if not equals:
+        return _without_value(tuple(typed), key=key)
+    if is_section(key) and not _is_whole(value):
+        return Correction(tuple(typed), None, _about_section(key, value=value))
+    return Correction(tuple(typed), (written,))
 
 
 def _can_be_set(key: str, word: str) -> bool:

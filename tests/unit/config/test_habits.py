@@ -46,6 +46,7 @@ def typed(*arguments: str, num_ranks: int = 1, takes_key: bool = False) -> list[
         [*OWN, "nonsense", "a.b.c"],
         [],
         ["--"],
+        [*OWN, "--", "-x=1", "--lr", "3"],
         ["-h"],
         [*OWN, "seed=1", "seed=2"],
         [*OWN, "training", "8"],
@@ -148,6 +149,7 @@ def test_the_short_option_of_a_recipe_is_its_long_one() -> None:
     [
         (["--training", "batch_size"], "training.batch_size"),
         (["--training", "8"], "training.batch_size"),
+        (["training", "=", "8"], "training.batch_size"),
         (["--evaluation.external", "comet"], "evaluation.external.NAME.command"),
     ],
 )
@@ -156,6 +158,7 @@ def test_no_override_is_made_of_a_section(arguments: list[str], inner: str) -> N
     assert f"it has keys of its own, such as {inner}=…" in message
     assert "all together" not in message
     assert "it needs a value: training.batch_size=…" in told(*OWN, "training", "batch_size")
+    assert "it needs a value: training.batch_size=…" in told(*OWN, "training.batch_size", "=")
     assert "it is written whole: 'data.train=[{path: file.tsv}]'" in told(*OWN, "--data.train", "a.tsv")
 
 
