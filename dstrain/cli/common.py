@@ -57,7 +57,10 @@ class Command(TyperCommand):
         is_completion = ctx.resilient_parsing  # of a line that is not written to its end
         if not is_completion and any("KEY=VALUE" in str(param.metavar) for param in arguments):
             takes_recipe = any(param.name not in ("overrides", "key") for param in arguments)
-            told = correct(args, program=ctx.command_path, options=options, takes_recipe=takes_recipe)
+            takes_key = any(param.name == "key" for param in arguments)
+            told = correct(
+                args, program=ctx.command_path, options=options, takes_recipe=takes_recipe, takes_key=takes_key
+            )
             if told is not None:
                 say(told, err=True)
                 raise typer.Exit(EXIT_USAGE)

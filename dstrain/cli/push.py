@@ -43,14 +43,14 @@ def push(
         from dstrain.sharing.push import check_names  # imports matplotlib, which the other commands do not need
 
         check_names(repo, branch=revision)
-        if not (dry_run or show_card):
-            from dstrain.sharing.hub import check_access
-
-            check_access()
         send = partial(_push, run, repo=repo, branch=revision, private=private, dry_run=dry_run, show_card=show_card)
         if step is None:
             send(model=chosen[0] if chosen else None)
             return
+        if not (dry_run or show_card):
+            from dstrain.sharing.hub import check_access
+
+            check_access()  # before the export, which takes its time
         with TemporaryDirectory() as folder:
             exported = Path(folder) / f"step-{step}"
             _export(run, step=step, to=exported)
@@ -70,10 +70,12 @@ def _push(
 ) -> None:
     from huggingface_hub import constants
 
-    from dstrain.sharing.hub import send
+    from dstrain.sharing.hub import check_access, send
     from dstrain.sharing.push import describe_push, plan_push
 
     planned = plan_push(run, repo=repo, branch=branch, private=private, model=model, exported=exported)
+    if not (dry_run or show_card):
+        check_access()
     for line in describe_push(planned, endpoint=constants.ENDPOINT):
         say(line, err=show_card)  # the card alone is on standard output, for a file or a pager
     if show_card:

@@ -17,6 +17,7 @@ TRAINING_OPTIONS: Mapping[str, bool] = {
     "--local_rank": True,
     "--local-rank": True,
     "--help": False,
+    "-h": False,
 }
 """The options of a training, each with whether a value follows it."""
 
@@ -36,7 +37,7 @@ class _StoreOnce(argparse.Action):
         self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *given: Any
     ) -> None:
         if self.option_strings and self._earlier is not None:
-            parser.error(_given_twice(self.option_strings[0], self._earlier, str(values)))
+            parser.error(given_twice(self.option_strings[0], self._earlier, str(values)))
         self._earlier = str(values)
         setattr(namespace, self.dest, values)
 
@@ -59,12 +60,13 @@ def find_given_twice(
         if options.get(name, False):
             value = value if equals else next(words, "")
             if name in earlier and name not in repeatable:
-                return _given_twice(name, earlier[name], value)
+                return given_twice(name, earlier[name], value)
             earlier[name] = value
     return None
 
 
-def _given_twice(option: str, earlier: str, later: str) -> str:
+def given_twice(option: str, earlier: str, later: str) -> str:
+    """That an option or a key has two values, and the way out."""
     return f"{option} is given twice, {shown(mask(earlier))} and {shown(mask(later))}: leave one of them out"
 
 

@@ -3,17 +3,27 @@
 The texts are those of docs/recipes.md.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from dstrain.config.habits import find_keys
 from dstrain.config.metrics import METRICS, Metric
 from dstrain.config.reference import describe_default, describe_type, section_name
 from dstrain.config.schema import RECIPE_KEYS, RunConfig
-from dstrain.config.trainer_names import BATCH_SIZES, BETAS, ELSEWHERE, KEYS, SWITCHES
-from dstrain.config.vocabulary import about, all_keys, general_path
+from dstrain.config.secrets import mask_value
+from dstrain.config.trainer_names import ACCUMULATION, BATCH_SIZES, ELSEWHERE, MEANT
+from dstrain.config.vocabulary import (
+    NAME,
+    about,
+    all_keys,
+    fields_at,
+    find_abbreviated,
+    find_keys,
+    general_path,
+    without_links,
+)
 from dstrain.config.yaml_source import Document, KeyPath, dotted, shown
 
 UNITS: Mapping[str, str] = {
@@ -26,16 +36,10 @@ UNITS: Mapping[str, str] = {
 }
 """The last word of a key to the unit of its value."""
 MAX_CLOSE = 3
-_MEANT: Mapping[str, str] = {
-    **KEYS,
-    **{name: override.partition("=")[0] for name, override in SWITCHES.items()},
-    **dict.fromkeys(BATCH_SIZES, "training.batch_size"),
-    **dict.fromkeys(BETAS, "training.betas"),
-    "train_file": "data.train.path",
-    "validation_file": "data.eval.path",
-    "dataset_name": "data.train.hub",
-}
-"""An argument of Seq2SeqTrainer to the key that is meant here."""
+_WHOLE_STEP = (
+    f"training.batch_size counts the sequences of a step over all ranks: those of one device × ranks × {ACCUMULATION}"
+)
+_INDEX = re.compile(r"\[([0-9]+|N)\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +56,11 @@ class Explanation:
 def find_meant(name: str) -> list[KeyPath]:
     """The keys that a name may mean, in their general form: that key itself, else all that end so, else what a trainer means."""
     path = _general(_split(name))
+    if path[-1:] == (NAME,):  # of a section with a name of the user's
+        path = path[:-1]
     if path in set(all_keys()):
         return [path]
-    return find_keys(name) or ([_general(_split(_MEANT[name]))] if name in _MEANT else [])
+    return find_keys(dotted(path)) or ([_general(_split(MEANT[name]))] if name in MEANT else [])
 
 
 def find_close(name: str) -> list[str]:
@@ -62,9 +68,9 @@ def find_close(name: str) -> list[str]:
     keys = [dotted(path) for path in all_keys()]
     ends = {path[-1]: dotted(path) for path in all_keys()}
     close = get_close_matches(
-        name, [*keys, *ends, *_MEANT, *ELSEWHERE, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
+        name, [*keys, *ends, *MEANT, *ELSEWHERE, *(metric.name for metric in METRICS)], n=MAX_CLOSE, cutoff=0.7
     )
-    return list(dict.fromkeys(ends.get(each, _MEANT.get(each, each)) for each in close))
+    return list(dict.fromkeys(ends.get(each, MEANT.get(each, each)) for each in close)) or find_abbreviated(name)
 
 
 def explain_key(path: KeyPath, *, written: str = "", document: Document | None = None) -> Explanation:
@@ -81,7 +87,7 @@ def explain_key(path: KeyPath, *, written: str = "", document: Document | None =
             section = schema["$defs"][name] if name else {}
     inner = section_name(value)
     key = str(path[-1])
-    meaning = " ".join(str(value.get("description") or (section.get("description", "") if inner else "")).split())
+    meaning = without_links(str(value.get("description") or (section.get("description", "") if inner else "")))
     rows = [
         ("meaning", meaning),
         ("type", _plain(describe_type(value))),
@@ -96,14 +102,14 @@ def explain_key(path: KeyPath, *, written: str = "", document: Document | None =
 
 
 def explain_metric(name: str) -> Explanation | None:
-    """A score of an evaluation; None if there is none of this name."""
-    metric: Metric | None = next((each for each in METRICS if each.name == name), None)
+    """A score of an evaluation, also of one set, such as `flores/bleu`; None if there is none of this name."""
+    metric: Metric | None = next((each for each in METRICS if each.name == name.rpartition("/")[2]), None)
     if metric is None:
         return None
     chooses = "may be evaluation.best_metric" if metric.can_choose else "does not choose the best model"
     better = "lower" if metric.lower_is_better else "higher"
     rows = [
-        ("meaning", metric.meaning),
+        ("meaning", without_links(metric.meaning)),
         ("unit", metric.unit),
         ("tasks", ", ".join(metric.tasks) or f"any, with evaluation.metrics: [{metric.wanted_as}]"),
         ("use", f"{chooses}; {better} is better" if metric.can_choose else chooses),
@@ -113,14 +119,16 @@ def explain_metric(name: str) -> Explanation | None:
 
 
 def explain_trainer_argument(name: str) -> Explanation | None:
-    """An argument of Seq2SeqTrainer that no key here takes the place of; None if there is none of this name."""
-    if name not in ELSEWHERE:
+    """An argument of Seq2SeqTrainer that no key here takes the place of with its value; None if there is none of this name."""
+    told = {**dict.fromkeys(BATCH_SIZES, _WHOLE_STEP), **ELSEWHERE}
+    if name not in told or find_keys(name):
         return None
-    return Explanation(f"{name} (an argument of Seq2SeqTrainer)", (("here", ELSEWHERE[name]),))
+    return Explanation(f"{name} (an argument of Seq2SeqTrainer)", (("here", told[name]),))
 
 
 def _split(name: str) -> KeyPath:
-    return tuple(0 if part == "N" else int(part) if part.isdecimal() else part for part in name.split("."))
+    parts = _INDEX.sub(r".\1", name).split(".")
+    return tuple(0 if part == "N" else int(part) if part.isdecimal() else part for part in parts)
 
 
 def _general(path: KeyPath) -> KeyPath:
@@ -147,23 +155,36 @@ def _half(path: KeyPath) -> str:
 
 
 def _keys(section: Mapping[str, Any], *, path: KeyPath) -> Iterator[tuple[str, str, str]]:
+    is_named = not fields_at(path) and bool(fields_at((*path, NAME)))
     for key, value in section.get("properties", {}).items():
         default = describe_default(key, value, required=section.get("required", ()))
-        yield key, _plain(default), about((*path, key)) or ""
+        inner = (NAME, key) if is_named else (key,)
+        yield dotted(inner), _plain(default), about((*path, *inner)) or ""
 
 
 def _values(path: KeyPath, written: str, document: Document) -> Iterator[str]:
-    """Each value of a key in a document with its place; or that it is not set."""
+    """Each value of a key, or of the keys in a section, in a document with its place; or that it is not set."""
     asked = _split(written) if written else ()
-    wanted = asked if any(isinstance(part, int) for part in asked) and "N" not in written.split(".") else None
-    found = [place for place in document.where if place and _general(place) == path and wanted in (None, place)]
+    is_one = _general(asked) != asked and "N" not in re.split(r"[.\[\]]", written)
+    wanted = asked if is_one else ()
+    found = [
+        place
+        for place in document.where
+        if place and _general(place)[: len(path)] == path and place[: len(wanted)] == wanted
+    ]
+    found = [place for place in found if _is_shown(place, wanted=wanted, document=document)]
     for place in found:
-        value = _find(document.value, place)
-        if not isinstance(value, dict):
-            name = f"{dotted(place)} = " if len(found) > 1 or place != path else ""
-            yield f"{name}{shown(value)}  ({document.where[place]})"
+        name = f"{dotted(place)} = " if len(found) > 1 or place != path else ""
+        yield f"{name}{shown(mask_value(_find(document.value, place), key=place[-1]))}  ({document.where[place]})"
     if not found:
         yield "not set: the default holds"
+
+
+def _is_shown(place: KeyPath, *, wanted: KeyPath, document: Document) -> bool:
+    """Whether the value at a place is shown by itself: it holds no keys, and is no item of a list unless it is wanted."""
+    value, around = _find(document.value, place), _find(document.value, place[:-1])
+    items = value if isinstance(value, list) else [value]
+    return (place == wanted or not isinstance(around, list)) and not any(isinstance(item, dict) for item in items)
 
 
 def _find(value: Any, path: Sequence[str | int]) -> Any:

@@ -4,12 +4,14 @@ So `--num_train_epochs 3`, `--training.epochs 3` and `training.epochs 3` are all
 """
 
 import os
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 
-from dstrain.config.arguments import shell_command
+from dstrain.config.arguments import given_twice, shell_command
 from dstrain.config.secrets import mask
 from dstrain.config.shipped import shipped_recipes
 from dstrain.config.trainer_names import (
@@ -24,8 +26,8 @@ from dstrain.config.trainer_names import (
     SWITCHES,
     WITHOUT_VALUE,
 )
-from dstrain.config.vocabulary import all_keys, fields_at
-from dstrain.config.yaml_source import KeyPath, dotted, write_value
+from dstrain.config.vocabulary import all_keys, field_of, find_keys, first_inside, is_key, is_list, is_section
+from dstrain.config.yaml_source import dotted, write_value
 
 Options = Mapping[str, bool]
 """Each option of a command, such as `--config`, to whether a value follows it."""
@@ -34,6 +36,9 @@ TRUTHS, LIES = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 RECIPE_SUFFIXES = (".yaml", ".yml")
 CUTOFF = 0.8
 """How alike two names must be for one to be taken for the other."""
+SHORT: Mapping[str, str] = {"c": "config", "h": "help"}
+"""An option of one letter to the one that is meant."""
+_OPTION = re.compile("--.|-[A-Za-z_]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,13 @@ class Given:
 
 
 def correct(
-    arguments: Sequence[str], *, program: str, options: Options, num_ranks: int = 1, takes_recipe: bool = False
+    arguments: Sequence[str],
+    *,
+    program: str,
+    options: Options,
+    num_ranks: int = 1,
+    takes_recipe: bool = False,
+    takes_key: bool = False,
 ) -> str | None:
     """What to type instead of these arguments, as a message; None if there is nothing to correct.
 
@@ -66,13 +77,19 @@ def correct(
         options: those of the command itself.
         num_ranks: how many ranks share a step, by which a batch size of one device is multiplied.
         takes_recipe: whether the recipe is an argument by itself, and not the value of `--config`.
+        takes_key: whether the first argument is the name of a key, as for `dstrain explain`.
     """
-    found = list(_read(list(arguments), options=options, takes_recipe=takes_recipe))
+    words = list(arguments)
+    read = _read_naming if takes_key else partial(_read, takes_recipe=takes_recipe)
+    found = list(read(words, options=options))
     given = {each.name: each.value for each in found if isinstance(each, Given)}
     corrected = [
         each if isinstance(each, Correction) else _correct(each, given_too=given, options=options, num_ranks=num_ranks)
         for each in found
     ]
+    corrected = list(_refuse_twice(corrected, found=found))
+    if takes_key:
+        corrected = list(_drop_unused(corrected))
     wrong = [each for each in corrected if each.instead != each.typed]
     if not wrong:
         return None
@@ -94,24 +111,121 @@ def _shown(words: Sequence[str]) -> str:
     return shell_command(mask(word) for word in words)
 
 
+def _refuse_twice(corrected: Sequence[Correction], *, found: Sequence[Correction | Given]) -> Iterator[Correction]:
+    """The corrections, without an override of a key that another argument has set otherwise.
+
+    Two overrides that were typed as such stay: scripts append theirs, and the last holds.
+    """
+    first: dict[str, tuple[str, Correction]] = {}
+    for correction, read in zip(corrected, found, strict=True):
+        key, equals, value = "".join((correction.instead or ())[:1]).partition("=")
+        if not equals or not is_key(key):
+            yield correction
+            continue
+        if isinstance(read, Given) and read.name in BETAS:  # two options, of which one override is made
+            key, value = read.name, read.value or ""
+        earlier, other = first.setdefault(key, (value, correction))
+        is_habit = any(each.instead != each.typed for each in (correction, other))
+        twice = Correction(correction.typed, None, given_twice(key, earlier, value))
+        yield twice if earlier != value and is_habit else correction
+
+
+def _drop_unused(corrected: Sequence[Correction]) -> Iterator[Correction]:
+    """The corrections without the overrides of a recipe that is not named."""
+    has_recipe = _names_recipe([word for each in corrected for word in each.instead or ()])
+    for each in corrected:
+        is_override = any(is_key(word.partition("=")[0]) for word in each.instead or () if "=" in word)
+        unused = Correction(each.typed, (), "an override goes with --config RECIPE")
+        yield unused if is_override and not has_recipe else each
+
+
 def _read(words: list[str], *, options: Options, takes_recipe: bool) -> Iterator[Correction | Given]:
     """The arguments in order: those that are right as they are, those that can be corrected by themselves, and the others."""
-    has_recipe = takes_recipe or any(word.partition("=")[0] == "--config" for word in words)
+    has_recipe = takes_recipe or _names_recipe(words)
     while words:
         word = words.pop(0)
-        own = _own_option(word, options=options)
-        if own is not None:
-            kept = (word, words.pop(0)) if own and "=" not in word and words else (word,)
-            yield Correction(kept, kept)
-        elif word.startswith("--") and len(word) > len("--"):
+        if word == "--":  # no word behind it is an option
+            yield Correction((word, *words), (word, *words))
+            return
+        if (own := _own_option(word, options=options)) is not None:
+            yield _kept(word, words, takes_value=own)
+        elif _OPTION.match(word):
             yield _read_option(word, words, takes_recipe=takes_recipe)
-        elif is_key(word) and words and _is_value(words[0]) and (has_recipe or not _is_recipe(words[0])):
-            yield Correction((word, words[0]), (f"{word}={words.pop(0)}",))
+        elif (override := _read_override(word, words, has_recipe=has_recipe)) is not None:
+            yield override
         elif not has_recipe and _is_recipe(word):
             has_recipe = True
             yield Correction((word,), ("--config", word))
         else:
             yield Correction((word,), (word,))
+
+
+def _read_naming(words: list[str], *, options: Options) -> Iterator[Correction | Given]:
+    """The arguments of a command that takes a name first, as `_read` returns them. An option without a name before it is one."""
+    has_name, has_recipe = False, _names_recipe(words)
+    while words:
+        word = words.pop(0)
+        if word == "--":
+            yield Correction((word, *words), (word, *words))
+            return
+        key, equals, _ = word.partition("=")
+        if (own := _own_option(word, options=options)) is not None:
+            yield _kept(word, words, takes_value=own)
+        elif _OPTION.match(word):
+            option = _read_option(word, words, takes_recipe=False)
+            is_name = isinstance(option, Given) and not has_name and is_named(option.name)
+            has_name = has_name or is_name
+            yield Correction(option.words, (option.name,)) if isinstance(option, Given) and is_name else option
+        elif equals and not has_name and is_key(key):
+            has_name = True
+            yield Correction((word,), (key,))
+        elif not has_recipe and _is_recipe(word) and (has_name or any(is_named(_bare(each)) for each in words)):
+            has_recipe = True
+            yield Correction((word,), ("--config", word))
+        else:
+            has_name = has_name or not equals
+            yield Correction((word,), (word,))
+
+
+def _names_recipe(words: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] in ("--config", "-c") for word in words)
+
+
+def _kept(word: str, words: list[str], *, takes_value: bool) -> Correction:
+    """An option of the command itself with its value, which is taken from the words after it."""
+    kept = (word, words.pop(0)) if takes_value and "=" not in word and words else (word,)
+    return Correction(kept, kept)
+
+
+def _read_override(word: str, words: list[str], *, has_recipe: bool) -> Correction | None:
+    """An override that was typed as several words, which are taken from `words`; None if these are none."""
+    typed, written = [word], word
+    inner = f"{word}.{words[0]}" if words and not is_list(word) else ""
+    if is_section(word) and is_key(inner.partition("=")[0]):
+        typed, written = [word, words[0]], inner
+    rest = words[len(typed) - 1 :]
+    key, equals, value = written.partition("=")
+    if not equals and rest[:1] == ["="]:
+        following = [each for each in rest[1:2] if _is_value(each)]
+        typed, written = [*typed, "=", *following], "=".join([key, *following])
+    elif not equals and rest and rest[0].startswith("=") and rest[0] != "=":
+        typed, written = [*typed, rest[0]], f"{key}{rest[0]}"
+    elif not value and rest and _can_be_set(key, rest[0]) and (has_recipe or not _is_recipe(rest[0])):
+        typed, written = [*typed, rest[0]], f"{key}={rest[0]}"
+    if len(typed) == 1:
+        return None
+    del words[: len(typed) - 1]
+    key, equals, value = written.partition("=")
+    if not equals:
+        return _without_value(tuple(typed), key=key)
+    if is_section(key) and not _is_whole(value):
+        return Correction(tuple(typed), None, _about_section(key, value=value))
+    return Correction(tuple(typed), (written,))
+
+
+def _can_be_set(key: str, word: str) -> bool:
+    """Whether a word may be the value of a key before it."""
+    return is_key(key) and _is_value(word) and (not is_section(key) or _is_whole(word))
 
 
 def _own_option(word: str, *, options: Options) -> bool | None:
@@ -126,7 +240,8 @@ def _own_option(word: str, *, options: Options) -> bool | None:
 
 
 def _read_option(word: str, words: list[str], *, takes_recipe: bool) -> Correction | Given:
-    written, equals, value = word.removeprefix("--").partition("=")
+    written, equals, value = word.lstrip("-").partition("=")
+    written = SHORT.get(written, written)
     name, typed = written.replace("-", "_"), [word]
     following = words[0] if words else None
     may_follow = name not in WITHOUT_VALUE or (following or "").lower() in (*TRUTHS, *LIES)
@@ -135,13 +250,13 @@ def _read_option(word: str, words: list[str], *, takes_recipe: bool) -> Correcti
         typed.append(value)
     if takes_recipe and name == "config" and equals:
         return Correction(tuple(typed), (value,))
-    return Given(written if "." in written else name, value if equals else None, tuple(typed))
+    return Given(written if "." in written and not is_key(name) else name, value if equals else None, tuple(typed))
 
 
 def _is_value(word: str) -> bool:
     """Whether a word may be the value of an option before it: a negative number may, an option or an override not."""
     key = word.partition("=")[0]
-    return not word.startswith("--") and not ("=" in word and is_key(key))
+    return not _OPTION.match(word) and not word.startswith("--") and not ("=" in word and is_key(key))
 
 
 def _is_recipe(word: str) -> bool:
@@ -149,16 +264,10 @@ def _is_recipe(word: str) -> bool:
     return "=" not in word and (is_file or word in shipped_recipes())
 
 
-def is_key(text: str) -> bool:
-    """Whether a text is the dotted name of a key."""
-    *section, last = (int(part) if part.isdecimal() else part for part in text.split("."))
-    return last in fields_at(tuple(section))
-
-
-def find_keys(name: str) -> list[KeyPath]:
-    """The keys that end with a name, such as `batch_size` or `train.path`; none of them if it is no end of any."""
-    parts = tuple(name.split("."))
-    return [path for path in all_keys() if path[-len(parts) :] == parts]
+def is_named(name: str) -> bool:
+    """Whether something is said of a name: of a key, of the end of one, or of an argument of a trainer."""
+    tables = (KEYS, BATCH_SIZES, SWITCHES, FILES, BETAS, ELSEWHERE)
+    return is_key(name) or bool(find_keys(name)) or any(name in table for table in tables)
 
 
 def _correct(given: Given, *, given_too: Mapping[str, str | None], options: Options, num_ranks: int) -> Correction:
@@ -194,8 +303,10 @@ def _correct(given: Given, *, given_too: Mapping[str, str | None], options: Opti
 def _set(given: Given, key: str) -> Correction:
     """The override of a key, with a value of the same meaning."""
     name, value = given.name, given.value
+    if is_section(key) and name not in FILES and not _is_whole(value or ""):
+        return Correction(given.words, None, _about_section(key, value=value or ""))
     if value is None:
-        return Correction(given.words, None, f"it needs a value: {key}=…")
+        return _without_value(given.words, key=key)
     if name in FILES:
         return Correction(given.words, (FILES[name].format(write_value(value)),))
     if name == "lr_scheduler_type":
@@ -211,11 +322,32 @@ def _set(given: Given, key: str) -> Correction:
 
 def _takes_text(key: str) -> bool:
     """Whether a value is text, which YAML must not read as something else."""
-    *section, last = (int(part) if part.isdecimal() else part for part in key.split("."))
-    annotation = fields_at(tuple(section))[str(last)].annotation
+    annotation = field_of(key).annotation
     members = {annotation, *typing.get_args(annotation)}
     members |= {inner for member in members for inner in typing.get_args(member)}
     return str in members and int not in members
+
+
+def _without_value(words: tuple[str, ...], *, key: str) -> Correction:
+    return Correction(words, None, f"it needs a value: {key}=…")
+
+
+def _about_section(key: str, *, value: str) -> str:
+    """What to write instead of a section and a value that is none of its own, which may be the name of a key in it."""
+    if examples := field_of(key).examples:
+        return f"it is written whole: {shell_command([f'{key}={examples[0]}'])}"
+    inner = f"{key}.{value}" if is_key(f"{key}.{value}") and not is_list(key) else first_inside(key)
+    return f"it has keys of its own, such as {inner}=…"
+
+
+def _is_whole(value: str) -> bool:
+    """Whether a value is that of a whole section or list."""
+    return value.startswith(("[", "{")) or value == "null"
+
+
+def _bare(word: str) -> str:
+    """An option as the name that it may be."""
+    return word.lstrip("-").partition("=")[0].replace("-", "_")
 
 
 def _batch_size(given: Given, *, given_too: Mapping[str, str | None], num_ranks: int) -> Correction:
@@ -247,6 +379,6 @@ def _nearest(given: Given, *, options: Options) -> Correction:
     if close[0] in SWITCHES:
         return Correction(given.words, (SWITCHES[close[0]],), "if that is meant")
     ends = [KEYS[close[0]]] if close[0] in KEYS else [dotted(path) for path in find_keys(close[0])]
-    if len(ends) == 1 and given.value is not None:
+    if len(ends) == 1 and given.value is not None and not is_section(ends[0]):
         return Correction(given.words, (f"{ends[0]}={given.value}",), "if that is meant")
     return Correction(given.words, None, f"did you mean {' or '.join(f'{end}=…' for end in ends)}?")

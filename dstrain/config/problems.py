@@ -18,7 +18,8 @@ from dstrain.config.deepspeed_keys import REFUSED_KEYS
 from dstrain.config.schema import RunConfig
 from dstrain.config.secrets import WAY_OUT, holds_secret, mask, mask_value, names_secret
 from dstrain.config.section import ConflictError
-from dstrain.config.vocabulary import NAME, about, all_keys, choices_at, fields_at, general_path
+from dstrain.config.trainer_names import ELSEWHERE, MEANT
+from dstrain.config.vocabulary import NAME, about, all_keys, choices_at, fields_at, find_abbreviated, general_path
 from dstrain.config.yaml_source import MAX_SHOWN, Document, KeyPath, Problem, Where, dotted, shown
 
 _MAX_ROUNDS = 20
@@ -231,6 +232,9 @@ def _is_number(text: str) -> bool:
 
 
 def _suggestion(key: str, *, siblings: Mapping[str, Any]) -> str:
+    name = key.replace("-", "_")
+    if name in ELSEWHERE and key not in REFUSED_KEYS:
+        return ELSEWHERE[name]
     close = get_close_matches(key, siblings, n=1)
     if close:
         return f"did you mean `{close[0]}`?"
@@ -241,6 +245,9 @@ def _suggestion(key: str, *, siblings: Mapping[str, Any]) -> str:
     elsewhere = [dotted(path) for path in known if [path[-1]] == close]
     if elsewhere:
         return f"did you mean `{'` or `'.join(elsewhere)}`?"
+    meant = [MEANT[name]] if name in MEANT else find_abbreviated(key)
+    if meant:
+        return f"did you mean `{'` or `'.join(meant)}`?"
     return f"known here: {', '.join(siblings)}" if siblings else "remove it"
 
 

@@ -83,6 +83,17 @@ FILES: Mapping[str, str] = {
 
 BETAS = ("adam_beta1", "adam_beta2")
 
+MEANT: Mapping[str, str] = {
+    **KEYS,
+    **{name: override.partition("=")[0] for name, override in SWITCHES.items()},
+    **dict.fromkeys(BATCH_SIZES, "training.batch_size"),
+    **dict.fromkeys(BETAS, "training.betas"),
+    "train_file": "data.train.path",
+    "validation_file": "data.eval.path",
+    "dataset_name": "data.train.hub",
+}
+"""A name there to the key that is meant here."""
+
 SCHEDULES: Mapping[str, tuple[str, str]] = {
     "linear": ("linear", "falls to 0 at the last step"),
     "polynomial": ("linear", "the card's `polynomial`, which with the power 1 of its default is a line"),

@@ -1,5 +1,6 @@
 """The keys that the schema knows: the fields of each section, their choices, and what their docstrings say."""
 
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -10,10 +11,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from dstrain.config.schema import RunConfig
-from dstrain.config.yaml_source import KeyPath
+from dstrain.config.yaml_source import KeyPath, dotted
 
 NAME = "NAME"
 """Stands for a name that the user gives to a section, as in `evaluation.external.NAME.command`."""
+
+_SENTENCE_END = re.compile(r"(?<!\bal)(?<!\bcf)(?<!\bvs)(?<!\be\.g)(?<!\bi\.e)\. ")
+_LINK = re.compile(r"\[([^\]]+)\]\(([^)\s]+)\)")
 
 
 def all_keys() -> Iterator[tuple[str, ...]]:
@@ -69,8 +73,66 @@ def about(path: KeyPath) -> str | None:
     field = fields_at(path[:-1]).get(str(path[-1])) if path else None
     if field is None or not field.description:
         return None
-    sentence = " ".join(field.description.split()).partition(". ")[0]
-    return str(sentence.rstrip("."))
+    return str(_SENTENCE_END.split(without_links(field.description), maxsplit=1)[0].rstrip("."))
+
+
+def without_links(text: str) -> str:
+    """A text of docs/recipes.md on one line, with each link as its words and its address in a clone."""
+    return _LINK.sub(_plain_link, " ".join(text.split()))
+
+
+def _plain_link(link: re.Match[str]) -> str:
+    words, address = link.groups()
+    whole = address if "://" in address else f"docs/{'recipes.md' if address.startswith('#') else ''}{address}"
+    return whole if words in address else f"{words} ({whole})"
+
+
+def is_key(text: str) -> bool:
+    """Whether a text is the dotted name of a key."""
+    *section, last = _path(text)
+    return last in fields_at(tuple(section))
+
+
+def is_section(key: str) -> bool:
+    """Whether a key has keys of its own: in itself, in each of its items, or below names of the user's."""
+    return bool(first_inside(key))
+
+
+def is_list(key: str) -> bool:
+    """Whether a key is a list of sections."""
+    return is_section(key) and typing.get_origin(field_of(key).annotation) is tuple
+
+
+def first_inside(key: str) -> str:
+    """The first key of a section, of the first item of a list, or below a name; empty if the key has none."""
+    if not is_key(key):
+        return ""
+    item = f"{key}.0" if typing.get_origin(field_of(key).annotation) is tuple else key
+    inner = [f"{below}.{name}" for below in (item, f"{key}.{NAME}") for name in fields_at(_path(below))]
+    return inner[0] if inner else ""
+
+
+def field_of(key: str) -> FieldInfo:
+    """The field of a key, by its dotted name; raises KeyError if there is none."""
+    *section, last = _path(key)
+    return fields_at(tuple(section))[str(last)]
+
+
+def find_keys(name: str) -> list[KeyPath]:
+    """The keys that end with a name, such as `batch_size` or `train.path`; none if it is no end of any."""
+    parts = tuple(name.split("."))
+    return [path for path in all_keys() if path[-len(parts) :] == parts]
+
+
+def find_abbreviated(name: str) -> list[str]:
+    """The one key whose last part has the letters of a name in their order, and begins likewise: `lrate` is a learning rate."""
+    letters = re.compile(".*".join(map(re.escape, name)))
+    found = [dotted(path) for path in all_keys() if len(name) > 2 and letters.match(path[-1])]
+    return found if len(found) == 1 else []
+
+
+def _path(key: str) -> KeyPath:
+    return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
 def _keys_in(model: type[BaseModel], *, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:

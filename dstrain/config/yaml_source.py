@@ -63,7 +63,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: printed as `file:line: dotted.key: rule; found VALUE; way out`."""
+    """One thing that is wrong: printed on one line as `file:line: dotted.key: rule; found VALUE; way out`."""
 
     where: Where
     path: KeyPath
@@ -74,7 +74,7 @@ class Problem:
     def __str__(self) -> str:
         parts = [self.rule, f"found {self.found}" if self.found is not None else None, self.way_out]
         prefix = f"{self.where}: {dotted(self.path)}: " if self.path else f"{self.where}: "
-        return prefix + "; ".join(part for part in parts if part)
+        return escaped(prefix + "; ".join(part for part in parts if part))
 
 
 @dataclass(slots=True)
@@ -99,6 +99,11 @@ class Document:
 def dotted(path: KeyPath) -> str:
     """`("data", "train", 0)` as `data.train.0`."""
     return ".".join(map(str, path))
+
+
+def escaped(text: str) -> str:
+    """A text on one line, with escapes for what cannot be printed, such as line breaks."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def shown(value: Any) -> str:
@@ -168,7 +173,7 @@ def merge_documents(base: Document, *, child: Document) -> Document:
 
 def apply_override(document: Document, *, text: str) -> None:
     """Sets one value from `dotted.key=value`, in place; the value is read as YAML. What is wrong with it becomes problems."""
-    typed = mask_override(text)
+    typed = escaped(mask_override(text))
     where = Where(f"override `{typed if len(typed) <= MAX_OVERRIDE else typed[: MAX_OVERRIDE - 1] + '…'}`", 0)
     key, equals, written = text.partition("=")
     parts = key.strip().split(".")

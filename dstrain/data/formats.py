@@ -13,6 +13,7 @@ from dstrain.data import parquet
 from dstrain.data.lines import count_lines, read_lines, show_bytes
 from dstrain.data.records import (
     LONE_SURROGATE,
+    UNREADABLE,
     Broken,
     Column,
     Reader,
@@ -53,7 +54,7 @@ def read_parquet(path: Path, columns: Sequence[Column]) -> Records:
         if isinstance(row, UnicodeDecodeError):
             yield Broken(where, "not UTF-8", text=show_bytes(row.object))
         elif isinstance(row, Exception):
-            yield Broken(where, f"cannot be read ({row})", text="")
+            yield Broken(where, f"{UNREADABLE} ({row})", text="")
         else:
             yield pick_cells(row, names, where=where)
 

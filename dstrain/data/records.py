@@ -34,6 +34,8 @@ class Broken:
 
 NO_COLUMN = "no column"
 """How it is said that a column is not there."""
+UNREADABLE = "cannot be read"
+"""Begins the problem of a record of which not even a text is known."""
 
 Records = Iterator[Record | Broken]
 Reader = Callable[[Path, Sequence[Column]], Records]

@@ -22,6 +22,7 @@ from dstrain.data.lines import COMPRESSIONS
 from dstrain.data.records import (
     LONE_SURROGATE,
     NO_COLUMN,
+    UNREADABLE,
     Broken,
     Column,
     Record,
@@ -153,19 +154,30 @@ def _estimate(source: Source, *, beat: Callable[[], None]) -> int | None:
 
 
 def check_first_record(source: Source, *, key: str) -> None:
-    """Read the first record of a local file; `key` of the recipe names the source.
+    """Read the first record of a local file that is not blank; `key` of the recipe names the source.
 
     Raises:
-        UserError: the file cannot be read as the source says, or lacks one of its columns.
+        UserError: the file cannot be read as the source says, lacks one of its columns, or has no row.
     """
     if source.path is None:
         return
     try:
-        first = next(_read_records(source), None)
+        first = next((each for each in islice(_read_records(source), source.max_rows) if not _is_blank(each)), None)
     except UserError as error:
         raise UserError(f"{key}: {error}") from error
+    if first is None:
+        below = f" in its first {source.max_rows:,} rows" if source.max_rows is not None else ""
+        raise UserError(f"{key}: {source.path} has no row{below}: it is empty, or all of it is blank; give it rows")
     if isinstance(first, Broken) and first.problem.startswith(NO_COLUMN):
         raise UserError(f"{key}: {first.where}: {first.problem}")
+
+
+def _is_blank(record: Record | Broken) -> bool:
+    """Whether a record has nothing but white space."""
+    if isinstance(record, Broken) and record.problem.startswith(UNREADABLE):
+        return False
+    cells = [record.text] if isinstance(record, Broken) else record.cells
+    return all(cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells)
 
 
 def _read_records(source: Source) -> Records:

@@ -20,10 +20,21 @@ TARGETS = (
     "label", "y",
 )  # fmt: skip
 """Names of columns in small letters, the surest first."""
+LANGUAGES = (
+    "arabic", "bengali", "chinese", "czech", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hebrew",
+    "hindi", "hungarian", "indonesian", "italian", "japanese", "korean", "norwegian", "persian", "polish", "portuguese",
+    "romanian", "russian", "spanish", "swahili", "swedish", "thai", "turkish", "ukrainian", "urdu", "vietnamese",
+)  # fmt: skip
 SOURCE_WORDS = frozenset("from source src input".split())
 TARGET_WORDS = frozenset("to target tgt trg output".split())
 """Words in the names of columns of languages."""
+_WORDS = frozenset(
+    {*SOURCES, *TARGETS, *SOURCE_WORDS, *TARGET_WORDS, *LANGUAGES, "id", "idx", "index", "lang", "language"}
+)
+"""Words that stand in a header; a row of texts has hardly one of them as a cell."""
 MIN_KINDS = 2
+MOST_SHOWN = 4
+"""Most cells of a first row that are shown."""
 _NAME = re.compile(r"[^\W\d]\w*(?:[.\- ]\w+){0,2}")
 MOST_NAME = 40
 """Characters of the longest name of a column."""
@@ -41,6 +52,8 @@ class Columns:
     target_language: Column | None = None
     codes: frozenset[str] = frozenset()
     """The codes in both of these columns."""
+    first_row: str = ""
+    """A sentence about whether the first row is a header, where that is not plain."""
     unused: tuple[Column, ...] = ()
     """Columns that hold text, and of which nothing is made."""
 
@@ -68,8 +81,11 @@ def choose_columns(
     languages = [names[number] if number is not None else None for number in of_languages]
     used = {source, target, *of_languages}
     unused = tuple(name for number, name in enumerate(names) if number not in used)
+    first_row = _on_first_row(peek, header=header)
     codes = frozenset(row[number] for row in rows for number in of_languages if number is not None and row[number])
-    return Columns(names[source], names[target], f"{kind} {shown}: {why}", languages[0], languages[1], codes, unused)
+    return Columns(
+        names[source], names[target], f"{kind} {shown}: {why}", languages[0], languages[1], codes, first_row, unused
+    )
 
 
 def _split_header(peek: Peek) -> tuple[tuple[str, ...] | None, Sequence[tuple[Any, ...]]]:
@@ -78,12 +94,39 @@ def _split_header(peek: Peek) -> tuple[tuple[str, ...] | None, Sequence[tuple[An
         return None, peek.rows
     first, rows = peek.rows[0], peek.rows[1:]
     names = [str(cell).strip() for cell in first]
-    if len({*names}) < len(names) or any(len(name) > MOST_NAME or not _NAME.fullmatch(name) for name in names):
+    if not _may_be_names(names):
         return None, peek.rows
-    known = sum(name.lower() in (*SOURCES, *TARGETS) or name in M2M100 for name in names)
-    if known >= 2 or (rows and _are_longer(rows)):
-        return tuple(str(cell) for cell in first), rows
-    return None, peek.rows
+    is_longer = _are_longer(rows)
+    known = sum(bool(_WORDS & {*_words_of(name)}) for name in names if is_longer or " " not in name)
+    codes = sum(is_code(name) for name in names)
+    # one code alone may be a word of a text, such as `no`
+    is_header = known + codes >= 2 or (known > 0 and _are_words(names) and is_longer)
+    return (tuple(str(cell) for cell in first), rows) if is_header else (None, peek.rows)
+
+
+def _on_first_row(peek: Peek, *, header: tuple[str, ...] | None) -> str:
+    """What to say of a first row that may be a header or not."""
+    if isinstance(peek.columns[0], str):
+        return ""
+    cells = [str(cell).strip() for cell in peek.rows[0]]
+    shown = ", ".join(f"`{cell}`" for cell in cells[:MOST_SHOWN]) + (" …" if len(cells) > MOST_SHOWN else "")
+    if header is not None:
+        return f"the first row ({shown}) is its header, and no row"
+    if _may_be_names(cells) and _are_words(cells) and _are_longer(peek.rows[1:]):
+        return f"the first row ({shown}) counts as a row; if it is a header, name --source-column and --target-column"
+    return ""
+
+
+def _may_be_names(cells: Sequence[str]) -> bool:
+    return len({*cells}) == len(cells) and all(len(cell) <= MOST_NAME and _NAME.fullmatch(cell) for cell in cells)
+
+
+def _are_words(cells: Sequence[str]) -> bool:
+    return not any(" " in cell for cell in cells)
+
+
+def _words_of(name: str) -> list[str]:
+    return re.split(r"[^a-z]+", name.lower())
 
 
 def _are_longer(rows: Sequence[tuple[Any, ...]]) -> bool:
@@ -111,7 +154,7 @@ def _language_columns(
     if len(found) != 2 or len(texts) < 4:
         return None, None
     first, second = found
-    words = [{*re.split(r"[^a-z]+", str(names[number]).lower())} for number in found]
+    words = [{*_words_of(str(names[number]))} for number in found]
     is_swapped = bool(words[0] & TARGET_WORDS and words[1] & SOURCE_WORDS)
     return (second, first) if is_swapped else (first, second)
 
@@ -129,9 +172,7 @@ def _by_name(
 ) -> tuple[int, int, str]:
     """The numbers of both columns, and why these."""
     last = {number: str(names[number]).rpartition(".")[2].lower() for number in texts}
-    languages = [
-        number for number in texts if last[number].partition("_")[0] in M2M100 and isinstance(names[number], str)
-    ]
+    languages = [number for number in texts if isinstance(names[number], str) and _is_language(str(names[number]))]
     wanted = [next((each for each in languages if code and _speaks(last[each], code)), None) for code in pair]
     if wanted[0] is not None and wanted[1] is not None:
         return wanted[0], wanted[1], "those of the languages that were named"
@@ -150,6 +191,11 @@ def _by_name(
         f"`{names[known]}` is a usual name, and the other is the first with text beside it" if known is not None else ""
     )
     return (source, other, why) if source is not None else (other, target if target is not None else other, why)
+
+
+def _is_language(name: str) -> bool:
+    last = name.rpartition(".")[2]
+    return is_code(last) or last.lower().partition("_")[0] in M2M100
 
 
 def _speaks(name: str, code: str) -> bool:

@@ -1,6 +1,7 @@
 """Data files as a recipe: a value that follows from rows or machine is a guess, and says from what. Writes nothing."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from dstrain.config.data import Source
 from dstrain.config.paths import MAX_RUN_NAME
 from dstrain.draft.families import NamedFamily, named_family
 from dstrain.draft.guess_task import NAMED, Language, guess_task
-from dstrain.draft.languages import M2M100
+from dstrain.draft.languages import is_code
 from dstrain.draft.look import Asked, Found, Rows, find_sources, look_at
 from dstrain.draft.machine import Machine
 from dstrain.draft.recipe_text import Items, Line, Section, section, write_recipe
@@ -102,7 +103,8 @@ def draft_from_data(request: Request, *, machine: Machine, path: Path) -> DataDr
         f"Drafted by `dstrain init` for {', '.join(files)}. Each line says what it was taken from; change what you know better.",
     ]
     text = write_recipe(lines, head=head)
-    return DataDraft(lines, rows, evaluation_rows, machine, text, apart, (*notes, *_unused(found), *draft.notes()))
+    notes += [*_remarks((*found, *evaluated)), *draft.notes()]
+    return DataDraft(lines, rows, evaluation_rows, machine, text, apart, tuple(notes))
 
 
 def divide(files: Sequence[str], evaluation: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
@@ -121,9 +123,10 @@ def divide(files: Sequence[str], evaluation: Sequence[str]) -> tuple[list[str], 
     return train, chosen, notes
 
 
-def _unused(found: Sequence[Found]) -> list[str]:
-    """A sentence for each source with columns of which nothing is made."""
-    return [
+def _remarks(found: Sequence[Found]) -> list[str]:
+    """A sentence for each source of which the first row may be a header, and for each with columns of which nothing is made."""
+    of_headers = [f"{each.source.place}: {each.first_row}" for each in found if each.first_row]
+    return of_headers + [
         f"{each.source.place}: not used: {'column' if len(each.unused) == 1 else 'columns'} "
         + ", ".join(f"`{name}`" for name in each.unused)
         for each in found
@@ -164,7 +167,7 @@ def _known_languages(asked: Asked, *, source: Source) -> tuple[Language | None, 
     else:
         names = [str(column).rpartition(".")[2] for column in (source.source_column, source.target_column)]
         what = "the name of its column"
-    codes = [name.lower() for name in names if name.lower() in M2M100]
+    codes = [name if is_code(name) else name.lower() for name in names if is_code(name) or is_code(name.lower())]
     by_name: list[Language | None] = [(code, what) for code in codes] if len({*codes}) == len(names) else [None, None]
     given: list[Language | None] = [
         (code, NAMED) if code else None for code in (asked.source_language, asked.target_language)
@@ -225,5 +228,10 @@ def check_request(request: Request) -> None:
     """Raises UserError where options exclude each other, or a name cannot be one."""
     if request.model is not None and request.size is not None:
         raise UserError("--size is that of a model from scratch, and --model names another: give one of them")
+    for file in {*map(os.path.realpath, request.files)} & {*map(os.path.realpath, request.evaluation_files)}:
+        raise UserError(
+            f"--eval: {file} is a file of training rows, and scores on these say nothing of others: name another, or leave "
+            "--eval out, and rows are set apart"
+        )
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", request.name):
         raise UserError(f"--name: at most 100 letters, digits, `.`, `_` and `-`; found {request.name!r}")

@@ -95,7 +95,7 @@ def _is_parse(target: str) -> bool:
 
 def _text(pairs: Pairs, *, common: float, is_named: bool, target_column: str) -> Guess:
     source, target = (sum(map(len, texts)) / len(pairs) for texts in zip(*pairs, strict=True))
-    why = NAMED if is_named else "both sides are in one language, and targets are no parses"
+    why = NAMED if is_named else "both sides seem to be in one language, and targets are no parses"
     if target_column in TEXT_TASKS:
         return Guess("text", f"{why}; the targets are called `{target_column}`", name=TEXT_TASKS[target_column])
     if source > 200 and target < 0.5 * source:

@@ -36,6 +36,9 @@ NLLB = {
 _NLLB_FORM = re.compile(r"[a-z]{3}_[A-Z][a-z]{3}")
 _MBART_FORM = re.compile(r"[a-z]{2}[-_][A-Z]{2}")
 
+_PLAIN = {written: code for table in (MBART, NLLB) for code, written in table.items()}
+"""The code of a family to that of ISO 639."""
+
 SCRIPTS = {
     "HANGUL": "ko", "HIRAGANA": "ja", "KATAKANA": "ja", "CJK": "zh", "THAI": "th", "LAO": "lo", "KHMER": "km", "MYANMAR": "my",
     "HEBREW": "he", "GREEK": "el", "GEORGIAN": "ka", "ARMENIAN": "hy", "ETHIOPIC": "am", "TAMIL": "ta", "TELUGU": "te",
@@ -68,11 +71,20 @@ FEW_WORDS = 3
 
 
 def spell(code: str, *, family: str) -> str | None:
-    """An ISO 639 code as a family writes it; None for a language that it has no code for in the tables."""
+    """A code as a family writes it; None for a language that it has no code for in the tables.
+
+    A code in the family's own form stays, for the user may know one that is not in the tables. Others are ISO 639, or in the form
+    of another family.
+    """
+    if (family, True) in (("nllb", bool(_NLLB_FORM.fullmatch(code))), ("mbart", bool(_MBART_FORM.fullmatch(code)))):
+        return code
+    plain = _PLAIN.get(code) or (code[:2] if _MBART_FORM.fullmatch(code) else code)
     tables = {"nllb": NLLB, "mbart": MBART}
     if family in tables:
-        return tables[family].get(code)
-    return code if family != "m2m100" or code in M2M100 else None
+        return tables[family].get(plain)
+    if family == "m2m100":
+        return plain if plain in M2M100 else None
+    return plain
 
 
 def is_code(text: str) -> bool:

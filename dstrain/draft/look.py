@@ -44,6 +44,8 @@ class Found:
     """Columns of which nothing is made."""
     codes: frozenset[str] = frozenset()
     """Of languages, in the rows that were looked at."""
+    first_row: str = ""
+    """A sentence about whether the first row is a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +219,7 @@ def _with_columns(source: Source, *, file_format: str, asked: Asked, why: str) -
     first, second = asked.source_column, asked.target_column
     reason, unused, codes = "the columns that were named", tuple[Column, ...](), frozenset[str]()
     languages: dict[str, Column] = {}
+    first_row = ""
     if first is None or second is None:
         peeked = peek(source, file_format=file_format, num_rows=PEEKED_ROWS)
         pair = (asked.source_language, asked.target_language)
@@ -224,13 +227,13 @@ def _with_columns(source: Source, *, file_format: str, asked: Asked, why: str) -
             _hint(source, file_format=file_format) if file_format in ("tsv", "csv") and len(peeked.columns) == 1 else ""
         )
         found = choose_columns(peeked, place=source.place, pair=pair, hint=hint)
-        reason, unused, codes = found.why, found.unused, found.codes
+        reason, unused, codes, first_row = found.why, found.unused, found.codes, found.first_row
         columns = {"source_language_column": found.source_language, "target_language_column": found.target_language}
         languages = {key: column for key, column in columns.items() if column is not None}
         first, second = (found.source if first is None else first), (found.target if second is None else second)
     named = source.model_dump(exclude_unset=True) | {"source_column": first, "target_column": second} | languages
     try:
-        return Found(Source.model_validate(named), f"{why}; {reason}", unused, codes)
+        return Found(Source.model_validate(named), f"{why}; {reason}", unused, codes, first_row)
     except ValidationError as error:
         raise UserError(
             f"{source.place}: column `{first}` for both sides: name --source-column and --target-column"

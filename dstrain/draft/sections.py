@@ -74,21 +74,28 @@ class Sections:
     @property
     def codes(self) -> tuple[str | None, str | None]:
         """The languages as the model's family writes them; None for a family without codes, or for a language it lacks."""
-        family = self.family.name if self.family else "" if self.request.model else "m2m100"
+        family = self.family.name if self.family else "" if self.request.model else self._family_of_codes
         if self.guess.kind != "translation":
             return None, None
-        named = (self.guess.source_language, self.guess.target_language)
-        is_spelt = family in ("nllb", "mbart")  # such as `kor_Hang`, which the user knows better
-        spelt = [code and (code if is_spelt and "_" in code else spell(code, family=family)) for code in named]
-        return spelt[0], spelt[1]
+        source, target = self.guess.source_language, self.guess.target_language
+        return source and spell(source, family=family), target and spell(target, family=family)
+
+    @property
+    def _family_of_codes(self) -> str:
+        """The family of a model from scratch that the codes of the languages are those of; M2M100's if they are none's."""
+        named = {self.guess.source_language, self.guess.target_language} - {None}
+        return family_that_spells(self.guess.codes or [code for code in named if code]) or "m2m100"
 
     @property
     def architecture(self) -> tuple[str, str]:
         """The family of a model from scratch, and why."""
-        if self.guess.by_row and (family := family_that_spells(self.guess.codes)) in ("nllb", "mbart"):
-            return family, f"the rows name languages as it does, such as `{min(self.guess.codes)}`"
+        family, named = self._family_of_codes, (self.guess.source_language, self.guess.target_language)
+        if self.guess.kind == "translation" and family != "m2m100":
+            code = min(self.guess.codes) if self.guess.codes else named[0]
+            return family, f"languages are named as it names them, such as `{code}`"
         if self.guess.kind == "translation" and None in self.codes and not self.guess.by_row:
-            return "marian", "it reads any text, and needs no codes of languages, of which M2M100 lacks one"
+            unknown = next(code for code, own in zip(named, self.codes, strict=True) if own is None)
+            return "marian", f"it reads any text, and needs no codes of languages; M2M100 has none for `{unknown}`"
         return "m2m100", "its new tokenizer can write every character"
 
     def precision(self) -> Line:
@@ -138,8 +145,10 @@ class Sections:
                 Line("form", form, "words of the utterance become pointers <pt-N>; `plain` keeps the words", "guess")
             )
         named = (guess.source_language, guess.target_language)
+        is_marian = self.request.model is None and guess.kind == "translation" and self.architecture[0] == "marian"
         for side, key in enumerate(("source_language", "target_language")):
-            code = self.codes[side]
+            # for a Marian the code is only what the card says
+            code = named[side] if is_marian else self.codes[side]
             if code is not None:
                 lines.append(Line(key, code, guess.language_why[side], "guess"))
             elif (

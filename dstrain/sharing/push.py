@@ -102,7 +102,9 @@ def describe_push(push: Push, *, endpoint: str) -> Iterator[str]:
     """What goes up and where, what stays here, and what the user must know, a line each."""
     sizes = push.contents.sizes
     step = "" if push.step is None else f", step {push.step:,}"
-    yield f"{push.folder}{step}, to {endpoint}/{push.repo}, branch {push.branch or MAIN}"
+    # a checkpoint was exported to a folder that is gone afterwards
+    folder = push.folder if push.folder.is_relative_to(push.run) else push.run
+    yield f"{folder}{step}, to {endpoint}/{push.repo}, branch {push.branch or MAIN}"
     width = len(f"{max(sizes.values()):,}")
     yield from (f"  {size:>{width},}  {name}" for name, size in sizes.items())
     yield f"{len(sizes)} files, {sum(sizes.values()):,} bytes"

@@ -374,7 +374,7 @@ def test_ctrl_c_saves_and_a_second_one_ends_the_run_at_once(tmp_path: Path, cach
     assert "Traceback" not in torture.printed(config)
     outcome = read_outcome(Path(config.run_dir))
     assert outcome is not None
-    assert outcome.message == "received SIGINT"
+    assert outcome.message == "received SIGINT (Ctrl-C)"
 
 
 POISONED = (3, 50, 77)

@@ -46,6 +46,16 @@ def test_a_recipe_behind_the_key_is_answered_with_its_option() -> None:
     assert "explain seed --config debug" in explain("seed", "debug", code=2)
 
 
+def test_an_option_or_several_words_are_the_name_and_a_recipe_in_its_place_is_said_to_be_one() -> None:
+    assert "all together: " in explain("--fp16", code=2)
+    assert "explain fp16\n" in explain("--fp16", code=2)
+    assert explain("fp16").startswith("precision\n")
+    assert explain("training", "batch_size") == explain("training.batch_size")
+    assert "`--debug` of launch/train.py" in explain("debug")
+    assert "it is a recipe, which dstrain check demo_translation looks at" in explain("demo_translation", code=1)
+    assert "an override goes with --config RECIPE" in explain("seed", "seed=7", code=2)
+
+
 def test_the_last_part_of_several_keys_explains_each_and_a_score_of_that_name() -> None:
     told = explain("loss")
     assert "evaluation.loss\n" in told
@@ -69,6 +79,18 @@ def test_a_state_is_explained(state: str) -> None:
 @pytest.mark.parametrize("code", EXIT_CODES)
 def test_an_exit_code_is_explained(code: int) -> None:
     assert EXIT_CODES[code] in explain(str(code))
+
+
+@pytest.mark.parametrize("words", [["states"], ["state"]])
+def test_all_states_are_listed(words: list[str]) -> None:
+    told = explain(*words)
+    assert all(f"  {state}  " in told and meaning in told for state, meaning in STATES.items())
+
+
+@pytest.mark.parametrize("words", [["exit codes"], ["exit", "codes"], ["exit_code"]])
+def test_all_exit_codes_are_listed(words: list[str]) -> None:
+    told = explain(*words)
+    assert all(f"  {code}  " in told and meaning in told for code, meaning in EXIT_CODES.items())
 
 
 def test_a_near_miss_is_suggested_and_ends_with_1() -> None:

@@ -35,7 +35,8 @@ def test_a_file_becomes_a_recipe_and_the_rows_are_set_apart(folder: Path) -> Non
 
 def test_options_are_taken_for_guesses(folder: Path) -> None:
     options = "--name mine --task text --size base --source-column 1 --target-column 0 --device cuda".split()
-    result = CliRunner().invoke(app, ["init", "pairs.tsv", "--eval", "pairs.tsv", "--output", "r.yaml", *options])
+    (folder / "dev.tsv").write_bytes((folder / "pairs.tsv").read_bytes())
+    result = CliRunner().invoke(app, ["init", "pairs.tsv", "--eval", "dev.tsv", "--output", "r.yaml", *options])
     assert result.exit_code == 0, result.output
     written = (folder / "r.yaml").read_text()
     for line in ("name: mine  #", "precision: bf16  #", "kind: text  #", "hidden_size: 256  #", "source_column: 1  #"):
@@ -57,6 +58,7 @@ def test_a_file_that_exists_is_left_alone_and_nothing_else_is_written(taken: str
     ("arguments", "message"),
     [
         (["nowhere.tsv"], "no such file"),
+        (["pairs.tsv", "--eval", "./pairs.tsv"], "is a file of training rows"),
         (["pairs.tsv", "--model", "t5-small", "--size", "tiny"], "give one of them"),
         (["pairs.tsv", "--name", "a b"], "--name"),
         (["pairs.tsv", "--source-column", "9", "--target-column", "8"], "no usable row"),

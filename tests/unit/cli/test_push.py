@@ -54,6 +54,17 @@ def test_the_card_that_would_go_up_is_printed_alone_on_standard_output(tmp_path:
     assert snapshot(run) == before
 
 
+@pytest.mark.usefixtures("no_network")
+def test_a_secret_in_the_card_is_found_where_there_is_no_token(tmp_path: Path) -> None:
+    run = make_shared_run(tmp_path / "run")
+    card = run / "best" / "README.md"
+    card.write_text("hf_" + "a" * 34 + "\n")
+    result = invoke(run, "me/model")
+    assert result.exit_code == 1
+    assert f"{card}:" in result.stderr
+    assert "there is no token" not in result.stderr
+
+
 def test_what_goes_up_is_said_before_it_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dstrain.sharing.hub.check_access", lambda: None)
 

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from dstrain.config.explain import Explanation, explain_key, explain_metric, find_close, find_meant
+from dstrain.config.explain import (
+    Explanation,
+    explain_key,
+    explain_metric,
+    explain_trainer_argument,
+    find_close,
+    find_meant,
+)
 from dstrain.config.load import read_recipe
 from dstrain.config.metrics import METRICS
 from dstrain.config.vocabulary import all_keys
@@ -61,6 +68,7 @@ def test_near_misses_are_suggested() -> None:
     assert "training.max_steps" in find_close("training.max_step")
     assert "training.learning_rate" in find_close("learning_rat")
     assert "chrf" in find_close("chrff")
+    assert find_close("lrate") == ["training.learning_rate"]
     assert find_close("qqqq") == []
 
 
@@ -102,3 +110,63 @@ def test_every_metric_has_its_meaning_and_unit() -> None:
         assert explanation is not None
         assert dict(explanation.rows)["unit"] == metric.unit
     assert explain_metric("frobnicate") is None
+
+
+def test_a_score_of_one_set_is_the_score() -> None:
+    explanation = explain_metric("flores/bleu")
+    plain = explain_metric("bleu")
+    assert explanation is not None
+    assert plain is not None
+    assert explanation.rows == plain.rows
+    assert explanation.title == "flores/bleu (a score)"
+    assert explain_metric("flores/frobnicate") is None
+
+
+@pytest.mark.parametrize("name", ["logging.trackers", "evaluation.external"])
+def test_a_section_of_names_lists_the_keys_below_a_name_with_their_meaning(name: str) -> None:
+    explanation = explain(name)
+    assert explanation.keys
+    for key, _, meaning in explanation.keys:
+        assert key.startswith("NAME.")
+        assert meaning
+    assert explain(f"{name}.mine").keys == explanation.keys
+
+
+@pytest.mark.parametrize("path", [*all_keys()], ids=dotted)
+def test_no_link_is_shown_as_markdown(path: tuple[str, ...]) -> None:
+    explanation = explain_key(path)
+    assert "](" not in "".join(text for row in (*explanation.rows, *explanation.keys) for text in row)
+
+
+def test_an_item_may_be_written_in_brackets(recipe: Path) -> None:
+    assert find_meant("data.train[0].path") == find_meant("data.train[N].path") == [("data", "train", "path")]
+    assert find_meant("train[1].path") == [("data", "train", "path")]
+    assert value("data.train[1].path", recipe) == [f'data.train.1.path = "b.tsv"  ({recipe}:7)']
+    assert len(value("data.train[N].path", recipe)) == 2
+
+
+def test_the_batch_size_of_one_device_says_that_ours_is_that_of_a_step() -> None:
+    explanation = explain_trainer_argument("per_device_train_batch_size")
+    assert explanation is not None
+    assert "counts the sequences of a step over all ranks" in dict(explanation.rows)["here"]
+    assert explain_trainer_argument("batch_size") is None
+
+
+def test_of_a_section_every_value_is_shown_with_its_place(recipe: Path) -> None:
+    base = recipe.parent / "base.yaml"
+    assert sorted(value("training", recipe)) == [
+        f"training.batch_size = 16  ({recipe}:3)",
+        f"training.epochs = 2  ({base}:4)",
+    ]
+    assert value("data", recipe) == value("data.train.path", recipe)
+    assert value("data.train.1", recipe) == [f'data.train.1.path = "b.tsv"  ({recipe}:7)']
+    assert value("machine", recipe) == ["not set: the default holds"]
+    assert value("training.betas", recipe, "training.betas=[0.9, 0.98]") == [
+        "[0.9, 0.98]  (override `training.betas=[0.9, 0.98]`)"
+    ]
+    assert value("training.betas.1", recipe, "training.betas=[0.9, 0.98]")[0].startswith("training.betas.1 = 0.98  ")
+    secret = "hf_" + "a" * 34
+    assert secret not in "".join(value("logging", recipe, f"logging.trackers.wandb.token={secret}"))
+    settings = "logging.trackers={wandb: {project: a}, mlflow: {project: b}}"
+    assert len(value("logging.trackers", recipe, settings)) == 2
+    assert value("logging.trackers.mlflow", recipe, settings)[0].startswith('logging.trackers.mlflow.project = "b"  ')

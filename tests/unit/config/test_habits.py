@@ -6,25 +6,30 @@ from pathlib import Path
 import pytest
 
 from dstrain.config.arguments import TRAINING_OPTIONS, parse_arguments
-from dstrain.config.habits import correct, find_keys, is_key
+from dstrain.config.habits import correct
 from dstrain.config.load import ConfigError, load_config
 from dstrain.config.trainer_names import ELSEWHERE, KEYS, SWITCHES
-from dstrain.config.vocabulary import all_keys
+from dstrain.config.vocabulary import all_keys, is_key
 
 OWN = ["--config", "debug"]
 
 
-def told(*arguments: str, num_ranks: int = 1, takes_recipe: bool = False) -> str:
+def told(*arguments: str, num_ranks: int = 1, takes_recipe: bool = False, takes_key: bool = False) -> str:
     message = correct(
-        arguments, program="train.py", options=TRAINING_OPTIONS, num_ranks=num_ranks, takes_recipe=takes_recipe
+        arguments,
+        program="train.py",
+        options=TRAINING_OPTIONS,
+        num_ranks=num_ranks,
+        takes_recipe=takes_recipe,
+        takes_key=takes_key,
     )
     assert message is not None, arguments
     return message
 
 
-def typed(*arguments: str, num_ranks: int = 1) -> list[str]:
+def typed(*arguments: str, num_ranks: int = 1, takes_key: bool = False) -> list[str]:
     """The words of the last line after the program: the whole command as it should be typed."""
-    last = told(*arguments, num_ranks=num_ranks).splitlines()[-1]
+    last = told(*arguments, num_ranks=num_ranks, takes_key=takes_key).splitlines()[-1]
     assert last.startswith("all together: train.py ")
     return shlex.split(last.removeprefix("all together: train.py "))
 
@@ -41,6 +46,10 @@ def typed(*arguments: str, num_ranks: int = 1) -> list[str]:
         [*OWN, "nonsense", "a.b.c"],
         [],
         ["--"],
+        [*OWN, "--", "-x=1", "--lr", "3"],
+        ["-h"],
+        [*OWN, "seed=1", "seed=2"],
+        [*OWN, "training", "8"],
     ],
 )
 def test_right_arguments_and_those_that_only_the_recipe_can_judge_are_left_alone(arguments: list[str]) -> None:
@@ -74,6 +83,17 @@ def test_right_arguments_and_those_that_only_the_recipe_can_judge_are_left_alone
         (["--training.warmup_steps", "-1"], "training.warmup_steps=-1"),
         (["--training.max_step", "5"], "training.max_steps=5"),
         (["--data.train.0.source_column", "0"], "data.train.0.source_column=0"),
+        (["training.learning_rate", "=", "1e-4"], "training.learning_rate=1e-4"),
+        (["training.learning_rate=", "1e-4"], "training.learning_rate=1e-4"),
+        (["training.learning_rate", "=1e-4"], "training.learning_rate=1e-4"),
+        (["training", "batch_size", "8"], "training.batch_size=8"),
+        (["training", "batch_size=8"], "training.batch_size=8"),
+        (["training.early_stopping", "{patience: 3}"], "training.early_stopping={patience: 3}"),
+        (["--data.train", "[{path: a.tsv}]"], "data.train=[{path: a.tsv}]"),
+        (["-lr", "1e-4"], "training.learning_rate=1e-4"),
+        (["-max_steps=5"], "training.max_steps=5"),
+        (["-fp16"], "precision=fp16"),
+        (["--seed", "7", "seed=7"], "seed=7"),
     ],
 )
 def test_the_override_to_type_is_given(arguments: list[str], expected: str) -> None:
@@ -116,6 +136,74 @@ def test_where_the_recipe_is_an_argument_its_option_is_left_out() -> None:
     assert message is not None
     assert message.splitlines()[-1] == "all together: dstrain plan a.yaml seed=1"
     assert correct(["a.yaml", "--json"], program="dstrain plan", options=options, takes_recipe=True) is None
+
+
+def test_the_short_option_of_a_recipe_is_its_long_one() -> None:
+    assert typed("-c", "configs/debug.yaml", "seed=1") == ["--config", "configs/debug.yaml", "seed=1"]
+    assert typed("-c=debug", "seed", "3") == ["--config", "debug", "seed=3"]
+    assert told("-c", "debug", takes_recipe=True).splitlines()[-1] == "all together: train.py debug"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "inner"),
+    [
+        (["--training", "batch_size"], "training.batch_size"),
+        (["--training", "8"], "training.batch_size"),
+        (["training", "=", "8"], "training.batch_size"),
+        (["--evaluation.external", "comet"], "evaluation.external.NAME.command"),
+    ],
+)
+def test_no_override_is_made_of_a_section(arguments: list[str], inner: str) -> None:
+    message = told(*OWN, *arguments)
+    assert f"it has keys of its own, such as {inner}=…" in message
+    assert "all together" not in message
+    assert "it needs a value: training.batch_size=…" in told(*OWN, "training", "batch_size")
+    assert "it needs a value: training.batch_size=…" in told(*OWN, "training.batch_size", "=")
+    assert "it is written whole: 'data.train=[{path: file.tsv}]'" in told(*OWN, "--data.train", "a.tsv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key", "values"),
+    [
+        (["--output_dir", "a", "--output_dir", "b"], "output_dir", '"a" and "b"'),
+        (["--lr", "1", "--learning_rate", "2"], "training.learning_rate", '"1" and "2"'),
+        (["--seed", "1", "seed=2"], "seed", '"1" and "2"'),
+        (["seed=1", "seed", "2"], "seed", '"1" and "2"'),
+        (["--adam_beta1", "0.8", "--adam_beta1", "0.7"], "adam_beta1", '"0.8" and "0.7"'),
+    ],
+)
+def test_a_key_with_two_values_is_said_to_be_given_twice(arguments: list[str], key: str, values: str) -> None:
+    message = told(*OWN, *arguments)
+    assert f"{key} is given twice, {values}: leave one of them out" in message
+    assert "all together" not in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--fp16"], ["fp16"]),
+        (["-lr"], ["lr"]),
+        (["--learning_rate", "1e-4"], ["learning_rate"]),
+        (["--training.batch-size"], ["training.batch_size"]),
+        (["training.batch_size=8"], ["training.batch_size"]),
+        (["--config", "debug", "--fp16"], ["--config", "debug", "fp16"]),
+        (["seed", "--config", "debug", "--fp16"], ["seed", "--config", "debug", "precision=fp16"]),
+        (["seed", "debug"], ["seed", "--config", "debug"]),
+        (["debug", "seed"], ["--config", "debug", "seed"]),
+        (["debug", "seed", "seed=3"], ["--config", "debug", "seed", "seed=3"]),
+        (["-c", "debug", "seed"], ["--config", "debug", "seed"]),
+        (["seed", "seed=3"], ["seed"]),
+    ],
+)
+def test_a_command_that_takes_a_name_keeps_it(arguments: list[str], expected: list[str]) -> None:
+    assert typed(*arguments, takes_key=True) == expected
+
+
+@pytest.mark.parametrize(
+    "arguments", [["debug"], ["training", "batch_size"], ["exit", "codes"], ["seed", *OWN, "seed=3"]]
+)
+def test_names_of_several_words_and_those_that_are_a_recipe_too_are_left_alone(arguments: list[str]) -> None:
+    assert correct(arguments, program="explain", options=TRAINING_OPTIONS, takes_key=True) is None
 
 
 @pytest.mark.parametrize(
@@ -194,12 +282,6 @@ def test_the_options_of_a_training_are_those_that_it_parses(capsys: pytest.Captu
     hidden = {"--local_rank", "--local-rank"}
     assert {option for option in TRAINING_OPTIONS if option in shown} == TRAINING_OPTIONS.keys() - hidden
     assert {word.strip("[],") for word in shown.split() if word.startswith("--")} <= TRAINING_OPTIONS.keys()
-
-
-def test_keys_are_found_by_their_ends() -> None:
-    assert find_keys("batch_size") == [("training", "batch_size"), ("evaluation", "batch_size")]
-    assert find_keys("train.path") == [("data", "train", "path")]
-    assert find_keys("nothing") == []
 
 
 def test_a_recipe_that_is_missing_is_still_reported_by_its_name() -> None:

@@ -179,6 +179,24 @@ def test_a_value_by_another_tools_name_is_understood(key: str, value: str, meant
         load_config("debug", overrides=[f"{key}={value}"])
 
 
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        ("lr", "did you mean `training.learning_rate`?"),
+        ("lrate", "did you mean `training.learning_rate`?"),
+        ("training.lrate", "did you mean `training.learning_rate`?"),
+        ("num-train-epochs", "did you mean `training.epochs`?"),
+        ("training.warmup_ratio", "write the steps: `training.warmup_steps=N`"),
+        ("batch_size", "did you mean `training.batch_size` or `evaluation.batch_size`?"),
+        ("frobnicate", "known here: name, seed, "),
+    ],
+)
+def test_an_unknown_key_by_another_tools_name_or_abbreviated_is_understood(key: str, told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        load_config("debug", overrides=[f"{key}=1"])
+    assert f"unknown key; found 1; {told}" in str(caught.value)
+
+
 HIDDEN = {
     "escape": "\x1b",
     "line break": "\n",

@@ -7,7 +7,15 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dstrain.config.yaml_source import Document, Where, apply_override, merge_documents, read_document, write_value
+from dstrain.config.yaml_source import (
+    Document,
+    Where,
+    apply_override,
+    escaped,
+    merge_documents,
+    read_document,
+    write_value,
+)
 
 
 def read(text: str) -> Document:
@@ -216,3 +224,12 @@ def test_any_value_comes_back_as_it_was_written(value: Any) -> None:
 @pytest.mark.parametrize("text", ["0.0001", "linear", "true", "null", "two words; $HOME", "runs/a=b"])
 def test_a_plain_value_stays_plain(text: str) -> None:
     assert write_value(yaml.safe_load(text)) == text
+
+
+def test_a_problem_is_one_line_whatever_is_in_an_override() -> None:
+    for override in ("note=a\nb\nc", "a\nb=1", "seed.x\ny=1", "note=\x1b[2J: [", "a\u2028b"):
+        document = read_document("seed: 1", file="r.yaml")
+        apply_override(document, text=override)
+        lines = [*map(str, document.problems), *map(str, document.where.values())]
+        assert all(line.isprintable() for line in lines), override
+    assert escaped("note=a\nb 안") == "note=a\\nb 안"

@@ -10,7 +10,7 @@ import pytest
 from dstrain.config.data import Rules, Source
 from dstrain.config.recipe import Task
 from dstrain.data.bad_rows import BadRow, BadRowLog, UnusableRowError
-from dstrain.data.sources import NEWER, Row, fingerprint_source, fingerprint_sources, read_rows
+from dstrain.data.sources import NEWER, Row, check_first_record, fingerprint_source, fingerprint_sources, read_rows
 from dstrain.tasks.demo.rows import demo_rows
 
 TRANSLATION = Task(kind="translation", source_language="ko", target_language="en")
@@ -55,6 +55,26 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         _read(Source(path=str(tmp_path / "nowhere.tsv")))
     with pytest.raises(ValueError, match=r"nowhere\.tsv` is not a file"):
         fingerprint_sources([Source(path=str(tmp_path / "nowhere.tsv"))])
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n\n\t\n"])
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl", "a.txt"])
+def test_a_file_without_a_row_is_told_by_its_key_and_path(tmp_path: Path, name: str, content: str) -> None:
+    path = _write(tmp_path / name, content)
+    aligned = {"target_path": _write(tmp_path / "b.txt", content)} if name == "a.txt" else {}
+    named = NAMED if name == "a.jsonl" else {}
+    with pytest.raises(ValueError, match=r"^data\.eval\.0: .*a\.\w+ has no row: it is empty, or all of it is blank"):
+        check_first_record(Source(path=path, **aligned, **named), key="data.eval.0")
+
+
+def test_a_header_alone_is_no_row_and_blank_lines_before_a_row_are_passed_over(tmp_path: Path) -> None:
+    header = Source(path=_write(tmp_path / "header.tsv", "ko\ten\n"), **NAMED)
+    with pytest.raises(ValueError, match=r"header\.tsv has no row"):
+        check_first_record(header, key="data.train.1")
+    path = _write(tmp_path / "late.tsv", "\n\n하나\tone\n")
+    check_first_record(Source(path=path), key="data.train.1")
+    with pytest.raises(ValueError, match=r"late\.tsv has no row in its first 2 rows"):
+        check_first_record(Source(path=path, max_rows=2), key="data.train.1")
 
 
 def test_a_row_carries_languages_group_place_and_weight(tmp_path: Path) -> None:

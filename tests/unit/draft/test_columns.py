@@ -22,6 +22,15 @@ def table(*rows: tuple[str, ...]) -> Peek:
         (table(("en", "ko"), ("a", "가"), ("c", "나")), "en", "ko"),
         (table(("id", "wrong text", "right"), ("1", LONG, LONG), ("2", LONG, LONG)), "wrong text", "right"),
         (table(("hello", "bonjour"), ("cat", "chat"), ("dog", "chien")), 0, 1),
+        (table(("열 둘 다섯", "ten two five"), *[(LONG, LONG)] * 9), 0, 1),
+        (table(("안녕하세요 세계", "hello world"), *[(LONG, LONG)] * 9), 0, 1),
+        (table(("no", "nein"), *[(LONG, LONG)] * 9), 0, 1),
+        (table(("run", "lauf"), *[(LONG, LONG)] * 9), 0, 1),
+        (table(("Korean", "English"), *[(LONG, LONG)] * 9), "Korean", "English"),
+        (table(("source text", "target text"), *[(LONG, LONG)] * 9), "source text", "target text"),
+        (table(("src_sentence", "mt"), *[(LONG, LONG)] * 9), "src_sentence", "mt"),
+        (table(("swh_Latn", "zul_Latn"), *[(LONG, LONG)] * 9), "swh_Latn", "zul_Latn"),
+        (table(("en_XX", "pt_XX"), *[(LONG, LONG)] * 9), "en_XX", "pt_XX"),
         (table(("1", "0.5", LONG, LONG), ("2", "0.6", LONG, LONG)), 2, 3),
         (table(("a", "a"), (LONG, LONG)), 0, 1),
         (Peek(("id", "translation.ko", "translation.en"), ((1, "가", "a"),)), "translation.ko", "translation.en"),
@@ -36,6 +45,23 @@ def test_the_columns_of_the_texts_are_found(peek: Peek, source: Column, target: 
     found = choose_columns(peek, place="x")
     assert (found.source, found.target) == (source, target)
     assert found.why
+
+
+@pytest.mark.parametrize(
+    ("first", "said"),
+    [
+        (("source", "target"), "the first row (`source`, `target`) is its header, and no row"),
+        (
+            ("frage", "antwort"),
+            "the first row (`frage`, `antwort`) counts as a row; if it is a header, name --source-column",
+        ),
+        (("hello world", "bonjour le monde"), ""),
+    ],
+)
+def test_a_first_row_that_may_be_a_header_is_spoken_of(first: tuple[str, str], said: str) -> None:
+    found = choose_columns(table(first, *[(LONG, LONG)] * 9), place="x").first_row
+    assert found.startswith(said)
+    assert bool(found) == bool(said)
 
 
 def test_languages_that_are_named_choose_the_direction() -> None:

@@ -177,6 +177,37 @@ def test_real_data_get_the_tasks_that_they_have(real_data: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
+    ("codes", "model", "expected"),
+    [
+        (("swh_Latn", "zul_Latn"), None, ("nllb", "swh_Latn", "zul_Latn")),
+        (("en_XX", "pt_XX"), None, ("mbart", "en_XX", "pt_XX")),
+        (("ko", "en"), None, ("m2m100", "ko", "en")),
+        (("en_XX", "kor_Hang"), None, ("m2m100", "en", "ko")),
+        (("swh_Latn", "zul_Latn"), "facebook/nllb-200-distilled-600M", (None, "swh_Latn", "zul_Latn")),
+        (("kor_Hang", "eng_Latn"), "facebook/m2m100_418M", (None, "ko", "en")),
+        (("ko_KR", "en_XX"), "facebook/nllb-200-distilled-600M", (None, "kor_Hang", "eng_Latn")),
+    ],
+)
+def test_columns_called_by_codes_of_a_family_name_the_languages(
+    codes: tuple[str, str], model: str | None, expected: tuple[str | None, str, str], tmp_path: Path
+) -> None:
+    lines = [f"text of row {n}\tanother text {n}\n" for n in range(40)]
+    (tmp_path / "pairs.tsv").write_text("\t".join(codes) + "\n" + "".join(lines), encoding="utf-8")
+    _, config = draft_of(tmp_path / "r.yaml", str(tmp_path / "pairs.tsv"), model=model)
+    architecture = config.model.scratch.architecture if config.model.scratch else None
+    assert (architecture, config.task.source_language, config.task.target_language) == expected
+
+
+def test_a_language_that_m2m100_lacks_stays_in_the_recipe_of_a_marian(tmp_path: Path) -> None:
+    (tmp_path / "pairs.tsv").write_text("".join(f"text of row {n}\tanother text {n}\n" for n in range(40)))
+    asked = Asked(source_language="mi", target_language="en")
+    draft, config = draft_of(tmp_path / "r.yaml", str(tmp_path / "pairs.tsv"), asked=asked)
+    assert config.model.scratch is not None
+    assert (config.model.scratch.architecture, config.task.source_language) == ("marian", "mi")
+    assert "M2M100 has none for `mi`" in draft.text
+
+
+@pytest.mark.parametrize(
     ("codes", "architecture"),
     [
         (("ko", "en"), "m2m100"),
