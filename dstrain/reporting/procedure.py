@@ -283,7 +283,7 @@ def describe_reproduction(record: RunRecord) -> Markdown:
     given = phrase(" Overrides on the command line: {}.", listed) if overrides else Markdown()
     command = phrase(
         "The command above is that of the last attempt.{} Paths are relative to where it was typed, and `~` is the home of "
-        "whoever typed it. This card names folders and files: read it before you publish it.",
+        "the user who typed it. This card names folders and files: read it before you publish it.",
         _how_to_repeat(record),
     )
     if not record.info.command:

@@ -265,7 +265,7 @@ def _note_unseen(evidence: Evidence, *, judgement: Judgement, is_alive: IsAlive)
     if start is None or is_said or not ended_unseen(evidence, is_alive=is_alive):
         return ()
     begun = moment(from_iso(start.since))
-    return (f"the last start, of {begun}, ended before it acquired the run folder and left no word",)
+    return (f"the last start, of {begun}, ended before it acquired the run folder, and recorded no reason",)
 
 
 def _note_refused(files: RunFiles) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def judge(evidence: Evidence, *, now: float, is_alive: IsAlive, quiet_seconds: f
 
 
 def ended_unseen(evidence: Evidence, *, is_alive: IsAlive) -> bool:
-    """Whether the last start is gone, acquired no lease and left no word.
+    """Whether the last start is gone, and neither acquired the lease nor recorded how it ended.
 
     Not where another attempt has shown a sign of life since: while that one ran, this one was refused.
     """
@@ -151,8 +151,8 @@ def ended_unseen(evidence: Evidence, *, is_alive: IsAlive) -> bool:
 def _is_starting(evidence: Evidence, *, begun: float | None, now: float, alive: bool | None) -> bool:
     if alive is not None:
         return alive
-    # on another host: it counts as starting for a while, unless it has left word since
-    ended = from_iso(evidence.outcome.time) if evidence.outcome else None
+    # on another host: it counts as starting for a while, unless a start has recorded its end since
+    ended = evidence.last_word
     return begun is not None and now - begun <= START_SECONDS and (ended is None or ended < begun)
 
 

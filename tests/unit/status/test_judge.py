@@ -1,5 +1,6 @@
 """The state of a run: on this host and on others, while it runs and after each kind of end."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_a_later_start_that_was_killed_before_the_lease_is_a_note(run: Path, out
     status = look(run)
     assert (status.state, status.message) == (before.state, before.message)
     assert status.notes == (
-        "the last start, of 2027-01-15 07:59:57 UTC, ended before it acquired the run folder and left no word",
+        "the last start, of 2027-01-15 07:59:57 UTC, ended before it acquired the run folder, and recorded no reason",
     )
     assert look(run, processes={700: HERE.process_start}).notes == (), "it lives"
 
@@ -181,7 +182,18 @@ def test_the_process_that_acquired_the_lease_is_not_starting_any_more(run: Path)
     assert look(run, processes={700: HERE.process_start}).state == "finished"
 
 
-def test_a_start_on_another_host_counts_for_a_while_unless_it_has_left_word(run: Path) -> None:
+def test_a_refused_start_on_another_host_is_not_starting(run: Path) -> None:
+    write_claim(run, released=True)
+    write_outcome(run, "preempted", time=NOW - 2000)
+    write_start_mark(run, start(host="node7"))
+    assert look(run).state == "starting"
+    end = {"outcome": "refused", "exit_code": 1, "message": "changed", "attempt": 2, "time": iso(NOW - 1)}
+    write_claim(run, 2, holder=replace(NODE, host="node8"), released=True)
+    (run / "lease" / "00000002.end").write_text(json.dumps(end))
+    assert look(run).state == "stopped"
+
+
+def test_a_start_on_another_host_counts_for_a_while_unless_it_has_recorded_its_end(run: Path) -> None:
     write_claim(run, released=True)
     write_outcome(run, "preempted", time=NOW - 2000)
     write_start_mark(run, start(host="node7", seconds=START_SECONDS - 1))
